@@ -1,0 +1,40 @@
+-- Pulls and acks: an ack as soon as there are ids for one, else a pull. Arguments: a file with the request of a pull, the
+-- path for acks, ids in an ack, after how many acked messages to stop (0: never), a file for what was pulled ("": none).
+local common = dofile(os.getenv("BENCHMARKS_LUA") .. "/common.lua")
+
+local pull, ack, batch, limit, log
+local ids = {}
+
+function init(args)
+   pull = common.requests(args[1])[1]
+   batch = tonumber(args[3])
+   ack = common.settler(args[2], batch)
+   limit = tonumber(args[4])
+   log = args[5] ~= "" and assert(io.open(args[5], "w"))
+   counts.pulls, counts.pulled, counts.empty, counts.acked = 0, 0, 0, 0
+end
+
+function request()
+   if #ids >= batch then return ack(ids) end
+   return pull
+end
+
+-- An ack is answered with 204, a pull with 200.
+function response(status, _, body)
+   if status == 204 then
+      counts.acked = counts.acked + batch
+      if limit > 0 and counts.acked >= limit then common.stop() end
+   elseif status == 200 then
+      local before = #ids
+      common.take_ack_ids(body, ids)
+      counts.pulls = counts.pulls + 1
+      counts.pulled = counts.pulled + #ids - before
+      if #ids == before then counts.empty = counts.empty + 1 end
+      if log then
+         for id, number in string.gmatch(body, '"id":"([^"]+)","subscription_id":"[^"]*","payload":{"n":(%d+)') do
+            log:write(id, " ", number, "\n")
+         end
+         log:flush()
+      end
+   end
+end

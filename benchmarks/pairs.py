@@ -1,0 +1,43 @@
+"""Rounds of several arms in turns, and the ratio of two of them."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Arm = Callable[[float], float]
+"""Runs for so many seconds; a rate."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Some values of the same thing."""
+
+    values: Sequence[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        if len(self.values) == 1:
+            return self.values[0], self.values[0]
+        lower, _, upper = statistics.quantiles(self.values, n=4, method="inclusive")
+        return lower, upper
+
+
+def interleave(arms: Sequence[Arm], rounds: int, seconds: float, warm_up_seconds: float) -> list[Spread]:
+    """The rates of each arm; every second round goes through them backwards."""
+    for arm in arms:
+        arm(warm_up_seconds)
+    rates: list[list[float]] = [[] for _ in arms]
+    for number in range(rounds):
+        places = range(len(arms))
+        for place in places if number % 2 == 0 else reversed(places):
+            rates[place].append(arms[place](seconds))
+    return [Spread(values) for values in rates]
+
+
+def ratio(above: Spread, below: Spread) -> Spread:
+    """Round by round: what both arms of a round suffered cancels out."""
+    return Spread([one / other for one, other in zip(above.values, below.values, strict=True)])

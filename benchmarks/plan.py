@@ -1,0 +1,37 @@
+"""How long everything takes."""
+
+from dataclasses import dataclass
+
+VERDICT_PAIRS = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    name: str
+    pairs: int
+    """Of interleaved rounds."""
+    seconds: float
+    """Of a round."""
+    warm_up_seconds: float
+    held_pairs: int
+    held_before_seconds: int
+    held_seconds: int
+    """How long another session's snapshot is held before the second look."""
+    minute_seconds: int
+    """When memory is looked at first, after the start of the load."""
+    backlog: int
+    latency_seconds: float
+    run_in_megabytes: int = 0
+    """What PostgreSQL writes before anything is measured."""
+    reuse: bool = False
+    """One server for all rows, which costs less time and is no measurement."""
+
+    @property
+    def is_enough(self) -> bool:
+        return min(self.pairs, self.held_pairs) >= VERDICT_PAIRS
+
+
+NORMAL = Plan("bench", 5, 3.0, 1.0, 5, 5, 60, 60, 1_000_000, 20.0, 800)
+QUICK = Plan("bench-quick", 3, 0.5, 0.3, 1, 3, 10, 5, 200_000, 3.0)
+LONG = Plan("bench-long", 15, 10.0, 2.0, 5, 20, 600, 60, 10_000_000, 120.0, 800)
+SMOKE = Plan("smoke", 1, 0.3, 0.1, 1, 1, 1, 1, 10_000, 0.5, reuse=True)

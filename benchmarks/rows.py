@@ -1,0 +1,195 @@
+"""The rows of the table, a function for each. They say what is measured; README.md says why so."""
+
+from collections.abc import Callable
+
+from benchmarks import held, latency, raw, wal
+from benchmarks.bench import Bench, messages_per_second, replay, requests_per_second
+from benchmarks.consume import Consumer
+from benchmarks.filters import FILTER, looked_at
+from benchmarks.floor import Floor
+from benchmarks.load import Load
+from benchmarks.pairs import Spread, ratio
+from benchmarks.payloads import SMALL, batch
+from benchmarks.results import Measure
+from benchmarks.service import Subscription
+from benchmarks.tokens import make_key, make_tokens
+
+BATCH = 100
+TOPICS = 1000
+TOKENS = 1000
+LARGE_FILTERED = 2048
+FEW_AHEAD = 1000
+PULL = 10
+"""Messages of a pull from a backlog: small, so that looking for them weighs more than answering them."""
+
+Row = Callable[[Bench], list[Measure]]
+
+
+def publish_singly(bench: Bench) -> list[Measure]:
+    with bench.service() as service:
+        topic = service.create_topic()
+        topic.subscribe()
+        publish = replay(service.server, service.save(raw.publish(topic.id, batch(1))))
+        nothing = bench.noop_run()
+        published, noop = bench.rounds(requests_per_second(publish), requests_per_second(nothing))
+        bench.account("no-op requests", bench.noop, nothing, _requests)
+        bench.account("publish one by one", service.server, publish, _requests)
+    return [Measure("single publishes ÷ no-op requests", 1.0, 1.3, ratio(published, noop), _rates(published, noop))]
+
+
+def publish_batches(bench: Bench) -> list[Measure]:
+    with bench.service() as service:
+        topic = service.create_topic()
+        topic.subscribe()
+        floor = Floor(service)
+        publish = replay(service.server, service.save(raw.publish(topic.id, batch(BATCH))))
+        published, bare = bench.rounds(messages_per_second(publish, BATCH), floor.rows_per_second)
+        bench.account("publish in batches of 100", service.server, publish, _batches)
+    return [Measure("publish by 100 ÷ bare INSERT … SELECT", 0.4, 0.6, ratio(published, bare), _rates(published, bare))]
+
+
+def fan_out(bench: Bench) -> list[Measure]:
+    with bench.service() as service:
+        arms = []
+        for subscriptions in (1, 10, 100):
+            topic = service.create_topic()
+            for _ in range(subscriptions):
+                topic.subscribe()
+            publish = replay(service.server, service.save(raw.publish(topic.id, batch(BATCH))))
+            arms.append(messages_per_second(publish, BATCH))
+        one, ten, hundred = bench.rounds(*arms)
+    return [
+        Measure("publish, 10 subscriptions ÷ 1", 0.9, 1.0, ratio(ten, one), _rates(ten, one)),
+        Measure("publish, 100 subscriptions ÷ 1", 0.85, 1.0, ratio(hundred, one), _rates(hundred, one)),
+    ]
+
+
+def consume_batches(bench: Bench) -> list[Measure]:
+    with bench.service() as service:
+        topic = service.create_topic()
+        subscription = topic.subscribe()
+        publish = replay(service.server, service.save(raw.publish(topic.id, batch(BATCH))))
+        consumer = Consumer(subscription, BATCH)
+        consumed, published = bench.rounds(consumer.acked_per_second, messages_per_second(publish, BATCH))
+        consumer.prepare(bench.plan.seconds)
+        bench.account("pull and ack in batches of 100", service.server, consumer.run, _acked)
+        bench.check_totals("pull and ack in batches of 100", subscription)
+    name = "pull + ack by 100 ÷ publish by 100"
+    return [Measure(name, 0.8, 1.2, ratio(consumed, published), _rates(consumed, published))]
+
+
+def consume_singly(bench: Bench) -> list[Measure]:
+    with bench.service() as service:
+        subscription = service.create_topic().subscribe()
+        consumer = Consumer(subscription, 1)
+        consumed, noop = bench.rounds(consumer.acked_per_second, requests_per_second(bench.noop_run()))
+        consumer.prepare(bench.plan.seconds)
+        bench.account("pull and ack one by one", service.server, consumer.run, _acked)
+        bench.check_totals("pull and ack one by one", subscription)
+    return [Measure("pull + ack one by one ÷ no-op requests", 0.3, 0.5, ratio(consumed, noop), _rates(consumed, noop))]
+
+
+def filtered(bench: Bench) -> list[Measure]:
+    measures = []
+    with bench.service() as service:
+        for size in (SMALL, LARGE_FILTERED):
+            topic = service.create_topic(keep=True)
+            some, all_ = (looked_at(topic.subscribe(filter=wanted), size) for wanted in (FILTER, None))
+            looked, pulled = bench.rounds(some, all_)
+            name = f"looked at with a filter ÷ pulled without, {size / 1000:.1f} KB"
+            measures.append(Measure(name, 0.3, 0.6, ratio(looked, pulled), _rates(looked, pulled)))
+    return measures
+
+
+def many_topics(bench: Bench) -> list[Measure]:
+    with bench.service() as service:
+        arms = []
+        for count in (TOPICS, 1):
+            topics = service.create_topics(count)
+            publish = replay(service.server, service.save(*(raw.publish(topic, batch(1)) for topic in topics)))
+            arms.append(requests_per_second(publish))
+        many, one = bench.rounds(*arms)
+    return [Measure("single publishes to 1,000 topics ÷ to one", 0.5, 0.8, ratio(many, one), _rates(many, one))]
+
+
+def backlog(bench: Bench) -> list[Measure]:
+    """Many subscriptions, so that none of those with little ahead comes to its end within a round."""
+    ahead = bench.plan.backlog
+    with bench.service() as service:
+        topic = service.create_topic(keep=True)
+        topic.fill(ahead)
+        topic.settle_statistics()
+        subscriptions = [topic.subscribe() for _ in range(max(10, round(bench.plan.seconds * 100)))]
+        pulls = replay(service.server, service.save(*(raw.pull(one.id, PULL) for one in subscriptions)))
+        far, near = 1, topic.last_position - FEW_AHEAD + 1
+
+        def pull(start: int, seconds: float) -> float:
+            for subscription in subscriptions:
+                subscription.seek(start)
+            rate = messages_per_second(pulls, PULL)(seconds)
+            _refuse_empty(subscriptions)
+            return rate
+
+        much, little = bench.rounds(lambda seconds: pull(far, seconds), lambda seconds: pull(near, seconds))
+        looks = []
+        for subscription, start in zip(subscriptions, (far, near), strict=False):
+            subscription.seek(start)
+            path = f"/subscriptions/{subscription.id}/metrics"
+            looks.append(requests_per_second(replay(service.server, service.save(raw.request("GET", path)))))
+        at_much, at_little = bench.rounds(*looks)
+    return [
+        Measure(f"pull, {ahead:,} ahead ÷ 1,000", 0.9, 1.0, ratio(much, little), _rates(much, little)),
+        Measure(f"metrics, {ahead:,} ahead ÷ 1,000", 0.9, 1.0, ratio(at_much, at_little), _rates(at_much, at_little)),
+    ]
+
+
+def authentication(bench: Bench) -> list[Measure]:
+    """The server without authentication gets the same tokens, so both read the same requests."""
+    with bench.service() as service:
+        topic = service.create_topic()
+        topic.subscribe()
+        key = make_key()
+        guarded = service.start_server(auth_enabled=True, auth_secret_key=key)
+        headers = [[f"Authorization: Bearer {token}"] for token in make_tokens(service, key, TOKENS)]
+        requests = service.save(*(raw.publish(topic.id, batch(1), header) for header in headers))
+        arms = (requests_per_second(replay(server, requests)) for server in (guarded, service.server))
+        on, off = bench.rounds(*arms)
+    return [Measure("single publishes, authentication on ÷ off", 0.9, 0.95, ratio(on, off), _rates(on, off))]
+
+
+ROWS: dict[str, Row] = {
+    "publish-singly": publish_singly,
+    "publish-batches": publish_batches,
+    "fan-out": fan_out,
+    "consume-batches": consume_batches,
+    "consume-singly": consume_singly,
+    "held-snapshot": held.held_snapshot,
+    "filter": filtered,
+    "topics": many_topics,
+    "backlog": backlog,
+    "authentication": authentication,
+    "wal": wal.wal,
+    "latency": latency.latency,
+}
+
+
+def _requests(load: Load) -> int:
+    return load.requests
+
+
+def _batches(load: Load) -> int:
+    return load.requests * BATCH
+
+
+def _acked(load: Load) -> int:
+    return load.counts["acked"]
+
+
+def _rates(above: Spread, below: Spread) -> str:
+    return f"{above.median:,.0f} ÷ {below.median:,.0f} per s"
+
+
+def _refuse_empty(subscriptions: list[Subscription]) -> None:
+    """Answering that nothing is there is another thing than pulling."""
+    if any(subscription.ahead == 0 for subscription in subscriptions):
+        raise AssertionError("a subscription came to its end, take more of them")

@@ -1,0 +1,3 @@
+"""Publish/subscribe over HTTP on nothing but PostgreSQL."""
+
+__version__ = "1.0.0"

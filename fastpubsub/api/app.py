@@ -1,0 +1,89 @@
+"""The application: everything that runs is built here and passed down."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from fastpubsub import __version__
+from fastpubsub.api import docs, errors
+from fastpubsub.api.direct import DirectRoutes
+from fastpubsub.api.middleware import RequestMiddleware
+from fastpubsub.api.probes import Probes
+from fastpubsub.api.prometheus import RequestMetrics, make_registry
+from fastpubsub.api.routers import clients, messages, monitoring, oauth, subscriptions, topics
+from fastpubsub.api.security import describe_security
+from fastpubsub.config import Settings
+from fastpubsub.counters import Counters
+from fastpubsub.database import Database
+from fastpubsub.services.authenticator import Authenticator
+from fastpubsub.services.directory import Directory
+from fastpubsub.services.maintenance import Maintenance
+from fastpubsub.services.messages import Messages
+
+DESCRIPTION = """Publish/subscribe over HTTP on nothing but PostgreSQL.
+
+Create a topic and a subscription, publish, pull, ack."""
+
+
+class Application(FastAPI):
+    """FastAPI, with what goes around every request outside of FastAPI's own layers."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        direct = DirectRoutes(super().build_middleware_stack(), [*topics.router.routes, *messages.router.routes])
+        state = self.state
+        return RequestMiddleware(direct, state.request_metrics, state.settings.log_requests)
+
+
+ROUTERS = [topics.router, subscriptions.router, messages.router, clients.router, oauth.router, monitoring.router]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    app = Application(
+        title="fastpubsub",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        responses=errors.DOCUMENTED,
+    )
+    app.state.settings = settings
+    app.state.stopping = asyncio.Event()
+    app.state.registry = registry = make_registry()
+    app.state.request_metrics = RequestMetrics(registry)
+    app.state.counters = Counters(registry, settings.metrics_max_subscriptions)
+    errors.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    if settings.api_docs_enabled:
+        app.include_router(docs.router)
+    describe_security(app)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """What needs the event loop: connections, coalescers, the background."""
+    state = app.state
+    settings = state.settings
+    state.database = database = Database(settings)
+    state.authenticator = Authenticator(settings, database)
+    state.directory = Directory(database)
+    state.messages = Messages(database, state.directory, settings, state.counters)
+    state.probes = Probes(settings, database, state.registry)
+    background = asyncio.create_task(Maintenance(database, settings, state.counters).run())
+    try:
+        yield
+    finally:
+        state.stopping.set()
+        background.cancel()
+        await asyncio.wait({background})
+        await state.messages.close()
+        await state.probes.close()
+        state.authenticator.close()
+        await database.close()

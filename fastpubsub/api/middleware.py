@@ -1,0 +1,136 @@
+"""What surrounds every request: its id, the headers of every answer, metrics, and one line in the log."""
+
+import logging
+import os
+import random
+import re
+import time
+from urllib.parse import quote
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastpubsub.api.errors import CLIENT_CLOSED_REQUEST, Problem, unexpected
+from fastpubsub.api.prometheus import RequestMetrics
+from fastpubsub.logs import escape
+
+logger = logging.getLogger("fastpubsub.requests")
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+UNROUTED = "none"
+PROBES = frozenset({"/liveness", "/readiness", "/metrics"})
+MAX_LOGGED_PATH = 200
+
+
+class RequestMiddleware:
+    """Goes around the whole application; nothing that a route raises passes it."""
+
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics, log_requests: bool = True) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.log_requests = log_requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id, encoding = _read(scope["headers"])
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = _with_ours(message.get("headers", ()), request_id)
+            await send(message)
+
+        self.metrics.started()
+        try:
+            if refusal := _refusal(scope, encoding):
+                await refusal(scope, receive, send_with_headers)
+            else:
+                await self.app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            status = status or CLIENT_CLOSED_REQUEST
+        except Exception as error:
+            logger.exception("request_id=%s unexpected error", request_id)
+            if not status:
+                answer = await unexpected(Request(scope), error)
+                await answer(scope, receive, send_with_headers)
+        finally:
+            self._finished(scope, status or CLIENT_CLOSED_REQUEST, time.perf_counter() - started)
+
+    def _finished(self, scope: Scope, status: int, seconds: float) -> None:
+        route = scope.get("route")
+        template = route.path if route is not None else UNROUTED
+        self.metrics.finished(scope["method"], template, status, seconds)
+        level = logging.WARNING if status >= 500 else logging.DEBUG if template in PROBES else logging.INFO
+        if self.log_requests and logger.isEnabledFor(level):
+            _log(level, scope, template, status, seconds)
+
+
+def _read(headers: list[tuple[bytes, bytes]]) -> tuple[str, bytes]:
+    """The id of the request, made here unless the caller sent a good one, and the encoding of its body."""
+    request_id = encoding = b""
+    for name, value in headers:
+        if name == b"x-request-id":
+            request_id = value
+        elif name == b"content-encoding":
+            encoding = value
+    if request_id and REQUEST_ID.fullmatch(request_id):
+        return request_id.decode("ascii"), encoding
+    return f"{random.getrandbits(128):032x}", encoding
+
+
+def _with_ours(headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    ours = [*headers, (b"x-request-id", request_id.encode("ascii")), (b"x-content-type-options", b"nosniff")]
+    for name, _ in headers:
+        if name == b"cache-control":
+            return ours
+    ours.append((b"cache-control", b"no-store"))
+    return ours
+
+
+def _refusal(scope: Scope, encoding: bytes) -> Problem | None:
+    """What no route has to think about: PostgreSQL stores no NUL, and a compressed body may inflate without a bound."""
+    if encoding and encoding.strip().lower() != b"identity":
+        return Problem(Request(scope), 415, "compressed bodies are not taken; send it without Content-Encoding")
+    if "\x00" in scope["path"]:
+        return Problem(Request(scope), 404, "there is nothing at this path: it has a NUL character")
+    if b"%00" in scope["query_string"] or b"\x00" in scope["query_string"]:
+        return Problem(Request(scope), 422, "the query has a NUL character; leave it out")
+    return None
+
+
+def _log(level: int, scope: Scope, template: str, status: int, seconds: float) -> None:
+    state = scope["state"]
+    path = template if template is not UNROUTED else quote(scope["path"][:MAX_LOGGED_PATH], errors="replace")
+    line = f"method={scope['method']} path={path} status={status} duration_ms={seconds * 1000:.3f}"
+    line = f"{line} request_id={state['request_id']}"
+    if (caller := state.get("caller")) is not None:
+        line = f"{line} client_id={caller.client_id}"
+    if "error" in state:
+        line = f'{line} error="{escape(state["error"])}"'
+    logger.handle(_record(level, line))
+
+
+def _record(level: int, line: str) -> logging.LogRecord:
+    """As the logger would make it; looking for the caller's line in the stack every time took longer than the rest."""
+    record = logging.LogRecord.__new__(logging.LogRecord)
+    now = time.time()
+    record.__dict__.update(
+        _RECORD,
+        levelno=level,
+        levelname=logging.getLevelName(level),
+        msg=line,
+        created=now,
+        msecs=now % 1 * 1000,
+        process=os.getpid(),
+    )
+    return record
+
+
+_RECORD = vars(logging.LogRecord(logger.name, logging.INFO, __file__, _log.__code__.co_firstlineno, "", (), None))

@@ -1,0 +1,140 @@
+"""Metrics of requests, and what a scrape of `/metrics` answers.
+
+The names and labels are the spec's, the closures prometheus-fastapi-instrumentator's. Its middleware is not used: it
+walks all routes for every request, which costs as much as answering one; ours knows the route from the router.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_fastapi_instrumentator import metrics
+
+from fastpubsub import __version__
+from fastpubsub.services.metrics import SubscriptionGauges
+
+MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""Seconds."""
+
+
+@dataclass(slots=True)
+class FinishedRequest:
+    """What the closures read."""
+
+    method: str
+    path: str
+    modified_status: str
+    modified_duration: float
+
+
+Closure = Any
+"""Of the library: it declares a larger argument than it reads, and an optional result for what cannot happen here."""
+
+
+class RequestMetrics:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._count: Closure = metrics.requests(
+            metric_doc="Total number of requests by method, path and status",
+            should_include_handler=False,
+            custom_labels={"path": ""},
+            registry=registry,
+        )
+        self._time: Closure = metrics.latency(
+            metric_doc="Duration of requests in seconds by method and path",
+            should_include_handler=False,
+            should_include_status=False,
+            custom_labels={"path": ""},
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self._active = Gauge(
+            "http_requests_inprogress", "Requests being answered", multiprocess_mode="livesum", registry=registry
+        )
+
+    def started(self) -> None:
+        self._active.inc()
+
+    def finished(self, method: str, path: str, status: int, seconds: float) -> None:
+        self._active.dec()
+        request = FinishedRequest(method, path, str(status), seconds)
+        self._count(request)
+        self._time(request)
+
+
+def make_registry() -> CollectorRegistry:
+    """One for each application, so that several can live in a process."""
+    registry = CollectorRegistry()
+    if not is_multiprocess():
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+    return registry
+
+
+def is_multiprocess() -> bool:
+    return MULTIPROCESS_FOLDER in os.environ
+
+
+def render(registry: CollectorRegistry, subscriptions: Sequence[SubscriptionGauges] | None) -> bytes:
+    """`subscriptions` is None when the database did not answer."""
+    if is_multiprocess():
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    at_scrape = CollectorRegistry()
+    at_scrape.register(_AtScrape(subscriptions))
+    return generate_latest(registry) + generate_latest(at_scrape)
+
+
+class _AtScrape:
+    def __init__(self, subscriptions: Sequence[SubscriptionGauges] | None) -> None:
+        self._subscriptions = subscriptions
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        build = GaugeMetricFamily("fastpubsub_build_info", "The version that runs", labels=["version"])
+        build.add_metric([__version__], 1)
+        yield build
+        up = 0 if self._subscriptions is None else 1
+        yield GaugeMetricFamily("fastpubsub_database_up", "Whether the database answered this scrape", value=up)
+        if self._subscriptions is not None:
+            yield from subscription_gauges(self._subscriptions)
+
+
+def subscription_gauges(subscriptions: Sequence[SubscriptionGauges]) -> Iterable[Metric]:
+    labels = ["topic", "subscription"]
+    messages = GaugeMetricFamily(
+        "fastpubsub_subscription_messages",
+        "Messages of a subscription by state: ahead of its cursor, waiting for a retry, leased, dead",
+        labels=[*labels, "state"],
+    )
+    age = GaugeMetricFamily(
+        "fastpubsub_subscription_oldest_message_age_seconds",
+        "Age of the oldest message that waits for its first delivery; 0 when there is none",
+        labels=labels,
+    )
+    now = datetime.now(UTC)
+    for one in subscriptions:
+        names = [one.topic_id, one.subscription_id]
+        for state in ("ahead", "waiting", "leased", "dead"):
+            messages.add_metric([*names, state], getattr(one, state))
+        oldest = one.oldest_created_at
+        age.add_metric(names, max((now - oldest).total_seconds(), 0.0) if oldest else 0.0)
+    yield messages
+    yield age

@@ -1,0 +1,57 @@
+"""What routes read from a request by themselves, because FastAPI would build an object for each of it."""
+
+from typing import Annotated
+
+from fastapi import Query, Request
+from fastapi.exceptions import RequestValidationError
+
+from fastpubsub.exceptions import InvalidRequest
+
+REPRESENTATION = "return=representation"
+MAX_KEY_CHARACTERS = 255
+
+Offset = Annotated[int, Query(ge=0, le=2**31 - 1)]
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+def prefers_representation(request: Request) -> bool:
+    """RFC 7240."""
+    for name, value in request.scope["headers"]:
+        if name == b"prefer" and REPRESENTATION in (
+            part.strip() for part in value.decode("latin-1").lower().split(",")
+        ):
+            return True
+    return False
+
+
+def idempotency_key(request: Request) -> str | None:
+    keys = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"idempotency-key"]
+    if not keys:
+        return None
+    if len(keys) > 1 or not 1 <= len(keys[0]) <= MAX_KEY_CHARACTERS:
+        raise InvalidRequest(f"send one Idempotency-Key of 1 to {MAX_KEY_CHARACTERS} characters")
+    return str(keys[0])
+
+
+def text_parameter(request: Request, name: str, max_length: int) -> str:
+    value = request.query_params.get(name)
+    if value is None:
+        raise _invalid(name, "Field required", "missing")
+    if not 1 <= len(value) <= max_length:
+        raise _invalid(name, f"String should have 1 to {max_length} characters", "string_length")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise _invalid(name, "String should be valid unicode", "string_unicode")
+    return value
+
+
+def int_parameter(request: Request, name: str, default: int | None, low: int, high: int) -> int | None:
+    value = request.query_params.get(name)
+    if value is None:
+        return default
+    if not value.isdecimal() or not value.isascii() or len(value) > 10 or not low <= int(value) <= high:
+        raise _invalid(name, f"Input should be a whole number from {low} to {high}", "int_parsing")
+    return int(value)
+
+
+def _invalid(name: str, message: str, kind: str) -> RequestValidationError:
+    return RequestValidationError([{"type": kind, "loc": ("query", name), "msg": message}])

@@ -1,0 +1,76 @@
+"""`/topics`, and publishing to them."""
+
+import hashlib
+
+from fastapi import APIRouter, Request, Response
+
+from fastpubsub.api.requests import REPRESENTATION, Limit, Offset, idempotency_key, prefers_representation
+from fastpubsub.api.schemas import PUBLISH
+from fastpubsub.api.security import ScopedRoute, requires
+from fastpubsub.models import ChangedTopic, NewTopic, PublishedIds, Topic, TopicList
+from fastpubsub.payloads import parse_batch
+from fastpubsub.services import topics
+from fastpubsub.services.messages import Idempotency
+
+router = APIRouter(prefix="/topics", tags=["topics"], route_class=ScopedRoute)
+
+
+@router.post("", status_code=201, dependencies=[requires("topics:create")])
+async def create_topic(request: Request, body: NewTopic) -> Topic:
+    """Create a topic."""
+    request.state.caller.require("topics:create", body.id)
+    return await topics.create_topic(request.app.state.database, body.id, body.retention_seconds)
+
+
+@router.get("", dependencies=[requires("topics:read")])
+async def list_topics(request: Request, offset: Offset = 0, limit: Limit = 10) -> TopicList:
+    """List topics, ordered by id."""
+    visible = request.state.caller.objects("topics:read")
+    return TopicList(data=await topics.list_topics(request.app.state.database, offset, limit, visible))
+
+
+@router.get("/{topic_id}", dependencies=[requires("topics:read", "topic_id")])
+async def get_topic(request: Request, topic_id: str) -> Topic:
+    """Get a topic."""
+    return await topics.get_topic(request.app.state.database, topic_id)
+
+
+@router.patch("/{topic_id}", dependencies=[requires("topics:create", "topic_id")])
+async def update_topic(request: Request, topic_id: str, body: ChangedTopic) -> Topic:
+    """Change how long settled messages stay."""
+    return await topics.update_topic(request.app.state.database, topic_id, body.retention_seconds)
+
+
+@router.delete(
+    "/{topic_id}", status_code=204, response_class=Response, dependencies=[requires("topics:delete", "topic_id")]
+)
+async def delete_topic(request: Request, topic_id: str) -> Response:
+    """Delete a topic, its subscriptions and everything in them."""
+    await topics.delete_topic(request.app.state.database, topic_id)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/{topic_id}/messages",
+    status_code=204,
+    response_class=Response,
+    responses={201: {"model": PublishedIds, "description": "with `Prefer: return=representation`"}},
+    openapi_extra=PUBLISH,
+    dependencies=[requires("topics:publish", "topic_id", direct=True)],
+)
+async def publish_messages(request: Request) -> Response:
+    """Publish messages; what is answered with 2xx is on disk for every subscription of the topic."""
+    state = request.app.state
+    body = await request.body()
+    settings = state.settings
+    batch = parse_batch(body, max_messages=settings.publish_max_messages, max_depth=settings.payload_max_depth)
+    key = idempotency_key(request)
+    idempotency = None
+    if key is not None:
+        idempotency = Idempotency(request.state.caller.client_id, key, hashlib.sha256(body).digest())
+    published = await state.messages.publish(request.path_params["topic_id"], batch, idempotency)
+    if not prefers_representation(request):
+        return Response(status_code=204)
+    ids = PublishedIds(ids=published.ids() if published is not None else [])
+    headers = {"Preference-Applied": REPRESENTATION}
+    return Response(ids.model_dump_json(), 201, headers, "application/json")

@@ -1,0 +1,99 @@
+"""What the OpenAPI document says of the routes that read their body and query themselves."""
+
+from typing import Any
+
+_OBJECT = {"type": "object", "additionalProperties": True}
+_IDS = {"type": "array", "items": {"type": "string"}, "examples": [["550e8400-e29b-41d4-a716-446655440000"]]}
+_PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "schema": {"type": "string", "enum": ["return=representation"]},
+    "description": "answer with what happened to each",
+}
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+def _query(name: str, schema: dict[str, Any], description: str, *, required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": required, "schema": schema, "description": description}
+
+
+def _path(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+PUBLISH: dict[str, Any] = {
+    "parameters": [
+        _path("topic_id"),
+        _PREFER,
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            "description": "a repetition with the same key and body stores nothing and gets the first answer",
+        },
+    ],
+    "requestBody": _body(
+        {
+            "oneOf": [
+                {
+                    "title": "Payloads",
+                    "type": "array",
+                    "items": _OBJECT,
+                    "examples": [[{"event": "user.created", "user_id": "123", "country": "BR"}]],
+                },
+                {
+                    "title": "Envelope",
+                    "type": "object",
+                    "required": ["messages"],
+                    "properties": {
+                        "messages": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "required": ["payload"],
+                                "properties": {
+                                    "payload": _OBJECT,
+                                    "attributes": {"type": "object", "additionalProperties": {"type": "string"}},
+                                },
+                            },
+                        }
+                    },
+                },
+            ]
+        }
+    ),
+}
+
+PULL: dict[str, Any] = {
+    "parameters": [
+        _path("subscription_id"),
+        _query(
+            "consumer_id",
+            {"type": "string", "minLength": 1, "maxLength": 255},
+            "unique identifier of the consumer",
+            required=True,
+        ),
+        _query(
+            "batch_size", {"type": "integer", "minimum": 1, "maximum": 100, "default": 10}, "how many messages at most"
+        ),
+    ]
+}
+
+SETTLE: dict[str, Any] = {"parameters": [_path("subscription_id"), _PREFER], "requestBody": _body(_IDS)}
+
+REJECT: dict[str, Any] = {"parameters": SETTLE["parameters"]}
+
+NACK: dict[str, Any] = {
+    "parameters": [
+        *SETTLE["parameters"],
+        _query(
+            "delay_seconds",
+            {"type": "integer", "minimum": 0, "maximum": 604800},
+            "until the next delivery, instead of the backoff of the subscription",
+        ),
+    ],
+    "requestBody": SETTLE["requestBody"],
+}

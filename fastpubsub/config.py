@@ -1,0 +1,190 @@
+"""Settings: every variable of the environment that fastpubsub reads."""
+
+import logging
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "FASTPUBSUB_"
+KEY_MIN_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
+"""RFC 7518, section 3.2: a key is at least as long as the hash."""
+
+DATABASE_SCHEMES = ("postgresql://", "postgresql+psycopg://", "postgres://")
+LONGEST_ECHO = 80
+ALIKE = 0.9
+"""Of 1; Kubernetes sets names such as FASTPUBSUB_PORT, which mean nothing to us."""
+
+
+class ConfigurationError(Exception):
+    """Wrong settings; each line of the text is a sentence about one of them, without any secret."""
+
+
+def _check_database_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(DATABASE_SCHEMES):
+        raise ValueError("the address does not start with postgresql:// or postgresql+psycopg://")
+    return url
+
+
+def _check_log_formatter(formatter: str) -> str:
+    record = logging.makeLogRecord({"msg": "m", "levelname": "INFO", "pathname": "p", "lineno": 1})
+    try:
+        logging.Formatter(formatter).format(record)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"this is not a format of Python's logging such as 'message=%(message)s': {error}") from None
+    return formatter
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """Read from `FASTPUBSUB_*` in the environment or `.env`, once, by whoever starts something; then passed down."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=False,
+    )
+
+    database_url: Annotated[SecretStr, AfterValidator(_check_database_url)] | None = None
+    database_echo: bool = False
+    database_pool_size: int = Field(5, ge=1, le=1000)
+    database_max_overflow: int = Field(10, ge=0, le=1000)
+    database_pool_pre_ping: bool = True
+    database_pool_timeout_seconds: float = Field(2.0, gt=0, le=60)
+    database_connect_timeout_seconds: int = Field(5, ge=2, le=60)
+    database_call_timeout_seconds: float = Field(10.0, gt=0, le=600)
+    database_lock_timeout_seconds: float = Field(2.0, gt=0, le=600)
+    database_require_durability: bool = True
+    database_pooler: Annotated[Literal["none", "transaction"], BeforeValidator(_lower)] = "none"
+
+    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = "info"
+    log_formatter: Annotated[str, AfterValidator(_check_log_formatter)] = (
+        "asctime=%(asctime)s level=%(levelname)s pathname=%(pathname)s line=%(lineno)s message=%(message)s"
+    )
+    log_requests: bool = True
+
+    subscription_max_attempts: int = Field(5, ge=1, le=1000)
+    subscription_backoff_min_seconds: int = Field(5, ge=0, le=604800)
+    subscription_backoff_max_seconds: int = Field(300, ge=0, le=604800)
+
+    publish_max_messages: int = Field(1000, ge=1, le=100000)
+    payload_max_depth: int = Field(64, ge=1, le=500)
+    pull_max_bytes: int = Field(10485760, ge=1024, le=1073741824)
+    settle_max_ids: int = Field(1000, ge=1, le=100000)
+    idempotency_window_seconds: int = Field(86400, ge=1, le=2592000)
+    queue_max_messages: int = Field(20000, ge=1)
+    queue_max_bytes: int = Field(67108864, ge=1024)
+
+    api_debug: bool = False
+    api_host: str = Field("0.0.0.0", min_length=1)  # noqa: S104 - the spec's default, with a loud warning
+    api_port: int = Field(8000, ge=0, le=65535)
+    api_num_workers: int = Field(1, ge=1, le=256)
+    api_max_body_bytes: int = Field(10485760, ge=1024, le=1073741824)
+    api_max_header_bytes: int = Field(32768, ge=1024, le=1048576)
+    api_max_headers: int = Field(100, ge=10, le=10000)
+    api_header_timeout_seconds: float = Field(10.0, gt=0, le=600)
+    api_keep_alive_seconds: int = Field(65, ge=1, le=3600)
+    api_shutdown_delay_seconds: float = Field(0.0, ge=0, le=300)
+    api_shutdown_grace_seconds: int = Field(20, ge=1, le=3600)
+    api_forwarded_allow_ips: str = ""
+    api_docs_enabled: bool = True
+
+    auth_enabled: bool = False
+    auth_secret_key: SecretStr | None = None
+    auth_algorithm: Literal["HS256", "HS384", "HS512"] = "HS256"
+    auth_access_token_expire_minutes: int = Field(30, ge=1, le=525600)
+
+    cleanup_acked_messages_older_than_seconds: int = Field(3600, ge=0, le=315360000)
+    cleanup_stuck_messages_lock_timeout_seconds: int = Field(60, ge=1, le=43200)
+    lease_expiry_interval_seconds: float = Field(1.0, ge=0.05, le=3600)
+    trim_interval_seconds: float = Field(10.0, ge=0.05, le=86400)
+
+    metrics_max_subscriptions: int = Field(1000, ge=0, le=100000)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.subscription_backoff_max_seconds < self.subscription_backoff_min_seconds:
+            raise ValueError(
+                f"{PREFIX}SUBSCRIPTION_BACKOFF_MAX_SECONDS: {self.subscription_backoff_max_seconds} is less than "
+                f"{PREFIX}SUBSCRIPTION_BACKOFF_MIN_SECONDS, which is {self.subscription_backoff_min_seconds}"
+            )
+        key = self.auth_secret_key.get_secret_value().encode() if self.auth_secret_key else b""
+        least = KEY_MIN_BYTES[self.auth_algorithm]
+        if self.auth_enabled and len(key) < least:
+            raise ValueError(
+                f"{PREFIX}AUTH_SECRET_KEY: authentication with {self.auth_algorithm} needs a key of at least {least} "
+                f"bytes, this one has {len(key)}; make one with: fastpubsub generate_secret_key"
+            )
+        return self
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of this process; raises ConfigurationError with a sentence for each wrong one."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_sentence(one) for one in error.errors())) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError("the file .env is not UTF-8 text; save it as UTF-8") from None
+
+
+def misspelt(names: Iterable[str]) -> list[str]:
+    """A sentence for each variable that looks like one of ours and is none."""
+    known = [PREFIX + field.upper() for field in Settings.model_fields]
+    sentences = []
+    for name in sorted(names):
+        close = get_close_matches(name, known, 1, ALIKE) if name.startswith(PREFIX) and name not in known else []
+        sentences += [f"{name} is not a setting and is ignored; did you mean {one}?" for one in close]
+    return sentences
+
+
+def _sentence(error: Any) -> str:
+    if not error["loc"]:
+        return str(error["ctx"]["error"])
+    name = str(error["loc"][0])
+    field = Settings.model_fields[name]
+    variable = PREFIX + name.upper()
+    if error["type"] == "value_error":
+        return f"{variable}: {error['ctx']['error']}"
+    if _is_secret(field):
+        return f"{variable}: this is not a text"
+    return f"{variable}: {str(error['input'])[:LONGEST_ECHO]!r} is not {_expected(field)}"
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return "SecretStr" in str(field.annotation)
+
+
+def _expected(field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(get_args(field.annotation))
+    if field.annotation is bool:
+        return "true or false"
+    if field.annotation is str:
+        return "a text of at least one character"
+    return ("a whole number" if field.annotation is int else "a number") + _bounds(field)
+
+
+def _bounds(field: FieldInfo) -> str:
+    limits = {
+        name: value
+        for rule in field.metadata
+        for name in ("ge", "gt", "le")
+        if (value := getattr(rule, name, None)) is not None
+    }
+    if "gt" in limits:
+        return f" above {limits['gt']:g} and up to {limits['le']:g}"
+    if "le" in limits:
+        return f" between {limits['ge']} and {limits['le']}"
+    return f" of at least {limits['ge']}"

@@ -1,0 +1,88 @@
+"""Everything that can be refused, in one tree.
+
+    FastpubsubError
+    ├── InvalidRequest       422  FP422   the request says something that cannot be done
+    ├── TooLarge             413          past a limit on size
+    ├── UnsupportedMediaType 415
+    ├── Unauthenticated      401          no, bad, expired or revoked token
+    ├── PermissionDenied     403  FP403   too little scope
+    ├── NotFound             404  FP404   unknown topic, subscription, client
+    ├── AlreadyExists        409  FP409   the id is taken
+    └── Unavailable          503          nothing was stored; try again
+        ├── Overloaded       503          a bounded queue is full
+        └── OutcomeUnknown   503          the connection was lost before the answer: perhaps stored
+
+`detail` is a sentence for the caller: what, why and the next step. It never carries a payload, a secret or a DSN.
+"""
+
+
+class FastpubsubError(Exception):
+    status = 500
+    title = "Internal Server Error"
+    sqlstate: str | None = None
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidRequest(FastpubsubError):
+    status = 422
+    title = "Unprocessable Content"
+    sqlstate = "FP422"
+
+
+class TooLarge(FastpubsubError):
+    status = 413
+    title = "Content Too Large"
+
+
+class UnsupportedMediaType(FastpubsubError):
+    status = 415
+    title = "Unsupported Media Type"
+
+
+class Unauthenticated(FastpubsubError):
+    status = 401
+    title = "Unauthorized"
+
+    def __init__(self, detail: str, error: str | None = None) -> None:
+        """`error` is the code of RFC 6750, section 3.1; none when the request carried no credentials at all."""
+        super().__init__(detail)
+        self.error = error
+
+
+class PermissionDenied(FastpubsubError):
+    status = 403
+    title = "Forbidden"
+    sqlstate = "FP403"
+
+    def __init__(self, detail: str, scope: str | None = None) -> None:
+        super().__init__(detail)
+        self.scope = scope
+
+
+class NotFound(FastpubsubError):
+    status = 404
+    title = "Not Found"
+    sqlstate = "FP404"
+
+
+class AlreadyExists(FastpubsubError):
+    status = 409
+    title = "Conflict"
+    sqlstate = "FP409"
+
+
+class Unavailable(FastpubsubError):
+    status = 503
+    title = "Service Unavailable"
+    retry_after_seconds = 1
+
+
+class Overloaded(Unavailable):
+    pass
+
+
+class OutcomeUnknown(Unavailable):
+    pass

@@ -1,0 +1,137 @@
+"""Message ids: UUIDs of the shape of version 7 (RFC 9562) that carry where a message is, so no id is stored or indexed.
+
+48 bits creation time in ms, 32 bits topic key, 42 bits position. They can be guessed: authority never comes from an id
+alone, an `ack_id` adds the 64 random bits of the delivery.
+"""
+
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from fastpubsub.exceptions import InvalidRequest
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_MAX_MILLISECONDS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+
+_POSITION_BITS = 42
+_POSITION_MASK = (1 << _POSITION_BITS) - 1
+_LOW_BITS = 62
+_LOW_MASK = (1 << _LOW_BITS) - 1
+_VARIANT = 2 << _LOW_BITS
+_TOPIC_BITS_LOW = _LOW_BITS - _POSITION_BITS
+
+_SHAPE = re.compile(
+    r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4})-([0-9a-f]{4}-[0-9a-f]{12})(?:\.([0-9a-f]{16}))?", re.IGNORECASE
+)
+_PUNCTUATION = str.maketrans("", "", "-.")
+_PLACES = ((8, "-"), (13, "-"), (18, "-"), (23, "-"), (36, "."))
+_ACK_ID_CHARACTERS = 53
+_ACK_ID_BYTES = 24
+
+
+class MessageId(NamedTuple):
+    topic_key: int
+    position: int
+    created_at: datetime
+
+
+class MessageIds:
+    """Writes the ids of one topic's messages that were created in the same millisecond."""
+
+    __slots__ = ("_base", "_prefix")
+
+    def __init__(self, topic_key: int, created_at: datetime) -> None:
+        head = f"{(created_at - _EPOCH) // _MILLISECOND:012x}"
+        self._prefix = f"{head[:8]}-{head[8:]}-7{topic_key >> _TOPIC_BITS_LOW:03x}-"
+        self._base = _VARIANT | (topic_key << _POSITION_BITS & _LOW_MASK)
+
+    def at(self, position: int) -> str:
+        low = f"{self._base + position:016x}"
+        return f"{self._prefix}{low[:4]}-{low[4:]}"
+
+
+def parse(text: str) -> MessageId | None:
+    """None for a UUID that no message of ours can have; InvalidRequest for what is no UUID."""
+    match = _SHAPE.fullmatch(text)
+    if match is None or match[3] is not None:
+        raise InvalidRequest("a message id is a UUID, as a pull or a publish answered it")
+    high, low = _number(match[1]), _number(match[2])
+    place = _place(high, low)
+    return None if place is None else MessageId(*place, _created_at(high))
+
+
+def ack_id(message_id: str, token: int) -> str:
+    return f"{message_id}.{token & 0xFFFFFFFFFFFFFFFF:016x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What a settle names, as the parallel arrays of its procedure; `indexes` are their places in the request.
+
+    A message id has its time of creation to be recognised by, an ack id its token.
+    """
+
+    ids: Sequence[str]
+    indexes: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    tokens: list[int | None] = field(default_factory=list)
+    created_at: list[datetime | None] = field(default_factory=list)
+
+
+def parse_targets(ids: Sequence[str], topic_key: int) -> Targets:
+    """Message ids and ack ids of one topic; ids of anything else name nothing that could be held, and are left out."""
+    targets = Targets(ids)
+    for index, (high, low, token) in enumerate(_ack_numbers(ids) or map(_numbers, range(len(ids)), ids)):
+        place = _place(high, low)
+        if place is None or place[0] != topic_key:
+            continue
+        targets.indexes.append(index)
+        targets.positions.append(place[1])
+        targets.tokens.append(token)
+        targets.created_at.append(_created_at(high) if token is None else None)
+    return targets
+
+
+def _ack_numbers(ids: Sequence[str]) -> list[tuple[int, int, int]] | None:
+    """All at once when every id is an ack id of the usual form; else None."""
+    text = "".join(ids)
+    count = len(ids)
+    if len(text) != count * _ACK_ID_CHARACTERS or not all(len(id_) == _ACK_ID_CHARACTERS for id_ in ids):
+        return None
+    if any(text[place::_ACK_ID_CHARACTERS] != sign * count for place, sign in _PLACES):
+        return None
+    try:
+        packed = bytes.fromhex(text.translate(_PUNCTUATION))
+    except ValueError:
+        return None
+    return list(struct.iter_unpack("!QQq", packed)) if len(packed) == count * _ACK_ID_BYTES else None
+
+
+def _numbers(index: int, text: str) -> tuple[int, int, int | None]:
+    match = _SHAPE.fullmatch(text)
+    if match is None:
+        raise InvalidRequest(
+            f"id {index} of the list is neither a message id (a UUID) nor an ack_id; pass those of a pull"
+        )
+    token = None if match[3] is None else struct.unpack("!q", bytes.fromhex(match[3]))[0]
+    return _number(match[1]), _number(match[2]), token
+
+
+def _number(text: str) -> int:
+    return int(text.replace("-", ""), 16)
+
+
+def _place(high: int, low: int) -> tuple[int, int] | None:
+    """Topic key and position of the two halves of an id; None when it is no id of ours."""
+    if high >> 12 & 0xF != 7 or low >> _LOW_BITS != 2 or high >> 16 > _MAX_MILLISECONDS:
+        return None
+    low &= _LOW_MASK
+    return (high & 0xFFF) << _TOPIC_BITS_LOW | low >> _POSITION_BITS, low & _POSITION_MASK
+
+
+def _created_at(high: int) -> datetime:
+    return _EPOCH + (high >> 16) * _MILLISECOND

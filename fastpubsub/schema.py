@@ -1,0 +1,106 @@
+"""The schema's revisions: Alembic, called with a connection instead of a URL in a file."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from psycopg.errors import InsufficientPrivilege, LockNotAvailable
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.pool import NullPool
+
+from fastpubsub.exceptions import Unavailable
+from fastpubsub.urls import normalise
+
+SCHEMA = "fastpubsub"
+# Any number that applications are unlikely to use; advisory locks are per database.
+ADVISORY_LOCK = 0x66707362
+LOCK_TIMEOUT_SECONDS = 2.0
+ATTEMPTS = 30
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Two at once are safe. Waits for locks in short turns, so that it never holds up the traffic that it waits for."""
+    migrate(url, command.upgrade, revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Down to `base` nothing is left but the empty schema and its version table."""
+    migrate(url, command.downgrade, revision)
+
+
+def current(url: str) -> str | None:
+    """None for a database that was never migrated."""
+    try:
+        with engine_for(url).connect() as connection:
+            context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
+            return context.get_current_revision()
+    except (OperationalError, ProgrammingError) as error:
+        raise explained(error) from error
+
+
+def head() -> str:
+    revision = ScriptDirectory(str(migrations_folder())).get_current_head()
+    if revision is None:
+        raise RuntimeError(f"no migrations in {migrations_folder()}")
+    return revision
+
+
+def migrate(url: str, step: Callable[[Config, str], None], revision: str) -> None:
+    engine = engine_for(url)
+    for attempt in range(ATTEMPTS):
+        try:
+            with engine.begin() as connection:
+                step(config_for(connection), revision)
+            return
+        except (OperationalError, ProgrammingError) as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise explained(error) from error
+            time.sleep(min(0.1 * 2**attempt, LOCK_TIMEOUT_SECONDS))
+        except CommandError as error:
+            raise Unavailable(f"{error}: the database was migrated by a newer fastpubsub, install that one") from error
+    raise Unavailable("other transactions hold locks on the tables for too long: end them, then run db-migrate again")
+
+
+def explained(error: DBAPIError) -> Exception:
+    reason = str(error.orig).strip().partition("\n")[0]
+    if isinstance(error.orig, InsufficientPrivilege):
+        return Unavailable(f"{reason}: migrate as a user who may create schemas in this database and owns fastpubsub's")
+    if isinstance(error, OperationalError):
+        return Unavailable(f"the database cannot be reached: {reason}: check FASTPUBSUB_DATABASE_URL")
+    return error
+
+
+def engine_for(url: str) -> Engine:
+    return create_engine(normalise(url), poolclass=NullPool, connect_args={"prepare_threshold": None})
+
+
+def config_for(connection: Connection) -> Config:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    return config
+
+
+def migrations_folder() -> Path:
+    """Inside the package in a wheel, beside it in a checkout."""
+    packaged = Path(__file__).parent / "migrations"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "migrations"
+
+
+def take_turns(connection: Connection) -> None:
+    """Until the end of the transaction nobody else migrates, and no table is waited for longer than a moment."""
+    connection.execute(text("set local lock_timeout = 0"))
+    connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+    connection.execute(text(f"set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
+    connection.execute(text(f"create schema if not exists {SCHEMA}"))
+
+
+def execute_file(connection: Connection, migration: str, direction: str) -> None:
+    """Runs the SQL beside a migration, NNNN_what.<direction>.sql, as it stands: `:` and `%` mean nothing in it."""
+    statements = Path(migration).with_suffix(f".{direction}.sql").read_text(encoding="utf-8")
+    connection.exec_driver_sql(statements, execution_options={"no_parameters": True})

@@ -1,0 +1,138 @@
+"""Whose a token is, without asking the database every time."""
+
+import asyncio
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from fastpubsub.config import Settings
+from fastpubsub.database import Database
+from fastpubsub.exceptions import NotFound
+from fastpubsub.scopes import Caller
+from fastpubsub.services.hashing import SecretHasher
+from fastpubsub.services.tokens import MAX_TOKEN_BYTES, Grant, invalid_token, make_signer
+
+MAX_TOKENS = 10_000
+MAX_CLIENTS = 10_000
+STATE_SECONDS = 5.0
+"""How long a revocation by another process may go unnoticed."""
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class Recent(Generic[Key, Value]):
+    """The values that were used last, at most `limit` of them."""
+
+    def __init__(self, limit: int) -> None:
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+        self._limit = limit
+
+    def get(self, key: Key) -> Value | None:
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+        return value
+
+    def put(self, key: Key, value: Value) -> None:
+        self._values[key] = value
+        self._values.move_to_end(key)
+        if len(self._values) > self._limit:
+            self._values.popitem(last=False)
+
+    def forget(self, key: Key) -> None:
+        self._values.pop(key, None)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientState:
+    version: int
+    is_active: bool
+    read_at: float
+
+
+class Authenticator:
+    """Keeps the tokens that it has checked, and for `STATE_SECONDS` what the database said about their clients."""
+
+    def __init__(self, settings: Settings, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+        self.enabled = settings.auth_enabled
+        self.signer = make_signer(settings)
+        self.hasher = SecretHasher()
+        self._database = database
+        self._clock = clock
+        self._grants: Recent[bytes, Grant] = Recent(MAX_TOKENS)
+        self._states: Recent[UUID, ClientState] = Recent(MAX_CLIENTS)
+        self._readings: dict[UUID, asyncio.Task[ClientState]] = {}
+
+    async def authenticate(self, token: bytes) -> Caller:
+        grant = self._check(token)
+        state = self._states.get(grant.client_id)
+        if state is None or not self._is_current(state, grant):
+            state = await self._refresh(grant)
+        if grant.expires_at <= time.time():
+            raise invalid_token("is expired")
+        if not state.is_active or state.version != grant.version:
+            raise invalid_token("is revoked: its client was changed, disabled or deleted")
+        return grant.caller
+
+    def forget(self, client_id: UUID) -> None:
+        """For who changes a client: this process notices at once."""
+        self._states.forget(client_id)
+        self._readings.pop(client_id, None)
+
+    def close(self) -> None:
+        self.hasher.close()
+        for reading in self._readings.values():
+            reading.cancel()
+
+    def _check(self, token: bytes) -> Grant:
+        if len(token) > MAX_TOKEN_BYTES:
+            raise invalid_token(f"has more than {MAX_TOKEN_BYTES} bytes")
+        digest = sha256(token).digest()
+        grant = self._grants.get(digest)
+        if grant is None:
+            if self.signer is None:
+                raise invalid_token("cannot be checked, this server has no key")
+            grant = self.signer.verify(token)
+            self._grants.put(digest, grant)
+        return grant
+
+    def _is_current(self, state: ClientState, grant: Grant) -> bool:
+        # A version that the state does not know was made after it was read, perhaps by another process.
+        return self._clock() - state.read_at < STATE_SECONDS and state.version >= grant.version
+
+    async def _refresh(self, grant: Grant) -> ClientState:
+        state = await self._read_once(grant.client_id)
+        # The reading that was joined may have begun before the token was issued.
+        return state if self._is_current(state, grant) else await self._read_once(grant.client_id)
+
+    async def _read_once(self, client_id: UUID) -> ClientState:
+        """All who ask at the same time wait for one reading; one of them who goes away does not end it."""
+        reading = self._readings.get(client_id)
+        if reading is None:
+            reading = asyncio.create_task(self._read(client_id))
+            self._readings[client_id] = reading
+            reading.add_done_callback(partial(self._keep, client_id))
+        return await asyncio.shield(reading)
+
+    async def _read(self, client_id: UUID) -> ClientState:
+        read_at = self._clock()
+        try:
+            version, is_active = await self._database.fetch_one("get_client_state", client_id)
+        except NotFound:
+            return ClientState(sys.maxsize, False, read_at)
+        return ClientState(version, is_active, read_at)
+
+    def _keep(self, client_id: UUID, reading: asyncio.Task[ClientState]) -> None:
+        failed = reading.cancelled() or reading.exception() is not None
+        # One that was forgotten meanwhile may hold what was true before the change.
+        if self._readings.get(client_id) is reading:
+            del self._readings[client_id]
+            if not failed:
+                self._states.put(client_id, reading.result())

@@ -1,0 +1,65 @@
+"""Clients: who may call the API, and with which scopes."""
+
+import secrets
+from uuid import UUID
+
+from fastpubsub.database import Database, Row
+from fastpubsub.models import ChangedClient, Client, ClientCredentials, NewClient
+from fastpubsub.scopes import Caller, parse
+from fastpubsub.services.authenticator import Authenticator
+from fastpubsub.services.hashing import SecretHasher
+
+SECRET_BYTES = 24
+
+
+async def create_client(
+    database: Database, hasher: SecretHasher, client: NewClient, caller: Caller
+) -> ClientCredentials:
+    """The secret is in this answer and nowhere else; what is stored is its hash."""
+    scopes = parse(client.scopes)
+    caller.require_grant(scopes)
+    secret = f"fps_{secrets.token_urlsafe(SECRET_BYTES)}"
+    with hasher.place():
+        secret_hash = await hasher.hash(secret)
+    (client_id,) = await database.fetch_one(
+        "create_client", client.name, " ".join(scopes), secret_hash, client.is_active
+    )
+    return ClientCredentials(id=client_id, secret=secret)
+
+
+async def get_client(database: Database, client_id: UUID) -> Client:
+    return _client(await database.fetch_one("get_client", client_id))
+
+
+async def list_clients(database: Database, caller: Caller, offset: int, limit: int) -> list[Client]:
+    """Those that the caller may read."""
+    ids = caller.objects("clients:read")
+    visible = None if ids is None else [UUID(client_id) for client_id in ids]
+    return [_client(row) for row in await database.fetch_all("list_clients", offset, limit, visible)]
+
+
+async def update_client(
+    database: Database, authenticator: Authenticator, client_id: UUID, client: ChangedClient, caller: Caller
+) -> Client:
+    """Ends all tokens of the client."""
+    scopes = parse(client.scopes)
+    caller.require_grant(scopes)
+    try:
+        return _client(
+            await database.fetch_one(
+                "update_client", client_id, client.name, " ".join(scopes), client.is_active, caller.grants()
+            )
+        )
+    finally:
+        authenticator.forget(client_id)
+
+
+async def delete_client(database: Database, authenticator: Authenticator, client_id: UUID, caller: Caller) -> None:
+    try:
+        await database.fetch_one("delete_client", client_id, caller.grants())
+    finally:
+        authenticator.forget(client_id)
+
+
+def _client(row: Row) -> Client:
+    return Client.model_validate(dict(zip(Client.model_fields, row, strict=True)))

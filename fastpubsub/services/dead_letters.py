@@ -1,0 +1,59 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from fastpubsub.arrays import Array
+from fastpubsub.database import Database
+from fastpubsub.message_ids import MessageIds, parse_targets
+from fastpubsub.services.directory import Directory, SubscriptionKey
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    id: str
+    created_at: datetime
+    died_at: datetime
+    attempts: int
+    reason: str
+    payload: bytes
+    attributes: bytes | None
+
+
+async def list_dead_letters(
+    database: Database, directory: Directory, subscription_id: str, offset: int, limit: int, max_bytes: int
+) -> list[Letter]:
+    async def list_(keys: SubscriptionKey) -> list[Letter]:
+        rows = await database.fetch_all("list_dead_letters", *keys, offset, limit, max_bytes)
+        return [Letter(MessageIds(keys.topic_key, row[1]).at(row[0]), *row[1:]) for row in rows]
+
+    return await directory.subscriptions.use(subscription_id, list_)
+
+
+async def reprocess_dead_letters(
+    database: Database, directory: Directory, subscription_id: str, ids: Sequence[str]
+) -> list[str]:
+    """The ids that go to consumers again."""
+    return await _move("reprocess_dead_letters", database, directory, subscription_id, ids)
+
+
+async def purge_dead_letters(
+    database: Database, directory: Directory, subscription_id: str, ids: Sequence[str]
+) -> list[str]:
+    """The ids that are gone for good."""
+    return await _move("purge_dead_letters", database, directory, subscription_id, ids)
+
+
+async def _move(
+    procedure: str, database: Database, directory: Directory, subscription_id: str, ids: Sequence[str]
+) -> list[str]:
+    async def move(keys: SubscriptionKey) -> list[str]:
+        targets = parse_targets(ids, keys.topic_key)
+        (moved,) = await database.fetch_one(
+            procedure, *keys, Array("int8", targets.positions), Array("timestamptz", targets.created_at)
+        )
+        found = set(moved)
+        return [
+            ids[index] for index, position in zip(targets.indexes, targets.positions, strict=True) if position in found
+        ]
+
+    return await directory.subscriptions.use(subscription_id, move)

@@ -1,0 +1,131 @@
+"""What runs in the background of every server, and once by the cleanup commands."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from fastpubsub.config import Settings
+from fastpubsub.counters import Counters
+from fastpubsub.database import Database
+from fastpubsub.exceptions import Unavailable
+
+logger = logging.getLogger(__name__)
+
+_EXPIRY_CHUNK = 1000
+_TRIM_CHUNK = 5000
+# A lease becomes visible at most a call's time after its deadline was set: so far back a pass looks again.
+_LOOK_BACK_MARGIN_SECONDS = 15.0
+_FULL_PASS_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    released: int
+    dead: int
+
+
+async def release_expired_leases(
+    database: Database,
+    look_back_seconds: float | None = None,
+    *,
+    wait: bool = True,
+    counters: Counters | None = None,
+) -> Released:
+    """Ends the leases past their deadline, subscription by subscription, so that a bad row stops nobody else.
+
+    `look_back_seconds`: older deadlines were handled by an earlier pass. `wait`: for another process at the same job.
+    """
+    released = dead = 0
+    expired_leases = await database.fetch_all("list_expired_leases", look_back_seconds)
+    for topic_key, subscription_key, subscription_id, expired in expired_leases:
+        left = expired
+        while left > 0:
+            ended, died = await database.fetch_one(
+                "release_expired_leases", topic_key, subscription_key, look_back_seconds, _EXPIRY_CHUNK, wait
+            )
+            if not ended:
+                break
+            released += ended
+            dead += died
+            left -= ended
+            if counters is not None:
+                counters.expired(subscription_id, ended)
+                counters.dead_lettered(subscription_id, died)
+    return Released(released, dead)
+
+
+async def lift_stranded_retries(database: Database) -> int:
+    """A net: messages that wait where no claim looks any more. Expected to find none."""
+    lifted = 0
+    for topic_key, subscription_key, subscription_id in await database.fetch_all("list_stranded_retries"):
+        (rows,) = await database.fetch_one("lift_stranded_retries", topic_key, subscription_key)
+        logger.error("retries were stranded: subscription_id=%s lifted=%s", subscription_id, rows)
+        lifted += rows
+    return lifted
+
+
+async def trim_messages(
+    database: Database, older_than_seconds: int, *, window_seconds: int = 86400, wait: bool = True
+) -> int:
+    """Deletes what is settled everywhere and past the retention, and what deleting left; how many messages went."""
+    trimmed = 0
+    for (topic_key,) in await database.fetch_all("list_trimmable", older_than_seconds, window_seconds):
+        while chunk := (await database.fetch_one("trim_messages", topic_key, older_than_seconds, _TRIM_CHUNK, wait))[0]:
+            trimmed += chunk
+        while (await database.fetch_one("trim_claims", topic_key, window_seconds, _TRIM_CHUNK))[0] >= _TRIM_CHUNK:
+            pass
+    while (await database.fetch_one("empty_purges", _TRIM_CHUNK))[0] is not None:
+        pass
+    return trimmed
+
+
+class Maintenance:
+    """The background of one server process; several do no harm, the work is done by one at a time."""
+
+    def __init__(self, database: Database, settings: Settings, counters: Counters) -> None:
+        self._database = database
+        self._settings = settings
+        self._counters = counters
+        self._last_pass: float | None = None
+        self._last_full_pass: float | None = None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_repeat(self._expire, self._settings.lease_expiry_interval_seconds))
+            group.create_task(_repeat(self._trim, self._settings.trim_interval_seconds))
+
+    async def _expire(self) -> None:
+        started = time.monotonic()
+        look_back = None
+        if self._last_full_pass is None or started - self._last_full_pass > _FULL_PASS_SECONDS:
+            await lift_stranded_retries(self._database)
+        elif self._last_pass is not None:
+            look_back = started - self._last_pass + _LOOK_BACK_MARGIN_SECONDS
+        await release_expired_leases(self._database, look_back, wait=False, counters=self._counters)
+        self._last_pass = started
+        if look_back is None:
+            self._last_full_pass = started
+
+    async def _trim(self) -> None:
+        await trim_messages(
+            self._database,
+            self._settings.cleanup_acked_messages_older_than_seconds,
+            window_seconds=self._settings.idempotency_window_seconds,
+            wait=False,
+        )
+
+
+async def _repeat(job: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """A failure is logged and never ends the loop; processes that started together do not stay in step."""
+    while True:
+        try:
+            await job()
+        except Unavailable as error:
+            logger.warning("background job waits for the database: %s", error.detail)
+        except Exception:
+            logger.exception("background job failed")
+        await asyncio.sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - no secret

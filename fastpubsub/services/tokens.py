@@ -1,0 +1,129 @@
+"""Access tokens: JWTs of one key and one algorithm."""
+
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import jwt
+
+from fastpubsub.config import KEY_MIN_BYTES, Settings
+from fastpubsub.database import Database
+from fastpubsub.exceptions import InvalidRequest, NotFound, PermissionDenied, Unauthenticated
+from fastpubsub.models import Token, TokenRequest
+from fastpubsub.scopes import Caller, covers, parse
+from fastpubsub.services.hashing import NO_HASH, SecretHasher
+
+ISSUER = "fastpubsub"
+CLAIMS = {"iss": str, "aud": str, "sub": str, "exp": int, "iat": int, "jti": str, "scope": str, "version": int}
+MAX_TOKEN_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a token with a good signature says."""
+
+    caller: Caller
+    client_id: UUID
+    version: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What is stored of a client; the defaults are those of nobody."""
+
+    secret_hash: str = NO_HASH
+    scopes: str = ""
+    is_active: bool = False
+    version: int = 0
+
+
+class Signer:
+    """Signs and checks tokens."""
+
+    def __init__(self, key: str, algorithm: str, lifetime: timedelta) -> None:
+        self.lifetime_seconds = int(lifetime.total_seconds())
+        self._key = key.encode()
+        self._algorithm = algorithm
+        # A server whose clock is behind has to take the tokens of the others: `iat` is not compared with the clock.
+        self._jwt = jwt.PyJWT({"enforce_minimum_key_length": True, "require": list(CLAIMS), "verify_iat": False})
+
+    def sign(self, client_id: UUID, scopes: str, version: int) -> str:
+        now = int(time.time())
+        claims = {
+            "iss": ISSUER,
+            "aud": ISSUER,
+            "sub": str(client_id),
+            "exp": now + self.lifetime_seconds,
+            "iat": now,
+            "jti": secrets.token_hex(16),
+            "scope": scopes,
+            "version": version,
+        }
+        return self._jwt.encode(claims, self._key, self._algorithm)
+
+    def verify(self, token: bytes) -> Grant:
+        try:
+            decoded = self._jwt.decode_complete(
+                token, self._key, [self._algorithm], options={"strict_aud": True}, audience=ISSUER, issuer=ISSUER
+            )
+        except jwt.ExpiredSignatureError:
+            raise invalid_token("is expired") from None
+        except jwt.PyJWTError:
+            raise invalid_token("is not one of this server") from None
+        claims = decoded["payload"]
+        if decoded["header"].get("typ") != "JWT" or any(type(claims[name]) is not CLAIMS[name] for name in CLAIMS):
+            raise invalid_token("is not one of this server")
+        try:
+            client_id = UUID(claims["sub"])
+        except ValueError:
+            raise invalid_token("is not one of this server") from None
+        return Grant(Caller(claims["sub"], claims["scope"].split(" ")), client_id, claims["version"], claims["exp"])
+
+
+def make_signer(settings: Settings) -> Signer | None:
+    """None without a key that is long enough; where authentication is on, the settings have refused that."""
+    key = settings.auth_secret_key.get_secret_value() if settings.auth_secret_key else ""
+    if len(key.encode()) < KEY_MIN_BYTES[settings.auth_algorithm]:
+        return None
+    return Signer(key, settings.auth_algorithm, timedelta(minutes=settings.auth_access_token_expire_minutes))
+
+
+def invalid_token(why: str) -> Unauthenticated:
+    return Unauthenticated(f"the access token {why}; get a new one at /oauth/token", "invalid_token")
+
+
+async def issue_token(database: Database, hasher: SecretHasher, signer: Signer | None, request: TokenRequest) -> Token:
+    """Wrong id, wrong secret and disabled client are refused alike, in words and in time."""
+    if signer is None:
+        raise InvalidRequest(
+            "this server signs no tokens: authentication is off, and requests need none; turn it on with "
+            "FASTPUBSUB_AUTH_ENABLED=true and a FASTPUBSUB_AUTH_SECRET_KEY made by `fastpubsub generate_secret_key`"
+        )
+    with hasher.place():
+        credentials = await _find_credentials(database, request.client_id)
+        is_right = await hasher.verify(credentials.secret_hash, request.client_secret)
+    if not (is_right and credentials.is_active):
+        raise Unauthenticated("the client id or the client secret is wrong, or the client is disabled")
+    scopes = _narrow(credentials.scopes, request.scope)
+    token = signer.sign(UUID(request.client_id), scopes, credentials.version)
+    return Token(access_token=token, token_type="Bearer", expires_in=signer.lifetime_seconds, scope=scopes)  # noqa: S106
+
+
+async def _find_credentials(database: Database, client_id: str) -> Credentials:
+    try:
+        return Credentials(*await database.fetch_one("find_client_credentials", UUID(client_id)))
+    except (ValueError, NotFound):
+        return Credentials()
+
+
+def _narrow(granted: str, wanted: str | None) -> str:
+    if not wanted:
+        return granted
+    scopes = parse(wanted)
+    for scope in scopes:
+        if not covers(frozenset(granted.split(" ")), scope):
+            raise PermissionDenied(f"the client does not have the scope '{scope}'", scope=scope)
+    return " ".join(scopes)

@@ -1,0 +1,28 @@
+"""Alembic runs this; fastpubsub.schema hands it a connection, the `alembic` command has it made from the settings."""
+
+from alembic import context
+from sqlalchemy import Connection
+
+from fastpubsub.config import load_settings
+from fastpubsub.schema import SCHEMA, engine_for, take_turns
+
+
+def run(connection: Connection) -> None:
+    context.configure(connection=connection, version_table_schema=SCHEMA)
+    with context.begin_transaction():
+        take_turns(connection)
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    raise SystemExit("migrations run on a connection only: the SQL to read is in migrations/versions/*.sql")
+
+given = context.config.attributes.get("connection")
+if given is not None:
+    run(given)
+else:
+    url = load_settings().database_url
+    if url is None:
+        raise SystemExit("set FASTPUBSUB_DATABASE_URL to the database to migrate")
+    with engine_for(url.get_secret_value()).begin() as made:
+        run(made)

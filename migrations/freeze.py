@@ -1,0 +1,78 @@
+"""Copies the procedures of migrations/functions into a migration, where they stay as they are.
+
+python migrations/freeze.py --rewrite    0002_functions again, as long as nothing was released
+python migrations/freeze.py --new NAME   a next migration with what has changed since the last one, and the way back
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+FIRST = "0002_functions"
+SECTION = re.compile(r"^-- functions/(\w+)\.sql\n", re.MULTILINE)
+DROPPED = re.compile(r"drop function fastpubsub\.\w+;\s*")
+
+
+def canonical() -> dict[str, str]:
+    """By name, each ending in one newline."""
+    files = sorted((FOLDER / "functions").glob("*.sql"))
+    return {file.stem: file.read_text(encoding="utf-8").strip() + "\n" for file in files}
+
+
+def frozen() -> dict[str, str]:
+    """What the migrations leave behind, one after the other."""
+    functions: dict[str, str] = {}
+    for file in sorted((FOLDER / "versions").glob("*.up.sql")):
+        functions |= sections(file.read_text(encoding="utf-8"))
+    return {name: text for name, text in functions.items() if not DROPPED.fullmatch(text)}
+
+
+def sections(text: str) -> dict[str, str]:
+    _, *parts = SECTION.split(text)
+    return {name: body.strip() + "\n" for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def difference(old: dict[str, str], new: dict[str, str]) -> str:
+    """The statements that turn old into new. A name has one signature, so it suffices for dropping."""
+    changed = {name: text for name, text in new.items() if old.get(name) != text}
+    dropped = {name: f"drop function fastpubsub.{name};\n" for name in old if name not in new}
+    return "\n".join(f"-- functions/{name}.sql\n{text}" for name, text in sorted((changed | dropped).items()))
+
+
+def write(stem: str, old: dict[str, str], new: dict[str, str]) -> None:
+    (FOLDER / "versions" / f"{stem}.up.sql").write_text(difference(old, new), encoding="utf-8")
+    (FOLDER / "versions" / f"{stem}.down.sql").write_text(difference(new, old), encoding="utf-8")
+
+
+def create(name: str) -> str:
+    last = max(file.name[:4] for file in (FOLDER / "versions").glob("[0-9]*.py"))
+    revision = f"{int(last) + 1:04}"
+    command = [sys.executable, "-m", "alembic", "revision", "--rev-id", revision, "--message", name]
+    subprocess.run(command, cwd=FOLDER.parent, check=True)  # noqa: S603 - our own arguments
+    return f"{revision}_{name}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--rewrite", action="store_true")
+    group.add_argument("--new", metavar="NAME", type=identifier)
+    options = parser.parse_args()
+    if options.rewrite:
+        write(FIRST, {}, canonical())
+    else:
+        old = frozen()
+        write(create(options.new), old, canonical())
+
+
+def identifier(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{1,39}", text):
+        raise argparse.ArgumentTypeError("a name is 2 to 40 lower-case letters, digits and underscores")
+    return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+-- First statement of every procedure that writes. Sessions cannot weaken it: the settings hold to the end of the transaction.
+create or replace function fastpubsub.begin_call(p_durable boolean) returns void
+language plpgsql as $$
+begin
+    -- A snapshot older than the lock would not see what the lock's last holder committed.
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception using
+            errcode = '25000',
+            message = 'fastpubsub needs transactions at read committed, not at ' || current_setting('transaction_isolation');
+    end if;
+    perform set_config('lock_timeout', coalesce(nullif(current_setting('fastpubsub.lock_timeout', true), ''), '2s'), true);
+    if not p_durable then
+        perform set_config('synchronous_commit', 'off', true);
+    elsif current_setting('synchronous_commit') in ('off', 'local', 'remote_write') then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+end;
+$$;

@@ -1,0 +1,21 @@
+-- Constant time in the number of messages: names and locked rows go, `purges` remembers the rest.
+create or replace function fastpubsub.delete_topic(p_id text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_topic_key bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    select t.topic_key into v_topic_key from fastpubsub.topics as t where t.id = p_id;
+    delete from fastpubsub.heads as h where h.topic_key = v_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_id);
+    end if;
+    perform from fastpubsub.cursors as c where c.topic_key = v_topic_key order by c.subscription_key for update;
+    delete from fastpubsub.cursors as c where c.topic_key = v_topic_key;
+    delete from fastpubsub.subscriptions as s where s.topic_key = v_topic_key;
+    delete from fastpubsub.topics as t where t.topic_key = v_topic_key;
+    insert into fastpubsub.purges (topic_key) values (v_topic_key);
+end;
+$$;

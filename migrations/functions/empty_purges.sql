@@ -1,0 +1,33 @@
+-- Deletes up to p_limit rows per table of what one deleted topic or subscription left. Returns how many rows went, null when there was
+-- nothing left.
+create or replace function fastpubsub.empty_purges(p_limit integer default 5000) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_purge fastpubsub.purges;
+    v_table text;
+    v_rows bigint;
+    v_deleted bigint := 0;
+begin
+    perform fastpubsub.begin_call(false);
+    select p.* into v_purge from fastpubsub.purges as p order by p.purge_key limit 1 for update skip locked;
+    if not found then
+        return null;
+    end if;
+    foreach v_table in array array ['leases', 'retries', 'dead_letters', 'revived', 'claims', 'idempotency_keys', 'messages'] loop
+        continue when v_table in ('idempotency_keys', 'messages') and v_purge.subscription_key is not null;
+        execute format(
+            'delete from fastpubsub.%1$I where ctid = any(array(select t.ctid from fastpubsub.%1$I as t where t.topic_key = $1%2$s limit $3))',
+            v_table, case when v_purge.subscription_key is not null then ' and t.subscription_key = $2' else '' end
+        ) using v_purge.topic_key, v_purge.subscription_key, p_limit;
+        get diagnostics v_rows = row_count;
+        v_deleted := v_deleted + v_rows;
+    end loop;
+    if v_deleted = 0 then
+        delete from fastpubsub.purges as p where p.purge_key = v_purge.purge_key;
+    end if;
+    return v_deleted;
+end;
+$$;

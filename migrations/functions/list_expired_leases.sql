@@ -1,0 +1,28 @@
+-- The subscriptions with leases past their deadline. p_look_back_seconds is how far behind now a deadline can be that an earlier pass
+-- did not handle (null: any), so that a pass does not walk over rows that others deleted.
+create or replace function fastpubsub.list_expired_leases(
+    p_look_back_seconds double precision default null,
+    p_now timestamptz default null
+) returns table (topic_key bigint, subscription_key bigint, subscription_id text, expired bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_floor timestamptz := coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity');
+begin
+    return query
+    select e.topic_key, e.subscription_key, s.id, e.expired
+    from (
+        select l.topic_key, l.subscription_key, count(*) as expired
+        from fastpubsub.leases as l
+        where l.expires_at > v_floor and l.expires_at <= v_now
+        group by l.topic_key, l.subscription_key
+    ) as e
+    inner join fastpubsub.subscriptions as s on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key;
+end;
+$$;

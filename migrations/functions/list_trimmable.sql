@@ -1,0 +1,49 @@
+-- The topics where trim_messages has work: a message past the retention, or claims and idempotency keys nobody needs.
+create or replace function fastpubsub.list_trimmable(
+    p_retention_seconds bigint,
+    p_window_seconds integer,
+    p_now timestamptz default null
+) returns table (topic_key bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_head record;
+    v_last bigint;
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    for v_head in select h.topic_key, coalesce(h.retention_seconds, p_retention_seconds) as retention from fastpubsub.heads as h loop
+        v_last := fastpubsub.last_position(v_head.topic_key);
+        if
+            exists (
+                select from fastpubsub.messages as m
+                where
+                    m.topic_key = v_head.topic_key and m.position = fastpubsub.first_position(v_head.topic_key, v_last)
+                    and m.position < v_last and m.created_at < v_now - make_interval(secs => v_head.retention)
+            )
+            or exists (
+                select from fastpubsub.idempotency_keys as k
+                where k.topic_key = v_head.topic_key and k.created_at < v_now - make_interval(secs => p_window_seconds)
+            )
+            or exists (
+                select from fastpubsub.cursors as c
+                cross join lateral (
+                    select n.sequence from fastpubsub.claims as n
+                    where n.topic_key = c.topic_key and n.subscription_key = c.subscription_key
+                    order by n.sequence desc limit 1
+                ) as n
+                inner join fastpubsub.claims as o
+                    on o.topic_key = c.topic_key and o.subscription_key = c.subscription_key and o.sequence = n.sequence - 1
+                where c.topic_key = v_head.topic_key
+            )
+        then
+            topic_key := v_head.topic_key;
+            return next;
+        end if;
+    end loop;
+end;
+$$;

@@ -1,0 +1,48 @@
+-- The positions in (p_after, p_to] whose payload matches, in order, at most p_limit. A payload that cannot be read as jsonb does not
+-- match and fails nobody: it is reported in `unreadable`.
+create or replace function fastpubsub.matching_positions(
+    p_topic_key bigint,
+    p_after bigint,
+    p_to bigint,
+    p_path jsonpath,
+    p_limit integer,
+    out positions bigint [],
+    out unreadable bigint []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_message record;
+begin
+    begin
+        select array_agg(f.position) into positions
+        from (
+            select m.position from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to and m.payload::jsonb @? p_path
+            order by m.position
+            limit p_limit
+        ) as f;
+        return;
+    exception when data_exception or program_limit_exceeded then
+        positions := null;
+    end;
+    for v_message in
+        select m.position, m.payload from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+        order by m.position
+    loop
+        begin
+            if v_message.payload::jsonb @? p_path then
+                positions := positions || v_message.position;
+            end if;
+        exception when data_exception or program_limit_exceeded then
+            unreadable := unreadable || v_message.position;
+        end;
+        exit when cardinality(positions) >= p_limit;
+    end loop;
+end;
+$$;

@@ -1,0 +1,36 @@
+-- Gives deliveries back for another attempt, each after p_delay_seconds (null: the backoff of the subscription). Per id: 1 settled,
+-- 0 gone, 2 stale; `died` counts those whose attempts were used up.
+create or replace function fastpubsub.nack_messages(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_delay_seconds integer [] default null,
+    p_now timestamptz default null,
+    out outcomes smallint [],
+    out died integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_taken record;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at);
+    outcomes := v_taken.outcomes;
+    died := 0;
+    if v_taken.positions is not null then
+        died := fastpubsub.requeue_messages(
+            p_topic_key, p_subscription_key, v_taken.positions, v_taken.attempts,
+            (
+                select array_agg(p_delay_seconds[t.id] order by t.ordinal)
+                from unnest(v_taken.ordinals) with ordinality as t (id, ordinal)
+            ),
+            null, 'nacked', coalesce(p_now, clock_timestamp())
+        );
+    end if;
+end;
+$$;

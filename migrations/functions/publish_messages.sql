@@ -1,0 +1,39 @@
+-- Appends to a topic; the payloads get first_position, first_position + 1, … and one creation time (to the millisecond, as message
+-- ids carry it). The row lock on the head, held to the commit, is what makes every position visible before the next is given out.
+create or replace function fastpubsub.publish_messages(
+    p_topic_key bigint,
+    p_payloads json [],
+    p_attributes jsonb [] default null,
+    p_now timestamptz default null,
+    out first_position bigint,
+    out created_at timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    perform fastpubsub.begin_call(true);
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    created_at := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
+    select m.position + 1, greatest(publish_messages.created_at, m.created_at)
+    into publish_messages.first_position, publish_messages.created_at
+    from fastpubsub.messages as m
+    where m.topic_key = p_topic_key
+    order by m.position desc
+    limit 1;
+    if not found then
+        first_position := 1;
+        created_at := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
+    end if;
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes)
+    select p_topic_key, publish_messages.first_position + u.ordinal - 1, publish_messages.created_at, u.payload, u.attributes
+    from unnest(p_payloads, p_attributes) with ordinality as u (payload, attributes, ordinal);
+end;
+$$;

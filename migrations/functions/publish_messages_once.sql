@@ -1,0 +1,71 @@
+-- Like publish_messages for several requests that each carry an idempotency key: p_counts says how many of the payloads are whose. A
+-- request seen within the window stores nothing and gets its first answer; with another body its first_position is null. The lock on
+-- the head makes a repetition wait for the first one.
+create or replace function fastpubsub.publish_messages_once(
+    p_topic_key bigint,
+    p_payloads json [],
+    p_attributes jsonb [],
+    p_counts integer [],
+    p_clients text [],
+    p_keys text [],
+    p_body_hashes bytea [],
+    p_window_seconds integer,
+    p_now timestamptz default null,
+    out first_positions bigint [],
+    out created_at timestamptz []
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz;
+    v_created_at timestamptz;
+    v_next bigint;
+    v_offset integer := 0;
+    v_known fastpubsub.idempotency_keys;
+    v_payloads json [] := '{}';
+    v_attributes jsonb [] := '{}';
+begin
+    perform fastpubsub.begin_call(true);
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    select m.position + 1, m.created_at into v_next, v_created_at
+    from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1;
+    v_next := coalesce(v_next, 1);
+    v_created_at := greatest(date_trunc('milliseconds', v_now), v_created_at);
+    for i in 1..cardinality(p_keys) loop
+        select k.* into v_known from fastpubsub.idempotency_keys as k
+        where k.topic_key = p_topic_key and k.client = p_clients[i] and k.key = p_keys[i];
+        if found and v_known.created_at > v_now - make_interval(secs => p_window_seconds) then
+            first_positions[i] := case when v_known.body_hash = p_body_hashes[i] then v_known.first_position end;
+            created_at[i] := v_known.created_at;
+        else
+            insert into fastpubsub.idempotency_keys as k (
+                topic_key, client, key, body_hash, first_position, message_count, created_at
+            ) values (p_topic_key, p_clients[i], p_keys[i], p_body_hashes[i], v_next, p_counts[i], v_created_at)
+            on conflict (topic_key, client, key) do update set
+                body_hash = excluded.body_hash,
+                first_position = excluded.first_position,
+                message_count = excluded.message_count,
+                created_at = excluded.created_at;
+            first_positions[i] := v_next;
+            created_at[i] := v_created_at;
+            v_next := v_next + p_counts[i];
+            v_payloads := v_payloads || p_payloads[v_offset + 1 : v_offset + p_counts[i]];
+            v_attributes := v_attributes || p_attributes[v_offset + 1 : v_offset + p_counts[i]];
+        end if;
+        v_offset := v_offset + p_counts[i];
+    end loop;
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes)
+    select p_topic_key, v_next - cardinality(v_payloads) + u.ordinal - 1, v_created_at, u.payload, u.attributes
+    from unnest(v_payloads, v_attributes) with ordinality as u (payload, attributes, ordinal)
+    where u.ordinal <= cardinality(v_payloads);
+end;
+$$;

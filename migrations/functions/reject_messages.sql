@@ -1,0 +1,32 @@
+-- Dead at once, whatever attempts are left, each with its reason. Per id: 1 settled, 0 gone, 2 stale.
+create or replace function fastpubsub.reject_messages(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_reasons text [],
+    p_now timestamptz default null
+) returns smallint []
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_taken record;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at);
+    if v_taken.positions is not null then
+        perform fastpubsub.requeue_messages(
+            p_topic_key, p_subscription_key, v_taken.positions, v_taken.attempts, null,
+            (
+                select array_agg(coalesce(p_reasons[t.id], 'rejected') order by t.ordinal)
+                from unnest(v_taken.ordinals) with ordinality as t (id, ordinal)
+            ),
+            'rejected', coalesce(p_now, clock_timestamp())
+        );
+    end if;
+    return v_taken.outcomes;
+end;
+$$;

@@ -1,0 +1,65 @@
+-- Ends up to p_limit leases of one subscription that are past their deadline: they wait for a retry, or die after the last attempt.
+-- Rows that somebody settles or extends at this moment are left alone; exactly what was locked is deleted.
+create or replace function fastpubsub.release_expired_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_look_back_seconds double precision default null,
+    p_limit integer default 1000,
+    p_wait boolean default false,
+    p_now timestamptz default null,
+    out released integer,
+    out died integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz;
+    v_lease record;
+    v_positions bigint [];
+    v_attempts integer [];
+begin
+    released := 0;
+    died := 0;
+    perform fastpubsub.begin_call(true);
+    if not fastpubsub.lock_job('release_expired_leases', p_wait) then
+        return;
+    end if;
+    perform from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    for no key update;
+    if not found then
+        return;
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    -- Without sorting, the order can only come from the index on the deadlines; the other one leads over what others deleted.
+    for v_lease in
+        select l.position, l.attempts from fastpubsub.leases as l
+        where
+            l.expires_at > coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity') and l.expires_at <= v_now
+            and l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+        order by l.expires_at
+        limit p_limit
+        for update skip locked
+    loop
+        delete from fastpubsub.leases as l
+        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = v_lease.position;
+        v_positions := v_positions || v_lease.position;
+        v_attempts := v_attempts || v_lease.attempts;
+    end loop;
+    if v_positions is null then
+        return;
+    end if;
+    released := cardinality(v_positions);
+    died := fastpubsub.requeue_messages(
+        p_topic_key, p_subscription_key, v_positions, v_attempts, null, null, 'lease expired', v_now
+    );
+end;
+$$;

@@ -1,0 +1,96 @@
+-- Moves dead letters back: their copy goes to `revived`, due at once, attempts start again at 1. Where a seek made the message
+-- come again anyway (it is ahead of the cursor, leased or waiting) only the dead letter goes, and counts as purged; one ahead that
+-- the filter would skip stays dead. Returns the positions that are no longer dead.
+create or replace function fastpubsub.reprocess_dead_letters(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_created_at timestamptz [],
+    p_now timestamptz default null
+) returns bigint []
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_settings fastpubsub.cursors;
+    v_cursor fastpubsub.claims;
+    v_positions bigint [];
+    v_position bigint;
+    v_coming bigint [];
+begin
+    perform fastpubsub.begin_call(true);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    select array_agg(t.position) into v_positions
+    from (
+        select distinct d.position
+        from unnest(p_positions, p_created_at) as i (position, created_at)
+        cross join lateral (
+            select d.position, d.created_at, d.payload from fastpubsub.dead_letters as d
+            where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = i.position
+            limit 1
+        ) as d
+        where
+            d.created_at = i.created_at
+            and case
+                when d.position <= v_cursor.position or v_settings.filter_path is null then true
+                else (
+                    select f.positions is not null
+                    from fastpubsub.matching_positions(p_topic_key, d.position - 1, d.position, v_settings.filter_path, 1) as f
+                )
+            end
+        order by d.position
+    ) as t;
+    if v_positions is null then
+        return '{}';
+    end if;
+    select coalesce(array_agg(t.position), '{}') into v_coming
+    from (
+        select p as position from unnest(v_positions) as p where p > v_cursor.position
+        union
+        select p from unnest(v_positions) as p
+        cross join lateral (
+            select from fastpubsub.leases as l
+            where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = p
+            limit 1
+        ) as l
+        union
+        select r.position from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = any(v_positions)
+    ) as t;
+    insert into fastpubsub.revived (topic_key, subscription_key, position, created_at, payload, attributes)
+    select d.topic_key, d.subscription_key, d.position, d.created_at, d.payload, d.attributes
+    from unnest(v_positions) as p
+    cross join lateral (
+        select d.* from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p
+        limit 1
+    ) as d
+    where p <> all(v_coming);
+    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts)
+    select
+        p_topic_key, p_subscription_key,
+        greatest(coalesce(p_now, clock_timestamp()), v_cursor.retry_due_at + interval '1 microsecond'), p, 0
+    from unnest(v_positions) as p
+    where p <> all(v_coming);
+    foreach v_position in array v_positions loop
+        delete from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_position;
+    end loop;
+    if cardinality(v_coming) > 0 then
+        perform fastpubsub.move_cursor(
+            p_topic_key, p_subscription_key, v_cursor.position, v_cursor.routed, v_cursor.purged + cardinality(v_coming)
+        );
+    end if;
+    return v_positions;
+end;
+$$;

@@ -1,0 +1,99 @@
+-- What becomes of deliveries that ended without an ack; the caller holds the cursor and has deleted the leases. A message with
+-- attempts left waits for p_delay_seconds (null: the backoff), others and those with a p_reasons die. Returns how many died.
+create or replace function fastpubsub.requeue_messages(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_attempts integer [],
+    p_delay_seconds integer [],
+    p_reasons text [],
+    p_cause text,
+    p_now timestamptz
+) returns integer
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_settings fastpubsub.cursors;
+    v_cursor fastpubsub.claims;
+    v_died integer;
+    v_replaced integer;
+    v_dead bigint [];
+    v_position bigint;
+begin
+    select c.* into v_settings from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+
+    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts)
+    select
+        p_topic_key, p_subscription_key,
+        greatest(
+            p_now + make_interval(secs => coalesce(
+                u.delay_seconds,
+                least(v_settings.backoff_max_seconds, v_settings.backoff_min_seconds * 2.0 ^ least(greatest(u.attempts, 1) - 1, 40))
+            )),
+            v_cursor.retry_due_at + interval '1 microsecond'
+        ),
+        u.position, u.attempts
+    from unnest(p_positions, p_attempts, p_delay_seconds, p_reasons) as u (position, attempts, delay_seconds, reason)
+    where u.attempts < v_settings.max_delivery_attempts and u.reason is null
+    order by u.position;
+
+    select array_agg(u.position) into v_dead
+    from unnest(p_positions, p_attempts, p_reasons) as u (position, attempts, reason)
+    where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null;
+    if v_dead is null then
+        return 0;
+    end if;
+    -- After a seek a message can die again: its older dead letter is replaced, and counts as purged.
+    select count(*) into v_replaced
+    from unnest(v_dead) as p (position)
+    cross join lateral (
+        select from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p.position
+        limit 1
+    ) as d;
+    insert into fastpubsub.dead_letters as d (
+        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes
+    )
+    select
+        p_topic_key, p_subscription_key, u.position, coalesce(m.created_at, v.created_at), p_now, u.attempts,
+        coalesce(u.reason, format('%s on delivery attempt %s of %s', p_cause, u.attempts, v_settings.max_delivery_attempts)),
+        coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes)
+    from (
+        select u.position, u.attempts, u.reason
+        from unnest(p_positions, p_attempts, p_reasons) as u (position, attempts, reason)
+        where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null
+        order by u.position
+    ) as u
+    left join lateral (
+        select m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = u.position
+        limit 1
+    ) as m on true
+    left join lateral (
+        select v.created_at, v.payload, v.attributes from fastpubsub.revived as v
+        where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = u.position
+        limit 1
+    ) as v on true
+    on conflict (topic_key, subscription_key, position) do update set
+        died_at = excluded.died_at, attempts = excluded.attempts, reason = excluded.reason;
+    get diagnostics v_died = row_count;
+    foreach v_position in array v_dead loop
+        delete from fastpubsub.revived as v
+        where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = v_position;
+    end loop;
+    if v_replaced > 0 then
+        perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_cursor.position, v_cursor.routed, v_cursor.purged + v_replaced);
+    end if;
+    return v_died;
+end;
+$$;

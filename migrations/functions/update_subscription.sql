@@ -1,0 +1,43 @@
+-- Null keeps what is there; p_change_filter tells a filter that is taken away from one that stays. What is ahead is judged by the
+-- new filter, what the old one skipped does not come back.
+create or replace function fastpubsub.update_subscription(
+    p_id text,
+    p_change_filter boolean default false,
+    p_filter json default null,
+    p_ack_deadline_seconds integer default null,
+    p_max_delivery_attempts integer default null,
+    p_backoff_min_seconds integer default null,
+    p_backoff_max_seconds integer default null
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_cursor fastpubsub.cursors;
+begin
+    perform fastpubsub.begin_call(true);
+    select c.* into v_cursor
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
+    where s.id = p_id
+    for no key update of c;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_id);
+    end if;
+    if coalesce(p_backoff_max_seconds, v_cursor.backoff_max_seconds) < coalesce(p_backoff_min_seconds, v_cursor.backoff_min_seconds) then
+        raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
+    end if;
+    update fastpubsub.cursors as c set
+        filter_path = case when p_change_filter then v_path else c.filter_path end,
+        ack_deadline_seconds = coalesce(p_ack_deadline_seconds, c.ack_deadline_seconds),
+        max_delivery_attempts = coalesce(p_max_delivery_attempts, c.max_delivery_attempts),
+        backoff_min_seconds = coalesce(p_backoff_min_seconds, c.backoff_min_seconds),
+        backoff_max_seconds = coalesce(p_backoff_max_seconds, c.backoff_max_seconds)
+    where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
+    if p_change_filter then
+        update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end
+        where s.subscription_key = v_cursor.subscription_key;
+    end if;
+end;
+$$;

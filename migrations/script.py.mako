@@ -1,0 +1,16 @@
+"""${message}."""
+
+from alembic import op
+
+from fastpubsub.schema import execute_file
+
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+
+
+def upgrade() -> None:
+    execute_file(op.get_bind(), __file__, "up")
+
+
+def downgrade() -> None:
+    execute_file(op.get_bind(), __file__, "down")

@@ -1,0 +1,15 @@
+drop table
+fastpubsub.jobs,
+fastpubsub.purges,
+fastpubsub.idempotency_keys,
+fastpubsub.revived,
+fastpubsub.dead_letters,
+fastpubsub.retries,
+fastpubsub.leases,
+fastpubsub.claims,
+fastpubsub.messages,
+fastpubsub.cursors,
+fastpubsub.heads,
+fastpubsub.clients,
+fastpubsub.subscriptions,
+fastpubsub.topics;

@@ -1,0 +1,154 @@
+-- A topic is a log, a subscription is a cursor over it. Names live in `topics` and `subscriptions`; the hot tables know keys only,
+-- start every key with topic_key, have no foreign keys (the locked rows of `heads` and `cursors` are the referential rule) and only
+-- the index that their hot statements need.
+
+create table fastpubsub.topics (
+    topic_key bigint generated always as identity primary key,
+    id text not null unique check (id ~ '^[a-zA-Z0-9._-]{1,128}$' and id not in ('.', '..')),
+    created_at timestamptz not null
+);
+
+create table fastpubsub.subscriptions (
+    subscription_key bigint generated always as identity primary key,
+    topic_key bigint not null,
+    id text not null unique check (id ~ '^[a-zA-Z0-9._-]{1,128}$' and id not in ('.', '..')),
+    filter json,
+    created_at timestamptz not null
+);
+
+create index subscriptions_topic_key on fastpubsub.subscriptions (topic_key);
+
+create table fastpubsub.clients (
+    id uuid primary key,
+    name text not null,
+    scopes text not null,
+    secret_hash text not null,
+    is_active boolean not null,
+    token_version bigint not null default 1,
+    created_at timestamptz not null,
+    updated_at timestamptz not null
+);
+
+-- The append point of a topic: locked by who appends.
+create table fastpubsub.heads (
+    topic_key bigint primary key,
+    retention_seconds bigint
+);
+
+-- The claim point of a subscription: locked by who claims or inserts for it.
+create table fastpubsub.cursors (
+    topic_key bigint,
+    subscription_key bigint,
+    filter_path jsonpath,
+    ack_deadline_seconds integer not null,
+    max_delivery_attempts integer not null,
+    backoff_min_seconds integer not null,
+    backoff_max_seconds integer not null,
+    primary key (topic_key, subscription_key)
+);
+
+create table fastpubsub.messages (
+    topic_key bigint,
+    position bigint,
+    created_at timestamptz not null,
+    payload json not null,
+    attributes jsonb,
+    primary key (topic_key, position)
+) with (
+    toast_tuple_target = 8160,
+    autovacuum_vacuum_insert_scale_factor = 0.5,
+    autovacuum_vacuum_scale_factor = 0.05,
+    autovacuum_analyze_scale_factor = 0.5
+);
+
+-- One row per claim call; the newest is the cursor: where the log was read to, how far retries were taken, running totals.
+create table fastpubsub.claims (
+    topic_key bigint,
+    subscription_key bigint,
+    sequence bigint,
+    position bigint not null,
+    retry_due_at timestamptz not null,
+    retry_position bigint not null,
+    routed bigint not null,
+    purged bigint not null,
+    dropped bigint not null,
+    primary key (topic_key, subscription_key, sequence)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
+create table fastpubsub.leases (
+    topic_key bigint,
+    subscription_key bigint,
+    position bigint,
+    token bigint not null,
+    expires_at timestamptz not null,
+    created_at timestamptz not null,
+    attempts integer not null,
+    revived boolean not null,
+    consumer_id text not null,
+    primary key (topic_key, subscription_key, position)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
+
+create index leases_expires_at on fastpubsub.leases (expires_at);
+
+create table fastpubsub.retries (
+    topic_key bigint,
+    subscription_key bigint,
+    due_at timestamptz,
+    position bigint,
+    attempts integer not null,
+    primary key (topic_key, subscription_key, due_at, position)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
+
+create table fastpubsub.dead_letters (
+    topic_key bigint,
+    subscription_key bigint,
+    position bigint,
+    created_at timestamptz not null,
+    died_at timestamptz not null,
+    attempts integer not null,
+    reason text not null,
+    payload json not null,
+    attributes jsonb,
+    primary key (topic_key, subscription_key, position)
+);
+
+-- The copy of a reprocessed dead letter, as long as it waits or is leased.
+create table fastpubsub.revived (
+    topic_key bigint,
+    subscription_key bigint,
+    position bigint,
+    created_at timestamptz not null,
+    payload json not null,
+    attributes jsonb,
+    primary key (topic_key, subscription_key, position)
+);
+
+-- Not compressed: the bounds on bytes count what is stored, and a few kilobytes could become many megabytes of an answer.
+alter table fastpubsub.messages alter column payload set storage external, alter column attributes set storage external;
+alter table fastpubsub.dead_letters alter column payload set storage external, alter column attributes set storage external;
+alter table fastpubsub.revived alter column payload set storage external, alter column attributes set storage external;
+
+create table fastpubsub.idempotency_keys (
+    topic_key bigint,
+    client text,
+    key text,
+    body_hash bytea not null,
+    first_position bigint not null,
+    message_count integer not null,
+    created_at timestamptz not null,
+    primary key (topic_key, client, key)
+);
+
+create index idempotency_keys_created_at on fastpubsub.idempotency_keys (topic_key, created_at);
+
+-- What deleting left to empty in chunks; without a subscription_key it is the whole topic.
+create table fastpubsub.purges (
+    purge_key bigint generated always as identity primary key,
+    topic_key bigint not null,
+    subscription_key bigint
+);
+
+-- One row per background job, locked while it runs.
+create table fastpubsub.jobs (name text primary key);
+
+insert into fastpubsub.jobs (name) values ('release_expired_leases'), ('trim_messages');

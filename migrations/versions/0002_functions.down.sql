@@ -1,0 +1,167 @@
+-- functions/ack_messages.sql
+drop function fastpubsub.ack_messages;
+
+-- functions/begin_call.sql
+drop function fastpubsub.begin_call;
+
+-- functions/claim_messages.sql
+drop function fastpubsub.claim_messages;
+
+-- functions/compile_filter.sql
+drop function fastpubsub.compile_filter;
+
+-- functions/create_client.sql
+drop function fastpubsub.create_client;
+
+-- functions/create_subscription.sql
+drop function fastpubsub.create_subscription;
+
+-- functions/create_topic.sql
+drop function fastpubsub.create_topic;
+
+-- functions/delete_client.sql
+drop function fastpubsub.delete_client;
+
+-- functions/delete_subscription.sql
+drop function fastpubsub.delete_subscription;
+
+-- functions/delete_topic.sql
+drop function fastpubsub.delete_topic;
+
+-- functions/empty_purges.sql
+drop function fastpubsub.empty_purges;
+
+-- functions/extend_leases.sql
+drop function fastpubsub.extend_leases;
+
+-- functions/find_client_credentials.sql
+drop function fastpubsub.find_client_credentials;
+
+-- functions/first_position.sql
+drop function fastpubsub.first_position;
+
+-- functions/get_client.sql
+drop function fastpubsub.get_client;
+
+-- functions/get_client_state.sql
+drop function fastpubsub.get_client_state;
+
+-- functions/get_topic.sql
+drop function fastpubsub.get_topic;
+
+-- functions/last_position.sql
+drop function fastpubsub.last_position;
+
+-- functions/lift_stranded_retries.sql
+drop function fastpubsub.lift_stranded_retries;
+
+-- functions/list_clients.sql
+drop function fastpubsub.list_clients;
+
+-- functions/list_dead_letters.sql
+drop function fastpubsub.list_dead_letters;
+
+-- functions/list_expired_leases.sql
+drop function fastpubsub.list_expired_leases;
+
+-- functions/list_stranded_retries.sql
+drop function fastpubsub.list_stranded_retries;
+
+-- functions/list_subscription_metrics.sql
+drop function fastpubsub.list_subscription_metrics;
+
+-- functions/list_subscriptions.sql
+drop function fastpubsub.list_subscriptions;
+
+-- functions/list_topic_metrics.sql
+drop function fastpubsub.list_topic_metrics;
+
+-- functions/list_topics.sql
+drop function fastpubsub.list_topics;
+
+-- functions/list_trimmable.sql
+drop function fastpubsub.list_trimmable;
+
+-- functions/lock_job.sql
+drop function fastpubsub.lock_job;
+
+-- functions/lock_subscription.sql
+drop function fastpubsub.lock_subscription;
+
+-- functions/matching_positions.sql
+drop function fastpubsub.matching_positions;
+
+-- functions/move_cursor.sql
+drop function fastpubsub.move_cursor;
+
+-- functions/nack_messages.sql
+drop function fastpubsub.nack_messages;
+
+-- functions/position_before.sql
+drop function fastpubsub.position_before;
+
+-- functions/publish_messages.sql
+drop function fastpubsub.publish_messages;
+
+-- functions/publish_messages_once.sql
+drop function fastpubsub.publish_messages_once;
+
+-- functions/purge_dead_letters.sql
+drop function fastpubsub.purge_dead_letters;
+
+-- functions/reject_messages.sql
+drop function fastpubsub.reject_messages;
+
+-- functions/release_expired_leases.sql
+drop function fastpubsub.release_expired_leases;
+
+-- functions/reprocess_dead_letters.sql
+drop function fastpubsub.reprocess_dead_letters;
+
+-- functions/requeue_messages.sql
+drop function fastpubsub.requeue_messages;
+
+-- functions/require_subscription.sql
+drop function fastpubsub.require_subscription;
+
+-- functions/resolve_subscription.sql
+drop function fastpubsub.resolve_subscription;
+
+-- functions/resolve_topic.sql
+drop function fastpubsub.resolve_topic;
+
+-- functions/return_leases.sql
+drop function fastpubsub.return_leases;
+
+-- functions/scan_log.sql
+drop function fastpubsub.scan_log;
+
+-- functions/scopes_cover.sql
+drop function fastpubsub.scopes_cover;
+
+-- functions/seek_subscription.sql
+drop function fastpubsub.seek_subscription;
+
+-- functions/settle_outcomes.sql
+drop function fastpubsub.settle_outcomes;
+
+-- functions/subscription_metrics.sql
+drop function fastpubsub.subscription_metrics;
+
+-- functions/take_leases.sql
+drop function fastpubsub.take_leases;
+
+-- functions/trim_claims.sql
+drop function fastpubsub.trim_claims;
+
+-- functions/trim_messages.sql
+drop function fastpubsub.trim_messages;
+
+-- functions/update_client.sql
+drop function fastpubsub.update_client;
+
+-- functions/update_subscription.sql
+drop function fastpubsub.update_subscription;
+
+-- functions/update_topic.sql
+drop function fastpubsub.update_topic;

@@ -1,0 +1,16 @@
+"""The stored procedures."""
+
+from alembic import op
+
+from fastpubsub.schema import execute_file
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    execute_file(op.get_bind(), __file__, "up")
+
+
+def downgrade() -> None:
+    execute_file(op.get_bind(), __file__, "down")

@@ -1,0 +1,43 @@
+"""Fixtures of the API's tests."""
+
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from fastpubsub.models import NewClient
+from fastpubsub.scopes import ADMINISTRATOR
+from fastpubsub.services import clients
+from fastpubsub.services.authenticator import Authenticator
+from tests.api.calls import Calls
+
+
+def app_of(client: httpx.AsyncClient) -> FastAPI:
+    app: FastAPI = client._transport.app  # type: ignore[attr-defined]
+    return app
+
+
+class Tokens:
+    """Tokens of one client with any scopes."""
+
+    def __init__(self, authenticator: Authenticator, client_id: UUID) -> None:
+        self.authenticator = authenticator
+        self.client_id = client_id
+
+    def __call__(self, scopes: str) -> dict[str, str]:
+        assert self.authenticator.signer is not None
+        return {"Authorization": f"Bearer {self.authenticator.signer.sign(self.client_id, scopes, 1)}"}
+
+
+@pytest.fixture
+async def token(client: httpx.AsyncClient) -> Tokens:
+    state = app_of(client).state
+    body = NewClient(name="tester", scopes="*")
+    made = await clients.create_client(state.database, state.authenticator.hasher, body, ADMINISTRATOR)
+    return Tokens(state.authenticator, made.id)
+
+
+@pytest.fixture
+def calls(client: httpx.AsyncClient) -> Calls:
+    return Calls(client)

@@ -1,0 +1,73 @@
+"""A request for each route, for tests of what holds for all."""
+
+from typing import Any, NamedTuple
+
+SECRET = "a secret payload"
+UUID = "550e8400-e29b-41d4-a716-446655440000"
+
+
+class Good(NamedTuple):
+    """A request that a route understands, and that changes nothing: what it names is taken, or not there."""
+
+    route: str
+    body: Any = None
+    query: str = ""
+
+    @property
+    def method(self) -> str:
+        return self.route.split(" ")[0]
+
+    @property
+    def path(self) -> str:
+        return self.with_name("nowhere" if self.route in CHANGES else "t" if "topic" in self.route else "s")
+
+    def with_name(self, name: str) -> str:
+        path = self.route.split(" ")[1].replace("{client_id}", UUID)
+        before, _, after = path.partition("{")
+        return f"{before}{name}{after.partition('}')[2]}" if after else path
+
+
+CHANGES = {
+    "PATCH /topics/{topic_id}",
+    "DELETE /topics/{topic_id}",
+    "POST /topics/{topic_id}/messages",
+    "PATCH /subscriptions/{subscription_id}",
+    "DELETE /subscriptions/{subscription_id}",
+}
+
+GOOD = [
+    Good("POST /topics", {"id": "t", "retention_seconds": 5}),
+    Good("GET /topics", query="offset=0&limit=10"),
+    Good("GET /topics/{topic_id}"),
+    Good("PATCH /topics/{topic_id}", {"retention_seconds": 5}),
+    Good("DELETE /topics/{topic_id}"),
+    Good("POST /topics/{topic_id}/messages", [{"a": SECRET}]),
+    Good("POST /subscriptions", {"id": "s", "topic_id": "t", "filter": {"a": [SECRET]}, "start_from": "latest"}),
+    Good("GET /subscriptions", query="offset=0&limit=10"),
+    Good("GET /subscriptions/{subscription_id}"),
+    Good("PATCH /subscriptions/{subscription_id}", {"filter": {"a": [SECRET]}, "ack_deadline_seconds": 5}),
+    Good("DELETE /subscriptions/{subscription_id}"),
+    Good("POST /subscriptions/{subscription_id}/seek", {"to": UUID}),
+    Good("GET /subscriptions/{subscription_id}/metrics"),
+    Good("GET /subscriptions/{subscription_id}/messages", query="consumer_id=c&batch_size=1"),
+    Good("POST /subscriptions/{subscription_id}/acks", [UUID]),
+    Good("POST /subscriptions/{subscription_id}/nacks", [UUID], "delay_seconds=5"),
+    Good("POST /subscriptions/{subscription_id}/rejects", {"ids": [UUID], "reason": SECRET}),
+    Good("POST /subscriptions/{subscription_id}/leases", {"ids": [UUID], "extend_seconds": 5}),
+    Good("GET /subscriptions/{subscription_id}/dlq", query="offset=0&limit=10"),
+    Good("POST /subscriptions/{subscription_id}/dlq/reprocess", [UUID]),
+    Good("DELETE /subscriptions/{subscription_id}/dlq", [UUID]),
+    Good("POST /clients", {"name": SECRET, "scopes": "nonsense", "is_active": True}),
+    Good("GET /clients", query="offset=0&limit=10"),
+    Good("GET /clients/{client_id}"),
+    Good("PUT /clients/{client_id}", {"name": SECRET, "scopes": "topics:read", "is_active": True}),
+    Good("DELETE /clients/{client_id}"),
+    Good("POST /oauth/token", {"client_id": UUID, "client_secret": SECRET}),
+    Good("GET /liveness"),
+    Good("GET /readiness"),
+    Good("GET /metrics"),
+    Good("GET /docs"),
+    Good("GET /docs/static/{name}"),
+    Good("GET /redoc"),
+    Good("GET /openapi.json"),
+]

@@ -1,0 +1,292 @@
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+import httpx
+import pytest
+from psycopg import sql
+
+from fastpubsub.api.app import create_app
+from fastpubsub.config import Settings
+from fastpubsub.exceptions import Unavailable
+from fastpubsub.urls import normalise
+from tests import harness
+from tests.api.conftest import app_of
+from tests.conftest import Connect, MakeSettings
+
+PROMISED_SECONDS = 0.5
+PATIENCE_SECONDS = 10.0
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app)
+    async with harness.lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+async def promptly(client: httpx.AsyncClient) -> httpx.Response:
+    started = time.perf_counter()
+    response = await client.get("/readiness")
+    assert time.perf_counter() - started < PROMISED_SECONDS
+    return response
+
+
+async def not_ready(client: httpx.AsyncClient) -> str:
+    response = await promptly(client)
+    assert (response.status_code, set(response.json())) == (503, {"detail"})
+    assert response.headers["retry-after"] == "1"
+    assert response.headers["content-type"] == "application/json"
+    detail: str = response.json()["detail"]
+    return detail
+
+
+class Gate:
+    """A way to the database on a TCP port, which can be closed: connections stay, and nothing comes through."""
+
+    def __init__(self, url: str) -> None:
+        self.target = normalise(url)
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+
+    async def __aenter__(self) -> "Gate":
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        self.url = self.target.set(host="127.0.0.1", port=port, query={}).render_as_string(hide_password=False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host = str(self.target.query.get("host") or self.target.host)
+        port = self.target.query.get("port") or self.target.port or 5432
+        if host.startswith("/"):
+            backwards, forwards = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        else:
+            backwards, forwards = await asyncio.open_connection(host, int(str(port)))
+        for one in (self._pass(reader, forwards), self._pass(backwards, writer)):
+            task = asyncio.create_task(one)
+            self._tasks.add(task)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                await self.is_open.wait()
+                writer.write(data)
+        finally:
+            writer.close()
+
+
+async def test_liveness_needs_no_database(make_settings: MakeSettings) -> None:
+    url = f"postgresql://127.0.0.1:{harness.free_port()}/none"
+    async with opened(make_settings(database_url=url)) as client:
+        response = await client.get("/liveness")
+        assert (response.status_code, response.json()) == (200, {"status": "alive"})
+
+
+async def test_readiness(client: httpx.AsyncClient) -> None:
+    response = await client.get("/readiness")
+    assert (response.status_code, response.json()) == (200, {"status": "ready"})
+
+
+async def test_database_down(make_settings: MakeSettings) -> None:
+    url = f"postgresql://127.0.0.1:{harness.free_port()}/none"
+    async with opened(make_settings(database_url=url)) as client:
+        assert await not_ready(client) == "database is down"
+
+
+async def test_database_that_takes_connections_and_says_nothing(make_settings: MakeSettings, database_url: str) -> None:
+    async with Gate(database_url) as gate:
+        gate.is_open.clear()
+        async with opened(make_settings(database_url=gate.url)) as client:
+            assert await not_ready(client) == "database is down"
+            assert await not_ready(client) == "database is down"
+            gate.is_open.set()
+
+
+async def test_database_that_stops_answering(make_settings: MakeSettings, database_url: str) -> None:
+    async with Gate(database_url) as gate, opened(make_settings(database_url=gate.url)) as client:
+        assert (await client.get("/readiness")).status_code == 200
+        gate.is_open.clear()
+        expire(client)
+        assert await not_ready(client) == "database is down"
+        gate.is_open.set()
+
+
+async def test_ready_again_after_the_connection_was_lost(client: httpx.AsyncClient, connect: Connect) -> None:
+    assert (await client.get("/readiness")).status_code == 200
+    connection = await connect()
+    await connection.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and pid <> pg_backend_pid()"
+    )
+    expire(client)
+    assert await not_ready(client) == "database is down"
+    expire(client)
+    assert (await client.get("/readiness")).status_code == 200
+
+
+def expire(client: httpx.AsyncClient) -> None:
+    """As if a second had passed."""
+    app_of(client).state.probes._problem._known_at = None
+
+
+async def test_ready_although_all_connections_are_busy(make_settings: MakeSettings) -> None:
+    settings = make_settings(database_pool_size=2, database_max_overflow=0, database_pool_timeout_seconds=0.1)
+    async with opened(settings) as client, AsyncExitStack() as stack:
+        database = app_of(client).state.database
+        with suppress(Unavailable):
+            while True:
+                await stack.enter_async_context(database._connection())
+        assert (await client.get("/topics")).status_code == 503
+        # On a busy machine the first look may come too late for its answer; then the next answer knows.
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (await promptly(client)).status_code != 200:
+                pass
+
+
+async def test_stopping(client: httpx.AsyncClient) -> None:
+    app_of(client).state.stopping.set()
+    assert await not_ready(client) == "the server is shutting down"
+    assert (await client.get("/liveness")).status_code == 200
+
+
+async def test_database_without_the_schema(make_settings: MakeSettings, empty_database_url: str) -> None:
+    async with opened(make_settings(database_url=empty_database_url)) as client:
+        assert await not_ready(client) == "the database has no fastpubsub schema; run: fastpubsub db-migrate"
+
+
+@pytest.mark.parametrize("revision", ["0001", "9999"])
+async def test_schema_of_another_version(make_settings: MakeSettings, connect: Connect, revision: str) -> None:
+    await (await connect()).execute("update fastpubsub.alembic_version set version_num = %s", [revision])
+    async with opened(make_settings()) as client:
+        assert re.match(
+            rf"the schema is at revision {revision} and this version needs \w+; run: fastpubsub db-migrate",
+            await not_ready(client),
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "detail"),
+    [
+        ("default_transaction_read_only", "on", "the database is read-only"),
+        ("default_transaction_isolation", "serializable", "the database's default isolation is serializable"),
+        ("default_transaction_isolation", "repeatable read", "the database's default isolation is repeatable read"),
+    ],
+)
+async def test_database_that_would_not_do(
+    make_settings: MakeSettings, connect: Connect, database_url: str, name: str, value: str, detail: str
+) -> None:
+    database = sql.Identifier(normalise(database_url).database or "")
+    change = sql.SQL("alter database {} set {} = {}").format(database, sql.Identifier(name), sql.Literal(value))
+    await (await connect()).execute(change)
+    async with opened(make_settings()) as client:
+        assert (await not_ready(client)).startswith(detail)
+
+
+async def test_durability_is_required_unless_the_settings_say_otherwise(
+    make_settings: MakeSettings, connect: Connect
+) -> None:
+    found = await (await connect()).execute("select name from pg_settings where setting = 'off' and name = 'fsync'")
+    is_off = await found.fetchone() is not None
+    async with opened(make_settings(database_require_durability=True)) as client:
+        response = await client.get("/readiness")
+    assert response.status_code == (503 if is_off else 200)
+    assert ("fsync is off" in response.text) == is_off
+
+
+async def use(client: httpx.AsyncClient, topic: str, subscription: str) -> None:
+    """Publishes three messages; one is acked, one leased, one ahead."""
+    await client.post("/topics", json={"id": topic})
+    await client.post("/subscriptions", json={"id": subscription, "topic_id": topic})
+    await client.post(f"/topics/{topic}/messages", json=[{"n": 1}, {"n": 2}, {"n": 3}])
+    pulled = await client.get(f"/subscriptions/{subscription}/messages", params={"consumer_id": "c", "batch_size": 2})
+    first = pulled.json()["data"][0]["id"]
+    assert (await client.post(f"/subscriptions/{subscription}/acks", json=[first])).status_code == 204
+
+
+async def scrape(client: httpx.AsyncClient) -> str:
+    response = await client.get("/metrics")
+    assert (response.status_code, response.headers["content-type"]) == (
+        200,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )
+    return response.text
+
+
+async def test_the_metrics_of_the_spec(client: httpx.AsyncClient) -> None:
+    for _ in range(42):
+        await client.get("/topics")
+    scraped = await scrape(client)
+    assert (
+        "# HELP http_requests_total Total number of requests by method, path and status\n"
+        "# TYPE http_requests_total counter\n"
+        'http_requests_total{method="GET",path="/topics",status="200"} 42.0\n'
+    ) in scraped
+    assert 'http_request_duration_seconds_count{method="GET",path="/topics"} 42.0\n' in scraped
+    assert "http_requests_inprogress 1.0\n" in scraped
+
+
+async def test_what_nobody_routes_shares_one_label(client: httpx.AsyncClient) -> None:
+    for path in ("/a", "/b", "/c/%00", "/topics/x/y/z"):
+        await client.get(path)
+    assert 'http_requests_total{method="GET",path="none",status="404"} 4.0\n' in await scrape(client)
+
+
+async def test_counters_and_gauges_of_messages(client: httpx.AsyncClient) -> None:
+    await use(client, "orders", "billing")
+    scraped = await scrape(client)
+    for line in (
+        'fastpubsub_messages_published_total{topic="orders"} 3.0',
+        'fastpubsub_messages_delivered_total{subscription="billing"} 2.0',
+        'fastpubsub_messages_acked_total{subscription="billing"} 1.0',
+        'fastpubsub_subscription_messages{state="ahead",subscription="billing",topic="orders"} 1.0',
+        'fastpubsub_subscription_messages{state="leased",subscription="billing",topic="orders"} 1.0',
+        'fastpubsub_subscription_messages{state="waiting",subscription="billing",topic="orders"} 0.0',
+        'fastpubsub_subscription_messages{state="dead",subscription="billing",topic="orders"} 0.0',
+        "fastpubsub_database_up 1.0",
+    ):
+        assert f"{line}\n" in scraped
+    assert re.search(
+        r'fastpubsub_subscription_oldest_message_age_seconds{subscription="billing",topic="orders"} 0\.\d+\n', scraped
+    )
+
+
+async def test_names_are_bounded(make_settings: MakeSettings) -> None:
+    async with opened(make_settings(metrics_max_subscriptions=1)) as client:
+        for number in range(3):
+            await use(client, f"topic-{number}", f"subscription-{number}")
+        scraped = await scrape(client)
+    assert 'fastpubsub_messages_published_total{topic="topic-0"} 3.0\n' in scraped
+    assert 'fastpubsub_messages_published_total{topic="(rest)"} 6.0\n' in scraped
+    assert 'fastpubsub_messages_acked_total{subscription="(rest)"} 2.0\n' in scraped
+    assert re.findall(r'fastpubsub_subscription_messages{state="ahead",subscription="([^"]+)"', scraped) == [
+        "subscription-0"
+    ]
+
+
+async def test_a_scrape_without_the_database(make_settings: MakeSettings) -> None:
+    url = f"postgresql://127.0.0.1:{harness.free_port()}/none"
+    async with opened(make_settings(database_url=url)) as client:
+        await client.get("/topics")
+        scraped = await scrape(client)
+    assert "fastpubsub_database_up 0.0\n" in scraped
+    assert 'http_requests_total{method="GET",path="/topics",status="503"} 1.0\n' in scraped
+    assert "fastpubsub_subscription_messages" not in scraped
+
+
+async def test_many_scrapes_ask_the_database_once(client: httpx.AsyncClient, connect: Connect) -> None:
+    await asyncio.gather(*(client.get("/metrics") for _ in range(20)))
+    state: Any = app_of(client).state
+    known_at = state.probes._subscriptions._known_at
+    await client.get("/metrics")
+    assert state.probes._subscriptions._known_at == known_at

@@ -1,0 +1,229 @@
+"""The real server: processes, signals, sockets."""
+
+import os
+import re
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from tests import harness
+from tests.conftest import StartServer
+
+SOON = 10.0
+LINE = re.compile(r"asctime=\S+Z level=[A-Z]+ pathname=\S+ line=\d+ message=.+")
+
+
+def workers(server: harness.Server) -> list[psutil.Process]:
+    return psutil.Process(server.process.pid).children()
+
+
+def metrics_folder(worker: psutil.Process) -> Path:
+    (folder,) = {Path(one.path).parent for one in worker.memory_maps() if one.path.endswith(".db")}
+    return folder
+
+
+def messages(server: harness.Server) -> list[str]:
+    return [line.partition("message=")[2] for line in server.output().splitlines()]
+
+
+def raw(server: harness.Server, *parts: bytes) -> bytes:
+    """Everything that the server answers until it closes."""
+    host, port = server.base_url.removeprefix("http://").split(":")
+    received = b""
+    with socket.create_connection((host, int(port)), timeout=SOON) as connection:
+        for part in parts:
+            connection.sendall(part)
+        while data := connection.recv(65536):
+            received += data
+    return received
+
+
+def test_a_request_in_flight_is_finished(server: StartServer, database_url: str) -> None:
+    started = server()
+    httpx.post(f"{started.base_url}/topics", json={"id": "t"}).raise_for_status()
+    with psycopg.connect(harness.libpq(database_url)) as blocker, ThreadPoolExecutor() as pool:
+        blocker.execute("select * from fastpubsub.heads for update")
+        publishing = pool.submit(httpx.post, f"{started.base_url}/topics/t/messages", json=[{}])
+        waiting = (
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        )
+        with psycopg.connect(harness.libpq(database_url), autocommit=True) as observer:
+            while observer.execute(waiting).fetchone() != (1,):
+                assert not publishing.done()
+        os.kill(started.process.pid, signal.SIGTERM)
+        while "Handling signal: term" not in messages(started):
+            assert started.process.poll() is None
+        blocker.rollback()
+        assert publishing.result().status_code == 204
+    assert started.process.wait(SOON) == 0
+    with psycopg.connect(harness.libpq(database_url)) as connection:
+        assert connection.execute("select count(*) from fastpubsub.messages").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_stopping_is_prompt_although_clients_stay(server: StartServer, number: signal.Signals) -> None:
+    started = server(api_num_workers=2)
+    with httpx.Client(base_url=started.base_url) as client:
+        client.get("/liveness")
+        begun = time.monotonic()
+        assert started.stop(number) == 0
+        assert time.monotonic() - begun < SOON / 2
+    assert "Traceback" not in started.output()
+
+
+def test_readiness_turns_first(server: StartServer) -> None:
+    started = server(api_shutdown_delay_seconds=2)
+    os.kill(started.process.pid, signal.SIGTERM)
+    answer = httpx.get(f"{started.base_url}/readiness")
+    while answer.status_code == 200:
+        answer = httpx.get(f"{started.base_url}/readiness")
+    assert answer.json() == {"detail": "the server is shutting down"}
+    assert httpx.get(f"{started.base_url}/topics").status_code == 200
+    assert started.process.wait(SOON) == 0
+
+
+def test_a_killed_worker_is_replaced(server: StartServer) -> None:
+    started = server()
+    (first,) = workers(started)
+    first.kill()
+    psutil.wait_procs([first], SOON)
+    started.wait_until_ready()
+    (second,) = workers(started)
+    assert second.pid != first.pid
+
+
+def test_nothing_outlives_a_master_that_was_killed(server: StartServer) -> None:
+    started = server(api_num_workers=2)
+    left = workers(started)
+    folder = metrics_folder(left[0])
+    started.process.kill()
+    gone, alive = psutil.wait_procs(left, SOON)
+    assert (len(gone), alive) == (2, [])
+    started.exit_code = started.process.wait()
+    assert folder.exists()
+    server(api_num_workers=2)
+    assert not folder.exists()
+
+
+def test_metrics_are_the_sum_of_the_workers(server: StartServer) -> None:
+    started = server(api_num_workers=2)
+    folder = metrics_folder(workers(started)[0])
+    # Connections spread over the workers, requests of one connection do not.
+    for _ in range(40):
+        httpx.get(f"{started.base_url}/topics")
+    for _ in range(6):
+        scraped = httpx.get(f"{started.base_url}/metrics").text
+        assert 'http_requests_total{method="GET",path="/topics",status="200"} 40.0\n' in scraped
+        assert 'http_request_duration_seconds_count{method="GET",path="/topics"} 40.0\n' in scraped
+        assert "http_requests_inprogress 1.0\n" in scraped
+        assert scraped.count("\nfastpubsub_database_up ") == 1
+    assert len(list(folder.glob("counter_*.db"))) == 2
+    workers(started)[0].kill()
+    while len(messages(started)) == 0 or "was sent SIGKILL" not in started.output():
+        assert started.process.poll() is None
+    started.wait_until_ready()
+    after = httpx.get(f"{started.base_url}/metrics").text
+    assert 'http_requests_total{method="GET",path="/topics",status="200"} 40.0\n' in after
+    assert started.stop() == 0
+    assert not folder.exists()
+
+
+def test_logs_are_lines_in_the_format_and_tell_no_secret(server: StartServer, database_url: str) -> None:
+    secret = "canary-password"
+    with_password = re.sub(r"://(\w+)(:[^@]*)?@", rf"://\1:{secret}@", database_url)
+    started = server(database_url=with_password, api_num_workers=2, log_level="debug", api_host="0.0.0.0")
+    for _ in range(5):
+        httpx.get(f"{started.base_url}/topics?token={secret}", headers={"Authorization": f"Bearer {secret}"})
+        httpx.post(f"{started.base_url}/topics", json={"id": secret * 20})
+    raw(started, b"nonsense\r\n\r\n")
+    assert started.stop() == 0
+    output = started.output()
+    assert all(LINE.fullmatch(line) for line in output.splitlines())
+    assert secret not in output
+    assert output.count("path=/topics ") == 10
+    assert output.count("AUTHENTICATION IS OFF") == 1
+    assert output.count("Invalid HTTP request received.") == 1
+
+
+def test_requests_are_not_logged_when_unwanted(server: StartServer) -> None:
+    started = server(log_requests=False)
+    httpx.get(f"{started.base_url}/topics")
+    assert started.stop() == 0
+    assert "path=/topics" not in started.output()
+
+
+def test_a_server_on_a_database_without_the_schema(empty_database_url: str, tmp_path: Path) -> None:
+    started = harness.start_server(["server"], tmp_path, {"database_url": empty_database_url})
+    try:
+        expected = "the database has no fastpubsub schema; run: fastpubsub db-migrate"
+        while f"not ready: {expected}" not in messages(started):
+            assert started.process.poll() is None, started.output()
+        answer = None
+        while answer is None:
+            try:
+                answer = httpx.get(f"{started.base_url}/readiness")
+            except httpx.TransportError:
+                assert started.process.poll() is None, started.output()
+        assert (answer.status_code, answer.json()) == (503, {"detail": expected})
+        publish = httpx.post(f"{started.base_url}/topics/t/messages", json=[{}])
+        assert (publish.status_code, publish.headers["retry-after"]) == (503, "1")
+        assert "db-migrate" in publish.json()["detail"]
+    finally:
+        assert started.stop() == 0
+
+
+def test_the_server_does_not_name_itself(server: StartServer) -> None:
+    assert "server" not in httpx.get(f"{server().base_url}/liveness").headers
+
+
+def test_forwarded_headers_are_believed_only_when_told(server: StartServer) -> None:
+    headers = {"X-Forwarded-For": "10.1.2.3", "X-Forwarded-Proto": "https"}
+    for settings in ({}, {"api_forwarded_allow_ips": "127.0.0.1"}):
+        assert httpx.get(f"{server(**settings).base_url}/liveness", headers=headers).status_code == 200
+
+
+def test_two_requests_on_one_connection(server: StartServer) -> None:
+    one = b"GET /liveness HTTP/1.1\r\nHost: x\r\n"
+    assert raw(server(), one + b"\r\n" + one + b"Connection: close\r\n\r\n").count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_bounds_on_the_head_of_a_request(server: StartServer) -> None:
+    started = server(api_max_header_bytes=4096, api_max_headers=20, api_header_timeout_seconds=0.5)
+    start = b"GET /liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    refused = b"HTTP/1.1 431 "
+    assert raw(started, start + b"\r\n").startswith(b"HTTP/1.1 200 ")
+    assert raw(started, start, b"X: " + b"a" * 3900 + b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    assert raw(started, start, b"X: " + b"a" * 4100 + b"\r\n\r\n").startswith(refused)
+    assert raw(started, b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n").startswith(refused)
+    assert raw(started, start + b"".join(b"X%d: a\r\n" % number for number in range(20)) + b"\r\n").startswith(refused)
+    # Without an end: refused as soon as it is too long, closed when it takes too long.
+    assert raw(started, start + b"X: " + b"a" * 4100).startswith(refused)
+    assert raw(started, start) == b""
+    assert raw(started) == b""
+    # A long body is no long head, and one that follows an earlier request counts from its own start.
+    body = b'{"id": "' + b"a" * 9000 + b'"}'
+    post = b"POST /topics HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
+        body
+    )
+    answered = raw(started, post + body + start + b"\r\n")
+    assert answered.startswith(b"HTTP/1.1 422 ")
+    assert answered.count(b"HTTP/1.1 200 ") == 1
+
+
+def test_malformed_requests(server: StartServer) -> None:
+    started = server()
+    for request in (
+        b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX\x00: y\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    ):
+        assert raw(started, request).startswith(b"HTTP/1.1 400 ")

@@ -1,0 +1,175 @@
+"""Fixtures for every test: databases of one PostgreSQL per run, the application, the real server."""
+
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from fastpubsub.config import Settings
+from fastpubsub.urls import normalise
+from tests import harness
+
+NEEDS = {
+    "test_examples.py": ("bash", "curl", "jq"),
+    "test_docs.py": ("bash", "curl", "jq"),
+    "test_readme.py": ("bash", "curl"),
+    "test_benchmarks.py": ("wrk",),
+    "browser": ("chromedriver",),
+}
+"""What people's machines may not have; CI installs all of it and refuses to run without."""
+
+MISSING = {name: [tool for tool in tools if shutil.which(tool) is None] for name, tools in NEEDS.items()}
+collect_ignore = [name for name, tools in MISSING.items() if tools]
+
+POSTGRES = pytest.StashKey[harness.Postgres]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in [name for name in os.environ if name.startswith("FASTPUBSUB_") and "_TEST_" not in name]:
+        del os.environ[name]
+    config.stash[POSTGRES] = harness.Postgres()
+
+
+def pytest_report_header() -> list[str]:
+    return [f"left out: tests/{name}, which needs {' and '.join(tools)}" for name, tools in MISSING.items() if tools]
+
+
+def pytest_configure_node(node: Any) -> None:
+    """In the process that starts the workers of xdist, before each of them."""
+    node.workerinput["template_url"] = node.config.stash[POSTGRES].start()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[POSTGRES].stop()
+
+
+@pytest.fixture(scope="session")
+def template_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database that nobody may connect to while others clone it."""
+    given: dict[str, str] = getattr(request.config, "workerinput", {})
+    return given["template_url"] if given else request.config.stash[POSTGRES].start()
+
+
+@pytest.fixture
+def database_url(template_url: str) -> Iterator[str]:
+    """A fresh migrated database."""
+    url = harness.clone(template_url, unique_name(template_url))
+    yield url
+    harness.drop(url)
+
+
+@pytest.fixture
+def empty_database_url(template_url: str) -> Iterator[str]:
+    """A fresh database without anything in it."""
+    url = harness.clone(harness.with_database(template_url, "template0"), unique_name(template_url))
+    yield url
+    harness.drop(url)
+
+
+@pytest.fixture(scope="session")
+def shared_database_url(template_url: str) -> Iterator[str]:
+    """One migrated database per worker, for tests that leave nothing behind."""
+    url = harness.clone(template_url, unique_name(template_url))
+    yield url
+    harness.drop(url)
+
+
+def unique_name(template_url: str) -> str:
+    return f"{normalise(template_url).database}_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def connection(shared_database_url: str) -> AsyncIterator[psycopg.AsyncConnection]:
+    """In a transaction that is rolled back at the end."""
+    opened = await psycopg.AsyncConnection.connect(harness.libpq(shared_database_url))
+    async with opened:
+        yield opened
+        await opened.rollback()
+
+
+Connect = Callable[[], Awaitable[psycopg.AsyncConnection]]
+
+
+@pytest.fixture
+async def connect(database_url: str) -> AsyncIterator[Connect]:
+    """Opens autocommit connections to `database_url`."""
+    async with AsyncExitStack() as stack:
+
+        async def open_connection() -> psycopg.AsyncConnection:
+            opened = await psycopg.AsyncConnection.connect(harness.libpq(database_url), autocommit=True)
+            return await stack.enter_async_context(opened)
+
+        yield open_connection
+
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture
+def make_settings(database_url: str) -> MakeSettings:
+    """Settings for `database_url`, with changes; neither `.env` nor the environment counts."""
+
+    def make(**overrides: Any) -> Settings:
+        fixed = {"_env_file": None, "database_url": database_url, "database_require_durability": False}
+        return Settings(**{**fixed, **overrides})
+
+    return make
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings) -> Settings:
+    return make_settings()
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """Speaks to the application in this process; override `settings` to change it."""
+    async with harness.opened(settings) as opened:
+        yield opened
+
+
+StartServer = Callable[..., harness.Server]
+
+
+@pytest.fixture
+def server(database_url: str, tmp_path: Path) -> Iterator[StartServer]:
+    """Starts `fastpubsub server` on a free port and waits until it is ready: `server(api_num_workers=2).base_url`."""
+    with ExitStack() as stack:
+
+        def start(**settings: object) -> harness.Server:
+            started = harness.start_server(["server"], tmp_path, {"database_url": database_url, **settings})
+            stack.callback(started.stop)
+            started.wait_until_ready()
+            return started
+
+        yield start
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(database_url: str, tmp_path: Path) -> Run:
+    """Runs one `fastpubsub` command to its end: `run("create_client", "name", auth_enabled=True).stdout`."""
+
+    def command(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+        environment = harness.environment({"database_url": database_url, **settings})
+        return subprocess.run(
+            [harness.COMMAND, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return command

@@ -1,0 +1,228 @@
+"""list_, reprocess_ and purge_dead_letters."""
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from tests.database.store import (
+    GONE,
+    MICROSECOND,
+    NOW,
+    SECOND,
+    SETTLED,
+    Id,
+    Keys,
+    Metrics,
+    Released,
+    Settings,
+    Store,
+)
+
+LATER = NOW + timedelta(days=1)
+
+
+def die(store: Store, keys: Keys, positions: int = 1) -> list[Id]:
+    """The ids of what was claimed and rejected."""
+    ids = store.claim(keys, positions).ids
+    assert store.reject(keys, ids) == [SETTLED] * positions
+    return [one.bare for one in ids]
+
+
+def counts(metrics: Metrics) -> tuple[int, int, int, int, int]:
+    return metrics[:5]
+
+
+def test_the_list_is_by_position_in_pages(store: Store) -> None:
+    keys = store.create()
+    store.fill(keys.topic, 5)
+    die(store, keys, 5)
+    assert [dead.position for dead in store.dead_letters(keys)] == [1, 2, 3, 4, 5]
+    assert [dead.position for dead in store.dead_letters(keys, 1, 2)] == [2, 3]
+    assert store.dead_letters(keys, 5, 2) == []
+    assert [dead.position for dead in store.dead_letters(keys, 1, 5, max_bytes=1)] == [2]
+
+
+def test_a_missing_subscription(store: Store) -> None:
+    keys = Keys(store.create_topic(), 1)
+    for call in (
+        lambda: store.dead_letters(keys),
+        lambda: store.reprocess(keys, []),
+        lambda: store.purge(keys, []),
+        lambda: store.metrics(keys),
+    ):
+        with store.refused("FP404"):
+            call()
+
+
+def test_a_reprocessed_message_starts_at_its_first_attempt(store: Store) -> None:
+    keys = store.create(max_attempts=2, backoff_min=0)
+    store.publish(keys.topic, ["1"])
+    for _ in range(2):
+        store.nack(keys, store.claim(keys).ids)
+    (dead,) = store.dead_letters(keys)
+    assert dead.attempts == 2
+    assert store.reprocess(keys, [Id(1, None, NOW)], now=NOW + SECOND) == [1]
+    assert store.dead_letters(keys) == []
+    assert store.claim(keys, now=NOW + SECOND - MICROSECOND).positions == []
+    claimed = store.claim(keys, now=NOW + SECOND)
+    assert (claimed.positions, claimed.attempts) == ([1], [1])
+    assert store.ack(keys, claimed.ids) == [SETTLED]
+    assert store.value("select count(*) from fastpubsub.revived") == 0
+
+
+def test_a_message_that_was_trimmed_comes_back_with_the_same_id_and_bytes(store: Store) -> None:
+    keys = store.create(max_attempts=1)
+    payload = '{ "n" : 18446744073709551621,"x":"é" }'
+    store.publish(keys.topic, [payload, "2"], ['{"k": "v"}', None])
+    (dead,) = die(store, keys)
+    store.ack(keys, store.claim(keys).ids)
+    assert store.trim(keys.topic, now=LATER) == 1
+    assert store.positions(keys.topic) == [2]
+    store.reprocess(keys, [dead], now=LATER)
+    claimed = store.claim(keys, now=LATER)
+    assert claimed.positions == [dead.position]
+    assert claimed.created_at == [dead.created_at]
+    assert claimed.payloads == [payload]
+    assert claimed.attributes == ['{"k": "v"}']
+    assert store.release(keys, now=LATER + timedelta(days=1)) == Released(1, 1)
+    assert [(one.payload, one.attributes) for one in store.dead_letters(keys)] == [(payload, '{"k": "v"}')]
+
+
+def test_what_waits_revived_does_not_pin_the_log(store: Store) -> None:
+    keys = store.create()
+    store.publish(keys.topic, ["1", "2", "3"])
+    (dead,) = die(store, keys)
+    store.ack(keys, store.claim(keys, 1).ids)
+    assert store.trim(keys.topic) == 2
+    store.ack(keys, store.claim(keys).ids)
+    store.publish(keys.topic, ["4"])
+    store.reprocess(keys, [dead])
+    assert store.trim(keys.topic) == 1
+    assert store.claim(keys).payloads == ["1", "4"]
+
+
+@pytest.mark.parametrize("procedure", ["reprocess", "purge"])
+def test_only_what_the_ids_name(store: Store, procedure: str) -> None:
+    keys = store.create()
+    store.fill(keys.topic, 4)
+    first, second, third, _ = die(store, keys, 4)
+    wrong = [second._replace(created_at=NOW - SECOND), Id(99, None, NOW), Id(3, None, None)]
+    assert getattr(store, procedure)(keys, [third, first, *wrong, first]) == [1, 3]
+    assert [dead.position for dead in store.dead_letters(keys)] == [2, 4]
+    assert getattr(store, procedure)(keys, [first]) == []
+    assert getattr(store, procedure)(keys, []) == []
+
+
+@pytest.mark.parametrize("procedure", ["reprocess", "purge"])
+def test_only_of_the_subscription(store: Store, procedure: str) -> None:
+    keys = store.create()
+    other = store.create_subscription("other")
+    store.publish(keys.topic, ["1"])
+    ids = die(store, keys)
+    die(store, other)
+    getattr(store, procedure)(keys, ids)
+    assert [dead.position for dead in store.dead_letters(other)] == [1]
+
+
+def test_purged_messages_count_neither_as_dead_nor_as_acked(store: Store) -> None:
+    keys = store.create()
+    store.fill(keys.topic, 3)
+    ids = die(store, keys, 3)
+    store.purge(keys, ids[:2])
+    assert counts(store.metrics(keys)) == (0, 0, 0, 1, 0)
+    assert store.claim(keys, now=LATER).positions == []
+
+
+def test_a_message_that_a_seek_put_ahead_comes_once(store: Store) -> None:
+    keys = store.create()
+    store.fill(keys.topic, 2)
+    ids = die(store, keys, 2)
+    store.seek(keys, "earliest")
+    assert store.reprocess(keys, ids) == [1, 2]
+    assert counts(store.metrics(keys)) == (2, 0, 0, 0, 0)
+    claimed = store.claim(keys)
+    assert claimed.positions == [1, 2]
+    assert store.ack(keys, claimed.ids) == [SETTLED] * 2
+    assert counts(store.metrics(keys)) == (0, 0, 0, 0, 2)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_message_that_is_on_its_way_again_comes_once(store: Store, waits: bool) -> None:
+    """Reprocessing it beside its lease or its retry would hold up every claim: two holders of one message."""
+    keys = store.create()
+    store.fill(keys.topic, 2)
+    ids = die(store, keys, 2)
+    store.seek(keys, "earliest")
+    claimed = store.claim(keys)
+    if waits:
+        store.nack(keys, claimed.ids, [5, 5])
+    assert store.reprocess(keys, ids) == [1, 2]
+    assert counts(store.metrics(keys)) == ((0, 2, 0, 0, 0) if waits else (0, 0, 2, 0, 0))
+    assert store.claim(keys).positions == []
+    assert store.claim(keys, now=LATER).positions == ([1, 2] if waits else [])
+
+
+def test_one_ahead_that_the_filter_would_skip_stays_dead(store: Store) -> None:
+    keys = store.create()
+    store.publish(keys.topic, ['{"a": 1}', '{"a": 2}'])
+    ids = die(store, keys, 2)
+    store.update_subscription("subscription", change_filter=True, filter='{"a": [2]}')
+    store.seek(keys, "earliest")
+    assert store.reprocess(keys, ids) == [2]
+    assert [dead.position for dead in store.dead_letters(keys)] == [1]
+
+
+def test_one_ahead_that_no_filter_can_read_fails_nobody(store: Store) -> None:
+    keys = store.create()
+    store.publish(keys.topic, ['{"a": 1e200000}', '{"a": 2}'])
+    ids = die(store, keys, 2)
+    store.update_subscription("subscription", change_filter=True, filter='{"a": [2]}')
+    store.seek(keys, "earliest")
+    assert store.reprocess(keys, ids) == [2]
+
+
+def test_a_seek_makes_an_unsettled_reprocessed_message_a_dead_letter_again(store: Store) -> None:
+    """Its message may be trimmed: this copy is the last."""
+    keys = store.create()
+    store.publish(keys.topic, ["1", "2", "3"])
+    ids = die(store, keys, 2)
+    store.trim(keys.topic)
+    store.reprocess(keys, ids)
+    held = store.claim(keys, 1)
+    assert held.positions == [1]
+    store.seek(keys, "latest", now=LATER)
+    assert store.ack(keys, held.ids) == [GONE]
+    assert [(dead.position, dead.payload, dead.attempts) for dead in store.dead_letters(keys)] == [
+        (1, "1", 0),
+        (2, "2", 0),
+    ]
+    assert store.reprocess(keys, ids, now=LATER) == [1, 2]
+    assert store.claim(keys, now=LATER).payloads == ["1", "2"]
+
+
+def test_dead_letters_survive_a_seek(store: Store) -> None:
+    keys = store.create()
+    store.publish(keys.topic, ["1"])
+    die(store, keys)
+    for target in ("latest", "earliest"):
+        store.seek(keys, target)
+        assert [dead.position for dead in store.dead_letters(keys)] == [1]
+
+
+def test_many_large_ones(store: Store) -> None:
+    keys = store.create()
+    store.fill(keys.topic, 50, json.dumps("x" * 20_000))
+    ids = die(store, keys, 50)
+    assert len(store.dead_letters(keys, max_bytes=100_000)) == 4
+    assert store.reprocess(keys, ids) == list(range(1, 51))
+    assert len(store.claim(keys, max_bytes=100_000).positions) == 4
+
+
+def test_subscriptions_that_start_later_do_not_see_what_died_before(store: Store) -> None:
+    keys = store.create()
+    store.publish(keys.topic, ["1"])
+    die(store, keys)
+    other = store.create_subscription("other", settings=Settings(start="earliest"))
+    assert store.dead_letters(other) == []
+    assert store.claim(other).positions == [1]

@@ -1,0 +1,186 @@
+"""Migrations: the way up and down, two at once, locked tables, and the frozen copies of the procedures."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from fastpubsub import schema
+from fastpubsub.exceptions import Unavailable
+from fastpubsub.urls import normalise
+from migrations import freeze
+from tests.harness import execute, libpq
+
+CATALOG = """
+    select 'relation', c.relname, c.relkind::text, c.reloptions::text
+    from pg_class as c where c.relnamespace = 'fastpubsub'::regnamespace
+    union all
+    select 'column', a.attrelid::regclass::text || '.' || a.attname, format_type(a.atttypid, a.atttypmod),
+        concat_ws(' ', a.attnotnull, a.attidentity, a.attstorage, pg_get_expr(d.adbin, d.adrelid))
+    from pg_attribute as a
+    join pg_class as c on c.oid = a.attrelid
+    left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+    where c.relnamespace = 'fastpubsub'::regnamespace and a.attnum > 0 and not a.attisdropped
+    union all
+    select 'index', i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid), null
+    from pg_index as i join pg_class as c on c.oid = i.indexrelid where c.relnamespace = 'fastpubsub'::regnamespace
+    union all
+    select 'constraint', k.conname, pg_get_constraintdef(k.oid), null
+    from pg_constraint as k where k.connamespace = 'fastpubsub'::regnamespace
+    union all
+    select 'function', p.oid::regprocedure::text, pg_get_functiondef(p.oid), null
+    from pg_proc as p where p.pronamespace = 'fastpubsub'::regnamespace
+    union all
+    select 'type', t.typname, t.typtype::text, null
+    from pg_type as t where t.typnamespace = 'fastpubsub'::regnamespace
+"""
+
+
+def catalog(url: str) -> set[tuple[str, ...]]:
+    with psycopg.connect(libpq(url)) as connection:
+        return set(connection.execute(CATALOG).fetchall())
+
+
+def kinds(rows: set[tuple[str, ...]]) -> set[str]:
+    return {row[1] for row in rows if row[0] in ("relation", "function")}
+
+
+def test_up_down_and_up_again(empty_database_url: str) -> None:
+    assert schema.current(empty_database_url) is None
+    schema.upgrade(empty_database_url)
+    assert schema.current(empty_database_url) == schema.head()
+    before = catalog(empty_database_url)
+    schema.downgrade(empty_database_url, "base")
+    assert schema.current(empty_database_url) is None
+    assert kinds(catalog(empty_database_url)) == {"alembic_version", "alembic_version_pkc"}
+    schema.upgrade(empty_database_url)
+    assert catalog(empty_database_url) == before
+
+
+def test_each_step_down_and_up(empty_database_url: str) -> None:
+    schema.upgrade(empty_database_url)
+    schema.downgrade(empty_database_url, "0001")
+    assert not any(row[0] == "function" for row in catalog(empty_database_url))
+    schema.upgrade(empty_database_url)
+    assert schema.current(empty_database_url) == schema.head()
+
+
+def test_several_at_once(empty_database_url: str) -> None:
+    program = f"from fastpubsub import schema; schema.upgrade({empty_database_url!r})"
+    running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert schema.current(empty_database_url) == schema.head()
+
+
+def test_again_changes_nothing(database_url: str) -> None:
+    before = catalog(database_url)
+    schema.upgrade(database_url)
+    assert catalog(database_url) == before
+
+
+def test_a_locked_table_is_waited_for_in_turns(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    with psycopg.connect(libpq(database_url)) as reader:
+        reader.execute("select from fastpubsub.topics")
+
+        def wait(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 3:
+                reader.rollback()
+
+        monkeypatch.setattr(schema, "LOCK_TIMEOUT_SECONDS", 0.02)
+        monkeypatch.setattr("fastpubsub.schema.time.sleep", wait)
+        schema.downgrade(database_url, "base")
+    assert len(waits) == 3
+    assert schema.current(database_url) is None
+
+
+def test_a_table_locked_for_too_long(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "LOCK_TIMEOUT_SECONDS", 0.02)
+    monkeypatch.setattr(schema, "ATTEMPTS", 2)
+    with psycopg.connect(libpq(database_url)) as reader:
+        reader.execute("select from fastpubsub.topics")
+        with pytest.raises(Unavailable, match="hold locks on the tables for too long"):
+            schema.downgrade(database_url, "base")
+    assert schema.current(database_url) == schema.head()
+
+
+def test_a_database_of_a_newer_version_is_refused(database_url: str) -> None:
+    execute(database_url, sql.SQL("update fastpubsub.alembic_version set version_num = '9999'").format())
+    with pytest.raises(Unavailable, match=r"'9999'.* migrated by a newer fastpubsub"):
+        schema.upgrade(database_url)
+
+
+def test_a_database_that_is_not_there() -> None:
+    with pytest.raises(Unavailable, match="cannot be reached") as refused:
+        schema.upgrade("postgresql://u:secret@127.0.0.1:1/d")
+    assert "secret" not in refused.value.detail
+
+
+def test_a_user_without_rights_is_told_so(empty_database_url: str) -> None:
+    name = normalise(empty_database_url).database or ""
+    execute(empty_database_url, sql.SQL("create role {} login").format(sql.Identifier(name)))
+    try:
+        with pytest.raises(Unavailable, match=r"permission denied.*: migrate as a user who may create schemas"):
+            schema.upgrade(normalise(empty_database_url).set(username=name).render_as_string(False))
+    finally:
+        execute(empty_database_url, sql.SQL("drop role {}").format(sql.Identifier(name)))
+
+
+def test_a_password_with_signs_in_it(empty_database_url: str) -> None:
+    url = normalise(empty_database_url).set(password="p%25@:/?#é").render_as_string(False)
+    schema.upgrade(url)
+    assert schema.current(url) == schema.head()
+
+
+def test_frozen_procedures_are_the_canonical_ones(database_url: str, empty_database_url: str) -> None:
+    assert freeze.frozen() == freeze.canonical(), "freeze them: make migration NAME=what_changed"
+    schema.upgrade(empty_database_url, "0001")
+    with psycopg.connect(libpq(empty_database_url)) as connection:
+        for text in freeze.canonical().values():
+            connection.execute(text.encode())
+    assert catalog(empty_database_url) == catalog(database_url)
+
+
+def test_a_file_holds_the_one_procedure_of_its_name(database_url: str) -> None:
+    with psycopg.connect(libpq(database_url)) as connection:
+        found = connection.execute("select proname from pg_proc where pronamespace = 'fastpubsub'::regnamespace")
+        assert sorted(name for (name,) in found) == sorted(freeze.canonical())
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the migrations, which schema uses."""
+    shutil.copytree(freeze.FOLDER, tmp_path / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(freeze.FOLDER.parent / "alembic.ini", tmp_path)
+    monkeypatch.setattr(schema, "migrations_folder", lambda: tmp_path / "migrations")
+    return tmp_path
+
+
+def test_freezing_changes(checkout: Path, database_url: str) -> None:
+    before = catalog(database_url)
+    functions = checkout / "migrations" / "functions"
+    (functions / "begin_call.sql").unlink()
+    added = "create function fastpubsub.added() returns text language sql as $$ select '50% :name' $$;\n"
+    (functions / "added.sql").write_text(added)
+    changed = (functions / "get_topic.sql").read_text() + "comment on function fastpubsub.get_topic is 'changed';\n"
+    (functions / "get_topic.sql").write_text(changed)
+
+    command = [sys.executable, "migrations/freeze.py", "--new", "three_changes"]
+    subprocess.run(command, cwd=checkout, check=True, capture_output=True)
+
+    revision = f"{int(schema.head()):04}"
+    up = (checkout / "migrations" / "versions" / f"{revision}_three_changes.up.sql").read_text()
+    assert freeze.sections(up) == {
+        "added": added,
+        "begin_call": "drop function fastpubsub.begin_call;\n",
+        "get_topic": changed,
+    }
+    schema.upgrade(database_url)
+    assert {"added()"} <= {row[1].removeprefix("fastpubsub.") for row in catalog(database_url) - before}
+    schema.downgrade(database_url, "-1")
+    assert catalog(database_url) == before

@@ -1,0 +1,287 @@
+"""Hot and background statements look up keys, whatever the statistics say, and walk over no rows that others deleted.
+
+A snapshot is held, so no dead row can be cleaned up, and statistics are wrong on purpose, both ways.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.conftest import unique_name
+from tests.database.store import GONE, NOW, SETTLED, STALE, Id, Keys, Settings, Store, connect
+from tests.database.usage import HOT, measure
+from tests.harness import clone, drop, libpq
+
+MESSAGES = 30_000
+TRIMMED = 10_000
+DEAD = 20_000
+LIVE_EVERY = 100
+AN_HOUR_AGO = NOW - timedelta(hours=1)
+FLOOR = NOW - timedelta(minutes=10)
+LATER = NOW + timedelta(minutes=10)
+CALLS = 8
+# A walk over what was deleted would look at thousands.
+MAX_ENTRIES = 500
+MAX_BLOCKS = 800
+LOOK_BACK = 30.0
+
+
+class Worn:
+    """A database in which much was deleted while somebody held a snapshot."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self.store = store
+        self.keys = keys
+        self.drained = store.create_subscription("drained")
+        self.live = [lease.position for lease in store.leases(keys)]
+
+    def leased(self, call: int, count: int = 10) -> list[Id]:
+        """Far from each other."""
+        positions = self.live[call * count : (call + 1) * count]
+        return [Id(position, position, None) for position in positions]
+
+
+def fill(store: Store) -> Keys:
+    topic = store.create_topic(now=AN_HOUR_AGO)
+    keys = store.create_subscription(settings=Settings(ack_deadline=600, start="earliest"), now=AN_HOUR_AGO)
+    other = store.create_subscription("other", settings=Settings(), now=AN_HOUR_AGO)
+    store.fill(topic, MESSAGES, '{"a": 1}', now=AN_HOUR_AGO)
+    for topic_key, subscription_key in (keys, other):
+        store.execute(
+            """
+            insert into fastpubsub.leases
+            select %s, %s, i, i, case when i %% 100 = 0 then %s else %s end, %s, 1, false, 'consumer'
+            from generate_series(%s::bigint, %s::bigint) as i
+            """,
+            topic_key,
+            subscription_key,
+            LATER,
+            AN_HOUR_AGO,
+            AN_HOUR_AGO,
+            TRIMMED + 1,
+            TRIMMED + DEAD - 1000,
+        )
+        store.execute(
+            "insert into fastpubsub.retries select %s, %s, %s - make_interval(secs => %s - i), i, 1"
+            " from generate_series(1, %s::bigint) as i",
+            topic_key,
+            subscription_key,
+            FLOOR,
+            DEAD,
+            DEAD,
+        )
+        store.execute(
+            "insert into fastpubsub.retries select %s, %s, %s + make_interval(secs => i), %s + i, 1"
+            " from generate_series(1, 90) as i",
+            topic_key,
+            subscription_key,
+            NOW,
+            MESSAGES - 1000,
+        )
+        store.execute(
+            "insert into fastpubsub.claims select %s, %s, 1 + i, %s, %s, %s, %s, 0, 0"
+            " from generate_series(1, %s::bigint) as i",
+            topic_key,
+            subscription_key,
+            MESSAGES - 500,
+            FLOOR,
+            DEAD,
+            MESSAGES - 500,
+            DEAD,
+        )
+    store.execute(
+        "insert into fastpubsub.idempotency_keys select %s, 'client', i::text, '', i, 1, %s + make_interval(secs => i)"
+        " from generate_series(1, %s::bigint) as i",
+        topic,
+        AN_HOUR_AGO - timedelta(seconds=DEAD),
+        2 * DEAD,
+    )
+    return keys
+
+
+def wear(store: Store) -> None:
+    store.execute("delete from fastpubsub.leases where position %% %s <> 0", LIVE_EVERY)
+    store.execute("delete from fastpubsub.retries where position <= %s", DEAD)
+    store.execute("delete from fastpubsub.claims where sequence < %s", DEAD - 100)
+    store.execute("delete from fastpubsub.messages where position <= %s", TRIMMED)
+    store.execute("delete from fastpubsub.idempotency_keys where first_position > %s", DEAD)
+
+
+def analyse(store: Store) -> None:
+    store.execute("vacuum analyze")
+
+
+@pytest.fixture(scope="module", params=["analysed empty, then filled", "analysed full, then emptied", "never analysed"])
+def worn(request: pytest.FixtureRequest, template_url: str) -> Iterator[Worn]:
+    url = clone(template_url, unique_name(template_url))
+    with (
+        closing(connect(libpq(url), autocommit=True).connection) as holding,
+        closing(connect(libpq(url), autocommit=True).connection) as connection,
+    ):
+        store = Store(connection)
+        for table in HOT:
+            store.execute(f"alter table fastpubsub.{table} set (autovacuum_enabled = off)")
+        if request.param == "analysed empty, then filled":
+            analyse(store)
+        keys = fill(store)
+        if request.param == "analysed full, then emptied":
+            analyse(store)
+        holding.execute("begin isolation level repeatable read")
+        holding.execute("select count(*) from fastpubsub.leases")
+        wear(store)
+        query = "select backend_xmin is not null from pg_stat_activity where pid = %s"
+        assert store.value(query, holding.info.backend_pid)
+        yield Worn(store, keys)
+    drop(url)
+
+
+Call = Callable[[Worn, int], Any]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """`reads` are the tables whose primary keys it looks up, or names of other indexes."""
+
+    call: Call
+    reads: set[str]
+    answer: Any
+
+    @property
+    def indexes(self) -> set[str]:
+        return {f"{name}_pkey" if name in HOT else name for name in self.reads}
+
+
+def publish_once(worn: Worn, call: int) -> object:
+    query = """
+        select first_positions[1] < first_positions[2] from fastpubsub.publish_messages_once(
+            %s, array['{}', '{}']::json[], null, array[1, 1], array['c', 'c'], array['a' || %s, %s],
+            array['', '']::bytea[], 60
+        )
+    """
+    return worn.store.value(query, worn.keys.topic, call, f"b{call}")
+
+
+def ack_neighbours(worn: Worn, _: int) -> list[int]:
+    """Leased together, so next to each other."""
+    return worn.store.ack(worn.keys, worn.store.claim(worn.keys, 10, now=FLOOR).ids)
+
+
+def give_back(worn: Worn, call: int) -> int:
+    (one,) = worn.leased(call, 1)
+    return worn.store.give_back(worn.keys, [one.position], one.token)
+
+
+def reprocess(worn: Worn, call: int) -> int:
+    ids = worn.leased(call)
+    worn.store.reject(worn.keys, ids)
+    return len(worn.store.reprocess(worn.keys, [one._replace(created_at=AN_HOUR_AGO) for one in ids]))
+
+
+def purge(worn: Worn, call: int) -> int:
+    ids = worn.leased(call)
+    worn.store.reject(worn.keys, ids)
+    return len(worn.store.purge(worn.keys, [one._replace(created_at=AN_HOUR_AGO) for one in ids]))
+
+
+def ack_reprocessed(worn: Worn, call: int) -> list[int]:
+    reprocess(worn, call)
+    return worn.store.ack(worn.keys, worn.store.claim(worn.keys, 10).ids)
+
+
+CLAIM = {"cursors", "claims", "messages", "retries"}
+STATEMENTS = {
+    "publish": Statement(
+        lambda worn, _: worn.store.publish(worn.keys.topic, ["{}"] * 3).first_position > MESSAGES,
+        {"heads", "messages"},
+        True,
+    ),
+    "publish once": Statement(publish_once, {"heads", "messages", "idempotency_keys"}, True),
+    "claim from the log": Statement(
+        lambda worn, _: len(worn.store.claim(worn.keys, 10, now=FLOOR).positions), CLAIM, 10
+    ),
+    "claim what waits": Statement(
+        lambda worn, _: len(worn.store.claim(worn.keys, 10, now=LATER).positions), CLAIM | {"revived"}, 10
+    ),
+    "poll what is empty": Statement(
+        lambda worn, _: len(worn.store.claim(worn.drained, 10, now=FLOOR).positions), CLAIM, 0
+    ),
+    "ack": Statement(
+        lambda worn, call: worn.store.ack(worn.keys, worn.leased(call)), {"cursors", "leases"}, [SETTLED] * 10
+    ),
+    "ack neighbours": Statement(ack_neighbours, CLAIM | {"leases"}, [SETTLED] * 10),
+    "ack twice": Statement(
+        lambda worn, call: worn.store.ack(worn.keys, worn.leased(call, 5) * 2), {"cursors", "leases"}, [SETTLED] * 10
+    ),
+    "ack what was settled": Statement(
+        lambda worn, call: worn.store.ack(worn.keys, [Id(i.position - 1, 7, None) for i in worn.leased(call)]),
+        {"cursors", "leases"},
+        [GONE] * 10,
+    ),
+    "ack what others hold": Statement(
+        lambda worn, call: worn.store.ack(worn.keys, [one._replace(token=7) for one in worn.leased(call)]),
+        {"cursors", "leases"},
+        [STALE] * 10,
+    ),
+    "nack": Statement(
+        lambda worn, call: worn.store.nack(worn.keys, worn.leased(call)),
+        {"cursors", "claims", "leases"},
+        [SETTLED] * 10,
+    ),
+    "reject": Statement(
+        lambda worn, call: worn.store.reject(worn.keys, worn.leased(call)),
+        {"cursors", "claims", "leases", "messages", "revived", "dead_letters"},
+        [SETTLED] * 10,
+    ),
+    "extend": Statement(
+        lambda worn, call: worn.store.extend(worn.keys, worn.leased(call), 600), {"cursors", "leases"}, [SETTLED] * 10
+    ),
+    "give back": Statement(give_back, {"cursors", "claims", "leases"}, 1),
+    "list expired": Statement(lambda worn, _: worn.store.expired(look_back=LOOK_BACK), {"leases_expires_at"}, []),
+    "release nothing": Statement(
+        lambda worn, _: worn.store.release(worn.keys, look_back=LOOK_BACK), {"cursors", "leases_expires_at"}, (0, 0)
+    ),
+    "release": Statement(
+        lambda worn, _: worn.store.release(worn.keys, look_back=LOOK_BACK, limit=10, now=LATER),
+        {"cursors", "claims", "leases", "leases_expires_at"},
+        (10, 0),
+    ),
+    "trim messages": Statement(
+        lambda worn, _: worn.store.trim(worn.keys.topic, limit=10, now=NOW),
+        {"heads", "messages", "cursors", "claims", "leases", "retries"},
+        10,
+    ),
+    "trim claims": Statement(
+        lambda worn, _: worn.store.trim_claims(worn.keys.topic, DEAD * 10, limit=10),
+        {"cursors", "claims", "idempotency_keys_created_at"},
+        20,
+    ),
+    "purge": Statement(purge, {"cursors", "claims", "leases", "messages", "revived", "dead_letters"}, 10),
+    "ack what was reprocessed": Statement(
+        ack_reprocessed, CLAIM | {"leases", "revived", "dead_letters"}, [SETTLED] * 10
+    ),
+    "reprocess": Statement(
+        reprocess, {"cursors", "claims", "leases", "messages", "retries", "revived", "dead_letters"}, 10
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_hot_statements_read_little(worn: Worn, name: str) -> None:
+    """Called more often than PostgreSQL needs to change to a generic plan."""
+    statement = STATEMENTS[name]
+    worn.store.execute("begin")
+    try:
+        for number in range(CALLS):
+            answer, usage = measure(worn.store, partial(statement.call, worn, number))
+            assert answer == statement.answer
+            assert usage.sequential == set()
+            assert usage.indexes <= statement.indexes
+            assert usage.entries < MAX_ENTRIES
+            assert usage.blocks < MAX_BLOCKS
+    finally:
+        worn.store.execute("rollback")

@@ -1,0 +1,213 @@
+"""Sessions cannot weaken what the procedures promise (invariant 12)."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from tests.database.conftest import OpenStore
+from tests.database.store import NOW, SECOND, Id, Keys, Settings, Store
+
+LATER = NOW + timedelta(days=1)
+
+Call = Callable[[Store, Keys], object]
+
+DURABLE: dict[str, Call] = {
+    "publish": lambda store, keys: store.publish(keys.topic, ["1"]),
+    "publish once": lambda store, keys: store.row(
+        "select fastpubsub.publish_messages_once(%s, '{1}'::json[], null, '{1}', '{c}', '{k}', array[''::bytea], 60)",
+        keys.topic,
+    ),
+    "ack": lambda store, keys: store.ack(keys, store.leased(keys)),
+    "nack": lambda store, keys: store.nack(keys, store.leased(keys)),
+    "reject": lambda store, keys: store.reject(keys, store.leased(keys)),
+    "extend": lambda store, keys: store.extend(keys, store.leased(keys), 60),
+    "give back": lambda store, keys: store.give_back(keys, [1], store.leased(keys)[0].token),
+    "release": lambda store, keys: store.release(keys, now=LATER),
+    "reprocess": lambda store, keys: store.reprocess(keys, [Id(1, None, NOW)]),
+    "purge": lambda store, keys: store.purge(keys, [Id(1, None, NOW)]),
+    "seek": lambda store, keys: store.seek(keys, "earliest"),
+    "create topic": lambda store, keys: store.create_topic("new"),
+    "update topic": lambda store, keys: store.execute("select fastpubsub.update_topic('topic', 1)"),
+    "delete topic": lambda store, keys: store.delete_topic(),
+    "create subscription": lambda store, keys: store.create_subscription("new", settings=Settings(start="earliest")),
+    "update subscription": lambda store, keys: store.update_subscription("subscription", ack_deadline_seconds=1),
+    "delete subscription": lambda store, keys: store.delete_subscription(),
+}
+# A crash may lose them: then they are done again.
+REPEATABLE: dict[str, Call] = {
+    "claim": lambda store, keys: store.claim(keys, 1),
+    "trim messages": lambda store, keys: store.trim(keys.topic),
+    "trim claims": lambda store, keys: store.trim_claims(keys.topic),
+    "empty purges": lambda store, keys: store.empty_purges(),
+}
+
+
+@pytest.fixture
+def keys(store: Store) -> Keys:
+    """One message leased, one ahead."""
+    keys = store.create()
+    store.publish(keys.topic, ["1", "2"])
+    store.claim(keys, 1)
+    store.execute("set local lock_timeout = 0")
+    return keys
+
+
+@pytest.mark.parametrize("call", DURABLE.values(), ids=DURABLE)
+@pytest.mark.parametrize(
+    ("session", "during"), [("off", "on"), ("local", "on"), ("remote_write", "on"), ("on", "on"), ("remote_apply",) * 2]
+)
+def test_an_answer_means_it_is_on_disk(store: Store, keys: Keys, call: Call, session: str, during: str) -> None:
+    """The setting must still hold at the end of the call's transaction, which is when it counts."""
+    store.execute(f"set local synchronous_commit = {session}")
+    call(store, keys)
+    assert store.value("show synchronous_commit") == during
+    assert store.value("show lock_timeout") == "2s"
+
+
+@pytest.mark.parametrize("call", REPEATABLE.values(), ids=REPEATABLE)
+def test_what_can_be_repeated_does_not_wait_for_the_disk(store: Store, keys: Keys, call: Call) -> None:
+    store.execute("set local synchronous_commit = on")
+    call(store, keys)
+    assert store.value("show synchronous_commit") == "off"
+    assert store.value("show lock_timeout") == "2s"
+
+
+def test_the_session_gets_its_settings_back(open_store: OpenStore) -> None:
+    store = open_store()
+    store.execute("set synchronous_commit = off")
+    store.execute("set lock_timeout = '7s'")
+    keys = store.create()
+    store.publish(keys.topic, ["1"])
+    store.claim(keys)
+    assert store.row("select current_setting('synchronous_commit'), current_setting('lock_timeout')") == ("off", "7s")
+
+
+@pytest.mark.parametrize("name", ["publish", "claim", "nack", "seek", "delete topic", "delete subscription"])
+def test_nobody_waits_for_a_lock_for_ever(open_store: OpenStore, name: str) -> None:
+    holding, store = open_store(), open_store()
+    keys = store.create()
+    store.publish(keys.topic, ["1", "2"])
+    store.claim(keys, 1)
+    store.execute("set lock_timeout = 0")
+    store.execute("set fastpubsub.lock_timeout = '30ms'")
+    with holding.transaction():
+        holding.execute("select from fastpubsub.heads for update")
+        holding.execute("select from fastpubsub.cursors for update")
+        with store.refused("55P03"):
+            (DURABLE | REPEATABLE)[name](store, keys)
+
+
+def test_a_publisher_waits_for_the_other_as_long_as_it_was_told(open_store: OpenStore) -> None:
+    """An empty setting counts as none."""
+    store = open_store()
+    keys = store.create()
+    for setting, effective in (("", "2s"), ("1500ms", "1500ms"), ("10s", "10s")):
+        store.execute(f"set fastpubsub.lock_timeout = '{setting}'")
+        with store.transaction():
+            store.publish(keys.topic, ["1"])
+            assert store.value("show lock_timeout") == effective
+
+
+HOSTILE = """
+    create schema hostile;
+    create table hostile.messages (position bigint);
+    create table hostile.leases (position bigint);
+    create table hostile.cursors (topic_key bigint);
+    create domain hostile.jsonpath as text check (false);
+    create function hostile.fail() returns text language plpgsql as $$ begin raise 'hostile'; end $$;
+    create function hostile.clock_timestamp() returns timestamptz
+        language sql as $$ select hostile.fail()::timestamptz $$;
+    create function hostile.cardinality(bigint[]) returns integer language sql as $$ select hostile.fail()::integer $$;
+    create function hostile.gen_random_uuid() returns uuid language sql as $$ select hostile.fail()::uuid $$;
+    create function hostile.current_setting(text) returns text language sql as $$ select hostile.fail() $$;
+    create function hostile.current_setting(text, boolean) returns text language sql as $$ select hostile.fail() $$;
+    create function hostile.set_config(text, text, boolean) returns text language sql as $$ select hostile.fail() $$;
+    create function hostile.date_trunc(text, timestamptz) returns timestamptz
+        language sql as $$ select hostile.fail()::timestamptz $$;
+    create function hostile.pg_column_size(json) returns integer language sql as $$ select hostile.fail()::integer $$;
+    create function hostile.width_bucket(bigint, bigint[]) returns integer
+        language sql as $$ select hostile.fail()::integer $$;
+    create function hostile.json_typeof(json) returns text language sql as $$ select hostile.fail() $$;
+    create function hostile.never(bigint, bigint) returns boolean language sql as $$ select false $$;
+    create function hostile.never(text, text) returns boolean language sql as $$ select false $$;
+    create function hostile.never(timestamptz, timestamptz) returns boolean language sql as $$ select false $$;
+    create function hostile.never(jsonb, pg_catalog.jsonpath) returns boolean language sql as $$ select false $$;
+    create function hostile.zero(bigint, bigint) returns bigint language sql as $$ select 0::bigint $$;
+    create operator hostile.= (function = hostile.never, leftarg = bigint, rightarg = bigint);
+    create operator hostile.> (function = hostile.never, leftarg = bigint, rightarg = bigint);
+    create operator hostile.<= (function = hostile.never, leftarg = bigint, rightarg = bigint);
+    create operator hostile.+ (function = hostile.zero, leftarg = bigint, rightarg = bigint);
+    create operator hostile.= (function = hostile.never, leftarg = text, rightarg = text);
+    create operator hostile.<= (function = hostile.never, leftarg = timestamptz, rightarg = timestamptz);
+    create operator hostile.> (function = hostile.never, leftarg = timestamptz, rightarg = timestamptz);
+    create operator hostile.@? (function = hostile.never, leftarg = jsonb, rightarg = pg_catalog.jsonpath);
+"""
+
+
+def life(store: Store) -> list[object]:
+    """What the calls of a whole life answer."""
+    keys = store.create(filter='{"a": [1]}', ack_deadline=60, max_attempts=2, backoff_min=1)
+    first = store.publish(keys.topic, ['{"a": 1}', '{"a": 2}', '{"a": 1}', '{"a": 1}', '{"a": 1}'])
+    claimed = store.claim(keys)
+    seen: list[object] = [first, claimed.positions, claimed.attempts, claimed.expires_at, claimed.scanned]
+    one, two, three, four = claimed.ids
+    seen += [store.ack(keys, [one, one.bare]), store.nack(keys, [two]), store.reject(keys, [three], ["bad"])]
+    seen += [store.extend(keys, [four, one], 30), store.metrics(keys), store.dead_letters(keys)]
+    seen += [store.expired(now=LATER)[0][2:], store.release(keys, now=NOW + 30 * SECOND)]
+    seen += [store.reprocess(keys, [three]), store.claim(keys, now=LATER).attempts]
+    store.seek(keys, "time", time=NOW)
+    again = store.claim(keys, 2)
+    seen += [again.positions, store.give_back(keys, again.positions, again.token), store.metrics(keys)]
+    store.update_subscription("subscription", change_filter=True, filter=None)
+    seen += [store.claim(keys, now=LATER).positions, store.purge(keys, [three]), store.metrics(keys)]
+    seen += [store.trim(keys.topic), store.trim_claims(keys.topic)]
+    store.delete_subscription()
+    seen += [store.trim(keys.topic)]
+    store.delete_topic()
+    while seen[-1] is not None:
+        seen.append(store.empty_purges())
+    return seen
+
+
+@pytest.mark.parametrize("path", ["hostile", "hostile, pg_catalog", ""])
+def test_names_mean_the_same_whatever_the_search_path(open_store: OpenStore, path: str) -> None:
+    store = open_store()
+    store.execute("create table public.messages (position bigint)")
+    expected = life(store)
+    for statement in HOSTILE.split(";\n")[:-1]:
+        store.execute(statement)
+    hostile = open_store()
+    hostile.execute(f"set search_path = {path}" if path else "set search_path = ''")
+    if "pg_catalog" in path:
+        with pytest.raises(psycopg.errors.RaiseException):
+            hostile.value("select clock_timestamp()")
+    assert life(hostile) == expected
+
+
+# Called by other procedures only, and so under their search path; setting it again would cost time on each call.
+INTERNAL = {
+    "begin_call",
+    "compile_filter",
+    "first_position",
+    "last_position",
+    "lock_job",
+    "lock_subscription",
+    "matching_positions",
+    "move_cursor",
+    "position_before",
+    "requeue_messages",
+    "scan_log",
+    "scopes_cover",
+    "settle_outcomes",
+    "take_leases",
+}
+
+
+def test_every_procedure_that_is_called_from_outside_sets_its_search_path(store: Store) -> None:
+    query = """
+        select proname from pg_proc where pronamespace = 'fastpubsub'::regnamespace
+        and not ('search_path=pg_catalog, pg_temp' = any(coalesce(proconfig, '{}')))
+    """
+    assert {name for (name,) in store.rows(query)} == INTERNAL

@@ -1,0 +1,58 @@
+"""What a call read, by PostgreSQL's own counters of the running transaction: exact, and the same on every version."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tests.database.store import Store
+
+T = TypeVar("T")
+
+HOT = (
+    "heads",
+    "cursors",
+    "messages",
+    "claims",
+    "leases",
+    "retries",
+    "dead_letters",
+    "revived",
+    "idempotency_keys",
+)
+
+COUNTERS = """
+    select c.relname, t.relname = c.relname, pg_stat_get_xact_numscans(c.oid), pg_stat_get_xact_tuples_returned(c.oid),
+        pg_stat_get_xact_blocks_fetched(c.oid)
+    from pg_class as t
+    left join pg_index as i on i.indrelid = t.oid
+    join pg_class as c on c.oid in (t.oid, i.indexrelid)
+    where t.relnamespace = 'fastpubsub'::regnamespace and t.relname = any(%s)
+    group by 1, 2, 3, 4, 5
+"""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tables read by sequential scans, indexes scanned, their entries looked at (dead ones too), blocks touched."""
+
+    sequential: set[str]
+    indexes: set[str]
+    entries: int
+    blocks: int
+
+
+def measure(store: Store, call: Callable[[], T]) -> tuple[T, Usage]:
+    """Of the hot tables; within one transaction."""
+    before = {row[0]: row[2:] for row in store.rows(COUNTERS, list(HOT))}
+    answer = call()
+    sequential: set[str] = set()
+    indexes: set[str] = set()
+    entries = blocks = 0
+    for name, is_table, *counters in store.rows(COUNTERS, list(HOT)):
+        scans, returned, fetched = (now - then for now, then in zip(counters, before[name], strict=True))
+        if scans:
+            (sequential if is_table else indexes).add(name)
+        if not is_table:
+            entries += returned
+        blocks += fetched
+    return answer, Usage(sequential, indexes, entries, blocks)

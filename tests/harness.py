@@ -1,0 +1,239 @@
+"""What the fixtures are made of: one PostgreSQL for a run, databases cloned from a template, the real server."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+from fastapi import FastAPI
+from psycopg import sql
+from sqlalchemy import URL
+
+from fastpubsub import schema
+from fastpubsub.config import Settings
+from fastpubsub.embedded import EmbeddedError, EmbeddedPostgres, locked, stop_left_behind
+from fastpubsub.urls import normalise
+
+PREFIX = "fastpubsub_test"
+START_SECONDS = 30.0
+YOUNG_SECONDS = 60.0
+COMMAND = Path(sys.executable).with_name("fastpubsub")
+
+
+class Postgres:
+    """FASTPUBSUB_TEST_DATABASE_URL, or a server of FASTPUBSUB_TEST_POSTGRES: 18 (the default), 16, or a `bin` folder.
+
+    FASTPUBSUB_TEST_FSYNC=on makes its commits durable, as in production and much slower.
+    """
+
+    def __init__(self) -> None:
+        self.run = f"{PREFIX}_{uuid.uuid4().hex[:8]}"
+        self.embedded: EmbeddedPostgres | None = None
+        self.url: str | None = None
+
+    def start(self) -> str:
+        """The URL of the migrated template; every database of the run has a name that begins like its name."""
+        if self.url is None:
+            maintenance = os.environ.get("FASTPUBSUB_TEST_DATABASE_URL") or self._start_embedded()
+            refuse_foreign(maintenance)
+            execute(maintenance, sql.SQL("create database {}").format(sql.Identifier(self.run)))
+            self.url = with_database(maintenance, self.run)
+            schema.upgrade(self.url)
+        return self.url
+
+    def _start_embedded(self) -> str:
+        base = Path(tempfile.gettempdir())
+        remove_left_behind(base)
+        wanted = os.environ.get("FASTPUBSUB_TEST_POSTGRES", "18")
+        data = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-", dir=base))
+        settings = {"max_connections": "300"}
+        if os.environ.get("FASTPUBSUB_TEST_FSYNC") != "on":
+            settings |= {"fsync": "off", "full_page_writes": "off"}
+        if wanted.isdecimal():
+            self.embedded = EmbeddedPostgres(data, int(wanted), settings=settings)
+        else:
+            self.embedded = EmbeddedPostgres(data, binaries=Path(wanted), settings=settings)
+        self.embedded.start()
+        execute(self.embedded.url(), sql.SQL("create database {}").format(sql.Identifier(PREFIX)))
+        return self.embedded.url(PREFIX)
+
+    def stop(self) -> None:
+        if self.embedded is not None:
+            self.embedded.stop()
+            shutil.rmtree(self.embedded.data, ignore_errors=True)  # another run may think that it was left behind
+        elif self.url is not None:
+            maintenance = os.environ["FASTPUBSUB_TEST_DATABASE_URL"]
+            with psycopg.connect(libpq(maintenance), autocommit=True) as connection:
+                found = connection.execute("select datname from pg_database where starts_with(datname, %s)", [self.run])
+                for (name,) in found.fetchall():
+                    connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def remove_left_behind(base: Path) -> None:
+    """The servers of runs that were killed. What is younger may be about to start."""
+    for data in base.glob(f"{PREFIX}-*"):
+        with suppress(EmbeddedError, OSError):
+            if time.time() - data.stat().st_mtime > YOUNG_SECONDS:
+                with locked(data):
+                    stop_left_behind(data / "cluster")
+                    shutil.rmtree(data)
+
+
+def clone(template: str, name: str) -> str:
+    """A new database like the template, on the same server."""
+    create = sql.SQL("create database {} template {}")
+    source = normalise(template).database or ""
+    url = with_database(template, name)
+    execute(with_database(template, "postgres"), create.format(sql.Identifier(name), sql.Identifier(source)))
+    return url
+
+
+def drop(url: str) -> None:
+    name = normalise(url).database or ""
+    refuse_foreign(url)
+    execute(with_database(url, "postgres"), sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def execute(url: str, statement: sql.Composed) -> None:
+    with psycopg.connect(libpq(url), autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def refuse_foreign(url: str) -> None:
+    name = normalise(url).database or ""
+    if not name.startswith(PREFIX):
+        raise RuntimeError(f"tests use only databases named {PREFIX}...: create one on that server, not {name!r}")
+
+
+def with_database(url: str, name: str) -> str:
+    return normalise(url).set(database=name).render_as_string(hide_password=False)
+
+
+def libpq(url: str) -> str:
+    """The same URL for psycopg."""
+    parsed: URL = normalise(url)
+    return parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Startup and shutdown in one task, as a server does it; a fixture's two halves run in two."""
+    to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    from_app: asyncio.Queue[Any] = asyncio.Queue()
+    task = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}}, to_app.get, from_app.put))
+    try:
+        await ask(task, to_app, from_app, "lifespan.startup")
+        yield
+        await ask(task, to_app, from_app, "lifespan.shutdown")
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def ask(
+    task: asyncio.Task[None], to_app: asyncio.Queue[dict[str, Any]], from_app: asyncio.Queue[Any], event: str
+) -> None:
+    await to_app.put({"type": event})
+    answer = asyncio.create_task(from_app.get())
+    await asyncio.wait([answer, task], return_when=asyncio.FIRST_COMPLETED)
+    if not answer.done():
+        answer.cancel()
+        await task
+    elif answer.result()["type"] != f"{event}.complete":
+        raise RuntimeError(f"{event} failed: {answer.result().get('message')}")
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """Speaks to an application in this process."""
+    from fastpubsub.api.app import create_app
+
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app)
+    async with lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://fastpubsub") as client:
+        yield client
+
+
+def environment(settings: Mapping[str, object]) -> dict[str, str]:
+    """Ours without any FASTPUBSUB_ variable, and the given settings: `api_port=1` → FASTPUBSUB_API_PORT=1."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTPUBSUB_")}
+    given = {f"FASTPUBSUB_{name.upper()}": text_of(value) for name, value in settings.items() if value is not None}
+    # The server of the tests may run without fsync, and readiness would refuse it.
+    return inherited | {"FASTPUBSUB_DATABASE_REQUIRE_DURABILITY": "false"} | given
+
+
+def text_of(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """A `fastpubsub` process that serves."""
+
+    process: subprocess.Popen[bytes]
+    base_url: str
+    log: Path
+    exit_code: int | None = field(default=None, init=False)
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            with suppress(httpx.TransportError):
+                if httpx.get(f"{self.base_url}/readiness", timeout=5).status_code == httpx.codes.OK:
+                    return
+            with suppress(subprocess.TimeoutExpired):
+                raise AssertionError(f"the server ended with {self.process.wait(0.02)}:\n{self.output()}")
+        raise AssertionError(f"the server was not ready after {START_SECONDS} s:\n{self.output()}")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Its exit code."""
+        if self.exit_code is None:
+            self.process.send_signal(number)
+            try:
+                self.exit_code = self.process.wait(START_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+                raise AssertionError(f"the server did not stop within {START_SECONDS} s:\n{self.output()}") from None
+        return self.exit_code
+
+    def output(self) -> str:
+        """Standard output and error so far."""
+        return self.log.read_text(errors="replace")
+
+
+def start_server(arguments: list[str], folder: Path, settings: Mapping[str, object]) -> Server:
+    """In a folder of its own, so that no `.env` is read."""
+    port = free_port()
+    log = folder / f"server-{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [COMMAND, *arguments],
+            cwd=folder,
+            env=environment({"api_host": "127.0.0.1", "api_port": port, **settings}),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Server(process, f"http://127.0.0.1:{port}", log)

@@ -1,0 +1,105 @@
+"""The benchmark runs and counts right. How fast anything is, no test says."""
+
+import shutil
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from benchmarks import report
+from benchmarks.__main__ import measure
+from benchmarks.pairs import Spread, interleave, ratio
+from benchmarks.payloads import LARGE, SMALL, payload, payload_sql
+from benchmarks.plan import SMOKE
+from benchmarks.results import Delivery, Measure, Results, Verdict
+from benchmarks.rows import ROWS
+from benchmarks.verify import compare
+
+
+@pytest.mark.timeout(400)
+def test_every_row_finds_its_figures_and_no_message_is_lost(tmp_path: Path) -> None:
+    assert shutil.which("wrk"), "this test needs the load generator wrk: apt-get install wrk"
+    results = measure(SMOKE, list(ROWS), tmp_path, None)
+    assert results.failures == []
+    found = [one for one in results.measures if one.verdict is not Verdict.MISSING]
+    assert len(found) == 15
+    assert all(value > 0 for one in found for value in one.spread.values)  # type: ignore[union-attr]
+    assert len(results.deliveries) == 5
+    assert all(one.published > 0 for one in results.deliveries)
+    assert results.is_whole, results.deliveries
+    assert len(results.costs) == 5
+    assert all(line.server > 0 and line.generator > 0 for line in results.costs)
+    text = report.text(results)
+    assert all(one.name in text for one in results.measures)
+    report.save_json(results, tmp_path / "results.json")
+    assert (tmp_path / "results.json").stat().st_size > len(text)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE, 2048])
+async def test_payloads_are_alike_wherever_they_are_made(connection: psycopg.AsyncConnection, size: int) -> None:
+    cursor = await connection.execute(
+        f"select {payload_sql('n', size)}::text from generate_series(105, 105) as n".encode()
+    )
+    row = await cursor.fetchone()
+    assert row == (payload(105, size),)
+    assert len(payload(105, size)) == size
+
+
+def test_rounds_take_turns() -> None:
+    played: list[tuple[str, float]] = []
+
+    def arm(name: str, rate: float) -> float:
+        played.append((name, rate))
+        return rate
+
+    above, below = interleave([lambda s: arm("a", 2 * s), lambda s: arm("b", s)], 3, seconds=10, warm_up_seconds=1)
+    assert "".join(name for name, _ in played) == "ab" + "ab" + "ba" + "ab"
+    assert ratio(above, below) == Spread([2.0, 2.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("values", "smaller_is_better", "verdict"),
+    [
+        ([0.8, 0.95, 1.1, 1.2, 1.3], False, Verdict.REACHED),
+        ([0.8, 0.85, 1.1, 1.2, 1.3], False, Verdict.MISSED),
+        ([0.8, 1.0, 1.1, 1.2, 1.3], False, Verdict.AIM),
+        ([0.7, 0.7, 0.8, 0.85, 1.3], True, Verdict.REACHED),
+        ([0.7, 0.7, 0.8, 0.95, 1.3], True, Verdict.MISSED),
+        ([0.7, 0.7, 0.7, 0.75, 1.3], True, Verdict.AIM),
+    ],
+)
+def test_the_worse_quartile_decides(values: list[float], smaller_is_better: bool, verdict: Verdict) -> None:
+    aim = 0.75 if smaller_is_better else 1.0
+    assert Measure("a ratio", 0.9, aim, Spread(values), "", smaller_is_better).verdict is verdict
+
+
+def test_a_restless_machine_makes_a_run_void() -> None:
+    results = Results("a run", noop=[Spread([0.95, 1.0, 1.05]), Spread([0.8, 0.89, 0.95])])
+    assert results.is_void
+    assert "VOID" in report.text(results)
+    assert not Results("a run", noop=[Spread([0.7, 0.92, 1.3])]).is_void
+    assert Results("a run", noop=[Spread([1.0])], code_changed=True).is_void
+
+
+@pytest.mark.parametrize(
+    ("pulled", "found"),
+    [
+        ("a 1\nb 2\nc 3\n", (0, 0)),
+        ("a 1\n", (1, 0)),
+        ("a 1\nb 2\na 1\n", (0, 1)),
+        ("a 1\nb 2\nc 1\n", (0, 1)),
+    ],
+    ids=["each once, one of them unanswered", "lost", "delivered twice", "stored twice"],
+)
+def test_messages_are_compared_one_by_one(tmp_path: Path, pulled: str, found: tuple[int, int]) -> None:
+    answers, pulls = tmp_path / "answered", tmp_path / "pulled"
+    answers.write_text("a\nb\n")
+    pulls.write_text(pulled)
+    assert compare(answers, pulls) == found
+
+
+@pytest.mark.parametrize(("lost", "twice"), [(1, 0), (0, 1)])
+def test_what_is_lost_or_comes_twice_shows(lost: int, twice: int) -> None:
+    results = Results("a run", deliveries=[Delivery("a queue", 10, 0, None), Delivery("another", 10, lost, twice)])
+    assert not results.is_whole
+    assert f"{lost} lost, {twice} delivered twice" in report.text(results)

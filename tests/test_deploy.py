@@ -1,0 +1,179 @@
+"""The files of a deployment: what they say is true, and every command in them runs."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from fastpubsub import __version__
+from fastpubsub.config import Settings
+from tests import harness
+from tests.conftest import Run, StartServer
+
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+SCHEDULES = {"cleanup_acked_messages": "0 * * * *", "cleanup_stuck_messages": "*/5 * * * *"}
+PATHS_OF_PROBES = {"livenessProbe": "/liveness", "readinessProbe": "/readiness"}
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Of the Dockerfile: names and arguments."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in lines)]
+
+
+def instruction(name: str) -> str:
+    """The last one of that name."""
+    return [rest for found, rest in instructions() if found == name][-1]
+
+
+def words(text: str) -> list[str]:
+    """The exec form, which is JSON."""
+    parsed: list[str] = json.loads(text[text.index("[") :])
+    return parsed
+
+
+def documents(*parts: str) -> list[dict[str, Any]]:
+    return [one for one in yaml.safe_load_all((DEPLOY.joinpath(*parts)).read_text()) if one]
+
+
+def manifests() -> list[dict[str, Any]]:
+    return [
+        one for file in sorted((DEPLOY / "kubernetes").glob("*.yaml")) for one in documents("kubernetes", file.name)
+    ]
+
+
+def pods() -> list[dict[str, Any]]:
+    found = [one for one in manifests() if one["kind"] in ("Deployment", "Job", "CronJob")]
+    specs = [one["spec"]["jobTemplate"]["spec"] if one["kind"] == "CronJob" else one["spec"] for one in found]
+    return [spec["template"]["spec"] for spec in specs]
+
+
+def services() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = documents("compose.yaml")[0]["services"]
+    return found
+
+
+def commands() -> set[str]:
+    """What the image is started with, in all files."""
+    of_pods = {argument for pod in pods() for container in pod["containers"] for argument in container["args"]}
+    of_compose = {argument for service in services().values() for argument in service.get("command", [])}
+    return of_pods | of_compose | set(words(instruction("CMD")))
+
+
+def test_the_image_serves_and_checks_its_health(server: StartServer, run: Run) -> None:
+    assert words(instruction("ENTRYPOINT")) == ["fastpubsub"]
+    assert words(instruction("CMD")) == ["server"]
+    started = server()
+    port = int(started.base_url.rpartition(":")[2])
+    entry, *arguments = words(instruction("HEALTHCHECK"))
+    assert entry == "fastpubsub"
+    assert run(*arguments, api_port=port).returncode == 0
+    assert started.stop() == 0
+    assert run(*arguments, api_port=port).returncode == 1
+
+
+def test_the_image_is_pinned_and_not_root() -> None:
+    assert re.fullmatch(r"PYTHON=\d+\.\d+\.\d+-slim-\w+", instruction("ARG"))
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", instruction("USER"))
+    assert instruction("STOPSIGNAL") == "SIGTERM"
+    installs = [
+        line for name, rest in instructions() if name == "RUN" for line in rest.split("&&") if " install " in line
+    ]
+    assert installs
+    assert all("--require-hashes" in line or "--no-deps" in line for line in installs)
+
+
+def test_the_image_is_built_from_files_that_are_there() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    sent = [line[1:] for line in ignored if line.startswith("!")]
+    sources = [
+        source
+        for name, rest in instructions()
+        if name == "COPY" and not rest.startswith("--from")
+        for source in rest.split()[:-1]
+    ]
+    assert sorted(sources) == sorted(sent)
+    assert all((ROOT / source).exists() for source in sources)
+
+
+def test_every_command_runs(run: Run, empty_database_url: str) -> None:
+    assert commands() == {"server", "db-migrate", *SCHEDULES}
+    for command in ("db-migrate", *SCHEDULES):
+        done = run(command, database_url=empty_database_url)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("service", "seconds"), [("cleanup-acked-messages", 3600), ("cleanup-stuck-messages", 300)])
+def test_compose_cleans_up_again_and_again(service: str, seconds: int, database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "sleep").write_text(
+        f'#!/bin/sh\necho "$@" >> "{tmp_path}/slept"\n[ $(wc -l < "{tmp_path}/slept") -lt 3 ]\n'
+    )
+    (tmp_path / "sleep").chmod(0o755)
+    search = f"{tmp_path}:{harness.COMMAND.parent}:{os.environ['PATH']}"
+    environment = harness.environment({"database_url": database_url}) | {"PATH": search}
+    entry = services()[service]["entrypoint"]
+    subprocess.run(entry, env=environment, cwd=tmp_path, check=True)
+    assert (tmp_path / "slept").read_text().split() == [str(seconds)] * 3
+
+
+def test_compose_starts_things_in_order() -> None:
+    found = services()
+    assert found["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
+    assert found["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name in set(found) - {"postgres", "migrate"}:
+        assert found[name]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+        assert found[name]["read_only"] is True
+
+
+def test_kubernetes_probes_are_those_of_the_server(server: StartServer) -> None:
+    (container,) = (one for pod in pods() for one in pod["containers"] if one["args"] == ["server"])
+    probes = {name: container[name]["httpGet"] for name in PATHS_OF_PROBES}
+    assert {name: probe["path"] for name, probe in probes.items()} == PATHS_OF_PROBES
+    assert {probe["port"] for probe in probes.values()} == {Settings(_env_file=None).api_port}
+    base_url = server().base_url
+    for probe in probes.values():
+        assert httpx.get(base_url + probe["path"]).status_code == httpx.codes.OK
+
+
+def test_kubernetes_leaves_time_to_stop() -> None:
+    (pod,) = (one for one in pods() if "terminationGracePeriodSeconds" in one)
+    values = {one["name"]: int(one["value"]) for one in pod["containers"][0]["env"]}
+    seconds = values["FASTPUBSUB_API_SHUTDOWN_DELAY_SECONDS"] + values["FASTPUBSUB_API_SHUTDOWN_GRACE_SECONDS"]
+    assert seconds + 15 <= pod["terminationGracePeriodSeconds"]
+
+
+def test_kubernetes_schedules_are_those_of_the_spec() -> None:
+    jobs = [one for one in manifests() if one["kind"] == "CronJob"]
+    schedules = {
+        container["args"][0]: job["spec"]["schedule"]
+        for job in jobs
+        for container in job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    }
+    assert schedules == SCHEDULES
+
+
+def test_kubernetes_runs_nothing_as_root() -> None:
+    user, _, group = instruction("USER").partition(":")
+    for pod in pods():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert [pod["securityContext"][name] for name in ("runAsUser", "runAsGroup")] == [int(user), int(group)]
+        for container in pod["containers"]:
+            assert container["image"] == f"fastpubsub:{__version__}"
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp"]
+
+
+def test_every_variable_is_a_setting() -> None:
+    files = [ROOT / "Dockerfile", *DEPLOY.rglob("*.yaml")]
+    named = {name for file in files for name in re.findall(r"\bFASTPUBSUB_([A-Z_]+)\b", file.read_text())}
+    assert named
+    assert {name.lower() for name in named} <= set(Settings.model_fields)

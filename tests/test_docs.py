@@ -1,0 +1,97 @@
+"""The pages of docs/ say what is: their commands run, and what they list is all there is."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+import yaml
+
+from fastpubsub.api.app import create_app
+from fastpubsub.config import Settings
+from fastpubsub.scopes import SCOPES
+from tests.conftest import Run, StartServer
+from tests.pages import DOCS, ROOT, Shell, blocks, walk
+
+OPERATIONS = DOCS / "operations.md"
+UNDESCRIBED = {"GET /metrics", "GET /docs", "GET /redoc", "GET /openapi.json"}
+"""By OpenAPI, that is."""
+
+KEY = "0123456789abcdef" * 4
+
+
+@pytest.fixture
+def walk_page(server: StartServer, database_url: str, tmp_path: Path) -> Callable[..., None]:
+    """Runs the commands of a page, with a server of its own on the port that they name."""
+
+    def walk_against(page: str, **settings: object) -> None:
+        address = httpx.URL(server(**settings).base_url)
+        shell = Shell(tmp_path, {"database_url": database_url, "api_port": address.port})
+        shell.changes["localhost:8000"] = address.netloc.decode()
+        walk(DOCS / page, shell)
+
+    return walk_against
+
+
+def test_http_reference(walk_page: Callable[..., None]) -> None:
+    walk_page("http.md", auth_secret_key=KEY)
+
+
+def test_authentication(walk_page: Callable[..., None]) -> None:
+    walk_page("authentication.md", auth_enabled=True, auth_secret_key=KEY)
+
+
+def test_command_line(walk_page: Callable[..., None]) -> None:
+    walk_page("cli.md")
+
+
+async def test_queries_of_the_operations_page(connection: psycopg.AsyncConnection) -> None:
+    queries = [one.text for one in blocks(OPERATIONS) if one.language == "sql" and one.text.startswith("select")]
+    assert len(queries) == 2
+    for query in queries:
+        await connection.execute(query.encode())
+
+
+async def test_metrics(client: httpx.AsyncClient) -> None:
+    listed = set(re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) ", OPERATIONS.read_text(), re.MULTILINE))
+    shown = re.findall(r"^# TYPE (\w+) (\w+)$", (await client.get("/metrics")).text, re.MULTILINE)
+    assert listed == {(name, kind) for name, kind in shown if not name.startswith(("process_", "python_"))}
+    (rules,) = (one.text for one in blocks(OPERATIONS) if one.language == "yaml")
+    expressions = [rule["expr"] for group in yaml.safe_load(rules)["groups"] for rule in group["rules"]]
+    used = set(re.findall(r"(?:http|fastpubsub)_\w+", " ".join(expressions)))
+    assert {name.removesuffix("_bucket") for name in used} <= {name for name, _ in listed}
+
+
+def test_every_route_is_in_the_http_reference(settings: Settings) -> None:
+    paths = create_app(settings).openapi()["paths"]
+    routes = {
+        f"{method.upper()} {re.sub(r'{[^}]+}', '{id}', path)}": operation.get("security", [])
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    }
+    text = (DOCS / "http.md").read_text()
+    sections = dict(re.findall(r"^### `([A-Z]+ /[^`]*)`\n(.*?)(?=^#)", text + "#", re.MULTILINE | re.DOTALL))
+    assert sections.keys() - routes.keys() == UNDESCRIBED
+    assert routes.keys() <= sections.keys()
+    for route, security in routes.items():
+        scopes = [scope for one in security for scope in one["oauth2"]]
+        assert re.findall(r"Scope\s`(\S+)`", sections[route]) == scopes, route
+
+
+def test_every_scope_is_on_its_page() -> None:
+    text = (DOCS / "authentication.md").read_text()
+    assert re.findall(r"^\| `(\*|\w+:\w+)` \|", text, re.MULTILINE) == list(SCOPES)
+
+
+def test_every_command_is_on_its_page(run: Run) -> None:
+    listed = re.findall(r"^  ([\w-]+) ", run("--help").stdout.partition("Commands:")[2], re.MULTILINE)
+    headings = re.findall(r"^## `fastpubsub ([\w-]+)", (DOCS / "cli.md").read_text(), re.MULTILINE)
+    assert sorted(headings) == sorted(listed)
+
+
+@pytest.mark.parametrize("page", [*DOCS.glob("*.md"), ROOT / "README.md"], ids=lambda page: page.name)
+def test_every_setting_that_is_named_exists(page: Path) -> None:
+    named = set(re.findall(r"FASTPUBSUB_(?!TEST)([A-Z_]+[A-Z])\b", page.read_text()))
+    assert named <= {name.upper() for name in Settings.model_fields}

@@ -1,0 +1,106 @@
+"""The wheel alone is enough, and the pins are complete."""
+
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from fastpubsub import __version__, schema
+from tests import harness
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the source distribution, as the package index would get it."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` folder of a fresh environment, which finds all but fastpubsub in ours."""
+    environment = tmp_path_factory.mktemp("installed") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    python = environment / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, str(wheel)], check=True)
+    (site,) = environment.glob("lib/python*/site-packages")
+    # A .pth inside a folder named by a .pth does not count, so ours does not bring the checkout in.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return python.parent
+
+
+def test_it_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    migrations = {f"fastpubsub/{file.relative_to(ROOT)}" for file in (ROOT / "migrations" / "versions").glob("*.*")}
+    static = {str(file.relative_to(ROOT)) for file in (ROOT / "fastpubsub").rglob("static/**/*") if file.is_file()}
+    assert migrations | static | {"fastpubsub/migrations/env.py", "fastpubsub/py.typed"} <= names
+    information = f"fastpubsub_server-{__version__}.dist-info/"
+    assert {name for name in names if not name.startswith("fastpubsub/")} == {
+        information + file for file in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
+    }
+    assert not [name for name in names if name.endswith((".pyc", "freeze.py"))]
+
+
+def test_help_is_there_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    shown = run(installed, tmp_path, "--help").stdout
+    assert "db-migrate" in shown
+    where = [str(installed / "python"), "-c", "import fastpubsub; print(fastpubsub.__file__)"]
+    found = subprocess.run(where, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert Path(found).is_relative_to(installed.parent)
+
+
+def test_a_key_needs_nothing(installed: Path, tmp_path: Path) -> None:
+    assert re.fullmatch(r"new_secret=\S{32,}\n", run(installed, tmp_path, "generate_secret_key").stdout)
+
+
+def test_migrating_in_an_empty_folder(installed: Path, tmp_path: Path, empty_database_url: str) -> None:
+    run(installed, tmp_path, "db-migrate", database_url=empty_database_url)
+    assert schema.current(empty_database_url) == schema.head()
+    assert not list(tmp_path.iterdir())
+
+
+def run(installed: Path, folder: Path, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in harness.environment(settings).items() if name != "PYTHONPATH"}
+    command = [str(installed / "fastpubsub"), *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def pins(name: str) -> dict[str, Requirement]:
+    text = (ROOT / "requirements" / f"{name}.txt").read_text()
+    found = [Requirement(line) for line in re.findall(r"^([^\s#][^\\\n]*?) \\$", text, re.MULTILINE)]
+    assert text.count("\n    --hash=sha256:") >= len(found) > 0
+    assert not re.search(r"^[^#]*(?:https?:|--index|--find-links|--trusted-host)|\w+://", text, re.MULTILINE)
+    return {canonicalize_name(pin.name): pin for pin in found}
+
+
+@pytest.mark.parametrize(("file", "extras"), [("runtime", []), ("dev", ["embedded", "dev"])])
+def test_every_dependency_is_pinned(file: str, extras: list[str]) -> None:
+    pinned = pins(file)
+    wanted = PROJECT["dependencies"] + [text for extra in extras for text in PROJECT["optional-dependencies"][extra]]
+    for requirement in map(Requirement, wanted):
+        (specifier,) = pinned[canonicalize_name(requirement.name)].specifier
+        assert specifier.operator == "=="
+        assert requirement.specifier.contains(specifier.version), requirement
+
+
+def test_development_runs_on_the_pins_of_production() -> None:
+    development = {name: str(pin) for name, pin in pins("dev").items()}
+    for file in ("runtime", "build"):
+        assert {name: str(pin) for name, pin in pins(file).items()}.items() <= development.items()
