@@ -20,12 +20,22 @@ SOON = 10.0
 LINE = re.compile(r"asctime=\S+Z level=[A-Z]+ pathname=\S+ line=\d+ message=.+")
 
 
-def workers(server: harness.Server) -> list[psutil.Process]:
-    return psutil.Process(server.process.pid).children()
+def workers(server: harness.Server, count: int = 1) -> list[psutil.Process]:
+    """Once so many are there: the first one answers while the others are still being forked."""
+    deadline = time.monotonic() + SOON
+    while time.monotonic() < deadline:
+        children = psutil.Process(server.process.pid).children()
+        if len(children) == count and (count == 1 or all(metrics_folders(child) for child in children)):
+            return children
+    raise AssertionError(f"there were not {count} workers within {SOON} s:\n{server.output()}")
+
+
+def metrics_folders(worker: psutil.Process) -> set[Path]:
+    return {Path(one.path).parent for one in worker.memory_maps() if one.path.endswith(".db")}
 
 
 def metrics_folder(worker: psutil.Process) -> Path:
-    (folder,) = {Path(one.path).parent for one in worker.memory_maps() if one.path.endswith(".db")}
+    (folder,) = metrics_folders(worker)
     return folder
 
 
@@ -101,7 +111,7 @@ def test_a_killed_worker_is_replaced(server: StartServer) -> None:
 
 def test_nothing_outlives_a_master_that_was_killed(server: StartServer) -> None:
     started = server(api_num_workers=2)
-    left = workers(started)
+    left = workers(started, 2)
     folder = metrics_folder(left[0])
     started.process.kill()
     gone, alive = psutil.wait_procs(left, SOON)
@@ -114,7 +124,7 @@ def test_nothing_outlives_a_master_that_was_killed(server: StartServer) -> None:
 
 def test_metrics_are_the_sum_of_the_workers(server: StartServer) -> None:
     started = server(api_num_workers=2)
-    folder = metrics_folder(workers(started)[0])
+    folder = metrics_folder(workers(started, 2)[0])
     # Connections spread over the workers, requests of one connection do not.
     for _ in range(40):
         httpx.get(f"{started.base_url}/topics")
@@ -125,7 +135,7 @@ def test_metrics_are_the_sum_of_the_workers(server: StartServer) -> None:
         assert "http_requests_inprogress 1.0\n" in scraped
         assert scraped.count("\nfastpubsub_database_up ") == 1
     assert len(list(folder.glob("counter_*.db"))) == 2
-    workers(started)[0].kill()
+    workers(started, 2)[0].kill()
     while len(messages(started)) == 0 or "was sent SIGKILL" not in started.output():
         assert started.process.poll() is None
     started.wait_until_ready()
