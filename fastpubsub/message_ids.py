@@ -6,7 +6,7 @@ alone, an `ack_id` adds the 64 random bits of the delivery.
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -70,34 +70,75 @@ def ack_id(message_id: str, token: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What a settle names, as the parallel arrays of its procedure; `indexes` are their places in the request.
-
-    A message id has its time of creation to be recognised by, an ack id its token.
+    """What a settle names, in runs: `lengths` consecutive positions from `positions` on, which share a token or, as
+    bare message ids, a time of creation. `indexes` are the places of the ids in the request, None when all are here.
     """
 
-    ids: Sequence[str]
-    indexes: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
     tokens: list[int | None] = field(default_factory=list)
     created_at: list[datetime | None] = field(default_factory=list)
+    indexes: list[int] | None = None
+
+    def append(self, position: int, token: int | None, created_at: datetime | None) -> None:
+        if (
+            self.positions
+            and self.positions[-1] + self.lengths[-1] == position
+            and self.tokens[-1] == token
+            and self.created_at[-1] == created_at
+        ):
+            self.lengths[-1] += 1
+            return
+        self.positions.append(position)
+        self.lengths.append(1)
+        self.tokens.append(token)
+        self.created_at.append(created_at)
+
+    def singly(self) -> Iterator[tuple[int, datetime | None]]:
+        """Each position, with the time of creation if it came with one."""
+        for first, length, created_at in zip(self.positions, self.lengths, self.created_at, strict=True):
+            for position in range(first, first + length):
+                yield position, created_at
 
 
 def parse_targets(ids: Sequence[str], topic_key: int) -> Targets:
     """Message ids and ack ids of one topic; ids of anything else name nothing that could be held, and are left out."""
-    targets = Targets(ids)
-    for index, (high, low, token) in enumerate(_ack_numbers(ids) or map(_numbers, range(len(ids)), ids)):
+    numbers = _ack_numbers(ids)
+    if numbers is not None and (run := _single_run(numbers, topic_key)):
+        return run
+    indexes: list[int] = []
+    targets = Targets(indexes=indexes)
+    for index, (high, low, token) in enumerate(
+        struct.iter_unpack("!QQq", numbers) if numbers is not None else map(_numbers, range(len(ids)), ids)
+    ):
         place = _place(high, low)
         if place is None or place[0] != topic_key:
             continue
-        targets.indexes.append(index)
-        targets.positions.append(place[1])
-        targets.tokens.append(token)
-        targets.created_at.append(_created_at(high) if token is None else None)
+        indexes.append(index)
+        targets.append(place[1], token, _created_at(high) if token is None else None)
     return targets
 
 
-def _ack_numbers(ids: Sequence[str]) -> list[tuple[int, int, int]] | None:
-    """All at once when every id is an ack id of the usual form; else None."""
+def _single_run(numbers: bytes, topic_key: int) -> Targets | None:
+    """All ack ids of one delivery in their order, as most consumers send them; without looking at each."""
+    count = len(numbers) // _ACK_ID_BYTES
+    values = struct.unpack("!" + "QQq" * count, numbers)
+    high, low, token = values[:3]
+    place = _place(high, low)
+    if (
+        place is None
+        or place[0] != topic_key
+        or place[1] + count > _POSITION_MASK
+        or values[1::3] != tuple(range(low, low + count))
+        or values[2::3].count(token) != count
+        or any((one ^ high) & 0xFFFF or one >> 16 > _MAX_MILLISECONDS for one in values[::3])
+    ):
+        return None
+    return Targets([place[1]], [count], [token], [None])
+
+
+def _ack_numbers(ids: Sequence[str]) -> bytes | None:
+    """The 24 bytes of each, when every id is an ack id of the usual form; else None."""
     text = "".join(ids)
     count = len(ids)
     if len(text) != count * _ACK_ID_CHARACTERS or not all(len(id_) == _ACK_ID_CHARACTERS for id_ in ids):
@@ -108,7 +149,7 @@ def _ack_numbers(ids: Sequence[str]) -> list[tuple[int, int, int]] | None:
         packed = bytes.fromhex(text.translate(_PUNCTUATION))
     except ValueError:
         return None
-    return list(struct.iter_unpack("!QQq", packed)) if len(packed) == count * _ACK_ID_BYTES else None
+    return packed if ids and len(packed) == count * _ACK_ID_BYTES else None
 
 
 def _numbers(index: int, text: str) -> tuple[int, int, int | None]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastpubsub.exceptions import InvalidRequest
-from fastpubsub.message_ids import MessageId, MessageIds, ack_id, parse, parse_targets
+from fastpubsub.message_ids import MessageId, MessageIds, Targets, ack_id, parse, parse_targets
 
 NOW = datetime(2026, 11, 21, 12, 30, 15, 123000, tzinfo=UTC)
 LAST_TOPIC, LAST_POSITION = 2**32 - 1, 2**42 - 1
@@ -124,11 +124,26 @@ def test_targets_keep_their_places() -> None:
     mine, other = MessageIds(7, NOW), MessageIds(8, NOW + timedelta(seconds=1))
     ids = [other.at(1), mine.at(5), str(uuid.UUID(int=0)), ack_id(mine.at(2), -1), mine.at(5)]
     targets = parse_targets(ids, 7)
-    assert targets.ids == ids
+    assert targets.lengths == [1, 1, 1]
     assert targets.indexes == [1, 3, 4]
     assert targets.positions == [5, 2, 5]
     assert targets.tokens == [None, -1, None]
     assert targets.created_at == [NOW, None, NOW], "a token says more than a time"
+
+
+def test_neighbours_are_one_run() -> None:
+    ids, later = MessageIds(7, NOW), MessageIds(7, NOW + timedelta(seconds=1))
+    bare = parse_targets([ids.at(1), ids.at(2), later.at(3), later.at(4), later.at(6)], 7)
+    assert (bare.positions, bare.lengths) == ([1, 3, 6], [2, 2, 1])
+    assert list(bare.singly())[1:3] == [(2, NOW), (3, NOW + timedelta(seconds=1))]
+    one = [ack_id(ids.at(1), 5), ack_id(later.at(2), 5), ack_id(ids.at(3), 5)]
+    assert parse_targets(one, 7) == Targets([1], [3], [5], [None])
+    two = parse_targets([*one, ack_id(ids.at(4), 6), ack_id(ids.at(5), 6)], 7)
+    assert (two.positions, two.lengths, two.tokens, two.indexes) == ([1, 4], [3, 2], [5, 6], [0, 1, 2, 3, 4])
+    assert parse_targets([one[1], one[0]], 7).positions == [2, 1]
+    assert parse_targets([one[0], one[0]], 7).positions == [1, 1]
+    other = ack_id(MessageIds(8, NOW).at(2), 5)
+    assert parse_targets([one[0], other, one[2]], 7).indexes == [0, 2]
 
 
 def test_no_ack_ids_of_the_right_length() -> None:

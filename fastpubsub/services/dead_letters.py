@@ -48,12 +48,15 @@ async def _move(
 ) -> list[str]:
     async def move(keys: SubscriptionKey) -> list[str]:
         targets = parse_targets(ids, keys.topic_key)
+        singles = list(targets.singly())
         (moved,) = await database.fetch_one(
-            procedure, *keys, Array("int8", targets.positions), Array("timestamptz", targets.created_at)
+            procedure,
+            *keys,
+            Array("int8", [position for position, _ in singles]),
+            Array("timestamptz", [created_at for _, created_at in singles]),
         )
         found = set(moved)
-        return [
-            ids[index] for index, position in zip(targets.indexes, targets.positions, strict=True) if position in found
-        ]
+        places = range(len(ids)) if targets.indexes is None else targets.indexes
+        return [ids[index] for index, (position, _) in zip(places, singles, strict=True) if position in found]
 
     return await directory.subscriptions.use(subscription_id, move)

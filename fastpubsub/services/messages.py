@@ -173,12 +173,14 @@ class Messages:
 
         async def settle(keys: SubscriptionKey) -> list[int]:
             targets = parse_targets(ids, keys.topic_key)
-            outcomes = [GONE] * len(ids)
             if not targets.positions:
                 await self._database.fetch_one("require_subscription", *keys)
-                return outcomes
+                return [GONE] * len(ids)
             key = SettleKey(keys, kind, subscription_id)
             answer = await self._settling.submit(key, Settle(targets, value), rows=len(ids))
+            if targets.indexes is None or len(answer) == len(ids):
+                return answer
+            outcomes = [GONE] * len(ids)
             for index, outcome in zip(targets.indexes, answer, strict=True):
                 outcomes[index] = outcome
             return outcomes
@@ -254,13 +256,15 @@ class Messages:
         ]
         if key.kind.value_type is not None:
             arguments.append(Array(key.kind.value_type, [s.value for s in settles for _ in s.targets.positions]))
+        arguments.append(Array("int4", [length for target in targets for length in target.lengths]))
         outcomes, *died = await self._database.fetch_one(key.kind.procedure, *key.keys, *arguments)
         self._count(key, outcomes.count(SETTLED), *died)
         answers = []
         start = 0
         for target in targets:
-            answers.append(outcomes[start : start + len(target.positions)])
-            start += len(target.positions)
+            end = start + sum(target.lengths)
+            answers.append(outcomes[start:end])
+            start = end
         return answers
 
     def _count(self, key: SettleKey, settled: int, died: int = 0) -> None:

@@ -1,4 +1,5 @@
--- Moves the deadline of held deliveries to p_extend_seconds from now. Per id: 1 still held, 0 gone, 2 stale.
+-- Moves the deadline of held deliveries, each run of ids to its p_extend_seconds from now. Per id: 1 still held, 0 gone, 2 stale (see
+-- take_leases).
 create or replace function fastpubsub.extend_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -6,6 +7,7 @@ create or replace function fastpubsub.extend_leases(
     p_tokens bigint [],
     p_created_at timestamptz [],
     p_extend_seconds integer [],
+    p_lengths integer [] default null,
     p_now timestamptz default null
 ) returns smallint []
 language plpgsql volatile
@@ -16,33 +18,31 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    v_id record;
-    v_outcomes smallint [] := array_fill(0::smallint, array[cardinality(p_positions)]);
+    v_taken record;
 begin
     perform fastpubsub.begin_call(true);
-    perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
-    for v_id in
-        select i.position, i.token, i.created_at, i.extend_seconds, i.ordinal
-        from unnest(p_positions, p_tokens, p_created_at, p_extend_seconds)
-            with ordinality as i (position, token, created_at, extend_seconds, ordinal)
-        order by i.position, i.ordinal
-    loop
-        update fastpubsub.leases as l
-        set expires_at = coalesce(p_now, clock_timestamp()) + make_interval(secs => v_id.extend_seconds)
-        where
-            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = v_id.position
-            and coalesce(l.token = v_id.token, l.created_at = v_id.created_at);
-        if found then
-            v_outcomes[v_id.ordinal] := 1;
-        elsif
-            exists (
-                select from fastpubsub.leases as l
-                where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = v_id.position
-            )
-        then
-            v_outcomes[v_id.ordinal] := 2;
-        end if;
-    end loop;
-    return v_outcomes;
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    insert into fastpubsub.leases (
+        topic_key, subscription_key, position, last_position, token, expires_at, attempts, revived, consumer_id
+    )
+    select
+        p_topic_key, p_subscription_key, min(t.position), max(t.last_position), t.token,
+        coalesce(p_now, clock_timestamp()) + make_interval(secs => p_extend_seconds[t.run]), t.attempts, t.revived, t.consumer_id
+    from (
+        select
+            t.*, t.position - sum(t.last_position - t.position + 1)
+                over (partition by t.token, t.run, t.attempts, t.revived, t.consumer_id order by t.position rows unbounded preceding)
+            + (t.last_position - t.position) as island,
+            -- Single positions were cut out of leases: they become one again, not longer than a lease can be.
+            case when t.position = t.last_position then t.position / 100 else - t.position end as part
+        from unnest(
+            v_taken.positions, v_taken.last_positions, v_taken.tokens, v_taken.attempts, v_taken.revived, v_taken.consumer_ids,
+            v_taken.ordinals
+        ) as t (position, last_position, token, attempts, revived, consumer_id, run)
+    ) as t
+    group by t.token, t.run, t.attempts, t.revived, t.consumer_id, t.island, t.part
+    order by min(t.position);
+    return v_taken.outcomes;
 end;
 $$;

@@ -1,5 +1,5 @@
--- The subscriptions with leases past their deadline. p_look_back_seconds is how far behind now a deadline can be that an earlier pass
--- did not handle (null: any), so that a pass does not walk over rows that others deleted.
+-- The subscriptions with leases past their deadline, and how many messages these hold. p_look_back_seconds is how far behind now a
+-- deadline can be that an earlier pass did not handle (null: any), so that a pass does not walk over rows that others deleted.
 create or replace function fastpubsub.list_expired_leases(
     p_look_back_seconds double precision default null,
     p_now timestamptz default null
@@ -18,7 +18,7 @@ begin
     return query
     select e.topic_key, e.subscription_key, s.id, e.expired
     from (
-        select l.topic_key, l.subscription_key, count(*) as expired
+        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as expired
         from fastpubsub.leases as l
         where l.expires_at > v_floor and l.expires_at <= v_now
         group by l.topic_key, l.subscription_key

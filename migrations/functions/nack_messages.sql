@@ -1,5 +1,5 @@
--- Gives deliveries back for another attempt, each after p_delay_seconds (null: the backoff of the subscription). Per id: 1 settled,
--- 0 gone, 2 stale; `died` counts those whose attempts were used up.
+-- Gives deliveries back for another attempt, each run of ids after its p_delay_seconds (null: the backoff of the subscription). Per id:
+-- 1 settled, 0 gone, 2 stale (see take_leases); `died` counts those whose attempts were used up.
 create or replace function fastpubsub.nack_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -7,6 +7,7 @@ create or replace function fastpubsub.nack_messages(
     p_tokens bigint [],
     p_created_at timestamptz [],
     p_delay_seconds integer [] default null,
+    p_lengths integer [] default null,
     p_now timestamptz default null,
     out outcomes smallint [],
     out died integer
@@ -19,15 +20,15 @@ declare
 begin
     perform fastpubsub.begin_call(true);
     perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
-    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
     outcomes := v_taken.outcomes;
     died := 0;
     if v_taken.positions is not null then
         died := fastpubsub.requeue_messages(
-            p_topic_key, p_subscription_key, v_taken.positions, v_taken.attempts,
+            p_topic_key, p_subscription_key, v_taken.positions, v_taken.last_positions, v_taken.attempts,
             (
-                select array_agg(p_delay_seconds[t.id] order by t.ordinal)
-                from unnest(v_taken.ordinals) with ordinality as t (id, ordinal)
+                select array_agg(p_delay_seconds[t.run] order by t.ordinal)
+                from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
             ),
             null, 'nacked', coalesce(p_now, clock_timestamp())
         );

@@ -1,4 +1,4 @@
--- Dead at once, whatever attempts are left, each with its reason. Per id: 1 settled, 0 gone, 2 stale.
+-- Dead at once, whatever attempts are left, each run of ids with its reason. Per id: 1 settled, 0 gone, 2 stale (see take_leases).
 create or replace function fastpubsub.reject_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -6,6 +6,7 @@ create or replace function fastpubsub.reject_messages(
     p_tokens bigint [],
     p_created_at timestamptz [],
     p_reasons text [],
+    p_lengths integer [] default null,
     p_now timestamptz default null
 ) returns smallint []
 language plpgsql volatile
@@ -16,13 +17,13 @@ declare
 begin
     perform fastpubsub.begin_call(true);
     perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
-    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
     if v_taken.positions is not null then
         perform fastpubsub.requeue_messages(
-            p_topic_key, p_subscription_key, v_taken.positions, v_taken.attempts, null,
+            p_topic_key, p_subscription_key, v_taken.positions, v_taken.last_positions, v_taken.attempts, null,
             (
-                select array_agg(coalesce(p_reasons[t.id], 'rejected') order by t.ordinal)
-                from unnest(v_taken.ordinals) with ordinality as t (id, ordinal)
+                select array_agg(coalesce(p_reasons[t.run], 'rejected') order by t.ordinal)
+                from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
             ),
             'rejected', coalesce(p_now, clock_timestamp())
         );

@@ -1,4 +1,5 @@
--- Ends up to p_limit leases of one subscription that are past their deadline: they wait for a retry, or die after the last attempt.
+-- Ends leases of one subscription that are past their deadline, until they hold p_limit messages: these wait for a retry, or die after
+-- the last attempt.
 -- Rows that somebody settles or extends at this moment are left alone; exactly what was locked is deleted.
 create or replace function fastpubsub.release_expired_leases(
     p_topic_key bigint,
@@ -24,6 +25,7 @@ declare
     v_now timestamptz;
     v_lease record;
     v_positions bigint [];
+    v_lasts bigint [];
     v_attempts integer [];
 begin
     released := 0;
@@ -41,7 +43,7 @@ begin
     v_now := coalesce(p_now, clock_timestamp());
     -- Without sorting, the order can only come from the index on the deadlines; the other one leads over what others deleted.
     for v_lease in
-        select l.position, l.attempts from fastpubsub.leases as l
+        select l.position, l.last_position, l.attempts from fastpubsub.leases as l
         where
             l.expires_at > coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity') and l.expires_at <= v_now
             and l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
@@ -52,14 +54,16 @@ begin
         delete from fastpubsub.leases as l
         where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = v_lease.position;
         v_positions := v_positions || v_lease.position;
+        v_lasts := v_lasts || v_lease.last_position;
         v_attempts := v_attempts || v_lease.attempts;
+        released := release_expired_leases.released + (v_lease.last_position - v_lease.position + 1);
+        exit when release_expired_leases.released >= p_limit;
     end loop;
     if v_positions is null then
         return;
     end if;
-    released := cardinality(v_positions);
     died := fastpubsub.requeue_messages(
-        p_topic_key, p_subscription_key, v_positions, v_attempts, null, null, 'lease expired', v_now
+        p_topic_key, p_subscription_key, v_positions, v_lasts, v_attempts, null, null, 'lease expired', v_now
     );
 end;
 $$;

@@ -57,10 +57,14 @@ begin
         union
         select p from unnest(v_positions) as p
         cross join lateral (
-            select from fastpubsub.leases as l
-            where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = p
+            select l.last_position from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position <= p and l.position > p - 100
+            order by l.position desc
             limit 1
         ) as l
+        where l.last_position >= p
         union
         select r.position from fastpubsub.retries as r
         where

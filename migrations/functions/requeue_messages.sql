@@ -1,9 +1,11 @@
--- What becomes of deliveries that ended without an ack; the caller holds the cursor and has deleted the leases. A message with
--- attempts left waits for p_delay_seconds (null: the backoff), others and those with a p_reasons die. Returns how many died.
+-- What becomes of deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and
+-- has deleted the leases. A message with attempts left waits for p_delay_seconds (null: the backoff), others and those with a p_reasons
+-- die. Returns how many died.
 create or replace function fastpubsub.requeue_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_positions bigint [],
+    p_last_positions bigint [],
     p_attempts integer [],
     p_delay_seconds integer [],
     p_reasons text [],
@@ -25,7 +27,16 @@ declare
     v_replaced integer;
     v_dead bigint [];
     v_position bigint;
+    v_positions bigint [];
+    v_attempts integer [];
+    v_delay_seconds integer [];
+    v_reasons text [];
 begin
+    select array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason)
+    into v_positions, v_attempts, v_delay_seconds, v_reasons
+    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons)
+        as r (position, last_position, attempts, delay_seconds, reason)
+    cross join lateral generate_series(r.position, r.last_position) as p;
     select c.* into v_settings from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
     select c.* into v_cursor from fastpubsub.claims as c
@@ -43,12 +54,12 @@ begin
             v_cursor.retry_due_at + interval '1 microsecond'
         ),
         u.position, u.attempts
-    from unnest(p_positions, p_attempts, p_delay_seconds, p_reasons) as u (position, attempts, delay_seconds, reason)
+    from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons) as u (position, attempts, delay_seconds, reason)
     where u.attempts < v_settings.max_delivery_attempts and u.reason is null
     order by u.position;
 
     select array_agg(u.position) into v_dead
-    from unnest(p_positions, p_attempts, p_reasons) as u (position, attempts, reason)
+    from unnest(v_positions, v_attempts, v_reasons) as u (position, attempts, reason)
     where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null;
     if v_dead is null then
         return 0;
@@ -70,7 +81,7 @@ begin
         coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes)
     from (
         select u.position, u.attempts, u.reason
-        from unnest(p_positions, p_attempts, p_reasons) as u (position, attempts, reason)
+        from unnest(v_positions, v_attempts, v_reasons) as u (position, attempts, reason)
         where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null
         order by u.position
     ) as u

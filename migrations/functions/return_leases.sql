@@ -21,10 +21,10 @@ begin
         return 0;
     end if;
     perform fastpubsub.requeue_messages(
-        p_topic_key, p_subscription_key, v_taken.positions,
+        p_topic_key, p_subscription_key, v_taken.positions, v_taken.last_positions,
         (select array_agg(t.attempts - 1 order by t.ordinal) from unnest(v_taken.attempts) with ordinality as t (attempts, ordinal)),
         array_fill(0, array[cardinality(v_taken.positions)]), null, 'returned', coalesce(p_now, clock_timestamp())
     );
-    return cardinality(v_taken.positions);
+    return (select sum(t.last_position - t.position + 1) from unnest(v_taken.positions, v_taken.last_positions) as t (position, last_position));
 end;
 $$;

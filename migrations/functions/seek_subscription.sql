@@ -39,8 +39,11 @@ begin
     end;
     -- An empty topic has no position before its first.
     v_position := greatest(v_position, 0);
-    delete from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
-    get diagnostics v_leased = row_count;
+    with ended as (
+        delete from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+        returning l.position, l.last_position
+    )
+    select coalesce(sum(e.last_position - e.position + 1), 0) into v_leased from ended as e;
     delete from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key

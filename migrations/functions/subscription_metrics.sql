@@ -49,7 +49,7 @@ begin
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
-    select count(*) into leased from fastpubsub.leases as l
+    select coalesce(sum(l.last_position - l.position + 1), 0) into leased from fastpubsub.leases as l
     where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
     select count(*) into dead from fastpubsub.dead_letters as d
     where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key;

@@ -1,16 +1,22 @@
--- Ends the leases that the caller may settle and says what became of each id: 1 settled by this call, 0 gone (no lease any more),
--- 2 stale (somebody else holds it). A null token is a bare message id: it settles whoever holds the message. Rows are locked in
--- position order. `ordinals` are the places, among the ids, of those that settled `positions`.
+-- Ends the deliveries that the caller may settle. Ids come in runs: p_lengths (null: 1 each) consecutive positions from p_positions on
+-- with one token, or with none and one time of creation: bare message ids, which settle whoever holds the message. What is taken comes
+-- out in runs too, with `ordinals` that tell which run of the caller settled each. `outcomes` says of every id, in the order of the
+-- runs: 1 settled by this call, 0 gone (no delivery any more), 2 stale (somebody else holds it).
+--
+-- Runs that consist of whole leases are deleted without the cursor's lock, in position order. Anything else cuts leases, and holds it.
 create or replace function fastpubsub.take_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_positions bigint [],
     p_tokens bigint [],
     p_created_at timestamptz [],
+    p_lengths integer [] default null,
     out positions bigint [],
+    out last_positions bigint [],
+    out tokens bigint [],
     out attempts integer [],
-    out created_at timestamptz [],
     out revived boolean [],
+    out consumer_ids text [],
     out ordinals integer [],
     out outcomes smallint []
 )
@@ -23,97 +29,96 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    -- Positions that are further apart are looked up one by one, not by a walk over what lies between them.
+    -- Runs that are further apart are looked up one by one, not by a walk over what lies between them.
     c_gap constant bigint := 64;
     v_positions bigint [];
+    v_lasts bigint [];
     v_tokens bigint [];
-    v_created_at timestamptz [];
     v_ordinals integer [];
     v_ends integer [];
-    v_repeated boolean;
+    v_count bigint;
+    v_whole boolean;
     v_start integer := 1;
     v_end integer;
-    v_run record;
-    v_settled_tokens bigint [];
-    v_held bigint [];
+    v_taken record;
 begin
     select
-        array_agg(i.position), array_agg(i.token), array_agg(i.created_at), array_agg(i.ordinal),
-        array_agg(i.place) filter (where i.distance > c_gap or i.distance is null), bool_or(i.distance = 0)
-    into v_positions, v_tokens, v_created_at, v_ordinals, v_ends, v_repeated
+        array_agg(r.position), array_agg(r.last_position), array_agg(r.token), array_agg(r.ordinal),
+        array_agg(r.place) filter (where r.distance > c_gap or r.distance is null), sum(r.last_position - r.position + 1),
+        bool_and(r.is_whole and (r.distance > 0 or r.distance is null))
+    into v_positions, v_lasts, v_tokens, v_ordinals, v_ends, v_count, v_whole
     from (
         select
-            i.position, i.token, i.created_at, i.ordinal, row_number() over (order by i.position, i.ordinal) as place,
-            lead(i.position) over (order by i.position, i.ordinal) - i.position as distance
-        from unnest(p_positions, p_tokens, p_created_at) with ordinality as i (position, token, created_at, ordinal)
-        order by i.position, i.ordinal
-    ) as i;
-    if v_repeated then
-        -- Each id alone would settle what another one of this call settles: which of them has the right token is looked up first.
-        select
-            array_agg(i.position), array_agg(i.token), array_agg(i.created_at), array_agg(i.ordinal),
-            array_agg(i.place) filter (where i.distance > c_gap or i.distance is null)
-        into v_positions, v_tokens, v_created_at, v_ordinals, v_ends
+            r.position, r.last_position, r.token, r.ordinal, row_number() over (order by r.position, r.ordinal) as place,
+            lead(r.position) over (order by r.position, r.ordinal) - r.last_position as distance,
+            r.last_position - r.position + 1 = (
+                select coalesce(sum(l.last_position - l.position + 1), 0) from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                    and l.position >= r.position and l.position <= r.last_position and l.last_position <= r.last_position
+                    and case
+                        when r.token is not null then l.token = r.token
+                        else fastpubsub.were_created_at(
+                            p_topic_key, p_subscription_key, l.position, l.last_position, l.revived, r.created_at
+                        )
+                    end
+            ) as is_whole
         from (
-            select
-                i.position, i.token, i.created_at, i.ordinal, row_number() over (order by i.position) as place,
-                lead(i.position) over (order by i.position) - i.position as distance
-            from (
-                select distinct on (i.position) i.position, i.token, i.created_at, i.ordinal
-                from unnest(p_positions, p_tokens, p_created_at) with ordinality as i (position, token, created_at, ordinal)
-                cross join lateral (
-                    select l.token, l.created_at from fastpubsub.leases as l
-                    where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = i.position
-                    limit 1
-                ) as l
-                where coalesce(l.token = i.token, l.created_at = i.created_at)
-                order by i.position, i.ordinal
-            ) as i
-            order by i.position
-        ) as i;
+            select r.position, r.position + coalesce(r.length, 1) - 1 as last_position, r.token, r.created_at, r.ordinal
+            from unnest(p_positions, p_lengths, p_tokens, p_created_at)
+                with ordinality as r (position, length, token, created_at, ordinal)
+        ) as r
+        order by r.position, r.ordinal
+    ) as r;
+    if v_whole is not true then
+        perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+        v_taken := fastpubsub.cut_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+        positions := v_taken.positions;
+        last_positions := v_taken.positions;
+        tokens := v_taken.tokens;
+        attempts := v_taken.attempts;
+        revived := v_taken.revived;
+        consumer_ids := v_taken.consumer_ids;
+        ordinals := v_taken.ordinals;
+        outcomes := v_taken.outcomes;
+        return;
     end if;
     -- A join with the ids would be planned by statistics that lie, and so would `any` before PostgreSQL 17: a stretch of the key never
-    -- is. The positions are sorted, so width_bucket finds an id's place by binary search.
-    foreach v_end in array coalesce(v_ends, '{}') loop
+    -- is. The runs are sorted, so width_bucket finds that of a lease by binary search.
+    foreach v_end in array v_ends loop
         with taken as (
             delete from fastpubsub.leases as l
             where
                 l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
-                and l.position >= v_positions[v_start] and l.position <= v_positions[v_end]
-                and l.position = v_positions[width_bucket(l.position, v_positions)]
-                and coalesce(
-                    l.token = v_tokens[width_bucket(l.position, v_positions)],
-                    l.created_at = v_created_at[width_bucket(l.position, v_positions)]
-                )
-            returning l.position, l.attempts, l.created_at, l.revived, l.token
+                and l.position >= v_positions[v_start] and l.position <= v_lasts[v_end]
+                and l.last_position <= v_lasts[width_bucket(l.position, v_positions)]
+                and coalesce(l.token = v_tokens[width_bucket(l.position, v_positions)], true)
+            returning l.position, l.last_position, l.token, l.attempts, l.revived, l.consumer_id
         )
         select
-            array_agg(t.position) as positions, array_agg(t.attempts) as attempts, array_agg(t.created_at) as created_at,
-            array_agg(t.revived) as revived, array_agg(t.token) as tokens,
+            array_agg(t.position) as positions, array_agg(t.last_position) as last_positions, array_agg(t.token) as tokens,
+            array_agg(t.attempts) as attempts, array_agg(t.revived) as revived, array_agg(t.consumer_id) as consumer_ids,
             array_agg(v_ordinals[width_bucket(t.position, v_positions)]) as ordinals
-        into v_run
+        into v_taken
         from taken as t;
-        positions := take_leases.positions || v_run.positions;
-        attempts := take_leases.attempts || v_run.attempts;
-        created_at := take_leases.created_at || v_run.created_at;
-        revived := take_leases.revived || v_run.revived;
-        ordinals := take_leases.ordinals || v_run.ordinals;
-        v_settled_tokens := v_settled_tokens || v_run.tokens;
+        positions := take_leases.positions || v_taken.positions;
+        last_positions := take_leases.last_positions || v_taken.last_positions;
+        tokens := take_leases.tokens || v_taken.tokens;
+        attempts := take_leases.attempts || v_taken.attempts;
+        revived := take_leases.revived || v_taken.revived;
+        consumer_ids := take_leases.consumer_ids || v_taken.consumer_ids;
+        ordinals := take_leases.ordinals || v_taken.ordinals;
         v_start := v_end + 1;
     end loop;
-    if cardinality(take_leases.positions) = cardinality(p_positions) then
-        outcomes := array_fill(1::smallint, array[cardinality(p_positions)]);
-        return;
+    if
+        v_count is distinct from (
+            select sum(t.last_position - t.position + 1)
+            from unnest(take_leases.positions, take_leases.last_positions) as t (position, last_position)
+        )
+    then
+        raise exception using
+            errcode = '40001', message = 'a delivery was settled, cut or extended by somebody else at the same moment';
     end if;
-    select array_agg(distinct l.position) into v_held
-    from unnest(p_positions) as i (position)
-    cross join lateral (
-        select l.position from fastpubsub.leases as l
-        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = i.position
-        limit 1
-    ) as l;
-    outcomes := fastpubsub.settle_outcomes(
-        p_positions, p_tokens, p_created_at, take_leases.positions, v_settled_tokens, take_leases.created_at, v_held
-    );
+    outcomes := array_fill(1::smallint, array[v_count::integer]);
 end;
 $$;

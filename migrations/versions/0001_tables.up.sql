@@ -75,13 +75,14 @@ create table fastpubsub.claims (
     primary key (topic_key, subscription_key, sequence)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
+-- A delivery: consecutive positions that one claim gave to one consumer. Whoever settles a part of it cuts it.
 create table fastpubsub.leases (
     topic_key bigint,
     subscription_key bigint,
     position bigint,
+    last_position bigint not null check (last_position >= position and last_position < position + 100),
     token bigint not null,
     expires_at timestamptz not null,
-    created_at timestamptz not null,
     attempts integer not null,
     revived boolean not null,
     consumer_id text not null,

@@ -19,6 +19,9 @@ drop function fastpubsub.create_subscription;
 -- functions/create_topic.sql
 drop function fastpubsub.create_topic;
 
+-- functions/cut_leases.sql
+drop function fastpubsub.cut_leases;
+
 -- functions/delete_client.sql
 drop function fastpubsub.delete_client;
 
@@ -51,6 +54,9 @@ drop function fastpubsub.get_topic;
 
 -- functions/last_position.sql
 drop function fastpubsub.last_position;
+
+-- functions/lease_runs.sql
+drop function fastpubsub.lease_runs;
 
 -- functions/lift_stranded_retries.sql
 drop function fastpubsub.lift_stranded_retries;
@@ -109,6 +115,12 @@ drop function fastpubsub.publish_messages_once;
 -- functions/purge_dead_letters.sql
 drop function fastpubsub.purge_dead_letters;
 
+-- functions/read_log.sql
+drop function fastpubsub.read_log;
+
+-- functions/read_matching_log.sql
+drop function fastpubsub.read_matching_log;
+
 -- functions/reject_messages.sql
 drop function fastpubsub.reject_messages;
 
@@ -142,11 +154,11 @@ drop function fastpubsub.scopes_cover;
 -- functions/seek_subscription.sql
 drop function fastpubsub.seek_subscription;
 
--- functions/settle_outcomes.sql
-drop function fastpubsub.settle_outcomes;
-
 -- functions/subscription_metrics.sql
 drop function fastpubsub.subscription_metrics;
+
+-- functions/take_due_retries.sql
+drop function fastpubsub.take_due_retries;
 
 -- functions/take_leases.sql
 drop function fastpubsub.take_leases;
@@ -165,3 +177,6 @@ drop function fastpubsub.update_subscription;
 
 -- functions/update_topic.sql
 drop function fastpubsub.update_topic;
+
+-- functions/were_created_at.sql
+drop function fastpubsub.were_created_at;

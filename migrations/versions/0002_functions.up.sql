@@ -1,11 +1,12 @@
 -- functions/ack_messages.sql
--- Settles deliveries for good. Per id: 1 settled, 0 gone, 2 stale (see take_leases).
+-- Settles deliveries for good. The ids come in runs; per id: 1 settled, 0 gone, 2 stale (see take_leases).
 create or replace function fastpubsub.ack_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_positions bigint [],
     p_tokens bigint [],
-    p_created_at timestamptz []
+    p_created_at timestamptz [],
+    p_lengths integer [] default null
 ) returns smallint []
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -16,14 +17,14 @@ declare
 begin
     perform fastpubsub.begin_call(true);
     perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
-    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
     if true = any(v_taken.revived) then
         for i in 1..cardinality(v_taken.positions) loop
             if v_taken.revived[i] then
                 delete from fastpubsub.revived as v
                 where
                     v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
-                    and v.position = v_taken.positions[i];
+                    and v.position >= v_taken.positions[i] and v.position <= v_taken.last_positions[i];
             end if;
         end loop;
     end if;
@@ -88,205 +89,116 @@ as $$
 declare
     v_now timestamptz := coalesce(p_now, clock_timestamp());
     v_settings fastpubsub.cursors;
-    v_cursor fastpubsub.claims;
+    v_cursor record;
     v_limit integer;
-    v_bytes bigint := 0;
-    v_due_at timestamptz [];
-    v_revived boolean [];
+    v_ends bigint [];
     v_log record;
-    v_from_log bigint := 0;
+    v_from_log integer := 0;
+    v_revived boolean [] := '{}';
+    v_bytes bigint := 0;
+    v_random text;
 begin
     -- An empty poll writes nothing: look without a lock whether there is anything to do.
-    select c.* into v_settings from fastpubsub.cursors as c
-    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
-    if not found then
-        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
-    end if;
-    select c.* into v_cursor from fastpubsub.claims as c
-    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
-    order by c.sequence desc limit 1;
-    scanned := v_cursor.position;
-    last := v_cursor.position;
-    if
-        not exists (
-            select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_cursor.position + 1
-        )
-        and not exists (
+    select
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped,
+        (
+            select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
+        ) as last,
+        exists (
             select from fastpubsub.retries as r
             where
                 r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
-                and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.due_at <= v_now
-        )
-    then
+                and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+        ) as is_due
+    into v_cursor
+    from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    scanned := v_cursor.position;
+    last := greatest(v_cursor.last, v_cursor.position);
+    if v_cursor.position is null or (claim_messages.last = v_cursor.position and not v_cursor.is_due) then
+        perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
         return;
     end if;
 
     perform fastpubsub.begin_call(false);
-    select c.* into v_settings from fastpubsub.cursors as c
-    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
-    for no key update;
-    if not found then
-        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
-    end if;
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
     v_now := coalesce(p_now, clock_timestamp());
-    select c.* into v_cursor from fastpubsub.claims as c
+    select
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped,
+        (
+            select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
+        ) as last,
+        exists (
+            select from fastpubsub.retries as r
+            where
+                r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+                and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+        ) as is_due
+    into v_cursor
+    from fastpubsub.claims as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
-    select sum(l) into v_limit from unnest(p_limits) as l;
-    last := fastpubsub.last_position(p_topic_key);
-
-    select
-        array_agg(t.due_at), array_agg(t.position), array_agg(t.attempts + 1), array_agg(t.created_at), array_agg(t.payload),
-        array_agg(t.attributes), array_agg(t.revived), sum(t.size)
-    into
-        v_due_at, claim_messages.positions, claim_messages.attempts, claim_messages.created_at, claim_messages.payloads,
-        claim_messages.attributes, v_revived, v_bytes
-    from (
-        select
-            w.*, sum(w.size) over (order by w.due_at, w.position) as running,
-            row_number() over (order by w.due_at, w.position) as ordinal
-        from (
-            select
-                r.due_at, r.position, r.attempts, v.position is not null as revived,
-                coalesce(m.created_at, v.created_at) as created_at, coalesce(m.payload, v.payload) as payload,
-                coalesce(m.attributes, v.attributes) as attributes,
-                pg_column_size(coalesce(m.payload, v.payload))
-                + coalesce(pg_column_size(coalesce(m.attributes, v.attributes)), 0) as size
-            from (
-                select r.due_at, r.position, r.attempts from fastpubsub.retries as r
-                where
-                    r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
-                    and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.due_at <= v_now
-                order by r.due_at, r.position
-                limit v_limit
-            ) as r
-            left join lateral (
-                select m.created_at, m.payload, m.attributes from fastpubsub.messages as m
-                where m.topic_key = p_topic_key and m.position = r.position
-                limit 1
-            ) as m on true
-            left join lateral (
-                select v.position, v.created_at, v.payload, v.attributes from fastpubsub.revived as v
-                where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
-                limit 1
-            ) as v on true
-        ) as w
-        order by w.due_at, w.position
-    ) as t
-    where t.running <= p_max_bytes or t.ordinal = 1 or t.payload is null;
-    v_bytes := coalesce(v_bytes, 0);
-    if claim_messages.positions is not null then
-        if array_position(claim_messages.created_at, null) is not null then
-            raise exception using
-                errcode = 'FP500',
-                message = format(
-                    'position %s of topic_key %s waits for subscription_key %s and has no payload',
-                    claim_messages.positions[array_position(claim_messages.created_at, null)], p_topic_key, p_subscription_key
-                );
-        end if;
-        delete from fastpubsub.retries as r
-        where
-            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
-            and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position)
-            and (r.due_at, r.position)
-            <= (v_due_at[cardinality(v_due_at)], claim_messages.positions[cardinality(v_due_at)]);
-        v_cursor.retry_due_at := v_due_at[cardinality(v_due_at)];
-        v_cursor.retry_position := claim_messages.positions[cardinality(v_due_at)];
-        v_limit := v_limit - cardinality(v_due_at);
+    last := greatest(v_cursor.last, v_cursor.position);
+    if cardinality(p_limits) = 1 then
+        v_ends := p_limits;
     else
-        positions := '{}';
-        attempts := '{}';
-        created_at := '{}';
-        payloads := '{}';
-        attributes := '{}';
-        v_revived := '{}';
+        select array_agg(l.sum) into v_ends
+        from (select sum(u.size) over (order by u.ordinal) from unnest(p_limits) with ordinality as u (size, ordinal)) as l;
+    end if;
+    v_limit := v_ends[cardinality(v_ends)];
+
+    positions := '{}';
+    if v_cursor.is_due then
+        select r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size
+        into
+            claim_messages.positions, claim_messages.attempts, claim_messages.created_at, claim_messages.payloads,
+            claim_messages.attributes, v_revived, v_cursor.retry_due_at, v_bytes
+        from fastpubsub.take_due_retries(
+            p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_limit, p_max_bytes, v_now
+        ) as r;
+        v_cursor.retry_position := claim_messages.positions[cardinality(claim_messages.positions)];
+        v_limit := v_limit - cardinality(claim_messages.positions);
     end if;
 
     if v_limit > 0 and v_bytes < p_max_bytes and v_cursor.position < last then
         if v_settings.filter_path is null then
-            select
-                array_agg(t.position) as positions, array_agg(t.created_at) as created_at, array_agg(t.payload) as payloads,
-                array_agg(t.attributes) as attributes
-            into v_log
-            from (
-                select
-                    m.position, m.created_at, m.payload, m.attributes,
-                    sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running
-                from fastpubsub.messages as m
-                where
-                    m.topic_key = p_topic_key and m.position > v_cursor.position and m.position <= v_cursor.position + v_limit
-                order by m.position
-            ) as t
-            where t.running <= p_max_bytes - v_bytes or (v_bytes = 0 and t.position = v_cursor.position + 1);
+            v_log := fastpubsub.read_log(
+                p_topic_key, v_cursor.position, v_cursor.position + v_limit, p_max_bytes - v_bytes, v_bytes = 0
+            );
             v_cursor.position := coalesce(v_log.positions[cardinality(v_log.positions)], v_cursor.position);
         else
-            select s.positions, s.scanned, s.unreadable into v_log
-            from fastpubsub.scan_log(
-                p_topic_key, v_cursor.position, last, v_settings.filter_path, v_limit, p_scan_rows, p_scan_milliseconds
-            ) as s;
-            if cardinality(v_log.unreadable) > 0 then
-                select array_agg(m.position), array_agg(m.created_at)
-                into claim_messages.unreadable, claim_messages.unreadable_created_at
-                from unnest(v_log.unreadable) as u (position)
-                cross join lateral (
-                    select m.position, m.created_at from fastpubsub.messages as m
-                    where m.topic_key = p_topic_key and m.position = u.position
-                    limit 1
-                ) as m;
-            end if;
+            v_log := fastpubsub.read_matching_log(
+                p_topic_key, v_cursor.position, last, v_settings.filter_path, v_limit, p_scan_rows, p_scan_milliseconds,
+                p_max_bytes - v_bytes, v_bytes = 0
+            );
             v_cursor.position := v_log.scanned;
-            v_from_log := cardinality(v_log.positions);
-            select
-                array_agg(t.position) as positions, array_agg(t.created_at) as created_at, array_agg(t.payload) as payloads,
-                array_agg(t.attributes) as attributes
-            into v_log
-            from (
-                select
-                    m.position, m.created_at, m.payload, m.attributes,
-                    sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running,
-                    row_number() over (order by m.position) as ordinal
-                from unnest(v_log.positions) as p (position)
-                cross join lateral (
-                    select m.position, m.created_at, m.payload, m.attributes from fastpubsub.messages as m
-                    where m.topic_key = p_topic_key and m.position = p.position
-                    limit 1
-                ) as m
-                order by m.position
-            ) as t
-            where t.running <= p_max_bytes - v_bytes or (v_bytes = 0 and t.ordinal = 1);
-            if coalesce(cardinality(v_log.positions), 0) < v_from_log then
-                v_cursor.position := coalesce(v_log.positions[cardinality(v_log.positions)], claim_messages.scanned);
-            end if;
+            unreadable := v_log.unreadable;
+            unreadable_created_at := v_log.unreadable_created_at;
         end if;
-        if v_log.positions is not null then
-            v_from_log := cardinality(v_log.positions);
+        v_from_log := coalesce(cardinality(v_log.positions), 0);
+        if v_from_log > 0 then
             positions := claim_messages.positions || v_log.positions;
-            attempts := claim_messages.attempts || array_fill(1, array[v_from_log::integer]);
+            attempts := claim_messages.attempts || array_fill(1, array[v_from_log]);
             created_at := claim_messages.created_at || v_log.created_at;
             payloads := claim_messages.payloads || v_log.payloads;
             attributes := claim_messages.attributes || v_log.attributes;
-            v_revived := v_revived || array_fill(false, array[v_from_log::integer]);
-        else
-            v_from_log := 0;
+            v_revived := v_revived || array_fill(false, array[v_from_log]);
         end if;
     end if;
     scanned := v_cursor.position;
 
     if cardinality(claim_messages.positions) > 0 then
-        token := ('x' || left(gen_random_uuid()::text, 8) || right(gen_random_uuid()::text, 8))::bit(64)::bigint;
+        v_random := gen_random_uuid()::text;
+        token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
         expires_at := v_now + make_interval(secs => v_settings.ack_deadline_seconds);
         insert into fastpubsub.leases (
-            topic_key, subscription_key, position, token, expires_at, created_at, attempts, revived, consumer_id
+            topic_key, subscription_key, position, last_position, token, expires_at, attempts, revived, consumer_id
         )
         select
-            p_topic_key, p_subscription_key, u.position, claim_messages.token, claim_messages.expires_at,
-            u.created_at, u.attempts, u.revived, w.consumer_id
-        from unnest(claim_messages.positions, claim_messages.created_at, claim_messages.attempts, v_revived)
-            with ordinality as u (position, created_at, attempts, revived, ordinal)
-        inner join (
-            select c.consumer_id, sum(c.size) over (order by c.ordinal) - c.size as low, sum(c.size) over (order by c.ordinal) as high
-            from unnest(p_consumer_ids, p_limits) with ordinality as c (consumer_id, size, ordinal)
-        ) as w on u.ordinal > w.low and u.ordinal <= w.high;
+            p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_messages.token, claim_messages.expires_at,
+            r.attempts, r.revived, p_consumer_ids[r.consumer]
+        from fastpubsub.lease_runs(claim_messages.positions, claim_messages.attempts, v_revived, v_ends) as r;
     end if;
     insert into fastpubsub.claims (
         topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped
@@ -464,6 +376,119 @@ begin
 end;
 $$;
 
+-- functions/cut_leases.sql
+-- For take_leases: takes single positions out of leases, whatever their runs; the caller holds the cursor. What is left of a lease
+-- stays, as leases with the same token and deadline.
+create or replace function fastpubsub.cut_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [],
+    out positions bigint [],
+    out tokens bigint [],
+    out attempts integer [],
+    out revived boolean [],
+    out consumer_ids text [],
+    out ordinals integer [],
+    out outcomes smallint []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_wanted bigint [];
+    v_ordinals integer [];
+    v_firsts bigint [];
+    v_part record;
+    v_lease fastpubsub.leases;
+begin
+    -- No lease is longer than 100: the lease of a position is the nearest one that begins at it or before it.
+    select
+        array_agg(i.position order by i.position) filter (where i.outcome = 1 and i.is_first),
+        array_agg(i.ordinal order by i.position) filter (where i.outcome = 1 and i.is_first),
+        array_agg(i.first_position order by i.position) filter (where i.outcome = 1 and i.is_first),
+        array_agg(i.outcome order by i.ordinal, i.step)
+    into v_wanted, v_ordinals, v_firsts, cut_leases.outcomes
+    from (
+        select
+            i.position, i.ordinal, i.step, i.first_position, i.outcome,
+            row_number() over (partition by i.position, i.outcome order by i.ordinal, i.step) = 1 as is_first
+        from (
+            select
+                i.position, i.ordinal, i.step, l.position as first_position,
+                case
+                    when l.position is null or l.last_position < i.position then 0
+                    when i.token is not null then case when l.token = i.token then 1 else 2 end
+                    when
+                        i.created_at = (
+                            select m.created_at from fastpubsub.messages as m
+                            where m.topic_key = p_topic_key and m.position = i.position
+                        )
+                        or i.created_at = (
+                            select v.created_at from fastpubsub.revived as v
+                            where
+                                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = i.position
+                        )
+                        then 1
+                    else 2
+                end::smallint as outcome
+            from (
+                select r.position + s as position, r.token, r.created_at, r.ordinal, s as step
+                from unnest(p_positions, p_lengths, p_tokens, p_created_at)
+                    with ordinality as r (position, length, token, created_at, ordinal)
+                cross join lateral generate_series(0, coalesce(r.length, 1) - 1) as s
+            ) as i
+            left join lateral (
+                select l.position, l.last_position, l.token from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                    and l.position <= i.position and l.position > i.position - 100
+                order by l.position desc
+                limit 1
+            ) as l on true
+        ) as i
+    ) as i;
+    for v_part in
+        select w.first_position, array_agg(w.position order by w.position) as positions
+        from unnest(v_wanted, v_firsts) as w (position, first_position)
+        group by w.first_position
+        order by w.first_position
+    loop
+        delete from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = v_part.first_position
+        returning l.* into v_lease;
+        if not found then
+            raise exception using errcode = '40001', message = 'a delivery was settled by somebody else at the same moment';
+        end if;
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, expires_at, attempts, revived, consumer_id
+        )
+        select
+            p_topic_key, p_subscription_key, r.position, r.last_position, v_lease.token, v_lease.expires_at, v_lease.attempts,
+            v_lease.revived, v_lease.consumer_id
+        from (
+            select lag(p, 1, v_lease.position - 1) over (order by p) + 1 as position, p - 1 as last_position
+            from unnest(v_part.positions || v_lease.last_position + 1) as p
+        ) as r
+        where r.position <= r.last_position;
+        positions := cut_leases.positions || v_part.positions;
+        tokens := cut_leases.tokens || array_fill(v_lease.token, array[cardinality(v_part.positions)]);
+        attempts := cut_leases.attempts || array_fill(v_lease.attempts, array[cardinality(v_part.positions)]);
+        revived := cut_leases.revived || array_fill(v_lease.revived, array[cardinality(v_part.positions)]);
+        consumer_ids := cut_leases.consumer_ids || array_fill(v_lease.consumer_id, array[cardinality(v_part.positions)]);
+    end loop;
+    ordinals := v_ordinals;
+end;
+$$;
+
 -- functions/delete_client.sql
 -- p_granted, when given, are the scopes of the caller, who must cover what the client may do.
 create or replace function fastpubsub.delete_client(p_id uuid, p_granted text[] default null) returns void
@@ -565,7 +590,8 @@ end;
 $$;
 
 -- functions/extend_leases.sql
--- Moves the deadline of held deliveries to p_extend_seconds from now. Per id: 1 still held, 0 gone, 2 stale.
+-- Moves the deadline of held deliveries, each run of ids to its p_extend_seconds from now. Per id: 1 still held, 0 gone, 2 stale (see
+-- take_leases).
 create or replace function fastpubsub.extend_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -573,6 +599,7 @@ create or replace function fastpubsub.extend_leases(
     p_tokens bigint [],
     p_created_at timestamptz [],
     p_extend_seconds integer [],
+    p_lengths integer [] default null,
     p_now timestamptz default null
 ) returns smallint []
 language plpgsql volatile
@@ -583,34 +610,32 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    v_id record;
-    v_outcomes smallint [] := array_fill(0::smallint, array[cardinality(p_positions)]);
+    v_taken record;
 begin
     perform fastpubsub.begin_call(true);
-    perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
-    for v_id in
-        select i.position, i.token, i.created_at, i.extend_seconds, i.ordinal
-        from unnest(p_positions, p_tokens, p_created_at, p_extend_seconds)
-            with ordinality as i (position, token, created_at, extend_seconds, ordinal)
-        order by i.position, i.ordinal
-    loop
-        update fastpubsub.leases as l
-        set expires_at = coalesce(p_now, clock_timestamp()) + make_interval(secs => v_id.extend_seconds)
-        where
-            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = v_id.position
-            and coalesce(l.token = v_id.token, l.created_at = v_id.created_at);
-        if found then
-            v_outcomes[v_id.ordinal] := 1;
-        elsif
-            exists (
-                select from fastpubsub.leases as l
-                where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = v_id.position
-            )
-        then
-            v_outcomes[v_id.ordinal] := 2;
-        end if;
-    end loop;
-    return v_outcomes;
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    insert into fastpubsub.leases (
+        topic_key, subscription_key, position, last_position, token, expires_at, attempts, revived, consumer_id
+    )
+    select
+        p_topic_key, p_subscription_key, min(t.position), max(t.last_position), t.token,
+        coalesce(p_now, clock_timestamp()) + make_interval(secs => p_extend_seconds[t.run]), t.attempts, t.revived, t.consumer_id
+    from (
+        select
+            t.*, t.position - sum(t.last_position - t.position + 1)
+                over (partition by t.token, t.run, t.attempts, t.revived, t.consumer_id order by t.position rows unbounded preceding)
+            + (t.last_position - t.position) as island,
+            -- Single positions were cut out of leases: they become one again, not longer than a lease can be.
+            case when t.position = t.last_position then t.position / 100 else - t.position end as part
+        from unnest(
+            v_taken.positions, v_taken.last_positions, v_taken.tokens, v_taken.attempts, v_taken.revived, v_taken.consumer_ids,
+            v_taken.ordinals
+        ) as t (position, last_position, token, attempts, revived, consumer_id, run)
+    ) as t
+    group by t.token, t.run, t.attempts, t.revived, t.consumer_id, t.island, t.part
+    order by min(t.position);
+    return v_taken.outcomes;
 end;
 $$;
 
@@ -750,6 +775,45 @@ begin
 end;
 $$;
 
+-- functions/lease_runs.sql
+-- Cuts claimed messages into leases: consecutive positions, at most 100, of one consumer, with the same attempts. p_ends: how many
+-- messages the first consumer, the first two, … get.
+create or replace function fastpubsub.lease_runs(
+    p_positions bigint [],
+    p_attempts integer [],
+    p_revived boolean [],
+    p_ends bigint []
+) returns table (first_position bigint, last_position bigint, attempts integer, revived boolean, consumer integer)
+language plpgsql immutable
+as $$
+#variable_conflict use_column
+declare
+    v_count bigint := cardinality(p_positions);
+begin
+    -- The usual case: a stretch of the log.
+    if p_positions[v_count] - p_positions[1] = v_count - 1 and p_attempts = array_fill(1, array[v_count::integer]) then
+        return query
+        select
+            p_positions[1] + f, p_positions[1] + least(f + 99, e.ends - 1, v_count - 1), 1, p_revived[1], e.consumer::integer
+        from unnest(p_ends) with ordinality as e (ends, consumer)
+        cross join lateral generate_series(coalesce(p_ends[e.consumer - 1], 0), least(e.ends, v_count) - 1, 100) as f;
+        return;
+    end if;
+    return query
+    select min(r.position), max(r.position), r.attempts, r.revived, r.consumer
+    from (
+        select
+            m.position, m.attempts, m.revived, m.consumer,
+            m.position - row_number() over (partition by m.consumer, m.attempts, m.revived order by m.position) as island
+        from (
+            select u.position, u.attempts, u.revived, 1 + width_bucket(u.ordinal - 1, p_ends) as consumer
+            from unnest(p_positions, p_attempts, p_revived) with ordinality as u (position, attempts, revived, ordinal)
+        ) as m
+    ) as r
+    group by r.consumer, r.attempts, r.revived, r.island, r.position / 100;
+end;
+$$;
+
 -- functions/lift_stranded_retries.sql
 -- The net below the floor of the retries: a row at or below it would never be taken. Expected to find none; returns how many it lifted.
 create or replace function fastpubsub.lift_stranded_retries(p_topic_key bigint, p_subscription_key bigint) returns integer
@@ -857,8 +921,8 @@ end;
 $$;
 
 -- functions/list_expired_leases.sql
--- The subscriptions with leases past their deadline. p_look_back_seconds is how far behind now a deadline can be that an earlier pass
--- did not handle (null: any), so that a pass does not walk over rows that others deleted.
+-- The subscriptions with leases past their deadline, and how many messages these hold. p_look_back_seconds is how far behind now a
+-- deadline can be that an earlier pass did not handle (null: any), so that a pass does not walk over rows that others deleted.
 create or replace function fastpubsub.list_expired_leases(
     p_look_back_seconds double precision default null,
     p_now timestamptz default null
@@ -877,7 +941,7 @@ begin
     return query
     select e.topic_key, e.subscription_key, s.id, e.expired
     from (
-        select l.topic_key, l.subscription_key, count(*) as expired
+        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as expired
         from fastpubsub.leases as l
         where l.expires_at > v_floor and l.expires_at <= v_now
         group by l.topic_key, l.subscription_key
@@ -1183,8 +1247,8 @@ end;
 $$;
 
 -- functions/nack_messages.sql
--- Gives deliveries back for another attempt, each after p_delay_seconds (null: the backoff of the subscription). Per id: 1 settled,
--- 0 gone, 2 stale; `died` counts those whose attempts were used up.
+-- Gives deliveries back for another attempt, each run of ids after its p_delay_seconds (null: the backoff of the subscription). Per id:
+-- 1 settled, 0 gone, 2 stale (see take_leases); `died` counts those whose attempts were used up.
 create or replace function fastpubsub.nack_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -1192,6 +1256,7 @@ create or replace function fastpubsub.nack_messages(
     p_tokens bigint [],
     p_created_at timestamptz [],
     p_delay_seconds integer [] default null,
+    p_lengths integer [] default null,
     p_now timestamptz default null,
     out outcomes smallint [],
     out died integer
@@ -1204,15 +1269,15 @@ declare
 begin
     perform fastpubsub.begin_call(true);
     perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
-    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
     outcomes := v_taken.outcomes;
     died := 0;
     if v_taken.positions is not null then
         died := fastpubsub.requeue_messages(
-            p_topic_key, p_subscription_key, v_taken.positions, v_taken.attempts,
+            p_topic_key, p_subscription_key, v_taken.positions, v_taken.last_positions, v_taken.attempts,
             (
-                select array_agg(p_delay_seconds[t.id] order by t.ordinal)
-                from unnest(v_taken.ordinals) with ordinality as t (id, ordinal)
+                select array_agg(p_delay_seconds[t.run] order by t.ordinal)
+                from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
             ),
             null, 'nacked', coalesce(p_now, clock_timestamp())
         );
@@ -1411,8 +1476,123 @@ begin
 end;
 $$;
 
+-- functions/read_log.sql
+-- The messages of a topic in (p_after, p_to], in order; as many as have p_max_bytes together, and the first one whatever its size
+-- where p_at_least_one.
+create or replace function fastpubsub.read_log(
+    p_topic_key bigint,
+    p_after bigint,
+    p_to bigint,
+    p_max_bytes bigint,
+    p_at_least_one boolean,
+    out positions bigint [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_to bigint := p_to;
+begin
+    -- Sizes first: they are read without the payloads that are stored out of line.
+    if (
+        select sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) > p_max_bytes
+        from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+    ) then
+        select coalesce(max(s.position), p_after) into v_to
+        from (
+            select
+                m.position, row_number() over (order by m.position) as ordinal,
+                sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running
+            from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+        ) as s
+        where s.running <= p_max_bytes or (p_at_least_one and s.ordinal = 1);
+    end if;
+    select array_agg(m.position), array_agg(m.created_at), array_agg(m.payload), array_agg(m.attributes)
+    into read_log.positions, read_log.created_at, read_log.payloads, read_log.attributes
+    from (
+        select m.position, m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > p_after and m.position <= v_to
+        order by m.position
+    ) as m;
+end;
+$$;
+
+-- functions/read_matching_log.sql
+-- The messages after p_after that a filter matches, bounded like scan_log, and by bytes like read_log. `scanned` is how far the cursor
+-- can go: what lies behind it and is not in `positions` does not match. What the filter cannot read is in `unreadable`.
+create or replace function fastpubsub.read_matching_log(
+    p_topic_key bigint,
+    p_after bigint,
+    p_last bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_rows bigint,
+    p_milliseconds integer,
+    p_max_bytes bigint,
+    p_at_least_one boolean,
+    out positions bigint [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out scanned bigint,
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_found record;
+begin
+    v_found := fastpubsub.scan_log(p_topic_key, p_after, p_last, p_path, p_limit, p_rows, p_milliseconds);
+    scanned := v_found.scanned;
+    if cardinality(v_found.unreadable) > 0 then
+        select array_agg(m.position), array_agg(m.created_at)
+        into read_matching_log.unreadable, read_matching_log.unreadable_created_at
+        from unnest(v_found.unreadable) as u (position)
+        cross join lateral (
+            select m.position, m.created_at from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = u.position
+            limit 1
+        ) as m;
+    end if;
+    select array_agg(t.position), array_agg(t.created_at), array_agg(t.payload), array_agg(t.attributes)
+    into read_matching_log.positions, read_matching_log.created_at, read_matching_log.payloads, read_matching_log.attributes
+    from (
+        select
+            m.position, m.created_at, m.payload, m.attributes,
+            sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running,
+            row_number() over (order by m.position) as ordinal
+        from unnest(v_found.positions) as p (position)
+        cross join lateral (
+            select m.position, m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = p.position
+            limit 1
+        ) as m
+        order by m.position
+    ) as t
+    where t.running <= p_max_bytes or (p_at_least_one and t.ordinal = 1);
+    if coalesce(cardinality(read_matching_log.positions), 0) < cardinality(v_found.positions) then
+        scanned := coalesce(read_matching_log.positions[cardinality(read_matching_log.positions)], p_after);
+    end if;
+end;
+$$;
+
 -- functions/reject_messages.sql
--- Dead at once, whatever attempts are left, each with its reason. Per id: 1 settled, 0 gone, 2 stale.
+-- Dead at once, whatever attempts are left, each run of ids with its reason. Per id: 1 settled, 0 gone, 2 stale (see take_leases).
 create or replace function fastpubsub.reject_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -1420,6 +1600,7 @@ create or replace function fastpubsub.reject_messages(
     p_tokens bigint [],
     p_created_at timestamptz [],
     p_reasons text [],
+    p_lengths integer [] default null,
     p_now timestamptz default null
 ) returns smallint []
 language plpgsql volatile
@@ -1430,13 +1611,13 @@ declare
 begin
     perform fastpubsub.begin_call(true);
     perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
-    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
     if v_taken.positions is not null then
         perform fastpubsub.requeue_messages(
-            p_topic_key, p_subscription_key, v_taken.positions, v_taken.attempts, null,
+            p_topic_key, p_subscription_key, v_taken.positions, v_taken.last_positions, v_taken.attempts, null,
             (
-                select array_agg(coalesce(p_reasons[t.id], 'rejected') order by t.ordinal)
-                from unnest(v_taken.ordinals) with ordinality as t (id, ordinal)
+                select array_agg(coalesce(p_reasons[t.run], 'rejected') order by t.ordinal)
+                from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
             ),
             'rejected', coalesce(p_now, clock_timestamp())
         );
@@ -1446,7 +1627,8 @@ end;
 $$;
 
 -- functions/release_expired_leases.sql
--- Ends up to p_limit leases of one subscription that are past their deadline: they wait for a retry, or die after the last attempt.
+-- Ends leases of one subscription that are past their deadline, until they hold p_limit messages: these wait for a retry, or die after
+-- the last attempt.
 -- Rows that somebody settles or extends at this moment are left alone; exactly what was locked is deleted.
 create or replace function fastpubsub.release_expired_leases(
     p_topic_key bigint,
@@ -1472,6 +1654,7 @@ declare
     v_now timestamptz;
     v_lease record;
     v_positions bigint [];
+    v_lasts bigint [];
     v_attempts integer [];
 begin
     released := 0;
@@ -1489,7 +1672,7 @@ begin
     v_now := coalesce(p_now, clock_timestamp());
     -- Without sorting, the order can only come from the index on the deadlines; the other one leads over what others deleted.
     for v_lease in
-        select l.position, l.attempts from fastpubsub.leases as l
+        select l.position, l.last_position, l.attempts from fastpubsub.leases as l
         where
             l.expires_at > coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity') and l.expires_at <= v_now
             and l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
@@ -1500,14 +1683,16 @@ begin
         delete from fastpubsub.leases as l
         where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = v_lease.position;
         v_positions := v_positions || v_lease.position;
+        v_lasts := v_lasts || v_lease.last_position;
         v_attempts := v_attempts || v_lease.attempts;
+        released := release_expired_leases.released + (v_lease.last_position - v_lease.position + 1);
+        exit when release_expired_leases.released >= p_limit;
     end loop;
     if v_positions is null then
         return;
     end if;
-    released := cardinality(v_positions);
     died := fastpubsub.requeue_messages(
-        p_topic_key, p_subscription_key, v_positions, v_attempts, null, null, 'lease expired', v_now
+        p_topic_key, p_subscription_key, v_positions, v_lasts, v_attempts, null, null, 'lease expired', v_now
     );
 end;
 $$;
@@ -1572,10 +1757,14 @@ begin
         union
         select p from unnest(v_positions) as p
         cross join lateral (
-            select from fastpubsub.leases as l
-            where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = p
+            select l.last_position from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position <= p and l.position > p - 100
+            order by l.position desc
             limit 1
         ) as l
+        where l.last_position >= p
         union
         select r.position from fastpubsub.retries as r
         where
@@ -1611,12 +1800,14 @@ end;
 $$;
 
 -- functions/requeue_messages.sql
--- What becomes of deliveries that ended without an ack; the caller holds the cursor and has deleted the leases. A message with
--- attempts left waits for p_delay_seconds (null: the backoff), others and those with a p_reasons die. Returns how many died.
+-- What becomes of deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and
+-- has deleted the leases. A message with attempts left waits for p_delay_seconds (null: the backoff), others and those with a p_reasons
+-- die. Returns how many died.
 create or replace function fastpubsub.requeue_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_positions bigint [],
+    p_last_positions bigint [],
     p_attempts integer [],
     p_delay_seconds integer [],
     p_reasons text [],
@@ -1638,7 +1829,16 @@ declare
     v_replaced integer;
     v_dead bigint [];
     v_position bigint;
+    v_positions bigint [];
+    v_attempts integer [];
+    v_delay_seconds integer [];
+    v_reasons text [];
 begin
+    select array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason)
+    into v_positions, v_attempts, v_delay_seconds, v_reasons
+    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons)
+        as r (position, last_position, attempts, delay_seconds, reason)
+    cross join lateral generate_series(r.position, r.last_position) as p;
     select c.* into v_settings from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
     select c.* into v_cursor from fastpubsub.claims as c
@@ -1656,12 +1856,12 @@ begin
             v_cursor.retry_due_at + interval '1 microsecond'
         ),
         u.position, u.attempts
-    from unnest(p_positions, p_attempts, p_delay_seconds, p_reasons) as u (position, attempts, delay_seconds, reason)
+    from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons) as u (position, attempts, delay_seconds, reason)
     where u.attempts < v_settings.max_delivery_attempts and u.reason is null
     order by u.position;
 
     select array_agg(u.position) into v_dead
-    from unnest(p_positions, p_attempts, p_reasons) as u (position, attempts, reason)
+    from unnest(v_positions, v_attempts, v_reasons) as u (position, attempts, reason)
     where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null;
     if v_dead is null then
         return 0;
@@ -1683,7 +1883,7 @@ begin
         coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes)
     from (
         select u.position, u.attempts, u.reason
-        from unnest(p_positions, p_attempts, p_reasons) as u (position, attempts, reason)
+        from unnest(v_positions, v_attempts, v_reasons) as u (position, attempts, reason)
         where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null
         order by u.position
     ) as u
@@ -1781,11 +1981,11 @@ begin
         return 0;
     end if;
     perform fastpubsub.requeue_messages(
-        p_topic_key, p_subscription_key, v_taken.positions,
+        p_topic_key, p_subscription_key, v_taken.positions, v_taken.last_positions,
         (select array_agg(t.attempts - 1 order by t.ordinal) from unnest(v_taken.attempts) with ordinality as t (attempts, ordinal)),
         array_fill(0, array[cardinality(v_taken.positions)]), null, 'returned', coalesce(p_now, clock_timestamp())
     );
-    return cardinality(v_taken.positions);
+    return (select sum(t.last_position - t.position + 1) from unnest(v_taken.positions, v_taken.last_positions) as t (position, last_position));
 end;
 $$;
 
@@ -1913,8 +2113,11 @@ begin
     end;
     -- An empty topic has no position before its first.
     v_position := greatest(v_position, 0);
-    delete from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
-    get diagnostics v_leased = row_count;
+    with ended as (
+        delete from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+        returning l.position, l.last_position
+    )
+    select coalesce(sum(e.last_position - e.position + 1), 0) into v_leased from ended as e;
     delete from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
@@ -1935,32 +2138,6 @@ begin
     get diagnostics v_revived = row_count;
     perform fastpubsub.move_cursor(
         p_topic_key, p_subscription_key, v_position, v_cursor.routed - v_leased - v_waiting + v_revived, v_cursor.purged
-    );
-end;
-$$;
-
--- functions/settle_outcomes.sql
--- Per id of a settle: 1 when it is among the leases that were settled, 2 when the message is held by another delivery, else 0.
-create or replace function fastpubsub.settle_outcomes(
-    p_positions bigint [],
-    p_tokens bigint [],
-    p_created_at timestamptz [],
-    p_settled_positions bigint [],
-    p_settled_tokens bigint [],
-    p_settled_created_at timestamptz [],
-    p_held_positions bigint []
-) returns smallint []
-language plpgsql stable
-set enable_hashjoin = on
-as $$
-#variable_conflict use_column
-begin
-    return (
-        select array_agg(case when s.position is not null then 1 when h.position is not null then 2 else 0 end order by i.ordinal)
-        from unnest(p_positions, p_tokens, p_created_at) with ordinality as i (position, token, created_at, ordinal)
-        left join unnest(p_settled_positions, p_settled_tokens, p_settled_created_at) as s (position, token, created_at)
-            on i.position = s.position and coalesce(i.token = s.token, i.created_at = s.created_at)
-        left join unnest(p_held_positions) as h (position) on i.position = h.position
     );
 end;
 $$;
@@ -2017,7 +2194,7 @@ begin
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
-    select count(*) into leased from fastpubsub.leases as l
+    select coalesce(sum(l.last_position - l.position + 1), 0) into leased from fastpubsub.leases as l
     where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
     select count(*) into dead from fastpubsub.dead_letters as d
     where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key;
@@ -2029,20 +2206,115 @@ begin
 end;
 $$;
 
+-- functions/take_due_retries.sql
+-- Takes up to p_limit retries that are due at p_now, in the order of (due_at, position) after the floor, with their messages; as many
+-- as have p_max_bytes together, at least one. `due_at` is that of the last one: with its position, the next floor.
+create or replace function fastpubsub.take_due_retries(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_floor_due_at timestamptz,
+    p_floor_position bigint,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out revived boolean [],
+    out due_at timestamptz,
+    out size bigint
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_due_at timestamptz [];
+    v_missing integer;
+begin
+    select
+        array_agg(t.due_at), array_agg(t.position), array_agg(t.attempts + 1), array_agg(t.created_at), array_agg(t.payload),
+        array_agg(t.attributes), array_agg(t.revived), sum(t.size)
+    into
+        v_due_at, take_due_retries.positions, take_due_retries.attempts, take_due_retries.created_at, take_due_retries.payloads,
+        take_due_retries.attributes, take_due_retries.revived, take_due_retries.size
+    from (
+        select
+            w.*, sum(w.size) over (order by w.due_at, w.position) as running,
+            row_number() over (order by w.due_at, w.position) as ordinal
+        from (
+            select
+                r.due_at, r.position, r.attempts, v.position is not null as revived,
+                coalesce(m.created_at, v.created_at) as created_at, coalesce(m.payload, v.payload) as payload,
+                coalesce(m.attributes, v.attributes) as attributes,
+                pg_column_size(coalesce(m.payload, v.payload))
+                + coalesce(pg_column_size(coalesce(m.attributes, v.attributes)), 0) as size
+            from (
+                select r.due_at, r.position, r.attempts from fastpubsub.retries as r
+                where
+                    r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+                    and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
+                order by r.due_at, r.position
+                limit p_limit
+            ) as r
+            left join lateral (
+                select m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+                where m.topic_key = p_topic_key and m.position = r.position
+                limit 1
+            ) as m on true
+            left join lateral (
+                select v.position, v.created_at, v.payload, v.attributes from fastpubsub.revived as v
+                where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
+                limit 1
+            ) as v on true
+        ) as w
+        order by w.due_at, w.position
+    ) as t
+    where t.running <= p_max_bytes or t.ordinal = 1 or t.payload is null;
+    v_missing := array_position(take_due_retries.created_at, null);
+    if v_missing is not null then
+        raise exception using
+            errcode = 'FP500',
+            message = format(
+                'position %s of topic_key %s waits for subscription_key %s and has no payload',
+                take_due_retries.positions[v_missing], p_topic_key, p_subscription_key
+            );
+    end if;
+    due_at := v_due_at[cardinality(v_due_at)];
+    delete from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
+        and (r.due_at, r.position) <= (take_due_retries.due_at, take_due_retries.positions[cardinality(v_due_at)]);
+end;
+$$;
+
 -- functions/take_leases.sql
--- Ends the leases that the caller may settle and says what became of each id: 1 settled by this call, 0 gone (no lease any more),
--- 2 stale (somebody else holds it). A null token is a bare message id: it settles whoever holds the message. Rows are locked in
--- position order. `ordinals` are the places, among the ids, of those that settled `positions`.
+-- Ends the deliveries that the caller may settle. Ids come in runs: p_lengths (null: 1 each) consecutive positions from p_positions on
+-- with one token, or with none and one time of creation: bare message ids, which settle whoever holds the message. What is taken comes
+-- out in runs too, with `ordinals` that tell which run of the caller settled each. `outcomes` says of every id, in the order of the
+-- runs: 1 settled by this call, 0 gone (no delivery any more), 2 stale (somebody else holds it).
+--
+-- Runs that consist of whole leases are deleted without the cursor's lock, in position order. Anything else cuts leases, and holds it.
 create or replace function fastpubsub.take_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_positions bigint [],
     p_tokens bigint [],
     p_created_at timestamptz [],
+    p_lengths integer [] default null,
     out positions bigint [],
+    out last_positions bigint [],
+    out tokens bigint [],
     out attempts integer [],
-    out created_at timestamptz [],
     out revived boolean [],
+    out consumer_ids text [],
     out ordinals integer [],
     out outcomes smallint []
 )
@@ -2055,98 +2327,97 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    -- Positions that are further apart are looked up one by one, not by a walk over what lies between them.
+    -- Runs that are further apart are looked up one by one, not by a walk over what lies between them.
     c_gap constant bigint := 64;
     v_positions bigint [];
+    v_lasts bigint [];
     v_tokens bigint [];
-    v_created_at timestamptz [];
     v_ordinals integer [];
     v_ends integer [];
-    v_repeated boolean;
+    v_count bigint;
+    v_whole boolean;
     v_start integer := 1;
     v_end integer;
-    v_run record;
-    v_settled_tokens bigint [];
-    v_held bigint [];
+    v_taken record;
 begin
     select
-        array_agg(i.position), array_agg(i.token), array_agg(i.created_at), array_agg(i.ordinal),
-        array_agg(i.place) filter (where i.distance > c_gap or i.distance is null), bool_or(i.distance = 0)
-    into v_positions, v_tokens, v_created_at, v_ordinals, v_ends, v_repeated
+        array_agg(r.position), array_agg(r.last_position), array_agg(r.token), array_agg(r.ordinal),
+        array_agg(r.place) filter (where r.distance > c_gap or r.distance is null), sum(r.last_position - r.position + 1),
+        bool_and(r.is_whole and (r.distance > 0 or r.distance is null))
+    into v_positions, v_lasts, v_tokens, v_ordinals, v_ends, v_count, v_whole
     from (
         select
-            i.position, i.token, i.created_at, i.ordinal, row_number() over (order by i.position, i.ordinal) as place,
-            lead(i.position) over (order by i.position, i.ordinal) - i.position as distance
-        from unnest(p_positions, p_tokens, p_created_at) with ordinality as i (position, token, created_at, ordinal)
-        order by i.position, i.ordinal
-    ) as i;
-    if v_repeated then
-        -- Each id alone would settle what another one of this call settles: which of them has the right token is looked up first.
-        select
-            array_agg(i.position), array_agg(i.token), array_agg(i.created_at), array_agg(i.ordinal),
-            array_agg(i.place) filter (where i.distance > c_gap or i.distance is null)
-        into v_positions, v_tokens, v_created_at, v_ordinals, v_ends
+            r.position, r.last_position, r.token, r.ordinal, row_number() over (order by r.position, r.ordinal) as place,
+            lead(r.position) over (order by r.position, r.ordinal) - r.last_position as distance,
+            r.last_position - r.position + 1 = (
+                select coalesce(sum(l.last_position - l.position + 1), 0) from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                    and l.position >= r.position and l.position <= r.last_position and l.last_position <= r.last_position
+                    and case
+                        when r.token is not null then l.token = r.token
+                        else fastpubsub.were_created_at(
+                            p_topic_key, p_subscription_key, l.position, l.last_position, l.revived, r.created_at
+                        )
+                    end
+            ) as is_whole
         from (
-            select
-                i.position, i.token, i.created_at, i.ordinal, row_number() over (order by i.position) as place,
-                lead(i.position) over (order by i.position) - i.position as distance
-            from (
-                select distinct on (i.position) i.position, i.token, i.created_at, i.ordinal
-                from unnest(p_positions, p_tokens, p_created_at) with ordinality as i (position, token, created_at, ordinal)
-                cross join lateral (
-                    select l.token, l.created_at from fastpubsub.leases as l
-                    where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = i.position
-                    limit 1
-                ) as l
-                where coalesce(l.token = i.token, l.created_at = i.created_at)
-                order by i.position, i.ordinal
-            ) as i
-            order by i.position
-        ) as i;
+            select r.position, r.position + coalesce(r.length, 1) - 1 as last_position, r.token, r.created_at, r.ordinal
+            from unnest(p_positions, p_lengths, p_tokens, p_created_at)
+                with ordinality as r (position, length, token, created_at, ordinal)
+        ) as r
+        order by r.position, r.ordinal
+    ) as r;
+    if v_whole is not true then
+        perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+        v_taken := fastpubsub.cut_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+        positions := v_taken.positions;
+        last_positions := v_taken.positions;
+        tokens := v_taken.tokens;
+        attempts := v_taken.attempts;
+        revived := v_taken.revived;
+        consumer_ids := v_taken.consumer_ids;
+        ordinals := v_taken.ordinals;
+        outcomes := v_taken.outcomes;
+        return;
     end if;
     -- A join with the ids would be planned by statistics that lie, and so would `any` before PostgreSQL 17: a stretch of the key never
-    -- is. The positions are sorted, so width_bucket finds an id's place by binary search.
-    foreach v_end in array coalesce(v_ends, '{}') loop
+    -- is. The runs are sorted, so width_bucket finds that of a lease by binary search.
+    foreach v_end in array v_ends loop
         with taken as (
             delete from fastpubsub.leases as l
             where
                 l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
-                and l.position >= v_positions[v_start] and l.position <= v_positions[v_end]
-                and l.position = v_positions[width_bucket(l.position, v_positions)]
-                and coalesce(
-                    l.token = v_tokens[width_bucket(l.position, v_positions)],
-                    l.created_at = v_created_at[width_bucket(l.position, v_positions)]
-                )
-            returning l.position, l.attempts, l.created_at, l.revived, l.token
+                and l.position >= v_positions[v_start] and l.position <= v_lasts[v_end]
+                and l.last_position <= v_lasts[width_bucket(l.position, v_positions)]
+                and coalesce(l.token = v_tokens[width_bucket(l.position, v_positions)], true)
+            returning l.position, l.last_position, l.token, l.attempts, l.revived, l.consumer_id
         )
         select
-            array_agg(t.position) as positions, array_agg(t.attempts) as attempts, array_agg(t.created_at) as created_at,
-            array_agg(t.revived) as revived, array_agg(t.token) as tokens,
+            array_agg(t.position) as positions, array_agg(t.last_position) as last_positions, array_agg(t.token) as tokens,
+            array_agg(t.attempts) as attempts, array_agg(t.revived) as revived, array_agg(t.consumer_id) as consumer_ids,
             array_agg(v_ordinals[width_bucket(t.position, v_positions)]) as ordinals
-        into v_run
+        into v_taken
         from taken as t;
-        positions := take_leases.positions || v_run.positions;
-        attempts := take_leases.attempts || v_run.attempts;
-        created_at := take_leases.created_at || v_run.created_at;
-        revived := take_leases.revived || v_run.revived;
-        ordinals := take_leases.ordinals || v_run.ordinals;
-        v_settled_tokens := v_settled_tokens || v_run.tokens;
+        positions := take_leases.positions || v_taken.positions;
+        last_positions := take_leases.last_positions || v_taken.last_positions;
+        tokens := take_leases.tokens || v_taken.tokens;
+        attempts := take_leases.attempts || v_taken.attempts;
+        revived := take_leases.revived || v_taken.revived;
+        consumer_ids := take_leases.consumer_ids || v_taken.consumer_ids;
+        ordinals := take_leases.ordinals || v_taken.ordinals;
         v_start := v_end + 1;
     end loop;
-    if cardinality(take_leases.positions) = cardinality(p_positions) then
-        outcomes := array_fill(1::smallint, array[cardinality(p_positions)]);
-        return;
+    if
+        v_count is distinct from (
+            select sum(t.last_position - t.position + 1)
+            from unnest(take_leases.positions, take_leases.last_positions) as t (position, last_position)
+        )
+    then
+        raise exception using
+            errcode = '40001', message = 'a delivery was settled, cut or extended by somebody else at the same moment';
     end if;
-    select array_agg(distinct l.position) into v_held
-    from unnest(p_positions) as i (position)
-    cross join lateral (
-        select l.position from fastpubsub.leases as l
-        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = i.position
-        limit 1
-    ) as l;
-    outcomes := fastpubsub.settle_outcomes(
-        p_positions, p_tokens, p_created_at, take_leases.positions, v_settled_tokens, take_leases.created_at, v_held
-    );
+    outcomes := array_fill(1::smallint, array[v_count::integer]);
 end;
 $$;
 
@@ -2405,5 +2676,37 @@ begin
     if not found then
         raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_id);
     end if;
+end;
+$$;
+
+-- functions/were_created_at.sql
+-- Whether all messages of a lease were created at that time, as bare message ids say.
+create or replace function fastpubsub.were_created_at(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_last_position bigint,
+    p_revived boolean,
+    p_created_at timestamptz
+) returns boolean
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+    if p_revived then
+        return p_last_position - p_position + 1 = (
+            select count(*) from fastpubsub.revived as v
+            where
+                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
+                and v.position >= p_position and v.position <= p_last_position and v.created_at = p_created_at
+        );
+    end if;
+    return p_last_position - p_position + 1 = (
+        select count(*) from fastpubsub.messages as m
+        where
+            m.topic_key = p_topic_key and m.position >= p_position and m.position <= p_last_position
+            and m.created_at = p_created_at
+    );
 end;
 $$;

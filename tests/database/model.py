@@ -156,7 +156,7 @@ class Subscription:
     def created_at(self, position: int) -> datetime:
         return (self.topic.messages.get(position) or self.revived[position]).created_at
 
-    def outcomes(self, ids: Sequence[Id], *, ends: bool = True) -> tuple[list[int], dict[int, int]]:
+    def outcomes(self, ids: Sequence[Id]) -> tuple[list[int], dict[int, int]]:
         """Per id what it does, and by position the index of the id that settled."""
         settled: dict[int, int] = {}
         for index, one in enumerate(ids):
@@ -167,8 +167,7 @@ class Subscription:
             if self.holds(one):
                 outcomes.append(SETTLED)
             else:
-                still_held = one.position in self.leases and not (ends and one.position in settled)
-                outcomes.append(STALE if still_held else GONE)
+                outcomes.append(STALE if one.position in self.leases else GONE)
         return outcomes, settled
 
     def ack(self, ids: Sequence[Id]) -> list[int]:
@@ -190,7 +189,7 @@ class Subscription:
         return outcomes
 
     def extend(self, ids: Sequence[Id], seconds: int, now: datetime) -> list[int]:
-        outcomes, settled = self.outcomes(ids, ends=False)
+        outcomes, settled = self.outcomes(ids)
         for position in settled:
             self.leases[position].expires_at = now + timedelta(seconds=seconds)
         return outcomes

@@ -4,10 +4,21 @@ import json
 from collections.abc import Sequence
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from tests.database.conftest import Background, OpenStore
-from tests.database.store import MICROSECOND, NOW, SECOND, Id, Keys, Released, Settings, Store, wait_until_blocked
+from tests.database.store import (
+    MICROSECOND,
+    NOW,
+    SECOND,
+    Id,
+    Keys,
+    Released,
+    Settings,
+    Store,
+    wait_until_blocked,
+)
 
 DEADLINE = 60
 EXPIRY = NOW + timedelta(seconds=DEADLINE)
@@ -185,17 +196,20 @@ def test_a_claim_waits_for_another_and_takes_what_follows(open_store: OpenStore,
     assert waiting.result().positions == [3]
 
 
-def test_the_primary_key_is_the_last_guard(store: Store) -> None:
-    """As if a lock had been lost: an error and nothing stored, never two holders."""
-    keys = store.create()
-    store.publish(keys.topic, ["1", "2", "3"])
-    insert = "insert into fastpubsub.leases values (%s, %s, 2, 7, %s, %s, 1, false, 'other')"
-    store.execute(insert, *keys, EXPIRY, NOW)
-    before = store.cursor(keys)
-    with store.refused("23505"):
-        store.claim(keys)
-    assert store.cursor(keys) == before
-    assert [lease.position for lease in store.leases(keys)] == [2]
+def test_the_primary_key_is_the_last_guard(open_store: OpenStore, background: Background) -> None:
+    """As if the lock of the cursor were lost: an error and nothing stored, never two holders."""
+    first, second = open_store(), open_store()
+    lock = "select pg_get_functiondef('fastpubsub.lock_subscription'::regproc)"
+    first.execute(first.value(lock).replace("for no key update", ""))
+    keys = first.create()
+    first.publish(keys.topic, ["1", "2", "3"])
+    with first.transaction():
+        held = first.claim(keys).positions
+        waiting = background(second.claim, keys)
+        wait_until_blocked(open_store(), second, by=first)
+    assert held == [1, 2, 3]
+    assert isinstance(waiting.exception(), psycopg.errors.UniqueViolation)
+    assert [lease.position for lease in first.leases(keys)] == held
 
 
 def test_a_message_that_waits_but_is_nowhere_is_reported(store: Store) -> None:
@@ -258,12 +272,12 @@ def test_leases_that_expire_during_a_wait_are_released(open_store: OpenStore, ba
     holding, store, watcher = open_store(), open_store(), open_store()
     keys = watcher.create(ack_deadline=DEADLINE)
     watcher.publish(keys.topic, ["1"])
-    held = watcher.claim(keys).ids
+    watcher.claim(keys, now=None)
     with holding.transaction():
         holding.execute("select from fastpubsub.cursors where topic_key = %s for update", keys.topic)
         waiting = background(store.release, keys, now=None)
         wait_until_blocked(watcher, store, by=holding)
-        watcher.extend(keys, held, 0, now=None)
+        watcher.execute("update fastpubsub.leases set expires_at = clock_timestamp()")
     assert waiting.result() == Released(1, 0)
 
 

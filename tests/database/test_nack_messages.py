@@ -11,9 +11,7 @@ from tests.database.store import MICROSECOND, NOW, SECOND, SETTLED, STALE, Id, K
 
 def delay_after(store: Store, keys: Keys, attempts: int) -> timedelta:
     """Of a message that was nacked on that attempt."""
-    store.execute(
-        "insert into fastpubsub.leases values (%s, %s, 1, 7, %s, %s, %s, false, '')", *keys, NOW, NOW, attempts
-    )
+    store.execute("insert into fastpubsub.leases values (%s, %s, 1, 1, 7, %s, %s, false, '')", *keys, NOW, attempts)
     assert store.nack(keys, [Id(1, 7, None)]) == [SETTLED]
     (retry,) = store.retries(keys)
     assert retry.attempts == attempts
@@ -78,7 +76,7 @@ def test_after_the_last_attempt_a_message_is_dead(store: Store) -> None:
     store.nack(keys, store.claim(keys).ids)
     last = store.claim(keys)
     assert last.attempts == [2]
-    query = "select outcomes, died from fastpubsub.nack_messages(%s, %s, '{1}', %s::bigint[], null, null, %s)"
+    query = "select outcomes, died from fastpubsub.nack_messages(%s, %s, '{1}', %s::bigint[], null, null, null, %s)"
     assert store.row(query, *keys, [last.token], NOW + SECOND) == ([SETTLED], 1)
     assert store.retries(keys) == []
     (dead,) = store.dead_letters(keys)

@@ -25,8 +25,9 @@ AN_HOUR_AGO = NOW - timedelta(hours=1)
 FLOOR = NOW - timedelta(minutes=10)
 LATER = NOW + timedelta(minutes=10)
 CALLS = 8
-# A walk over what was deleted would look at thousands.
-MAX_ENTRIES = 500
+# A walk over what was deleted would look at tens of thousands. A lease can begin up to 99 positions before what it
+# holds, so an id that is gone may cost a hundred.
+MAX_ENTRIES = 1500
 MAX_BLOCKS = 800
 LOOK_BACK = 30.0
 
@@ -55,13 +56,12 @@ def fill(store: Store) -> Keys:
         store.execute(
             """
             insert into fastpubsub.leases
-            select %s, %s, i, i, case when i %% 100 = 0 then %s else %s end, %s, 1, false, 'consumer'
+            select %s, %s, i, i, i, case when i %% 100 = 0 then %s else %s end, 1, false, 'consumer'
             from generate_series(%s::bigint, %s::bigint) as i
             """,
             topic_key,
             subscription_key,
             LATER,
-            AN_HOUR_AGO,
             AN_HOUR_AGO,
             TRIMMED + 1,
             TRIMMED + DEAD - 1000,

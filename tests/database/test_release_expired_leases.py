@@ -94,7 +94,7 @@ def test_an_ack_that_is_not_committed_is_left_alone(open_store: OpenStore) -> No
     acking, store = open_store(), open_store()
     keys = store.create(ack_deadline=60)
     store.publish(keys.topic, ["1", "2"])
-    first, second = store.claim(keys).ids
+    (first,), (second,) = store.claim(keys, 1).ids, store.claim(keys, 1).ids
     with acking.transaction():
         assert acking.ack(keys, [first]) == [SETTLED]
         assert store.release(keys, now=EXPIRED) == Released(1, 0)
@@ -102,14 +102,16 @@ def test_an_ack_that_is_not_committed_is_left_alone(open_store: OpenStore) -> No
     assert [retry.position for retry in store.retries(keys)] == [second.position]
 
 
-def test_a_lease_that_is_being_extended_survives(open_store: OpenStore) -> None:
-    extending, store = open_store(), open_store()
+def test_a_lease_that_is_being_extended_survives(open_store: OpenStore, background: Background) -> None:
+    extending, store, watcher = open_store(), open_store(), open_store()
     keys = store.create(ack_deadline=60)
     store.publish(keys.topic, ["1", "2"])
     first, second = store.claim(keys).ids
     with extending.transaction():
         assert extending.extend(keys, [first], 600) == [SETTLED]
-        assert store.release(keys, now=EXPIRED) == Released(1, 0)
+        waiting = background(store.release, keys, now=EXPIRED)
+        wait_until_blocked(watcher, store, by=extending)
+    assert waiting.result() == Released(1, 0)
     assert [(lease.position, lease.expires_at) for lease in store.leases(keys)] == [(1, NOW + 600 * SECOND)]
     assert store.ack(keys, [first, second]) == [SETTLED, GONE]
 
@@ -118,7 +120,8 @@ def test_one_process_at_a_time(open_store: OpenStore, background: Background) ->
     first, second, third, watcher = (open_store() for _ in range(4))
     keys = watcher.create(ack_deadline=60)
     watcher.publish(keys.topic, ["1", "2"])
-    watcher.claim(keys)
+    watcher.claim(keys, 1)
+    watcher.claim(keys, 1)
     with first.transaction():
         assert first.release(keys, now=EXPIRED, limit=1) == Released(1, 0)
         assert second.release(keys, now=EXPIRED) == Released(0, 0)

@@ -200,8 +200,13 @@ INTERNAL = {
     "requeue_messages",
     "scan_log",
     "scopes_cover",
-    "settle_outcomes",
+    "take_due_retries",
     "take_leases",
+    "were_created_at",
+    "read_log",
+    "read_matching_log",
+    "cut_leases",
+    "lease_runs",
 }
 
 

@@ -1,0 +1,47 @@
+-- The messages of a topic in (p_after, p_to], in order; as many as have p_max_bytes together, and the first one whatever its size
+-- where p_at_least_one.
+create or replace function fastpubsub.read_log(
+    p_topic_key bigint,
+    p_after bigint,
+    p_to bigint,
+    p_max_bytes bigint,
+    p_at_least_one boolean,
+    out positions bigint [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_to bigint := p_to;
+begin
+    -- Sizes first: they are read without the payloads that are stored out of line.
+    if (
+        select sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) > p_max_bytes
+        from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+    ) then
+        select coalesce(max(s.position), p_after) into v_to
+        from (
+            select
+                m.position, row_number() over (order by m.position) as ordinal,
+                sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running
+            from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+        ) as s
+        where s.running <= p_max_bytes or (p_at_least_one and s.ordinal = 1);
+    end if;
+    select array_agg(m.position), array_agg(m.created_at), array_agg(m.payload), array_agg(m.attributes)
+    into read_log.positions, read_log.created_at, read_log.payloads, read_log.attributes
+    from (
+        select m.position, m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > p_after and m.position <= v_to
+        order by m.position
+    ) as m;
+end;
+$$;
