@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from starlette.datastructures import State
 from starlette.types import ASGIApp
 
 from fastpubsub import __version__
@@ -22,6 +23,8 @@ from fastpubsub.services.authenticator import Authenticator
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.maintenance import Maintenance
 from fastpubsub.services.messages import Messages
+from fastpubsub.services.waiting import Consumers
+from fastpubsub.services.wakeups import Wakeups
 
 DESCRIPTION = """Publish/subscribe over HTTP on nothing but PostgreSQL.
 
@@ -74,16 +77,27 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.database = database = Database(settings)
     state.authenticator = Authenticator(settings, database)
     state.directory = Directory(database)
-    state.messages = Messages(database, state.directory, settings, state.counters)
+    state.wakeups = wakeups = Wakeups(database, settings)
+    state.messages = Messages(database, state.directory, settings, state.counters, wakeups)
+    state.consumers = Consumers(state.messages, state.directory, wakeups, state.counters)
     state.probes = Probes(settings, database, state.registry)
-    background = asyncio.create_task(Maintenance(database, settings, state.counters).run())
+    maintenance = Maintenance(database, settings, state.counters, wakeups)
+    background = {asyncio.create_task(job) for job in (maintenance.run(), wakeups.run(), end_waiting(state))}
     try:
         yield
     finally:
         state.stopping.set()
-        background.cancel()
-        await asyncio.wait({background})
+        await state.messages.close()
+        for job in background:
+            job.cancel()
+        await asyncio.wait(background)
         await state.messages.close()
         await state.probes.close()
         state.authenticator.close()
         await database.close()
+
+
+async def end_waiting(state: State) -> None:
+    """What waits answers as soon as the server is told to stop."""
+    await state.stopping.wait()
+    state.wakeups.lines.end()

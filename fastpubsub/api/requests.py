@@ -1,5 +1,6 @@
 """What routes read from a request by themselves, because FastAPI would build an object for each of it."""
 
+import re
 from typing import Annotated
 
 from fastapi import Query, Request
@@ -9,6 +10,9 @@ from fastpubsub.exceptions import InvalidRequest
 
 REPRESENTATION = "return=representation"
 MAX_KEY_CHARACTERS = 255
+MAX_WAIT_SECONDS = 20
+
+_WAIT = re.compile(rb"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
 Offset = Annotated[int, Query(ge=0, le=2**31 - 1)]
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -22,6 +26,16 @@ def prefers_representation(request: Request) -> bool:
         ):
             return True
     return False
+
+
+def wait_seconds(request: Request) -> int:
+    """Of the parameter, which must be right, or of `Prefer: wait=…`, which is a wish."""
+    if (asked := int_parameter(request, "wait_seconds", None, 0, MAX_WAIT_SECONDS)) is not None:
+        return asked
+    for name, value in request.scope["headers"]:
+        if name == b"prefer" and (wish := _WAIT.search(value)):
+            return min(int(wish[1]), MAX_WAIT_SECONDS)
+    return 0
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -79,6 +79,11 @@ PULL: dict[str, Any] = {
         _query(
             "batch_size", {"type": "integer", "minimum": 1, "maximum": 100, "default": 10}, "how many messages at most"
         ),
+        _query(
+            "wait_seconds",
+            {"type": "integer", "minimum": 0, "maximum": 20, "default": 0},
+            "how long to wait for a message when there is none; `Prefer: wait=<seconds>` is the same",
+        ),
     ]
 }
 

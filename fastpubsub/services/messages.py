@@ -17,6 +17,7 @@ from fastpubsub.exceptions import FastpubsubError, InvalidRequest
 from fastpubsub.message_ids import MessageIds, Targets, parse_targets
 from fastpubsub.payloads import Batch
 from fastpubsub.services.directory import Directory, SubscriptionKey
+from fastpubsub.services.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +103,11 @@ class Settle(NamedTuple):
 
 
 class Messages:
-    def __init__(self, database: Database, directory: Directory, settings: Settings, counters: Counters) -> None:
+    def __init__(
+        self, database: Database, directory: Directory, settings: Settings, counters: Counters, wakeups: Wakeups
+    ) -> None:
         self._database = database
+        self._wakeups = wakeups
         self._directory = directory
         self._counters = counters
         self._max_bytes = settings.pull_max_bytes
@@ -191,6 +195,7 @@ class Messages:
         for batch in batches:
             answers.append(Published(topic_key, position, created_at, len(batch.payloads)))
             position += len(batch.payloads)
+        self._wakeups.published(topic_key, position - answers[0].first_position)
         return answers
 
     async def _call_publish_once(self, topic_key: int, requests: Sequence[Keyed]) -> list[Published | None]:
@@ -205,6 +210,7 @@ class Messages:
             Array("bytea", [request.idempotency.body_hash for request in requests]),
             self._window_seconds,
         )
+        self._wakeups.published(topic_key, sum(counts))
         return [
             None if position is None else Published(topic_key, position, time, count)
             for position, time, count in zip(positions, created_at, counts, strict=True)
@@ -256,6 +262,8 @@ class Messages:
             arguments.append(Array(key.kind.value_type, [s.value for s in settles for _ in s.targets.positions]))
         outcomes, *died = await self._database.fetch_one(key.kind.procedure, *key.keys, *arguments)
         self._count(key, outcomes.count(SETTLED), *died)
+        if key.kind is NACK:
+            self._wakeups.changed(key.keys)
         answers = []
         start = 0
         for target in targets:
@@ -286,6 +294,7 @@ class Messages:
     async def _return(self, claim: Claim) -> None:
         try:
             await self._database.fetch_one("return_leases", *claim.keys, Array("int8", claim.positions), claim.token)
+            self._wakeups.changed(claim.keys)
         except FastpubsubError:
             logger.warning("messages could not be given back; they come again after their ack deadline")
 

@@ -64,6 +64,9 @@ drop function fastpubsub.list_dead_letters;
 -- functions/list_expired_leases.sql
 drop function fastpubsub.list_expired_leases;
 
+-- functions/list_ready_subscriptions.sql
+drop function fastpubsub.list_ready_subscriptions;
+
 -- functions/list_stranded_retries.sql
 drop function fastpubsub.list_stranded_retries;
 
@@ -82,6 +85,9 @@ drop function fastpubsub.list_topics;
 -- functions/list_trimmable.sql
 drop function fastpubsub.list_trimmable;
 
+-- functions/listen_to_servers.sql
+drop function fastpubsub.listen_to_servers;
+
 -- functions/lock_job.sql
 drop function fastpubsub.lock_job;
 
@@ -96,6 +102,9 @@ drop function fastpubsub.move_cursor;
 
 -- functions/nack_messages.sql
 drop function fastpubsub.nack_messages;
+
+-- functions/notify_servers.sql
+drop function fastpubsub.notify_servers;
 
 -- functions/position_before.sql
 drop function fastpubsub.position_before;

@@ -886,6 +886,64 @@ begin
 end;
 $$;
 
+-- functions/list_ready_subscriptions.sql
+-- For consumers that wait: which of the subscriptions have something to claim, or are gone (`ready`), and in how many seconds the next
+-- message that waits for its retry is due. Names each by its place in the arrays; those with nothing to tell are left out.
+create or replace function fastpubsub.list_ready_subscriptions(
+    p_topic_keys bigint [],
+    p_subscription_keys bigint [],
+    p_now timestamptz default null
+) returns table (place integer, ready boolean, due_seconds double precision)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    return query
+    select s.place, s.ready, s.due_seconds
+    from (
+        select
+            k.ordinal::integer as place,
+            c.position is null
+            or exists (
+                select from fastpubsub.messages as m where m.topic_key = k.topic_key and m.position = c.position + 1
+            )
+            or exists (
+                select from fastpubsub.retries as r
+                where
+                    r.topic_key = k.topic_key and r.subscription_key = k.subscription_key
+                    and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+            ) as ready,
+            (
+                select extract(epoch from r.due_at - v_now)::double precision from fastpubsub.retries as r
+                where r.topic_key = k.topic_key and r.subscription_key = k.subscription_key and r.due_at > v_now
+                order by r.due_at, r.position
+                limit 1
+            ) as due_seconds
+        from unnest(p_topic_keys, p_subscription_keys) with ordinality as k (topic_key, subscription_key, ordinal)
+        left join lateral (
+            select n.position, n.retry_due_at, n.retry_position
+            from fastpubsub.cursors as u
+            cross join lateral (
+                select n.position, n.retry_due_at, n.retry_position from fastpubsub.claims as n
+                where n.topic_key = u.topic_key and n.subscription_key = u.subscription_key
+                order by n.sequence desc
+                limit 1
+            ) as n
+            where u.topic_key = k.topic_key and u.subscription_key = k.subscription_key
+        ) as c on true
+    ) as s
+    where s.ready or s.due_seconds is not null;
+end;
+$$;
+
 -- functions/list_stranded_retries.sql
 -- The subscriptions with a waiting message at or below the floor of the retries taken, where no claim would find it: expected none.
 create or replace function fastpubsub.list_stranded_retries()
@@ -1074,6 +1132,17 @@ begin
 end;
 $$;
 
+-- functions/listen_to_servers.sql
+-- This session hears what other servers tell with notify_servers.
+create or replace function fastpubsub.listen_to_servers() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    listen fastpubsub;
+end;
+$$;
+
 -- functions/lock_job.sql
 -- Whether this transaction may run the job: one process at a time, by a row lock that ends with the transaction.
 create or replace function fastpubsub.lock_job(p_name text, p_wait boolean) returns boolean
@@ -1217,6 +1286,22 @@ begin
             null, 'nacked', coalesce(p_now, clock_timestamp())
         );
     end if;
+end;
+$$;
+
+-- functions/notify_servers.sql
+-- Tells all servers of this database what consumers may wait for. Nothing else belongs into its transaction: a commit with
+-- notifications takes a lock that is one for the whole cluster.
+create or replace function fastpubsub.notify_servers(p_payloads text []) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_payload text;
+begin
+    foreach v_payload in array p_payloads loop
+        perform pg_notify('fastpubsub', v_payload);
+    end loop;
 end;
 $$;
 

@@ -241,6 +241,11 @@ STATEMENTS = {
         lambda worn, call: worn.store.extend(worn.keys, worn.leased(call), 600), {"cursors", "leases"}, [SETTLED] * 10
     ),
     "give back": Statement(give_back, {"cursors", "claims", "leases"}, 1),
+    "list ready": Statement(
+        lambda worn, _: worn.store.ready(worn.drained, worn.keys, now=FLOOR),
+        CLAIM,
+        [(2, True, (NOW - FLOOR).total_seconds() + 1)],
+    ),
     "list expired": Statement(lambda worn, _: worn.store.expired(look_back=LOOK_BACK), {"leases_expires_at"}, []),
     "release nothing": Statement(
         lambda worn, _: worn.store.release(worn.keys, look_back=LOOK_BACK), {"cursors", "leases_expires_at"}, (0, 0)

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from fastpubsub.api import schemas
+from fastpubsub.api.leaving import cancelled_by_leaving
 from fastpubsub.api.render import claim_json, dead_letters_json
 from fastpubsub.api.requests import (
     REPRESENTATION,
@@ -15,6 +16,7 @@ from fastpubsub.api.requests import (
     int_parameter,
     prefers_representation,
     text_parameter,
+    wait_seconds,
 )
 from fastpubsub.api.security import ScopedRoute, requires
 from fastpubsub.database import Database
@@ -59,6 +61,10 @@ async def pull_messages(request: Request) -> Response:
     consumer_id = text_parameter(request, "consumer_id", MAX_CONSUMER_ID)
     batch_size = int_parameter(request, "batch_size", 10, 1, MAX_BATCH)
     started = time.monotonic()
+    if seconds := wait_seconds(request):
+        async with cancelled_by_leaving(request):
+            claim = await request.app.state.consumers.pull(subscription_id, batch_size, consumer_id, seconds)
+        return Response(claim_json(claim, subscription_id), media_type="application/json")
     claim = await messages.pull(subscription_id, batch_size, consumer_id)
     if time.monotonic() - started > SLOW_SECONDS and await request.is_disconnected():
         messages.give_back(claim)
@@ -132,7 +138,10 @@ async def list_dead_letters(request: Request, subscription_id: str, offset: Offs
 )
 async def reprocess_dead_letters(request: Request) -> Response:
     """Move dead letters back to the consumers; their attempts start again."""
-    return await _move(request, dead_letters.reprocess_dead_letters)
+    response = await _move(request, dead_letters.reprocess_dead_letters)
+    state = request.app.state
+    state.wakeups.changed(await state.directory.subscriptions.key(request.path_params["subscription_id"]))
+    return response
 
 
 @router.delete(
