@@ -7,10 +7,14 @@ from fastapi import Query, Request
 from fastapi.exceptions import RequestValidationError
 
 from fastpubsub.exceptions import InvalidRequest
+from fastpubsub.message_ids import MessageId, parse
 
 REPRESENTATION = "return=representation"
 MAX_KEY_CHARACTERS = 255
 MAX_WAIT_SECONDS = 20
+MAX_CONSUMER_ID = 255
+DEFAULT_IN_FLIGHT = 100
+MAX_IN_FLIGHT = 1000
 
 _WAIT = re.compile(rb"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
@@ -65,6 +69,23 @@ def int_parameter(request: Request, name: str, default: int | None, low: int, hi
     if not value.isdecimal() or not value.isascii() or len(value) > 10 or not low <= int(value) <= high:
         raise _invalid(name, f"Input should be a whole number from {low} to {high}", "int_parsing")
     return int(value)
+
+
+def stream_parameters(request: Request) -> tuple[str, int]:
+    """Who consumes, and how many deliveries may be in flight."""
+    consumer_id = text_parameter(request, "consumer_id", MAX_CONSUMER_ID)
+    max_in_flight = int_parameter(request, "max_in_flight", DEFAULT_IN_FLIGHT, 1, MAX_IN_FLIGHT)
+    return consumer_id, max_in_flight or DEFAULT_IN_FLIGHT
+
+
+def last_event_id(request: Request) -> MessageId | None:
+    values = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"last-event-id" and value]
+    if not values:
+        return None
+    found = parse(values[-1])
+    if found is None:
+        raise InvalidRequest("Last-Event-ID is no message id; leave it out to start now")
+    return found
 
 
 def _invalid(name: str, message: str, kind: str) -> RequestValidationError:

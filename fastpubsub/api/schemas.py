@@ -87,6 +87,29 @@ PULL: dict[str, Any] = {
     ]
 }
 
+STREAM: dict[str, Any] = {
+    "parameters": [
+        *PULL["parameters"][:2],
+        _query(
+            "max_in_flight",
+            {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+            "how many messages may be with the consumer at the same time",
+        ),
+    ]
+}
+
+TAIL: dict[str, Any] = {
+    "parameters": [
+        _path("topic_id"),
+        {
+            "name": "Last-Event-ID",
+            "in": "header",
+            "schema": {"type": "string", "format": "uuid"},
+            "description": "the message after which to go on",
+        },
+    ]
+}
+
 SETTLE: dict[str, Any] = {"parameters": [_path("subscription_id"), _PREFER], "requestBody": _body(_IDS)}
 
 REJECT: dict[str, Any] = {"parameters": SETTLE["parameters"]}

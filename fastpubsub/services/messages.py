@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from fastpubsub.exceptions import FastpubsubError, InvalidRequest
 from fastpubsub.message_ids import MessageIds, Targets, parse_targets
 from fastpubsub.payloads import Batch
 from fastpubsub.services.directory import Directory, SubscriptionKey
+from fastpubsub.services.in_flight import InFlight
 from fastpubsub.services.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ class Messages:
         self._window_seconds = settings.idempotency_window_seconds
         self._returning: set[asyncio.Task[None]] = set()
         bounds = Bounds(_CALL_ROWS, _CALL_BYTES, settings.queue_max_messages, settings.queue_max_bytes)
+        self.in_flight = InFlight()
         self._publishing = Coalescer(self._call_publish, bounds)
         self._publishing_once = Coalescer(self._call_publish_once, bounds)
         self._claiming = Coalescer(self._call_claim, bounds, lambda _key, claim: self.give_back(claim))
@@ -163,6 +165,12 @@ class Messages:
         self._counters.delivered(subscription_id, len(claimed.positions))
         return claimed
 
+    async def require(self, subscription_id: str) -> None:
+        async def require(keys: SubscriptionKey) -> None:
+            await self._database.fetch_one("require_subscription", *keys)
+
+        await self._directory.subscriptions.use(subscription_id, require)
+
     def give_back(self, claim: Claim) -> None:
         """For an answer of which no byte was handed to the transport: due again at once, without the attempt."""
         if claim.positions:
@@ -188,6 +196,12 @@ class Messages:
             return outcomes
 
         return await self._directory.subscriptions.use(subscription_id, settle)
+
+    async def hand_back(self, keys: SubscriptionKey, subscription_id: str, tokens: Mapping[int, int]) -> None:
+        """Deliveries, by position, that their consumer saw and will not settle: due again at once."""
+        positions = list(tokens)
+        targets = Targets([], [], positions, list(tokens.values()), [None] * len(positions))
+        await self._settling.submit(SettleKey(keys, NACK, subscription_id), Settle(targets, 0), rows=len(positions))
 
     async def _call_publish(self, topic_key: int, batches: Sequence[Batch]) -> list[Published]:
         position, created_at = await self._database.fetch_one("publish_messages", topic_key, *_columns(batches))
@@ -264,6 +278,8 @@ class Messages:
         self._count(key, outcomes.count(SETTLED), *died)
         if key.kind is NACK:
             self._wakeups.changed(key.keys)
+        if key.kind is not EXTEND:
+            self.in_flight.settled(key.keys, targets, outcomes)
         answers = []
         start = 0
         for target in targets:

@@ -49,6 +49,9 @@ drop function fastpubsub.get_client_state;
 -- functions/get_topic.sql
 drop function fastpubsub.get_topic;
 
+-- functions/held_leases.sql
+drop function fastpubsub.held_leases;
+
 -- functions/last_position.sql
 drop function fastpubsub.last_position;
 
@@ -117,6 +120,9 @@ drop function fastpubsub.publish_messages_once;
 
 -- functions/purge_dead_letters.sql
 drop function fastpubsub.purge_dead_letters;
+
+-- functions/read_messages.sql
+drop function fastpubsub.read_messages;
 
 -- functions/reject_messages.sql
 drop function fastpubsub.reject_messages;
