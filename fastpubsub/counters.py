@@ -13,12 +13,11 @@ class Counters:
         def counter(name: str, what: str, label: str) -> "_Labelled":
             return _Labelled(Counter(f"fastpubsub_messages_{name}", what, [label], registry=registry), max_names)
 
-        self.waiting = Gauge(
-            "fastpubsub_waiting_consumers",
-            "Consumers that wait for messages",
-            multiprocess_mode="livesum",
-            registry=registry,
-        )
+        def gauge(name: str, what: str) -> Gauge:
+            return Gauge(f"fastpubsub_{name}", what, multiprocess_mode="livesum", registry=registry)
+
+        self.waiting = gauge("waiting_consumers", "Consumers that wait for messages")
+        self.streams = gauge("open_streams", "Streams that are open")
         self.published = counter("published", "Messages stored by publishing", "topic")
         self.delivered = counter("delivered", "Messages handed to a consumer", "subscription")
         self.acked = counter("acked", "Messages acknowledged", "subscription")

@@ -87,7 +87,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.consumers = Consumers(state.messages, state.directory, wakeups, state.counters)
     state.deliveries = Deliveries(database, state.messages, state.consumers)
     state.tails = Tails(database, state.directory, wakeups, settings, logged_events)
-    state.streams = Streams(settings, state.authenticator)
+    state.streams = Streams(settings, state.authenticator, state.counters)
     state.probes = Probes(settings, database, state.registry)
     maintenance = Maintenance(database, settings, state.counters, wakeups)
     jobs = (maintenance.run(), wakeups.run(), state.streams.run(), end_waiting(state))

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.types import Message, Receive, Send
 
 from fastpubsub.config import Settings
+from fastpubsub.counters import Counters
 from fastpubsub.exceptions import FastpubsubError, Overloaded, Unauthenticated, Unavailable
 from fastpubsub.services.authenticator import Authenticator
 
@@ -60,10 +61,11 @@ Beside = Callable[[Stream], Coroutine[Any, Any, None]]
 class Streams:
     """All that are open in this process."""
 
-    def __init__(self, settings: Settings, authenticator: Authenticator) -> None:
+    def __init__(self, settings: Settings, authenticator: Authenticator, counters: Counters) -> None:
         self.heartbeat_seconds = settings.stream_heartbeat_seconds
         self._max_open = settings.stream_max_open
         self._authenticator = authenticator
+        self._counters = counters
         self._open: set[Stream] = set()
         self._is_stopping = False
 
@@ -85,8 +87,8 @@ class Streams:
         tasks = [asyncio.create_task(one(stream)) for one in beside]
         try:
             if self._is_stopping:
-                stream.reason = STOPPING
-            else:
+                stream.end(STOPPING)
+            with self._counters.streams.track_inprogress():
                 yield stream
         except asyncio.CancelledError:
             if stream.reason is None or task.uncancel() > 0:

@@ -8,7 +8,7 @@ from fastpubsub.arrays import Array
 from fastpubsub.database import Database
 from fastpubsub.exceptions import FastpubsubError
 from fastpubsub.services.directory import SubscriptionKey
-from fastpubsub.services.in_flight import Holder
+from fastpubsub.services.in_flight import FIRST_CHECK_SECONDS, LAST_CHECK_SECONDS, Holder
 from fastpubsub.services.messages import Claim, Messages
 from fastpubsub.services.waiting import Consumers
 
@@ -16,10 +16,6 @@ logger = logging.getLogger(__name__)
 
 CLAIM_MESSAGES = 25
 """At most at once, so that a burst is shared among the streams that wait."""
-
-FIRST_CHECK_SECONDS = 0.05
-LAST_CHECK_SECONDS = 1.0
-"""How often a stream without a free place asks what other processes have settled: less and less often."""
 
 
 class Delivery:
@@ -70,23 +66,23 @@ class Deliveries:
                 task.add_done_callback(self._ending.discard)
 
     async def _room(self, keys: SubscriptionKey | None, holder: Holder, max_in_flight: int) -> int:
-        pause = FIRST_CHECK_SECONDS
         while keys is not None and len(holder.tokens) >= max_in_flight:
             holder.freed.clear()
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(holder.patience):
                     await holder.freed.wait()
             except TimeoutError:
                 await self._check(keys, holder)
-                pause = min(2 * pause, LAST_CHECK_SECONDS)
         return max_in_flight - len(holder.tokens)
 
     async def _check(self, keys: SubscriptionKey, holder: Holder) -> None:
+        """What other processes have settled: asked often as long as they do, and less and less often otherwise."""
         tokens = dict(holder.tokens)
         (held,) = await self._database.fetch_one(
             "held_leases", *keys, Array("int8", list(tokens)), Array("int8", list(tokens.values()))
         )
         gone = [position for position in tokens.keys() - set(held) if holder.tokens.get(position) == tokens[position]]
+        holder.patience = FIRST_CHECK_SECONDS if gone else min(2 * holder.patience, LAST_CHECK_SECONDS)
         self._messages.in_flight.release(keys, gone, holder)
 
     def _forget(self, keys: SubscriptionKey, holder: Holder) -> None:

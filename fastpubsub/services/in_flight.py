@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from fastpubsub.message_ids import Targets
 from fastpubsub.services.directory import SubscriptionKey
 
+FIRST_CHECK_SECONDS = 0.05
+LAST_CHECK_SECONDS = 5.0
+
 
 class Holder:
     """The deliveries of one stream that are not settled: position → token."""
@@ -13,6 +16,8 @@ class Holder:
     def __init__(self) -> None:
         self.tokens: dict[int, int] = {}
         self.freed = asyncio.Event()
+        self.patience = FIRST_CHECK_SECONDS
+        """How long to wait until the database is asked what others have settled."""
 
     def forget(self, position: int) -> None:
         if self.tokens.pop(position, None) is not None:
