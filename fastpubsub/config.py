@@ -80,9 +80,14 @@ class Settings(BaseSettings):
 
     publish_max_messages: int = Field(1000, ge=1, le=100000)
     payload_max_depth: int = Field(64, ge=1, le=500)
+    pull_max_waiting: int = Field(10000, ge=0, le=1000000)
     pull_max_bytes: int = Field(10485760, ge=1024, le=1073741824)
     settle_max_ids: int = Field(1000, ge=1, le=100000)
     idempotency_window_seconds: int = Field(86400, ge=1, le=2592000)
+    stream_max_open: int = Field(10000, ge=0, le=1000000)
+    stream_max_buffer_bytes: int = Field(1048576, ge=1024, le=1073741824)
+    stream_heartbeat_seconds: float = Field(15.0, ge=0.05, le=3600)
+    wake_poll_seconds: float = Field(5.0, ge=0.05, le=3600)
     queue_max_messages: int = Field(20000, ge=1)
     queue_max_bytes: int = Field(67108864, ge=1024)
 

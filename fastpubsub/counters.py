@@ -1,6 +1,6 @@
 """Counters of what happens to messages, by topic or subscription, for `/metrics`."""
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 REST = "(rest)"
 """The label of everything past the bound; no id can have this name."""
@@ -13,6 +13,11 @@ class Counters:
         def counter(name: str, what: str, label: str) -> "_Labelled":
             return _Labelled(Counter(f"fastpubsub_messages_{name}", what, [label], registry=registry), max_names)
 
+        def gauge(name: str, what: str) -> Gauge:
+            return Gauge(f"fastpubsub_{name}", what, multiprocess_mode="livesum", registry=registry)
+
+        self.waiting = gauge("waiting_consumers", "Consumers that wait for messages")
+        self.streams = gauge("open_streams", "Streams that are open")
         self.published = counter("published", "Messages stored by publishing", "topic")
         self.delivered = counter("delivered", "Messages handed to a consumer", "subscription")
         self.acked = counter("acked", "Messages acknowledged", "subscription")

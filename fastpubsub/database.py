@@ -163,6 +163,21 @@ class Database:
             cursor.close()
 
 
+class Connector:
+    """Makes connections beside the pool."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.database_url is None:
+            raise ValueError("Connector needs settings with a database_url")
+        url = normalise(settings.database_url.get_secret_value())
+        positional, keywords = url.get_dialect()().create_connect_args(url)
+        self._positional = positional
+        self._keywords: dict[str, Any] = {**keywords, **connect_arguments(settings)}
+
+    async def connect(self) -> psycopg.AsyncConnection[Any]:
+        return await psycopg.AsyncConnection.connect(*self._positional, **self._keywords, autocommit=True)
+
+
 def translate(error: psycopg.Error) -> FastpubsubError | None:
     """What the caller of a procedure is told, or None for what nobody expected."""
     state = error.sqlstate

@@ -46,7 +46,8 @@ def logging_config(settings: Settings) -> dict[str, Any]:
     level = settings.log_level.upper()
     ours = {"level": level, "handlers": [], "propagate": True}
     # Its information is about starting and stopping, which gunicorn or `dev` tell already.
-    uvicorns = ours | {"level": "WARNING" if level == "INFO" else level}
+    # In detail it tells what was in the headers and frames of WebSockets.
+    uvicorns = ours | {"level": {"INFO": "WARNING", "DEBUG": "INFO"}.get(level, level)}
     return {
         "version": 1,
         "disable_existing_loggers": False,

@@ -303,5 +303,33 @@ class Extend(BaseModel):
     extend_seconds: WholeNumber = Field(ge=1, le=43200)
 
 
+class SettleFrame(BaseModel):
+    """Of a WebSocket."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: Ids
+    ref: str | None = Field(None, max_length=128, description="wants an answer, which repeats it")
+
+
+class AckFrame(SettleFrame):
+    type: Literal["ack"]
+
+
+class NackFrame(SettleFrame):
+    type: Literal["nack"]
+    delay_seconds: WholeNumber | None = Field(None, ge=0, le=604800)
+
+
+class RejectFrame(SettleFrame):
+    type: Literal["reject"]
+    reason: str = Field("rejected", min_length=1, max_length=1024)
+
+
+class ExtendFrame(SettleFrame):
+    type: Literal["extend"]
+    extend_seconds: WholeNumber = Field(ge=1, le=43200)
+
+
 class Extended(BaseModel):
     ids: list[str] = Field(description="those still held")

@@ -5,23 +5,31 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from starlette.datastructures import State
 from starlette.types import ASGIApp
 
 from fastpubsub import __version__
 from fastpubsub.api import docs, errors
 from fastpubsub.api.direct import DirectRoutes
+from fastpubsub.api.events import logged_events
 from fastpubsub.api.middleware import RequestMiddleware
 from fastpubsub.api.probes import Probes
 from fastpubsub.api.prometheus import RequestMetrics, make_registry
 from fastpubsub.api.routers import clients, messages, monitoring, oauth, subscriptions, topics
 from fastpubsub.api.security import describe_security
+from fastpubsub.api.sockets import Sockets
+from fastpubsub.api.streams import Streams
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
 from fastpubsub.database import Database
 from fastpubsub.services.authenticator import Authenticator
+from fastpubsub.services.deliveries import Deliveries
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.maintenance import Maintenance
 from fastpubsub.services.messages import Messages
+from fastpubsub.services.tails import Tails
+from fastpubsub.services.waiting import Consumers
+from fastpubsub.services.wakeups import Wakeups
 
 DESCRIPTION = """Publish/subscribe over HTTP on nothing but PostgreSQL.
 
@@ -34,7 +42,7 @@ class Application(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         direct = DirectRoutes(super().build_middleware_stack(), [*topics.router.routes, *messages.router.routes])
         state = self.state
-        return RequestMiddleware(direct, state.request_metrics, state.settings.log_requests)
+        return RequestMiddleware(direct, state.request_metrics, state.settings.log_requests, Sockets(self))
 
 
 ROUTERS = [topics.router, subscriptions.router, messages.router, clients.router, oauth.router, monitoring.router]
@@ -74,16 +82,34 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.database = database = Database(settings)
     state.authenticator = Authenticator(settings, database)
     state.directory = Directory(database)
-    state.messages = Messages(database, state.directory, settings, state.counters)
+    state.wakeups = wakeups = Wakeups(database, settings)
+    state.messages = Messages(database, state.directory, settings, state.counters, wakeups)
+    state.consumers = Consumers(state.messages, state.directory, wakeups, state.counters)
+    state.deliveries = Deliveries(database, state.messages, state.consumers)
+    state.tails = Tails(database, state.directory, wakeups, settings, logged_events)
+    state.streams = Streams(settings, state.authenticator, state.counters)
     state.probes = Probes(settings, database, state.registry)
-    background = asyncio.create_task(Maintenance(database, settings, state.counters).run())
+    maintenance = Maintenance(database, settings, state.counters, wakeups)
+    jobs = (maintenance.run(), wakeups.run(), state.streams.run(), end_waiting(state))
+    background = {asyncio.create_task(job) for job in jobs}
     try:
         yield
     finally:
         state.stopping.set()
-        background.cancel()
-        await asyncio.wait({background})
+        await state.tails.close()
+        await state.deliveries.close()
+        await state.messages.close()
+        for job in background:
+            job.cancel()
+        await asyncio.wait(background)
         await state.messages.close()
         await state.probes.close()
         state.authenticator.close()
         await database.close()
+
+
+async def end_waiting(state: State) -> None:
+    """What waits answers as soon as the server is told to stop."""
+    await state.stopping.wait()
+    state.wakeups.lines.end()
+    state.streams.stop()

@@ -21,19 +21,24 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 UNROUTED = "none"
 PROBES = frozenset({"/liveness", "/readiness", "/metrics"})
 MAX_LOGGED_PATH = 200
+SWITCHING_PROTOCOLS = 101
+INTERNAL_ERROR = 1011
 
 
 class RequestMiddleware:
     """Goes around the whole application; nothing that a route raises passes it."""
 
-    def __init__(self, app: ASGIApp, metrics: RequestMetrics, log_requests: bool = True) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: RequestMetrics, log_requests: bool = True, sockets: ASGIApp | None = None
+    ) -> None:
         self.app = app
+        self.sockets = sockets or app
         self.metrics = metrics
         self.log_requests = log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await (self._socket if scope["type"] == "websocket" else self.app)(scope, receive, send)
             return
         started = time.perf_counter()
         request_id, encoding = _read(scope["headers"])
@@ -60,6 +65,31 @@ class RequestMiddleware:
             if not status:
                 answer = await unexpected(Request(scope), error)
                 await answer(scope, receive, send_with_headers)
+        finally:
+            self._finished(scope, status or CLIENT_CLOSED_REQUEST, time.perf_counter() - started)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        request_id, _ = _read(scope["headers"])
+        scope.setdefault("state", {})["request_id"] = request_id
+        scope["method"] = "GET"
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                status = message.get("status", SWITCHING_PROTOCOLS)
+                message["headers"] = _with_ours(message.get("headers", ()), request_id)
+            await send(message)
+
+        self.metrics.started()
+        try:
+            await self.sockets(scope, receive, send_with_headers)
+        except OSError:  # uvicorn's, when the connection is gone
+            pass
+        except Exception:
+            logger.exception("request_id=%s unexpected error", request_id)
+            await send_with_headers({"type": "websocket.close", "code": INTERNAL_ERROR})
         finally:
             self._finished(scope, status or CLIENT_CLOSED_REQUEST, time.perf_counter() - started)
 

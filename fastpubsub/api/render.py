@@ -1,12 +1,13 @@
 """Messages as JSON, joined from the bytes that PostgreSQL stored."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from fastpubsub.message_ids import MessageIds, ack_id
 from fastpubsub.services.dead_letters import Letter
 from fastpubsub.services.messages import Claim
+from fastpubsub.services.tails import Logged
 
 
 def claim_json(claim: Claim, subscription_id: str) -> bytes:
@@ -32,6 +33,43 @@ def claim_json(claim: Claim, subscription_id: str) -> bytes:
             parts += (b',"attributes":', attributes)
         parts.append(b"},")
     return _data(parts)
+
+
+def delivery_json(claim: Claim, subscription_id: str) -> Iterator[tuple[str, bytes]]:
+    """For streams: the messages one by one, each with its id."""
+    expires_at = "" if claim.expires_at is None else _time(claim.expires_at)
+    for position, attempts, time, payload, attributes in zip(
+        claim.positions, claim.attempts, claim.created_at, claim.payloads, claim.attributes, strict=True
+    ):
+        message_id = MessageIds(claim.keys.topic_key, time).at(position)
+        yield (
+            message_id,
+            b'{"id":"%b","subscription_id":"%b","payload":%b,"delivery_attempts":%d,"created_at":"%b","ack_id":"%b",'
+            b'"lease_expires_at":"%b"%b}'
+            % (
+                message_id.encode(),
+                subscription_id.encode(),
+                payload,
+                attempts,
+                _time(time).encode(),
+                ack_id(message_id, claim.token).encode(),
+                expires_at.encode(),
+                b"" if attributes is None else b',"attributes":' + attributes,
+            ),
+        )
+
+
+def logged_json(message: Logged) -> tuple[str, bytes]:
+    """A message as its topic has it, without a delivery, and its id."""
+    message_id = MessageIds(message.topic_key, message.created_at).at(message.position)
+    attributes = b"" if message.attributes is None else b',"attributes":' + message.attributes
+    head = f'{{"id":"{message_id}","payload":'.encode()
+    return message_id, b'%b%b,"created_at":"%b"%b}' % (
+        head,
+        message.payload,
+        _time(message.created_at).encode(),
+        attributes,
+    )
 
 
 def dead_letters_json(letters: Sequence[Letter], subscription_id: str) -> bytes:

@@ -1,14 +1,22 @@
 """What routes read from a request by themselves, because FastAPI would build an object for each of it."""
 
+import re
 from typing import Annotated
 
 from fastapi import Query, Request
 from fastapi.exceptions import RequestValidationError
 
 from fastpubsub.exceptions import InvalidRequest
+from fastpubsub.message_ids import MessageId, parse
 
 REPRESENTATION = "return=representation"
 MAX_KEY_CHARACTERS = 255
+MAX_WAIT_SECONDS = 20
+MAX_CONSUMER_ID = 255
+DEFAULT_IN_FLIGHT = 100
+MAX_IN_FLIGHT = 1000
+
+_WAIT = re.compile(rb"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
 Offset = Annotated[int, Query(ge=0, le=2**31 - 1)]
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -22,6 +30,16 @@ def prefers_representation(request: Request) -> bool:
         ):
             return True
     return False
+
+
+def wait_seconds(request: Request) -> int:
+    """Of the parameter, which must be right, or of `Prefer: wait=…`, which is a wish."""
+    if (asked := int_parameter(request, "wait_seconds", None, 0, MAX_WAIT_SECONDS)) is not None:
+        return asked
+    for name, value in request.scope["headers"]:
+        if name == b"prefer" and (wish := _WAIT.search(value)):
+            return min(int(wish[1]), MAX_WAIT_SECONDS)
+    return 0
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -51,6 +69,23 @@ def int_parameter(request: Request, name: str, default: int | None, low: int, hi
     if not value.isdecimal() or not value.isascii() or len(value) > 10 or not low <= int(value) <= high:
         raise _invalid(name, f"Input should be a whole number from {low} to {high}", "int_parsing")
     return int(value)
+
+
+def stream_parameters(request: Request) -> tuple[str, int]:
+    """Who consumes, and how many deliveries may be in flight."""
+    consumer_id = text_parameter(request, "consumer_id", MAX_CONSUMER_ID)
+    max_in_flight = int_parameter(request, "max_in_flight", DEFAULT_IN_FLIGHT, 1, MAX_IN_FLIGHT)
+    return consumer_id, max_in_flight or DEFAULT_IN_FLIGHT
+
+
+def last_event_id(request: Request) -> MessageId | None:
+    values = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"last-event-id" and value]
+    if not values:
+        return None
+    found = parse(values[-1])
+    if found is None:
+        raise InvalidRequest("Last-Event-ID is no message id; leave it out to start now")
+    return found
 
 
 def _invalid(name: str, message: str, kind: str) -> RequestValidationError:

@@ -79,6 +79,34 @@ PULL: dict[str, Any] = {
         _query(
             "batch_size", {"type": "integer", "minimum": 1, "maximum": 100, "default": 10}, "how many messages at most"
         ),
+        _query(
+            "wait_seconds",
+            {"type": "integer", "minimum": 0, "maximum": 20, "default": 0},
+            "how long to wait for a message when there is none; `Prefer: wait=<seconds>` is the same",
+        ),
+    ]
+}
+
+STREAM: dict[str, Any] = {
+    "parameters": [
+        *PULL["parameters"][:2],
+        _query(
+            "max_in_flight",
+            {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+            "how many messages may be with the consumer at the same time",
+        ),
+    ]
+}
+
+TAIL: dict[str, Any] = {
+    "parameters": [
+        _path("topic_id"),
+        {
+            "name": "Last-Event-ID",
+            "in": "header",
+            "schema": {"type": "string", "format": "uuid"},
+            "description": "the message after which to go on",
+        },
     ]
 }
 

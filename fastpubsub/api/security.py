@@ -119,14 +119,24 @@ async def _identify(request: Request, authenticator: Authenticator, access: Acce
     return await authenticator.authenticate(_bearer_token(request))
 
 
-def _bearer_token(request: Request) -> bytes:
+def header_token(request: Request) -> bytes | None:
     values = [value for name, value in request.scope["headers"] if name == b"authorization"]
     if len(values) > 1:
         raise Unauthenticated("the request has more than one Authorization header; send one", "invalid_token")
     scheme, _, token = values[0].partition(b" ") if values else (b"", b"", b"")
-    if scheme.lower() != b"bearer":
+    return token.strip(b" ") if scheme.lower() == b"bearer" else None
+
+
+def stream_token(request: Request) -> bytes | None:
+    """What has to stay valid as long as the stream is open; None when authentication is off."""
+    return _bearer_token(request) if request.app.state.authenticator.enabled else None
+
+
+def _bearer_token(request: Request) -> bytes:
+    token = header_token(request)
+    if token is None:
         raise Unauthenticated("this needs an access token of /oauth/token, sent as 'Authorization: Bearer <token>'")
-    return token.strip(b" ")
+    return token
 
 
 def _check_headers(request: Request, access: Access, limit: int) -> None:

@@ -32,6 +32,8 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Of prometheus_client; a folder given in it is emptied and kept."""
 
 METRICS_PREFIX = "fastpubsub-metrics-"
+MAX_FRAME_BYTES = 1 << 20
+PONG_SECONDS = 20.0
 MARGIN_SECONDS = 5
 """Beyond the times that the settings give to everything that ends, before gunicorn kills."""
 
@@ -77,6 +79,12 @@ class GracefulServer(uvicorn.Server):
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
     return {
         "loop": "uvloop",
+        "ws": "websockets-sansio",
+        "ws_max_size": MAX_FRAME_BYTES,
+        "ws_ping_interval": settings.stream_heartbeat_seconds,
+        "ws_ping_timeout": PONG_SECONDS,
+        # An inflated frame would have no bound, and each connection would keep a window of its own.
+        "ws_per_message_deflate": False,
         "http": functools.partial(
             BoundedHttpProtocol,
             max_bytes=settings.api_max_header_bytes,

@@ -11,6 +11,8 @@ from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
 from fastpubsub.database import Database
 from fastpubsub.exceptions import Unavailable
+from fastpubsub.services.directory import SubscriptionKey
+from fastpubsub.services.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ async def release_expired_leases(
     *,
     wait: bool = True,
     counters: Counters | None = None,
+    wakeups: Wakeups | None = None,
 ) -> Released:
     """Ends the leases past their deadline, subscription by subscription, so that a bad row stops nobody else.
 
@@ -51,6 +54,8 @@ async def release_expired_leases(
             released += ended
             dead += died
             left -= ended
+            if wakeups is not None:
+                wakeups.changed(SubscriptionKey(topic_key, subscription_key))
             if counters is not None:
                 counters.expired(subscription_id, ended)
                 counters.dead_lettered(subscription_id, died)
@@ -85,8 +90,9 @@ async def trim_messages(
 class Maintenance:
     """The background of one server process; several do no harm, the work is done by one at a time."""
 
-    def __init__(self, database: Database, settings: Settings, counters: Counters) -> None:
+    def __init__(self, database: Database, settings: Settings, counters: Counters, wakeups: Wakeups) -> None:
         self._database = database
+        self._wakeups = wakeups
         self._settings = settings
         self._counters = counters
         self._last_pass: float | None = None
@@ -105,7 +111,9 @@ class Maintenance:
             await lift_stranded_retries(self._database)
         elif self._last_pass is not None:
             look_back = started - self._last_pass + _LOOK_BACK_MARGIN_SECONDS
-        await release_expired_leases(self._database, look_back, wait=False, counters=self._counters)
+        await release_expired_leases(
+            self._database, look_back, wait=False, counters=self._counters, wakeups=self._wakeups
+        )
         self._last_pass = started
         if look_back is None:
             self._last_full_pass = started

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -17,6 +17,8 @@ from fastpubsub.exceptions import FastpubsubError, InvalidRequest
 from fastpubsub.message_ids import MessageIds, Targets, parse_targets
 from fastpubsub.payloads import Batch
 from fastpubsub.services.directory import Directory, SubscriptionKey
+from fastpubsub.services.in_flight import InFlight
+from fastpubsub.services.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
 
@@ -102,14 +104,18 @@ class Settle(NamedTuple):
 
 
 class Messages:
-    def __init__(self, database: Database, directory: Directory, settings: Settings, counters: Counters) -> None:
+    def __init__(
+        self, database: Database, directory: Directory, settings: Settings, counters: Counters, wakeups: Wakeups
+    ) -> None:
         self._database = database
+        self._wakeups = wakeups
         self._directory = directory
         self._counters = counters
         self._max_bytes = settings.pull_max_bytes
         self._window_seconds = settings.idempotency_window_seconds
         self._returning: set[asyncio.Task[None]] = set()
         bounds = Bounds(_CALL_ROWS, _CALL_BYTES, settings.queue_max_messages, settings.queue_max_bytes)
+        self.in_flight = InFlight()
         self._publishing = Coalescer(self._call_publish, bounds)
         self._publishing_once = Coalescer(self._call_publish_once, bounds)
         self._claiming = Coalescer(self._call_claim, bounds, lambda _key, claim: self.give_back(claim))
@@ -159,6 +165,12 @@ class Messages:
         self._counters.delivered(subscription_id, len(claimed.positions))
         return claimed
 
+    async def require(self, subscription_id: str) -> None:
+        async def require(keys: SubscriptionKey) -> None:
+            await self._database.fetch_one("require_subscription", *keys)
+
+        await self._directory.subscriptions.use(subscription_id, require)
+
     def give_back(self, claim: Claim) -> None:
         """For an answer of which no byte was handed to the transport: due again at once, without the attempt."""
         if claim.positions:
@@ -187,12 +199,20 @@ class Messages:
 
         return await self._directory.subscriptions.use(subscription_id, settle)
 
+    async def hand_back(self, keys: SubscriptionKey, subscription_id: str, tokens: Mapping[int, int]) -> None:
+        """Deliveries, by position, that their consumer saw and will not settle: due again at once."""
+        targets = Targets()
+        for position, token in tokens.items():
+            targets.append(position, token, None)
+        await self._settling.submit(SettleKey(keys, NACK, subscription_id), Settle(targets, 0), rows=len(tokens))
+
     async def _call_publish(self, topic_key: int, batches: Sequence[Batch]) -> list[Published]:
         position, created_at = await self._database.fetch_one("publish_messages", topic_key, *_columns(batches))
         answers = []
         for batch in batches:
             answers.append(Published(topic_key, position, created_at, len(batch.payloads)))
             position += len(batch.payloads)
+        self._wakeups.published(topic_key, position - answers[0].first_position)
         return answers
 
     async def _call_publish_once(self, topic_key: int, requests: Sequence[Keyed]) -> list[Published | None]:
@@ -207,6 +227,7 @@ class Messages:
             Array("bytea", [request.idempotency.body_hash for request in requests]),
             self._window_seconds,
         )
+        self._wakeups.published(topic_key, sum(counts))
         return [
             None if position is None else Published(topic_key, position, time, count)
             for position, time, count in zip(positions, created_at, counts, strict=True)
@@ -259,6 +280,10 @@ class Messages:
         arguments.append(Array("int4", [length for target in targets for length in target.lengths]))
         outcomes, *died = await self._database.fetch_one(key.kind.procedure, *key.keys, *arguments)
         self._count(key, outcomes.count(SETTLED), *died)
+        if key.kind is NACK:
+            self._wakeups.changed(key.keys)
+        if key.kind is not EXTEND:
+            self.in_flight.settled(key.keys, targets, outcomes)
         answers = []
         start = 0
         for target in targets:
@@ -290,6 +315,7 @@ class Messages:
     async def _return(self, claim: Claim) -> None:
         try:
             await self._database.fetch_one("return_leases", *claim.keys, Array("int8", claim.positions), claim.token)
+            self._wakeups.changed(claim.keys)
         except FastpubsubError:
             logger.warning("messages could not be given back; they come again after their ack deadline")
 

@@ -9,8 +9,7 @@ import psycopg
 
 from fastpubsub import schema
 from fastpubsub.config import Settings
-from fastpubsub.database import connect_arguments, cut
-from fastpubsub.urls import normalise
+from fastpubsub.database import Connector, cut
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +41,7 @@ class Readiness:
     """Keeps one connection, so that it also works when the pool or the server has none left to give."""
 
     def __init__(self, settings: Settings) -> None:
-        if settings.database_url is None:
-            raise ValueError("Readiness needs settings with a database_url")
-        url = normalise(settings.database_url.get_secret_value())
-        positional, keywords = url.get_dialect()().create_connect_args(url)
-        self._positional = positional
-        self._keywords: dict[str, Any] = {**keywords, **connect_arguments(settings)}
+        self._connector = Connector(settings)
         self._durability = DURABILITY if settings.database_require_durability else ()
         self._revision = schema.head()
         self._connection: psycopg.AsyncConnection[Any] | None = None
@@ -73,9 +67,7 @@ class Readiness:
 
     async def _look(self) -> str | None:
         if self._connection is None:
-            self._connection = await psycopg.AsyncConnection.connect(
-                *self._positional, **self._keywords, autocommit=True
-            )
+            self._connection = await self._connector.connect()
         deadline = asyncio.get_running_loop().call_later(PROBE_SECONDS, cut, self._connection)
         try:
             return await self._judge(self._connection)

@@ -52,6 +52,9 @@ drop function fastpubsub.get_client_state;
 -- functions/get_topic.sql
 drop function fastpubsub.get_topic;
 
+-- functions/held_leases.sql
+drop function fastpubsub.held_leases;
+
 -- functions/last_position.sql
 drop function fastpubsub.last_position;
 
@@ -69,6 +72,9 @@ drop function fastpubsub.list_dead_letters;
 
 -- functions/list_expired_leases.sql
 drop function fastpubsub.list_expired_leases;
+
+-- functions/list_ready_subscriptions.sql
+drop function fastpubsub.list_ready_subscriptions;
 
 -- functions/list_stranded_retries.sql
 drop function fastpubsub.list_stranded_retries;
@@ -88,6 +94,9 @@ drop function fastpubsub.list_topics;
 -- functions/list_trimmable.sql
 drop function fastpubsub.list_trimmable;
 
+-- functions/listen_to_servers.sql
+drop function fastpubsub.listen_to_servers;
+
 -- functions/lock_job.sql
 drop function fastpubsub.lock_job;
 
@@ -102,6 +111,9 @@ drop function fastpubsub.move_cursor;
 
 -- functions/nack_messages.sql
 drop function fastpubsub.nack_messages;
+
+-- functions/notify_servers.sql
+drop function fastpubsub.notify_servers;
 
 -- functions/position_before.sql
 drop function fastpubsub.position_before;
@@ -120,6 +132,9 @@ drop function fastpubsub.read_log;
 
 -- functions/read_matching_log.sql
 drop function fastpubsub.read_matching_log;
+
+-- functions/read_messages.sql
+drop function fastpubsub.read_messages;
 
 -- functions/reject_messages.sql
 drop function fastpubsub.reject_messages;

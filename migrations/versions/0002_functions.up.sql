@@ -756,6 +756,40 @@ begin
 end;
 $$;
 
+-- functions/held_leases.sql
+-- Which of these deliveries are still with their consumer.
+create or replace function fastpubsub.held_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint []
+) returns bigint []
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+declare
+    v_held bigint [];
+begin
+    select array_agg(h.position) into v_held
+    from unnest(p_positions, p_tokens) as h (position, token)
+    cross join lateral (
+        select l.last_position, l.token from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+            and l.position <= h.position and l.position > h.position - 100
+        order by l.position desc
+        limit 1
+    ) as l
+    where l.last_position >= h.position and l.token = h.token;
+    return coalesce(v_held, '{}');
+end;
+$$;
+
 -- functions/last_position.sql
 -- The newest position of a topic, 0 when nothing was published: the right edge of the index.
 create or replace function fastpubsub.last_position(p_topic_key bigint) returns bigint
@@ -950,6 +984,64 @@ begin
 end;
 $$;
 
+-- functions/list_ready_subscriptions.sql
+-- For consumers that wait: which of the subscriptions have something to claim, or are gone (`ready`), and in how many seconds the next
+-- message that waits for its retry is due. Names each by its place in the arrays; those with nothing to tell are left out.
+create or replace function fastpubsub.list_ready_subscriptions(
+    p_topic_keys bigint [],
+    p_subscription_keys bigint [],
+    p_now timestamptz default null
+) returns table (place integer, ready boolean, due_seconds double precision)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    return query
+    select s.place, s.ready, s.due_seconds
+    from (
+        select
+            k.ordinal::integer as place,
+            c.position is null
+            or exists (
+                select from fastpubsub.messages as m where m.topic_key = k.topic_key and m.position = c.position + 1
+            )
+            or exists (
+                select from fastpubsub.retries as r
+                where
+                    r.topic_key = k.topic_key and r.subscription_key = k.subscription_key
+                    and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+            ) as ready,
+            (
+                select extract(epoch from r.due_at - v_now)::double precision from fastpubsub.retries as r
+                where r.topic_key = k.topic_key and r.subscription_key = k.subscription_key and r.due_at > v_now
+                order by r.due_at, r.position
+                limit 1
+            ) as due_seconds
+        from unnest(p_topic_keys, p_subscription_keys) with ordinality as k (topic_key, subscription_key, ordinal)
+        left join lateral (
+            select n.position, n.retry_due_at, n.retry_position
+            from fastpubsub.cursors as u
+            cross join lateral (
+                select n.position, n.retry_due_at, n.retry_position from fastpubsub.claims as n
+                where n.topic_key = u.topic_key and n.subscription_key = u.subscription_key
+                order by n.sequence desc
+                limit 1
+            ) as n
+            where u.topic_key = k.topic_key and u.subscription_key = k.subscription_key
+        ) as c on true
+    ) as s
+    where s.ready or s.due_seconds is not null;
+end;
+$$;
+
 -- functions/list_stranded_retries.sql
 -- The subscriptions with a waiting message at or below the floor of the retries taken, where no claim would find it: expected none.
 create or replace function fastpubsub.list_stranded_retries()
@@ -1138,6 +1230,17 @@ begin
 end;
 $$;
 
+-- functions/listen_to_servers.sql
+-- This session hears what other servers tell with notify_servers.
+create or replace function fastpubsub.listen_to_servers() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    listen fastpubsub;
+end;
+$$;
+
 -- functions/lock_job.sql
 -- Whether this transaction may run the job: one process at a time, by a row lock that ends with the transaction.
 create or replace function fastpubsub.lock_job(p_name text, p_wait boolean) returns boolean
@@ -1282,6 +1385,22 @@ begin
             null, 'nacked', coalesce(p_now, clock_timestamp())
         );
     end if;
+end;
+$$;
+
+-- functions/notify_servers.sql
+-- Tells all servers of this database what consumers may wait for. Nothing else belongs into its transaction: a commit with
+-- notifications takes a lock that is one for the whole cluster.
+create or replace function fastpubsub.notify_servers(p_payloads text []) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_payload text;
+begin
+    foreach v_payload in array p_payloads loop
+        perform pg_notify('fastpubsub', v_payload);
+    end loop;
 end;
 $$;
 
@@ -1588,6 +1707,64 @@ begin
     if coalesce(cardinality(read_matching_log.positions), 0) < cardinality(v_found.positions) then
         scanned := coalesce(read_matching_log.positions[cardinality(read_matching_log.positions)], p_after);
     end if;
+end;
+$$;
+
+-- functions/read_messages.sql
+-- For who follows a topic: up to p_limit messages after p_after, without a lease, bounded by bytes (the first always comes). With a null
+-- p_after only `last`, the newest position. `missed`: trimming took messages after p_after before they were read.
+create or replace function fastpubsub.read_messages(
+    p_topic_key bigint,
+    p_after bigint,
+    p_limit integer,
+    p_max_bytes bigint,
+    out last bigint,
+    out missed boolean,
+    out positions bigint [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb []
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_after bigint := p_after;
+begin
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    last := fastpubsub.last_position(p_topic_key);
+    missed := false;
+    if v_after is null or v_after >= read_messages.last then
+        return;
+    end if;
+    if
+        not exists (select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_after + 1)
+    then
+        missed := true;
+        v_after := fastpubsub.first_position(p_topic_key, read_messages.last) - 1;
+    end if;
+    select
+        array_agg(t.position order by t.position), array_agg(t.created_at order by t.position),
+        array_agg(t.payload order by t.position), array_agg(t.attributes order by t.position)
+    into read_messages.positions, read_messages.created_at, read_messages.payloads, read_messages.attributes
+    from (
+        select
+            m.position, m.created_at, m.payload, m.attributes,
+            sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running
+        from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > v_after and m.position <= v_after + p_limit
+        order by m.position
+    ) as t
+    where t.running <= p_max_bytes or t.position = v_after + 1;
 end;
 $$;
 

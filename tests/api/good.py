@@ -7,7 +7,7 @@ UUID = "550e8400-e29b-41d4-a716-446655440000"
 
 
 class Good(NamedTuple):
-    """A request that a route understands, and that changes nothing: what it names is taken, or not there."""
+    """A request that a route understands, and that changes nothing and ends: what it names is taken, or not there."""
 
     route: str
     body: Any = None
@@ -33,6 +33,8 @@ CHANGES = {
     "POST /topics/{topic_id}/messages",
     "PATCH /subscriptions/{subscription_id}",
     "DELETE /subscriptions/{subscription_id}",
+    "GET /topics/{topic_id}/stream",
+    "GET /subscriptions/{subscription_id}/stream",
 }
 
 GOOD = [
@@ -42,6 +44,7 @@ GOOD = [
     Good("PATCH /topics/{topic_id}", {"retention_seconds": 5}),
     Good("DELETE /topics/{topic_id}"),
     Good("POST /topics/{topic_id}/messages", [{"a": SECRET}]),
+    Good("GET /topics/{topic_id}/stream"),
     Good("POST /subscriptions", {"id": "s", "topic_id": "t", "filter": {"a": [SECRET]}, "start_from": "latest"}),
     Good("GET /subscriptions", query="offset=0&limit=10"),
     Good("GET /subscriptions/{subscription_id}"),
@@ -50,6 +53,7 @@ GOOD = [
     Good("POST /subscriptions/{subscription_id}/seek", {"to": UUID}),
     Good("GET /subscriptions/{subscription_id}/metrics"),
     Good("GET /subscriptions/{subscription_id}/messages", query="consumer_id=c&batch_size=1"),
+    Good("GET /subscriptions/{subscription_id}/stream", query="consumer_id=c&max_in_flight=1"),
     Good("POST /subscriptions/{subscription_id}/acks", [UUID]),
     Good("POST /subscriptions/{subscription_id}/nacks", [UUID], "delay_seconds=5"),
     Good("POST /subscriptions/{subscription_id}/rejects", {"ids": [UUID], "reason": SECRET}),

@@ -321,6 +321,10 @@ class Store:
         query = "select * from fastpubsub.release_expired_leases(%s, %s, %s, %s, %s, %s)"
         return Released(*self.row(query, *keys, look_back, limit, wait, now))
 
+    def ready(self, *keys: Keys, now: datetime | None = NOW) -> list[Row]:
+        query = "select * from fastpubsub.list_ready_subscriptions(%s, %s, %s)"
+        return self.rows(query, [key.topic for key in keys], [key.subscription for key in keys], now)
+
     def expired(self, *, now: datetime | None = NOW, look_back: float | None = None) -> list[Row]:
         return self.rows("select * from fastpubsub.list_expired_leases(%s, %s)", look_back, now)
 

@@ -30,6 +30,7 @@ CALLS = 8
 MAX_ENTRIES = 1500
 MAX_BLOCKS = 800
 LOOK_BACK = 30.0
+READ = "select * from fastpubsub.read_messages(%s, %s, %s, 1000000)"
 
 
 class Worn:
@@ -176,6 +177,12 @@ def give_back(worn: Worn, call: int) -> int:
     return worn.store.give_back(worn.keys, [one.position], one.token)
 
 
+def held(worn: Worn, call: int) -> int:
+    ids = worn.leased(call)
+    query = "select cardinality(fastpubsub.held_leases(%s, %s, %s, %s))"
+    return int(worn.store.value(query, *worn.keys, [one.position for one in ids], [one.token for one in ids]))
+
+
 def reprocess(worn: Worn, call: int) -> int:
     ids = worn.leased(call)
     worn.store.reject(worn.keys, ids)
@@ -241,6 +248,22 @@ STATEMENTS = {
         lambda worn, call: worn.store.extend(worn.keys, worn.leased(call), 600), {"cursors", "leases"}, [SETTLED] * 10
     ),
     "give back": Statement(give_back, {"cursors", "claims", "leases"}, 1),
+    "read messages": Statement(
+        lambda worn, _: worn.store.row(READ, worn.keys.topic, MESSAGES - 300, 10)[2],
+        {"heads", "messages"},
+        list(range(MESSAGES - 299, MESSAGES - 289)),
+    ),
+    "read messages that are gone": Statement(
+        lambda worn, _: worn.store.row(READ, worn.keys.topic, 5, 10)[1:3],
+        {"heads", "messages"},
+        (True, list(range(TRIMMED + 1, TRIMMED + 11))),
+    ),
+    "held leases": Statement(held, {"leases"}, 10),
+    "list ready": Statement(
+        lambda worn, _: worn.store.ready(worn.drained, worn.keys, now=FLOOR),
+        CLAIM,
+        [(2, True, (NOW - FLOOR).total_seconds() + 1)],
+    ),
     "list expired": Statement(lambda worn, _: worn.store.expired(look_back=LOOK_BACK), {"leases_expires_at"}, []),
     "release nothing": Statement(
         lambda worn, _: worn.store.release(worn.keys, look_back=LOOK_BACK), {"cursors", "leases_expires_at"}, (0, 0)

@@ -15,6 +15,7 @@ from fastpubsub.database import Database
 from fastpubsub.exceptions import Unavailable
 from fastpubsub.services import maintenance
 from fastpubsub.services.maintenance import Maintenance, release_expired_leases, trim_messages
+from fastpubsub.services.wakeups import Wakeups
 
 Connect = Callable[[], Awaitable[psycopg.AsyncConnection]]
 SECONDS = 10.0
@@ -123,7 +124,7 @@ async def test_the_background_outlives_failures(
     quick = settings.model_copy(update={"lease_expiry_interval_seconds": 0.05, "trim_interval_seconds": 0.05})
     failed = asyncio.Event()
     monkeypatch.setattr(maintenance.logger, "warning", lambda *_: failed.set())
-    background = asyncio.create_task(Maintenance(database, quick, counters).run())
+    background = asyncio.create_task(Maintenance(database, quick, counters, Wakeups(database, quick)).run())
     try:
         async with asyncio.timeout(SECONDS):
             await failed.wait()
@@ -149,7 +150,7 @@ async def test_a_consumer_that_dies_again_and_again(
     keys = await subscribe(database, attempts=3)
     await publish(database, keys[0], 1)
     quick = settings.model_copy(update={"lease_expiry_interval_seconds": 0.05})
-    background = asyncio.create_task(Maintenance(database, quick, counters).run())
+    background = asyncio.create_task(Maintenance(database, quick, counters, Wakeups(database, quick)).run())
     try:
         for _ in range(3):
             async with asyncio.timeout(SECONDS):

@@ -14,6 +14,7 @@ from fastpubsub.exceptions import NotFound
 from fastpubsub.payloads import Batch
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.messages import ACK, EXTEND, GONE, NACK, SETTLED, STALE, Claim, Messages
+from fastpubsub.services.wakeups import Wakeups
 from tests.api.calls import PATIENCE, until_blocked
 from tests.conftest import Connect
 
@@ -27,7 +28,9 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def messages(database: Database, settings: Settings) -> Messages:
-    return Messages(database, Directory(database), settings, Counters(CollectorRegistry(), 10))
+    return Messages(
+        database, Directory(database), settings, Counters(CollectorRegistry(), 10), Wakeups(database, settings)
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -7,16 +7,21 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from fastpubsub.api import schemas
+from fastpubsub.api.events import MEDIA_TYPE, EventStream, delivery_events
+from fastpubsub.api.leaving import cancelled_by_leaving
 from fastpubsub.api.render import claim_json, dead_letters_json
 from fastpubsub.api.requests import (
+    MAX_CONSUMER_ID,
     REPRESENTATION,
     Limit,
     Offset,
     int_parameter,
     prefers_representation,
+    stream_parameters,
     text_parameter,
+    wait_seconds,
 )
-from fastpubsub.api.security import ScopedRoute, requires
+from fastpubsub.api.security import ScopedRoute, requires, stream_token
 from fastpubsub.database import Database
 from fastpubsub.exceptions import TooLarge
 from fastpubsub.models import DeadLetterList, Extend, Extended, MessageList, Moved, Reject, Settled
@@ -29,7 +34,6 @@ router = APIRouter(prefix="/subscriptions/{subscription_id}", tags=["messages"],
 
 CONSUME = requires("subscriptions:consume", "subscription_id")
 CONSUME_DIRECTLY = requires("subscriptions:consume", "subscription_id", direct=True)
-MAX_CONSUMER_ID = 255
 MAX_BATCH = 100
 MAX_DELAY_SECONDS = 604800
 SLOW_SECONDS = 0.05
@@ -59,10 +63,32 @@ async def pull_messages(request: Request) -> Response:
     consumer_id = text_parameter(request, "consumer_id", MAX_CONSUMER_ID)
     batch_size = int_parameter(request, "batch_size", 10, 1, MAX_BATCH)
     started = time.monotonic()
+    if seconds := wait_seconds(request):
+        async with cancelled_by_leaving(request):
+            claim = await request.app.state.consumers.pull(subscription_id, batch_size, consumer_id, seconds)
+        return Response(claim_json(claim, subscription_id), media_type="application/json")
     claim = await messages.pull(subscription_id, batch_size, consumer_id)
     if time.monotonic() - started > SLOW_SECONDS and await request.is_disconnected():
         messages.give_back(claim)
     return Response(claim_json(claim, subscription_id), media_type="application/json")
+
+
+@router.get(
+    "/stream",
+    status_code=200,
+    response_class=Response,
+    responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+    openapi_extra=schemas.STREAM,
+    dependencies=[CONSUME_DIRECTLY],
+)
+async def stream_messages(request: Request) -> Response:
+    """Lease messages to a consumer as they come, as Server-Sent Events; settle them by the ordinary requests."""
+    state = request.app.state
+    subscription_id = request.path_params["subscription_id"]
+    consumer_id, max_in_flight = stream_parameters(request)
+    await state.messages.require(subscription_id)
+    deliveries = state.deliveries.stream(subscription_id, consumer_id, max_in_flight)
+    return EventStream(state.streams, stream_token(request), delivery_events(deliveries, subscription_id))
 
 
 @router.post(
@@ -132,7 +158,10 @@ async def list_dead_letters(request: Request, subscription_id: str, offset: Offs
 )
 async def reprocess_dead_letters(request: Request) -> Response:
     """Move dead letters back to the consumers; their attempts start again."""
-    return await _move(request, dead_letters.reprocess_dead_letters)
+    response = await _move(request, dead_letters.reprocess_dead_letters)
+    state = request.app.state
+    state.wakeups.changed(await state.directory.subscriptions.key(request.path_params["subscription_id"]))
+    return response
 
 
 @router.delete(

@@ -45,7 +45,10 @@ async def get_subscription(request: Request, subscription_id: str) -> Subscripti
 async def update_subscription(request: Request, subscription_id: str, body: ChangedSubscription) -> Subscription:
     """Change filter, attempts, backoff or deadline. What was not delivered yet is judged by the new filter."""
     filter_json = member(await request.body(), "filter")
-    return await subscriptions.update_subscription(request.app.state.database, subscription_id, body, filter_json)
+    state = request.app.state
+    changed = await subscriptions.update_subscription(state.database, subscription_id, body, filter_json)
+    state.wakeups.changed(await state.directory.subscriptions.key(subscription_id))
+    return changed
 
 
 @router.delete(
@@ -70,6 +73,7 @@ async def seek_subscription(request: Request, subscription_id: str, body: Seek) 
     """Replay or skip: what comes next is the message at `to`. Deliveries that are out end without effect."""
     state = request.app.state
     await subscriptions.seek_subscription(state.database, state.directory, subscription_id, body.to)
+    state.wakeups.changed(await state.directory.subscriptions.key(subscription_id))
     return Response(status_code=204)
 
 

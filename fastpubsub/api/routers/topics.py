@@ -4,9 +4,17 @@ import hashlib
 
 from fastapi import APIRouter, Request, Response
 
-from fastpubsub.api.requests import REPRESENTATION, Limit, Offset, idempotency_key, prefers_representation
-from fastpubsub.api.schemas import PUBLISH
-from fastpubsub.api.security import ScopedRoute, requires
+from fastpubsub.api.events import MEDIA_TYPE, EventStream, tail_events
+from fastpubsub.api.requests import (
+    REPRESENTATION,
+    Limit,
+    Offset,
+    idempotency_key,
+    last_event_id,
+    prefers_representation,
+)
+from fastpubsub.api.schemas import PUBLISH, TAIL
+from fastpubsub.api.security import ScopedRoute, requires, stream_token
 from fastpubsub.models import ChangedTopic, NewTopic, PublishedIds, Topic, TopicList
 from fastpubsub.payloads import parse_batch
 from fastpubsub.services import topics
@@ -74,3 +82,18 @@ async def publish_messages(request: Request) -> Response:
     ids = PublishedIds(ids=published.ids() if published is not None else [])
     headers = {"Preference-Applied": REPRESENTATION}
     return Response(ids.model_dump_json(), 201, headers, "application/json")
+
+
+@router.get(
+    "/{topic_id}/stream",
+    status_code=200,
+    response_class=Response,
+    responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+    openapi_extra=TAIL,
+    dependencies=[requires("topics:consume", "topic_id", direct=True)],
+)
+async def follow_topic(request: Request) -> Response:
+    """Follow a topic from now on, or after `Last-Event-ID`, as Server-Sent Events; nothing is leased or settled."""
+    state = request.app.state
+    tail = await state.tails.open(request.path_params["topic_id"], last_event_id(request))
+    return EventStream(state.streams, stream_token(request), tail_events(tail))

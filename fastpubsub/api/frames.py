@@ -1,0 +1,85 @@
+"""Frames of a WebSocket: JSON objects with a `type`."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+from pydantic import Discriminator, TypeAdapter, ValidationError
+
+from fastpubsub.api.render import delivery_json
+from fastpubsub.exceptions import FastpubsubError, InvalidRequest, TooLarge
+from fastpubsub.models import AckFrame, ExtendFrame, NackFrame, RejectFrame
+from fastpubsub.payloads import check_json
+from fastpubsub.services.messages import ACK, EXTEND, GONE, NACK, REJECT, SETTLED, STALE, Claim, Messages
+
+Frame = AckFrame | NackFrame | RejectFrame | ExtendFrame
+
+_adapter: TypeAdapter[Frame] = TypeAdapter(Annotated[Frame, Discriminator("type")])
+_OUTCOMES = {SETTLED: "settled", GONE: "gone", STALE: "stale"}
+
+
+def message_frames(claim: Claim, subscription_id: str) -> Iterator[str]:
+    for _, message in delivery_json(claim, subscription_id):
+        yield f'{{"type":"message",{message[1:].decode()}'
+
+
+def end_frame(reason: str) -> str:
+    return json.dumps({"type": "end", "reason": reason})
+
+
+class Settler:
+    """Does what the frames of one consumer say, and has an answer for each."""
+
+    def __init__(self, messages: Messages, subscription_id: str, max_ids: int) -> None:
+        self._messages = messages
+        self._subscription_id = subscription_id
+        self._max_ids = max_ids
+
+    async def answer(self, text: str | None) -> str | None:
+        """None where nothing was asked for and nothing went wrong."""
+        reference = None
+        try:
+            frame = _parse(text)
+            reference = frame.ref
+            if len(frame.ids) > self._max_ids:
+                raise TooLarge(f"{len(frame.ids)} ids are more than the {self._max_ids} of one frame; send several")
+            outcomes = await self._settle(frame)
+        except FastpubsubError as error:
+            return _frame("error", reference, status=error.status, detail=error.detail)
+        if reference is None:
+            return None
+        lists: dict[str, list[str]] = {name: [] for name in _OUTCOMES.values()}
+        for id_, outcome in zip(frame.ids, outcomes, strict=True):
+            lists[_OUTCOMES[outcome]].append(id_)
+        return _frame("settled", reference, **lists)
+
+    async def _settle(self, frame: Frame) -> Sequence[int]:
+        match frame:
+            case AckFrame():
+                return await self._messages.settle(ACK, self._subscription_id, frame.ids)
+            case NackFrame():
+                return await self._messages.settle(NACK, self._subscription_id, frame.ids, frame.delay_seconds)
+            case RejectFrame():
+                return await self._messages.settle(REJECT, self._subscription_id, frame.ids, frame.reason)
+            case ExtendFrame():
+                return await self._messages.settle(EXTEND, self._subscription_id, frame.ids, frame.extend_seconds)
+
+
+def _parse(text: str | None) -> Frame:
+    if text is None:
+        raise InvalidRequest("frames are text, not binary")
+    try:
+        body = text.encode()
+        check_json(body)
+        return _adapter.validate_json(body)
+    except UnicodeEncodeError:
+        raise InvalidRequest("the frame has half a surrogate pair") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the frame"
+        raise InvalidRequest(f"{where[:200]}: {first['msg'][:200]}") from None
+
+
+def _frame(kind: str, reference: str | None, **members: Any) -> str:
+    named = {"type": kind} | ({} if reference is None else {"ref": reference})
+    return json.dumps(named | members)

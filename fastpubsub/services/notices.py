@@ -1,0 +1,178 @@
+"""What server processes tell each other over LISTEN and NOTIFY: hints, which may get lost."""
+
+import asyncio
+import contextlib
+import logging
+import math
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import psycopg
+
+from fastpubsub.arrays import Array
+from fastpubsub.config import Settings
+from fastpubsub.database import Connector, Database, cut_after
+from fastpubsub.exceptions import FastpubsubError
+from fastpubsub.services.directory import SubscriptionKey
+
+logger = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 0.02
+"""Between two notifications of a process."""
+
+MAX_PAYLOAD = 7900
+"""PostgreSQL takes payloads of less than 8,000 bytes."""
+
+_QUIET_SECONDS = 30.0
+_RECONNECT_SECONDS = 1.0
+ANNOUNCE_SECONDS = 5.0
+FORGET_SECONDS = 3 * ANNOUNCE_SECONDS
+_NOTICE = re.compile(r"(\d{1,18})(?:/(\d{1,18})|\*(\d{1,18})|\?)")
+
+
+class Notices:
+    """`12?` announces that somebody waits here for something of topic 12. `12*3` tells of three new messages of topic
+    12, `12/7` that there is something to look at for its subscription 7: only to those who announced that they wait.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        published: Callable[[int, int], None],
+        changed: Callable[[SubscriptionKey], None],
+        heard_nothing: Callable[[], None],
+        awaited: Callable[[], Iterable[int]],
+    ) -> None:
+        """`heard_nothing` is called when notices may have been missed; `awaited` are the topics to announce."""
+        self.enabled = settings.database_pooler != "transaction"
+        self._database = database
+        self._connector = Connector(settings)
+        self._call_timeout = settings.database_call_timeout_seconds
+        self._published = published
+        self._changed = changed
+        self._heard_nothing = heard_nothing
+        self._awaited = awaited
+        self._others: dict[int, float] = {}
+        self._others_unknown_until = math.inf
+        self._announced_at = 0.0
+        self._announcing: set[int] = set()
+        self._name = secrets.token_hex(8)
+        self._topics: dict[int, int] = {}
+        self._subscriptions: set[SubscriptionKey] = set()
+        self._something = asyncio.Event()
+        self.is_listening = False
+
+    def publish(self, topic_key: int, messages: int) -> None:
+        if self._is_awaited_elsewhere(topic_key):
+            self._topics[topic_key] = self._topics.get(topic_key, 0) + messages
+            self._something.set()
+
+    def change(self, keys: SubscriptionKey) -> None:
+        if self._is_awaited_elsewhere(keys.topic_key):
+            self._subscriptions.add(keys)
+            self._something.set()
+
+    def announce(self, topic_key: int) -> None:
+        if self.enabled:
+            self._announcing.add(topic_key)
+            self._something.set()
+
+    def _is_awaited_elsewhere(self, topic_key: int) -> bool:
+        now = time.monotonic()
+        return self.enabled and (self._others.get(topic_key, 0.0) > now or self._others_unknown_until > now)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        if self.enabled:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._tell_forever())
+                group.create_task(self._listen_forever())
+
+    async def _tell_forever(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANNOUNCE_SECONDS):
+                    await self._something.wait()
+            self._something.clear()
+            if words := self._words():
+                await self._tell(words)
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    def _words(self) -> list[str]:
+        now = time.monotonic()
+        if now - self._announced_at >= ANNOUNCE_SECONDS:
+            self._announced_at = now
+            self._announcing.update(self._awaited())
+            self._others = {key: until for key, until in self._others.items() if until > now}
+        words = [f"{key}?" for key in self._announcing]
+        words += [f"{key}*{count}" for key, count in self._topics.items()]
+        words += [f"{topic}/{subscription}" for topic, subscription in self._subscriptions]
+        for told in (self._announcing, self._topics, self._subscriptions):
+            told.clear()
+        return words
+
+    async def _tell(self, words: list[str]) -> None:
+        try:
+            await self._database.fetch_one("notify_servers", Array("text", list(self._payloads(words))))
+        except FastpubsubError as error:
+            logger.debug("other servers were not told: %s", error.detail)
+        except Exception:
+            logger.exception("other servers could not be told")
+
+    def _payloads(self, words: list[str]) -> Iterator[str]:
+        payload = self._name
+        for word in words:
+            if len(payload) + 1 + len(word) > MAX_PAYLOAD:
+                yield payload
+                payload = self._name
+            payload = f"{payload} {word}"
+        yield payload
+
+    async def _listen_forever(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except (psycopg.Error, OSError):
+                if self.is_listening:
+                    logger.warning("cannot hear other servers; consumers that wait are woken later")
+            except Exception:
+                logger.exception("listening to other servers failed")
+            self.is_listening = False
+            self._others_unknown_until = math.inf
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _listen(self) -> None:
+        connection = await self._connector.connect()
+        try:
+            while True:
+                # Again after a silence: it asks whether the connection still works.
+                with cut_after(self._call_timeout, connection):
+                    await connection.execute("select from fastpubsub.listen_to_servers()", prepare=False)
+                if not self.is_listening:
+                    self.is_listening = True
+                    self._others_unknown_until = time.monotonic() + FORGET_SECONDS
+                    self._heard_nothing()
+                async for notice in connection.notifies(timeout=_QUIET_SECONDS):
+                    self._hear(notice.payload)
+        finally:
+            with contextlib.suppress(psycopg.Error, OSError):
+                await connection.close()
+
+    def _hear(self, payload: str) -> None:
+        name, *words = payload.split(" ")
+        if name == self._name:
+            return
+        for word in words:
+            match = _NOTICE.fullmatch(word)
+            if match is None:
+                continue
+            topic_key, subscription_key, messages = match.groups()
+            if messages is not None:
+                self._published(int(topic_key), int(messages))
+            elif subscription_key is not None:
+                self._changed(SubscriptionKey(int(topic_key), int(subscription_key)))
+            else:
+                self._others[int(topic_key)] = time.monotonic() + FORGET_SECONDS

@@ -1,0 +1,238 @@
+"""Following a topic without a subscription: one reader per topic and process, whatever the number of listeners."""
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from fastpubsub.config import Settings
+from fastpubsub.database import Database, Row
+from fastpubsub.exceptions import FastpubsubError, NotFound, Unavailable
+from fastpubsub.message_ids import MessageId
+from fastpubsub.services.directory import Directory, SubscriptionKey
+from fastpubsub.services.wakeups import Wakeups
+
+CHUNK_MESSAGES = 1000
+CHUNK_BYTES = 1 << 18
+NO_SUBSCRIPTION = 0
+"""No subscription has this key: in the lines of consumers that wait it stands for the readers of a topic."""
+
+DELETED = "the topic was deleted"
+PAUSE_SECONDS = 1.0
+"""After the database could not be read."""
+
+
+class Logged(NamedTuple):
+    """A message as it is in the log of its topic."""
+
+    topic_key: int
+    position: int
+    created_at: datetime
+    payload: bytes
+    attributes: bytes | None
+
+
+Render = Callable[[Sequence[Logged]], list[bytes]]
+
+
+class Part(NamedTuple):
+    """What comes next, rendered, up to `position`. `missed`: trimming was faster than somebody before it."""
+
+    missed: bool
+    first: int
+    position: int
+    messages: list[bytes]
+
+
+class Listener:
+    """Has got everything up to `after`. What the reader gives it waits here, up to a size; past it the listener is on
+    its own, and reads for itself until it is level with the reader again.
+    """
+
+    __slots__ = ("_max_bytes", "after", "arrived", "ended", "joined", "size", "waiting")
+
+    def __init__(self, after: int, max_bytes: int) -> None:
+        self.after = after
+        self.joined = False
+        self.ended: str | None = None
+        self.arrived = asyncio.Event()
+        self.waiting: deque[Part] = deque()
+        self.size = 0
+        self._max_bytes = max_bytes
+
+    def put(self, part: Part, size: int) -> bool:
+        """False when it cannot take it."""
+        if self.size and self.size + size > self._max_bytes:
+            self.joined = False
+        else:
+            self.waiting.append(part)
+            self.size += size
+        self.arrived.set()
+        return self.joined
+
+    def take(self) -> list[Part]:
+        parts = list(self.waiting)
+        self.waiting.clear()
+        self.size = 0
+        self.arrived.clear()
+        return parts
+
+    def end(self, reason: str) -> None:
+        self.ended = reason
+        self.joined = False
+        self.arrived.set()
+
+
+class _Reader:
+    def __init__(self, after: int) -> None:
+        self.position = after
+        self.listeners: set[Listener] = set()
+        self.task: asyncio.Task[None] | None = None
+
+    def give(self, part: Part) -> None:
+        self.position = part.position
+        size = sum(map(len, part.messages))
+        self.listeners -= {listener for listener in self.listeners if not listener.put(part, size)}
+
+    def end(self, reason: str) -> None:
+        for listener in self.listeners:
+            listener.end(reason)
+        self.listeners.clear()
+
+
+class Tails:
+    def __init__(
+        self, database: Database, directory: Directory, wakeups: Wakeups, settings: Settings, render: Render
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._wakeups = wakeups
+        self._max_bytes = settings.stream_max_buffer_bytes
+        self._render = render
+        self._readers: dict[int, _Reader] = {}
+
+    async def open(self, topic_id: str, after: MessageId | None) -> "Tail":
+        """From now on, or after a message."""
+
+        async def start(topic_key: int) -> Tail:
+            last = (await self._read(topic_key, None))[0]
+            if after is None:
+                return Tail(self, topic_key, Listener(last, self._max_bytes), missed=False)
+            # Of a topic that had this name before, or from the time after a backup: what was between is not known.
+            known = after.topic_key == topic_key and after.position <= last
+            return Tail(self, topic_key, Listener(after.position if known else last, self._max_bytes), missed=not known)
+
+        return await self._directory.topics.use(topic_id, start)
+
+    async def read(self, topic_key: int, after: int) -> Part:
+        """However long the database is away."""
+        while True:
+            try:
+                return await self._part(topic_key, after)
+            except Unavailable:
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _part(self, topic_key: int, after: int) -> Part:
+        _, missed, positions, created_at, payloads, attributes = await self._read(topic_key, after)
+        if not positions:
+            return Part(missed, after + 1, after, [])
+        columns = zip(positions, created_at, payloads, attributes, strict=True)
+        messages = self._render([Logged(topic_key, *column) for column in columns])
+        return Part(missed, positions[0], positions[-1], messages)
+
+    async def _read(self, topic_key: int, after: int | None) -> Row:
+        return await self._database.fetch_one("read_messages", topic_key, after, CHUNK_MESSAGES, CHUNK_BYTES)
+
+    def join(self, topic_key: int, listener: Listener) -> bool:
+        """False when the reader is ahead of the listener, which has to catch up first."""
+        reader = self._readers.get(topic_key)
+        if reader is None:
+            reader = self._readers[topic_key] = _Reader(listener.after)
+            reader.task = asyncio.create_task(self._run(topic_key, reader))
+        elif reader.position > listener.after:
+            return False
+        listener.joined = True
+        reader.listeners.add(listener)
+        return True
+
+    def leave(self, topic_key: int, listener: Listener) -> None:
+        reader = self._readers.get(topic_key)
+        if reader is not None and listener in reader.listeners:
+            reader.listeners.discard(listener)
+            if not reader.listeners and reader.task is not None:
+                del self._readers[topic_key]
+                reader.task.cancel()
+
+    async def close(self) -> None:
+        tasks = {reader.task for reader in self._readers.values() if reader.task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _run(self, topic_key: int, reader: _Reader) -> None:
+        try:
+            with self._wakeups.lines.join(SubscriptionKey(topic_key, NO_SUBSCRIPTION)) as line:
+                while reader.listeners:
+                    line.begin_claim()
+                    part = await self.read(topic_key, reader.position)
+                    if part.messages:
+                        reader.give(part)
+                    elif self._wakeups.lines.ended or not await line.wait(sys.maxsize, None):
+                        return
+        except NotFound:
+            reader.end(DELETED)
+        except FastpubsubError as error:
+            reader.end(error.detail)
+        finally:
+            if self._readers.get(topic_key) is reader:
+                del self._readers[topic_key]
+
+
+class Tail:
+    """What one listener gets. Ends by itself only when its topic is gone; `ended` then says so."""
+
+    def __init__(self, tails: Tails, topic_key: int, listener: Listener, missed: bool) -> None:
+        self._tails = tails
+        self._topic_key = topic_key
+        self._listener = listener
+        self._missed = missed
+
+    @property
+    def ended(self) -> str | None:
+        return self._listener.ended
+
+    async def parts(self) -> AsyncGenerator[Part]:
+        listener = self._listener
+        if self._missed:
+            yield Part(True, listener.after + 1, listener.after, [])
+        try:
+            while listener.ended is None:
+                async for part in self._catch_up():
+                    yield part
+                while listener.waiting or listener.joined:
+                    await listener.arrived.wait()
+                    for part in listener.take():
+                        if part.position > listener.after:
+                            yield self._rest(part)
+                            listener.after = part.position
+        finally:
+            self._tails.leave(self._topic_key, listener)
+
+    async def _catch_up(self) -> AsyncGenerator[Part]:
+        listener = self._listener
+        while not self._tails.join(self._topic_key, listener):
+            try:
+                part = await self._tails.read(self._topic_key, listener.after)
+            except NotFound:
+                listener.end(DELETED)
+                return
+            yield part
+            listener.after = part.position
+
+    def _rest(self, part: Part) -> Part:
+        """What it has not got itself while it caught up."""
+        skip = self._listener.after + 1 - part.first
+        return part if skip <= 0 else part._replace(missed=False, messages=part.messages[skip:])

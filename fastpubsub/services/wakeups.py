@@ -1,0 +1,122 @@
+"""When consumers that wait have to look again: what this process does, what others tell, and a slow poll as a net."""
+
+import asyncio
+import logging
+
+from fastpubsub.arrays import Array
+from fastpubsub.config import Settings
+from fastpubsub.database import Database
+from fastpubsub.exceptions import Unavailable
+from fastpubsub.services.directory import SubscriptionKey
+from fastpubsub.services.lines import Line, Lines
+from fastpubsub.services.notices import Notices
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS_WITHOUT_LISTEN = 0.5
+"""At most: then nothing else tells of other processes."""
+
+LOOK_PAUSE_SECONDS = 0.01
+HEARD_SECONDS = 0.1
+"""In which other processes have heard that somebody waits here."""
+
+SOME = 100
+"""Messages that are supposed to be there, when nobody knows how many there are."""
+
+
+class Wakeups:
+    """Signals from whoever changes something to the lines, here and in other processes.
+
+    New messages wake a line at once. For everything else the database is asked what is ready and when the next retry is
+    due: one call for all lines that want to know.
+    """
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.lines = Lines(settings.pull_max_waiting, self._opened)
+        self._database = database
+        self._notices = Notices(
+            database, settings, self.lines.wake_topic, self.look, self.look_everywhere, self.lines.topics
+        )
+        self._poll_seconds = settings.wake_poll_seconds
+        self._to_look: set[SubscriptionKey] = set()
+        self._everywhere = False
+        self._wanted = asyncio.Event()
+
+    def published(self, topic_key: int, messages: int) -> None:
+        self.lines.wake_topic(topic_key, messages)
+        self._notices.publish(topic_key, messages)
+
+    def changed(self, keys: SubscriptionKey) -> None:
+        """There may be something else to claim, now or later, than there was."""
+        self.look(keys)
+        self._notices.change(keys)
+
+    def look(self, keys: SubscriptionKey) -> None:
+        if self.lines.find(keys) is not None:
+            self._to_look.add(keys)
+            self._wanted.set()
+
+    def look_everywhere(self) -> None:
+        self._everywhere = True
+        self._wanted.set()
+
+    def _opened(self, keys: SubscriptionKey) -> None:
+        self._notices.announce(keys.topic_key)
+        self.look(keys)
+        # What others did before they heard of it.
+        asyncio.get_running_loop().call_later(HEARD_SECONDS, self.look, keys)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._notices.run())
+            group.create_task(self._look_forever())
+
+    async def _look_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        polled = loop.time()
+        while True:
+            await self._until_wanted(polled + self._pause())
+            if self._everywhere or loop.time() >= polled + self._pause():
+                polled = loop.time()
+                self._everywhere = False
+                self._to_look.update(self.lines.in_use())
+            if self._to_look:
+                await self._look_once()
+            await asyncio.sleep(LOOK_PAUSE_SECONDS)
+
+    def _pause(self) -> float:
+        if self._notices.is_listening:
+            return self._poll_seconds
+        return min(self._poll_seconds, POLL_SECONDS_WITHOUT_LISTEN)
+
+    async def _until_wanted(self, until: float) -> None:
+        try:
+            async with asyncio.timeout_at(until):
+                await self._wanted.wait()
+        except TimeoutError:
+            pass
+        self._wanted.clear()
+
+    async def _look_once(self) -> None:
+        keys, self._to_look = list(self._to_look), set()
+        topics = Array("int8", [key.topic_key for key in keys])
+        subscriptions = Array("int8", [key.subscription_key for key in keys])
+        try:
+            rows = await self._database.fetch_all("list_ready_subscriptions", topics, subscriptions)
+        except Unavailable as error:
+            logger.warning("consumers that wait cannot be looked after: %s", error.detail)
+            return
+        except Exception:
+            logger.exception("looking after consumers that wait failed")
+            return
+        found = {keys[place - 1]: (ready, due_seconds) for place, ready, due_seconds in rows}
+        for key in keys:
+            line = self.lines.find(key)
+            if line is not None:
+                self._tell(line, *found.get(key, (False, None)))
+
+    def _tell(self, line: Line, ready: bool, due_seconds: float | None) -> None:
+        line.look_in(due_seconds, self.look)
+        if ready:
+            line.wake(SOME)

@@ -1,0 +1,56 @@
+-- For consumers that wait: which of the subscriptions have something to claim, or are gone (`ready`), and in how many seconds the next
+-- message that waits for its retry is due. Names each by its place in the arrays; those with nothing to tell are left out.
+create or replace function fastpubsub.list_ready_subscriptions(
+    p_topic_keys bigint [],
+    p_subscription_keys bigint [],
+    p_now timestamptz default null
+) returns table (place integer, ready boolean, due_seconds double precision)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    return query
+    select s.place, s.ready, s.due_seconds
+    from (
+        select
+            k.ordinal::integer as place,
+            c.position is null
+            or exists (
+                select from fastpubsub.messages as m where m.topic_key = k.topic_key and m.position = c.position + 1
+            )
+            or exists (
+                select from fastpubsub.retries as r
+                where
+                    r.topic_key = k.topic_key and r.subscription_key = k.subscription_key
+                    and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+            ) as ready,
+            (
+                select extract(epoch from r.due_at - v_now)::double precision from fastpubsub.retries as r
+                where r.topic_key = k.topic_key and r.subscription_key = k.subscription_key and r.due_at > v_now
+                order by r.due_at, r.position
+                limit 1
+            ) as due_seconds
+        from unnest(p_topic_keys, p_subscription_keys) with ordinality as k (topic_key, subscription_key, ordinal)
+        left join lateral (
+            select n.position, n.retry_due_at, n.retry_position
+            from fastpubsub.cursors as u
+            cross join lateral (
+                select n.position, n.retry_due_at, n.retry_position from fastpubsub.claims as n
+                where n.topic_key = u.topic_key and n.subscription_key = u.subscription_key
+                order by n.sequence desc
+                limit 1
+            ) as n
+            where u.topic_key = k.topic_key and u.subscription_key = k.subscription_key
+        ) as c on true
+    ) as s
+    where s.ready or s.due_seconds is not null;
+end;
+$$;

@@ -1,0 +1,56 @@
+-- For who follows a topic: up to p_limit messages after p_after, without a lease, bounded by bytes (the first always comes). With a null
+-- p_after only `last`, the newest position. `missed`: trimming took messages after p_after before they were read.
+create or replace function fastpubsub.read_messages(
+    p_topic_key bigint,
+    p_after bigint,
+    p_limit integer,
+    p_max_bytes bigint,
+    out last bigint,
+    out missed boolean,
+    out positions bigint [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb []
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_after bigint := p_after;
+begin
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    last := fastpubsub.last_position(p_topic_key);
+    missed := false;
+    if v_after is null or v_after >= read_messages.last then
+        return;
+    end if;
+    if
+        not exists (select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_after + 1)
+    then
+        missed := true;
+        v_after := fastpubsub.first_position(p_topic_key, read_messages.last) - 1;
+    end if;
+    select
+        array_agg(t.position order by t.position), array_agg(t.created_at order by t.position),
+        array_agg(t.payload order by t.position), array_agg(t.attributes order by t.position)
+    into read_messages.positions, read_messages.created_at, read_messages.payloads, read_messages.attributes
+    from (
+        select
+            m.position, m.created_at, m.payload, m.attributes,
+            sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running
+        from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > v_after and m.position <= v_after + p_limit
+        order by m.position
+    ) as t
+    where t.running <= p_max_bytes or t.position = v_after + 1;
+end;
+$$;
