@@ -108,6 +108,7 @@ class Settings(BaseSettings):
     cleanup_acked_messages_older_than_seconds: int = Field(3600, ge=0, le=315360000)
     cleanup_stuck_messages_lock_timeout_seconds: int = Field(60, ge=1, le=43200)
     lease_expiry_interval_seconds: float = Field(1.0, ge=0.05, le=3600)
+    outbox_poll_interval_seconds: float = Field(0.05, ge=0.005, le=60)
     trim_interval_seconds: float = Field(10.0, ge=0.05, le=86400)
 
     metrics_max_subscriptions: int = Field(1000, ge=0, le=100000)

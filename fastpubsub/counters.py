@@ -13,6 +13,12 @@ class Counters:
         def counter(name: str, what: str, label: str) -> "_Labelled":
             return _Labelled(Counter(f"fastpubsub_messages_{name}", what, [label], registry=registry), max_names)
 
+        dropped = Counter(
+            "fastpubsub_outbox_dropped",
+            "Messages from SQL whose topic was deleted before",
+            registry=registry,
+        )
+        self.outbox_dropped = dropped.inc
         self.published = counter("published", "Messages stored by publishing", "topic")
         self.delivered = counter("delivered", "Messages handed to a consumer", "subscription")
         self.acked = counter("acked", "Messages acknowledged", "subscription")

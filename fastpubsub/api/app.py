@@ -22,6 +22,7 @@ from fastpubsub.services.authenticator import Authenticator
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.maintenance import Maintenance
 from fastpubsub.services.messages import Messages
+from fastpubsub.services.relay import Relay
 
 DESCRIPTION = """Publish/subscribe over HTTP on nothing but PostgreSQL.
 
@@ -76,13 +77,16 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.directory = Directory(database)
     state.messages = Messages(database, state.directory, settings, state.counters)
     state.probes = Probes(settings, database, state.registry)
-    background = asyncio.create_task(Maintenance(database, settings, state.counters).run())
+    maintenance = Maintenance(database, settings, state.counters)
+    relay = Relay(database, settings, state.counters)
+    background = [asyncio.create_task(maintenance.run()), asyncio.create_task(relay.run())]
     try:
         yield
     finally:
         state.stopping.set()
-        background.cancel()
-        await asyncio.wait({background})
+        for task in background:
+            task.cancel()
+        await asyncio.wait(background)
         await state.messages.close()
         await state.probes.close()
         state.authenticator.close()

@@ -4,6 +4,12 @@ drop function fastpubsub.ack_messages;
 -- functions/begin_call.sql
 drop function fastpubsub.begin_call;
 
+-- functions/check_attributes.sql
+drop function fastpubsub.check_attributes;
+
+-- functions/check_payload.sql
+drop function fastpubsub.check_payload;
+
 -- functions/claim_messages.sql
 drop function fastpubsub.claim_messages;
 
@@ -52,6 +58,15 @@ drop function fastpubsub.get_client_state;
 -- functions/get_topic.sql
 drop function fastpubsub.get_topic;
 
+-- functions/hold_job.sql
+drop function fastpubsub.hold_job;
+
+-- functions/is_deeper.sql
+drop function fastpubsub.is_deeper;
+
+-- functions/is_jsonb.sql
+drop function fastpubsub.is_jsonb;
+
 -- functions/last_position.sql
 drop function fastpubsub.last_position;
 
@@ -69,6 +84,9 @@ drop function fastpubsub.list_dead_letters;
 
 -- functions/list_expired_leases.sql
 drop function fastpubsub.list_expired_leases;
+
+-- functions/list_outbox.sql
+drop function fastpubsub.list_outbox;
 
 -- functions/list_stranded_retries.sql
 drop function fastpubsub.list_stranded_retries;
@@ -106,6 +124,9 @@ drop function fastpubsub.nack_messages;
 -- functions/position_before.sql
 drop function fastpubsub.position_before;
 
+-- functions/publish.sql
+drop function fastpubsub.publish;
+
 -- functions/publish_messages.sql
 drop function fastpubsub.publish_messages;
 
@@ -123,6 +144,9 @@ drop function fastpubsub.read_matching_log;
 
 -- functions/reject_messages.sql
 drop function fastpubsub.reject_messages;
+
+-- functions/relay_messages.sql
+drop function fastpubsub.relay_messages;
 
 -- functions/release_expired_leases.sql
 drop function fastpubsub.release_expired_leases;

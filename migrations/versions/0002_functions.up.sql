@@ -52,6 +52,77 @@ begin
 end;
 $$;
 
+-- functions/check_attributes.sql
+-- Refuses what the server refuses: attributes are up to 100 texts by name, names of 1 to 256 characters, texts of up to 1024.
+create or replace function fastpubsub.check_attributes(p_attributes jsonb) returns void
+language plpgsql stable as $$
+declare
+    v_count bigint;
+    v_texts boolean;
+    v_short boolean;
+begin
+    if jsonb_typeof(p_attributes) <> 'object' then
+        raise exception using errcode = 'FP422', message = 'the attributes are not a JSON object';
+    end if;
+    select
+        count(*),
+        bool_and(jsonb_typeof(a.value) = 'string'),
+        bool_and(length(a.key) between 1 and 256 and length(a.value #>> '{}') <= 1024)
+    into v_count, v_texts, v_short
+    from jsonb_each(p_attributes) as a;
+    if not v_texts then
+        raise exception using errcode = 'FP422', message = 'an attribute is not a text';
+    elsif v_count > 100 then
+        raise exception using errcode = 'FP422', message = 'there are more than 100 attributes';
+    elsif not v_short then
+        raise exception using
+            errcode = 'FP422',
+            message = 'an attribute is too long: names have 1 to 256 characters, values at most 1024';
+    end if;
+end;
+$$;
+
+-- functions/check_payload.sql
+-- Refuses what the server refuses in fastpubsub/payloads.py, with the default depth of 64 and 10 MiB at most: what PostgreSQL, a filter or
+-- a consumer could not read later. The cheap looks miss nothing; only what they suspect is looked at closely.
+create or replace function fastpubsub.check_payload(p_payload json) returns void
+language plpgsql stable as $$
+declare
+    v_text text := p_payload::text;
+    v_outside text;
+    v_problem text;
+    v_deep boolean;
+    v_number boolean;
+begin
+    v_deep := octet_length(v_text) - octet_length(translate(v_text, '{[', '')) > 64;
+    v_number := v_text ~ '[eE][-+]?[0-9]{4}|[0-9.]{200}';
+    if p_payload is null or json_typeof(p_payload) <> 'object' then
+        v_problem := 'the payload is not a JSON object';
+    elsif octet_length(v_text) > 10485760 then
+        v_problem := 'the payload is larger than 10 MiB';
+    elsif strpos(v_text, E'\\u0000') > 0 and strpos(replace(v_text, E'\\\\', ''), E'\\u0000') > 0 then
+        v_problem := E'the payload has the escape \\u0000, which PostgreSQL cannot store; leave it out';
+    elsif v_text ~ E'\\\\u[dD][89a-fA-F]' and not fastpubsub.is_jsonb(p_payload) then
+        v_problem := E'escapes of surrogates in the payload, \\ud800 to \\udfff, must come in pairs';
+    elsif v_deep or v_number then
+        -- Every second part between quotation marks is a string.
+        select string_agg(p.part, '' order by p.ordinal) into v_outside
+        from unnest(string_to_array(replace(replace(v_text, E'\\\\', ''), E'\\"', ''), '"')) with ordinality as p (part, ordinal)
+        where p.ordinal % 2 = 1;
+        if v_deep and fastpubsub.is_deeper(v_outside, 64) then
+            v_problem := 'the payload is nested deeper than 64 levels';
+        elsif v_number and strpos(translate(v_outside, '123456789.', '000000000'), repeat('0', 1001)) > 0 then
+            v_problem := 'the payload has a number of more than 1000 digits';
+        elsif v_number and v_outside ~ '[eE][-+]?0*(1(?!000(?![0-9]))[0-9]{3}|[2-9][0-9]{3}|[1-9][0-9]{4})' then
+            v_problem := 'the payload has a number with an exponent beyond ±1000';
+        end if;
+    end if;
+    if v_problem is not null then
+        raise exception using errcode = 'FP422', message = v_problem;
+    end if;
+end;
+$$;
+
 -- functions/claim_messages.sql
 -- Leases up to sum(p_limits) messages to the waiting consumers, the first p_limits[1] to p_consumer_ids[1] and so on: due retries
 -- first, then the log after the cursor. May be lost in a crash: then the messages are ahead again, and `token` makes the holder
@@ -756,6 +827,45 @@ begin
 end;
 $$;
 
+-- functions/hold_job.sql
+-- Makes a process the one that looks for work most often. Whoever had been it sees that at its next look.
+create or replace function fastpubsub.hold_job(p_name text, p_holder text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform fastpubsub.begin_call(false);
+    update fastpubsub.jobs as j set holder = p_holder where j.name = p_name;
+end;
+$$;
+
+-- functions/is_deeper.sql
+-- Whether JSON without its strings is nested deeper than so many levels: each turn takes the innermost one away.
+create or replace function fastpubsub.is_deeper(p_outside text, p_levels integer) returns boolean
+language plpgsql immutable as $$
+declare
+    v_brackets text := translate(p_outside, E'{}0123456789+-.eEtrufalsn,: \t\n\r', '[]');
+begin
+    for i in 1..p_levels loop
+        v_brackets := replace(v_brackets, '[]', '');
+        exit when v_brackets = '';
+    end loop;
+    return v_brackets <> '';
+end;
+$$;
+
+-- functions/is_jsonb.sql
+-- Whether PostgreSQL can read what `json` only stored.
+create or replace function fastpubsub.is_jsonb(p_payload json) returns boolean
+language plpgsql stable as $$
+begin
+    return jsonb_typeof(p_payload::jsonb) is not null;
+exception
+    when data_exception then
+        return false;
+end;
+$$;
+
 -- functions/last_position.sql
 -- The newest position of a topic, 0 when nothing was published: the right edge of the index.
 create or replace function fastpubsub.last_position(p_topic_key bigint) returns bigint
@@ -947,6 +1057,90 @@ begin
         group by l.topic_key, l.subscription_key
     ) as e
     inner join fastpubsub.subscriptions as s on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key;
+end;
+$$;
+
+-- functions/list_outbox.sql
+-- Rows of the outbox in the order of (transaction, ordinal), after a given one, up to p_limit and p_max_bytes of payloads (at least one).
+-- p_seen is a snapshot from before an earlier call that took all it saw: then only transactions come that it did not show as ended, each
+-- found by its key, so that nothing is walked over that was moved since; without it all come. `seen` is the p_seen of later calls.
+-- `held` says whether p_holder holds the job, `more` whether there are further rows. Writes nothing.
+create or replace function fastpubsub.list_outbox(
+    p_seen text,
+    p_after_transaction bigint,
+    p_after_ordinal bigint,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_holder text default null,
+    out held boolean,
+    out seen text,
+    out topic_keys bigint [],
+    out transactions bigint [],
+    out ordinals bigint [],
+    out more boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    -- Taken before the rows are read: what is not ended in it may be seen below, but then comes again and is found to be gone.
+    v_snapshot pg_snapshot := pg_current_snapshot();
+    v_seen pg_snapshot := p_seen::pg_snapshot;
+    v_transaction xid8 := p_after_transaction::text::xid8;
+    v_ordinal bigint := p_after_ordinal;
+    v_rows bigint;
+begin
+    held := coalesce((select j.holder = p_holder from fastpubsub.jobs as j where j.name = 'relay_messages'), false);
+    seen := v_snapshot::text;
+    -- After a failover transactions may count from further back.
+    if pg_snapshot_xmax(v_seen) > pg_snapshot_xmax(v_snapshot) then
+        v_seen := null;
+    end if;
+    if pg_snapshot_xmax(v_seen) > v_transaction then
+        v_transaction := pg_snapshot_xmax(v_seen);
+        v_ordinal := 0;
+    end if;
+    select
+        array_agg(r.topic_key order by r.transaction_id, r.ordinal) filter (where r.bytes_before < p_max_bytes),
+        array_agg(r.transaction_id::text::bigint order by r.transaction_id, r.ordinal) filter (where r.bytes_before < p_max_bytes),
+        array_agg(r.ordinal order by r.transaction_id, r.ordinal) filter (where r.bytes_before < p_max_bytes),
+        count(*)
+    into topic_keys, transactions, ordinals, v_rows
+    from (
+        select
+            b.topic_key, b.transaction_id, b.ordinal,
+            sum(b.bytes) over (order by b.transaction_id, b.ordinal) - b.bytes as bytes_before
+        from (
+            (
+                select l.topic_key, l.transaction_id, l.ordinal, l.bytes
+                from pg_snapshot_xip(v_seen) as x (transaction_id)
+                cross join lateral (
+                    select o.topic_key, o.transaction_id, o.ordinal, pg_column_size(o.payload) as bytes
+                    from fastpubsub.outbox as o
+                    where
+                        o.transaction_id = x.transaction_id
+                        and (o.transaction_id, o.ordinal) > (p_after_transaction::text::xid8, p_after_ordinal)
+                    order by o.transaction_id, o.ordinal
+                    limit p_limit
+                ) as l
+            )
+            union all
+            (
+                select o.topic_key, o.transaction_id, o.ordinal, pg_column_size(o.payload) as bytes
+                from fastpubsub.outbox as o
+                where (o.transaction_id, o.ordinal) > (v_transaction, v_ordinal)
+                order by o.transaction_id, o.ordinal
+                limit p_limit
+            )
+        ) as b
+        order by b.transaction_id, b.ordinal
+        limit p_limit
+    ) as r;
+    more := v_rows > 0 and (v_rows >= p_limit or cardinality(ordinals) < v_rows);
 end;
 $$;
 
@@ -1310,6 +1504,39 @@ begin
 end;
 $$;
 
+-- functions/publish.sql
+-- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The
+-- relay of a server moves it into the log within moments of the commit, those of one transaction in the order of the calls. Takes no
+-- lock that others wait for and leaves the caller's settings alone. The server's rules hold: an unknown topic is FP404; a payload that
+-- is no JSON object or that could not be read later, and attributes that are no object of texts, are FP422.
+create or replace function fastpubsub.publish(topic text, payload json, attributes jsonb default null) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_topic_key bigint;
+begin
+    select t.topic_key into v_topic_key from fastpubsub.topics as t where t.id = publish.topic;
+    if not found then
+        raise exception using
+            errcode = 'FP404',
+            message = format('topic "%s" does not exist', left(publish.topic, 128)),
+            hint = 'Create it first, or correct its name.';
+    end if;
+    perform fastpubsub.check_payload(publish.payload);
+    if publish.attributes in ('null', '{}') then
+        publish.attributes := null;
+    elsif publish.attributes is not null then
+        perform fastpubsub.check_attributes(publish.attributes);
+    end if;
+    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes)
+    values (pg_current_xact_id(), v_topic_key, publish.payload, publish.attributes);
+end;
+$$;
+
+revoke execute on function fastpubsub.publish(text, json, jsonb) from public;
+
 -- functions/publish_messages.sql
 -- Appends to a topic; the payloads get first_position, first_position + 1, … and one creation time (to the millisecond, as message
 -- ids carry it). The row lock on the head, held to the commit, is what makes every position visible before the next is given out.
@@ -1623,6 +1850,65 @@ begin
         );
     end if;
     return v_taken.outcomes;
+end;
+$$;
+
+-- functions/relay_messages.sql
+-- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal): in one transaction, so each arrives once.
+-- Rows that are gone were moved by somebody else. `moved` is null when another process is moving at this moment; what belonged to a topic
+-- that was deleted since is deleted and counted in `dropped`.
+create or replace function fastpubsub.relay_messages(
+    p_topic_key bigint,
+    p_transactions bigint [],
+    p_ordinals bigint [],
+    p_now timestamptz default null,
+    out topic_id text,
+    out moved integer,
+    out dropped integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_payloads json [];
+    v_attributes jsonb [];
+begin
+    perform fastpubsub.begin_call(true);
+    if not fastpubsub.lock_job('relay_messages', false) then
+        return;
+    end if;
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    if found then
+        select t.id into relay_messages.topic_id from fastpubsub.topics as t where t.topic_key = p_topic_key;
+    end if;
+    with taken as (
+        delete from fastpubsub.outbox as o
+        using unnest(p_transactions, p_ordinals) as u (transaction_id, ordinal)
+        where
+            o.transaction_id = u.transaction_id::text::xid8 and o.ordinal = u.ordinal
+            and o.topic_key = p_topic_key
+        returning o.transaction_id, o.ordinal, o.payload, o.attributes
+    )
+
+    select
+        array_agg(t.payload order by t.transaction_id, t.ordinal),
+        array_agg(t.attributes order by t.transaction_id, t.ordinal)
+    into v_payloads, v_attributes
+    from taken as t;
+    moved := coalesce(cardinality(v_payloads), 0);
+    dropped := 0;
+    if topic_id is null then
+        dropped := moved;
+        moved := 0;
+    elsif moved > 0 then
+        perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, p_now);
+    end if;
 end;
 $$;
 

@@ -1,0 +1,31 @@
+-- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The
+-- relay of a server moves it into the log within moments of the commit, those of one transaction in the order of the calls. Takes no
+-- lock that others wait for and leaves the caller's settings alone. The server's rules hold: an unknown topic is FP404; a payload that
+-- is no JSON object or that could not be read later, and attributes that are no object of texts, are FP422.
+create or replace function fastpubsub.publish(topic text, payload json, attributes jsonb default null) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_topic_key bigint;
+begin
+    select t.topic_key into v_topic_key from fastpubsub.topics as t where t.id = publish.topic;
+    if not found then
+        raise exception using
+            errcode = 'FP404',
+            message = format('topic "%s" does not exist', left(publish.topic, 128)),
+            hint = 'Create it first, or correct its name.';
+    end if;
+    perform fastpubsub.check_payload(publish.payload);
+    if publish.attributes in ('null', '{}') then
+        publish.attributes := null;
+    elsif publish.attributes is not null then
+        perform fastpubsub.check_attributes(publish.attributes);
+    end if;
+    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes)
+    values (pg_current_xact_id(), v_topic_key, publish.payload, publish.attributes);
+end;
+$$;
+
+revoke execute on function fastpubsub.publish(text, json, jsonb) from public;
