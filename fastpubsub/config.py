@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     subscription_backoff_max_seconds: int = Field(300, ge=0, le=604800)
 
     publish_max_messages: int = Field(1000, ge=1, le=100000)
+    schema_max_bytes: int = Field(65536, ge=1024, le=1048576)
     payload_max_depth: int = Field(64, ge=1, le=500)
     pull_max_bytes: int = Field(10485760, ge=1024, le=1073741824)
     settle_max_ids: int = Field(1000, ge=1, le=100000)

@@ -25,8 +25,8 @@ _LOOKS_UNTIL_HOLDING = 2
 _RESCAN_SECONDS = 60.0
 _RESCAN_AFTER_TROUBLE_SECONDS = 5.0
 
-OnRelayed = Callable[[int], None]
-"""Called with the key of a topic that got messages, after their commit."""
+OnRelayed = Callable[[int, int], None]
+"""Called with the key of a topic and how many messages it got, after their commit: wakes who waits for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,11 @@ class Relay:
     """
 
     def __init__(
-        self, database: Database, settings: Settings, counters: Counters, on_relayed: OnRelayed = lambda _: None
+        self,
+        database: Database,
+        settings: Settings,
+        counters: Counters,
+        on_relayed: OnRelayed = lambda _topic_key, _count: None,
     ) -> None:
         self._database = database
         self._interval = settings.outbox_poll_interval_seconds
@@ -151,7 +155,7 @@ class Relay:
             return False
         if moved:
             self._counters.published(topic_id, moved)
-            self._on_relayed(topic_key)
+            self._on_relayed(topic_key, moved)
         if dropped:
             self._counters.outbox_dropped(dropped)
             logger.warning("messages from SQL are dropped, their topic was deleted: count=%s", dropped)

@@ -51,7 +51,7 @@ begin
         dropped := moved;
         moved := 0;
     elsif moved > 0 then
-        perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, p_now);
+        perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, p_now);
     end if;
 end;
 $$;

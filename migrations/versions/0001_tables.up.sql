@@ -32,7 +32,9 @@ create table fastpubsub.clients (
 -- The append point of a topic: locked by who appends.
 create table fastpubsub.heads (
     topic_key bigint primary key,
-    retention_seconds bigint
+    retention_seconds bigint,
+    schema json,
+    schema_version bigint not null default 0
 );
 
 -- The claim point of a subscription: locked by who claims or inserts for it.

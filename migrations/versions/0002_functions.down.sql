@@ -55,6 +55,9 @@ drop function fastpubsub.get_client;
 -- functions/get_client_state.sql
 drop function fastpubsub.get_client_state;
 
+-- functions/get_schema.sql
+drop function fastpubsub.get_schema;
+
 -- functions/get_topic.sql
 drop function fastpubsub.get_topic;
 
@@ -171,6 +174,9 @@ drop function fastpubsub.return_leases;
 
 -- functions/scan_log.sql
 drop function fastpubsub.scan_log;
+
+-- functions/schema_version.sql
+drop function fastpubsub.schema_version;
 
 -- functions/scopes_cover.sql
 drop function fastpubsub.scopes_cover;

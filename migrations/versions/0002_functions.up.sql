@@ -423,6 +423,7 @@ $$;
 create or replace function fastpubsub.create_topic(
     p_id text,
     p_retention_seconds bigint default null,
+    p_schema json default null,
     p_now timestamptz default null,
     out topic_key bigint,
     out created_at timestamptz
@@ -443,7 +444,8 @@ begin
     if create_topic.topic_key >= 4294967296 then
         raise exception using errcode = 'FP422', message = 'all 4294967295 topics that can ever be created have been created';
     end if;
-    insert into fastpubsub.heads (topic_key, retention_seconds) values (create_topic.topic_key, p_retention_seconds);
+    insert into fastpubsub.heads (topic_key, retention_seconds, schema, schema_version)
+    values (create_topic.topic_key, p_retention_seconds, p_schema, fastpubsub.schema_version(p_schema));
 end;
 $$;
 
@@ -804,21 +806,38 @@ begin
 end;
 $$;
 
+-- functions/get_schema.sql
+-- The schema that payloads of a topic must match now, and its version.
+create or replace function fastpubsub.get_schema(p_topic_key bigint, out schema json, out schema_version bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    select h.schema, h.schema_version into get_schema.schema, get_schema.schema_version
+    from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+end;
+$$;
+
 -- functions/get_topic.sql
 create or replace function fastpubsub.get_topic(
     p_id text,
     out topic_key bigint,
     out id text,
     out retention_seconds bigint,
-    out created_at timestamptz
+    out created_at timestamptz,
+    out schema json
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
-    select t.topic_key, t.id, h.retention_seconds, t.created_at
-    into get_topic.topic_key, get_topic.id, get_topic.retention_seconds, get_topic.created_at
+    select t.topic_key, t.id, h.retention_seconds, t.created_at, h.schema
+    into get_topic.topic_key, get_topic.id, get_topic.retention_seconds, get_topic.created_at, get_topic.schema
     from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
     where t.id = p_id;
     if not found then
@@ -1265,14 +1284,14 @@ $$;
 -- functions/list_topics.sql
 -- Ordered by id; p_ids, when given, are the only ones that the caller may see.
 create or replace function fastpubsub.list_topics(p_offset bigint, p_limit integer, p_ids text[] default null)
-returns table (id text, retention_seconds bigint, created_at timestamptz)
+returns table (id text, retention_seconds bigint, created_at timestamptz, schema json)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
     return query
-    select t.id, h.retention_seconds, t.created_at
+    select t.id, h.retention_seconds, t.created_at, h.schema
     from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
     where p_ids is null or t.id = any(p_ids)
     order by t.id collate "C"
@@ -1508,7 +1527,7 @@ $$;
 -- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The
 -- relay of a server moves it into the log within moments of the commit, those of one transaction in the order of the calls. Takes no
 -- lock that others wait for and leaves the caller's settings alone. The server's rules hold: an unknown topic is FP404; a payload that
--- is no JSON object or that could not be read later, and attributes that are no object of texts, are FP422.
+-- is no JSON object or that could not be read later, attributes that are no object of texts, and a topic with a schema, are FP422.
 create or replace function fastpubsub.publish(topic text, payload json, attributes jsonb default null) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -1516,13 +1535,21 @@ as $$
 #variable_conflict use_column
 declare
     v_topic_key bigint;
+    v_schema_version bigint;
 begin
-    select t.topic_key into v_topic_key from fastpubsub.topics as t where t.id = publish.topic;
+    select t.topic_key, h.schema_version into v_topic_key, v_schema_version
+    from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
+    where t.id = publish.topic;
     if not found then
         raise exception using
             errcode = 'FP404',
             message = format('topic "%s" does not exist', left(publish.topic, 128)),
             hint = 'Create it first, or correct its name.';
+    elsif v_schema_version <> 0 then
+        raise exception using
+            errcode = 'FP422',
+            message = format('topic "%s" has a JSON Schema, which only servers can check', publish.topic),
+            hint = 'Publish to it by HTTP, or to a topic without a schema.';
     end if;
     perform fastpubsub.check_payload(publish.payload);
     if publish.attributes in ('null', '{}') then
@@ -1540,10 +1567,13 @@ revoke execute on function fastpubsub.publish(text, json, jsonb) from public;
 -- functions/publish_messages.sql
 -- Appends to a topic; the payloads get first_position, first_position + 1, … and one creation time (to the millisecond, as message
 -- ids carry it). The row lock on the head, held to the commit, is what makes every position visible before the next is given out.
+-- p_schema_version says by which schema of the topic the payloads were checked, 0 by none; when it is not the current one nothing is
+-- stored (FP428). Null: they were accepted earlier.
 create or replace function fastpubsub.publish_messages(
     p_topic_key bigint,
     p_payloads json [],
     p_attributes jsonb [] default null,
+    p_schema_version bigint default 0,
     p_now timestamptz default null,
     out first_position bigint,
     out created_at timestamptz
@@ -1555,11 +1585,15 @@ set enable_bitmapscan = off
 set jit = off
 as $$
 #variable_conflict use_column
+declare
+    v_schema_version bigint;
 begin
     perform fastpubsub.begin_call(true);
-    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    elsif v_schema_version <> p_schema_version then
+        raise exception using errcode = 'FP428', message = 'the schema of the topic has changed; try again';
     end if;
     created_at := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
     select m.position + 1, greatest(publish_messages.created_at, m.created_at)
@@ -1591,6 +1625,7 @@ create or replace function fastpubsub.publish_messages_once(
     p_keys text [],
     p_body_hashes bytea [],
     p_window_seconds integer,
+    p_schema_version bigint default 0,
     p_now timestamptz default null,
     out first_positions bigint [],
     out created_at timestamptz []
@@ -1603,6 +1638,7 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
+    v_schema_version bigint;
     v_now timestamptz;
     v_created_at timestamptz;
     v_next bigint;
@@ -1612,9 +1648,11 @@ declare
     v_attributes jsonb [] := '{}';
 begin
     perform fastpubsub.begin_call(true);
-    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    elsif v_schema_version <> p_schema_version then
+        raise exception using errcode = 'FP428', message = 'the schema of the topic has changed; try again';
     end if;
     v_now := coalesce(p_now, clock_timestamp());
     select m.position + 1, m.created_at into v_next, v_created_at
@@ -1907,7 +1945,7 @@ begin
         dropped := moved;
         moved := 0;
     elsif moved > 0 then
-        perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, p_now);
+        perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, p_now);
     end if;
 end;
 $$;
@@ -2336,6 +2374,15 @@ begin
             v_step := greatest(v_step / 2, 16);
         end if;
     end loop;
+end;
+$$;
+
+-- functions/schema_version.sql
+-- What tells schemas of a topic apart: a hash of the text, so that an older one that comes back is the same again; 0 for none.
+create or replace function fastpubsub.schema_version(p_schema json) returns bigint
+language plpgsql immutable as $$
+begin
+    return case when p_schema is null then 0 else coalesce(nullif(hashtextextended(p_schema::text, 0), 0), 1) end;
 end;
 $$;
 
@@ -2950,13 +2997,22 @@ end;
 $$;
 
 -- functions/update_topic.sql
-create or replace function fastpubsub.update_topic(p_id text, p_retention_seconds bigint) returns void
+create or replace function fastpubsub.update_topic(
+    p_id text,
+    p_retention_seconds bigint default null,
+    p_change_retention boolean default true,
+    p_schema json default null,
+    p_change_schema boolean default false
+) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform fastpubsub.begin_call(true);
-    update fastpubsub.heads as h set retention_seconds = p_retention_seconds
+    update fastpubsub.heads as h set
+        retention_seconds = case when p_change_retention then p_retention_seconds else h.retention_seconds end,
+        schema = case when p_change_schema then p_schema else h.schema end,
+        schema_version = case when p_change_schema then fastpubsub.schema_version(p_schema) else h.schema_version end
     from fastpubsub.topics as t
     where t.id = p_id and h.topic_key = t.topic_key;
     if not found then

@@ -210,6 +210,7 @@ INTERNAL = {
     "position_before",
     "requeue_messages",
     "scan_log",
+    "schema_version",
     "scopes_cover",
     "take_due_retries",
     "take_leases",

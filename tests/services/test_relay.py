@@ -84,13 +84,13 @@ async def test_messages_are_moved_counted_and_announced(
     database: Database, settings: Settings, counters: Counters, registry: CollectorRegistry, application: Any
 ) -> None:
     topic_key, _ = await database.fetch_one("create_topic", "t")
-    announced: list[int] = []
-    relay = Relay(database, settings, counters, announced.append)
+    announced: list[tuple[int, int]] = []
+    relay = Relay(database, settings, counters, lambda *told: announced.append(told))
     assert await relay.step() == settings.outbox_poll_interval_seconds
     await publish(application, 3)
     await relay.step()
     assert await stored(application) == [0, 1, 2]
-    assert announced == [topic_key]
+    assert announced == [(topic_key, 3)]
     assert registry.get_sample_value("fastpubsub_messages_published_total", {"topic": "t"}) == 3
 
 

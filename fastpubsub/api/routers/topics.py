@@ -8,7 +8,7 @@ from fastpubsub.api.requests import REPRESENTATION, Limit, Offset, idempotency_k
 from fastpubsub.api.schemas import PUBLISH
 from fastpubsub.api.security import ScopedRoute, requires
 from fastpubsub.models import ChangedTopic, NewTopic, PublishedIds, Topic, TopicList
-from fastpubsub.payloads import parse_batch
+from fastpubsub.payloads import member, parse_batch
 from fastpubsub.services import topics
 from fastpubsub.services.messages import Idempotency
 
@@ -19,7 +19,9 @@ router = APIRouter(prefix="/topics", tags=["topics"], route_class=ScopedRoute)
 async def create_topic(request: Request, body: NewTopic) -> Topic:
     """Create a topic."""
     request.state.caller.require("topics:create", body.id)
-    return await topics.create_topic(request.app.state.database, body.id, body.retention_seconds)
+    state = request.app.state
+    schema_json = member(await request.body(), "schema")
+    return await topics.create_topic(state.database, state.settings, body, schema_json)
 
 
 @router.get("", dependencies=[requires("topics:read")])
@@ -37,8 +39,10 @@ async def get_topic(request: Request, topic_id: str) -> Topic:
 
 @router.patch("/{topic_id}", dependencies=[requires("topics:create", "topic_id")])
 async def update_topic(request: Request, topic_id: str, body: ChangedTopic) -> Topic:
-    """Change how long settled messages stay."""
-    return await topics.update_topic(request.app.state.database, topic_id, body.retention_seconds)
+    """Change how long settled messages stay, or the schema of the payloads. What is in the topic stays as it is."""
+    state = request.app.state
+    schema_json = member(await request.body(), "schema")
+    return await topics.update_topic(state.database, state.settings, topic_id, body, schema_json)
 
 
 @router.delete(
