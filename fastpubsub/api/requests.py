@@ -5,10 +5,12 @@ from typing import Annotated
 from fastapi import Query, Request
 from fastapi.exceptions import RequestValidationError
 
+from fastpubsub.cloudevents import BATCH, HEADER_PREFIX
 from fastpubsub.exceptions import InvalidRequest
 
 REPRESENTATION = "return=representation"
 MAX_KEY_CHARACTERS = 255
+EVENTS = b"application/cloudevents"
 
 Offset = Annotated[int, Query(ge=0, le=2**31 - 1)]
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -22,6 +24,19 @@ def prefers_representation(request: Request) -> bool:
         ):
             return True
     return False
+
+
+def has_event(request: Request) -> bool:
+    """Whether a publish is of CloudEvents, in the body or with `ce-` headers around it."""
+    for name, value in request.scope["headers"]:
+        if name[:3] == HEADER_PREFIX or (name == b"content-type" and EVENTS in value.lower()):
+            return True
+    return False
+
+
+def wants_events(request: Request) -> bool:
+    """The JSON format in batches is the only one in which several messages fit an answer."""
+    return any(name == b"accept" and BATCH.encode() in value.lower() for name, value in request.scope["headers"])
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from fastpubsub.api import schemas
+from fastpubsub.api.events import events_json
 from fastpubsub.api.render import claim_json, dead_letters_json
 from fastpubsub.api.requests import (
     REPRESENTATION,
@@ -15,8 +16,10 @@ from fastpubsub.api.requests import (
     int_parameter,
     prefers_representation,
     text_parameter,
+    wants_events,
 )
 from fastpubsub.api.security import ScopedRoute, requires
+from fastpubsub.cloudevents import BATCH
 from fastpubsub.database import Database
 from fastpubsub.exceptions import TooLarge
 from fastpubsub.models import DeadLetterList, Extend, Extended, MessageList, Moved, Reject, Settled
@@ -48,7 +51,7 @@ MOVED_RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/messages",
     response_class=Response,
-    responses={200: {"model": MessageList}},
+    responses={200: {"model": MessageList, "content": schemas.EVENTS}},
     openapi_extra=schemas.PULL,
     dependencies=[CONSUME_DIRECTLY],
 )
@@ -62,6 +65,8 @@ async def pull_messages(request: Request) -> Response:
     claim = await messages.pull(subscription_id, batch_size, consumer_id)
     if time.monotonic() - started > SLOW_SECONDS and await request.is_disconnected():
         messages.give_back(claim)
+    if wants_events(request):
+        return Response(events_json(claim, subscription_id), media_type=BATCH)
     return Response(claim_json(claim, subscription_id), media_type="application/json")
 
 

@@ -4,7 +4,15 @@ import hashlib
 
 from fastapi import APIRouter, Request, Response
 
-from fastpubsub.api.requests import REPRESENTATION, Limit, Offset, idempotency_key, prefers_representation
+from fastpubsub.api.events import envelope
+from fastpubsub.api.requests import (
+    REPRESENTATION,
+    Limit,
+    Offset,
+    has_event,
+    idempotency_key,
+    prefers_representation,
+)
 from fastpubsub.api.schemas import PUBLISH
 from fastpubsub.api.security import ScopedRoute, requires
 from fastpubsub.models import ChangedTopic, NewTopic, PublishedIds, Topic, TopicList
@@ -60,13 +68,15 @@ async def delete_topic(request: Request, topic_id: str) -> Response:
     response_class=Response,
     responses={201: {"model": PublishedIds, "description": "with `Prefer: return=representation`"}},
     openapi_extra=PUBLISH,
-    dependencies=[requires("topics:publish", "topic_id", direct=True)],
+    dependencies=[requires("topics:publish", "topic_id", direct=True, events=True)],
 )
 async def publish_messages(request: Request) -> Response:
     """Publish messages; what is answered with 2xx is on disk for every subscription of the topic."""
     state = request.app.state
     body = await request.body()
     settings = state.settings
+    if has_event(request):
+        body = envelope(request, body)
     batch = parse_batch(body, max_messages=settings.publish_max_messages, max_depth=settings.payload_max_depth)
     key = idempotency_key(request)
     idempotency = None
