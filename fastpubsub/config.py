@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     subscription_backoff_max_seconds: int = Field(300, ge=0, le=604800)
 
     publish_max_messages: int = Field(1000, ge=1, le=100000)
+    schema_max_bytes: int = Field(65536, ge=1024, le=1048576)
     payload_max_depth: int = Field(64, ge=1, le=500)
     pull_max_waiting: int = Field(10000, ge=0, le=1000000)
     pull_max_bytes: int = Field(10485760, ge=1024, le=1073741824)
@@ -113,6 +114,7 @@ class Settings(BaseSettings):
     cleanup_acked_messages_older_than_seconds: int = Field(3600, ge=0, le=315360000)
     cleanup_stuck_messages_lock_timeout_seconds: int = Field(60, ge=1, le=43200)
     lease_expiry_interval_seconds: float = Field(1.0, ge=0.05, le=3600)
+    outbox_poll_interval_seconds: float = Field(0.05, ge=0.005, le=60)
     trim_interval_seconds: float = Field(10.0, ge=0.05, le=86400)
 
     metrics_max_subscriptions: int = Field(1000, ge=0, le=100000)

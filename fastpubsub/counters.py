@@ -18,6 +18,12 @@ class Counters:
 
         self.waiting = gauge("waiting_consumers", "Consumers that wait for messages")
         self.streams = gauge("open_streams", "Streams that are open")
+        dropped = Counter(
+            "fastpubsub_outbox_dropped",
+            "Messages from SQL whose topic was deleted before",
+            registry=registry,
+        )
+        self.outbox_dropped = dropped.inc
         self.published = counter("published", "Messages stored by publishing", "topic")
         self.delivered = counter("delivered", "Messages handed to a consumer", "subscription")
         self.acked = counter("acked", "Messages acknowledged", "subscription")

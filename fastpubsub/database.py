@@ -30,6 +30,7 @@ from fastpubsub.exceptions import (
     NotFound,
     OutcomeUnknown,
     PermissionDenied,
+    SchemaChanged,
     Unavailable,
 )
 from fastpubsub.urls import normalise
@@ -43,6 +44,7 @@ _REFUSALS: dict[str, type[FastpubsubError]] = {
     "FP404": NotFound,
     "FP409": AlreadyExists,
     "FP422": InvalidRequest,
+    "FP428": SchemaChanged,
 }
 # Reported before the commit, so nothing was stored, and about what was sent: with less of it the call may succeed. Not
 # 40 and 55P03, for each repetition would wait for the same lock, nor FP404, which is about all of it.

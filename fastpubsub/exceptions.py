@@ -9,11 +9,15 @@
     ├── NotFound             404  FP404   unknown topic, subscription, client
     ├── AlreadyExists        409  FP409   the id is taken
     └── Unavailable          503          nothing was stored; try again
+        ├── SchemaChanged    503  FP428   while the payloads were checked; they are checked again a few times
         ├── Overloaded       503          a bounded queue is full
         └── OutcomeUnknown   503          the connection was lost before the answer: perhaps stored
 
 `detail` is a sentence for the caller: what, why and the next step. It never carries a payload, a secret or a DSN.
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class FastpubsubError(Exception):
@@ -30,6 +34,11 @@ class InvalidRequest(FastpubsubError):
     status = 422
     title = "Unprocessable Content"
     sqlstate = "FP422"
+
+    def __init__(self, detail: str, errors: Sequence[Mapping[str, Any]] = ()) -> None:
+        """`errors` says the same for programs, in the form of FastAPI's list."""
+        super().__init__(detail)
+        self.errors = errors
 
 
 class TooLarge(FastpubsubError):
@@ -78,6 +87,10 @@ class Unavailable(FastpubsubError):
     status = 503
     title = "Service Unavailable"
     retry_after_seconds = 1
+
+
+class SchemaChanged(Unavailable):
+    sqlstate = "FP428"
 
 
 class Overloaded(Unavailable):

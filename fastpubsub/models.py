@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import (
@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 
 
@@ -129,23 +130,43 @@ Retention = Annotated[
 ]
 
 
+JsonSchema = Annotated[
+    dict[str, Any] | bool | None,
+    _explained("give an object (or true or false), a JSON Schema of draft 2020-12"),
+    Field(alias="schema", description="JSON Schema, draft 2020-12, that every payload must match"),
+]
+
+
 class NewTopic(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"id": "user-events"}]})
 
     id: ObjectId
     retention_seconds: Retention = None
+    payload_schema: JsonSchema = None
 
 
 class ChangedTopic(BaseModel):
+    """What is left out stays."""
+
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"retention_seconds": 86400}]})
 
-    retention_seconds: Retention
+    retention_seconds: Retention = None
+    payload_schema: JsonSchema = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("give `retention_seconds` or `schema`")
+        return self
 
 
 class Topic(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
     id: str
     created_at: UtcTime
     retention_seconds: int | None = None
+    payload_schema: JsonSchema = None
 
 
 class TopicList(BaseModel):

@@ -59,7 +59,7 @@ class Postgres:
         remove_left_behind(base)
         wanted = os.environ.get("FASTPUBSUB_TEST_POSTGRES", "18")
         data = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-", dir=base))
-        settings = {"max_connections": "300"}
+        settings = {"max_connections": "300", "max_prepared_transactions": "10"}
         if os.environ.get("FASTPUBSUB_TEST_FSYNC") != "on":
             settings |= {"fsync": "off", "full_page_writes": "off"}
         if wanted.isdecimal():

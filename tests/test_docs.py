@@ -1,7 +1,11 @@
 """The pages of docs/ say what is: their commands run, and what they list is all there is."""
 
 import re
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -13,13 +17,15 @@ from fastpubsub.api.app import create_app
 from fastpubsub.config import Settings
 from fastpubsub.scopes import SCOPES
 from tests.conftest import Run, StartServer
-from tests.pages import DOCS, ROOT, Shell, blocks, walk
+from tests.harness import libpq
+from tests.pages import DOCS, ROOT, SECONDS, Block, Shell, blocks, canonical, mask, walk
 
 OPERATIONS = DOCS / "operations.md"
 UNDESCRIBED = {"WS /subscriptions/{id}/ws", "GET /metrics", "GET /docs", "GET /redoc", "GET /openapi.json"}
 """By OpenAPI, that is."""
 
 KEY = "0123456789abcdef" * 4
+DATABASE = "postgresql+psycopg://shop:secret@localhost/shop"
 
 
 @pytest.fixture
@@ -45,6 +51,48 @@ def test_authentication(walk_page: Callable[..., None]) -> None:
 
 def test_command_line(walk_page: Callable[..., None]) -> None:
     walk_page("cli.md")
+
+
+def test_publishing_from_sql(server: StartServer, database_url: str, tmp_path: Path) -> None:
+    """Its statements as one would type them into psql, its Python as a program, its commands as in a terminal."""
+    started = server()
+    address = httpx.URL(started.base_url)
+    shell = Shell(tmp_path, {"database_url": database_url})
+    role = f"shop_{address.port}"
+    changes = {"localhost:8000": address.netloc.decode(), DATABASE: database_url, "shop": role}
+    shell.changes |= changes
+    ran = set()
+    with psycopg.connect(libpq(database_url), autocommit=True) as connection:
+        try:
+            for block, after in pairwise([*blocks(DOCS / "sql.md"), Block("", "", "", "")]):
+                if block.language == "sql":
+                    connection.execute(replaced(block.text, changes).encode())
+                elif block.language == "python":
+                    (tmp_path / "shop.py").write_text(replaced(block.text, changes))
+                    subprocess.run([sys.executable, "shop.py"], cwd=tmp_path, check=True, timeout=30)
+                elif block.language == "bash":
+                    until(shell, block.text, after.text if after.language == "json" else "")
+                ran.add(block.language)
+        finally:
+            connection.execute("reset role")
+            connection.execute(f"drop owned by {role}; drop role {role}".encode())
+    assert ran >= {"sql", "python", "bash", "json"}
+
+
+def replaced(text: str, changes: Mapping[str, str]) -> str:
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    return text
+
+
+def until(shell: Shell, script: str, shown: str) -> None:
+    """Runs it again as long as it prints something else: the relay takes a moment."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        printed = shell.run(script)
+        if not shown or mask(canonical(printed)) == mask(canonical(shown)):
+            return
+        assert time.monotonic() < deadline, printed
 
 
 async def test_queries_of_the_operations_page(connection: psycopg.AsyncConnection) -> None:

@@ -27,6 +27,7 @@ from fastpubsub.services.deliveries import Deliveries
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.maintenance import Maintenance
 from fastpubsub.services.messages import Messages
+from fastpubsub.services.relay import Relay
 from fastpubsub.services.tails import Tails
 from fastpubsub.services.waiting import Consumers
 from fastpubsub.services.wakeups import Wakeups
@@ -90,7 +91,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.streams = Streams(settings, state.authenticator, state.counters)
     state.probes = Probes(settings, database, state.registry)
     maintenance = Maintenance(database, settings, state.counters, wakeups)
-    jobs = (maintenance.run(), wakeups.run(), state.streams.run(), end_waiting(state))
+    relay = Relay(database, settings, state.counters, on_relayed=wakeups.published)
+    jobs = (maintenance.run(), relay.run(), wakeups.run(), state.streams.run(), end_waiting(state))
     background = {asyncio.create_task(job) for job in jobs}
     try:
         yield

@@ -97,7 +97,8 @@ def install(app: FastAPI) -> None:
 async def refused(request: Request, error: FastpubsubError) -> Response:
     if error.status >= 500:
         request.scope["state"]["error"] = error.detail
-    return Problem(request, error.status, error.detail, error.title, _headers(error))
+    extra = {"errors": error.errors} if isinstance(error, InvalidRequest) and error.errors else {}
+    return Problem(request, error.status, error.detail, error.title, _headers(error), **extra)
 
 
 async def invalid(request: Request, error: RequestValidationError) -> Response:

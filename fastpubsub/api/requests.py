@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Query, Request
 from fastapi.exceptions import RequestValidationError
 
+from fastpubsub.cloudevents import BATCH, HEADER_PREFIX
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.message_ids import MessageId, parse
 
@@ -15,6 +16,7 @@ MAX_WAIT_SECONDS = 20
 MAX_CONSUMER_ID = 255
 DEFAULT_IN_FLIGHT = 100
 MAX_IN_FLIGHT = 1000
+EVENTS = b"application/cloudevents"
 
 _WAIT = re.compile(rb"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
@@ -40,6 +42,19 @@ def wait_seconds(request: Request) -> int:
         if name == b"prefer" and (wish := _WAIT.search(value)):
             return min(int(wish[1]), MAX_WAIT_SECONDS)
     return 0
+
+
+def has_event(request: Request) -> bool:
+    """Whether a publish is of CloudEvents, in the body or with `ce-` headers around it."""
+    for name, value in request.scope["headers"]:
+        if name[:3] == HEADER_PREFIX or (name == b"content-type" and EVENTS in value.lower()):
+            return True
+    return False
+
+
+def wants_events(request: Request) -> bool:
+    """The JSON format in batches is the only one in which several messages fit an answer."""
+    return any(name == b"accept" and BATCH.encode() in value.lower() for name, value in request.scope["headers"])
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from fastpubsub.cloudevents import BATCH, STRUCTURED
+
 _OBJECT = {"type": "object", "additionalProperties": True}
 _IDS = {"type": "array", "items": {"type": "string"}, "examples": [["550e8400-e29b-41d4-a716-446655440000"]]}
 _PREFER = {
@@ -66,6 +68,20 @@ PUBLISH: dict[str, Any] = {
         }
     ),
 }
+
+_EVENT = {
+    "type": "object",
+    "required": ["specversion", "id", "source", "type", "data"],
+    "properties": {
+        "specversion": {"type": "string", "const": "1.0"},
+        "id": {"type": "string"},
+        "source": {"type": "string"},
+        "type": {"type": "string"},
+        "data": _OBJECT,
+    },
+}
+EVENTS: dict[str, Any] = {BATCH: {"schema": {"title": "CloudEvents", "type": "array", "items": _EVENT}}}
+PUBLISH["requestBody"]["content"] |= EVENTS | {STRUCTURED: {"schema": {"title": "CloudEvent", **_EVENT}}}
 
 PULL: dict[str, Any] = {
     "parameters": [

@@ -16,7 +16,7 @@ from fastpubsub.services.authenticator import Authenticator
 SCHEME = "oauth2"
 FORM = "application/x-www-form-urlencoded"
 CLOUDEVENTS = "application/cloudevents"
-"""Its attributes would be taken for the payload; better refused until they are understood."""
+"""For the routes that know them: elsewhere their attributes would be taken for something else."""
 
 MAX_LENGTH_DIGITS = 15
 
@@ -32,6 +32,7 @@ class Access(params.Depends):
     forms: bool = False
     max_body_bytes: int | None = None
     direct: bool = False
+    events: bool = False
 
     def check(self, request: Request, caller: Caller) -> None:
         if self.verb is None:
@@ -42,14 +43,15 @@ class Access(params.Depends):
             caller.require(self.verb, request.path_params[self.parameter])
 
 
-def requires(verb: str, parameter: str | None = None, *, direct: bool = False) -> Access:
+def requires(verb: str, parameter: str | None = None, *, direct: bool = False, events: bool = False) -> Access:
     """`verb` for the object that the path parameter names; without one, for any object, and the route looks closer.
 
     `direct`: the endpoint takes the request, answers a response, and needs nothing of FastAPI (see direct.py).
+    `events`: it takes CloudEvents.
     """
     if verb not in SCOPES:
         raise ValueError(f"there is no scope {verb!r}")
-    return Access(verb=verb, parameter=parameter, direct=direct)
+    return Access(verb=verb, parameter=parameter, direct=direct, events=events)
 
 
 def public(*, forms: bool = False, max_body_bytes: int | None = None) -> Access:
@@ -181,7 +183,9 @@ def media_type(request: Request) -> str:
 
 def _check_media_type(sent: str, access: Access) -> None:
     is_json = sent == "application/json" or (
-        sent.startswith("application/") and sent.endswith("+json") and not sent.startswith(CLOUDEVENTS)
+        sent.startswith("application/")
+        and sent.endswith("+json")
+        and (access.events or not sent.startswith(CLOUDEVENTS))
     )
     if not is_json and not (access.forms and sent == FORM):
         accepted = f"application/json' or '{FORM}" if access.forms else "application/json"

@@ -18,6 +18,7 @@ from fastpubsub.message_ids import MessageIds, Targets, parse_targets
 from fastpubsub.payloads import Batch
 from fastpubsub.services.directory import Directory, SubscriptionKey
 from fastpubsub.services.in_flight import InFlight
+from fastpubsub.services.schemas import Schemas, StoreKey, split
 from fastpubsub.services.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ class Messages:
         self._counters = counters
         self._max_bytes = settings.pull_max_bytes
         self._window_seconds = settings.idempotency_window_seconds
+        self._schemas = Schemas(database)
         self._returning: set[asyncio.Task[None]] = set()
         bounds = Bounds(_CALL_ROWS, _CALL_BYTES, settings.queue_max_messages, settings.queue_max_bytes)
         self.in_flight = InFlight()
@@ -135,16 +137,19 @@ class Messages:
             return None
         rows = len(batch.payloads)
 
-        async def publish(topic_key: int) -> Published:
+        async def store(key: StoreKey) -> Published:
             if idempotency is None:
-                return await self._publishing.submit(topic_key, batch, rows=rows, size=batch.size)
+                return await self._publishing.submit(key, batch, rows=rows, size=batch.size)
             keyed = Keyed(batch, idempotency)
-            published = await self._publishing_once.submit(topic_key, keyed, rows=rows, size=batch.size)
+            published = await self._publishing_once.submit(key, keyed, rows=rows, size=batch.size)
             if published is None:
                 raise InvalidRequest(
                     "this Idempotency-Key was used with another body; repeat that body, or take a new key"
                 )
             return published
+
+        async def publish(topic_key: int) -> Published:
+            return await self._schemas.use(topic_key, batch.payloads, store)
 
         published = await self._directory.topics.use(topic_id, publish)
         self._counters.published(topic_id, rows)
@@ -206,8 +211,11 @@ class Messages:
             targets.append(position, token, None)
         await self._settling.submit(SettleKey(keys, NACK, subscription_id), Settle(targets, 0), rows=len(tokens))
 
-    async def _call_publish(self, topic_key: int, batches: Sequence[Batch]) -> list[Published]:
-        position, created_at = await self._database.fetch_one("publish_messages", topic_key, *_columns(batches))
+    async def _call_publish(self, key: StoreKey, batches: Sequence[Batch]) -> list[Published]:
+        topic_key, *schema_version = split(key)
+        position, created_at = await self._database.fetch_one(
+            "publish_messages", topic_key, *_columns(batches), *schema_version
+        )
         answers = []
         for batch in batches:
             answers.append(Published(topic_key, position, created_at, len(batch.payloads)))
@@ -215,7 +223,8 @@ class Messages:
         self._wakeups.published(topic_key, position - answers[0].first_position)
         return answers
 
-    async def _call_publish_once(self, topic_key: int, requests: Sequence[Keyed]) -> list[Published | None]:
+    async def _call_publish_once(self, key: StoreKey, requests: Sequence[Keyed]) -> list[Published | None]:
+        topic_key, *schema_version = split(key)
         counts = [len(request.batch.payloads) for request in requests]
         positions, created_at = await self._database.fetch_one(
             "publish_messages_once",
@@ -226,6 +235,7 @@ class Messages:
             Array("text", [request.idempotency.key for request in requests]),
             Array("bytea", [request.idempotency.body_hash for request in requests]),
             self._window_seconds,
+            *schema_version,
         )
         self._wakeups.published(topic_key, sum(counts))
         return [

@@ -1,8 +1,6 @@
 import json
-import math
 from collections.abc import Iterable
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +9,7 @@ from fastpubsub.config import Settings
 from fastpubsub.database import Database, Row
 from fastpubsub.exceptions import InvalidRequest, NotFound
 from fastpubsub.models import ChangedSubscription, NewSubscription, Subscription, SubscriptionMetrics
+from fastpubsub.payloads import number
 from fastpubsub.services.directory import Directory, SubscriptionKey
 
 
@@ -110,19 +109,13 @@ def _subscription(row: Row) -> Subscription:
     return Subscription(
         id=id_,
         topic_id=topic_id,
-        filter=None if filter_json is None else json.loads(filter_json, parse_float=_number),
+        filter=None if filter_json is None else json.loads(filter_json, parse_float=number),
         max_delivery_attempts=attempts,
         backoff_min_seconds=backoff_min,
         backoff_max_seconds=backoff_max,
         ack_deadline_seconds=ack_deadline,
         created_at=created_at,
     )
-
-
-def _number(text: str) -> float | int:
-    """A number that no float can be is written with all its digits: infinity is no JSON."""
-    number = float(text)
-    return number if math.isfinite(number) else int(Decimal(text))
 
 
 def _start(to: str | datetime) -> tuple[str, datetime | None]:

@@ -1,6 +1,7 @@
 create or replace function fastpubsub.create_topic(
     p_id text,
     p_retention_seconds bigint default null,
+    p_schema json default null,
     p_now timestamptz default null,
     out topic_key bigint,
     out created_at timestamptz
@@ -21,6 +22,7 @@ begin
     if create_topic.topic_key >= 4294967296 then
         raise exception using errcode = 'FP422', message = 'all 4294967295 topics that can ever be created have been created';
     end if;
-    insert into fastpubsub.heads (topic_key, retention_seconds) values (create_topic.topic_key, p_retention_seconds);
+    insert into fastpubsub.heads (topic_key, retention_seconds, schema, schema_version)
+    values (create_topic.topic_key, p_retention_seconds, p_schema, fastpubsub.schema_version(p_schema));
 end;
 $$;

@@ -3,15 +3,16 @@ create or replace function fastpubsub.get_topic(
     out topic_key bigint,
     out id text,
     out retention_seconds bigint,
-    out created_at timestamptz
+    out created_at timestamptz,
+    out schema json
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
-    select t.topic_key, t.id, h.retention_seconds, t.created_at
-    into get_topic.topic_key, get_topic.id, get_topic.retention_seconds, get_topic.created_at
+    select t.topic_key, t.id, h.retention_seconds, t.created_at, h.schema
+    into get_topic.topic_key, get_topic.id, get_topic.retention_seconds, get_topic.created_at, get_topic.schema
     from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
     where t.id = p_id;
     if not found then

@@ -1,13 +1,13 @@
 -- Ordered by id; p_ids, when given, are the only ones that the caller may see.
 create or replace function fastpubsub.list_topics(p_offset bigint, p_limit integer, p_ids text[] default null)
-returns table (id text, retention_seconds bigint, created_at timestamptz)
+returns table (id text, retention_seconds bigint, created_at timestamptz, schema json)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
     return query
-    select t.id, h.retention_seconds, t.created_at
+    select t.id, h.retention_seconds, t.created_at, h.schema
     from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
     where p_ids is null or t.id = any(p_ids)
     order by t.id collate "C"

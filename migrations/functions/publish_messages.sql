@@ -1,9 +1,12 @@
 -- Appends to a topic; the payloads get first_position, first_position + 1, … and one creation time (to the millisecond, as message
 -- ids carry it). The row lock on the head, held to the commit, is what makes every position visible before the next is given out.
+-- p_schema_version says by which schema of the topic the payloads were checked, 0 by none; when it is not the current one nothing is
+-- stored (FP428). Null: they were accepted earlier.
 create or replace function fastpubsub.publish_messages(
     p_topic_key bigint,
     p_payloads json [],
     p_attributes jsonb [] default null,
+    p_schema_version bigint default 0,
     p_now timestamptz default null,
     out first_position bigint,
     out created_at timestamptz
@@ -15,11 +18,15 @@ set enable_bitmapscan = off
 set jit = off
 as $$
 #variable_conflict use_column
+declare
+    v_schema_version bigint;
 begin
     perform fastpubsub.begin_call(true);
-    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    elsif v_schema_version <> p_schema_version then
+        raise exception using errcode = 'FP428', message = 'the schema of the topic has changed; try again';
     end if;
     created_at := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
     select m.position + 1, greatest(publish_messages.created_at, m.created_at)

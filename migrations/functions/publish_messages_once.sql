@@ -10,6 +10,7 @@ create or replace function fastpubsub.publish_messages_once(
     p_keys text [],
     p_body_hashes bytea [],
     p_window_seconds integer,
+    p_schema_version bigint default 0,
     p_now timestamptz default null,
     out first_positions bigint [],
     out created_at timestamptz []
@@ -22,6 +23,7 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
+    v_schema_version bigint;
     v_now timestamptz;
     v_created_at timestamptz;
     v_next bigint;
@@ -31,9 +33,11 @@ declare
     v_attributes jsonb [] := '{}';
 begin
     perform fastpubsub.begin_call(true);
-    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    elsif v_schema_version <> p_schema_version then
+        raise exception using errcode = 'FP428', message = 'the schema of the topic has changed; try again';
     end if;
     v_now := coalesce(p_now, clock_timestamp());
     select m.position + 1, m.created_at into v_next, v_created_at

@@ -1,10 +1,19 @@
-create or replace function fastpubsub.update_topic(p_id text, p_retention_seconds bigint) returns void
+create or replace function fastpubsub.update_topic(
+    p_id text,
+    p_retention_seconds bigint default null,
+    p_change_retention boolean default true,
+    p_schema json default null,
+    p_change_schema boolean default false
+) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform fastpubsub.begin_call(true);
-    update fastpubsub.heads as h set retention_seconds = p_retention_seconds
+    update fastpubsub.heads as h set
+        retention_seconds = case when p_change_retention then p_retention_seconds else h.retention_seconds end,
+        schema = case when p_change_schema then p_schema else h.schema end,
+        schema_version = case when p_change_schema then fastpubsub.schema_version(p_schema) else h.schema_version end
     from fastpubsub.topics as t
     where t.id = p_id and h.topic_key = t.topic_key;
     if not found then

@@ -1,6 +1,7 @@
 drop table
 fastpubsub.jobs,
 fastpubsub.purges,
+fastpubsub.outbox,
 fastpubsub.idempotency_keys,
 fastpubsub.revived,
 fastpubsub.dead_letters,

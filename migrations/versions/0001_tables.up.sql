@@ -32,7 +32,9 @@ create table fastpubsub.clients (
 -- The append point of a topic: locked by who appends.
 create table fastpubsub.heads (
     topic_key bigint primary key,
-    retention_seconds bigint
+    retention_seconds bigint,
+    schema json,
+    schema_version bigint not null default 0
 );
 
 -- The claim point of a subscription: locked by who claims or inserts for it.
@@ -142,6 +144,18 @@ create table fastpubsub.idempotency_keys (
 
 create index idempotency_keys_created_at on fastpubsub.idempotency_keys (topic_key, created_at);
 
+-- What applications published from their own transactions; the relay moves it into the log. An ordinal grows within a transaction.
+create table fastpubsub.outbox (
+    transaction_id xid8,
+    ordinal bigint generated always as identity,
+    topic_key bigint not null,
+    payload json not null,
+    attributes jsonb,
+    primary key (transaction_id, ordinal)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
+
+alter table fastpubsub.outbox alter column payload set storage external, alter column attributes set storage external;
+
 -- What deleting left to empty in chunks; without a subscription_key it is the whole topic.
 create table fastpubsub.purges (
     purge_key bigint generated always as identity primary key,
@@ -149,7 +163,10 @@ create table fastpubsub.purges (
     subscription_key bigint
 );
 
--- One row per background job, locked while it runs.
-create table fastpubsub.jobs (name text primary key);
+-- One row per background job, locked while it runs. `holder` is the process that looks for work more often than the others.
+create table fastpubsub.jobs (
+    name text primary key,
+    holder text
+);
 
-insert into fastpubsub.jobs (name) values ('release_expired_leases'), ('trim_messages');
+insert into fastpubsub.jobs (name) values ('relay_messages'), ('release_expired_leases'), ('trim_messages');

@@ -4,6 +4,12 @@ drop function fastpubsub.ack_messages;
 -- functions/begin_call.sql
 drop function fastpubsub.begin_call;
 
+-- functions/check_attributes.sql
+drop function fastpubsub.check_attributes;
+
+-- functions/check_payload.sql
+drop function fastpubsub.check_payload;
+
 -- functions/claim_messages.sql
 drop function fastpubsub.claim_messages;
 
@@ -49,11 +55,23 @@ drop function fastpubsub.get_client;
 -- functions/get_client_state.sql
 drop function fastpubsub.get_client_state;
 
+-- functions/get_schema.sql
+drop function fastpubsub.get_schema;
+
 -- functions/get_topic.sql
 drop function fastpubsub.get_topic;
 
 -- functions/held_leases.sql
 drop function fastpubsub.held_leases;
+
+-- functions/hold_job.sql
+drop function fastpubsub.hold_job;
+
+-- functions/is_deeper.sql
+drop function fastpubsub.is_deeper;
+
+-- functions/is_jsonb.sql
+drop function fastpubsub.is_jsonb;
 
 -- functions/last_position.sql
 drop function fastpubsub.last_position;
@@ -72,6 +90,9 @@ drop function fastpubsub.list_dead_letters;
 
 -- functions/list_expired_leases.sql
 drop function fastpubsub.list_expired_leases;
+
+-- functions/list_outbox.sql
+drop function fastpubsub.list_outbox;
 
 -- functions/list_ready_subscriptions.sql
 drop function fastpubsub.list_ready_subscriptions;
@@ -118,6 +139,9 @@ drop function fastpubsub.notify_servers;
 -- functions/position_before.sql
 drop function fastpubsub.position_before;
 
+-- functions/publish.sql
+drop function fastpubsub.publish;
+
 -- functions/publish_messages.sql
 drop function fastpubsub.publish_messages;
 
@@ -138,6 +162,9 @@ drop function fastpubsub.read_messages;
 
 -- functions/reject_messages.sql
 drop function fastpubsub.reject_messages;
+
+-- functions/relay_messages.sql
+drop function fastpubsub.relay_messages;
 
 -- functions/release_expired_leases.sql
 drop function fastpubsub.release_expired_leases;
@@ -162,6 +189,9 @@ drop function fastpubsub.return_leases;
 
 -- functions/scan_log.sql
 drop function fastpubsub.scan_log;
+
+-- functions/schema_version.sql
+drop function fastpubsub.schema_version;
 
 -- functions/scopes_cover.sql
 drop function fastpubsub.scopes_cover;

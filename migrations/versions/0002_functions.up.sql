@@ -52,6 +52,77 @@ begin
 end;
 $$;
 
+-- functions/check_attributes.sql
+-- Refuses what the server refuses: attributes are up to 100 texts by name, names of 1 to 256 characters, texts of up to 1024.
+create or replace function fastpubsub.check_attributes(p_attributes jsonb) returns void
+language plpgsql stable as $$
+declare
+    v_count bigint;
+    v_texts boolean;
+    v_short boolean;
+begin
+    if jsonb_typeof(p_attributes) <> 'object' then
+        raise exception using errcode = 'FP422', message = 'the attributes are not a JSON object';
+    end if;
+    select
+        count(*),
+        bool_and(jsonb_typeof(a.value) = 'string'),
+        bool_and(length(a.key) between 1 and 256 and length(a.value #>> '{}') <= 1024)
+    into v_count, v_texts, v_short
+    from jsonb_each(p_attributes) as a;
+    if not v_texts then
+        raise exception using errcode = 'FP422', message = 'an attribute is not a text';
+    elsif v_count > 100 then
+        raise exception using errcode = 'FP422', message = 'there are more than 100 attributes';
+    elsif not v_short then
+        raise exception using
+            errcode = 'FP422',
+            message = 'an attribute is too long: names have 1 to 256 characters, values at most 1024';
+    end if;
+end;
+$$;
+
+-- functions/check_payload.sql
+-- Refuses what the server refuses in fastpubsub/payloads.py, with the default depth of 64 and 10 MiB at most: what PostgreSQL, a filter or
+-- a consumer could not read later. The cheap looks miss nothing; only what they suspect is looked at closely.
+create or replace function fastpubsub.check_payload(p_payload json) returns void
+language plpgsql stable as $$
+declare
+    v_text text := p_payload::text;
+    v_outside text;
+    v_problem text;
+    v_deep boolean;
+    v_number boolean;
+begin
+    v_deep := octet_length(v_text) - octet_length(translate(v_text, '{[', '')) > 64;
+    v_number := v_text ~ '[eE][-+]?[0-9]{4}|[0-9.]{200}';
+    if p_payload is null or json_typeof(p_payload) <> 'object' then
+        v_problem := 'the payload is not a JSON object';
+    elsif octet_length(v_text) > 10485760 then
+        v_problem := 'the payload is larger than 10 MiB';
+    elsif strpos(v_text, E'\\u0000') > 0 and strpos(replace(v_text, E'\\\\', ''), E'\\u0000') > 0 then
+        v_problem := E'the payload has the escape \\u0000, which PostgreSQL cannot store; leave it out';
+    elsif v_text ~ E'\\\\u[dD][89a-fA-F]' and not fastpubsub.is_jsonb(p_payload) then
+        v_problem := E'escapes of surrogates in the payload, \\ud800 to \\udfff, must come in pairs';
+    elsif v_deep or v_number then
+        -- Every second part between quotation marks is a string.
+        select string_agg(p.part, '' order by p.ordinal) into v_outside
+        from unnest(string_to_array(replace(replace(v_text, E'\\\\', ''), E'\\"', ''), '"')) with ordinality as p (part, ordinal)
+        where p.ordinal % 2 = 1;
+        if v_deep and fastpubsub.is_deeper(v_outside, 64) then
+            v_problem := 'the payload is nested deeper than 64 levels';
+        elsif v_number and strpos(translate(v_outside, '123456789.', '000000000'), repeat('0', 1001)) > 0 then
+            v_problem := 'the payload has a number of more than 1000 digits';
+        elsif v_number and v_outside ~ '[eE][-+]?0*(1(?!000(?![0-9]))[0-9]{3}|[2-9][0-9]{3}|[1-9][0-9]{4})' then
+            v_problem := 'the payload has a number with an exponent beyond ±1000';
+        end if;
+    end if;
+    if v_problem is not null then
+        raise exception using errcode = 'FP422', message = v_problem;
+    end if;
+end;
+$$;
+
 -- functions/claim_messages.sql
 -- Leases up to sum(p_limits) messages to the waiting consumers, the first p_limits[1] to p_consumer_ids[1] and so on: due retries
 -- first, then the log after the cursor. May be lost in a crash: then the messages are ahead again, and `token` makes the holder
@@ -352,6 +423,7 @@ $$;
 create or replace function fastpubsub.create_topic(
     p_id text,
     p_retention_seconds bigint default null,
+    p_schema json default null,
     p_now timestamptz default null,
     out topic_key bigint,
     out created_at timestamptz
@@ -372,7 +444,8 @@ begin
     if create_topic.topic_key >= 4294967296 then
         raise exception using errcode = 'FP422', message = 'all 4294967295 topics that can ever be created have been created';
     end if;
-    insert into fastpubsub.heads (topic_key, retention_seconds) values (create_topic.topic_key, p_retention_seconds);
+    insert into fastpubsub.heads (topic_key, retention_seconds, schema, schema_version)
+    values (create_topic.topic_key, p_retention_seconds, p_schema, fastpubsub.schema_version(p_schema));
 end;
 $$;
 
@@ -733,21 +806,38 @@ begin
 end;
 $$;
 
+-- functions/get_schema.sql
+-- The schema that payloads of a topic must match now, and its version.
+create or replace function fastpubsub.get_schema(p_topic_key bigint, out schema json, out schema_version bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    select h.schema, h.schema_version into get_schema.schema, get_schema.schema_version
+    from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+end;
+$$;
+
 -- functions/get_topic.sql
 create or replace function fastpubsub.get_topic(
     p_id text,
     out topic_key bigint,
     out id text,
     out retention_seconds bigint,
-    out created_at timestamptz
+    out created_at timestamptz,
+    out schema json
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
-    select t.topic_key, t.id, h.retention_seconds, t.created_at
-    into get_topic.topic_key, get_topic.id, get_topic.retention_seconds, get_topic.created_at
+    select t.topic_key, t.id, h.retention_seconds, t.created_at, h.schema
+    into get_topic.topic_key, get_topic.id, get_topic.retention_seconds, get_topic.created_at, get_topic.schema
     from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
     where t.id = p_id;
     if not found then
@@ -787,6 +877,45 @@ begin
     ) as l
     where l.last_position >= h.position and l.token = h.token;
     return coalesce(v_held, '{}');
+end;
+$$;
+
+-- functions/hold_job.sql
+-- Makes a process the one that looks for work most often. Whoever had been it sees that at its next look.
+create or replace function fastpubsub.hold_job(p_name text, p_holder text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform fastpubsub.begin_call(false);
+    update fastpubsub.jobs as j set holder = p_holder where j.name = p_name;
+end;
+$$;
+
+-- functions/is_deeper.sql
+-- Whether JSON without its strings is nested deeper than so many levels: each turn takes the innermost one away.
+create or replace function fastpubsub.is_deeper(p_outside text, p_levels integer) returns boolean
+language plpgsql immutable as $$
+declare
+    v_brackets text := translate(p_outside, E'{}0123456789+-.eEtrufalsn,: \t\n\r', '[]');
+begin
+    for i in 1..p_levels loop
+        v_brackets := replace(v_brackets, '[]', '');
+        exit when v_brackets = '';
+    end loop;
+    return v_brackets <> '';
+end;
+$$;
+
+-- functions/is_jsonb.sql
+-- Whether PostgreSQL can read what `json` only stored.
+create or replace function fastpubsub.is_jsonb(p_payload json) returns boolean
+language plpgsql stable as $$
+begin
+    return jsonb_typeof(p_payload::jsonb) is not null;
+exception
+    when data_exception then
+        return false;
 end;
 $$;
 
@@ -984,6 +1113,90 @@ begin
 end;
 $$;
 
+-- functions/list_outbox.sql
+-- Rows of the outbox in the order of (transaction, ordinal), after a given one, up to p_limit and p_max_bytes of payloads (at least one).
+-- p_seen is a snapshot from before an earlier call that took all it saw: then only transactions come that it did not show as ended, each
+-- found by its key, so that nothing is walked over that was moved since; without it all come. `seen` is the p_seen of later calls.
+-- `held` says whether p_holder holds the job, `more` whether there are further rows. Writes nothing.
+create or replace function fastpubsub.list_outbox(
+    p_seen text,
+    p_after_transaction bigint,
+    p_after_ordinal bigint,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_holder text default null,
+    out held boolean,
+    out seen text,
+    out topic_keys bigint [],
+    out transactions bigint [],
+    out ordinals bigint [],
+    out more boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    -- Taken before the rows are read: what is not ended in it may be seen below, but then comes again and is found to be gone.
+    v_snapshot pg_snapshot := pg_current_snapshot();
+    v_seen pg_snapshot := p_seen::pg_snapshot;
+    v_transaction xid8 := p_after_transaction::text::xid8;
+    v_ordinal bigint := p_after_ordinal;
+    v_rows bigint;
+begin
+    held := coalesce((select j.holder = p_holder from fastpubsub.jobs as j where j.name = 'relay_messages'), false);
+    seen := v_snapshot::text;
+    -- After a failover transactions may count from further back.
+    if pg_snapshot_xmax(v_seen) > pg_snapshot_xmax(v_snapshot) then
+        v_seen := null;
+    end if;
+    if pg_snapshot_xmax(v_seen) > v_transaction then
+        v_transaction := pg_snapshot_xmax(v_seen);
+        v_ordinal := 0;
+    end if;
+    select
+        array_agg(r.topic_key order by r.transaction_id, r.ordinal) filter (where r.bytes_before < p_max_bytes),
+        array_agg(r.transaction_id::text::bigint order by r.transaction_id, r.ordinal) filter (where r.bytes_before < p_max_bytes),
+        array_agg(r.ordinal order by r.transaction_id, r.ordinal) filter (where r.bytes_before < p_max_bytes),
+        count(*)
+    into topic_keys, transactions, ordinals, v_rows
+    from (
+        select
+            b.topic_key, b.transaction_id, b.ordinal,
+            sum(b.bytes) over (order by b.transaction_id, b.ordinal) - b.bytes as bytes_before
+        from (
+            (
+                select l.topic_key, l.transaction_id, l.ordinal, l.bytes
+                from pg_snapshot_xip(v_seen) as x (transaction_id)
+                cross join lateral (
+                    select o.topic_key, o.transaction_id, o.ordinal, pg_column_size(o.payload) as bytes
+                    from fastpubsub.outbox as o
+                    where
+                        o.transaction_id = x.transaction_id
+                        and (o.transaction_id, o.ordinal) > (p_after_transaction::text::xid8, p_after_ordinal)
+                    order by o.transaction_id, o.ordinal
+                    limit p_limit
+                ) as l
+            )
+            union all
+            (
+                select o.topic_key, o.transaction_id, o.ordinal, pg_column_size(o.payload) as bytes
+                from fastpubsub.outbox as o
+                where (o.transaction_id, o.ordinal) > (v_transaction, v_ordinal)
+                order by o.transaction_id, o.ordinal
+                limit p_limit
+            )
+        ) as b
+        order by b.transaction_id, b.ordinal
+        limit p_limit
+    ) as r;
+    more := v_rows > 0 and (v_rows >= p_limit or cardinality(ordinals) < v_rows);
+end;
+$$;
+
 -- functions/list_ready_subscriptions.sql
 -- For consumers that wait: which of the subscriptions have something to claim, or are gone (`ready`), and in how many seconds the next
 -- message that waits for its retry is due. Names each by its place in the arrays; those with nothing to tell are left out.
@@ -1163,14 +1376,14 @@ $$;
 -- functions/list_topics.sql
 -- Ordered by id; p_ids, when given, are the only ones that the caller may see.
 create or replace function fastpubsub.list_topics(p_offset bigint, p_limit integer, p_ids text[] default null)
-returns table (id text, retention_seconds bigint, created_at timestamptz)
+returns table (id text, retention_seconds bigint, created_at timestamptz, schema json)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
     return query
-    select t.id, h.retention_seconds, t.created_at
+    select t.id, h.retention_seconds, t.created_at, h.schema
     from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
     where p_ids is null or t.id = any(p_ids)
     order by t.id collate "C"
@@ -1429,13 +1642,57 @@ begin
 end;
 $$;
 
+-- functions/publish.sql
+-- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The
+-- relay of a server moves it into the log within moments of the commit, those of one transaction in the order of the calls. Takes no
+-- lock that others wait for and leaves the caller's settings alone. The server's rules hold: an unknown topic is FP404; a payload that
+-- is no JSON object or that could not be read later, attributes that are no object of texts, and a topic with a schema, are FP422.
+create or replace function fastpubsub.publish(topic text, payload json, attributes jsonb default null) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_topic_key bigint;
+    v_schema_version bigint;
+begin
+    select t.topic_key, h.schema_version into v_topic_key, v_schema_version
+    from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
+    where t.id = publish.topic;
+    if not found then
+        raise exception using
+            errcode = 'FP404',
+            message = format('topic "%s" does not exist', left(publish.topic, 128)),
+            hint = 'Create it first, or correct its name.';
+    elsif v_schema_version <> 0 then
+        raise exception using
+            errcode = 'FP422',
+            message = format('topic "%s" has a JSON Schema, which only servers can check', publish.topic),
+            hint = 'Publish to it by HTTP, or to a topic without a schema.';
+    end if;
+    perform fastpubsub.check_payload(publish.payload);
+    if publish.attributes in ('null', '{}') then
+        publish.attributes := null;
+    elsif publish.attributes is not null then
+        perform fastpubsub.check_attributes(publish.attributes);
+    end if;
+    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes)
+    values (pg_current_xact_id(), v_topic_key, publish.payload, publish.attributes);
+end;
+$$;
+
+revoke execute on function fastpubsub.publish(text, json, jsonb) from public;
+
 -- functions/publish_messages.sql
 -- Appends to a topic; the payloads get first_position, first_position + 1, … and one creation time (to the millisecond, as message
 -- ids carry it). The row lock on the head, held to the commit, is what makes every position visible before the next is given out.
+-- p_schema_version says by which schema of the topic the payloads were checked, 0 by none; when it is not the current one nothing is
+-- stored (FP428). Null: they were accepted earlier.
 create or replace function fastpubsub.publish_messages(
     p_topic_key bigint,
     p_payloads json [],
     p_attributes jsonb [] default null,
+    p_schema_version bigint default 0,
     p_now timestamptz default null,
     out first_position bigint,
     out created_at timestamptz
@@ -1447,11 +1704,15 @@ set enable_bitmapscan = off
 set jit = off
 as $$
 #variable_conflict use_column
+declare
+    v_schema_version bigint;
 begin
     perform fastpubsub.begin_call(true);
-    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    elsif v_schema_version <> p_schema_version then
+        raise exception using errcode = 'FP428', message = 'the schema of the topic has changed; try again';
     end if;
     created_at := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
     select m.position + 1, greatest(publish_messages.created_at, m.created_at)
@@ -1483,6 +1744,7 @@ create or replace function fastpubsub.publish_messages_once(
     p_keys text [],
     p_body_hashes bytea [],
     p_window_seconds integer,
+    p_schema_version bigint default 0,
     p_now timestamptz default null,
     out first_positions bigint [],
     out created_at timestamptz []
@@ -1495,6 +1757,7 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
+    v_schema_version bigint;
     v_now timestamptz;
     v_created_at timestamptz;
     v_next bigint;
@@ -1504,9 +1767,11 @@ declare
     v_attributes jsonb [] := '{}';
 begin
     perform fastpubsub.begin_call(true);
-    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    elsif v_schema_version <> p_schema_version then
+        raise exception using errcode = 'FP428', message = 'the schema of the topic has changed; try again';
     end if;
     v_now := coalesce(p_now, clock_timestamp());
     select m.position + 1, m.created_at into v_next, v_created_at
@@ -1800,6 +2065,65 @@ begin
         );
     end if;
     return v_taken.outcomes;
+end;
+$$;
+
+-- functions/relay_messages.sql
+-- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal): in one transaction, so each arrives once.
+-- Rows that are gone were moved by somebody else. `moved` is null when another process is moving at this moment; what belonged to a topic
+-- that was deleted since is deleted and counted in `dropped`.
+create or replace function fastpubsub.relay_messages(
+    p_topic_key bigint,
+    p_transactions bigint [],
+    p_ordinals bigint [],
+    p_now timestamptz default null,
+    out topic_id text,
+    out moved integer,
+    out dropped integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_payloads json [];
+    v_attributes jsonb [];
+begin
+    perform fastpubsub.begin_call(true);
+    if not fastpubsub.lock_job('relay_messages', false) then
+        return;
+    end if;
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    if found then
+        select t.id into relay_messages.topic_id from fastpubsub.topics as t where t.topic_key = p_topic_key;
+    end if;
+    with taken as (
+        delete from fastpubsub.outbox as o
+        using unnest(p_transactions, p_ordinals) as u (transaction_id, ordinal)
+        where
+            o.transaction_id = u.transaction_id::text::xid8 and o.ordinal = u.ordinal
+            and o.topic_key = p_topic_key
+        returning o.transaction_id, o.ordinal, o.payload, o.attributes
+    )
+
+    select
+        array_agg(t.payload order by t.transaction_id, t.ordinal),
+        array_agg(t.attributes order by t.transaction_id, t.ordinal)
+    into v_payloads, v_attributes
+    from taken as t;
+    moved := coalesce(cardinality(v_payloads), 0);
+    dropped := 0;
+    if topic_id is null then
+        dropped := moved;
+        moved := 0;
+    elsif moved > 0 then
+        perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, p_now);
+    end if;
 end;
 $$;
 
@@ -2227,6 +2551,15 @@ begin
             v_step := greatest(v_step / 2, 16);
         end if;
     end loop;
+end;
+$$;
+
+-- functions/schema_version.sql
+-- What tells schemas of a topic apart: a hash of the text, so that an older one that comes back is the same again; 0 for none.
+create or replace function fastpubsub.schema_version(p_schema json) returns bigint
+language plpgsql immutable as $$
+begin
+    return case when p_schema is null then 0 else coalesce(nullif(hashtextextended(p_schema::text, 0), 0), 1) end;
 end;
 $$;
 
@@ -2841,13 +3174,22 @@ end;
 $$;
 
 -- functions/update_topic.sql
-create or replace function fastpubsub.update_topic(p_id text, p_retention_seconds bigint) returns void
+create or replace function fastpubsub.update_topic(
+    p_id text,
+    p_retention_seconds bigint default null,
+    p_change_retention boolean default true,
+    p_schema json default null,
+    p_change_schema boolean default false
+) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform fastpubsub.begin_call(true);
-    update fastpubsub.heads as h set retention_seconds = p_retention_seconds
+    update fastpubsub.heads as h set
+        retention_seconds = case when p_change_retention then p_retention_seconds else h.retention_seconds end,
+        schema = case when p_change_schema then p_schema else h.schema end,
+        schema_version = case when p_change_schema then fastpubsub.schema_version(p_schema) else h.schema_version end
     from fastpubsub.topics as t
     where t.id = p_id and h.topic_key = t.topic_key;
     if not found then

@@ -145,9 +145,9 @@ class TestClients:
 async def test_a_repetition_after_an_unknown_outcome_is_stored_once(
     make_settings: MakeSettings, database_url: str, connect: Connect
 ) -> None:
-    """The connection is lost after the commit and before the answer."""
-    one = {"database_pool_size": 1, "database_max_overflow": 0}  # no idle connection is lost with the one that counts
-    async with Proxy(database_url) as proxy, opened(make_settings(database_url=proxy.url, **one)) as client:
+    """The connection is lost after the commit and before the answer. It is the only one: the proxy cuts all of them."""
+    alone = {"database_pool_size": 1, "database_max_overflow": 0}
+    async with Proxy(database_url) as proxy, opened(make_settings(database_url=proxy.url, **alone)) as client:
         calls = Calls(client)
         await calls.topic_and_subscription()
         await ids(client, "warm-up", {"n": 0})

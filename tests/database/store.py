@@ -168,7 +168,7 @@ class Store:
     # Topics and subscriptions
 
     def create_topic(self, name: str = "topic", *, retention: int | None = None, now: datetime = NOW) -> int:
-        return int(self.row("select * from fastpubsub.create_topic(%s, %s, %s)", name, retention, now)[0])
+        return int(self.row("select * from fastpubsub.create_topic(%s, %s, null, %s)", name, retention, now)[0])
 
     def create_subscription(
         self, name: str = "subscription", topic: str = "topic", settings: Settings | None = None, *, now: datetime = NOW
@@ -216,17 +216,18 @@ class Store:
         payloads: Sequence[str],
         attributes: Sequence[str | None] | None = None,
         *,
+        schema_version: int | None = 0,
         now: datetime | None = NOW,
     ) -> Published:
         given = None if attributes is None else list(attributes)
-        query = "select * from fastpubsub.publish_messages(%s, %s::json[], %s::jsonb[], %s)"
-        return Published(*self.row(query, topic, list(payloads), given, now))
+        query = "select * from fastpubsub.publish_messages(%s, %s::json[], %s::jsonb[], %s, %s)"
+        return Published(*self.row(query, topic, list(payloads), given, schema_version, now))
 
     def fill(self, topic: int, count: int, payload: str = "{}", *, now: datetime | None = NOW) -> Published:
         """Publishes as many messages at once; they are made in the database."""
         query = """
             select * from fastpubsub.publish_messages(
-                %s, array_fill(%s::json, array[%s]), null, %s
+                %s, array_fill(%s::json, array[%s]), null, 0, %s
             )
         """
         return Published(*self.row(query, topic, payload, count, now))

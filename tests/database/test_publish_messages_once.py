@@ -30,7 +30,7 @@ def publish(
     positions, times = store.row(
         """
         select * from fastpubsub.publish_messages_once(
-            %s, %s::json[], %s::jsonb[], %s::integer[], %s::text[], %s::text[], %s::bytea[], %s, %s
+            %s, %s::json[], %s::jsonb[], %s::integer[], %s::text[], %s::text[], %s::bytea[], %s, 0, %s
         )
         """,
         topic,

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from tests.database.conftest import OpenStore
+from tests.database.outbox import Relay, publish
 from tests.database.store import NOW, SECOND, Id, Keys, Settings, Store
 
 LATER = NOW + timedelta(days=1)
@@ -28,6 +29,7 @@ DURABLE: dict[str, Call] = {
     "reprocess": lambda store, keys: store.reprocess(keys, [Id(1, None, NOW)]),
     "purge": lambda store, keys: store.purge(keys, [Id(1, None, NOW)]),
     "seek": lambda store, keys: store.seek(keys, "earliest"),
+    "relay": lambda store, keys: Relay(store).move(keys.topic, [1], [1]),
     "create topic": lambda store, keys: store.create_topic("new"),
     "update topic": lambda store, keys: store.execute("select fastpubsub.update_topic('topic', 1)"),
     "delete topic": lambda store, keys: store.delete_topic(),
@@ -41,6 +43,7 @@ REPEATABLE: dict[str, Call] = {
     "trim messages": lambda store, keys: store.trim(keys.topic),
     "trim claims": lambda store, keys: store.trim_claims(keys.topic),
     "empty purges": lambda store, keys: store.empty_purges(),
+    "hold a job": lambda store, _: store.execute("select fastpubsub.hold_job('relay_messages', 'tests')"),
 }
 
 
@@ -163,6 +166,10 @@ def life(store: Store) -> list[object]:
     store.update_subscription("subscription", change_filter=True, filter=None)
     seen += [store.claim(keys, now=LATER).positions, store.purge(keys, [three]), store.metrics(keys)]
     seen += [store.trim(keys.topic), store.trim_claims(keys.topic)]
+    publish(store, r'{"a": "\ud83d\ude00\\", "b": 1e1000}', '{"k": "v"}')
+    with store.refused("FP422"):
+        publish(store, '{"a": 1e1001}')
+    seen += [Relay(store).everything()]
     store.delete_subscription()
     seen += [store.trim(keys.topic)]
     store.delete_topic()
@@ -189,8 +196,12 @@ def test_names_mean_the_same_whatever_the_search_path(open_store: OpenStore, pat
 # Called by other procedures only, and so under their search path; setting it again would cost time on each call.
 INTERNAL = {
     "begin_call",
+    "check_attributes",
+    "check_payload",
     "compile_filter",
     "first_position",
+    "is_deeper",
+    "is_jsonb",
     "last_position",
     "lock_job",
     "lock_subscription",
@@ -199,6 +210,7 @@ INTERNAL = {
     "position_before",
     "requeue_messages",
     "scan_log",
+    "schema_version",
     "scopes_cover",
     "take_due_retries",
     "take_leases",

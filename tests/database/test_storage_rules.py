@@ -61,9 +61,9 @@ def test_nothing_uses_the_time_of_the_transaction(store: Store) -> None:
 
 
 def test_payloads_that_cannot_be_read_are_the_only_errors_that_are_caught(store: Store) -> None:
-    """An exception block costs a subtransaction: none on the hot path."""
+    """An exception block costs a subtransaction: none on the hot path, nor for common payloads from SQL."""
     caught = [name for name, source in store.rows(SOURCES) if re.search(r"\bexception\s+when\b", source, re.IGNORECASE)]
-    assert caught == ["matching_positions"]
+    assert sorted(caught) == ["is_jsonb", "matching_positions"]
 
 
 def test_every_table_is_named_with_its_schema(store: Store) -> None:
@@ -72,9 +72,9 @@ def test_every_table_is_named_with_its_schema(store: Store) -> None:
     assert [name for name, source in store.rows(SOURCES) if unqualified.search(source)] == []
 
 
-def test_no_procedure_runs_with_the_rights_of_another(store: Store) -> None:
-    query = "select count(*) from pg_proc where pronamespace = 'fastpubsub'::regnamespace and prosecdef"
-    assert store.value(query) == 0
+def test_no_procedure_but_that_for_applications_runs_with_the_rights_of_another(store: Store) -> None:
+    query = "select proname from pg_proc where pronamespace = 'fastpubsub'::regnamespace and prosecdef"
+    assert store.rows(query) == [("publish",)]
 
 
 @pytest.mark.parametrize("table", HOT)

@@ -12,7 +12,13 @@ LAST_TOPIC_KEY = 2**32 - 1
 
 def test_a_topic(store: Store) -> None:
     topic = store.create_topic("Topic.1_a-b", retention=60)
-    assert store.row("select * from fastpubsub.get_topic('Topic.1_a-b')") == (topic, "Topic.1_a-b", 60, NOW)
+    assert store.row("select * from fastpubsub.get_topic('Topic.1_a-b')") == (
+        topic,
+        "Topic.1_a-b",
+        60,
+        NOW,
+        None,
+    )
     assert store.value("select fastpubsub.resolve_topic('Topic.1_a-b')") == topic
 
 

@@ -1,6 +1,6 @@
 """What a call read, by PostgreSQL's own counters of the running transaction: exact, and the same on every version."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -41,14 +41,14 @@ class Usage:
     blocks: int
 
 
-def measure(store: Store, call: Callable[[], T]) -> tuple[T, Usage]:
+def measure(store: Store, call: Callable[[], T], tables: Sequence[str] = HOT) -> tuple[T, Usage]:
     """Of the hot tables; within one transaction."""
-    before = {row[0]: row[2:] for row in store.rows(COUNTERS, list(HOT))}
+    before = {row[0]: row[2:] for row in store.rows(COUNTERS, list(tables))}
     answer = call()
     sequential: set[str] = set()
     indexes: set[str] = set()
     entries = blocks = 0
-    for name, is_table, *counters in store.rows(COUNTERS, list(HOT)):
+    for name, is_table, *counters in store.rows(COUNTERS, list(tables)):
         scans, returned, fetched = (now - then for now, then in zip(counters, before[name], strict=True))
         if scans:
             (sequential if is_table else indexes).add(name)

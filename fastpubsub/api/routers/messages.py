@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from fastpubsub.api import schemas
+from fastpubsub.api.cloud_events import events_json
 from fastpubsub.api.events import MEDIA_TYPE, EventStream, delivery_events
 from fastpubsub.api.leaving import cancelled_by_leaving
 from fastpubsub.api.render import claim_json, dead_letters_json
@@ -20,8 +21,10 @@ from fastpubsub.api.requests import (
     stream_parameters,
     text_parameter,
     wait_seconds,
+    wants_events,
 )
 from fastpubsub.api.security import ScopedRoute, requires, stream_token
+from fastpubsub.cloudevents import BATCH
 from fastpubsub.database import Database
 from fastpubsub.exceptions import TooLarge
 from fastpubsub.models import DeadLetterList, Extend, Extended, MessageList, Moved, Reject, Settled
@@ -52,7 +55,7 @@ MOVED_RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/messages",
     response_class=Response,
-    responses={200: {"model": MessageList}},
+    responses={200: {"model": MessageList, "content": schemas.EVENTS}},
     openapi_extra=schemas.PULL,
     dependencies=[CONSUME_DIRECTLY],
 )
@@ -66,10 +69,12 @@ async def pull_messages(request: Request) -> Response:
     if seconds := wait_seconds(request):
         async with cancelled_by_leaving(request):
             claim = await request.app.state.consumers.pull(subscription_id, batch_size, consumer_id, seconds)
-        return Response(claim_json(claim, subscription_id), media_type="application/json")
-    claim = await messages.pull(subscription_id, batch_size, consumer_id)
-    if time.monotonic() - started > SLOW_SECONDS and await request.is_disconnected():
-        messages.give_back(claim)
+    else:
+        claim = await messages.pull(subscription_id, batch_size, consumer_id)
+        if time.monotonic() - started > SLOW_SECONDS and await request.is_disconnected():
+            messages.give_back(claim)
+    if wants_events(request):
+        return Response(events_json(claim, subscription_id), media_type=BATCH)
     return Response(claim_json(claim, subscription_id), media_type="application/json")
 
 

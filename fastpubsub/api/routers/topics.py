@@ -4,11 +4,13 @@ import hashlib
 
 from fastapi import APIRouter, Request, Response
 
+from fastpubsub.api.cloud_events import envelope
 from fastpubsub.api.events import MEDIA_TYPE, EventStream, tail_events
 from fastpubsub.api.requests import (
     REPRESENTATION,
     Limit,
     Offset,
+    has_event,
     idempotency_key,
     last_event_id,
     prefers_representation,
@@ -16,7 +18,7 @@ from fastpubsub.api.requests import (
 from fastpubsub.api.schemas import PUBLISH, TAIL
 from fastpubsub.api.security import ScopedRoute, requires, stream_token
 from fastpubsub.models import ChangedTopic, NewTopic, PublishedIds, Topic, TopicList
-from fastpubsub.payloads import parse_batch
+from fastpubsub.payloads import member, parse_batch
 from fastpubsub.services import topics
 from fastpubsub.services.messages import Idempotency
 
@@ -27,7 +29,9 @@ router = APIRouter(prefix="/topics", tags=["topics"], route_class=ScopedRoute)
 async def create_topic(request: Request, body: NewTopic) -> Topic:
     """Create a topic."""
     request.state.caller.require("topics:create", body.id)
-    return await topics.create_topic(request.app.state.database, body.id, body.retention_seconds)
+    state = request.app.state
+    schema_json = member(await request.body(), "schema")
+    return await topics.create_topic(state.database, state.settings, body, schema_json)
 
 
 @router.get("", dependencies=[requires("topics:read")])
@@ -45,8 +49,10 @@ async def get_topic(request: Request, topic_id: str) -> Topic:
 
 @router.patch("/{topic_id}", dependencies=[requires("topics:create", "topic_id")])
 async def update_topic(request: Request, topic_id: str, body: ChangedTopic) -> Topic:
-    """Change how long settled messages stay."""
-    return await topics.update_topic(request.app.state.database, topic_id, body.retention_seconds)
+    """Change how long settled messages stay, or the schema of the payloads. What is in the topic stays as it is."""
+    state = request.app.state
+    schema_json = member(await request.body(), "schema")
+    return await topics.update_topic(state.database, state.settings, topic_id, body, schema_json)
 
 
 @router.delete(
@@ -64,13 +70,15 @@ async def delete_topic(request: Request, topic_id: str) -> Response:
     response_class=Response,
     responses={201: {"model": PublishedIds, "description": "with `Prefer: return=representation`"}},
     openapi_extra=PUBLISH,
-    dependencies=[requires("topics:publish", "topic_id", direct=True)],
+    dependencies=[requires("topics:publish", "topic_id", direct=True, events=True)],
 )
 async def publish_messages(request: Request) -> Response:
     """Publish messages; what is answered with 2xx is on disk for every subscription of the topic."""
     state = request.app.state
     body = await request.body()
     settings = state.settings
+    if has_event(request):
+        body = envelope(request, body)
     batch = parse_batch(body, max_messages=settings.publish_max_messages, max_depth=settings.payload_max_depth)
     key = idempotency_key(request)
     idempotency = None

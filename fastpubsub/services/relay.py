@@ -1,0 +1,170 @@
+"""Moves what applications published with `fastpubsub.publish` from the outbox into the log, soon after their commit."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fastpubsub.arrays import Array
+from fastpubsub.config import Settings
+from fastpubsub.counters import Counters
+from fastpubsub.database import Database, Row
+from fastpubsub.exceptions import Unavailable
+
+logger = logging.getLogger(__name__)
+
+JOB = "relay_messages"
+_CHUNK_ROWS = 1000
+_CHUNK_BYTES = 4 << 20
+# How often processes look that do not hold the job, in case that its holder is gone.
+_FOLLOW_SECONDS = 1.0
+_LOOKS_UNTIL_HOLDING = 2
+_RESCAN_SECONDS = 60.0
+_RESCAN_AFTER_TROUBLE_SECONDS = 5.0
+
+OnRelayed = Callable[[int, int], None]
+"""Called with the key of a topic and how many messages it got, after their commit: wakes who waits for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """What a snapshot did not show as committed (None: everything), after a row of the outbox."""
+
+    seen: str | None
+    transaction: int = 0
+    ordinal: int = 0
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Of one topic."""
+
+    transactions: list[int] = field(default_factory=list)
+    ordinals: list[int] = field(default_factory=list)
+
+
+class Relay:
+    """One process at a time holds the job and looks often; the others look now and then.
+
+    Who holds it is only a matter of load: rows are moved in one transaction that deletes and appends them, whoever does
+    it. All that was committed when a stretch was begun is in that stretch, so the next one begins where its snapshot
+    ends; a transaction that was running then belongs to a later one, however late it commits.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        counters: Counters,
+        on_relayed: OnRelayed = lambda _topic_key, _count: None,
+    ) -> None:
+        self._database = database
+        self._interval = settings.outbox_poll_interval_seconds
+        self._counters = counters
+        self._on_relayed = on_relayed
+        self._holder = str(uuid.uuid4())
+        self._holds: bool | None = None
+        self._looks = 0
+        self._seen: str | None = None
+        self._left: deque[_Stretch] = deque()
+        self._stuck: set[int] = set()
+        self._rescan_at = 0.0
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                pause = await self.step()
+            except Unavailable as error:
+                logger.warning("the relay of the outbox waits for the database: %s", error.detail)
+                pause = self._trouble()
+            except Exception:
+                logger.exception("the relay of the outbox failed")
+                pause = self._trouble()
+            await asyncio.sleep(pause)
+
+    async def step(self) -> float:
+        """Moves what is new, and a part of what is left of more; answers the seconds until the next step."""
+        if self._holds is None:
+            await self._hold()
+        if time.monotonic() >= self._rescan_at:
+            await self._start_over()
+        found = await self._relay(_Stretch(self._seen), fresh=True)
+        if self._left:
+            found = await self._relay(self._left.popleft()) or found
+        self._looks = self._looks + 1 if found else 0
+        if not self._holds and self._looks >= _LOOKS_UNTIL_HOLDING:
+            await self._hold()
+        if self._left and found:
+            return 0.0
+        return self._interval if self._holds else _FOLLOW_SECONDS
+
+    async def _hold(self) -> None:
+        await self._database.fetch_one("hold_job", JOB, self._holder)
+        self._holds = True
+
+    async def _start_over(self) -> None:
+        """From the first row: a net, and the way to what trouble, a restart or a restored dump left behind."""
+        _, self._seen, *_ = await self._list(_Stretch(None), limit=0)
+        self._stuck.clear()
+        self._left = deque([_Stretch(None)])
+        self._rescan_at = time.monotonic() + _RESCAN_SECONDS
+
+    def _trouble(self) -> float:
+        self._rescan_at = min(self._rescan_at, time.monotonic() + _RESCAN_AFTER_TROUBLE_SECONDS)
+        return _FOLLOW_SECONDS
+
+    async def _relay(self, stretch: _Stretch, *, fresh: bool = False) -> bool:
+        """Whether this process moved anything. What does not fit goes behind what is left of the others."""
+        self._holds, seen, topics, transactions, ordinals, more = await self._list(stretch)
+        if fresh:
+            self._seen = seen
+        if not topics:
+            return False
+        by_topic: dict[int, _Rows] = {}
+        for topic_key, transaction, ordinal in zip(topics, transactions, ordinals, strict=True):
+            rows = by_topic.setdefault(topic_key, _Rows())
+            rows.transactions.append(transaction)
+            rows.ordinals.append(ordinal)
+        for topic_key, rows in by_topic.items():
+            if topic_key not in self._stuck and not await self._move(topic_key, rows):
+                self._left.append(stretch)
+                return False
+        if more:
+            self._left.append(_Stretch(stretch.seen, transactions[-1], ordinals[-1]))
+        return True
+
+    async def _list(self, stretch: _Stretch, limit: int = _CHUNK_ROWS) -> Row:
+        return await self._database.fetch_one(
+            "list_outbox", stretch.seen, stretch.transaction, stretch.ordinal, limit, _CHUNK_BYTES, self._holder
+        )
+
+    async def _move(self, topic_key: int, rows: _Rows) -> bool:
+        """False when another process is moving. A topic that fails is left alone until all is looked through again."""
+        try:
+            topic_id, moved, dropped = await self._database.fetch_one(
+                JOB, topic_key, Array("int8", rows.transactions), Array("int8", rows.ordinals)
+            )
+        except Exception as error:  # noqa: BLE001 - one topic must not stop the others
+            self._give_up(topic_key, error)
+            return True
+        if moved is None:
+            return False
+        if moved:
+            self._counters.published(topic_id, moved)
+            self._on_relayed(topic_key, moved)
+        if dropped:
+            self._counters.outbox_dropped(dropped)
+            logger.warning("messages from SQL are dropped, their topic was deleted: count=%s", dropped)
+        return True
+
+    def _give_up(self, topic_key: int, error: Exception) -> None:
+        expected = isinstance(error, Unavailable)
+        logger.warning(
+            "messages from SQL wait in the outbox: topic_key=%s error=%s", topic_key, error, exc_info=not expected
+        )
+        self._stuck.add(topic_key)
+        self._trouble()

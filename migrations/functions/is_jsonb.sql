@@ -1,0 +1,10 @@
+-- Whether PostgreSQL can read what `json` only stored.
+create or replace function fastpubsub.is_jsonb(p_payload json) returns boolean
+language plpgsql stable as $$
+begin
+    return jsonb_typeof(p_payload::jsonb) is not null;
+exception
+    when data_exception then
+        return false;
+end;
+$$;

@@ -1,0 +1,39 @@
+-- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The
+-- relay of a server moves it into the log within moments of the commit, those of one transaction in the order of the calls. Takes no
+-- lock that others wait for and leaves the caller's settings alone. The server's rules hold: an unknown topic is FP404; a payload that
+-- is no JSON object or that could not be read later, attributes that are no object of texts, and a topic with a schema, are FP422.
+create or replace function fastpubsub.publish(topic text, payload json, attributes jsonb default null) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_topic_key bigint;
+    v_schema_version bigint;
+begin
+    select t.topic_key, h.schema_version into v_topic_key, v_schema_version
+    from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
+    where t.id = publish.topic;
+    if not found then
+        raise exception using
+            errcode = 'FP404',
+            message = format('topic "%s" does not exist', left(publish.topic, 128)),
+            hint = 'Create it first, or correct its name.';
+    elsif v_schema_version <> 0 then
+        raise exception using
+            errcode = 'FP422',
+            message = format('topic "%s" has a JSON Schema, which only servers can check', publish.topic),
+            hint = 'Publish to it by HTTP, or to a topic without a schema.';
+    end if;
+    perform fastpubsub.check_payload(publish.payload);
+    if publish.attributes in ('null', '{}') then
+        publish.attributes := null;
+    elsif publish.attributes is not null then
+        perform fastpubsub.check_attributes(publish.attributes);
+    end if;
+    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes)
+    values (pg_current_xact_id(), v_topic_key, publish.payload, publish.attributes);
+end;
+$$;
+
+revoke execute on function fastpubsub.publish(text, json, jsonb) from public;

@@ -1,0 +1,57 @@
+-- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal): in one transaction, so each arrives once.
+-- Rows that are gone were moved by somebody else. `moved` is null when another process is moving at this moment; what belonged to a topic
+-- that was deleted since is deleted and counted in `dropped`.
+create or replace function fastpubsub.relay_messages(
+    p_topic_key bigint,
+    p_transactions bigint [],
+    p_ordinals bigint [],
+    p_now timestamptz default null,
+    out topic_id text,
+    out moved integer,
+    out dropped integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_payloads json [];
+    v_attributes jsonb [];
+begin
+    perform fastpubsub.begin_call(true);
+    if not fastpubsub.lock_job('relay_messages', false) then
+        return;
+    end if;
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    if found then
+        select t.id into relay_messages.topic_id from fastpubsub.topics as t where t.topic_key = p_topic_key;
+    end if;
+    with taken as (
+        delete from fastpubsub.outbox as o
+        using unnest(p_transactions, p_ordinals) as u (transaction_id, ordinal)
+        where
+            o.transaction_id = u.transaction_id::text::xid8 and o.ordinal = u.ordinal
+            and o.topic_key = p_topic_key
+        returning o.transaction_id, o.ordinal, o.payload, o.attributes
+    )
+
+    select
+        array_agg(t.payload order by t.transaction_id, t.ordinal),
+        array_agg(t.attributes order by t.transaction_id, t.ordinal)
+    into v_payloads, v_attributes
+    from taken as t;
+    moved := coalesce(cardinality(v_payloads), 0);
+    dropped := 0;
+    if topic_id is null then
+        dropped := moved;
+        moved := 0;
+    elsif moved > 0 then
+        perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, p_now);
+    end if;
+end;
+$$;

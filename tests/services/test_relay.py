@@ -1,0 +1,256 @@
+"""The relay of a server: who looks how often, and what happens when something fails."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import psycopg
+import pytest
+from prometheus_client import CollectorRegistry
+
+from fastpubsub.config import Settings
+from fastpubsub.counters import Counters
+from fastpubsub.database import Database, Row
+from fastpubsub.exceptions import Unavailable
+from fastpubsub.services import relay as module
+from fastpubsub.services.relay import Relay
+
+Connect = Callable[[], Awaitable[psycopg.AsyncConnection]]
+SECONDS = 10.0
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    opened = Database(settings)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def counters(registry: CollectorRegistry) -> Counters:
+    return Counters(registry, 10)
+
+
+@pytest.fixture
+async def application(connect: Connect) -> psycopg.AsyncConnection:
+    return await connect()
+
+
+async def publish(connection: psycopg.AsyncConnection, count: int, topic: str = "t", first: int = 0) -> None:
+    """In one transaction."""
+    await connection.execute(
+        "select fastpubsub.publish(%s, json_build_object('n', i)) from generate_series(%s::int, %s::int) as i",
+        (topic, first, first + count - 1),
+    )
+
+
+async def stored(connection: psycopg.AsyncConnection, topic: str = "t") -> list[int]:
+    cursor = await connection.execute(
+        "select (payload ->> 'n')::int from fastpubsub.messages"
+        " join fastpubsub.topics using (topic_key) where id = %s order by position",
+        [topic],
+    )
+    return [number for (number,) in await cursor.fetchall()]
+
+
+class Failing(Database):
+    """Fails the calls of a topic, as if it was locked for too long."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.topic_key: int | None = None
+        self.error: Exception = Unavailable("it is locked")
+
+    async def fetch_all(self, procedure: str, *arguments: object) -> list[Row]:
+        if procedure == "relay_messages" and arguments[0] == self.topic_key:
+            raise self.error
+        return await super().fetch_all(procedure, *arguments)
+
+
+@pytest.fixture
+async def failing(settings: Settings) -> AsyncIterator[Failing]:
+    opened = Failing(settings)
+    yield opened
+    await opened.close()
+
+
+async def test_messages_are_moved_counted_and_announced(
+    database: Database, settings: Settings, counters: Counters, registry: CollectorRegistry, application: Any
+) -> None:
+    topic_key, _ = await database.fetch_one("create_topic", "t")
+    announced: list[tuple[int, int]] = []
+    relay = Relay(database, settings, counters, lambda *told: announced.append(told))
+    assert await relay.step() == settings.outbox_poll_interval_seconds
+    await publish(application, 3)
+    await relay.step()
+    assert await stored(application) == [0, 1, 2]
+    assert announced == [(topic_key, 3)]
+    assert registry.get_sample_value("fastpubsub_messages_published_total", {"topic": "t"}) == 3
+
+
+async def test_what_was_there_before_the_start_is_moved(
+    database: Database, settings: Settings, counters: Counters, application: Any
+) -> None:
+    await database.fetch_one("create_topic", "t")
+    await publish(application, 3)
+    await Relay(database, settings, counters).step()
+    assert await stored(application) == [0, 1, 2]
+
+
+async def test_what_was_published_to_a_deleted_topic_is_counted(
+    database: Database, settings: Settings, counters: Counters, registry: CollectorRegistry, application: Any
+) -> None:
+    await database.fetch_one("create_topic", "t")
+    await publish(application, 3)
+    await database.fetch_one("delete_topic", "t")
+    await Relay(database, settings, counters).step()
+    assert registry.get_sample_value("fastpubsub_outbox_dropped_total") == 3
+
+
+async def test_the_last_to_start_looks_often_and_the_others_seldom(
+    database: Database, settings: Settings, counters: Counters
+) -> None:
+    first, second = (Relay(database, settings, counters) for _ in range(2))
+    assert await first.step() == settings.outbox_poll_interval_seconds
+    assert await second.step() == settings.outbox_poll_interval_seconds
+    assert await first.step() == module._FOLLOW_SECONDS
+
+
+async def test_when_the_holder_is_gone_another_takes_its_place(
+    database: Database, settings: Settings, counters: Counters, application: Any
+) -> None:
+    await database.fetch_one("create_topic", "t")
+    relay, gone = (Relay(database, settings, counters) for _ in range(2))
+    await relay.step()
+    await gone.step()
+    pauses = []
+    for number in range(3):
+        await publish(application, 1, first=number)
+        pauses.append(await relay.step())
+    assert pauses == [
+        module._FOLLOW_SECONDS,
+        settings.outbox_poll_interval_seconds,
+        settings.outbox_poll_interval_seconds,
+    ]
+    assert await stored(application) == [0, 1, 2]
+
+
+async def test_looking_while_another_moves_keeps_the_place(
+    database: Database, settings: Settings, counters: Counters, application: Any, connect: Connect
+) -> None:
+    await database.fetch_one("create_topic", "t")
+    relay = Relay(database, settings, counters)
+    await relay.step()
+    busy = await connect()
+    await publish(application, 2)
+    async with busy.transaction():
+        await busy.execute("select from fastpubsub.jobs where name = 'relay_messages' for update")
+        assert await relay.step() > 0
+        await publish(application, 1, first=2)
+        await relay.step()
+        assert await stored(application) == []
+    await relay.step()
+    await relay.step()
+    assert sorted(await stored(application)) == [0, 1, 2]
+
+
+async def test_new_messages_do_not_wait_behind_many(
+    database: Database, settings: Settings, counters: Counters, application: Any
+) -> None:
+    for topic in ("many", "few"):
+        await database.fetch_one("create_topic", topic)
+    relay = Relay(database, settings, counters)
+    await relay.step()
+    rows = 5 * module._CHUNK_ROWS
+    await publish(application, rows, "many")
+    assert await relay.step() == 0
+    await publish(application, 1, "few")
+    await relay.step()
+    assert await stored(application, "few") == [0]
+    assert len(await stored(application, "many")) < rows
+    while await relay.step() == 0:
+        pass
+    assert await stored(application, "many") == list(range(rows))
+
+
+@pytest.mark.parametrize("error", [Unavailable("it is locked"), RuntimeError("a defect")])
+async def test_a_topic_that_fails_does_not_stop_the_others_and_keeps_its_order(
+    failing: Failing,
+    settings: Settings,
+    counters: Counters,
+    application: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    failing.topic_key, _ = await failing.fetch_one("create_topic", "bad")
+    failing.error = error
+    await failing.fetch_one("create_topic", "good")
+    relay = Relay(failing, settings, counters)
+    await relay.step()
+    for topic in ("bad", "good"):
+        await publish(application, 2 * module._CHUNK_ROWS, topic)
+    while await relay.step() == 0:
+        pass
+    assert await stored(application, "bad") == []
+    assert await stored(application, "good") == list(range(2 * module._CHUNK_ROWS))
+    assert ("Traceback" in caplog.text) == isinstance(error, RuntimeError)
+    failing.topic_key = None
+    await publish(application, 1, "bad", 2 * module._CHUNK_ROWS)
+    await relay.step()
+    assert await stored(application, "bad") == []
+    relay._rescan_at = 0.0
+    while await relay.step() == 0:
+        pass
+    assert await stored(application, "bad") == list(range(2 * module._CHUNK_ROWS + 1))
+
+
+async def test_the_net_finds_what_was_listed_and_then_lost(
+    database: Database, settings: Settings, counters: Counters, application: Any
+) -> None:
+    await database.fetch_one("create_topic", "t")
+    relay = Relay(database, settings, counters)
+    await relay.step()
+    await publish(application, 1)
+    _, relay._seen, *_ = await relay._list(module._Stretch(None), limit=0)
+    await relay.step()
+    assert await stored(application) == []
+    relay._rescan_at = 0.0
+    await relay.step()
+    assert await stored(application) == [0]
+
+
+async def test_trouble_ends_nothing(
+    settings: Settings, counters: Counters, application: Any, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(module, "_FOLLOW_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_RESCAN_AFTER_TROUBLE_SECONDS", 0.01)
+    caplog.set_level(logging.WARNING)
+    database = Database(settings)
+    await database.fetch_one("create_topic", "t")
+    relay = Relay(database, settings, counters)
+    task = asyncio.create_task(relay.run())
+    try:
+        async with asyncio.timeout(SECONDS):
+            await publish(application, 1)
+            while await stored(application) != [0]:
+                pass
+            while "waits for the database" not in caplog.text:
+                await application.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where datname = current_database() and pid <> pg_backend_pid()"
+                )
+            await publish(application, 1, first=1)
+            while await stored(application) != [0, 1]:
+                pass
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        await database.close()
+    assert "Traceback" not in caplog.text

@@ -1,0 +1,104 @@
+"""Publishing from SQL to consumers of the real server."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import httpx
+import psycopg
+import pytest
+
+from tests.conftest import StartServer
+from tests.harness import Server, libpq
+
+PATIENCE = 30.0
+
+
+def pull(server: Server, wanted: int) -> list[int]:
+    """Numbers of the messages as they come, each acknowledged."""
+    numbers: list[int] = []
+    deadline = time.monotonic() + PATIENCE
+    while len(numbers) < wanted and time.monotonic() < deadline:
+        url = f"{server.base_url}/subscriptions/s"
+        messages = httpx.get(f"{url}/messages", params={"consumer_id": "c", "batch_size": 100}).json()["data"]
+        if messages:
+            httpx.post(f"{url}/acks", json=[message["ack_id"] for message in messages]).raise_for_status()
+        numbers += [message["payload"]["n"] for message in messages]
+    return numbers
+
+
+def create(server: Server) -> None:
+    httpx.post(f"{server.base_url}/topics", json={"id": "t"}).raise_for_status()
+    httpx.post(f"{server.base_url}/subscriptions", json={"id": "s", "topic_id": "t"}).raise_for_status()
+
+
+Publish = Callable[[int, int], None]
+
+
+@pytest.fixture
+def publish(database_url: str) -> Publish:
+    def rows(first: int, count: int) -> None:
+        with psycopg.connect(libpq(database_url)) as connection, connection.cursor() as cursor:
+            statement = "select fastpubsub.publish('t', json_build_object('n', %s::int))"
+            cursor.executemany(statement, [(number,) for number in range(first, first + count)])
+
+    return rows
+
+
+def test_a_row_and_its_message_come_together_or_not_at_all(
+    server: StartServer, database_url: str, publish: Publish
+) -> None:
+    started = server(api_num_workers=2)
+    create(started)
+    with psycopg.connect(libpq(database_url)) as connection:
+        connection.execute("create table orders (id integer)")
+        connection.commit()
+        for number, end in enumerate([connection.commit, connection.rollback, connection.commit]):
+            connection.execute("insert into orders values (%s)", [number])
+            connection.execute("select fastpubsub.publish('t', json_build_object('n', %s::int))", [number])
+            end()
+        orders = [number for (number,) in connection.execute("select id from orders order by id")]
+    assert pull(started, 2) == orders == [0, 2]
+    publish(10, 5)
+    assert pull(started, 5) == [10, 11, 12, 13, 14]
+
+
+def test_killing_the_server_in_the_middle_loses_and_doubles_nothing(
+    server: StartServer, database_url: str, publish: Publish
+) -> None:
+    started = server()
+    create(started)
+    count, parts = 1000, 6
+    with psycopg.connect(libpq(database_url), autocommit=True) as watching:
+        for part in range(parts):
+            publish(part * count, count)
+            if part % 2 == 0:
+                os.killpg(started.process.pid, signal.SIGKILL)
+                started.process.wait()
+                started.exit_code = 0
+                started = server()
+        deadline = time.monotonic() + PATIENCE
+        while watching.execute("select from fastpubsub.outbox limit 1").rowcount and time.monotonic() < deadline:
+            pass
+        query = "select array_agg((payload ->> 'n')::int order by position) from fastpubsub.messages"
+        row = watching.execute(query).fetchone()
+    assert row == (list(range(parts * count)),)
+
+
+def test_two_servers_at_once(server: StartServer, publish: Publish, database_url: str) -> None:
+    servers = [server(), server()]
+    create(servers[0])
+    for part in range(10):
+        publish(part * 100, 100)
+    with psycopg.connect(libpq(database_url), autocommit=True) as watching:
+        deadline = time.monotonic() + PATIENCE
+        while watching.execute("select from fastpubsub.outbox limit 1").rowcount and time.monotonic() < deadline:
+            pass
+        query = "select array_agg((payload ->> 'n')::int order by position) from fastpubsub.messages"
+        row = watching.execute(query).fetchone()
+    assert row is not None
+    assert sorted(row[0]) == list(range(1000))
+    for part in range(10):
+        of_part = [number for number in row[0] if number // 100 == part]
+        assert of_part == sorted(of_part)
