@@ -7,6 +7,7 @@ with Client("http://localhost:8000") as bus:
 """
 
 from fastpubsub.client.clients import AsyncClient, Client
+from fastpubsub.client.deliveries import Delivery, Reject, Retry
 from fastpubsub.client.errors import (
     AlreadyExists,
     BadRequest,
@@ -27,6 +28,7 @@ from fastpubsub.client.errors import (
 from fastpubsub.client.exchange import Policy
 from fastpubsub.client.publishers import AsyncPublisher, Limits, Publisher
 from fastpubsub.client.requests import Outgoing
+from fastpubsub.client.worker import Worker
 from fastpubsub.models import DeadLetter, Message, Settled, Subscription, SubscriptionMetrics, Topic
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "Closed",
     "ConnectionFailed",
     "DeadLetter",
+    "Delivery",
     "InvalidRequest",
     "Limits",
     "Message",
@@ -48,6 +51,8 @@ __all__ = [
     "Policy",
     "Publisher",
     "Refused",
+    "Reject",
+    "Retry",
     "ServerError",
     "Settled",
     "Subscription",
@@ -58,4 +63,5 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnexpectedAnswer",
+    "Worker",
 ]

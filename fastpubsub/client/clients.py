@@ -4,10 +4,10 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import Future
 from functools import wraps
-from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
 
 import httpx
 
@@ -16,6 +16,9 @@ from fastpubsub.client import requests
 from fastpubsub.client.exchange import Answer, Authorize, Effect, Flow, Lost, Pause, Policy, Send, Tokens, exchange
 from fastpubsub.client.publishers import AsyncPublisher, Entry, Limits, Publisher, deliver
 from fastpubsub.client.requests import Request
+
+if TYPE_CHECKING:
+    from fastpubsub.client.deliveries import Delivery
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -106,8 +109,8 @@ class _Connection(Operations):
             raise ValueError("a client id and its secret go together: give both, or none")
         self._tokens = Tokens(client_id, client_secret) if client_id and client_secret else None
 
-    def _flow(self, request: Request[T]) -> Flow[T]:
-        return exchange(request, self._policy, self._tokens)
+    def _flow(self, request: Request[T], policy: Policy | None) -> Flow[T]:
+        return exchange(request, policy or self._policy, self._tokens)
 
     def _options(self) -> dict[str, Any]:
         headers = {"User-Agent": f"fastpubsub-python/{__version__}", "Accept": "application/json"}
@@ -130,9 +133,9 @@ class Client(_Connection):
         self._http = httpx.Client(transport=transport, **self._options())
         self._lock = threading.Lock()
 
-    def send(self, request: Request[T]) -> T:
+    def send(self, request: Request[T], policy: Policy | None = None) -> T:
         """Any request of `fastpubsub.client.requests`."""
-        return self._run(self._flow(request))
+        return self._run(self._flow(request, policy))
 
     def publisher(self, limits: Limits | None = None) -> Publisher:
         """Gathers single messages into batches in the background; close it, or use `with`."""
@@ -190,13 +193,25 @@ class AsyncClient(_Connection):
         self._http = httpx.AsyncClient(transport=transport, **self._options())
         self._lock = asyncio.Lock()
 
-    async def send(self, request: Request[T]) -> T:
+    async def send(self, request: Request[T], policy: Policy | None = None) -> T:
         """Any request of `fastpubsub.client.requests`."""
-        return await self._run(self._flow(request))
+        return await self._run(self._flow(request, policy))
 
     def publisher(self, limits: Limits | None = None) -> AsyncPublisher:
         """Gathers single messages into batches in the background; close it, or use `async with`."""
         return AsyncPublisher(self, limits or Limits())
+
+    def messages(
+        self, subscription_id: str, *, prefetch: int = 10, lease_seconds: int | None = None
+    ) -> AsyncGenerator["Delivery", None]:
+        """For ever: `async for delivery in bus.messages("billing"): async with delivery: ...`.
+
+        Leases are extended while a message waits here and while its `async with` runs. Up to `prefetch` messages wait;
+        they are given back when the loop ends.
+        """
+        from fastpubsub.client.iteration import iterate
+
+        return iterate(self, subscription_id, prefetch, lease_seconds)
 
     async def deliver(self, topic_id: str, batch: list[Entry[asyncio.Future[str]]]) -> None:
         """Publishes a batch and answers its futures."""

@@ -31,12 +31,16 @@ RENEW_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Seconds. `timeout` is for a whole call with all its repetitions, `attempt_timeout` for one of them."""
+    """Seconds. `timeout` is for a whole call with all its repetitions, `attempt_timeout` for one of them.
+
+    `attempts` is how many there are at most.
+    """
 
     timeout: float = 60.0
     attempt_timeout: float = 15.0
     backoff: float = 0.1
     max_backoff: float = 10.0
+    attempts: int | None = None
 
     def pause(self, attempt: int, retry_after: float | None) -> float:
         """Full jitter, so that a thousand clients do not come back at once."""
@@ -125,10 +129,10 @@ def exchange(request: Request[T], policy: Policy, tokens: Tokens | None = None) 
                 request = request.instead[result.status]
                 continue
         error, pause = _judge(request, result, policy, attempt)
-        if pause is None or time.monotonic() + pause >= deadline:
+        attempt += 1
+        if pause is None or attempt == policy.attempts or time.monotonic() + pause >= deadline:
             raise error
         in_doubt = in_doubt or not isinstance(result, Answer) or result.status != TOO_MANY
-        attempt += 1
         yield Pause(pause)
 
 

@@ -137,16 +137,22 @@ def pull(
     subscription_id: str, *, batch_size: int = 10, wait_seconds: int = 0, consumer_id: str | None = None
 ) -> Request[list[Message]]:
     """Leases up to 100 messages. With `wait_seconds`, up to 20, an empty subscription answers when something comes."""
+    return pull_with(
+        lambda answer: models.MessageList.model_validate_json(answer).data,
+        subscription_id,
+        batch_size,
+        wait_seconds,
+        consumer_id,
+    )
+
+
+def pull_with(
+    read: Callable[[bytes], T], subscription_id: str, batch_size: int, wait_seconds: int, consumer_id: str | None
+) -> Request[T]:
     params = {"consumer_id": consumer_id or CONSUMER_ID, "batch_size": str(batch_size)}
     if wait_seconds:
         params["wait_seconds"] = str(wait_seconds)
-    return Request(
-        "GET",
-        _path("subscriptions", subscription_id, "messages"),
-        lambda answer: models.MessageList.model_validate_json(answer).data,
-        params=params,
-        holds=wait_seconds,
-    )
+    return Request("GET", _path("subscriptions", subscription_id, "messages"), read, params=params, holds=wait_seconds)
 
 
 def ack(subscription_id: str, ids: Ids) -> Request[Settled]:

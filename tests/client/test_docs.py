@@ -5,11 +5,13 @@ a program is what it prints.
 """
 
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from fastpubsub.client import Client
 from tests.conftest import StartServer
 from tests.pages import DOCS, Block, Shell, agree, blocks, canonical
 
@@ -22,13 +24,22 @@ def shell(server: StartServer, tmp_path: Path) -> Shell:
     return Shell(tmp_path, {"url": url}, {"http://localhost:8000": url})
 
 
+@pytest.fixture
+def bus(shell: Shell) -> Iterator[Client]:
+    with Client(shell.environment["FASTPUBSUB_URL"]) as client:
+        yield client
+
+
 def walk(page: str, shell: Shell) -> None:
     ran = 0
     for block, after in pairwise([*blocks(DOCS / page), Block("", "", "", "")]):
         if block.language != "python":
             continue
         if named := FILE.match(block.text):
-            (shell.folder / named[1]).write_text(block.text)
+            text = block.text
+            for old, new in shell.changes.items():
+                text = text.replace(old, new)
+            (shell.folder / named[1]).write_text(text)
             continue
         printed = shell.run(f"python - <<'PYTHON'\n{block.text}PYTHON\n")
         agree(canonical(after.text if after.language == "text" else ""), canonical(printed), {}, block.place)
@@ -38,3 +49,29 @@ def walk(page: str, shell: Shell) -> None:
 
 def test_client(shell: Shell) -> None:
     walk("client.md", shell)
+
+
+def test_workers(shell: Shell, bus: Client) -> None:
+    for name in ("email-sender", "payments", "reports", "jobs"):
+        bus.create_topic(name)
+        bus.create_subscription(name, name)
+    walk("workers.md", shell)
+    bus.publish("email-sender", {"email": "user@example.com"}, {"name": "without address"})
+    accounts = {"account": "a", "amount": 20}, {"account": "a", "amount": 0}, {"account": "closed", "amount": 1}
+    bus.publish("payments", *accounts)
+    bus.publish("reports", {"pages": 3})
+    with shell.start("exec fastpubsub worker emails:worker payments:worker reports:worker") as worker:
+        worker.wait_until(lambda: states(bus, "email-sender") == (0, 1, 1))
+        worker.wait_until(lambda: states(bus, "payments") == (1, 1, 1))
+        worker.wait_until(lambda: states(bus, "reports") == (0, 1, 0))
+        worker.stop()
+    printed = {"sending to user@example.com", "paid 20.0 to a", "report of 3 pages"}
+    assert printed <= set(worker.output().splitlines())
+    (letter,) = bus.list_dead_letters("email-sender")
+    assert letter.reason == "the payload does not fit Notification: email: Field required"
+
+
+def states(bus: Client, subscription: str) -> tuple[int, int, int]:
+    """Waiting, done, dead."""
+    metrics = bus.metrics(subscription)
+    return metrics.available, metrics.acked, metrics.dlq
