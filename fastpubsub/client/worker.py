@@ -67,6 +67,10 @@ class Worker:
 
         return register
 
+    @property
+    def subscriptions(self) -> list[str]:
+        return [subscriber.subscription_id for subscriber in self._subscribers]
+
     def limit(self, concurrency: int) -> None:
         """For every subscriber, whatever was said before."""
         self._subscribers = [replace(one, concurrency=concurrency) for one in self._subscribers]

@@ -5,6 +5,8 @@ a program is what it prints.
 """
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -69,6 +71,16 @@ def test_workers(shell: Shell, bus: Client) -> None:
     assert printed <= set(worker.output().splitlines())
     (letter,) = bus.list_dead_letters("email-sender")
     assert letter.reason == "the payload does not fit Notification: email: Field required"
+
+
+def test_the_test_of_a_worker(tmp_path: Path) -> None:
+    for block in blocks(DOCS / "workers.md"):
+        if named := FILE.match(block.text):
+            (tmp_path / named[1]).write_text(block.text)
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
 
 
 def states(bus: Client, subscription: str) -> tuple[int, int, int]:
