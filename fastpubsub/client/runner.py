@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import operator
 import os
 import sys
 import threading
@@ -19,7 +20,7 @@ class TargetError(Exception):
 
 
 def load(target: str) -> Worker:
-    """`package.module:name`, found from the current folder on."""
+    """`package.module:name`, or `module:bus.worker`; found from the current folder on."""
     module_name, _, name = target.partition(":")
     if not module_name or not name:
         raise TargetError(f"{target}: write MODULE:WORKER, as in: fastpubsub worker emails:worker")
@@ -31,7 +32,10 @@ def load(target: str) -> Worker:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise TargetError(f"{target}: there is no module {error.name} here or in the Python path") from None
-    worker = getattr(module, name, None)
+    try:
+        worker = operator.attrgetter(name)(module)
+    except AttributeError:
+        worker = None
     if not isinstance(worker, Worker):
         found = [key for key, value in vars(module).items() if isinstance(value, Worker)]
         raise TargetError(f"{target}: {name} is no Worker; those of {module_name} are: {', '.join(found) or 'none'}")

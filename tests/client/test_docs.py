@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import httpx
 import pytest
 
 from fastpubsub.client import Client
+from tests import harness
 from tests.conftest import StartServer
 from tests.pages import DOCS, Block, Shell, agree, blocks, canonical
 
@@ -32,16 +34,31 @@ def bus(shell: Shell) -> Iterator[Client]:
         yield client
 
 
-def walk(page: str, shell: Shell) -> None:
-    ran = 0
-    for block, after in pairwise([*blocks(DOCS / page), Block("", "", "", "")]):
-        if block.language != "python":
-            continue
+def save(shell: Shell, page: str) -> list[str]:
+    """The files of a page."""
+    names = []
+    for block in blocks(DOCS / page):
         if named := FILE.match(block.text):
             text = block.text
             for old, new in shell.changes.items():
                 text = text.replace(old, new)
             (shell.folder / named[1]).write_text(text)
+            names.append(named[1])
+    return names
+
+
+def run_tests(folder: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider", "."]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+def walk(page: str, shell: Shell) -> None:
+    save(shell, page)
+    ran = 0
+    for block, after in pairwise([*blocks(DOCS / page), Block("", "", "", "")]):
+        if block.language != "python" or FILE.match(block.text):
             continue
         printed = shell.run(f"python - <<'PYTHON'\n{block.text}PYTHON\n")
         agree(canonical(after.text if after.language == "text" else ""), canonical(printed), {}, block.place)
@@ -74,13 +91,36 @@ def test_workers(shell: Shell, bus: Client) -> None:
 
 
 def test_the_test_of_a_worker(tmp_path: Path) -> None:
-    for block in blocks(DOCS / "workers.md"):
-        if named := FILE.match(block.text):
-            (tmp_path / named[1]).write_text(block.text)
-    command = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider", "."]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
+    save(Shell(tmp_path, {}), "workers.md")
+    run_tests(tmp_path)
+
+
+def test_fastapi(shell: Shell, bus: Client, database_url: str) -> None:
+    bus.create_topic("orders")
+    bus.create_subscription("billing", "orders")
+    files = save(shell, "fastapi.md")
+    port = harness.free_port()
+    with shell.start(f"exec python -m uvicorn shop:app --port {port}") as shop, httpx.Client() as http:
+        shop.wait_until(lambda: answers(http, f"http://127.0.0.1:{port}/backlog"))
+        order = {"order_id": 7, "total": 20}
+        created = http.post(f"http://127.0.0.1:{port}/orders", json=order)
+        assert created.status_code == 202, created.text
+        shop.wait_until(lambda: states(bus, "billing") == (0, 1, 0))
+        shop.stop()
+    assert "billed 7" in shop.output().splitlines()
+    assert files == ["shop.py", "transactions.py", "test_shop.py"]
+
+
+def test_the_test_of_an_application(shell: Shell) -> None:
+    save(shell, "fastapi.md")
+    run_tests(shell.folder)
+
+
+def answers(http: httpx.Client, url: str) -> bool:
+    try:
+        return http.get(url).is_success
+    except httpx.TransportError:
+        return False
 
 
 def states(bus: Client, subscription: str) -> tuple[int, int, int]:
