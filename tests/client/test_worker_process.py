@@ -24,9 +24,10 @@ import time
 
 from pydantic import BaseModel
 
-from fastpubsub.client import Worker, consumer
+from fastpubsub.client import Policy, Worker, consumer, pulling
 
 consumer.CANCEL_SECONDS = 0.1
+pulling.AGAIN = Policy(max_backoff=0.5)
 worker = Worker(concurrency=5, grace_seconds=float(os.environ.get("GRACE", "30")))
 other = Worker()
 not_a_worker = 1
@@ -62,7 +63,9 @@ def bus_of(url: str) -> Client:
     bus = Client(url)
     bus.create_topic("orders")
     for subscription in ("billing", "audit"):
-        bus.create_subscription(subscription, "orders", ack_deadline_seconds=5)
+        bus.create_subscription(
+            subscription, "orders", ack_deadline_seconds=2, backoff_min_seconds=0, backoff_max_seconds=0
+        )
     return bus
 
 
