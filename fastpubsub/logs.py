@@ -70,6 +70,13 @@ def configure(settings: Settings) -> None:
     logging.config.dictConfig(logging_config(settings))
 
 
+def show_all(settings: Settings) -> None:
+    """Also what other modules of the process log: for a process that runs functions of users."""
+    logging.getLogger().setLevel(settings.log_level.upper())
+    for name in ("httpx", "httpcore", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def warn_about(settings: Settings) -> None:
     """Says what is dangerous about these settings, once, at the start of a server."""
     for sentence in misspelt(os.environ):

@@ -201,6 +201,29 @@ def dev(
         fail(str(error), FAILED)
 
 
+@command("worker")
+def worker(
+    targets: Annotated[list[str], typer.Argument(metavar="MODULE:WORKER...", help="Where your workers are.")],
+    concurrency: Annotated[
+        int | None, typer.Option(help="Messages of each subscription at once, instead of the workers' own.", min=1)
+    ] = None,
+) -> None:
+    """Process messages with workers of yours, until SIGTERM or SIGINT."""
+    from fastpubsub import logs
+    from fastpubsub.client.errors import BusError
+    from fastpubsub.client.runner import TargetError, load, run
+
+    settings = load_settings()
+    logs.configure(settings)
+    logs.show_all(settings)
+    try:
+        run([load(target) for target in targets], concurrency)
+    except TargetError as error:
+        fail(str(error), WRONG_USAGE)
+    except BusError as error:
+        fail(str(error), FAILED)
+
+
 @command("healthcheck")
 def healthcheck() -> None:
     """Ask the server of this machine whether it is ready; for a container's health check."""

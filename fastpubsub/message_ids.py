@@ -4,6 +4,7 @@
 alone, an `ack_id` adds the 64 random bits of the delivery.
 """
 
+import itertools
 import re
 import struct
 from collections.abc import Iterator, Sequence
@@ -68,6 +69,13 @@ def ack_id(message_id: str, token: int) -> str:
     return f"{message_id}.{token & 0xFFFFFFFFFFFFFFFF:016x}"
 
 
+class Target(NamedTuple):
+    place: int
+    position: int
+    token: int | None
+    created_at: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class Targets:
     """What a settle names, in runs: `lengths` consecutive positions from `positions` on, which share a token or, as
@@ -94,11 +102,13 @@ class Targets:
         self.tokens.append(token)
         self.created_at.append(created_at)
 
-    def singly(self) -> Iterator[tuple[int, datetime | None]]:
-        """Each position, with the time of creation if it came with one."""
-        for first, length, created_at in zip(self.positions, self.lengths, self.created_at, strict=True):
+    def singly(self) -> Iterator[Target]:
+        places = iter(self.indexes) if self.indexes is not None else itertools.count()
+        for first, length, token, created_at in zip(
+            self.positions, self.lengths, self.tokens, self.created_at, strict=True
+        ):
             for position in range(first, first + length):
-                yield position, created_at
+                yield Target(next(places), position, token, created_at)
 
 
 def parse_targets(ids: Sequence[str], topic_key: int) -> Targets:

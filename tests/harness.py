@@ -217,6 +217,11 @@ class Server:
                 raise AssertionError(f"the server did not stop within {START_SECONDS} s:\n{self.output()}") from None
         return self.exit_code
 
+    def kill(self) -> None:
+        """All of its processes, with SIGKILL."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.exit_code = self.process.wait()
+
     def output(self) -> str:
         """Standard output and error so far."""
         return self.log.read_text(errors="replace")
@@ -224,7 +229,7 @@ class Server:
 
 def start_server(arguments: list[str], folder: Path, settings: Mapping[str, object]) -> Server:
     """In a folder of its own, so that no `.env` is read."""
-    port = free_port()
+    port = int(str(settings.get("api_port") or free_port()))
     log = folder / f"server-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

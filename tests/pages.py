@@ -140,6 +140,8 @@ class Background:
                 raise AssertionError(f"ended with {self.process.wait(0.05)}:\n{self.output()}")
 
     def stop(self) -> None:
+        if self.process.poll() is not None:
+            return
         everybody = [psutil.Process(self.process.pid)]
         everybody += everybody[0].children(recursive=True)
         os.killpg(self.process.pid, signal.SIGTERM)

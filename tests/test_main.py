@@ -26,6 +26,7 @@ COMMANDS = {
     "create_client",
     "dev",
     "healthcheck",
+    "worker",
 }
 HEAVY = {"sqlalchemy", "fastapi", "pydantic", "psycopg", "alembic", "gunicorn", "uvicorn", "rich"}
 KEY = "k" * 32

@@ -135,7 +135,7 @@ def test_neighbours_are_one_run() -> None:
     ids, later = MessageIds(7, NOW), MessageIds(7, NOW + timedelta(seconds=1))
     bare = parse_targets([ids.at(1), ids.at(2), later.at(3), later.at(4), later.at(6)], 7)
     assert (bare.positions, bare.lengths) == ([1, 3, 6], [2, 2, 1])
-    assert list(bare.singly())[1:3] == [(2, NOW), (3, NOW + timedelta(seconds=1))]
+    assert list(bare.singly())[1:3] == [(1, 2, None, NOW), (2, 3, None, NOW + timedelta(seconds=1))]
     one = [ack_id(ids.at(1), 5), ack_id(later.at(2), 5), ack_id(ids.at(3), 5)]
     assert parse_targets(one, 7) == Targets([1], [3], [5], [None])
     two = parse_targets([*one, ack_id(ids.at(4), 6), ack_id(ids.at(5), 6)], 7)

@@ -47,16 +47,14 @@ async def _move(
     procedure: str, database: Database, directory: Directory, subscription_id: str, ids: Sequence[str]
 ) -> list[str]:
     async def move(keys: SubscriptionKey) -> list[str]:
-        targets = parse_targets(ids, keys.topic_key)
-        singles = list(targets.singly())
+        singles = list(parse_targets(ids, keys.topic_key).singly())
         (moved,) = await database.fetch_one(
             procedure,
             *keys,
-            Array("int8", [position for position, _ in singles]),
-            Array("timestamptz", [created_at for _, created_at in singles]),
+            Array("int8", [one.position for one in singles]),
+            Array("timestamptz", [one.created_at for one in singles]),
         )
         found = set(moved)
-        places = range(len(ids)) if targets.indexes is None else targets.indexes
-        return [ids[index] for index, (position, _) in zip(places, singles, strict=True) if position in found]
+        return [ids[one.place] for one in singles if one.position in found]
 
     return await directory.subscriptions.use(subscription_id, move)

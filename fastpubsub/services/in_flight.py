@@ -40,7 +40,7 @@ class InFlight:
         """Outcomes are 1 where a delivery was settled."""
         holders = self._holders.get(keys)
         if holders is not None:
-            positions = (position for target in targets for position, _ in target.singly())
+            positions = (one.position for target in targets for one in target.singly())
             for position, outcome in zip(positions, outcomes, strict=True):
                 if outcome == 1 and (holder := holders.get(position)) is not None:
                     self.release(keys, [position], holder)

@@ -1,0 +1,67 @@
+"""The client of a fastpubsub server: publish, pull, settle, administrate.
+
+from fastpubsub.client import Client
+
+with Client("http://localhost:8000") as bus:
+    bus.publish("orders", {"order_id": 1})
+"""
+
+from fastpubsub.client.clients import AsyncClient, Client
+from fastpubsub.client.deliveries import Delivery, Reject, Retry
+from fastpubsub.client.errors import (
+    AlreadyExists,
+    BadRequest,
+    BusError,
+    Closed,
+    ConnectionFailed,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    Refused,
+    ServerError,
+    TooLarge,
+    TooManyRequests,
+    Unauthenticated,
+    Unavailable,
+    UnexpectedAnswer,
+)
+from fastpubsub.client.exchange import Policy
+from fastpubsub.client.publishers import AsyncPublisher, Limits, Publisher
+from fastpubsub.client.requests import Outgoing
+from fastpubsub.client.worker import Worker
+from fastpubsub.models import DeadLetter, Message, Settled, Subscription, SubscriptionMetrics, Topic
+
+__all__ = [
+    "AlreadyExists",
+    "AsyncClient",
+    "AsyncPublisher",
+    "BadRequest",
+    "BusError",
+    "Client",
+    "Closed",
+    "ConnectionFailed",
+    "DeadLetter",
+    "Delivery",
+    "InvalidRequest",
+    "Limits",
+    "Message",
+    "NotFound",
+    "Outgoing",
+    "PermissionDenied",
+    "Policy",
+    "Publisher",
+    "Refused",
+    "Reject",
+    "Retry",
+    "ServerError",
+    "Settled",
+    "Subscription",
+    "SubscriptionMetrics",
+    "TooLarge",
+    "TooManyRequests",
+    "Topic",
+    "Unauthenticated",
+    "Unavailable",
+    "UnexpectedAnswer",
+    "Worker",
+]

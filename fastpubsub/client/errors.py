@@ -1,0 +1,134 @@
+"""Everything that a call of the client can raise, in one tree.
+
+    BusError
+    ├── Refused                     the server answered no: `status`, `detail`, `errors`, `request_id`
+    │   ├── BadRequest         400
+    │   ├── Unauthenticated    401  no, bad or revoked credentials
+    │   ├── PermissionDenied   403  the client lacks a scope
+    │   ├── NotFound           404
+    │   ├── AlreadyExists      409
+    │   ├── TooLarge           413
+    │   ├── InvalidRequest     422  nothing was stored
+    │   ├── TooManyRequests    429
+    │   ├── ServerError        500
+    │   └── Unavailable        503, 502, 504
+    ├── ConnectionFailed            no answer: it may have been done, or not
+    ├── UnexpectedAnswer            an answer that no fastpubsub gives; is the address right?
+    └── Closed                      the publisher was closed
+
+What could be repeated safely was repeated until the deadline before `Unavailable`, `TooManyRequests` or
+`ConnectionFailed` is raised.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+class BusError(Exception):
+    pass
+
+
+class ConnectionFailed(BusError):
+    pass
+
+
+class UnexpectedAnswer(BusError):
+    pass
+
+
+class Closed(BusError):
+    pass
+
+
+class Refused(BusError):
+    """`detail` is a sentence for people: what, why and the next step. Decide by the class or the status."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        errors: list[dict[str, Any]] | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{status}: {detail}")
+        self.status = status
+        self.detail = detail
+        self.errors = errors or []
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, self.detail, self.errors, self.request_id, self.retry_after)
+
+
+class BadRequest(Refused):
+    pass
+
+
+class Unauthenticated(Refused):
+    pass
+
+
+class PermissionDenied(Refused):
+    pass
+
+
+class NotFound(Refused):
+    pass
+
+
+class AlreadyExists(Refused):
+    pass
+
+
+class TooLarge(Refused):
+    pass
+
+
+class InvalidRequest(Refused):
+    pass
+
+
+class TooManyRequests(Refused):
+    pass
+
+
+class ServerError(Refused):
+    pass
+
+
+class Unavailable(Refused):
+    pass
+
+
+BY_STATUS: Mapping[int, type[Refused]] = {
+    400: BadRequest,
+    401: Unauthenticated,
+    403: PermissionDenied,
+    404: NotFound,
+    409: AlreadyExists,
+    413: TooLarge,
+    422: InvalidRequest,
+    429: TooManyRequests,
+    502: Unavailable,
+    503: Unavailable,
+    504: Unavailable,
+}
+
+_SHOWN = 200
+"""Characters of an answer that is no problem of ours, such as a proxy's page."""
+
+
+def refusal(status: int, content: bytes, retry_after: float | None) -> Refused:
+    kind = BY_STATUS.get(status, ServerError if status >= 500 else Refused)
+    try:
+        problem = json.loads(content)
+        detail = problem.get("detail") or problem.get("error_description")
+        errors, request_id = problem.get("errors"), problem.get("request_id")
+    except (ValueError, AttributeError):
+        detail = errors = request_id = None
+    if not isinstance(detail, str):
+        detail = content[:_SHOWN].decode(errors="replace") or "the server said nothing more"
+    return kind(status, detail, errors if isinstance(errors, list) else None, request_id, retry_after)

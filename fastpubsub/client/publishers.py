@@ -1,0 +1,281 @@
+"""Publishing in the background: single messages in, batches out, a future for each message."""
+
+import asyncio
+import atexit
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
+
+from fastpubsub.client.errors import BusError, Closed, InvalidRequest, TooLarge
+from fastpubsub.client.exchange import Flow, Policy, Tokens, exchange
+from fastpubsub.client.requests import Encoded, Outgoing, Payload, encode, publish_encoded
+
+if TYPE_CHECKING:
+    from fastpubsub.client.clients import AsyncClient, Client
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`linger` is how many seconds a message waits for company when nothing is on its way.
+
+    A batch goes when it has `max_messages` or `max_bytes`. Who publishes waits while `max_pending` messages or
+    `max_pending_bytes` are not answered yet: memory is bounded, and a server that is away slows its publishers down.
+    """
+
+    linger: float = 0.005
+    max_messages: int = 500
+    max_bytes: int = 1 << 20
+    max_pending: int = 10_000
+    max_pending_bytes: int = 64 << 20
+
+
+class Waiter(Protocol):
+    """What asyncio's and concurrent's futures have in common."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: str, /) -> None: ...
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+
+W = TypeVar("W", bound=Waiter)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[W]):
+    message: Encoded
+    waiter: W
+
+
+class Buffer(Generic[W]):
+    """What waits, by topic, and what is on its way: both count as pending."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._topics: dict[str, deque[Entry[W]]] = {}
+        self._sizes: dict[str, int] = {}
+        self.pending = 0
+        self._pending_bytes = 0
+
+    def has_room(self, message: Encoded) -> bool:
+        within = self._pending_bytes + message.size <= self._limits.max_pending_bytes
+        return self.pending == 0 or (self.pending < self._limits.max_pending and within)
+
+    def add(self, topic_id: str, entry: Entry[W]) -> None:
+        self._topics.setdefault(topic_id, deque()).append(entry)
+        self._sizes[topic_id] = self._sizes.get(topic_id, 0) + entry.message.size
+        self.pending += 1
+        self._pending_bytes += entry.message.size
+
+    def next_topic(self) -> str | None:
+        return next(iter(self._topics), None)
+
+    def is_full(self, topic_id: str) -> bool:
+        limits = self._limits
+        return len(self._topics[topic_id]) >= limits.max_messages or self._sizes[topic_id] >= limits.max_bytes
+
+    def take(self, topic_id: str) -> list[Entry[W]]:
+        """A batch in the order of publishing; the topic goes to the end of the line."""
+        waiting = self._topics.pop(topic_id, deque())
+        batch: list[Entry[W]] = []
+        size = 0
+        while waiting and len(batch) < self._limits.max_messages:
+            size += waiting[0].message.size
+            if batch and size > self._limits.max_bytes:
+                break
+            batch.append(waiting.popleft())
+        self._sizes.pop(topic_id, None)
+        if waiting:
+            self._topics[topic_id] = waiting
+            self._sizes[topic_id] = sum(entry.message.size for entry in waiting)
+        return batch
+
+    def forget(self, batch: list[Entry[W]]) -> None:
+        """It was answered."""
+        self.pending -= len(batch)
+        self._pending_bytes -= sum(entry.message.size for entry in batch)
+
+
+def deliver(topic_id: str, batch: list[Entry[W]], policy: Policy, tokens: Tokens | None) -> Flow[None]:
+    """Answers everybody. A message that is refused does not take the others of its batch with it: halves are tried."""
+    request = publish_encoded(topic_id, [entry.message for entry in batch])
+    try:
+        ids = yield from exchange(request, policy, tokens)
+    except BusError as error:
+        if len(batch) == 1 or not isinstance(error, InvalidRequest | TooLarge):
+            fail(batch, error)
+            return
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            yield from deliver(topic_id, half, policy, tokens)
+        return
+    for entry, id_ in zip(batch, ids, strict=True):
+        if not entry.waiter.done():
+            entry.waiter.set_result(id_)
+
+
+def fail(batch: list[Entry[W]], error: Exception) -> None:
+    for entry in batch:
+        if not entry.waiter.done():
+            entry.waiter.set_exception(error)
+
+
+class AsyncPublisher:
+    """Made by `AsyncClient.publisher()`. Messages of a topic are stored in the order in which they were published."""
+
+    def __init__(self, client: "AsyncClient", limits: Limits) -> None:
+        self._client = client
+        self._limits = limits
+        self._buffer: Buffer[asyncio.Future[str]] = Buffer(limits)
+        self._senders: dict[str, asyncio.Task[None]] = {}
+        self._full: dict[str, asyncio.Event] = {}
+        self._changed = asyncio.Condition()
+        self._closed = False
+
+    async def publish(
+        self, topic_id: str, payload: Payload | Outgoing, attributes: Mapping[str, str] | None = None
+    ) -> str:
+        """The id of the message, once it is stored."""
+        return await (await self.enqueue(topic_id, payload, attributes))
+
+    async def enqueue(
+        self, topic_id: str, payload: Payload | Outgoing, attributes: Mapping[str, str] | None = None
+    ) -> asyncio.Future[str]:
+        """Waits for room only; the future has the id, or the error, once the server has answered."""
+        message = encode(payload, attributes)
+        if not self._closed and not self._buffer.has_room(message):
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._closed or self._buffer.has_room(message))
+        if self._closed:
+            raise Closed("the publisher is closed")
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._buffer.add(topic_id, Entry(message, future))
+        if topic_id not in self._senders:
+            self._full[topic_id] = asyncio.Event()
+            self._senders[topic_id] = asyncio.create_task(self._send(topic_id))
+        if self._buffer.is_full(topic_id):
+            self._full[topic_id].set()
+        return future
+
+    async def flush(self) -> None:
+        """Waits until everything published so far is answered."""
+        while self._senders:
+            for full in self._full.values():
+                full.set()
+            await asyncio.wait(list(self._senders.values()))
+
+    async def close(self) -> None:
+        """Sends what waits; nothing can be published any more."""
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        await self.flush()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.close()
+
+    async def _send(self, topic_id: str) -> None:
+        """As long as there is something; batches grow while one is on its way, so only the first has to linger."""
+        try:
+            async with asyncio.timeout(self._limits.linger):
+                await self._full[topic_id].wait()
+        except TimeoutError:
+            pass
+        while batch := self._buffer.take(topic_id):
+            try:
+                await self._client.deliver(topic_id, batch)
+            except Exception as error:  # noqa: BLE001 - everybody is answered
+                fail(batch, error)
+            self._buffer.forget(batch)
+            async with self._changed:
+                self._changed.notify_all()
+        del self._senders[topic_id], self._full[topic_id]
+
+
+class Publisher:
+    """Made by `Client.publisher()`, with one thread. Messages of a topic are stored in the order of publishing."""
+
+    def __init__(self, client: "Client", limits: Limits) -> None:
+        self._client = client
+        self._limits = limits
+        self._buffer: Buffer[Future[str]] = Buffer(limits)
+        self._changed = threading.Condition()
+        self._hurry = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._send, name="fastpubsub-publisher", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def publish(
+        self, topic_id: str, payload: Payload | Outgoing, attributes: Mapping[str, str] | None = None
+    ) -> Future[str]:
+        """Waits for room only; the future has the id, or the error, once the server has answered."""
+        message = encode(payload, attributes)
+        future: Future[str] = Future()
+        future.set_running_or_notify_cancel()
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._buffer.has_room(message))
+            if self._closed:
+                raise Closed("the publisher is closed")
+            self._buffer.add(topic_id, Entry(message, future))
+            if self._buffer.pending == 1 or self._buffer.is_full(topic_id):
+                self._changed.notify_all()
+        return future
+
+    def flush(self) -> None:
+        """Waits until everything published so far is answered."""
+        with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._buffer.pending == 0)
+            self._hurry = False
+
+    def close(self) -> None:
+        """Sends what waits; nothing can be published any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def _send(self) -> None:
+        lingered = False
+        while True:
+            with self._changed:
+                topic_id = self._buffer.next_topic()
+                if topic_id is None:
+                    if self._closed:
+                        return
+                    lingered = False
+                    self._changed.wait_for(lambda: self._closed or self._buffer.next_topic() is not None)
+                    continue
+                if not lingered:
+                    self._linger(topic_id)
+                    lingered = True
+                batch = self._buffer.take(topic_id)
+            try:
+                self._client.deliver(topic_id, batch)
+            except Exception as error:  # noqa: BLE001 - everybody is answered
+                fail(batch, error)
+            with self._changed:
+                self._buffer.forget(batch)
+                self._changed.notify_all()
+
+    def _linger(self, topic_id: str) -> None:
+        until = time.monotonic() + self._limits.linger
+        self._changed.wait_for(
+            lambda: self._closed or self._hurry or self._buffer.is_full(topic_id) or time.monotonic() >= until,
+            self._limits.linger,
+        )

@@ -1,0 +1,55 @@
+"""`fastpubsub worker`: finds workers by name and runs them in this process."""
+
+import asyncio
+import importlib
+import operator
+import os
+import sys
+import threading
+
+from fastpubsub.client.consumer import THREADS
+from fastpubsub.client.worker import Worker, run_until_signal
+
+END_SECONDS = 1.0
+STILL_RUNNING = 1
+"""Exit code when plain functions did not end in time: threads cannot be cancelled, and would keep the process."""
+
+
+class TargetError(Exception):
+    pass
+
+
+def load(target: str) -> Worker:
+    """`package.module:name`, or `module:bus.worker`; found from the current folder on."""
+    module_name, _, name = target.partition(":")
+    if not module_name or not name:
+        raise TargetError(f"{target}: write MODULE:WORKER, as in: fastpubsub worker emails:worker")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise TargetError(f"{target}: there is no module {error.name} here or in the Python path") from None
+    try:
+        worker = operator.attrgetter(name)(module)
+    except AttributeError:
+        worker = None
+    if not isinstance(worker, Worker):
+        found = [key for key, value in vars(module).items() if isinstance(value, Worker)]
+        raise TargetError(f"{target}: {name} is no Worker; those of {module_name} are: {', '.join(found) or 'none'}")
+    return worker
+
+
+def run(workers: list[Worker], concurrency: int | None = None) -> None:
+    if concurrency is not None:
+        for worker in workers:
+            worker.limit(concurrency)
+    asyncio.run(run_until_signal(workers))
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(THREADS)]
+    for thread in threads:
+        thread.join(END_SECONDS)
+    if any(thread.is_alive() for thread in threads):
+        sys.stderr.flush()
+        os._exit(STILL_RUNNING)

@@ -1,0 +1,63 @@
+"""Publishing from a transaction of your own, on the database of fastpubsub: stored exactly if you commit.
+
+    with Session(engine) as session, session.begin():
+        session.add(order)
+        publish(session, "orders", {"order_id": order.id})
+
+The role of the application needs `execute` on the function `fastpubsub.publish`.
+"""
+
+from collections.abc import Coroutine, Mapping
+from typing import Any, overload
+
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+
+from fastpubsub.client.requests import Outgoing, Payload, encode
+
+Synchronous = Connection | Session | scoped_session[Any]
+Asynchronous = AsyncConnection | AsyncSession | async_scoped_session[Any]
+
+_PUBLISH = text("select fastpubsub.publish(:topic, cast(:payload as json), cast(:attributes as jsonb))")
+
+
+@overload
+def publish(
+    session: Synchronous, topic_id: str, *payloads: Payload | Outgoing, attributes: Mapping[str, str] | None = None
+) -> None: ...
+@overload
+def publish(
+    session: Asynchronous, topic_id: str, *payloads: Payload | Outgoing, attributes: Mapping[str, str] | None = None
+) -> Coroutine[Any, Any, None]: ...
+def publish(
+    session: Synchronous | Asynchronous,
+    topic_id: str,
+    *payloads: Payload | Outgoing,
+    attributes: Mapping[str, str] | None = None,
+) -> Coroutine[Any, Any, None] | None:
+    """With a session or a connection of SQLAlchemy; an asynchronous one is to be awaited.
+
+    Subscribers see the messages after the commit. What cannot be published, such as an unknown topic, raises here and
+    leaves your transaction failed.
+    """
+    rows = [_row(topic_id, payload, attributes) for payload in payloads]
+    if isinstance(session, AsyncConnection | AsyncSession | async_scoped_session):
+        return _execute(session, rows)
+    for row in rows:
+        session.execute(_PUBLISH, row)
+    return None
+
+
+async def _execute(session: Asynchronous, rows: list[dict[str, str | None]]) -> None:
+    for row in rows:
+        await session.execute(_PUBLISH, row)
+
+
+def _row(topic_id: str, payload: Payload | Outgoing, attributes: Mapping[str, str] | None) -> dict[str, str | None]:
+    message = encode(payload, attributes)
+    return {
+        "topic": topic_id,
+        "payload": message.payload.decode(),
+        "attributes": None if message.attributes is None else message.attributes.decode(),
+    }

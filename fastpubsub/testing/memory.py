@@ -1,0 +1,165 @@
+"""A bus without a server: the clients and workers are the real ones, only what is behind the wire is in memory."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import httpx
+
+from fastpubsub.client import AsyncClient, Client, Policy, Worker
+from fastpubsub.testing.server import Server
+from fastpubsub.testing.store import Store
+
+DRAIN_SECONDS = 30.0
+
+
+class InMemoryBus:
+    """Everything is gone when it is.
+
+    Time stands still but for `advance`: backoffs, delays and ack deadlines pass by that alone. Clients, scopes, streams
+    and retention are left out.
+    """
+
+    def __init__(self) -> None:
+        self._store = Store()
+        self._server = Server(self._store)
+        self._lock = threading.RLock()
+        self._waiting: set[Callable[[], None]] = set()
+        self.transport = MemoryTransport(self)
+
+    def client(self) -> Client:
+        return Client("http://memory", transport=self.transport, policy=Policy(attempts=1))
+
+    def async_client(self) -> AsyncClient:
+        return AsyncClient("http://memory", transport=self.transport, policy=Policy(attempts=1))
+
+    def subscription(self, id: str, topic_id: str, **settings: Any) -> None:  # noqa: A002 - the name of the API
+        """Creates both if they are not there; `settings` are those of `create_subscription`."""
+        with self.client() as client:
+            client.create_topic(topic_id, exist_ok=True)
+            client.create_subscription(id, topic_id, exist_ok=True, **settings)
+
+    def published(self, topic_id: str) -> list[dict[str, Any]]:
+        """All payloads of a topic, in order."""
+        with self._lock:
+            return [json.loads(message.payload) for message in self._store.log(topic_id).messages]
+
+    def advance(self, seconds: float) -> None:
+        """Lets time pass."""
+        with self._lock:
+            self._store.advance(seconds)
+            self._wake()
+
+    async def drain(self, worker: Worker) -> None:
+        """Runs a worker until nothing is left that it could do now.
+
+        What waits for a retry needs `advance`, and another `drain`.
+        """
+        async with self.async_client() as client, asyncio.timeout(DRAIN_SECONDS):
+            changed = _AsyncSignal(self)
+            task = asyncio.create_task(worker.serve(client))
+            task.add_done_callback(lambda _: changed.wake())
+            await asyncio.sleep(0)  # what has not begun cannot be stopped
+            try:
+                while not task.done() and not self._is_idle(worker.subscriptions):
+                    await changed.wait(DRAIN_SECONDS)
+            finally:
+                changed.close()
+                worker.stop()
+                await task
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        with self._lock:
+            response = self._server.answer(request)
+            if request.method != "GET":
+                self._wake()
+            return response
+
+    def when_changed(self, wake: Callable[[], None]) -> None:
+        with self._lock:
+            self._waiting.add(wake)
+
+    def forget(self, wake: Callable[[], None]) -> None:
+        with self._lock:
+            self._waiting.discard(wake)
+
+    def _wake(self) -> None:
+        for wake in self._waiting:
+            wake()
+
+    def _is_idle(self, subscriptions: list[str]) -> bool:
+        with self._lock:
+            cursors = [self._store.cursors[id_] for id_ in subscriptions if id_ in self._store.cursors]
+            now = self._store.now
+            return len(cursors) == len(subscriptions) and not any(
+                cursor.leases or cursor.ahead() or any(due_at <= now for due_at, _ in cursor.waiting.values())
+                for cursor in cursors
+            )
+
+
+class MemoryTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """For clients of your own: `Client(transport=bus.transport)`."""
+
+    def __init__(self, bus: InMemoryBus) -> None:
+        self._bus = bus
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        request.read()
+        changed = threading.Event()
+        self._bus.when_changed(changed.set)
+        try:
+            response = self._bus.answer(request)
+            while _is_to_wait(request, response) and changed.wait(_seconds(request)):
+                changed.clear()
+                response = self._bus.answer(request)
+            return response
+        finally:
+            self._bus.forget(changed.set)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        changed = _AsyncSignal(self._bus)
+        try:
+            response = self._bus.answer(request)
+            while _is_to_wait(request, response) and await changed.wait(_seconds(request)):
+                response = self._bus.answer(request)
+            return response
+        finally:
+            changed.close()
+
+
+class _AsyncSignal:
+    """Set from any thread."""
+
+    def __init__(self, bus: InMemoryBus) -> None:
+        self._bus = bus
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+        bus.when_changed(self.wake)
+
+    def close(self) -> None:
+        self._bus.forget(self.wake)
+
+    async def wait(self, seconds: float) -> bool:
+        """Whether something changed since the last time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        was_set = self._event.is_set()
+        self._event.clear()
+        return was_set
+
+    def wake(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._event.set)
+
+
+def _seconds(request: httpx.Request) -> float:
+    return float(request.url.params.get("wait_seconds", 0))
+
+
+def _is_to_wait(request: httpx.Request, response: httpx.Response) -> bool:
+    return request.method == "GET" and _seconds(request) > 0 and response.content == b'{"data":[]}'

@@ -1,0 +1,129 @@
+"""The examples of the pages about the client: each block runs as a reader would run it.
+
+A `python` block that begins with `# name.py` is that file; every other one is a program of its own. `text` right behind
+a program is what it prints.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fastpubsub.client import Client
+from tests import harness
+from tests.conftest import StartServer
+from tests.pages import DOCS, Block, Shell, agree, blocks, canonical
+
+FILE = re.compile(r"# (\w+\.py)\n")
+
+
+@pytest.fixture
+def shell(server: StartServer, tmp_path: Path) -> Shell:
+    url = server().base_url
+    return Shell(tmp_path, {"url": url}, {"http://localhost:8000": url})
+
+
+@pytest.fixture
+def bus(shell: Shell) -> Iterator[Client]:
+    with Client(shell.environment["FASTPUBSUB_URL"]) as client:
+        yield client
+
+
+def save(shell: Shell, page: str) -> list[str]:
+    """The files of a page."""
+    names = []
+    for block in blocks(DOCS / page):
+        if named := FILE.match(block.text):
+            text = block.text
+            for old, new in shell.changes.items():
+                text = text.replace(old, new)
+            (shell.folder / named[1]).write_text(text)
+            names.append(named[1])
+    return names
+
+
+def run_tests(folder: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider", "."]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+def walk(page: str, shell: Shell) -> None:
+    save(shell, page)
+    ran = 0
+    for block, after in pairwise([*blocks(DOCS / page), Block("", "", "", "")]):
+        if block.language != "python" or FILE.match(block.text):
+            continue
+        printed = shell.run(f"python - <<'PYTHON'\n{block.text}PYTHON\n")
+        agree(canonical(after.text if after.language == "text" else ""), canonical(printed), {}, block.place)
+        ran += 1
+    assert ran, f"nothing on {page} runs"
+
+
+def test_client(shell: Shell) -> None:
+    walk("client.md", shell)
+
+
+def test_workers(shell: Shell, bus: Client) -> None:
+    for name in ("email-sender", "payments", "reports", "jobs"):
+        bus.create_topic(name)
+        bus.create_subscription(name, name)
+    walk("workers.md", shell)
+    bus.publish("email-sender", {"email": "user@example.com"}, {"name": "without address"})
+    accounts = {"account": "a", "amount": 20}, {"account": "a", "amount": 0}, {"account": "closed", "amount": 1}
+    bus.publish("payments", *accounts)
+    bus.publish("reports", {"pages": 3})
+    with shell.start("exec fastpubsub worker emails:worker payments:worker reports:worker") as worker:
+        worker.wait_until(lambda: states(bus, "email-sender") == (0, 1, 1))
+        worker.wait_until(lambda: states(bus, "payments") == (1, 1, 1))
+        worker.wait_until(lambda: states(bus, "reports") == (0, 1, 0))
+        worker.stop()
+    printed = {"sending to user@example.com", "paid 20.0 to a", "report of 3 pages"}
+    assert printed <= set(worker.output().splitlines())
+    (letter,) = bus.list_dead_letters("email-sender")
+    assert letter.reason == "the payload does not fit Notification: email: Field required"
+
+
+def test_the_test_of_a_worker(tmp_path: Path) -> None:
+    save(Shell(tmp_path, {}), "workers.md")
+    run_tests(tmp_path)
+
+
+def test_fastapi(shell: Shell, bus: Client, database_url: str) -> None:
+    bus.create_topic("orders")
+    bus.create_subscription("billing", "orders")
+    files = save(shell, "fastapi.md")
+    port = harness.free_port()
+    with shell.start(f"exec python -m uvicorn shop:app --port {port}") as shop, httpx.Client() as http:
+        shop.wait_until(lambda: answers(http, f"http://127.0.0.1:{port}/backlog"))
+        order = {"order_id": 7, "total": 20}
+        created = http.post(f"http://127.0.0.1:{port}/orders", json=order)
+        assert created.status_code == 202, created.text
+        shop.wait_until(lambda: states(bus, "billing") == (0, 1, 0))
+        shop.stop()
+    assert "billed 7" in shop.output().splitlines()
+    assert files == ["shop.py", "transactions.py", "test_shop.py"]
+
+
+def test_the_test_of_an_application(shell: Shell) -> None:
+    save(shell, "fastapi.md")
+    run_tests(shell.folder)
+
+
+def answers(http: httpx.Client, url: str) -> bool:
+    try:
+        return http.get(url).is_success
+    except httpx.TransportError:
+        return False
+
+
+def states(bus: Client, subscription: str) -> tuple[int, int, int]:
+    """Waiting, done, dead."""
+    metrics = bus.metrics(subscription)
+    return metrics.available, metrics.acked, metrics.dlq

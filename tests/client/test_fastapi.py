@@ -1,0 +1,195 @@
+"""The bus in the lifespan of an application."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import httpx
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Request
+from pydantic import BaseModel
+
+from fastpubsub.client import Closed, Worker
+from fastpubsub.integrations.fastapi import Bus, BusClient, BusPublisher, Lifespan
+from fastpubsub.testing import InMemoryBus
+
+SECONDS = 30.0
+
+
+class Order(BaseModel):
+    order_id: int
+
+
+router = APIRouter()
+
+
+@router.post("/orders")
+async def create_order(order: Order, publisher: BusPublisher) -> str:
+    return await publisher.publish("orders", order)
+
+
+@router.get("/topics/{name}")
+async def get_topic(name: str, client: BusClient) -> str:
+    return (await client.get_topic(name)).id
+
+
+def application(lifespan: Lifespan) -> FastAPI:
+    app = FastAPI(lifespan=lifespan)
+    app.include_router(router)
+    return app
+
+
+@pytest.fixture
+def memory() -> InMemoryBus:
+    bus = InMemoryBus()
+    bus.subscription("billing", "orders")
+    return bus
+
+
+@asynccontextmanager
+async def opened(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """With the state of the lifespan, as servers pass it on."""
+    async with asyncio.timeout(SECONDS), app.router.lifespan_context(app) as state:
+
+        async def with_state(scope, receive, send):  # type: ignore[no-untyped-def]
+            await app(scope | {"state": dict(state or {})}, receive, send)
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(with_state), base_url="http://shop") as client:
+            yield client
+
+
+async def test_routes_get_a_client_and_a_publisher(memory: InMemoryBus) -> None:
+    bus = Bus()
+    with bus.override(memory.transport):
+        async with opened(application(bus.lifespan)) as shop:
+            answers = await asyncio.gather(*(shop.post("/orders", json={"order_id": n}) for n in range(20)))
+            assert len({answer.json() for answer in answers}) == 20
+            assert (await shop.get("/topics/orders")).json() == "orders"
+    assert sorted(one["order_id"] for one in memory.published("orders")) == list(range(20))
+
+
+async def test_applications_that_are_mounted(memory: InMemoryBus) -> None:
+    bus = Bus()
+    outer = FastAPI(lifespan=bus.lifespan)
+    inner = FastAPI()
+    inner.include_router(router)
+    outer.mount("/inner", inner)
+    with bus.override(memory.transport):
+        async with opened(outer) as shop:
+            assert (await shop.get("/inner/topics/orders")).json() == "orders"
+
+
+async def test_with_a_lifespan_of_its_own(memory: InMemoryBus) -> None:
+    bus = Bus()
+    events = []
+
+    @asynccontextmanager
+    async def own(app: FastAPI) -> AsyncIterator[dict[str, str]]:
+        events.append(await bus.publisher.publish("orders", {"order_id": 1}))
+        yield {"own": "state"}
+        events.append(await bus.publisher.publish("orders", {"order_id": 2}))
+
+    app = application(bus.lifespan_with(own))
+
+    @app.get("/own")
+    async def show(request: Request) -> str:
+        return str(request.state.own)
+
+    with bus.override(memory.transport):
+        async with opened(app) as shop:
+            assert (await shop.get("/own")).json() == "state"
+            assert (await shop.get("/topics/orders")).json() == "orders"
+    assert len(events) == len(memory.published("orders")) == 2
+
+
+async def test_subscribers_run_next_to_the_requests(memory: InMemoryBus) -> None:
+    bus = Bus()
+    billed: asyncio.Queue[int] = asyncio.Queue()
+
+    @bus.subscriber("billing", concurrency=2)
+    async def bill(order: Order) -> None:
+        await billed.put(order.order_id)
+
+    with bus.override(memory.transport):
+        async with opened(application(bus.lifespan)) as shop:
+            await shop.post("/orders", json={"order_id": 7})
+            assert await billed.get() == 7
+    with memory.client() as client:
+        assert client.metrics("billing").acked == 1
+
+
+async def test_subscribers_can_run_elsewhere(memory: InMemoryBus) -> None:
+    bus = Bus(subscribe=False)
+    billed = []
+
+    @bus.subscriber("billing")
+    async def bill(order: Order) -> None:
+        billed.append(order.order_id)
+
+    assert isinstance(bus.worker, Worker)
+    with bus.override(memory.transport):
+        async with opened(application(bus.lifespan)) as shop:
+            await shop.post("/orders", json={"order_id": 7})
+            assert not billed
+            await memory.drain(bus.worker)
+    assert billed == [7]
+
+
+async def test_subscribers_that_cannot_run_are_told(memory: InMemoryBus, caplog: pytest.LogCaptureFixture) -> None:
+    bus = Bus()
+
+    @bus.subscriber("nowhere")
+    async def handle(order: Order) -> None: ...
+
+    with bus.override(memory.transport):
+        async with opened(application(bus.lifespan)) as shop:
+            while bus.failure is None:  # noqa: ASYNC110 - of another task
+                await asyncio.sleep(0)
+            assert (await shop.post("/orders", json={"order_id": 1})).status_code == 200
+    assert "nowhere" in str(bus.failure)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def test_what_was_published_is_sent_before_it_closes(memory: InMemoryBus) -> None:
+    bus = Bus()
+    with bus.override(memory.transport):
+        async with bus.opened():
+            publisher = bus.publisher
+            await publisher.enqueue("orders", {"order_id": 1})
+    assert memory.published("orders") == [{"order_id": 1}]
+    with pytest.raises(Closed):
+        await publisher.enqueue("orders", {"order_id": 2})
+
+
+async def test_a_bus_that_is_not_open() -> None:
+    with pytest.raises(RuntimeError, match="the bus is not open yet"):
+        _ = Bus().client
+    app = application(harness_lifespan)
+    async with opened(app) as shop:
+        with pytest.raises(RuntimeError, match="the bus is not open yet"):
+            await shop.post("/orders", json={"order_id": 1})
+
+
+@asynccontextmanager
+async def harness_lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    yield
+
+
+async def test_dependencies_of_ones_own(memory: InMemoryBus) -> None:
+    bus = Bus()
+    app = application(bus.lifespan)
+
+    class Orders:
+        def __init__(self, publisher: BusPublisher) -> None:
+            self.publisher = publisher
+
+    @app.post("/service")
+    async def service(orders: Annotated[Orders, Depends()]) -> str:
+        return await orders.publisher.publish("orders", {"order_id": 3})
+
+    with bus.override(memory.transport):
+        async with opened(app) as shop:
+            assert (await shop.post("/service")).status_code == 200
+    assert memory.published("orders") == [{"order_id": 3}]
