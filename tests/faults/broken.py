@@ -1,0 +1,48 @@
+"""The server with a defect, which the campaign has to find: `python -m tests.faults.broken <defect> server`."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from fastpubsub import main
+from fastpubsub.services.messages import Messages
+
+LATE_SECONDS = 0.3
+_tasks: set[asyncio.Task[Any]] = set()
+
+
+def answers_before_the_commit() -> None:
+    publish = Messages.publish
+
+    async def publish_later(self: Messages, *arguments: Any) -> None:
+        async def later() -> None:
+            await asyncio.sleep(LATE_SECONDS)
+            await publish(self, *arguments)
+
+        task = asyncio.create_task(later())
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+
+    Messages.publish = publish_later  # type: ignore[method-assign, assignment]
+
+
+def settles_without_a_look_at_the_lease() -> None:
+    """An ack_id counts like a message id."""
+    settle = Messages.settle
+    length = len("00000000-0000-0000-0000-000000000000")
+
+    async def settle_by_id(self: Messages, kind: Any, subscription_id: str, ids: list[str], value: Any = None) -> Any:
+        return await settle(self, kind, subscription_id, [id_[:length] for id_ in ids], value)
+
+    Messages.settle = settle_by_id  # type: ignore[method-assign, assignment]
+
+
+DEFECTS: dict[str, Callable[[], None]] = {
+    "answers-before-the-commit": answers_before_the_commit,
+    "settles-without-a-look-at-the-lease": settles_without_a_look_at_the_lease,
+}
+
+if __name__ == "__main__":
+    DEFECTS[sys.argv.pop(1)]()
+    main.main()

@@ -1,0 +1,237 @@
+"""What a fault is done to: a PostgreSQL that flushes, servers, what lies between them, and a load."""
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import psycopg
+
+from fastpubsub import schema
+from fastpubsub.embedded import EmbeddedPostgres
+from tests import harness, pgbouncer
+from tests.faults.history import History
+from tests.faults.load import Load, addresses_of
+from tests.faults.plan import Plan
+from tests.proxy import Proxy
+
+SOON = 30.0
+"""Seconds, for what has to happen and may take long on a busy machine."""
+
+BUSY = 5
+"""A kill counts when at least so many requests are in flight."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    servers: int = 1
+    workers: int = 2
+    settings: Mapping[str, object] = field(default_factory=dict)
+    postgres: Mapping[str, str] = field(default_factory=dict)
+    through: Literal["nothing", "proxy", "pgbouncer"] = "nothing"
+    command: tuple[str, ...] = ()
+    """Instead of `fastpubsub`."""
+    load: bool = True
+    memory_mb: int | None = None
+    """The database lies on a file system in memory of this size."""
+
+
+class Rig:
+    """Everything that it started is gone when it closes."""
+
+    def __init__(self, setup: Setup, seed: int, folder: Path, postgres: EmbeddedPostgres, database_url: str) -> None:
+        self.setup = setup
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.folder = folder
+        self.postgres = postgres
+        self.database_url = database_url
+        """Of the database itself, whatever lies before it."""
+        self.server_url = database_url
+        """What the servers are given."""
+        self.proxy: Proxy
+        self.servers: list[harness.Server] = []
+        self.load: Load
+        self._baseline: dict[str, Any] = {}
+
+    @property
+    def server(self) -> harness.Server:
+        return self.servers[0]
+
+    @property
+    def history(self) -> History:
+        return self.load.history
+
+    # servers
+
+    def start_server(self, port: int | None = None, **settings: object) -> harness.Server:
+        """Not ready yet."""
+        given = {
+            "database_url": self.server_url,
+            "api_num_workers": self.setup.workers,
+            "log_requests": False,
+            "lease_expiry_interval_seconds": 0.5,
+            **self.setup.settings,
+            **settings,
+        }
+        command = self.setup.command or (str(harness.COMMAND),)
+        return harness.start_server(["server"], self.folder, given, command=command, port=port)
+
+    async def ready(self, server: harness.Server) -> float:
+        """Seconds until it is."""
+        started = time.monotonic()
+        await asyncio.to_thread(server.wait_until_ready)
+        return time.monotonic() - started
+
+    def workers(self, server: harness.Server | None = None) -> list[psutil.Process]:
+        found: list[psutil.Process] = psutil.Process((server or self.server).process.pid).children()
+        return [one for one in found if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+    async def all_workers(self) -> list[psutil.Process]:
+        """When there are as many as there should be."""
+        await self.until(lambda: len(self.workers()) >= self.setup.workers, "the workers are not complete")
+        return self.workers()
+
+    # the database
+
+    async def query(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
+        connection = await psycopg.AsyncConnection.connect(harness.libpq(self.database_url), autocommit=True)
+        async with connection:
+            cursor = await connection.execute(statement.encode(), arguments or None)
+            return await cursor.fetchall() if cursor.description else []
+
+    async def crash_postgres(self, number: signal.Signals) -> None:
+        """SIGQUIT is an immediate stop; it stays down."""
+        assert self.postgres.pid is not None
+        await self.kill(self.postgres.pid, number, crash=True)
+        await asyncio.to_thread(self.postgres.stop)
+
+    async def start_postgres(self) -> None:
+        """After a kill its shared memory may be in use for a moment."""
+        deadline = time.monotonic() + SOON
+        while True:
+            try:
+                return await asyncio.to_thread(self.postgres.start)
+            except Exception:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.05)
+
+    # striking
+
+    async def busy(self) -> None:
+        """Returns at a moment when so much is in flight that a kill counts."""
+        async with asyncio.timeout(SOON):
+            await self.history.until_open(BUSY)
+
+    async def kill(self, pid: int, number: signal.Signals = signal.SIGKILL, *, crash: bool = False) -> None:
+        """`crash`: of the database, which may forget claims."""
+        await self.busy()
+        self.history.note("kill", pid=pid)
+        if crash:
+            self.history.note("crash")
+        os.kill(pid, number)
+
+    async def until(self, condition: Callable[[], bool], otherwise: str, seconds: float = SOON) -> float:
+        """Seconds that it took."""
+        started = time.monotonic()
+        while not condition():
+            if time.monotonic() - started > seconds:
+                raise AssertionError(f"{otherwise} after {seconds} s")
+            await asyncio.sleep(0.01)
+        return time.monotonic() - started
+
+    async def works_again(self) -> float:
+        """Seconds until messages are published and consumed."""
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(SOON):
+                await self.load.progress(10)
+        except TimeoutError:
+            raise AssertionError(f"nothing is published and consumed: {dict(self.load.statuses)}") from None
+        return time.monotonic() - started
+
+
+@asynccontextmanager
+async def opened(setup: Setup, seed: int) -> AsyncIterator[Rig]:
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(temporary_folder())
+        if setup.memory_mb is not None:
+            stack.callback(mounted(folder, setup.memory_mb))
+        port = harness.free_port()
+        options = {"listen_addresses": "127.0.0.1", "port": str(port), "max_wal_size": "64MB", **setup.postgres}
+        postgres = EmbeddedPostgres(folder / "postgres", settings=options)
+        stack.push_async_callback(asyncio.to_thread, postgres.stop)
+        await asyncio.to_thread(postgres.start)
+        url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+        await asyncio.to_thread(schema.upgrade, url)
+        rig = Rig(setup, seed, folder, postgres, url)
+        stack.callback(stop_servers, rig)
+        if setup.through == "proxy":
+            rig.proxy = await stack.enter_async_context(Proxy(url))
+            rig.server_url = rig.proxy.url
+        elif setup.through == "pgbouncer":
+            rig.server_url = stack.enter_context(pgbouncer.running(url, pool_size=6))
+        rig.servers = [rig.start_server() for _ in range(setup.servers)]
+        for server in rig.servers:
+            await rig.ready(server)
+        rig.load = Load(Plan(), addresses_of(server.base_url for server in rig.servers), seed)
+        if setup.load:
+            stack.push_async_callback(rig.load.stop)
+            await rig.load.start()
+            await rig.load.progress()
+        yield rig
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=f"{harness.PREFIX}-", dir="/tmp"))
+    try:
+        folder.chmod(0o755)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def stop_servers(rig: Rig) -> None:
+    """However they are: stopped, paused, killed."""
+    for server in rig.servers:
+        family = []
+        with suppress(psutil.NoSuchProcess):
+            family = psutil.Process(server.process.pid).children(recursive=True)
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
+        server.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            server.process.wait(SOON)
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        server.process.kill()
+        server.process.wait()
+
+
+def mounted(folder: Path, megabytes: int) -> Callable[[], object]:
+    """A file system of its own under `folder`, and what takes it away."""
+    inner = folder / "postgres"
+    inner.mkdir()
+    subprocess.check_call(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", inner])
+    return lambda: subprocess.check_call(["umount", "--lazy", inner])
+
+
+def accepts(address: tuple[str, int]) -> bool:
+    with suppress(OSError), socket.create_connection(address, timeout=1):
+        return True
+    return False
