@@ -237,3 +237,22 @@ def test_malformed_requests(server: StartServer) -> None:
         b"nonsense\r\n\r\n",
     ):
         assert raw(started, request).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_body_that_does_not_arrive(server: StartServer) -> None:
+    started = server(api_body_timeout_seconds=0.5)
+    httpx.post(f"{started.base_url}/topics", json={"id": "t"}).raise_for_status()
+    head = (
+        b"POST /topics/t/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n"
+    )
+    assert raw(started, head) == b""
+    assert raw(started, head, b"[{}") == b""
+    chunked = head.replace(b"Content-Length: 10", b"Transfer-Encoding: chunked")
+    assert raw(started, chunked + b"3\r\n[{}\r\n") == b""
+    whole = (
+        b"POST /topics/t/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\n"
+    )
+    assert (
+        raw(started, whole, b"[", b"{}", b"]", b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").count(b"HTTP/1.1 ") == 2
+    )
+    assert httpx.get(f"{started.base_url}/liveness").status_code == 200
