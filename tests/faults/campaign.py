@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from tests.faults import rig as rigs
@@ -100,7 +101,7 @@ def judge(rig: Rig, result: Result) -> None:
             "messages": sum(load.confirmed.values()),
             "acks": sum(load.acked.values()),
             "calls": len(calls),
-            "unanswered": sum(call.outcome is Kind.UNKNOWN for call in calls) - load.statuses[503],
+            "unanswered": sum(call.outcome is Kind.UNKNOWN and call.ended < inf and not call.got for call in calls),
             "503": load.statuses[503],
         }
     )

@@ -24,6 +24,7 @@ from tests import harness, pgbouncer
 from tests.faults.history import History
 from tests.faults.load import Load, addresses_of
 from tests.faults.plan import Plan
+from tests.faults.wire import NoAnswerError, NotSentError
 from tests.proxy import Proxy
 
 SOON = 30.0
@@ -151,6 +152,27 @@ class Rig:
                 raise AssertionError(f"{otherwise} after {seconds} s")
             await asyncio.sleep(0.01)
         return time.monotonic() - started
+
+    async def until_answered(self, path: str, *statuses: int) -> float:
+        """Seconds until the server answers so."""
+        started = time.monotonic()
+        wire = self.load.wire()
+        answer = None
+        while answer is None or answer.status not in statuses:
+            if time.monotonic() - started > SOON:
+                raise AssertionError(f"{path} is not answered {statuses} after {SOON} s, but {answer}")
+            with suppress(NoAnswerError, NotSentError):
+                answer = await wire.ask("GET", path)
+            await asyncio.sleep(0.02)
+        return time.monotonic() - started
+
+    async def run_command(self, *arguments: str, **settings: object) -> asyncio.subprocess.Process:
+        """Starts `fastpubsub …`, without its output."""
+        environment = harness.environment({"database_url": self.server_url, **settings})
+        nothing = asyncio.subprocess.DEVNULL
+        return await asyncio.create_subprocess_exec(
+            harness.COMMAND, *arguments, cwd=self.folder, env=environment, stdin=nothing, stdout=nothing, stderr=nothing
+        )
 
     async def works_again(self) -> float:
         """Seconds until messages are published and consumed."""

@@ -1,0 +1,46 @@
+"""`python -m tests.faults [ROW …]`: the campaign, and one table at its end."""
+
+import argparse
+import asyncio
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tests.faults import campaign
+from tests.faults.report import table
+from tests.faults.rows import FAULTS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("rows", nargs="*", help="such as F01 F04b; all when none is given")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of runs, such as 0.1")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--save", type=Path, help="a folder for histories, and logs of what failed")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.rows) - {fault.row for fault in FAULTS}:
+        parser.error(f"there is no row {', '.join(sorted(unknown))}")
+    if arguments.save:
+        arguments.save.mkdir(parents=True, exist_ok=True)
+    chosen = [fault for fault in FAULTS if not arguments.rows or fault.row in arguments.rows]
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    started = time.monotonic()
+    results = asyncio.run(run(chosen, arguments.scale, arguments.seed, arguments.save))
+    print(f"\n{table(results)}\n\nseed {arguments.seed}, {time.monotonic() - started:.0f} s", flush=True)
+    return 0 if all(result.passed for result in results) else 1
+
+
+async def run(faults: list[campaign.Fault], scale: float, seed: int, save_to: Path | None) -> list[campaign.Result]:
+    results = []
+    for fault in faults:
+        result = await campaign.run(fault, max(1, round(fault.runs * scale)), seed, save_to)
+        print(f"{result.row} {result.title}: {result.runs} runs, {result.seconds:.0f} s", *result.problems, sep="\n  ")
+        sys.stdout.flush()
+        results.append(result)
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main())
