@@ -13,7 +13,7 @@ YAMLLINT := {extends: default, rules: {line-length: {max: 130}, document-start: 
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-versions bench bench-quick bench-long check format lint lock migration create-migration schema \
+.PHONY: help install run test test-versions torture soak bench bench-quick bench-long check format lint lock migration create-migration schema \
 	docker-build start-postgresql remove-postgresql run-server run-db-migrate
 
 help: ## This list
@@ -39,6 +39,12 @@ test: install ## Run the tests in parallel, in random order (ARGS="-k publish")
 
 test-versions: install ## Run the tests on every PostgreSQL from 14 to 18 that can be had (VERSIONS="15 oldest")
 	$(BIN)/python -m tests.versions $(or $(VERSIONS),all) -- $(PYTEST) $(ARGS)
+
+torture: install ## Every fault of docs/reliability.md, in up to an hour, and one table (ARGS="F01 F04b --scale 0.1")
+	$(BIN)/python -m tests.faults $(ARGS)
+
+soak: install ## An hour of load with faults now and then: what grows, and how fast (ARGS="--minutes 10")
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 bench: install ## Measure everything that benchmarks/README.md lists, in 20 minutes; needs wrk (ARGS="--profile")
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -74,6 +74,7 @@ class Proxy:
         """Ends the connections that there are; new ones are taken."""
         for writer in self._writers:
             writer.transport.abort()
+        self._writers.clear()
 
     def cut_call(self, procedure: str, stage: Stage) -> asyncio.Event:
         """Ends the connection of the next call of it, at that stage; the event tells that it was done."""
@@ -88,8 +89,10 @@ class Proxy:
             pump.cancel()
         if self._pumps:
             await asyncio.wait(self._pumps)
+        await asyncio.sleep(0)  # transports that were aborted close in the next turn
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         host = str(self.target.query.get("host") or self.target.host or "127.0.0.1")
         port = int(str(self.target.query.get("port") or self.target.port or 5432))
         try:
@@ -100,7 +103,7 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
-        self._writers |= {writer, to_server}
+        self._writers.add(to_server)
         session = Session(self, writer, to_server)
         for source, sink, is_client in ((reader, to_server, True), (server, writer, False)):
             pump = asyncio.create_task(self._pump(source, sink, is_client, session))
@@ -121,7 +124,6 @@ class Proxy:
                 sink.write(session.from_client(data) if is_client else session.from_server(data))
                 await sink.drain()
         sink.close()
-        self._writers.discard(sink)
 
     def _look(self, data: bytes, session: "Session") -> None:
         if self.remembers:

@@ -25,6 +25,9 @@ def main() -> int:
     if arguments.save:
         arguments.save.mkdir(parents=True, exist_ok=True)
     chosen = [fault for fault in FAULTS if not arguments.rows or fault.row in arguments.rows]
+    for fault in [fault for fault in chosen if not fault.possible]:
+        print(f"{fault.row} {fault.title}: left out, this machine or user has not what it takes")
+        chosen.remove(fault)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     started = time.monotonic()
     results = asyncio.run(run(chosen, arguments.scale, arguments.seed, arguments.save))
@@ -35,7 +38,7 @@ def main() -> int:
 async def run(faults: list[campaign.Fault], scale: float, seed: int, save_to: Path | None) -> list[campaign.Result]:
     results = []
     for fault in faults:
-        result = await campaign.run(fault, max(1, round(fault.runs * scale)), seed, save_to)
+        result = await campaign.run(fault, max(1, round(fault.runs * scale)), seed, save_to, whole=scale >= 1)
         print(f"{result.row} {result.title}: {result.runs} runs, {result.seconds:.0f} s", *result.problems, sep="\n  ")
         sys.stdout.flush()
         results.append(result)

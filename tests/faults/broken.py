@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ from fastpubsub import main
 from fastpubsub.services.messages import Messages
 
 LATE_SECONDS = 0.3
+JUMP_SECONDS = 4.0
 _tasks: set[asyncio.Task[Any]] = set()
 
 
@@ -43,6 +45,17 @@ DEFECTS: dict[str, Callable[[], None]] = {
     "settles-without-a-look-at-the-lease": settles_without_a_look_at_the_lease,
 }
 
+
+def shift_clock(hours: float) -> None:
+    """Wrong by so much, and after a while by as much the other way."""
+    right, started = time.time, time.monotonic()
+    time.time = lambda: right() + hours * 3600 * (1 if time.monotonic() < started + JUMP_SECONDS else -1)
+
+
 if __name__ == "__main__":
-    DEFECTS[sys.argv.pop(1)]()
+    name, _, value = sys.argv.pop(1).partition(":")
+    if name == "clock":
+        shift_clock(float(value))
+    else:
+        DEFECTS[name]()
     main.main()

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -26,9 +26,11 @@ class Fault:
     """One injection, until everything works again; raises AssertionError when it does not."""
     runs: int = 10
     """Of the whole campaign."""
-    quick: int = 1
-    """In `make test`; 0 leaves it to the campaign."""
+    quick: int = 0
+    """In `make test`, which has time for few of them."""
     setup: Setup = field(default_factory=Setup)
+    possible: bool = True
+    """On this machine."""
 
 
 @dataclass
@@ -53,22 +55,20 @@ class Result:
             self.figures[name] = max(before, value) if name.endswith(MAXIMA) else before + value
 
 
-async def run(fault: Fault, runs: int, seed: int, save_to: Path | None = None) -> Result:
+async def run(fault: Fault, runs: int, seed: int, save_to: Path | None = None, *, whole: bool = False) -> Result:
+    """`whole`: at the size that the campaign has, where that makes a difference."""
     result = Result(fault.row, fault.title, seed)
     started = time.monotonic()
     try:
         async with rigs.opened(fault.setup, seed) as rig:
+            rig.is_whole = whole
             try:
-                for _ in range(runs):
-                    result.add(await fault.inject(rig) or {})
-                    result.runs += 1
-                    if fault.setup.load:
-                        await rig.load.progress(20)
+                with noted(result):
+                    await repeat(fault, runs, rig, result)
                 if fault.setup.load:
-                    await rig.load.drain()
-                    await leave_no_sessions(rig)
-            except (AssertionError, TimeoutError) as error:
-                result.problems.append(f"run {result.runs + 1}: {error!r}")
+                    with noted(result):
+                        await rig.load.drain()
+                        await leave_no_sessions(rig)
             finally:
                 judge(rig, result)
                 if save_to is not None:
@@ -80,6 +80,22 @@ async def run(fault: Fault, runs: int, seed: int, save_to: Path | None = None) -
         result.problems.append(f"{type(error).__name__}: {error}")
     result.seconds = time.monotonic() - started
     return result
+
+
+async def repeat(fault: Fault, runs: int, rig: Rig, result: Result) -> None:
+    for _ in range(runs):
+        result.add(await fault.inject(rig) or {})
+        result.runs += 1
+        if fault.setup.load:
+            await rig.load.progress(20)
+
+
+@contextmanager
+def noted(result: Result) -> Iterator[None]:
+    try:
+        yield
+    except (AssertionError, TimeoutError) as error:
+        result.problems.append(f"after {result.runs} runs: {error!r}")
 
 
 def judge(rig: Rig, result: Result) -> None:

@@ -27,8 +27,10 @@ PAUSE_SECONDS = 0.05
 
 
 class Load:
-    def __init__(self, plan: Plan, addresses: list[Address], seed: int) -> None:
+    def __init__(self, plan: Plan, addresses: list[Address], seed: int, pace: float = 1.0) -> None:
         self.plan = plan
+        self.pace = pace
+        """How much longer everybody waits between calls."""
         self.history = History()
         self.addresses = addresses
         """Those that take requests; whoever wants to may change it."""
@@ -96,6 +98,7 @@ class Load:
         await asyncio.gather(*everybody, return_exceptions=True)
         for wire in self._wires:
             wire.close()
+        await asyncio.sleep(0)  # sockets close in the next turn
 
     async def _drained(self, wire: Wire, subscription: Subscription) -> None:
         metrics: dict[str, int] = {}
@@ -191,7 +194,7 @@ class Publisher(Caller):
             if self.load.has_room(self.topic):
                 await self.publish(request, self.random.choice([1, 2, 3, 5, 8]))
                 request += 1
-            await asyncio.sleep(self.random.uniform(0.005, 0.05))
+            await asyncio.sleep(self.random.uniform(0.005, 0.05) * self.load.pace)
 
     async def publish(self, request: int, count: int) -> None:
         numbers = [Number(self.name, request, place) for place in range(count)]
@@ -219,7 +222,8 @@ class Consumer(Caller):
             if (self.is_slow or self.load.is_slow) and self.load.is_failing:
                 await asyncio.sleep(DEADLINE_SECONDS * self.random.uniform(0.8, 2.5))
             await self.settle(pulled)
-            await asyncio.sleep(self.random.uniform(0.005, 0.02) if pulled else PAUSE_SECONDS)
+            pause = self.random.uniform(0.005, 0.02) if pulled else PAUSE_SECONDS
+            await asyncio.sleep(pause * self.load.pace)
 
     async def pull(self, batch_size: int) -> list[tuple[Number, str]]:
         """Numbers and ack ids."""

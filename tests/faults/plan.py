@@ -50,7 +50,7 @@ class Plan:
             for subscription in (
                 Subscription(topic, "all"),
                 Subscription(topic, "even", parity=0),
-                Subscription(topic, "poison", max_attempts=3, refuses_poison=True),
+                Subscription(topic, "poison", max_attempts=2, refuses_poison=True),
             )
         ]
 

@@ -44,6 +44,9 @@ class Setup:
     command: tuple[str, ...] = ()
     """Instead of `fastpubsub`."""
     load: bool = True
+    pace: float = 1.0
+    standby: bool = False
+    """The servers know the address of one, which is not there yet."""
     memory_mb: int | None = None
     """The database lies on a file system in memory of this size."""
 
@@ -51,20 +54,31 @@ class Setup:
 class Rig:
     """Everything that it started is gone when it closes."""
 
-    def __init__(self, setup: Setup, seed: int, folder: Path, postgres: EmbeddedPostgres, database_url: str) -> None:
+    def __init__(self, setup: Setup, seed: int, folder: Path, closing: AsyncExitStack) -> None:
         self.setup = setup
         self.seed = seed
+        self.closing = closing
+        self.is_whole = False
+        self.ports = [harness.free_port() for _ in range(2 if setup.standby else 1)]
         self.random = random.Random(seed)
         self.folder = folder
-        self.postgres = postgres
-        self.database_url = database_url
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.ports[0]),
+            "max_wal_size": "64MB",
+            **setup.postgres,
+        }
+        self.postgres = EmbeddedPostgres(folder / "postgres", settings=options)
+        self.database_url = self.url(self.ports[0])
         """Of the database itself, whatever lies before it."""
-        self.server_url = database_url
+        self.server_url = self.database_url
         """What the servers are given."""
         self.proxy: Proxy
         self.servers: list[harness.Server] = []
         self.load: Load
-        self._baseline: dict[str, Any] = {}
+
+    def url(self, port: int) -> str:
+        return f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
 
     @property
     def server(self) -> harness.Server:
@@ -76,17 +90,20 @@ class Rig:
 
     # servers
 
-    def start_server(self, port: int | None = None, **settings: object) -> harness.Server:
+    def start_server(
+        self, port: int | None = None, command: tuple[str, ...] = (), **settings: object
+    ) -> harness.Server:
         """Not ready yet."""
         given = {
             "database_url": self.server_url,
             "api_num_workers": self.setup.workers,
+            "database_require_durability": True,
             "log_requests": False,
             "lease_expiry_interval_seconds": 0.5,
             **self.setup.settings,
             **settings,
         }
-        command = self.setup.command or (str(harness.COMMAND),)
+        command = command or self.setup.command or (str(harness.COMMAND),)
         return harness.start_server(["server"], self.folder, given, command=command, port=port)
 
     async def ready(self, server: harness.Server) -> float:
@@ -111,6 +128,13 @@ class Rig:
         async with connection:
             cursor = await connection.execute(statement.encode(), arguments or None)
             return await cursor.fetchall() if cursor.description else []
+
+    async def until_found(self, statement: str, *row: object, seconds: float = SOON) -> None:
+        """Until the only row is this."""
+        until = time.monotonic() + seconds
+        while (found := await self.query(statement)) != [row]:
+            assert time.monotonic() < until, f"{found} instead of {row} after {seconds} s"
+            await asyncio.sleep(0.05)
 
     async def crash_postgres(self, number: signal.Signals) -> None:
         """SIGQUIT is an immediate stop; it stays down."""
@@ -191,24 +215,24 @@ async def opened(setup: Setup, seed: int) -> AsyncIterator[Rig]:
         folder = stack.enter_context(temporary_folder())
         if setup.memory_mb is not None:
             stack.callback(mounted(folder, setup.memory_mb))
-        port = harness.free_port()
-        options = {"listen_addresses": "127.0.0.1", "port": str(port), "max_wal_size": "64MB", **setup.postgres}
-        postgres = EmbeddedPostgres(folder / "postgres", settings=options)
-        stack.push_async_callback(asyncio.to_thread, postgres.stop)
-        await asyncio.to_thread(postgres.start)
-        url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
-        await asyncio.to_thread(schema.upgrade, url)
-        rig = Rig(setup, seed, folder, postgres, url)
+        rig = Rig(setup, seed, folder, stack)
+        stack.push_async_callback(asyncio.to_thread, rig.postgres.stop)
+        await asyncio.to_thread(rig.postgres.start)
+        await asyncio.to_thread(schema.upgrade, rig.database_url)
         stack.callback(stop_servers, rig)
         if setup.through == "proxy":
-            rig.proxy = await stack.enter_async_context(Proxy(url))
+            rig.proxy = await stack.enter_async_context(Proxy(rig.database_url))
+            rig.proxy.remembers = False
             rig.server_url = rig.proxy.url
         elif setup.through == "pgbouncer":
-            rig.server_url = stack.enter_context(pgbouncer.running(url, pool_size=6))
+            rig.server_url = stack.enter_context(pgbouncer.running(rig.database_url, pool_size=6))
+        elif setup.standby:
+            hosts = ",".join(f"127.0.0.1:{port}" for port in rig.ports)
+            rig.server_url = f"postgresql+psycopg://postgres@{hosts}/postgres?target_session_attrs=read-write"
         rig.servers = [rig.start_server() for _ in range(setup.servers)]
         for server in rig.servers:
             await rig.ready(server)
-        rig.load = Load(Plan(), addresses_of(server.base_url for server in rig.servers), seed)
+        rig.load = Load(Plan(), addresses_of(server.base_url for server in rig.servers), seed, setup.pace)
         if setup.load:
             stack.push_async_callback(rig.load.stop)
             await rig.load.start()

@@ -38,7 +38,7 @@ def test_what_was_not_drained_is_found() -> None:
 
 def test_a_crash_of_the_database_excuses_a_claim_but_no_ack() -> None:
     history = Queue(0).history()
-    at = next(at for at in pulls(history, "t.poison") if history.events[at].value["messages"][0][3] == 3)
+    at = next(at for at in pulls(history, "t.poison") if history.events[at].value["messages"][0][3] == 2)
     message = history.events[at].value["messages"][0]
     pull_again(history, at, expires=message[4] + 0.5, attempt=message[3])
     assert {"overlap", "attempts"} <= {violation.kind for violation in check(PLAN, history)}

@@ -1,6 +1,7 @@
 """What is done, row by row of docs/reliability.md."""
 
 from tests.faults.campaign import Fault
-from tests.faults.rows import calls, databases, processes
+from tests.faults.rows import calls, databases, mixed, operations, pressure, processes
 
-FAULTS: list[Fault] = sorted([*processes.FAULTS, *databases.FAULTS, *calls.FAULTS], key=lambda fault: fault.row)
+_ALL = [processes, databases, calls, operations, pressure, mixed]
+FAULTS: list[Fault] = sorted((fault for module in _ALL for fault in module.FAULTS), key=lambda fault: fault.row)

@@ -145,12 +145,12 @@ async def take_no_writes(rig: Rig) -> Figures:
 PROXY = Setup(through="proxy", settings=SOON_ANSWERED)
 
 FAULTS = [
-    Fault("F04", "kill -9 of a session's process", kill_session, 60, 1),
-    Fault("F04b", "kill -9 of the postmaster", kill_postmaster, 40, 1),
+    Fault("F04", "kill -9 of a session's process", kill_session, 60, 0),
+    Fault("F04b", "kill -9 of the postmaster", kill_postmaster, 40, 0),
     Fault("F04c", "immediate stop", stop_immediately, 20, 0),
-    Fault("F05", "sessions ended by pg_terminate_backend", end_sessions, 100, 2),
+    Fault("F05", "sessions ended by pg_terminate_backend", end_sessions, 100, 0),
     Fault("F07", "network to the database goes silent", black_hole, 5, 1, PROXY),
     Fault("F07b", "PostgreSQL is paused", pause_postgres, 5, 0, Setup(settings=SOON_ANSWERED)),
-    Fault("F08", "tables locked, pool exhausted (F15: lock timeout)", lock_everything, 5, 1),
-    Fault("F09", "read-only", take_no_writes, 10, 1),
+    Fault("F08", "tables locked, pool exhausted (F15: lock timeout)", lock_everything, 5, 0),
+    Fault("F09", "read-only", take_no_writes, 10, 0),
 ]

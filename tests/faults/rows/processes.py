@@ -132,18 +132,18 @@ async def connected(address: Address) -> asyncio.StreamWriter | None:
 
 
 FAULTS = [
-    Fault("F01", "kill -9 of a worker", kill_worker, 150, 2),
-    Fault("F02", "kill -9 of the master", kill_master, 30, 1),
+    Fault("F01", "kill -9 of a worker", kill_worker, 150, 0),
+    Fault("F02", "kill -9 of the master", kill_master, 30, 0),
     Fault(
         "F03",
         "restart of one server after the other",
         restart_in_turn,
         10,
-        1,
+        0,
         Setup(servers=2, workers=1, settings={"api_shutdown_delay_seconds": 1}),
     ),
     Fault("F12", "a worker paused for longer than leases", pause_worker, 10, 0),
-    Fault("F12b", "consumers paused for longer than leases", pause_consumers, 10, 1),
-    Fault("F21", "sweepers at once, killed", kill_sweepers, 20, 1),
-    Fault("F23", "1,500 idle connections at once", storm, 5, 1),
+    Fault("F12b", "consumers paused for longer than leases", pause_consumers, 10, 0),
+    Fault("F21", "sweepers at once, killed", kill_sweepers, 20, 0),
+    Fault("F23", "1,500 idle connections at once", storm, 5, 0),
 ]
