@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from tests.faults import campaign
+from tests.faults.controls import CONTROLS
 from tests.faults.report import table
 from tests.faults.rows import FAULTS
 
@@ -28,11 +29,27 @@ def main() -> int:
     for fault in [fault for fault in chosen if not fault.possible]:
         print(f"{fault.row} {fault.title}: left out, this machine or user has not what it takes")
         chosen.remove(fault)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have taken away
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     started = time.monotonic()
     results = asyncio.run(run(chosen, arguments.scale, arguments.seed, arguments.save))
+    if not arguments.rows:
+        results += asyncio.run(run_controls(arguments.seed))
     print(f"\n{table(results)}\n\nseed {arguments.seed}, {time.monotonic() - started:.0f} s", flush=True)
     return 0 if all(result.passed for result in results) else 1
+
+
+async def run_controls(seed: int) -> list[campaign.Result]:
+    """Of systems with a defect; who is caught has passed."""
+    results = []
+    for fault, kinds in CONTROLS:
+        result = await campaign.run(fault, fault.runs, seed)
+        missed = kinds - {problem.partition(":")[0] for problem in result.problems}
+        result.title = f"control: {result.title}"
+        result.figures = {}
+        result.problems = [f"the checker did not find: {', '.join(sorted(missed))}"] if missed else []
+        results.append(result)
+    return results
 
 
 async def run(faults: list[campaign.Fault], scale: float, seed: int, save_to: Path | None) -> list[campaign.Result]:
@@ -46,4 +63,7 @@ async def run(faults: list[campaign.Fault], scale: float, seed: int, save_to: Pa
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

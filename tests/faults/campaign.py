@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 
-from tests.faults import rig as rigs
+from tests.faults import stage
 from tests.faults.checker import check
 from tests.faults.history import Kind, in_flight
-from tests.faults.rig import BUSY, Rig, Setup
+from tests.faults.rig import BUSY, SOON, Rig, Setup
 
 Figures = Mapping[str, float]
 MAXIMA = ("_s", "_ms", "_mb")
@@ -60,7 +60,7 @@ async def run(fault: Fault, runs: int, seed: int, save_to: Path | None = None, *
     result = Result(fault.row, fault.title, seed)
     started = time.monotonic()
     try:
-        async with rigs.opened(fault.setup, seed) as rig:
+        async with stage.opened(fault.setup, seed) as rig:
             rig.is_whole = whole
             try:
                 with noted(result):
@@ -131,7 +131,7 @@ async def leave_no_sessions(rig: Rig) -> None:
         from pg_stat_activity where application_name = 'fastpubsub'
     """
     sessions = active = None
-    deadline = time.monotonic() + rigs.SOON
+    deadline = time.monotonic() + SOON
     while time.monotonic() < deadline:
         with suppress(OSError):
             ((sessions, active),) = await rig.query(query)

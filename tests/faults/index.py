@@ -9,6 +9,9 @@ from typing import NamedTuple
 from tests.faults.history import Call, History, Kind, Number
 from tests.faults.plan import DEADLINE_SECONDS, Plan, Subscription
 
+DYING_SECONDS = 0.5
+"""From the kill, which is noted before it is done, to the end of the last session."""
+
 FORGETTABLE_SECONDS = 3.0
 """A claim commits asynchronously: a crash of PostgreSQL forgets those of the last moments."""
 
@@ -127,7 +130,8 @@ class Index:
     def forgotten(self, first: Delivery, second: Delivery) -> bool:
         """Whether a crash of PostgreSQL may have forgotten the first one."""
         return any(
-            first.begun < crash < second.ended and first.ended > crash - FORGETTABLE_SECONDS for crash in self.crashes
+            first.begun < crash + DYING_SECONDS and first.ended > crash - FORGETTABLE_SECONDS and second.ended > crash
+            for crash in self.crashes
         )
 
 

@@ -3,14 +3,11 @@
 import asyncio
 import os
 import random
-import shutil
 import signal
 import socket
-import subprocess
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +15,10 @@ from typing import Any, Literal
 import psutil
 import psycopg
 
-from fastpubsub import schema
 from fastpubsub.embedded import EmbeddedPostgres
-from tests import harness, pgbouncer
+from tests import harness
 from tests.faults.history import History
-from tests.faults.load import Load, addresses_of
-from tests.faults.plan import Plan
+from tests.faults.load import Load
 from tests.faults.wire import NoAnswerError, NotSentError
 from tests.proxy import Proxy
 
@@ -114,7 +109,7 @@ class Rig:
 
     def workers(self, server: harness.Server | None = None) -> list[psutil.Process]:
         found: list[psutil.Process] = psutil.Process((server or self.server).process.pid).children()
-        return [one for one in found if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        return [one for one in found if is_alive(one)]
 
     async def all_workers(self) -> list[psutil.Process]:
         """When there are as many as there should be."""
@@ -209,72 +204,10 @@ class Rig:
         return time.monotonic() - started
 
 
-@asynccontextmanager
-async def opened(setup: Setup, seed: int) -> AsyncIterator[Rig]:
-    async with AsyncExitStack() as stack:
-        folder = stack.enter_context(temporary_folder())
-        if setup.memory_mb is not None:
-            stack.callback(mounted(folder, setup.memory_mb))
-        rig = Rig(setup, seed, folder, stack)
-        stack.push_async_callback(asyncio.to_thread, rig.postgres.stop)
-        await asyncio.to_thread(rig.postgres.start)
-        await asyncio.to_thread(schema.upgrade, rig.database_url)
-        stack.callback(stop_servers, rig)
-        if setup.through == "proxy":
-            rig.proxy = await stack.enter_async_context(Proxy(rig.database_url))
-            rig.proxy.remembers = False
-            rig.server_url = rig.proxy.url
-        elif setup.through == "pgbouncer":
-            rig.server_url = stack.enter_context(pgbouncer.running(rig.database_url, pool_size=6))
-        elif setup.standby:
-            hosts = ",".join(f"127.0.0.1:{port}" for port in rig.ports)
-            rig.server_url = f"postgresql+psycopg://postgres@{hosts}/postgres?target_session_attrs=read-write"
-        rig.servers = [rig.start_server() for _ in range(setup.servers)]
-        for server in rig.servers:
-            await rig.ready(server)
-        rig.load = Load(Plan(), addresses_of(server.base_url for server in rig.servers), seed, setup.pace)
-        if setup.load:
-            stack.push_async_callback(rig.load.stop)
-            await rig.load.start()
-            await rig.load.progress()
-        yield rig
-
-
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=f"{harness.PREFIX}-", dir="/tmp"))
-    try:
-        folder.chmod(0o755)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def stop_servers(rig: Rig) -> None:
-    """However they are: stopped, paused, killed."""
-    for server in rig.servers:
-        family = []
-        with suppress(psutil.NoSuchProcess):
-            family = psutil.Process(server.process.pid).children(recursive=True)
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGCONT)
-        server.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            server.process.wait(SOON)
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        server.process.kill()
-        server.process.wait()
-
-
-def mounted(folder: Path, megabytes: int) -> Callable[[], object]:
-    """A file system of its own under `folder`, and what takes it away."""
-    inner = folder / "postgres"
-    inner.mkdir()
-    subprocess.check_call(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", inner])
-    return lambda: subprocess.check_call(["umount", "--lazy", inner])
+def is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def accepts(address: tuple[str, int]) -> bool:

@@ -6,9 +6,10 @@ import struct
 import time
 from typing import Any
 
+from tests.faults.callers import REPRESENTATION
 from tests.faults.campaign import Fault, Figures
 from tests.faults.history import Kind, Number
-from tests.faults.load import REPRESENTATION, expect
+from tests.faults.load import expect
 from tests.faults.plan import DEADLINE_SECONDS
 from tests.faults.rig import SOON, Rig, Setup
 from tests.faults.wire import Address, request_bytes
