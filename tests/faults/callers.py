@@ -110,7 +110,8 @@ class Consumer(Caller):
         while True:
             pulled = await self.pull(3 if self.is_slow else self.random.randint(1, 40))
             if (self.is_slow or self.load.is_slow) and self.load.is_failing:
-                await asyncio.sleep(DEADLINE_SECONDS * self.random.uniform(0.8, 2.5))
+                longest = 3.5 if self.load.is_slow else 1.6
+                await asyncio.sleep(DEADLINE_SECONDS * self.random.uniform(0.8, longest))
             await self.settle(pulled)
             pause = self.random.uniform(0.005, 0.02) if pulled else PAUSE_SECONDS
             await asyncio.sleep(pause * self.load.pace)

@@ -22,7 +22,7 @@ async def kill_a_worker(rig: Rig) -> None:
 
 async def be_slow(rig: Rig) -> None:
     rig.load.is_slow = True
-    await asyncio.sleep(DEADLINE_SECONDS * 3)
+    await asyncio.sleep(DEADLINE_SECONDS * 5)
     rig.load.is_slow = False
 
 

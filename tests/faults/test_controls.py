@@ -9,6 +9,7 @@ from tests.faults.controls import CONTROLS
 SEED = 7
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("fault", "kinds"), CONTROLS, ids=[fault.title for fault, _ in CONTROLS])
 async def test_a_defect_is_found(fault: Fault, kinds: set[str]) -> None:
     result = await campaign.run(fault, fault.runs, SEED)
