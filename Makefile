@@ -7,13 +7,15 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+# They kill servers and databases, and are for a machine that does nothing else: `make test-faults`.
+FAULT_TESTS := tests/faults/test_rows.py tests/faults/test_controls.py tests/api/test_schemathesis.py
 PYTEST := $(BIN)/pytest --numprocesses=logical --maxprocesses=8 --dist=worksteal
 POSTGRESQL := fastpubsub-postgresql
 YAMLLINT := {extends: default, rules: {line-length: {max: 130}, document-start: disable, comments-indentation: disable}}
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-versions bench bench-quick bench-long check format lint lock migration create-migration schema \
+.PHONY: help install run test test-faults test-versions torture soak bench bench-quick bench-long check format lint lock migration create-migration schema \
 	docker-build start-postgresql remove-postgresql run-server run-db-migrate
 
 help: ## This list
@@ -35,10 +37,19 @@ run: install ## Serve on this machine with an embedded PostgreSQL: fastpubsub de
 	$(BIN)/fastpubsub dev $(ARGS)
 
 test: install ## Run the tests in parallel, in random order (ARGS="-k publish")
-	$(PYTEST) $(ARGS)
+	$(PYTEST) $(FAULT_TESTS:%=--ignore=%) $(ARGS)
+
+test-faults: install ## Run the fast faults, the controls of their checker, and requests made from the OpenAPI document
+	$(BIN)/pytest $(FAULT_TESTS) $(ARGS)
 
 test-versions: install ## Run the tests on every PostgreSQL from 14 to 18 that can be had (VERSIONS="15 oldest")
-	$(BIN)/python -m tests.versions $(or $(VERSIONS),all) -- $(PYTEST) $(ARGS)
+	$(BIN)/python -m tests.versions $(or $(VERSIONS),all) -- $(PYTEST) $(FAULT_TESTS:%=--ignore=%) $(ARGS)
+
+torture: install ## Every fault of docs/reliability.md, in up to an hour, and one table (ARGS="F01 F04b --scale 0.1")
+	$(BIN)/python -m tests.faults $(ARGS)
+
+soak: install ## An hour of load with faults now and then: what grows, and how fast (ARGS="--minutes 10")
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 bench: install ## Measure everything that benchmarks/README.md lists, in 20 minutes; needs wrk (ARGS="--profile")
 	$(BIN)/python -m benchmarks $(ARGS)

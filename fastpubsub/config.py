@@ -100,6 +100,7 @@ class Settings(BaseSettings):
     api_max_header_bytes: int = Field(32768, ge=1024, le=1048576)
     api_max_headers: int = Field(100, ge=10, le=10000)
     api_header_timeout_seconds: float = Field(10.0, gt=0, le=600)
+    api_body_timeout_seconds: float = Field(60.0, gt=0, le=3600)
     api_keep_alive_seconds: int = Field(65, ge=1, le=3600)
     api_shutdown_delay_seconds: float = Field(0.0, ge=0, le=300)
     api_shutdown_grace_seconds: int = Field(20, ge=1, le=3600)

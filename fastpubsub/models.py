@@ -15,6 +15,7 @@ from pydantic import (
     StrictBool,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
     model_validator,
 )
@@ -50,7 +51,10 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
-WholeNumber = Annotated[int, BeforeValidator(_not_bool)]
+NOT_BOOL = BeforeValidator(_not_bool)
+"""Comes after the bounds, or the OpenAPI document does not have them."""
+
+WholeNumber = Annotated[int, NOT_BOOL]
 
 # clients
 
@@ -121,12 +125,13 @@ ObjectId = Annotated[
     AfterValidator(_not_dots),
 ]
 Retention = Annotated[
-    WholeNumber | None,
+    int | None,
     Field(
         ge=0,
         le=315360000,
         description="seconds that settled messages stay for replay; the server's setting unless given",
     ),
+    NOT_BOOL,
 ]
 
 
@@ -187,10 +192,10 @@ Filter = Annotated[
     ),
 ]
 AckDeadline = Annotated[
-    WholeNumber, Field(ge=1, le=43200, description="seconds that a consumer has to settle a message")
+    int, Field(ge=1, le=43200, description="seconds that a consumer has to settle a message"), NOT_BOOL
 ]
-Attempts = Annotated[WholeNumber, Field(ge=1, le=1000, description="deliveries before a message is a dead letter")]
-Backoff = Annotated[WholeNumber, Field(ge=0, le=604800, description="seconds")]
+Attempts = Annotated[int, Field(ge=1, le=1000, description="deliveries before a message is a dead letter"), NOT_BOOL]
+Backoff = Annotated[int, Field(ge=0, le=604800, description="seconds"), NOT_BOOL]
 
 
 class NewSubscription(BaseModel):
@@ -258,7 +263,11 @@ class SubscriptionMetrics(BaseModel):
 
 # messages
 
-Ids = Annotated[list[str], Field(examples=[["550e8400-e29b-41d4-a716-446655440000"]])]
+ID_PATTERN = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}([.][0-9a-fA-F]{16})?$"
+"""A message id or an ack_id."""
+
+Id = Annotated[str, WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
+Ids = Annotated[list[Id], Field(examples=[["550e8400-e29b-41d4-a716-446655440000"]])]
 
 
 class Message(BaseModel):
@@ -321,7 +330,7 @@ class Extend(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     ids: Ids
-    extend_seconds: WholeNumber = Field(ge=1, le=43200)
+    extend_seconds: Annotated[int, Field(ge=1, le=43200), NOT_BOOL]
 
 
 class SettleFrame(BaseModel):

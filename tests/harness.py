@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -227,13 +227,20 @@ class Server:
         return self.log.read_text(errors="replace")
 
 
-def start_server(arguments: list[str], folder: Path, settings: Mapping[str, object]) -> Server:
+def start_server(
+    arguments: list[str],
+    folder: Path,
+    settings: Mapping[str, object],
+    *,
+    command: Sequence[str | Path] = (COMMAND,),
+    port: int | None = None,
+) -> Server:
     """In a folder of its own, so that no `.env` is read."""
-    port = int(str(settings.get("api_port") or free_port()))
+    port = port or int(str(settings.get("api_port") or free_port()))
     log = folder / f"server-{port}.log"
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(
-            [COMMAND, *arguments],
+            [*command, *arguments],
             cwd=folder,
             env=environment({"api_host": "127.0.0.1", "api_port": port, **settings}),
             stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol with bounds on the head of a request, which the parser does not have."""
+"""uvicorn's HTTP/1.1 protocol with bounds on the head of a request, and on how long a request may take to arrive."""
 
 import asyncio
 from typing import Any
@@ -10,20 +10,23 @@ REFUSAL = b"The request line and headers are too long."
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """A head has at most `max_bytes` and `max_headers`, and arrives within `seconds`."""
+    """A head has at most `max_bytes` and `max_headers` and arrives within `seconds`, a body within `body_seconds`."""
 
-    def __init__(self, *args: Any, max_bytes: int, max_headers: int, seconds: float, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, max_bytes: int, max_headers: int, seconds: float, body_seconds: float, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._max_bytes = max_bytes
         self._max_headers = max_headers
         self._seconds = seconds
+        self._body_seconds = body_seconds
         self._in_head = True
         self._received = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._start_timer()
+        self._start_timer(self._seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -32,12 +35,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
         super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        if self._received > self._max_bytes:
+        if not self._in_head:
+            # Unless it has become a WebSocket, the body is still on its way.
+            if self._timer is None and self.transport.get_protocol() is self:
+                self._start_timer(self._body_seconds)
+        elif self._received > self._max_bytes:
             self._refuse()
         elif self._timer is None and self._received:
-            self._start_timer()
+            self._start_timer(self._seconds)
 
     def on_message_begin(self) -> None:
         self._in_head = True
@@ -56,6 +63,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_head = True
+        self._stop_timer()
         self._received = 0
         super().on_message_complete()
 
@@ -72,8 +80,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             )
         self.transport.close()
 
-    def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(self._seconds, self._out_of_time)
+    def _start_timer(self, seconds: float) -> None:
+        self._timer = self.loop.call_later(seconds, self._out_of_time)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -82,7 +90,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _out_of_time(self) -> None:
         self._timer = None
-        if self._in_head and not self.transport.is_closing():
+        if not self.transport.is_closing():
             self.transport.close()
 
 

@@ -3,13 +3,19 @@
 from typing import Any
 
 from fastpubsub.cloudevents import BATCH, STRUCTURED
+from fastpubsub.models import ID_PATTERN
 
 _OBJECT = {"type": "object", "additionalProperties": True}
-_IDS = {"type": "array", "items": {"type": "string"}, "examples": [["550e8400-e29b-41d4-a716-446655440000"]]}
+_IDS = {
+    "type": "array",
+    "items": {"type": "string", "pattern": ID_PATTERN},
+    "examples": [["550e8400-e29b-41d4-a716-446655440000"]],
+}
 _PREFER = {
     "name": "Prefer",
     "in": "header",
-    "schema": {"type": "string", "enum": ["return=representation"]},
+    "schema": {"type": "string"},
+    "example": "return=representation",
     "description": "answer with what happened to each",
 }
 

@@ -90,6 +90,7 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
             max_bytes=settings.api_max_header_bytes,
             max_headers=settings.api_max_headers,
             seconds=settings.api_header_timeout_seconds,
+            body_seconds=settings.api_body_timeout_seconds,
         ),
         "lifespan": "on",
         "log_config": None,

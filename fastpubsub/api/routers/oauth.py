@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.types import Message, Receive, Scope, Send
 
+from fastpubsub.api.errors import DOCUMENTED
 from fastpubsub.api.security import FORM, ScopedRoute, media_type, public
 from fastpubsub.exceptions import FastpubsubError, InvalidRequest, PermissionDenied, Unauthenticated
 from fastpubsub.models import Token, TokenRequest
@@ -38,6 +39,20 @@ FORM_SCHEMA = {
         "client_id": {"type": "string", "description": "unless sent by HTTP Basic"},
         "client_secret": {"type": "string", "description": "unless sent by HTTP Basic"},
         "scope": {"type": "string", "description": "fewer scopes than the client has, separated by spaces"},
+    },
+}
+REFUSED: dict[str, Any] = {
+    "description": "Refused; to a form in the words of RFC 6749",
+    "content": {
+        **DOCUMENTED["default"]["content"],
+        "application/json": {
+            "schema": {
+                "title": "TokenRefusal",
+                "type": "object",
+                "required": ["error"],
+                "properties": {"error": {"type": "string"}, "error_description": {"type": "string"}},
+            }
+        },
     },
 }
 BODIES = {"application/json": {"schema": TokenRequest.model_json_schema()}, FORM: {"schema": FORM_SCHEMA}}
@@ -72,7 +87,7 @@ router = APIRouter(tags=["clients"], route_class=TokenRoute)
     "/oauth/token",
     status_code=201,
     response_model=Token,
-    responses={200: {"model": Token, "description": "To a form"}},
+    responses={200: {"model": Token, "description": "To a form"}, 400: REFUSED, 401: REFUSED},
     openapi_extra={"requestBody": {"content": BODIES, "required": True}},
     dependencies=[public(forms=True, max_body_bytes=MAX_BODY_BYTES)],
 )

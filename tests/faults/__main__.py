@@ -1,0 +1,69 @@
+"""`python -m tests.faults [ROW …]`: the campaign, and one table at its end."""
+
+import argparse
+import asyncio
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tests.faults import campaign
+from tests.faults.controls import CONTROLS
+from tests.faults.report import table
+from tests.faults.rows import FAULTS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("rows", nargs="*", help="such as F01 F04b; all when none is given")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of runs, such as 0.1")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--save", type=Path, help="a folder for histories, and logs of what failed")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.rows) - {fault.row for fault in FAULTS}:
+        parser.error(f"there is no row {', '.join(sorted(unknown))}")
+    if arguments.save:
+        arguments.save.mkdir(parents=True, exist_ok=True)
+    chosen = [fault for fault in FAULTS if not arguments.rows or fault.row in arguments.rows]
+    for fault in [fault for fault in chosen if not fault.possible]:
+        print(f"{fault.row} {fault.title}: left out, this machine or user has not what it takes")
+        chosen.remove(fault)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have taken away
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    started = time.monotonic()
+    results = asyncio.run(run(chosen, arguments.scale, arguments.seed, arguments.save))
+    if not arguments.rows:
+        results += asyncio.run(run_controls(arguments.seed))
+    print(f"\n{table(results)}\n\nseed {arguments.seed}, {time.monotonic() - started:.0f} s", flush=True)
+    return 0 if all(result.passed for result in results) else 1
+
+
+async def run_controls(seed: int) -> list[campaign.Result]:
+    """Of systems with a defect; who is caught has passed."""
+    results = []
+    for fault, kinds in CONTROLS:
+        result = await campaign.run(fault, fault.runs, seed)
+        missed = kinds - {problem.partition(":")[0] for problem in result.problems}
+        result.title = f"control: {result.title}"
+        result.figures = {}
+        result.problems = [f"the checker did not find: {', '.join(sorted(missed))}"] if missed else []
+        results.append(result)
+    return results
+
+
+async def run(faults: list[campaign.Fault], scale: float, seed: int, save_to: Path | None) -> list[campaign.Result]:
+    results = []
+    for fault in faults:
+        result = await campaign.run(fault, max(1, round(fault.runs * scale)), seed, save_to, whole=scale >= 1)
+        print(f"{result.row} {result.title}: {result.runs} runs, {result.seconds:.0f} s", *result.problems, sep="\n  ")
+        sys.stdout.flush()
+        results.append(result)
+    return results
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,149 @@
+"""Publishers and consumers that write down what they do and what they are told."""
+
+import asyncio
+import random
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from tests.faults.history import Kind, Number
+from tests.faults.plan import DEADLINE_SECONDS, Subscription
+from tests.faults.wire import Answer, NoAnswerError, NotSentError
+
+if TYPE_CHECKING:
+    from tests.faults.load import Load
+
+REPRESENTATION = {"Prefer": "return=representation"}
+PAUSE_SECONDS = 0.05
+
+
+class Caller:
+    """Whoever makes calls that are written down."""
+
+    def __init__(self, load: "Load", name: str) -> None:
+        self.load = load
+        self.name = name
+        self.random = random.Random(f"{load.seed} {name}")
+        self.wire = load.wire(lambda: self.random.choice(load.addresses))
+
+    async def call(
+        self, op: str, method: str, path: str, sent: dict[str, Any], body: object = None, **headers: str
+    ) -> Answer | None:
+        """None when nobody knows what became of it."""
+        history = self.load.history
+        history.add(self.name, Kind.INVOKE, op, **sent)
+        try:
+            answer = await self.wire.ask(method, path, body, {**REPRESENTATION, **headers})
+        except NotSentError:
+            history.add(self.name, Kind.REFUSED, op)
+            await asyncio.sleep(PAUSE_SECONDS)
+            return None
+        except NoAnswerError:
+            history.add(self.name, Kind.UNKNOWN, op)
+            return None
+        self.load.statuses[answer.status] += 1
+        if answer.status >= 300:
+            kind = Kind.REFUSED if answer.status < 500 and answer.status != 429 else Kind.UNKNOWN
+            history.add(self.name, kind, op, status=answer.status, retry_after=answer.retry_after)
+            await asyncio.sleep(PAUSE_SECONDS)
+            return None
+        history.add(self.name, Kind.OK, op, **read(op, answer))
+        return answer
+
+
+def read(op: str, answer: Answer) -> dict[str, Any]:
+    """What of the answer the checker needs."""
+    body = answer.json() or {}
+    if op == "pull":
+        body = {
+            "messages": [
+                [
+                    one["payload"]["number"],
+                    one["id"],
+                    one["ack_id"],
+                    one["delivery_attempts"],
+                    datetime.fromisoformat(one["lease_expires_at"]).timestamp(),
+                ]
+                for one in body["data"]
+            ]
+        }
+    return {"status": answer.status, **body}
+
+
+class Publisher(Caller):
+    """Every second one repeats a request, with its key, until it knows what became of it."""
+
+    def __init__(self, load: "Load", name: str, topic: str, repeats: bool) -> None:
+        super().__init__(load, name)
+        self.topic = topic
+        self.repeats = repeats
+
+    async def run(self) -> None:
+        request = 0
+        while self.load.is_publishing:
+            if self.load.has_room(self.topic):
+                await self.publish(request, self.random.choice([1, 2, 3, 5, 8]))
+                request += 1
+            await asyncio.sleep(self.random.uniform(0.005, 0.05) * self.load.pace)
+
+    async def publish(self, request: int, count: int) -> None:
+        numbers = [Number(self.name, request, place) for place in range(count)]
+        sent = {"topic": self.topic, "publisher": self.name, "request": request, "count": count}
+        headers = {"Idempotency-Key": f"{self.name}-{request}"} if self.repeats else {}
+        body = [number.payload() for number in numbers]
+        path = f"/topics/{self.topic}/messages"
+        while True:
+            answer = await self.call("publish", "POST", path, sent, body, **headers)
+            if answer is not None:
+                self.load.confirmed[self.topic] += count
+            if answer is not None or not self.repeats:
+                return
+
+
+class Consumer(Caller):
+    def __init__(self, load: "Load", name: str, subscription: Subscription, *, is_slow: bool = False) -> None:
+        super().__init__(load, name)
+        self.subscription = subscription
+        self.is_slow = is_slow
+
+    async def run(self) -> None:
+        while True:
+            pulled = await self.pull(3 if self.is_slow else self.random.randint(1, 40))
+            if (self.is_slow or self.load.is_slow) and self.load.is_failing:
+                longest = 3.5 if self.load.is_slow else 1.6
+                await asyncio.sleep(DEADLINE_SECONDS * self.random.uniform(0.8, longest))
+            await self.settle(pulled)
+            pause = self.random.uniform(0.005, 0.02) if pulled else PAUSE_SECONDS
+            await asyncio.sleep(pause * self.load.pace)
+
+    async def pull(self, batch_size: int) -> list[tuple[Number, str]]:
+        """Numbers and ack ids."""
+        path = (
+            f"/subscriptions/{self.subscription.name}/messages?consumer_id={quote(self.name)}&batch_size={batch_size}"
+        )
+        answer = await self.call("pull", "GET", path, {"subscription": self.subscription.name})
+        if answer is None:
+            return []
+        return [(Number(*one["payload"]["number"]), one["ack_id"]) for one in answer.json()["data"]]
+
+    async def settle(self, pulled: list[tuple[Number, str]]) -> None:
+        """A few come again because nobody settles them, and a few because they are nacked."""
+        acks: list[str] = []
+        nacks: list[str] = []
+        for number, ack_id in pulled:
+            fate = self.random.random()
+            if (self.subscription.refuses_poison and number.is_poison) or (self.load.is_failing and fate < 0.005):
+                continue
+            (nacks if self.load.is_failing and fate > 0.97 else acks).append(ack_id)
+        await self.tell("acks", acks)
+        await self.tell("nacks", nacks)
+
+    async def tell(self, op: str, ids: list[str]) -> None:
+        """Until it knows what became of it."""
+        sent = {"subscription": self.subscription.name, "ids": ids}
+        while ids:
+            answer = await self.call(op, "POST", f"/subscriptions/{self.subscription.name}/{op}", sent, ids)
+            if answer is not None:
+                if op == "acks":
+                    self.load.acked[self.subscription.name] += len(answer.json()["settled"])
+                return

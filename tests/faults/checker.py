@@ -1,0 +1,182 @@
+"""What must hold in every history, whatever was done to whom: the invariants of docs/reliability.md."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from tests.faults.history import History, Kind
+from tests.faults.index import Index, Seen
+from tests.faults.plan import Plan, backoff_seconds
+
+MARGIN_SECONDS = 0.01
+"""Times in answers are in milliseconds."""
+
+
+class Violation(NamedTuple):
+    kind: str
+    text: str
+
+
+Check = Callable[[Index], Iterator[str]]
+
+
+def lost(index: Index) -> Iterator[str]:
+    """Each confirmed message was acked, perhaps acked, or is a dead letter."""
+    for seen in index.seen.values():
+        confirmed = index.confirmed(seen.subscription)
+        dead = set(seen.dead)
+        for order, number in enumerate(confirmed):
+            deliveries = seen.by_number.get(number, ())
+            if number not in dead and not any(seen.settled(one, "acks") for one in deliveries):
+                third = ("prefix", "middle", "postfix")[order * 3 // len(confirmed)]
+                what = "delivered and never settled" if deliveries else "never delivered"
+                yield f"{seen.subscription.name} {number}: {what}, in the {third}"
+
+
+def phantom(index: Index) -> Iterator[str]:
+    """Nothing comes that nobody sent, or that was refused."""
+    for seen in index.seen.values():
+        for number in seen.numbers:
+            if index.attempted.get((seen.subscription.topic, number), Kind.REFUSED) is Kind.REFUSED:
+                yield f"{seen.subscription.name} {number}"
+
+
+def misrouted(index: Index) -> Iterator[str]:
+    """Nothing comes that the filter does not let pass."""
+    for seen in index.seen.values():
+        yield from (f"{seen.subscription.name} {one}" for one in seen.numbers if not seen.subscription.takes(one))
+
+
+def stored_twice(index: Index) -> Iterator[str]:
+    """One number has one message id, and it is the one that the publisher was told."""
+    ids = defaultdict(set)
+    for key, message_id in index.ids.items():
+        ids[key].add(message_id)
+    for seen in index.seen.values():
+        for number, deliveries in seen.by_number.items():
+            ids[seen.subscription.topic, number].update(one.message_id for one in deliveries)
+    for key, found in ids.items():
+        if len(found) > 1:
+            yield f"{key} is stored as {sorted(found)}"
+
+
+def torn(index: Index) -> Iterator[str]:
+    """A request is stored whole or not at all."""
+    for topic in index.plan.topics:
+        places = Counter((number.publisher, number.request) for number in index.stored(topic))
+        for (publisher, request), found in places.items():
+            if found != index.sizes.get((topic, publisher, request), found):
+                yield f"{topic} {publisher}/{request}: {found} of {index.sizes[topic, publisher, request]}"
+
+
+def redelivered(index: Index) -> Iterator[str]:
+    """No pull that begins after an ack was answered gets that message."""
+    for seen in index.seen.values():
+        for deliveries in seen.by_number.values():
+            acks = [
+                one for delivery in deliveries for one in seen.settled(delivery, "acks") if one.outcome == "settled"
+            ]
+            answered = min((ack.ended for ack in acks), default=float("inf"))
+            for delivery in deliveries:
+                if delivery.begun > answered:
+                    yield f"{seen.subscription.name} {delivery.number}: {delivery.begun - answered:.3f} s after its ack"
+
+
+def overlap(index: Index) -> Iterator[str]:
+    """A message that is with one consumer goes to no other before the deadline, unless it was given back."""
+    for seen in index.seen.values():
+        for first, second in seen.pairs():
+            if second.starts >= first.expires - MARGIN_SECONDS or index.forgotten(first, second):
+                continue
+            if not any(one.begun < second.ended for one in seen.settled(first)):
+                early = first.expires - second.starts
+                yield f"{seen.subscription.name} {first.number}: {early:.3f} s before the end of the lease"
+
+
+def settled_by_others(index: Index) -> Iterator[str]:
+    """Only the current delivery settles, and only one of them acks."""
+    for seen in index.seen.values():
+        for first, second in seen.pairs():
+            for settle in seen.settles.get(first.ack_id, ()):
+                if settle.outcome == "settled" and settle.begun > second.ended and not index.forgotten(first, second):
+                    yield f"{seen.subscription.name} {first.number}: by an earlier delivery"
+        for number, deliveries in seen.by_number.items():
+            ids = {one.ack_id for one in deliveries}
+            acked = [one for ack_id in ids for one in seen.settles.get(ack_id, ()) if one[:2] == ("acks", "settled")]
+            if len(acked) > 1:
+                yield f"{seen.subscription.name} {number}: acked {len(acked)} times"
+
+
+def attempts(index: Index) -> Iterator[str]:
+    """They grow with each delivery, up to the limit; what is forgotten in a crash is not counted."""
+    for seen in index.seen.values():
+        limit = seen.subscription.max_attempts
+        for number, deliveries in seen.by_number.items():
+            if len(deliveries) > limit + len(index.crashes) or max(one.attempt for one in deliveries) > limit:
+                yield f"{seen.subscription.name} {number}: {[one.attempt for one in deliveries]} of {limit}"
+        for first, second in seen.pairs():
+            if first.attempt >= second.attempt and not index.forgotten(first, second):
+                yield f"{seen.subscription.name} {first.number}: {first.attempt} and then {second.attempt}"
+
+
+def early(index: Index) -> Iterator[str]:
+    """What was nacked does not come before its backoff."""
+    for seen in index.seen.values():
+        for first, second in seen.pairs():
+            for nack in seen.settled(first, "nacks"):
+                due = nack.begun + backoff_seconds(first.attempt) - MARGIN_SECONDS
+                if nack.outcome == "settled" and nack.begun < second.starts < due:
+                    yield f"{seen.subscription.name} {first.number}: {due - second.starts:.3f} s too early"
+
+
+def poison(index: Index) -> Iterator[str]:
+    """What kills its consumers becomes a dead letter."""
+    for seen in index.seen.values():
+        if seen.subscription.refuses_poison:
+            deadly = {number for number in seen.numbers if number.is_poison}
+            yield from (f"{seen.subscription.name} {number}" for number in deadly - set(seen.dead))
+
+
+def counts(index: Index) -> Iterator[str]:
+    """At the end everything that was routed is acked or dead, and the metrics say so."""
+    for name, seen in index.seen.items():
+        if seen.metrics is None:
+            yield f"{name} was not drained"
+        elif seen.metrics != expected_metrics(seen):
+            yield f"{name}: {seen.metrics} instead of {expected_metrics(seen)}"
+
+
+def expected_metrics(seen: Seen) -> dict[str, int]:
+    dead = len(seen.dead)
+    return {"available": 0, "delivered": 0, "acked": len(seen.numbers) - dead, "dlq": dead}
+
+
+def statuses(index: Index) -> Iterator[str]:
+    """Trouble is 503, or 429, with Retry-After."""
+    for call in index.calls:
+        got: dict[str, Any] = call.got
+        status = got.get("status", 503)
+        if status not in (200, 201, 204, 429, 503) or (status in (429, 503) and not got.get("retry_after", 1)):
+            yield f"{call.op} was answered {status}"
+
+
+CHECKS: tuple[Check, ...] = (
+    lost,
+    phantom,
+    misrouted,
+    stored_twice,
+    torn,
+    redelivered,
+    overlap,
+    settled_by_others,
+    attempts,
+    early,
+    poison,
+    counts,
+    statuses,
+)
+
+
+def check(plan: Plan, history: History) -> list[Violation]:
+    index = Index(plan, history)
+    return [Violation(one.__name__, text) for one in CHECKS for text in one(index)]

@@ -1,0 +1,59 @@
+"""What the load works on: topics, and the subscriptions of each."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.faults.history import Number
+
+DEADLINE_SECONDS = 2
+BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS = 1, 2
+
+
+@dataclass(frozen=True)
+class Subscription:
+    topic: str
+    kind: str
+    max_attempts: int = 20
+    parity: int | None = None
+    """None takes all."""
+    refuses_poison: bool = False
+    """Its consumers die of it."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.topic}.{self.kind}"
+
+    def takes(self, number: Number) -> bool:
+        return self.parity is None or number.parity == self.parity
+
+    def body(self) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "id": self.name,
+            "topic_id": self.topic,
+            "max_delivery_attempts": self.max_attempts,
+            "ack_deadline_seconds": DEADLINE_SECONDS,
+            "backoff_min_seconds": BACKOFF_MIN_SECONDS,
+            "backoff_max_seconds": BACKOFF_MAX_SECONDS,
+        }
+        return body if self.parity is None else {**body, "filter": {"parity": [self.parity]}}
+
+
+@dataclass(frozen=True)
+class Plan:
+    topics: tuple[str, ...] = ("t0", "t1")
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        return [
+            subscription
+            for topic in self.topics
+            for subscription in (
+                Subscription(topic, "all"),
+                Subscription(topic, "even", parity=0),
+                Subscription(topic, "poison", max_attempts=2, refuses_poison=True),
+            )
+        ]
+
+
+def backoff_seconds(attempt: int) -> float:
+    return min(BACKOFF_MAX_SECONDS, BACKOFF_MIN_SECONDS * 2.0 ** (attempt - 1))
