@@ -75,6 +75,7 @@ class Database:
         self._ping_timeout = settings.database_pool_timeout_seconds
         self._prepare = settings.database_pooler != "transaction"
         self._echo = settings.database_echo
+        self._is_closed = False
         self._engine = create_async_engine(
             normalise(settings.database_url.get_secret_value()),
             isolation_level="AUTOCOMMIT",
@@ -94,6 +95,8 @@ class Database:
             event.listen(self._engine.sync_engine, "checkout", self._ping_after_idling)
 
     async def close(self) -> None:
+        """Calls that are on their way end, and close their connections themselves."""
+        self._is_closed = True
         await self._engine.dispose()
 
     async def fetch_one(self, procedure: str, *arguments: object) -> Row:
@@ -141,9 +144,8 @@ class Database:
             usable = False
             raise
         finally:
-            if connection.closed or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                usable = False
-            if not usable:
+            idle = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+            if not usable or connection.closed or not idle or self._is_closed:
                 await greenlet_spawn(pooled.invalidate)
             await greenlet_spawn(pooled.close)
 

@@ -1,6 +1,7 @@
 """What a caller is told when the database refuses, hangs, dies or is full; and that it works again afterwards."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -364,6 +365,22 @@ async def test_a_cancelled_call_gives_its_connection_back(
     with pytest.raises(asyncio.CancelledError):
         await calling
     assert await database.fetch_one("own_pid")
+
+
+async def test_a_call_that_outlives_the_pool_closes_its_connection(
+    make_database: MakeDatabase, admin: psycopg.AsyncConnection
+) -> None:
+    database = make_database(**SMALL | {"database_call_timeout_seconds": 20})
+    (pid,) = await database.fetch_one("own_pid")
+    calling = asyncio.create_task(database.fetch_one("wait", 0.5))
+    await until_active(admin, pid)
+    await database.close()
+    assert not calling.done()
+    await calling
+    gc.collect()  # a connection that was forgotten instead warns, which fails tests
+    async with asyncio.timeout(5):
+        while await (await admin.execute("select from pg_stat_activity where pid = %s", [pid])).fetchall():
+            pass
 
 
 async def until_active(admin: psycopg.AsyncConnection, pid: int) -> None:

@@ -27,10 +27,12 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def messages(database: Database, settings: Settings) -> Messages:
-    return Messages(
+async def messages(database: Database, settings: Settings) -> AsyncIterator[Messages]:
+    opened = Messages(
         database, Directory(database), settings, Counters(CollectorRegistry(), 10), Wakeups(database, settings)
     )
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture(autouse=True)
