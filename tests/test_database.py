@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from fastpubsub import database as module
+from fastpubsub import connections as module
 from fastpubsub.arrays import Array
 from fastpubsub.database import Database
 from fastpubsub.exceptions import (
@@ -241,6 +241,7 @@ async def test_a_database_that_goes_silent_while_a_connection_is_set_up(
     assert await database.fetch_one("own_pid")
 
 
+@pytest.mark.usefixtures("nothing_is_kept")
 async def test_a_database_that_went_silent_while_a_connection_idled(
     make_database: MakeDatabase, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +285,7 @@ async def test_a_backend_that_is_killed_in_a_call(make_database: MakeDatabase, a
     assert await database.fetch_one("own_pid") != (pid,)
 
 
+@pytest.mark.usefixtures("nothing_is_kept")
 async def test_a_backend_that_is_killed_while_it_idles(
     make_database: MakeDatabase, admin: psycopg.AsyncConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +299,7 @@ async def test_a_backend_that_is_killed_while_it_idles(
     assert await database.fetch_one("own_pid"), "a connection that idled for long is tried first"
 
 
+@pytest.mark.usefixtures("nothing_is_kept")
 async def test_one_dead_connection_tells_of_all(
     make_database: MakeDatabase, admin: psycopg.AsyncConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +386,26 @@ async def test_a_call_that_outlives_the_pool_closes_its_connection(
             pass
 
 
+async def test_many_calls_share_one_connection(make_database: MakeDatabase) -> None:
+    database = make_database(**SMALL | {"database_pool_timeout_seconds": 20, "database_call_timeout_seconds": 20})
+    pids = await asyncio.gather(*[database.fetch_one("own_pid") for _ in range(50)])
+    assert len(set(pids)) == 1
+
+
+async def test_a_connection_goes_back_to_the_pool_when_it_is_not_used(
+    make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = make_database(database_pool_size=3, database_max_overflow=0)
+    pool: Any = database._connections._engine.pool
+    await asyncio.gather(*[database.fetch_one("wait", 0.1) for _ in range(3)])
+    assert pool.checkedin() == 0
+    monkeypatch.setattr(module, "_KEPT_SECONDS", 0.05)
+    async with asyncio.timeout(5):
+        while pool.checkedin() < 3:
+            await asyncio.sleep(0.01)
+    assert await database.fetch_one("own_pid")
+
+
 async def until_active(admin: psycopg.AsyncConnection, pid: int) -> None:
     async with asyncio.timeout(5):
         while True:
@@ -399,6 +422,13 @@ async def kill(admin: psycopg.AsyncConnection, pid: int) -> None:
 # pings and prepared statements
 
 
+@pytest.fixture
+def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every connection goes back to the pool at once."""
+    monkeypatch.setattr(module, "_KEPT_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("nothing_is_kept")
 async def test_a_connection_is_tried_only_after_idling(
     make_database: MakeDatabase, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,6 +441,7 @@ async def test_a_connection_is_tried_only_after_idling(
     assert proxy.sent.count(b"select 1") == 1
 
 
+@pytest.mark.usefixtures("nothing_is_kept")
 async def test_no_connection_is_tried_where_the_setting_says_so(
     make_database: MakeDatabase, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

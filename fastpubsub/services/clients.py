@@ -3,7 +3,8 @@
 import secrets
 from uuid import UUID
 
-from fastpubsub.database import Database, Row
+from fastpubsub.connections import Row
+from fastpubsub.database import Database
 from fastpubsub.models import ChangedClient, Client, ClientCredentials, NewClient
 from fastpubsub.scopes import Caller, parse
 from fastpubsub.services.authenticator import Authenticator

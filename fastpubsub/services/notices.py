@@ -13,7 +13,8 @@ import psycopg
 
 from fastpubsub.arrays import Array
 from fastpubsub.config import Settings
-from fastpubsub.database import Connector, Database, cut_after
+from fastpubsub.connections import Connector, cut_after
+from fastpubsub.database import Database
 from fastpubsub.exceptions import FastpubsubError
 from fastpubsub.services.directory import SubscriptionKey
 

@@ -9,7 +9,7 @@ import psycopg
 
 from fastpubsub import schema
 from fastpubsub.config import Settings
-from fastpubsub.database import Connector, cut
+from fastpubsub.connections import Connector, cut
 
 logger = logging.getLogger(__name__)
 

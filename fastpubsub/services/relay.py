@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from fastpubsub.arrays import Array
 from fastpubsub.config import Settings
+from fastpubsub.connections import Row
 from fastpubsub.counters import Counters
-from fastpubsub.database import Database, Row
+from fastpubsub.database import Database
 from fastpubsub.exceptions import Unavailable
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ from uuid import UUID
 
 from fastpubsub import message_ids
 from fastpubsub.config import Settings
-from fastpubsub.database import Database, Row
+from fastpubsub.connections import Row
+from fastpubsub.database import Database
 from fastpubsub.exceptions import InvalidRequest, NotFound
 from fastpubsub.models import ChangedSubscription, NewSubscription, Subscription, SubscriptionMetrics
 from fastpubsub.payloads import number

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from fastpubsub.config import Settings
-from fastpubsub.database import Database, Row
+from fastpubsub.connections import Row
+from fastpubsub.database import Database
 from fastpubsub.exceptions import FastpubsubError, NotFound, Unavailable
 from fastpubsub.message_ids import MessageId
 from fastpubsub.services.directory import Directory, SubscriptionKey

@@ -10,8 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fastpubsub.config import Settings
+from fastpubsub.connections import Row
 from fastpubsub.counters import Counters
-from fastpubsub.database import Database, Row
+from fastpubsub.database import Database
 from fastpubsub.exceptions import Unavailable
 from fastpubsub.services import relay as module
 from fastpubsub.services.relay import Relay

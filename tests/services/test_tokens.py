@@ -11,7 +11,8 @@ import jwt
 import pytest
 
 from fastpubsub.config import Settings
-from fastpubsub.database import Database, Row
+from fastpubsub.connections import Row
+from fastpubsub.database import Database
 from fastpubsub.exceptions import InvalidRequest, Overloaded, PermissionDenied, Unauthenticated, Unavailable
 from fastpubsub.models import ChangedClient, ClientCredentials, NewClient, TokenRequest
 from fastpubsub.scopes import ADMINISTRATOR
