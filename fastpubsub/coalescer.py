@@ -25,17 +25,18 @@ class Bounds(NamedTuple):
 class _Waiting(Generic[Request, Answer]):
     __slots__ = ("answer", "request", "rows", "size")
 
-    def __init__(self, request: Request, rows: int, size: int) -> None:
+    def __init__(self, request: Request, rows: int, size: int, answer: "asyncio.Future[Answer]") -> None:
         self.request = request
         self.rows = rows
         self.size = size
-        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.answer = answer
 
 
 class _Queue(Generic[Request, Answer]):
-    __slots__ = ("rows", "size", "waiting")
+    __slots__ = ("loop", "rows", "size", "waiting")
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.waiting: deque[_Waiting[Request, Answer]] = deque()
         self.rows = 0
         self.size = 0
@@ -93,7 +94,7 @@ class Coalescer(Generic[Key, Request, Answer]):
             task.add_done_callback(self._flushing.discard)
         elif queue.rows + rows > self._bounds.queued_rows or queue.size + size > self._bounds.queued_size:
             raise Overloaded("too many requests wait for the database already; try again")
-        waiting: _Waiting[Request, Answer] = _Waiting(request, rows, size)
+        waiting: _Waiting[Request, Answer] = _Waiting(request, rows, size, queue.loop.create_future())
         queue.put(waiting)
         try:
             return await waiting.answer

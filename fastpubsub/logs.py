@@ -12,7 +12,15 @@ from fastpubsub.config import Settings, misspelt
 
 logger = logging.getLogger("fastpubsub")
 
+_PLACE = "\x00"
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\U0010ffff]")
+
+
+class Events(list[str]):
+    """The message of a record that stands for several events of one moment: each gets its own line."""
+
+    def __str__(self) -> str:
+        return "\n".join(self)
 
 
 class LineFormatter(logging.Formatter):
@@ -24,6 +32,10 @@ class LineFormatter(logging.Formatter):
         self._date = ""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        if isinstance(record.msg, Events):
+            record.message = _PLACE
+            line = super().formatMessage(record)
+            return "\n".join([line.replace(_PLACE, escape(event)) for event in record.msg])
         record.message = escape(record.message)
         return super().formatMessage(record)
 

@@ -401,7 +401,7 @@ async def test_a_connection_goes_back_to_the_pool_when_it_is_not_used(
     assert pool.checkedin() == 0
     monkeypatch.setattr(module, "_KEPT_SECONDS", 0.05)
     async with asyncio.timeout(5):
-        while pool.checkedin() < 3:
+        while pool.checkedin() < 3:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.01)
     assert await database.fetch_one("own_pid")
 

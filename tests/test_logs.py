@@ -30,6 +30,16 @@ def test_no_message_makes_a_second_line() -> None:
     assert line.isprintable()
 
 
+def test_each_of_several_events_has_a_line_of_its_own() -> None:
+    events = logs.Events(["first", "sec\nond", "%s"])
+    record = logging.LogRecord("fastpubsub", logging.INFO, "/p.py", 7, events, (), None)
+    assert logs.LineFormatter("level=%(levelname)s message=%(message)s!").format(record).split("\n") == [
+        "level=INFO message=first!",
+        r"level=INFO message=sec\nond!",
+        "level=INFO message=%s!",
+    ]
+
+
 def test_the_lines_of_a_traceback_cannot_look_like_events() -> None:
     try:
         raise ValueError("x\nasctime=forged\r\x1b")

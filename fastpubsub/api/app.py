@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 from starlette.datastructures import State
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastpubsub import __version__
 from fastpubsub.api import docs, errors
@@ -39,6 +39,13 @@ Create a topic and a subscription, publish, pull, ack."""
 
 class Application(FastAPI):
     """FastAPI, with what goes around every request outside of FastAPI's own layers."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Without FastAPI's look, at every request, for a telemetry that nobody sets up here."""
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        scope["app"] = self
+        await self.middleware_stack(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         direct = DirectRoutes(super().build_middleware_stack(), [*topics.router.routes, *messages.router.routes])

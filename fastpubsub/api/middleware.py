@@ -1,11 +1,9 @@
 """What surrounds every request: its id, the headers of every answer, metrics, and one line in the log."""
 
 import logging
-import os
 import random
 import re
 import time
-from urllib.parse import quote
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -13,14 +11,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastpubsub.api.errors import CLIENT_CLOSED_REQUEST, Problem, unexpected
 from fastpubsub.api.prometheus import RequestMetrics
-from fastpubsub.logs import escape
+from fastpubsub.api.request_log import RequestLog
 
 logger = logging.getLogger("fastpubsub.requests")
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 UNROUTED = "none"
 PROBES = frozenset({"/liveness", "/readiness", "/metrics"})
-MAX_LOGGED_PATH = 200
 SWITCHING_PROTOCOLS = 101
 INTERNAL_ERROR = 1011
 
@@ -35,6 +32,7 @@ class RequestMiddleware:
         self.sockets = sockets or app
         self.metrics = metrics
         self.log_requests = log_requests
+        self._log = RequestLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -95,11 +93,11 @@ class RequestMiddleware:
 
     def _finished(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
-        template = route.path if route is not None else UNROUTED
-        self.metrics.finished(scope["method"], template, status, seconds)
-        level = logging.WARNING if status >= 500 else logging.DEBUG if template in PROBES else logging.INFO
-        if self.log_requests and logger.isEnabledFor(level):
-            _log(level, scope, template, status, seconds)
+        template = None if route is None else route.path
+        self.metrics.finished(scope["method"], template or UNROUTED, status, seconds)
+        if self.log_requests:
+            level = logging.WARNING if status >= 500 else logging.DEBUG if template in PROBES else logging.INFO
+            self._log.add(level, scope, template, status, seconds)
 
 
 def _read(headers: list[tuple[bytes, bytes]]) -> tuple[str, bytes]:
@@ -133,34 +131,3 @@ def _refusal(scope: Scope, encoding: bytes) -> Problem | None:
     if b"%00" in scope["query_string"] or b"\x00" in scope["query_string"]:
         return Problem(Request(scope), 422, "the query has a NUL character; leave it out")
     return None
-
-
-def _log(level: int, scope: Scope, template: str, status: int, seconds: float) -> None:
-    state = scope["state"]
-    path = template if template is not UNROUTED else quote(scope["path"][:MAX_LOGGED_PATH], errors="replace")
-    line = f"method={scope['method']} path={path} status={status} duration_ms={seconds * 1000:.3f}"
-    line = f"{line} request_id={state['request_id']}"
-    if (caller := state.get("caller")) is not None:
-        line = f"{line} client_id={caller.client_id}"
-    if "error" in state:
-        line = f'{line} error="{escape(state["error"])}"'
-    logger.handle(_record(level, line))
-
-
-def _record(level: int, line: str) -> logging.LogRecord:
-    """As the logger would make it; looking for the caller's line in the stack every time took longer than the rest."""
-    record = logging.LogRecord.__new__(logging.LogRecord)
-    now = time.time()
-    record.__dict__.update(
-        _RECORD,
-        levelno=level,
-        levelname=logging.getLevelName(level),
-        msg=line,
-        created=now,
-        msecs=now % 1 * 1000,
-        process=os.getpid(),
-    )
-    return record
-
-
-_RECORD = vars(logging.LogRecord(logger.name, logging.INFO, __file__, _log.__code__.co_firstlineno, "", (), None))

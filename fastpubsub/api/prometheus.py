@@ -1,19 +1,20 @@
 """Metrics of requests, and what a scrape of `/metrics` answers.
 
-The names and labels are the spec's, the closures prometheus-fastapi-instrumentator's. Its middleware is not used: it
+The names and labels are the spec's, the metrics prometheus-fastapi-instrumentator's. Its middleware is not used: it
 walks all routes for every request, which costs as much as answering one; ours knows the route from the router.
 """
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
+    Counter,
     Gauge,
     GCCollector,
+    Histogram,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
@@ -31,49 +32,57 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 """Seconds."""
 
 
-@dataclass(slots=True)
-class FinishedRequest:
-    """What the closures read."""
-
-    method: str
-    path: str
-    modified_status: str
-    modified_duration: float
-
-
-Closure = Any
-"""Of the library: it declares a larger argument than it reads, and an optional result for what cannot happen here."""
-
-
 class RequestMetrics:
+    """Their labels are looked up once: for each request that took longer than counting it."""
+
     def __init__(self, registry: CollectorRegistry) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._count: Closure = metrics.requests(
+        made: Any = _Made(registry)
+        metrics.requests(
             metric_doc="Total number of requests by method, path and status",
             should_include_handler=False,
             custom_labels={"path": ""},
-            registry=registry,
+            registry=made,
         )
-        self._time: Closure = metrics.latency(
+        metrics.latency(
             metric_doc="Duration of requests in seconds by method and path",
             should_include_handler=False,
             should_include_status=False,
             custom_labels={"path": ""},
             buckets=BUCKETS,
-            registry=registry,
+            registry=made,
         )
-        self._active = Gauge(
+        self._requests, self._durations = made.collectors
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        active = Gauge(
             "http_requests_inprogress", "Requests being answered", multiprocess_mode="livesum", registry=registry
         )
-
-    def started(self) -> None:
-        self._active.inc()
+        self.started: Callable[[], None] = active.inc
+        self._ended = active.dec
 
     def finished(self, method: str, path: str, status: int, seconds: float) -> None:
-        self._active.dec()
-        request = FinishedRequest(method, path, str(status), seconds)
-        self._count(request)
-        self._time(request)
+        self._ended()
+        children = self._children.get((method, path, status))
+        if children is None:
+            children = self._children[method, path, status] = (
+                self._requests.labels(method=method, path=path, status=str(status)),
+                self._durations.labels(method=method, path=path),
+            )
+        count, durations = children
+        count.inc()
+        durations.observe(seconds)
+
+
+class _Made:
+    """Stands for the registry, to learn what the library makes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self.collectors: list[Any] = []
+
+    def register(self, collector: Any) -> None:
+        self.collectors.append(collector)
+        self._registry.register(collector)
 
 
 def make_registry() -> CollectorRegistry:

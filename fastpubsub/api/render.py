@@ -1,13 +1,17 @@
-"""Messages as JSON, joined from the bytes that PostgreSQL stored."""
+"""What is answered: messages as JSON, joined from the bytes that PostgreSQL stored, or nothing."""
 
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+from starlette.responses import Response
+
 from fastpubsub.message_ids import MessageIds, ack_id
 from fastpubsub.services.dead_letters import Letter
 from fastpubsub.services.messages import Claim
 from fastpubsub.services.tails import Logged
+
+NO_CONTENT = Response(status_code=204)
 
 
 def claim_json(claim: Claim, subscription_id: str) -> bytes:

@@ -36,7 +36,9 @@ class Names(Generic[Key]):
 
     async def use(self, name: str, action: Callable[[Key], Awaitable[Answer]]) -> Answer:
         """Runs `action` with the key; once more with a fresh one when the remembered one is gone."""
-        key = await self.key(name)
+        key = self._keys.get(name)
+        if key is None:
+            key = await self.key(name)
         try:
             return await action(key)
         except NotFound:

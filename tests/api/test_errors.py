@@ -212,6 +212,7 @@ async def test_failing_in_the_middle_of_an_answer(caplog: pytest.LogCaptureFixtu
 async def test_who_leaves_is_no_error(api: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     await api.get("/left")
+    await asyncio.sleep(0)
     (record,) = [one for one in caplog.records if one.name == "fastpubsub.requests"]
     assert (record.levelno, "status=499" in record.message) == (logging.INFO, True)
 

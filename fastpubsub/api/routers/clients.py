@@ -4,6 +4,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
+from fastpubsub.api.render import NO_CONTENT
 from fastpubsub.api.requests import Limit, Offset
 from fastpubsub.api.security import ScopedRoute, requires
 from fastpubsub.models import ChangedClient, Client, ClientCredentials, ClientList, NewClient
@@ -46,4 +47,4 @@ async def delete_client(request: Request, client_id: UUID) -> Response:
     """Delete a client; this ends all of its tokens."""
     state = request.app.state
     await clients.delete_client(state.database, state.authenticator, client_id, request.state.caller)
-    return Response(status_code=204)
+    return NO_CONTENT

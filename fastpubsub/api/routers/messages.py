@@ -10,7 +10,7 @@ from fastpubsub.api import schemas
 from fastpubsub.api.cloud_events import events_json
 from fastpubsub.api.events import MEDIA_TYPE, EventStream, delivery_events
 from fastpubsub.api.leaving import cancelled_by_leaving
-from fastpubsub.api.render import claim_json, dead_letters_json
+from fastpubsub.api.render import NO_CONTENT, claim_json, dead_letters_json
 from fastpubsub.api.requests import (
     MAX_CONSUMER_ID,
     REPRESENTATION,
@@ -190,7 +190,7 @@ async def _settle(request: Request, kind: Kind, value: int | None = None) -> Res
 async def _settled(request: Request, kind: Kind, ids: Sequence[str], value: int | str | None) -> Response:
     outcomes = await request.app.state.messages.settle(kind, request.path_params["subscription_id"], ids, value)
     if not prefers_representation(request):
-        return Response(status_code=204)
+        return NO_CONTENT
     settled = Settled(settled=[], gone=[], stale=[])
     lists = {SETTLED: settled.settled, GONE: settled.gone, STALE: settled.stale}
     for id_, outcome in zip(ids, outcomes, strict=True):
@@ -203,7 +203,7 @@ async def _move(request: Request, move: Move) -> Response:
     ids = parse_ids(await request.body(), max_ids=state.settings.settle_max_ids)
     moved = await move(state.database, state.directory, request.path_params["subscription_id"], ids)
     if not prefers_representation(request):
-        return Response(status_code=204)
+        return NO_CONTENT
     return _representation(Moved(ids=moved).model_dump_json())
 
 

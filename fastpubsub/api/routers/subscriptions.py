@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from fastpubsub.api.render import NO_CONTENT
 from fastpubsub.api.requests import Limit, Offset
 from fastpubsub.api.security import ScopedRoute, requires
 from fastpubsub.models import (
@@ -60,7 +61,7 @@ async def update_subscription(request: Request, subscription_id: str, body: Chan
 async def delete_subscription(request: Request, subscription_id: str) -> Response:
     """Delete a subscription and everything in it."""
     await subscriptions.delete_subscription(request.app.state.database, subscription_id)
-    return Response(status_code=204)
+    return NO_CONTENT
 
 
 @router.post(
@@ -74,7 +75,7 @@ async def seek_subscription(request: Request, subscription_id: str, body: Seek) 
     state = request.app.state
     await subscriptions.seek_subscription(state.database, state.directory, subscription_id, body.to)
     state.wakeups.changed(await state.directory.subscriptions.key(subscription_id))
-    return Response(status_code=204)
+    return NO_CONTENT
 
 
 @router.get("/{subscription_id}/metrics", dependencies=[requires("subscriptions:read", "subscription_id")])

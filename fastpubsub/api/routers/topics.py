@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from fastpubsub.api.cloud_events import envelope
 from fastpubsub.api.events import MEDIA_TYPE, EventStream, tail_events
+from fastpubsub.api.render import NO_CONTENT
 from fastpubsub.api.requests import (
     REPRESENTATION,
     Limit,
@@ -61,7 +62,7 @@ async def update_topic(request: Request, topic_id: str, body: ChangedTopic) -> T
 async def delete_topic(request: Request, topic_id: str) -> Response:
     """Delete a topic, its subscriptions and everything in them."""
     await topics.delete_topic(request.app.state.database, topic_id)
-    return Response(status_code=204)
+    return NO_CONTENT
 
 
 @router.post(
@@ -86,7 +87,7 @@ async def publish_messages(request: Request) -> Response:
         idempotency = Idempotency(request.state.caller.client_id, key, hashlib.sha256(body).digest())
     published = await state.messages.publish(request.path_params["topic_id"], batch, idempotency)
     if not prefers_representation(request):
-        return Response(status_code=204)
+        return NO_CONTENT
     ids = PublishedIds(ids=published.ids() if published is not None else [])
     headers = {"Preference-Applied": REPRESENTATION}
     return Response(ids.model_dump_json(), 201, headers, "application/json")
