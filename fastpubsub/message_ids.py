@@ -41,18 +41,21 @@ class MessageId(NamedTuple):
 
 
 class MessageIds:
-    """Writes the ids of one topic's messages that were created in the same millisecond."""
+    """Writes the ids of one topic's messages that were created in the same millisecond.
 
-    __slots__ = ("_base", "_prefix")
+    An id is the prefix and the sixteen hexadecimal digits of base + position, with a hyphen after the fourth.
+    """
+
+    __slots__ = ("base", "prefix")
 
     def __init__(self, topic_key: int, created_at: datetime) -> None:
         head = f"{(created_at - _EPOCH) // _MILLISECOND:012x}"
-        self._prefix = f"{head[:8]}-{head[8:]}-7{topic_key >> _TOPIC_BITS_LOW:03x}-"
-        self._base = _VARIANT | (topic_key << _POSITION_BITS & _LOW_MASK)
+        self.prefix = f"{head[:8]}-{head[8:]}-7{topic_key >> _TOPIC_BITS_LOW:03x}-"
+        self.base = _VARIANT | (topic_key << _POSITION_BITS & _LOW_MASK)
 
     def at(self, position: int) -> str:
-        low = f"{self._base + position:016x}"
-        return f"{self._prefix}{low[:4]}-{low[4:]}"
+        low = f"{self.base + position:016x}"
+        return f"{self.prefix}{low[:4]}-{low[4:]}"
 
 
 def parse(text: str) -> MessageId | None:
@@ -66,7 +69,11 @@ def parse(text: str) -> MessageId | None:
 
 
 def ack_id(message_id: str, token: int) -> str:
-    return f"{message_id}.{token & 0xFFFFFFFFFFFFFFFF:016x}"
+    return f"{message_id}.{hexadecimal(token)}"
+
+
+def hexadecimal(token: int) -> str:
+    return f"{token & 0xFFFFFFFFFFFFFFFF:016x}"
 
 
 class Target(NamedTuple):

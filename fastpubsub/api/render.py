@@ -6,61 +6,49 @@ from datetime import UTC, datetime
 
 from starlette.responses import Response
 
-from fastpubsub.message_ids import MessageIds, ack_id
+from fastpubsub.message_ids import MessageIds, hexadecimal
 from fastpubsub.services.dead_letters import Letter
 from fastpubsub.services.messages import Claim
 from fastpubsub.services.tails import Logged
 
 NO_CONTENT = Response(status_code=204)
 
+_ID = slice(7, 43)
+"""Of a delivery: `{"id":"…` """
+
 
 def claim_json(claim: Claim, subscription_id: str) -> bytes:
-    parts: list[bytes] = []
-    ids = None
-    created_at = created = None
-    subscription = f'","subscription_id":"{subscription_id}","payload":'
-    expires_at = "" if claim.expires_at is None else _time(claim.expires_at)
-    for position, attempts, time, payload, attributes in zip(
-        claim.positions, claim.attempts, claim.created_at, claim.payloads, claim.attributes, strict=True
-    ):
-        if ids is None or time != created_at:
-            created_at, created = time, _time(time)
-            ids = MessageIds(claim.keys.topic_key, time)
-        message_id = ids.at(position)
-        parts += (
-            f'{{"id":"{message_id}{subscription}'.encode(),
-            payload,
-            f',"delivery_attempts":{attempts},"created_at":"{created}",'
-            f'"ack_id":"{ack_id(message_id, claim.token)}","lease_expires_at":"{expires_at}"'.encode(),
-        )
-        if attributes is not None:
-            parts += (b',"attributes":', attributes)
-        parts.append(b"},")
-    return _data(parts)
+    return b'{"data":[' + b",".join(_deliveries(claim, subscription_id)) + b"]}"
 
 
 def delivery_json(claim: Claim, subscription_id: str) -> Iterator[tuple[str, bytes]]:
     """For streams: the messages one by one, each with its id."""
+    for delivery in _deliveries(claim, subscription_id):
+        yield delivery[_ID].decode(), delivery
+
+
+def _deliveries(claim: Claim, subscription_id: str) -> Iterator[bytes]:
+    """One operation writes each. There is no token where there is no delivery."""
+    if not claim.positions:
+        return
+    shape = b'{"id":"%%b%%b-%%b","subscription_id":"%b","payload":%%b,"delivery_attempts":%%d,"created_at":"%%b",' % (
+        subscription_id.encode()
+    )
     expires_at = "" if claim.expires_at is None else _time(claim.expires_at)
+    shape += f'"ack_id":"%b%b-%b.{hexadecimal(claim.token)}","lease_expires_at":"{expires_at}"%b}}'.encode()
+    prefix = created = b""
+    base = 0
+    created_at = None
     for position, attempts, time, payload, attributes in zip(
         claim.positions, claim.attempts, claim.created_at, claim.payloads, claim.attributes, strict=True
     ):
-        message_id = MessageIds(claim.keys.topic_key, time).at(position)
-        yield (
-            message_id,
-            b'{"id":"%b","subscription_id":"%b","payload":%b,"delivery_attempts":%d,"created_at":"%b","ack_id":"%b",'
-            b'"lease_expires_at":"%b"%b}'
-            % (
-                message_id.encode(),
-                subscription_id.encode(),
-                payload,
-                attempts,
-                _time(time).encode(),
-                ack_id(message_id, claim.token).encode(),
-                expires_at.encode(),
-                b"" if attributes is None else b',"attributes":' + attributes,
-            ),
-        )
+        if time != created_at:
+            ids = MessageIds(claim.keys.topic_key, time)
+            created_at, created, prefix, base = time, _time(time).encode(), ids.prefix.encode(), ids.base
+        low = b"%016x" % (base + position)
+        high, low = low[:4], low[4:]
+        more = b"" if attributes is None else b',"attributes":' + attributes
+        yield shape % (prefix, high, low, payload, attempts, created, prefix, high, low, more)
 
 
 def logged_json(message: Logged) -> tuple[str, bytes]:
