@@ -10,6 +10,7 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from benchmarks.errors import BenchmarkError
@@ -23,16 +24,18 @@ _END = b"\r\n\r\n"
 
 @dataclass
 class Paced:
-    """Sends one request, whose answer is a 204, again and again."""
+    """Sends `request(0)`, `request(1)`, … whose answer is a 204."""
 
     server: Server
-    request: bytes
-    latencies: list[tuple[float, float]] = field(default_factory=list)
-    """When the request was due, in seconds since the start, and how long after that its answer was there."""
+    request: Callable[[int], bytes]
+    due: list[float] = field(default_factory=list)
+    """By number, by `time.perf_counter`."""
+    latencies: dict[int, float] = field(default_factory=dict)
+    """How many seconds after it was due a request was answered."""
 
     def run(self, rate: float, seconds: float) -> None:
         free: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
-        due: dict[int, float] = {}
+        sent: dict[int, int] = {}
         sockets = [socket.create_connection((HOST, self.server.port)) for _ in range(CONNECTIONS)]
         count = int(rate * seconds)
         try:
@@ -40,9 +43,10 @@ class Paced:
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 free.put(one)
             started = time.perf_counter() + 0.1
-            receiver = threading.Thread(target=self._receive, args=(sockets, free, due, started, count))
+            self.due = [started + number / rate for number in range(count)]
+            receiver = threading.Thread(target=self._receive, args=(sockets, free, sent, count))
             receiver.start()
-            self._send(free, due, started, rate, count)
+            self._send(free, sent, count)
             receiver.join()
         finally:
             for one in sockets:
@@ -50,24 +54,20 @@ class Paced:
         if len(self.latencies) < count:
             raise BenchmarkError(f"{count - len(self.latencies)} of {count} requests were not answered with 204")
 
-    def _send(
-        self, free: "queue.SimpleQueue[socket.socket]", due: dict[int, float], started: float, rate: float, count: int
-    ) -> None:
+    def _send(self, free: "queue.SimpleQueue[socket.socket]", sent: dict[int, int], count: int) -> None:
         for number in range(count):
-            intended = started + number / rate
-            if (early := intended - time.perf_counter()) > 0:
+            if (early := self.due[number] - time.perf_counter()) > 0:
                 time.sleep(early)
             # When all connections are busy the request is late, and its latency tells.
             connection = free.get(timeout=_END_SECONDS)
-            due[connection.fileno()] = intended
-            connection.sendall(self.request)
+            sent[connection.fileno()] = number
+            connection.sendall(self.request(number))
 
     def _receive(
         self,
         sockets: list[socket.socket],
         free: "queue.SimpleQueue[socket.socket]",
-        due: dict[int, float],
-        started: float,
+        sent: dict[int, int],
         count: int,
     ) -> None:
         selector = selectors.DefaultSelector()
@@ -89,6 +89,6 @@ class Paced:
                         continue
                     if not answer.startswith(_ANSWER):
                         return
-                    intended = due[key.fd]
-                    self.latencies.append((intended - started, now - intended))
+                    number = sent[key.fd]
+                    self.latencies[number] = now - self.due[number]
                     free.put(key.data)

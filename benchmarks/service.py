@@ -1,6 +1,7 @@
 """A fastpubsub with a database of its own, and what rows do with it before and after they measure."""
 
 import itertools
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,14 @@ class Subscription:
         missing = messages - self.ahead
         if missing > 0:
             self.topic.fill(missing, size)
+
+    def wait_until_settled(self, seconds: float = 10.0) -> None:
+        """Until its consumers have taken and settled everything."""
+        deadline = time.monotonic() + seconds
+        while (metrics := self.metrics())["available"] or metrics["delivered"]:
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"consumers did not settle everything in {seconds} s: {metrics}")
+            time.sleep(0.05)
 
     def metrics(self) -> dict[str, int]:
         return dict(self.topic.service.get(f"/subscriptions/{self.id}/metrics"))

@@ -1,10 +1,12 @@
 """What routes read from a request by themselves, because FastAPI would build an object for each of it."""
 
+import functools
 import re
 from typing import Annotated
 
 from fastapi import Query, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import QueryParams
 
 from fastpubsub.cloudevents import BATCH, HEADER_PREFIX
 from fastpubsub.exceptions import InvalidRequest
@@ -17,6 +19,8 @@ MAX_CONSUMER_ID = 255
 DEFAULT_IN_FLIGHT = 100
 MAX_IN_FLIGHT = 1000
 EVENTS = b"application/cloudevents"
+MAX_REMEMBERED = 300
+"""Bytes of a query."""
 
 _WAIT = re.compile(rb"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
@@ -66,8 +70,20 @@ def idempotency_key(request: Request) -> str | None:
     return str(keys[0])
 
 
+@functools.lru_cache(maxsize=1024)
+def _query_params(query: bytes) -> QueryParams:
+    return QueryParams(query)
+
+
+def _parameter(request: Request, name: str) -> str | None:
+    """Consumers ask the same question again and again."""
+    query = request.scope["query_string"]
+    params = _query_params(query) if len(query) <= MAX_REMEMBERED else request.query_params
+    return params.get(name)
+
+
 def text_parameter(request: Request, name: str, max_length: int) -> str:
-    value = request.query_params.get(name)
+    value = _parameter(request, name)
     if value is None:
         raise _invalid(name, "Field required", "missing")
     if not 1 <= len(value) <= max_length:
@@ -78,7 +94,7 @@ def text_parameter(request: Request, name: str, max_length: int) -> str:
 
 
 def int_parameter(request: Request, name: str, default: int | None, low: int, high: int) -> int | None:
-    value = request.query_params.get(name)
+    value = _parameter(request, name)
     if value is None:
         return default
     if not value.isdecimal() or not value.isascii() or len(value) > 10 or not low <= int(value) <= high:
