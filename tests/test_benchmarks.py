@@ -22,9 +22,10 @@ def test_every_row_finds_its_figures_and_no_message_is_lost(tmp_path: Path) -> N
     results = measure(SMOKE, list(ROWS), tmp_path, None)
     assert results.failures == []
     found = [one for one in results.measures if one.verdict is not Verdict.MISSING]
-    assert len(found) == 15
+    assert found == results.measures
+    assert len(found) == 17
     assert all(value > 0 for one in found for value in one.spread.values)  # type: ignore[union-attr]
-    assert len(results.deliveries) == 5
+    assert len(results.deliveries) == 6
     assert all(one.published > 0 for one in results.deliveries)
     assert results.is_whole, results.deliveries
     assert len(results.costs) == 5
