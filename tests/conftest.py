@@ -23,6 +23,7 @@ NEEDS = {
     "test_readme.py": ("bash", "curl"),
     "test_benchmarks.py": ("wrk",),
     "browser": ("chromedriver",),
+    "services/test_doctor_pooler.py": ("pgbouncer",),
 }
 """What people's machines may not have; CI installs all of it and refuses to run without."""
 
