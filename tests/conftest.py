@@ -21,6 +21,7 @@ NEEDS = {
     "test_examples.py": ("bash", "curl", "jq"),
     "test_docs.py": ("bash", "curl", "jq"),
     "test_readme.py": ("bash", "curl"),
+    "test_alerts.py": ("prometheus", "promtool"),
     "test_benchmarks.py": ("wrk",),
     "browser": ("chromedriver",),
     "services/test_doctor_pooler.py": ("pgbouncer",),
