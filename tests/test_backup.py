@@ -127,6 +127,9 @@ async def test_everything_goes_on_in_another_cluster(
         await client.post("/subscriptions/s/rejects", json={"ids": [rejected["ack_id"]], "reason": "broken"})
         metrics = (await client.get("/subscriptions/s/metrics")).json()
         letters = (await client.get("/subscriptions/s/dlq")).json()
+        await client.post("/clients", json={"name": "shop", "scopes": "topics:read", "is_active": True})
+        clients = (await client.get("/clients")).json()
+        assert clients["data"]
     first.stop()
     publish_from_sql(source, [10, 11], [12])
     for postgres in (source, target):
@@ -144,6 +147,7 @@ async def test_everything_goes_on_in_another_cluster(
     async with speak_to(server(database_url=target.url())) as client:
         await came_from_sql(client, metrics)
         assert (await client.get("/subscriptions/s/dlq")).json() == letters
+        assert (await client.get("/clients")).json() == clients
         assert await publish(client, *range(6), key="order-1") == ids
         (again,) = await pull(client, 1)
         assert (again["id"], again["delivery_attempts"]) == (nacked["id"], 2)
