@@ -18,6 +18,9 @@ from tests import harness
 from tests.conftest import StartServer
 from tests.pages import DOCS, SECONDS, Shell, blocks
 
+# Clusters and servers are started one after the other, which takes a while on a busy machine.
+pytestmark = pytest.mark.timeout(400)
+
 SETTLE = {"Prefer": "return=representation"}
 FAR_AHEAD = 7
 """Epochs of transaction ids, 4 billion each."""
@@ -33,18 +36,23 @@ def cluster(tmp_path: Path) -> Iterator[StartCluster]:
         def start(epoch: int) -> EmbeddedPostgres:
             data = tmp_path / f"postgres-{len(list(tmp_path.glob('postgres-*')))}"
             postgres = stack.enter_context(EmbeddedPostgres(data))
-            postgres.stop()
-            account = Account(postgres.cluster)
-            program = account.reachable(postgres.binaries) / "pg_resetwal"
-            code, output = account.run(program, postgres.cluster, [f"--epoch={epoch}"])
-            assert code == 0, output
-            postgres.start()
+            if epoch:
+                begin_in(postgres, epoch)
             with psycopg.connect(harness.libpq(postgres.url())) as connection:
                 row = connection.execute("select pg_current_xact_id()::text::bigint >> 32").fetchone()
             assert row == (epoch,)
             return postgres
 
         yield start
+
+
+def begin_in(postgres: EmbeddedPostgres, epoch: int) -> None:
+    postgres.stop()
+    account = Account(postgres.cluster)
+    program = account.reachable(postgres.binaries) / "pg_resetwal"
+    code, output = account.run(program, postgres.cluster, [f"--epoch={epoch}"])
+    assert code == 0, output
+    postgres.start()
 
 
 @dataclass
@@ -62,7 +70,7 @@ class Backup:
     def _run(self, postgres: EmbeddedPostgres, number: int, variables: str) -> None:
         found = [one for one in blocks(DOCS / "operations.md") if one.heading == "Backup and restore"]
         script = [one.text for one in found if one.language == "bash"][number]
-        Shell(self.folder, {}).run(f'PATH="{postgres.binaries}:$PATH"\n{variables}\n{script}')
+        Shell(self.folder, {}, seconds=4 * SECONDS).run(f'PATH="{postgres.binaries}:$PATH"\n{variables}\n{script}')
 
 
 async def pull(client: httpx.AsyncClient, count: int = 100) -> list[dict[str, Any]]:
