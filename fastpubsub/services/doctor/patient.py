@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 from fastpubsub.config import Settings
-from fastpubsub.database import Connector, Row, cut_after
+from fastpubsub.connections import Connector, Row, cut_after
 
 QUESTION = "5s"
 """After it the server gives the question up."""
