@@ -224,6 +224,27 @@ def worker(
         fail(str(error), FAILED)
 
 
+@command("doctor")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    patience: Annotated[
+        float, typer.Option(help="Seconds; what has lasted longer is reported: a transaction, a backlog.", min=0)
+    ] = 300,
+) -> None:
+    """Look whether everything is as it should be, and say what to do about the rest; changes nothing."""
+    import asyncio
+    import os
+
+    settings = settings_with_database()
+    from fastpubsub.services.doctor.examination import examine
+    from fastpubsub.services.doctor.report import document, table, worst
+
+    findings = asyncio.run(examine(settings, os.environ, patience=patience))
+    print(document(findings) if as_json else table(findings))
+    if worst(findings) == "problem":
+        raise SystemExit(FAILED)
+
+
 @command("healthcheck")
 def healthcheck() -> None:
     """Ask the server of this machine whether it is ready; for a container's health check."""

@@ -51,6 +51,12 @@ def head() -> str:
     return revision
 
 
+def is_known(revision: str) -> bool:
+    """Whether it is one of this version's; else a newer one made it."""
+    scripts = ScriptDirectory(str(migrations_folder()))
+    return any(one.revision == revision for one in scripts.walk_revisions())
+
+
 def migrate(url: str, step: Callable[[Config, str], None], revision: str) -> None:
     engine = engine_for(url)
     for attempt in range(ATTEMPTS):

@@ -21,8 +21,10 @@ NEEDS = {
     "test_examples.py": ("bash", "curl", "jq"),
     "test_docs.py": ("bash", "curl", "jq"),
     "test_readme.py": ("bash", "curl"),
+    "test_alerts.py": ("prometheus", "promtool"),
     "test_benchmarks.py": ("wrk",),
     "browser": ("chromedriver",),
+    "services/test_doctor_pooler.py": ("pgbouncer",),
 }
 """What people's machines may not have; CI installs all of it and refuses to run without."""
 

@@ -78,6 +78,8 @@ class Shell:
     folder: Path
     settings: Mapping[str, object]
     changes: dict[str, str] = field(default_factory=dict)
+    seconds: float = SECONDS
+    """That a script may take."""
 
     def __post_init__(self) -> None:
         self.head = self.folder / "head"
@@ -90,7 +92,7 @@ class Shell:
         self.head.unlink(missing_ok=True)
         command = ["bash", "-c", WITH_VARIABLES, "bash", self._write(script)]
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=SECONDS
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=self.seconds
         )
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
         return done.stdout

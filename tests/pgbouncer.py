@@ -1,4 +1,4 @@
-"""pgbouncer in transaction mode in front of a PostgreSQL, where the system has it installed."""
+"""pgbouncer in front of a PostgreSQL, where the system has it installed."""
 
 import os
 import pwd
@@ -20,8 +20,8 @@ START_SECONDS = 10.0
 
 
 @contextmanager
-def running(url: str, pool_size: int = 2) -> Iterator[str]:
-    """The URL of the same database behind a pgbouncer with that many connections."""
+def running(url: str, pool_size: int = 2, mode: str = "transaction", ignored: str = "") -> Iterator[str]:
+    """The URL of the same database behind a pgbouncer with that many connections; `ignored`: start-up parameters."""
     assert PROGRAM is not None
     target = normalise(url)
     host = str(target.query.get("host") or target.host or "127.0.0.1")
@@ -42,7 +42,8 @@ listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
 auth_type = any
-pool_mode = transaction
+pool_mode = {mode}
+ignore_startup_parameters = {ignored}
 default_pool_size = {pool_size}
 max_client_conn = 200
 """

@@ -315,6 +315,18 @@ def remaining(client: httpx.Client) -> dict[str, int]:
     return {name: metrics[name] for name in ("available", "delivered")}
 
 
+async def test_leases_outlive_the_server(server: StartServer) -> None:
+    first = server()
+    async with httpx.AsyncClient(base_url=first.base_url, timeout=SECONDS) as client:
+        await create(client, ack_deadline_seconds=600)
+        await client.post("/topics/t/messages", json=[{"n": 1}])
+        leased = await pulled(client)
+    assert first.stop() == 0
+    async with httpx.AsyncClient(base_url=server().base_url, timeout=SECONDS) as client:
+        assert await pull(client) == []
+        assert (await settle(client, "acks", leased["ack_id"]))["settled"] == [leased["ack_id"]]
+
+
 def test_a_database_that_is_away_is_no_internal_error(server: StartServer, crashing_postgres: EmbeddedPostgres) -> None:
     started = server(database_url=crashing_postgres.url())
     with httpx.Client(base_url=started.base_url, timeout=SECONDS) as client:

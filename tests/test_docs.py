@@ -1,5 +1,6 @@
 """The pages of docs/ say what is: their commands run, and what they list is all there is."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -107,10 +109,34 @@ async def test_metrics(client: httpx.AsyncClient) -> None:
     listed = set(re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) ", OPERATIONS.read_text(), re.MULTILINE))
     shown = re.findall(r"^# TYPE (\w+) (\w+)$", (await client.get("/metrics")).text, re.MULTILINE)
     assert listed == {(name, kind) for name, kind in shown if not name.startswith(("process_", "python_"))}
-    (rules,) = (one.text for one in blocks(OPERATIONS) if one.language == "yaml")
-    expressions = [rule["expr"] for group in yaml.safe_load(rules)["groups"] for rule in group["rules"]]
+    dashboard = json.loads((ROOT / "deploy/grafana/fastpubsub.json").read_text())
+    expressions = [rule["expr"] for rule in alert_rules()]
+    expressions += [one["expr"] for panel in dashboard["panels"] for one in panel.get("targets", [])]
     used = set(re.findall(r"(?:http|fastpubsub)_\w+", " ".join(expressions)))
-    assert {name.removesuffix("_bucket") for name in used} <= {name for name, _ in listed}
+    assert {name.removesuffix("_bucket") for name in used} == {name for name, _ in listed}
+
+
+def alert_rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_every_alert_is_on_the_operations_page() -> None:
+    listed = re.findall(r"^\| `(Fastpubsub\w+)` \|", OPERATIONS.read_text(), re.MULTILINE)
+    assert listed == [rule["alert"] for rule in alert_rules()]
+
+
+def test_panels_of_the_dashboard_have_a_place_each() -> None:
+    panels = json.loads((ROOT / "deploy/grafana/fastpubsub.json").read_text())["panels"]
+    assert len({one["id"] for one in panels}) == len(panels)
+    assert all(one["description"] for one in panels if one["type"] != "row")
+    taken: set[tuple[int, int]] = set()
+    for place in (one["gridPos"] for one in panels):
+        rows, columns = range(place["y"], place["y"] + place["h"]), range(place["x"], place["x"] + place["w"])
+        squares = {(row, column) for row in rows for column in columns}
+        assert not squares & taken
+        assert max(columns) < 24
+        taken |= squares
 
 
 def test_every_route_is_in_the_http_reference(settings: Settings) -> None:

@@ -25,6 +25,7 @@ COMMANDS = {
     "generate_secret_key",
     "create_client",
     "dev",
+    "doctor",
     "healthcheck",
     "worker",
 }
@@ -103,7 +104,14 @@ def test_wrong_usage(run_bare: Run, arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["server"], ["db-migrate"], ["cleanup_acked_messages"], ["cleanup_stuck_messages"], ["create_client", "name"]],
+    [
+        ["server"],
+        ["db-migrate"],
+        ["cleanup_acked_messages"],
+        ["cleanup_stuck_messages"],
+        ["create_client", "n"],
+        ["doctor"],
+    ],
 )
 def test_without_a_database_url(run_bare: Run, arguments: list[str]) -> None:
     done = run_bare(*arguments)

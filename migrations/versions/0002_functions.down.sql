@@ -67,6 +67,15 @@ drop function fastpubsub.held_leases;
 -- functions/hold_job.sql
 drop function fastpubsub.hold_job;
 
+-- functions/inspect_leases.sql
+drop function fastpubsub.inspect_leases;
+
+-- functions/inspect_outbox.sql
+drop function fastpubsub.inspect_outbox;
+
+-- functions/inspect_tables.sql
+drop function fastpubsub.inspect_tables;
+
 -- functions/is_deeper.sql
 drop function fastpubsub.is_deeper;
 
@@ -90,6 +99,9 @@ drop function fastpubsub.list_dead_letters;
 
 -- functions/list_expired_leases.sql
 drop function fastpubsub.list_expired_leases;
+
+-- functions/list_kept_messages.sql
+drop function fastpubsub.list_kept_messages;
 
 -- functions/list_outbox.sql
 drop function fastpubsub.list_outbox;

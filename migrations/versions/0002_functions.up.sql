@@ -892,6 +892,68 @@ begin
 end;
 $$;
 
+-- functions/inspect_leases.sql
+-- The lease that ends, or has ended, first: with whom it is, and its deadline; no row without leases. For `fastpubsub doctor`; writes
+-- nothing.
+create or replace function fastpubsub.inspect_leases()
+returns table (subscription_id text, consumer_id text, expires_at timestamptz)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select s.id, l.consumer_id, l.expires_at
+    from (
+        select o.subscription_key, o.consumer_id, o.expires_at from fastpubsub.leases as o
+        order by o.expires_at
+        limit 1
+    ) as l
+    inner join fastpubsub.subscriptions as s on s.subscription_key = l.subscription_key;
+end;
+$$;
+
+-- functions/inspect_outbox.sql
+-- How many rows wait in the outbox, counted up to p_limit, and the key of the first: when it stays the same, nobody relays. For
+-- `fastpubsub doctor`; writes nothing.
+create or replace function fastpubsub.inspect_outbox(p_limit integer, out waiting bigint, out first_key text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    select count(*), (array_agg(o.transaction_id || '/' || o.ordinal))[1] into waiting, first_key
+    from (
+        select a.transaction_id, a.ordinal from fastpubsub.outbox as a
+        order by a.transaction_id, a.ordinal
+        limit p_limit
+    ) as o;
+end;
+$$;
+
+-- functions/inspect_tables.sql
+-- What PostgreSQL knows of our tables: rows, dead rows that vacuum has not removed, size with indexes, the last vacuum of any kind, and
+-- whether autovacuum is on for it. For `fastpubsub doctor`; writes nothing.
+create or replace function fastpubsub.inspect_tables()
+returns table (table_name text, live bigint, dead bigint, bytes bigint, vacuumed_at timestamptz, autovacuum boolean)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select
+        s.relname::text,
+        s.n_live_tup,
+        s.n_dead_tup,
+        pg_total_relation_size(s.relid),
+        greatest(s.last_vacuum, s.last_autovacuum),
+        not coalesce(c.reloptions && array['autovacuum_enabled=false', 'autovacuum_enabled=off'], false)
+    from pg_stat_all_tables as s inner join pg_class as c on s.relid = c.oid
+    where s.schemaname = 'fastpubsub'
+    order by s.relname;
+end;
+$$;
+
 -- functions/is_deeper.sql
 -- Whether JSON without its strings is nested deeper than so many levels: each turn takes the innermost one away.
 create or replace function fastpubsub.is_deeper(p_outside text, p_levels integer) returns boolean
@@ -1110,6 +1172,50 @@ begin
         group by l.topic_key, l.subscription_key
     ) as e
     inner join fastpubsub.subscriptions as s on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key;
+end;
+$$;
+
+-- functions/list_kept_messages.sql
+-- Which subscriptions keep the log of their topic from being deleted: the oldest message that each still needs, because it was not read,
+-- is leased or waits, how many the topic has from there on, and how long the topic keeps messages that nobody needs (null: as the
+-- server says). The worst first. For `fastpubsub doctor` and for people; writes nothing.
+create or replace function fastpubsub.list_kept_messages(p_limit integer)
+returns table (topic_id text, subscription_id text, kept bigint, since timestamptz, retention_seconds bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select
+        t.id,
+        s.id,
+        fastpubsub.last_position(s.topic_key) - n.position + 1,
+        m.created_at,
+        h.retention_seconds
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+    inner join fastpubsub.heads as h on s.topic_key = h.topic_key
+    cross join lateral (
+        select least(
+            (
+                select c.position + 1 from fastpubsub.claims as c
+                where c.topic_key = s.topic_key and c.subscription_key = s.subscription_key
+                order by c.sequence desc limit 1
+            ),
+            (
+                select min(l.position) from fastpubsub.leases as l
+                where l.topic_key = s.topic_key and l.subscription_key = s.subscription_key
+            ),
+            (
+                select min(r.position) from fastpubsub.retries as r
+                where r.topic_key = s.topic_key and r.subscription_key = s.subscription_key
+            )
+        ) as position
+    ) as n
+    inner join fastpubsub.messages as m on m.topic_key = s.topic_key and m.position = n.position
+    order by 3 desc
+    limit p_limit;
 end;
 $$;
 

@@ -1,0 +1,42 @@
+-- Which subscriptions keep the log of their topic from being deleted: the oldest message that each still needs, because it was not read,
+-- is leased or waits, how many the topic has from there on, and how long the topic keeps messages that nobody needs (null: as the
+-- server says). The worst first. For `fastpubsub doctor` and for people; writes nothing.
+create or replace function fastpubsub.list_kept_messages(p_limit integer)
+returns table (topic_id text, subscription_id text, kept bigint, since timestamptz, retention_seconds bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select
+        t.id,
+        s.id,
+        fastpubsub.last_position(s.topic_key) - n.position + 1,
+        m.created_at,
+        h.retention_seconds
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+    inner join fastpubsub.heads as h on s.topic_key = h.topic_key
+    cross join lateral (
+        select least(
+            (
+                select c.position + 1 from fastpubsub.claims as c
+                where c.topic_key = s.topic_key and c.subscription_key = s.subscription_key
+                order by c.sequence desc limit 1
+            ),
+            (
+                select min(l.position) from fastpubsub.leases as l
+                where l.topic_key = s.topic_key and l.subscription_key = s.subscription_key
+            ),
+            (
+                select min(r.position) from fastpubsub.retries as r
+                where r.topic_key = s.topic_key and r.subscription_key = s.subscription_key
+            )
+        ) as position
+    ) as n
+    inner join fastpubsub.messages as m on m.topic_key = s.topic_key and m.position = n.position
+    order by 3 desc
+    limit p_limit;
+end;
+$$;
