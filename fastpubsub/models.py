@@ -110,6 +110,12 @@ class Token(BaseModel):
     scope: str
 
 
+class PublicKeys(BaseModel):
+    """A JSON Web Key Set, RFC 7517."""
+
+    keys: list[dict[str, str]]
+
+
 # topics
 
 

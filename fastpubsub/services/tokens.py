@@ -1,16 +1,18 @@
-"""Access tokens: JWTs of one key and one algorithm."""
+"""Access tokens: JWTs of one algorithm; the newest key signs, and older ones may still check."""
 
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 import jwt
 
-from fastpubsub.config import KEY_MIN_BYTES, Settings
+from fastpubsub.config import Settings
 from fastpubsub.database import Database
 from fastpubsub.exceptions import InvalidRequest, NotFound, PermissionDenied, Unauthenticated
+from fastpubsub.keys import Key
 from fastpubsub.models import Token, TokenRequest
 from fastpubsub.scopes import Caller, covers, parse
 from fastpubsub.services.hashing import NO_HASH, SecretHasher
@@ -41,11 +43,13 @@ class Credentials:
 
 
 class Signer:
-    """Signs and checks tokens."""
+    """Signs with the first of the keys, and checks with that which the token names."""
 
-    def __init__(self, key: str, algorithm: str, lifetime: timedelta) -> None:
+    def __init__(self, keys: Sequence[Key], algorithm: str, lifetime: timedelta) -> None:
         self.lifetime_seconds = int(lifetime.total_seconds())
-        self._key = key.encode()
+        self.public_keys = list({key.kid: key.public for key in keys if key.public}.values())
+        self._keys = {key.kid: key.verifying for key in keys}
+        self._first = keys[0]
         self._algorithm = algorithm
         # A server whose clock is behind has to take the tokens of the others: `iat` is not compared with the clock.
         self._jwt = jwt.PyJWT({"enforce_minimum_key_length": True, "require": list(CLAIMS), "verify_iat": False})
@@ -62,12 +66,16 @@ class Signer:
             "scope": scopes,
             "version": version,
         }
-        return self._jwt.encode(claims, self._key, self._algorithm)
+        return self._jwt.encode(claims, self._first.signing, self._algorithm, {"kid": self._first.kid})
 
     def verify(self, token: bytes) -> Grant:
         try:
+            # Nothing else of a header that nobody has checked counts.
+            key = self._keys.get(jwt.get_unverified_header(token).get("kid", self._first.kid))
+            if key is None:
+                raise jwt.InvalidKeyError("another server's, or one that was removed")
             decoded = self._jwt.decode_complete(
-                token, self._key, [self._algorithm], options={"strict_aud": True}, audience=ISSUER, issuer=ISSUER
+                token, key, [self._algorithm], options={"strict_aud": True}, audience=ISSUER, issuer=ISSUER
             )
         except jwt.ExpiredSignatureError:
             raise invalid_token("is expired") from None
@@ -84,11 +92,12 @@ class Signer:
 
 
 def make_signer(settings: Settings) -> Signer | None:
-    """None without a key that is long enough; where authentication is on, the settings have refused that."""
-    key = settings.auth_secret_key.get_secret_value() if settings.auth_secret_key else ""
-    if len(key.encode()) < KEY_MIN_BYTES[settings.auth_algorithm]:
+    """None without a key that is good; where authentication is on, the settings have refused that."""
+    try:
+        keys = settings.auth_keys()
+    except ValueError:
         return None
-    return Signer(key, settings.auth_algorithm, timedelta(minutes=settings.auth_access_token_expire_minutes))
+    return Signer(keys, settings.auth_algorithm, timedelta(minutes=settings.auth_access_token_expire_minutes))
 
 
 def invalid_token(why: str) -> Unauthenticated:

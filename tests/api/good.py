@@ -67,6 +67,7 @@ GOOD = [
     Good("PUT /clients/{client_id}", {"name": SECRET, "scopes": "topics:read", "is_active": True}),
     Good("DELETE /clients/{client_id}"),
     Good("POST /oauth/token", {"client_id": UUID, "client_secret": SECRET}),
+    Good("GET /.well-known/jwks.json"),
     Good("GET /liveness"),
     Good("GET /readiness"),
     Good("GET /metrics"),

@@ -46,6 +46,7 @@ EXPECTED = {
     "PUT /clients/{client_id}": "clients:update",
     "DELETE /clients/{client_id}": "clients:delete",
     "POST /oauth/token": None,
+    "GET /.well-known/jwks.json": None,
     "GET /liveness": None,
     "GET /readiness": None,
     "GET /metrics": None,

@@ -1,4 +1,4 @@
-"""`/oauth/token`: the spec's JSON, and the client credentials grant of RFC 6749, section 4.4."""
+"""`/oauth/token`: the spec's JSON, and the client credentials grant of RFC 6749, section 4.4; and the public keys."""
 
 import base64
 import re
@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from fastpubsub.api.errors import DOCUMENTED
 from fastpubsub.api.security import FORM, ScopedRoute, media_type, public
 from fastpubsub.exceptions import FastpubsubError, InvalidRequest, PermissionDenied, Unauthenticated
-from fastpubsub.models import Token, TokenRequest
+from fastpubsub.models import PublicKeys, Token, TokenRequest
 from fastpubsub.payloads import check_json
 from fastpubsub.scopes import parse
 from fastpubsub.services.tokens import issue_token
@@ -81,6 +81,15 @@ class Refusal(Exception):
 
 
 router = APIRouter(tags=["clients"], route_class=TokenRoute)
+well_known = APIRouter(prefix="/.well-known", tags=["clients"], route_class=ScopedRoute)
+
+
+@well_known.get("/jwks.json", dependencies=[public()])
+async def list_public_keys(request: Request, response: Response) -> PublicKeys:
+    """The keys that check access tokens, for other programs; none as long as tokens are signed with a secret."""
+    response.headers["Cache-Control"] = "public, max-age=300"
+    signer = request.app.state.authenticator.signer
+    return PublicKeys(keys=signer.public_keys if signer else [])
 
 
 @router.post(
