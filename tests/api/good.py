@@ -66,6 +66,8 @@ GOOD = [
     Good("GET /clients/{client_id}"),
     Good("PUT /clients/{client_id}", {"name": SECRET, "scopes": "topics:read", "is_active": True}),
     Good("DELETE /clients/{client_id}"),
+    Good("POST /clients/{client_id}/secrets", {"old_secret_seconds": 60}),
+    Good("DELETE /clients/{client_id}/secrets/{which}"),
     Good("POST /oauth/token", {"client_id": UUID, "client_secret": SECRET}),
     Good("GET /.well-known/jwks.json"),
     Good("GET /liveness"),
