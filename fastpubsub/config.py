@@ -115,6 +115,8 @@ class Settings(BaseSettings):
     auth_verification_keys: SecretStr | None = None
     auth_algorithm: Literal["HS256", "HS384", "HS512", "ES256", "EdDSA"] = "HS256"
     auth_access_token_expire_minutes: int = Field(30, ge=1, le=525600)
+    auth_max_failures_per_client: int = Field(20, ge=0, le=1000000)
+    auth_max_failures_per_address: int = Field(100, ge=0, le=1000000)
 
     cleanup_acked_messages_older_than_seconds: int = Field(3600, ge=0, le=315360000)
     cleanup_stuck_messages_lock_timeout_seconds: int = Field(60, ge=1, le=43200)

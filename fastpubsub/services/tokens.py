@@ -15,6 +15,7 @@ from fastpubsub.exceptions import InvalidRequest, NotFound, PermissionDenied, Un
 from fastpubsub.keys import Key
 from fastpubsub.models import Token, TokenRequest
 from fastpubsub.scopes import Caller, covers, parse
+from fastpubsub.services.attempts import Attempts
 from fastpubsub.services.hashing import NO_HASH, SecretHasher
 
 ISSUER = "fastpubsub"
@@ -105,18 +106,25 @@ def invalid_token(why: str) -> Unauthenticated:
     return Unauthenticated(f"the access token {why}; get a new one at /oauth/token", "invalid_token")
 
 
-async def issue_token(database: Database, hasher: SecretHasher, signer: Signer | None, request: TokenRequest) -> Token:
+async def issue_token(
+    database: Database,
+    hasher: SecretHasher,
+    attempts: Attempts,
+    signer: Signer | None,
+    request: TokenRequest,
+    address: str | None = None,
+) -> Token:
     """Wrong id, wrong secret and disabled client are refused alike, in words and in time."""
     if signer is None:
         raise InvalidRequest(
             "this server signs no tokens: authentication is off, and requests need none; turn it on with "
             "FASTPUBSUB_AUTH_ENABLED=true and a FASTPUBSUB_AUTH_SECRET_KEY made by `fastpubsub generate_secret_key`"
         )
-    with hasher.place():
+    with attempts.watch(request, address), hasher.place():
         credentials = await _find_credentials(database, request.client_id)
         is_right = await _is_right(hasher, credentials, request.client_secret)
-    if not (is_right and credentials.is_active):
-        raise Unauthenticated("the client id or the client secret is wrong, or the client is disabled")
+        if not (is_right and credentials.is_active):
+            raise Unauthenticated("the client id or the client secret is wrong, or the client is disabled")
     scopes = _narrow(credentials.scopes, request.scope)
     token = signer.sign(UUID(request.client_id), scopes, credentials.version)
     return Token(access_token=token, token_type="Bearer", expires_in=signer.lifetime_seconds, scope=scopes)  # noqa: S106

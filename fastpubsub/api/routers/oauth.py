@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fastpubsub.api.errors import DOCUMENTED
 from fastpubsub.api.security import FORM, ScopedRoute, media_type, public
-from fastpubsub.exceptions import FastpubsubError, InvalidRequest, PermissionDenied, Unauthenticated
+from fastpubsub.exceptions import FastpubsubError, InvalidRequest, PermissionDenied, TooManyRequests, Unauthenticated
 from fastpubsub.models import PublicKeys, Token, TokenRequest
 from fastpubsub.payloads import check_json
 from fastpubsub.scopes import parse
@@ -96,7 +96,7 @@ async def list_public_keys(request: Request, response: Response) -> PublicKeys:
     "/oauth/token",
     status_code=201,
     response_model=Token,
-    responses={200: {"model": Token, "description": "To a form"}, 400: REFUSED, 401: REFUSED},
+    responses={200: {"model": Token, "description": "To a form"}, 400: REFUSED, 401: REFUSED, 429: REFUSED},
     openapi_extra={"requestBody": {"content": BODIES, "required": True}},
     dependencies=[public(forms=True, max_body_bytes=MAX_BODY_BYTES)],
 )
@@ -114,6 +114,10 @@ async def _answer_form(request: Request, body: bytes) -> Response:
         token = await _issue(request, _read_grant(request, body))
     except (InvalidRequest, PermissionDenied, Unauthenticated) as error:
         return _refuse(Refusal(CODES[type(error)], error.detail))
+    except TooManyRequests as error:
+        # The RFC has no code for it; this one is of its section 4.1.2.1.
+        refused = {"error": "temporarily_unavailable", "error_description": error.detail}
+        return JSONResponse(refused, error.status, {"Retry-After": str(error.retry_after_seconds)})
     except Refusal as refusal:
         return _refuse(refusal)
     return JSONResponse(token.model_dump())
@@ -125,8 +129,11 @@ def _refuse(refusal: Refusal) -> Response:
 
 
 async def _issue(request: Request, wanted: TokenRequest) -> Token:
-    state = request.app.state
-    return await issue_token(state.database, state.authenticator.hasher, state.authenticator.signer, wanted)
+    database, authenticator = request.app.state.database, request.app.state.authenticator
+    address = request.client.host if request.client else None
+    return await issue_token(
+        database, authenticator.hasher, authenticator.attempts, authenticator.signer, wanted, address
+    )
 
 
 def _read_json(body: bytes) -> TokenRequest:
