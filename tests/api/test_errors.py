@@ -181,6 +181,7 @@ async def test_the_unexpected_is_logged_once_and_not_told(
     body = problem(response)
     assert (response.status_code, body["detail"]) == (500, errors.INTERNAL_ERROR)
     assert set(body) == {"type", "title", "status", "detail", "request_id"}
+    assert response.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
     (logged,) = [record for record in caplog.records if record.exc_info]
     assert body["request_id"] in logged.message
     assert caplog.text.count("ZeroDivisionError: hunter2") == 1

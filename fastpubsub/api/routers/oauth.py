@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from starlette.types import Message, Receive, Scope, Send
 
 from fastpubsub.api.errors import DOCUMENTED
+from fastpubsub.api.middleware import API_POLICY, UNCACHED
 from fastpubsub.api.security import FORM, ScopedRoute, media_type, public
 from fastpubsub.exceptions import FastpubsubError, InvalidRequest, PermissionDenied, TooManyRequests, Unauthenticated
 from fastpubsub.models import PublicKeys, Token, TokenRequest
@@ -21,7 +22,7 @@ from fastpubsub.services.tokens import issue_token
 
 MAX_BODY_BYTES = 16_384
 MAX_PARAMETERS = 20
-UNCACHED = [(b"cache-control", b"no-store"), (b"pragma", b"no-cache")]
+HEADERS = [UNCACHED, (b"pragma", b"no-cache"), API_POLICY]
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="fastpubsub"'}
 
 CODES: dict[type[FastpubsubError], str] = {
@@ -65,7 +66,7 @@ class TokenRoute(ScopedRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_uncached(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *UNCACHED]
+                message["headers"] = [*message.get("headers", ()), *HEADERS]
             await send(message)
 
         await super().handle(scope, receive, send_uncached)
@@ -88,6 +89,7 @@ well_known = APIRouter(prefix="/.well-known", tags=["clients"], route_class=Scop
 async def list_public_keys(request: Request, response: Response) -> PublicKeys:
     """The keys that check access tokens, for other programs; none as long as tokens are signed with a secret."""
     response.headers["Cache-Control"] = "public, max-age=300"
+    response.headers["Content-Security-Policy"] = API_POLICY[1].decode()
     signer = request.app.state.authenticator.signer
     return PublicKeys(keys=signer.public_keys if signer else [])
 
