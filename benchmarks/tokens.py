@@ -5,6 +5,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from benchmarks.service import Service
+from fastpubsub.keys import signing_key
 from fastpubsub.services.hashing import NO_HASH
 from fastpubsub.services.tokens import Signer
 
@@ -19,7 +20,7 @@ def make_key() -> str:
 
 def make_tokens(service: Service, key: str, count: int) -> list[str]:
     """Of CLIENTS clients that the database knows, in turns."""
-    signer = Signer(key, "HS256", LIFETIME)
+    signer = Signer([signing_key(key, "HS256")], "HS256", LIFETIME)
     clients = [_make_client(service, number) for number in range(CLIENTS)]
     return [signer.sign(clients[number % CLIENTS], SCOPES, version=1) for number in range(count)]
 

@@ -9,10 +9,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-PREFIX = "FASTPUBSUB_"
-KEY_MIN_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
-"""RFC 7518, section 3.2: a key is at least as long as the hash."""
+from fastpubsub.keys import Key, signing_key, verification_keys
 
+PREFIX = "FASTPUBSUB_"
 DATABASE_SCHEMES = ("postgresql://", "postgresql+psycopg://", "postgres://")
 LONGEST_ECHO = 80
 ALIKE = 0.9
@@ -36,6 +35,10 @@ def _check_log_formatter(formatter: str) -> str:
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"this is not a format of Python's logging such as 'message=%(message)s': {error}") from None
     return formatter
+
+
+def _text(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""
 
 
 def _lower(value: object) -> object:
@@ -109,8 +112,11 @@ class Settings(BaseSettings):
 
     auth_enabled: bool = False
     auth_secret_key: SecretStr | None = None
-    auth_algorithm: Literal["HS256", "HS384", "HS512"] = "HS256"
+    auth_verification_keys: SecretStr | None = None
+    auth_algorithm: Literal["HS256", "HS384", "HS512", "ES256", "EdDSA"] = "HS256"
     auth_access_token_expire_minutes: int = Field(30, ge=1, le=525600)
+    auth_max_failures_per_client: int = Field(20, ge=0, le=1000000)
+    auth_max_failures_per_address: int = Field(100, ge=0, le=1000000)
 
     cleanup_acked_messages_older_than_seconds: int = Field(3600, ge=0, le=315360000)
     cleanup_stuck_messages_lock_timeout_seconds: int = Field(60, ge=1, le=43200)
@@ -127,14 +133,20 @@ class Settings(BaseSettings):
                 f"{PREFIX}SUBSCRIPTION_BACKOFF_MAX_SECONDS: {self.subscription_backoff_max_seconds} is less than "
                 f"{PREFIX}SUBSCRIPTION_BACKOFF_MIN_SECONDS, which is {self.subscription_backoff_min_seconds}"
             )
-        key = self.auth_secret_key.get_secret_value().encode() if self.auth_secret_key else b""
-        least = KEY_MIN_BYTES[self.auth_algorithm]
-        if self.auth_enabled and len(key) < least:
-            raise ValueError(
-                f"{PREFIX}AUTH_SECRET_KEY: authentication with {self.auth_algorithm} needs a key of at least {least} "
-                f"bytes, this one has {len(key)}; make one with: fastpubsub generate_secret_key"
-            )
+        if self.auth_enabled:
+            self.auth_keys()
         return self
+
+    def auth_keys(self) -> list[Key]:
+        """The first signs; raises ValueError with a sentence about the one that cannot be used."""
+        signing, others = _text(self.auth_secret_key), _text(self.auth_verification_keys)
+        variable = "AUTH_SECRET_KEY"
+        try:
+            first = signing_key(signing, self.auth_algorithm)
+            variable = "AUTH_VERIFICATION_KEYS"
+            return [first, *verification_keys(others, self.auth_algorithm)]
+        except ValueError as error:
+            raise ValueError(f"{PREFIX}{variable}: {error}") from None
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -70,6 +70,7 @@ class Database:
             try:
                 return await self._execute(query, arguments)
             except psycopg.Error as error:
+                hide_values(error)
                 if error.sqlstate in _RETRIED and attempt < _ATTEMPTS:
                     await asyncio.sleep(0.01 * attempt)
                     continue
@@ -108,6 +109,13 @@ def translate(error: psycopg.Error) -> FastpubsubError | None:
     if state.startswith(_TROUBLE):
         return Unavailable("the database cannot do this at the moment; try again")
     return None
+
+
+def hide_values(error: psycopg.Error) -> None:
+    """Its text may end in a log, and PostgreSQL's details show rows: payloads, hashes of secrets."""
+    if error.sqlstate is not None:
+        places = [line for line in (error.diag.context or "").splitlines() if line.startswith("PL/pgSQL function ")]
+        error.args = ("\n".join([f"{error.diag.message_primary} ({error.sqlstate})", *places]),)
 
 
 def blames_arguments(error: BaseException) -> bool:

@@ -8,6 +8,7 @@
     ├── PermissionDenied     403  FP403   too little scope
     ├── NotFound             404  FP404   unknown topic, subscription, client
     ├── AlreadyExists        409  FP409   the id is taken
+    ├── TooManyRequests      429          wrong secrets
     └── Unavailable          503          nothing was stored; try again
         ├── SchemaChanged    503  FP428   while the payloads were checked; they are checked again a few times
         ├── Overloaded       503          a bounded queue is full
@@ -81,6 +82,15 @@ class AlreadyExists(FastpubsubError):
     status = 409
     title = "Conflict"
     sqlstate = "FP409"
+
+
+class TooManyRequests(FastpubsubError):
+    status = 429
+    title = "Too Many Requests"
+
+    def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Unavailable(FastpubsubError):

@@ -83,6 +83,21 @@ class ClientCredentials(BaseModel):
     secret: str = Field(description="shown only here")
 
 
+class NewSecret(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    old_secret_seconds: WholeNumber = Field(
+        86400,
+        ge=0,
+        le=2592000,
+        description="how long the secret before stays good; 0 ends all before, and all tokens, now",
+    )
+
+
+class RotatedSecret(ClientCredentials):
+    old_secret_expires_at: UtcTime | None
+
+
 class Client(BaseModel):
     id: UUID
     name: str
@@ -108,6 +123,12 @@ class Token(BaseModel):
     token_type: Literal["Bearer"]
     expires_in: int = Field(description="seconds")
     scope: str
+
+
+class PublicKeys(BaseModel):
+    """A JSON Web Key Set, RFC 7517."""
+
+    keys: list[dict[str, str]]
 
 
 # topics

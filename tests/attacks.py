@@ -105,6 +105,8 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "critical header": lambda: sign(headers={"crit": ["exp"]}),
     "detached payload": lambda: sign(headers={"b64": False, "crit": ["b64"]}),
     "kid is a number": lambda: resigned(json.dumps(good_claims()).encode(), {"alg": "HS256", "typ": "JWT", "kid": 1}),
+    "kid of no key": lambda: sign(headers={"kid": "file:///dev/null"}),
+    "kid is nothing": lambda: sign(headers={"kid": ""}),
     "payload is a list": lambda: resigned(b"[]"),
     "payload is no JSON": lambda: resigned(b"{"),
     "payload is not UTF-8": lambda: resigned(b'{"iss": "\xff"}'),

@@ -49,6 +49,21 @@ class Block:
     place: str
 
 
+def proved(page: Path) -> list[tuple[str, str]]:
+    """The rows of its tables whose last column is "proved by": the first cell, and the last."""
+    found = []
+    is_proving = False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("|"):
+            is_proving = False
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split(" |")]
+        if is_proving and not set(cells[-1]) <= set("-|"):
+            found.append((cells[0], cells[-1]))
+        is_proving = is_proving or cells[-1] == "proved by"
+    return found
+
+
 def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page, in its order."""
     found = []

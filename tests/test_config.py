@@ -77,8 +77,12 @@ def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
             "FASTPUBSUB_DATABASE_POOL_TIMEOUT_SECONDS: 'nan' is not a number above 0 and up to 60",
         ),
         ("auth_enabled", "perhaps", "FASTPUBSUB_AUTH_ENABLED: 'perhaps' is not true or false"),
-        ("auth_algorithm", "none", "FASTPUBSUB_AUTH_ALGORITHM: 'none' is not one of HS256, HS384, HS512"),
-        ("auth_algorithm", "RS256", "FASTPUBSUB_AUTH_ALGORITHM: 'RS256' is not one of HS256, HS384, HS512"),
+        ("auth_algorithm", "none", "FASTPUBSUB_AUTH_ALGORITHM: 'none' is not one of HS256, HS384, HS512, ES256, EdDSA"),
+        (
+            "auth_algorithm",
+            "RS256",
+            "FASTPUBSUB_AUTH_ALGORITHM: 'RS256' is not one of HS256, HS384, HS512, ES256, EdDSA",
+        ),
         (
             "log_level",
             "loud",

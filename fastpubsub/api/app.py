@@ -53,7 +53,15 @@ class Application(FastAPI):
         return RequestMiddleware(direct, state.request_metrics, state.settings.log_requests, Sockets(self))
 
 
-ROUTERS = [topics.router, subscriptions.router, messages.router, clients.router, oauth.router, monitoring.router]
+ROUTERS = [
+    topics.router,
+    subscriptions.router,
+    messages.router,
+    clients.router,
+    oauth.router,
+    oauth.well_known,
+    monitoring.router,
+]
 
 
 def create_app(settings: Settings) -> FastAPI:

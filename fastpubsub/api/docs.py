@@ -25,6 +25,13 @@ CONTENT_SECURITY_POLICY = (
     "form-action 'none'"
 )
 
+PAGE = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+
 router = APIRouter(route_class=ScopedRoute, include_in_schema=False)
 
 
@@ -47,9 +54,9 @@ async def redoc() -> Response:
 async def static(name: str) -> Response:
     if name not in ASSETS:
         raise NotFound("there is no such file")
-    return FileResponse(STATIC / name, media_type=ASSETS[name], headers={"Cache-Control": "public, max-age=86400"})
+    headers = {"Cache-Control": "public, max-age=86400", "Content-Security-Policy": "default-src 'none'"}
+    return FileResponse(STATIC / name, media_type=ASSETS[name], headers=headers)
 
 
 def _page(name: str) -> Response:
-    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
-    return FileResponse(STATIC / name, media_type="text/html", headers=headers)
+    return FileResponse(STATIC / name, media_type="text/html", headers=PAGE)

@@ -18,6 +18,7 @@ from fastpubsub.exceptions import (
     InvalidRequest,
     PermissionDenied,
     TooLarge,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
@@ -143,7 +144,7 @@ def allowed_methods(request: Request) -> set[str]:
 
 
 def _headers(error: FastpubsubError) -> dict[str, str]:
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | TooManyRequests):
         return {"Retry-After": str(error.retry_after_seconds)}
     if isinstance(error, Unauthenticated):
         described = {"error": error.error, "error_description": error.detail} if error.error else {}

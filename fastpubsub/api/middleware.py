@@ -17,6 +17,10 @@ logger = logging.getLogger("fastpubsub.requests")
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 UNROUTED = "none"
+API_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+"""For answers that no browser shows as a page."""
+
+UNCACHED = (b"cache-control", b"no-store")
 PROBES = frozenset({"/liveness", "/readiness", "/metrics"})
 SWITCHING_PROTOCOLS = 101
 INTERNAL_ERROR = 1011
@@ -115,10 +119,11 @@ def _read(headers: list[tuple[bytes, bytes]]) -> tuple[str, bytes]:
 
 def _with_ours(headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
     ours = [*headers, (b"x-request-id", request_id.encode("ascii")), (b"x-content-type-options", b"nosniff")]
+    # Who says how long an answer holds says its policy too.
     for name, _ in headers:
         if name == b"cache-control":
             return ours
-    ours.append((b"cache-control", b"no-store"))
+    ours += (UNCACHED, API_POLICY)
     return ours
 
 

@@ -3,51 +3,25 @@
 import asyncio
 import sys
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from typing import Generic, TypeVar
 from uuid import UUID
 
 from fastpubsub.config import Settings
 from fastpubsub.database import Database
 from fastpubsub.exceptions import NotFound
 from fastpubsub.scopes import Caller
+from fastpubsub.services.attempts import Attempts
 from fastpubsub.services.hashing import SecretHasher
+from fastpubsub.services.recent import Recent
 from fastpubsub.services.tokens import MAX_TOKEN_BYTES, Grant, invalid_token, make_signer
 
 MAX_TOKENS = 10_000
 MAX_CLIENTS = 10_000
 STATE_SECONDS = 5.0
 """How long a revocation by another process may go unnoticed."""
-
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
-
-
-class Recent(Generic[Key, Value]):
-    """The values that were used last, at most `limit` of them."""
-
-    def __init__(self, limit: int) -> None:
-        self._values: OrderedDict[Key, Value] = OrderedDict()
-        self._limit = limit
-
-    def get(self, key: Key) -> Value | None:
-        value = self._values.get(key)
-        if value is not None:
-            self._values.move_to_end(key)
-        return value
-
-    def put(self, key: Key, value: Value) -> None:
-        self._values[key] = value
-        self._values.move_to_end(key)
-        if len(self._values) > self._limit:
-            self._values.popitem(last=False)
-
-    def forget(self, key: Key) -> None:
-        self._values.pop(key, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +38,7 @@ class Authenticator:
         self.enabled = settings.auth_enabled
         self.signer = make_signer(settings)
         self.hasher = SecretHasher()
+        self.attempts = Attempts(settings, clock)
         self._database = database
         self._clock = clock
         self._grants: Recent[bytes, Grant] = Recent(MAX_TOKENS)

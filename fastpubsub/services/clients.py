@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastpubsub.connections import Row
 from fastpubsub.database import Database
-from fastpubsub.models import ChangedClient, Client, ClientCredentials, NewClient
+from fastpubsub.models import ChangedClient, Client, ClientCredentials, NewClient, RotatedSecret
 from fastpubsub.scopes import Caller, parse
 from fastpubsub.services.authenticator import Authenticator
 from fastpubsub.services.hashing import SecretHasher
@@ -19,9 +19,7 @@ async def create_client(
     """The secret is in this answer and nowhere else; what is stored is its hash."""
     scopes = parse(client.scopes)
     caller.require_grant(scopes)
-    secret = f"fps_{secrets.token_urlsafe(SECRET_BYTES)}"
-    with hasher.place():
-        secret_hash = await hasher.hash(secret)
+    secret, secret_hash = await _make_secret(hasher)
     (client_id,) = await database.fetch_one(
         "create_client", client.name, " ".join(scopes), secret_hash, client.is_active
     )
@@ -55,11 +53,42 @@ async def update_client(
         authenticator.forget(client_id)
 
 
+async def rotate_client_secret(
+    database: Database, authenticator: Authenticator, client_id: UUID, old_seconds: int, caller: Caller
+) -> RotatedSecret:
+    """The one before it lives on for that long; with 0 all end now, and the tokens of the client too."""
+    secret, secret_hash = await _make_secret(authenticator.hasher)
+    try:
+        (expires_at,) = await database.fetch_one(
+            "rotate_client_secret", client_id, secret_hash, old_seconds, caller.grants()
+        )
+    finally:
+        authenticator.forget(client_id)
+    return RotatedSecret(id=client_id, secret=secret, old_secret_expires_at=expires_at)
+
+
+async def revoke_client_secret(
+    database: Database, authenticator: Authenticator, client_id: UUID, newest: bool, caller: Caller
+) -> None:
+    """The newest or the old one of two, and all tokens of the client."""
+    try:
+        await database.fetch_one("revoke_client_secret", client_id, newest, caller.grants())
+    finally:
+        authenticator.forget(client_id)
+
+
 async def delete_client(database: Database, authenticator: Authenticator, client_id: UUID, caller: Caller) -> None:
     try:
         await database.fetch_one("delete_client", client_id, caller.grants())
     finally:
         authenticator.forget(client_id)
+
+
+async def _make_secret(hasher: SecretHasher) -> tuple[str, str]:
+    """And its hash."""
+    secret = f"fps_{secrets.token_urlsafe(SECRET_BYTES)}"
+    with hasher.place():
+        return secret, await hasher.hash(secret)
 
 
 def _client(row: Row) -> Client:

@@ -14,7 +14,7 @@ AT_ONCE = 2
 """Each takes 19 MiB and about 20 ms of a core."""
 
 MAX_PLACES = 100
-"""Who is last waits about a second."""
+"""Who is last waits about a second, and two when all before were wrong."""
 
 NO_HASH = "$argon2id$v=19$m=19456,t=2,p=1$dGhlIHNhbHQgb2Ygbm9uZQ$bm90IHRoZSBoYXNoIG9mIGFueSBzZWNyZXQgYXQgYWw"
 """Of no secret, at the same cost: who is unknown must not be answered faster."""

@@ -1,18 +1,21 @@
-"""Access tokens: JWTs of one key and one algorithm."""
+"""Access tokens: JWTs of one algorithm; the newest key signs, and older ones may still check."""
 
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 import jwt
 
-from fastpubsub.config import KEY_MIN_BYTES, Settings
+from fastpubsub.config import Settings
 from fastpubsub.database import Database
 from fastpubsub.exceptions import InvalidRequest, NotFound, PermissionDenied, Unauthenticated
+from fastpubsub.keys import Key
 from fastpubsub.models import Token, TokenRequest
 from fastpubsub.scopes import Caller, covers, parse
+from fastpubsub.services.attempts import Attempts
 from fastpubsub.services.hashing import NO_HASH, SecretHasher
 
 ISSUER = "fastpubsub"
@@ -35,17 +38,20 @@ class Credentials:
     """What is stored of a client; the defaults are those of nobody."""
 
     secret_hash: str = NO_HASH
+    old_secret_hash: str | None = None
     scopes: str = ""
     is_active: bool = False
     version: int = 0
 
 
 class Signer:
-    """Signs and checks tokens."""
+    """Signs with the first of the keys, and checks with that which the token names."""
 
-    def __init__(self, key: str, algorithm: str, lifetime: timedelta) -> None:
+    def __init__(self, keys: Sequence[Key], algorithm: str, lifetime: timedelta) -> None:
         self.lifetime_seconds = int(lifetime.total_seconds())
-        self._key = key.encode()
+        self.public_keys = list({key.kid: key.public for key in keys if key.public}.values())
+        self._keys = {key.kid: key.verifying for key in keys}
+        self._first = keys[0]
         self._algorithm = algorithm
         # A server whose clock is behind has to take the tokens of the others: `iat` is not compared with the clock.
         self._jwt = jwt.PyJWT({"enforce_minimum_key_length": True, "require": list(CLAIMS), "verify_iat": False})
@@ -62,12 +68,16 @@ class Signer:
             "scope": scopes,
             "version": version,
         }
-        return self._jwt.encode(claims, self._key, self._algorithm)
+        return self._jwt.encode(claims, self._first.signing, self._algorithm, {"kid": self._first.kid})
 
     def verify(self, token: bytes) -> Grant:
         try:
+            # Nothing else of a header that nobody has checked counts.
+            key = self._keys.get(jwt.get_unverified_header(token).get("kid", self._first.kid))
+            if key is None:
+                raise jwt.InvalidKeyError("another server's, or one that was removed")
             decoded = self._jwt.decode_complete(
-                token, self._key, [self._algorithm], options={"strict_aud": True}, audience=ISSUER, issuer=ISSUER
+                token, key, [self._algorithm], options={"strict_aud": True}, audience=ISSUER, issuer=ISSUER
             )
         except jwt.ExpiredSignatureError:
             raise invalid_token("is expired") from None
@@ -84,32 +94,47 @@ class Signer:
 
 
 def make_signer(settings: Settings) -> Signer | None:
-    """None without a key that is long enough; where authentication is on, the settings have refused that."""
-    key = settings.auth_secret_key.get_secret_value() if settings.auth_secret_key else ""
-    if len(key.encode()) < KEY_MIN_BYTES[settings.auth_algorithm]:
+    """None without a key that is good; where authentication is on, the settings have refused that."""
+    try:
+        keys = settings.auth_keys()
+    except ValueError:
         return None
-    return Signer(key, settings.auth_algorithm, timedelta(minutes=settings.auth_access_token_expire_minutes))
+    return Signer(keys, settings.auth_algorithm, timedelta(minutes=settings.auth_access_token_expire_minutes))
 
 
 def invalid_token(why: str) -> Unauthenticated:
     return Unauthenticated(f"the access token {why}; get a new one at /oauth/token", "invalid_token")
 
 
-async def issue_token(database: Database, hasher: SecretHasher, signer: Signer | None, request: TokenRequest) -> Token:
+async def issue_token(
+    database: Database,
+    hasher: SecretHasher,
+    attempts: Attempts,
+    signer: Signer | None,
+    request: TokenRequest,
+    address: str | None = None,
+) -> Token:
     """Wrong id, wrong secret and disabled client are refused alike, in words and in time."""
     if signer is None:
         raise InvalidRequest(
             "this server signs no tokens: authentication is off, and requests need none; turn it on with "
             "FASTPUBSUB_AUTH_ENABLED=true and a FASTPUBSUB_AUTH_SECRET_KEY made by `fastpubsub generate_secret_key`"
         )
-    with hasher.place():
+    with attempts.watch(request, address), hasher.place():
         credentials = await _find_credentials(database, request.client_id)
-        is_right = await hasher.verify(credentials.secret_hash, request.client_secret)
-    if not (is_right and credentials.is_active):
-        raise Unauthenticated("the client id or the client secret is wrong, or the client is disabled")
+        is_right = await _is_right(hasher, credentials, request.client_secret)
+        if not (is_right and credentials.is_active):
+            raise Unauthenticated("the client id or the client secret is wrong, or the client is disabled")
     scopes = _narrow(credentials.scopes, request.scope)
     token = signer.sign(UUID(request.client_id), scopes, credentials.version)
     return Token(access_token=token, token_type="Bearer", expires_in=signer.lifetime_seconds, scope=scopes)  # noqa: S106
+
+
+async def _is_right(hasher: SecretHasher, credentials: Credentials, secret: str) -> bool:
+    """What is wrong takes as long with one secret, with two, and with none."""
+    if await hasher.verify(credentials.secret_hash, secret):
+        return True
+    return await hasher.verify(credentials.old_secret_hash or NO_HASH, secret)
 
 
 async def _find_credentials(database: Database, client_id: str) -> Credentials:

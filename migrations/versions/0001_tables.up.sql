@@ -23,6 +23,8 @@ create table fastpubsub.clients (
     name text not null,
     scopes text not null,
     secret_hash text not null,
+    old_secret_hash text,
+    old_secret_expires_at timestamptz,
     is_active boolean not null,
     token_version bigint not null default 1,
     created_at timestamptz not null,

@@ -199,6 +199,12 @@ drop function fastpubsub.resolve_topic;
 -- functions/return_leases.sql
 drop function fastpubsub.return_leases;
 
+-- functions/revoke_client_secret.sql
+drop function fastpubsub.revoke_client_secret;
+
+-- functions/rotate_client_secret.sql
+drop function fastpubsub.rotate_client_secret;
+
 -- functions/scan_log.sql
 drop function fastpubsub.scan_log;
 

@@ -713,10 +713,12 @@ end;
 $$;
 
 -- functions/find_client_credentials.sql
--- What issuing a token needs; the one procedure that gives out a hash.
+-- What issuing a token needs; the one procedure that gives out a hash. old_secret_hash is null unless that secret is still good.
 create or replace function fastpubsub.find_client_credentials(
     p_id uuid,
+    p_now timestamptz default null,
     out secret_hash text,
+    out old_secret_hash text,
     out scopes text,
     out is_active boolean,
     out token_version bigint
@@ -726,9 +728,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
-    select c.secret_hash, c.scopes, c.is_active, c.token_version
-    into find_client_credentials.secret_hash, find_client_credentials.scopes, find_client_credentials.is_active,
-        find_client_credentials.token_version
+    select
+        c.secret_hash,
+        case when c.old_secret_expires_at > coalesce(p_now, clock_timestamp()) then c.old_secret_hash end,
+        c.scopes, c.is_active, c.token_version
+    into find_client_credentials.secret_hash, find_client_credentials.old_secret_hash, find_client_credentials.scopes,
+        find_client_credentials.is_active, find_client_credentials.token_version
     from fastpubsub.clients as c
     where c.id = p_id;
     if not found then
@@ -2593,6 +2598,92 @@ begin
         array_fill(0, array[cardinality(v_taken.positions)]), null, 'returned', coalesce(p_now, clock_timestamp())
     );
     return (select sum(t.last_position - t.position + 1) from unnest(v_taken.positions, v_taken.last_positions) as t (position, last_position));
+end;
+$$;
+
+-- functions/revoke_client_secret.sql
+-- Ends one of the two secrets of a client, and all of its tokens, for nobody knows which secret they are from: the old one, or the
+-- newest, which leaves the old one without an end. FP409 when there are not two. p_granted as in update_client.
+create or replace function fastpubsub.revoke_client_secret(
+    p_id uuid, p_newest boolean, p_granted text[] default null, p_now timestamptz default null
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_now timestamptz;
+    v_scopes text;
+    v_expires_at timestamptz;
+begin
+    perform fastpubsub.begin_call(true);
+    select c.scopes, c.old_secret_expires_at into v_scopes, v_expires_at
+    from fastpubsub.clients as c where c.id = p_id for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('client "%s" does not exist', p_id);
+    end if;
+    if not fastpubsub.scopes_cover(p_granted, v_scopes) then
+        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you lack; only who has them may change it', p_id);
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    if v_expires_at is null or v_expires_at <= v_now then
+        raise exception using errcode = 'FP409', message = format('client "%s" has one secret only; give it another first', p_id);
+    end if;
+    update fastpubsub.clients as c set
+        secret_hash = case when p_newest then c.old_secret_hash else c.secret_hash end,
+        old_secret_hash = null,
+        old_secret_expires_at = null,
+        token_version = c.token_version + 1,
+        updated_at = v_now
+    where c.id = p_id;
+end;
+$$;
+
+-- functions/rotate_client_secret.sql
+-- Gives the client another secret. The one before it lives on for p_old_seconds, and tokens stay good; with 0 every secret before ends
+-- now, and all tokens with them. FP409 while two are good: ending one of them unasked could end the one in use. p_granted as in
+-- update_client.
+create or replace function fastpubsub.rotate_client_secret(
+    p_id uuid,
+    p_secret_hash text,
+    p_old_seconds integer,
+    p_granted text[] default null,
+    p_now timestamptz default null,
+    out old_secret_expires_at timestamptz
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz;
+    v_scopes text;
+    v_expires_at timestamptz;
+begin
+    perform fastpubsub.begin_call(true);
+    select c.scopes, c.old_secret_expires_at into v_scopes, v_expires_at
+    from fastpubsub.clients as c where c.id = p_id for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('client "%s" does not exist', p_id);
+    end if;
+    if not fastpubsub.scopes_cover(p_granted, v_scopes) then
+        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you lack; only who has them may change it', p_id);
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    if p_old_seconds > 0 then
+        if v_expires_at > v_now then
+            raise exception using
+                errcode = 'FP409',
+                message = format('client "%s" has two secrets already; end the old or the new one first, or both with old_secret_seconds 0', p_id);
+        end if;
+        rotate_client_secret.old_secret_expires_at := v_now + make_interval(secs => p_old_seconds);
+    end if;
+    update fastpubsub.clients as c set
+        secret_hash = p_secret_hash,
+        old_secret_hash = case when p_old_seconds > 0 then c.secret_hash end,
+        old_secret_expires_at = rotate_client_secret.old_secret_expires_at,
+        token_version = c.token_version + case when p_old_seconds > 0 then 0 else 1 end,
+        updated_at = v_now
+    where c.id = p_id;
 end;
 $$;
 

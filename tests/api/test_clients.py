@@ -1,6 +1,6 @@
 """`/clients`."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -208,6 +208,79 @@ async def test_deleting_ends_tokens_at_once(client: httpx.AsyncClient, admin: di
     assert (await client.get("/topics", headers=old)).status_code == 200
     await client.delete(f"/clients/{made['id']}", headers=admin)
     assert (await client.get("/topics", headers=old)).status_code == 401
+
+
+# another secret
+
+
+async def may_enter(client: httpx.AsyncClient, client_id: str, secret: str) -> bool:
+    response = await client.post("/oauth/token", json={"client_id": client_id, "client_secret": secret})
+    assert response.status_code in (201, 401)
+    return response.status_code == 201
+
+
+async def test_changing_a_secret_refuses_nobody(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
+    made = await create(client, admin)
+    path = f"/clients/{made['id']}/secrets"
+    token = await headers_of(client, made)
+    rotated = await client.post(path, json={"old_secret_seconds": 60}, headers=admin)
+    assert rotated.status_code == 201
+    assert rotated.json().keys() == {"id", "secret", "old_secret_expires_at"}
+    secret = rotated.json()["secret"]
+    assert secret != made["secret"]
+    assert (await client.get("/topics", headers=token)).status_code == 200
+    for good in (secret, made["secret"]):
+        assert await may_enter(client, made["id"], good)
+    assert not await may_enter(client, made["id"], "wrong")
+    assert (await client.post(path, json={}, headers=admin)).status_code == 409
+    assert (await client.delete(f"{path}/old", headers=admin)).status_code == 204
+    assert await may_enter(client, made["id"], secret)
+    assert not await may_enter(client, made["id"], made["secret"])
+    assert (await client.get("/topics", headers=token)).status_code == 401
+    assert (await client.delete(f"{path}/old", headers=admin)).status_code == 409
+
+
+async def test_a_secret_that_was_lost_on_its_way_is_taken_back(
+    client: httpx.AsyncClient, admin: dict[str, str]
+) -> None:
+    made = await create(client, admin)
+    path = f"/clients/{made['id']}/secrets"
+    lost = (await client.post(path, json={}, headers=admin)).json()
+    remaining = datetime.fromisoformat(lost["old_secret_expires_at"]) - datetime.now(UTC)
+    assert timedelta(hours=23) < remaining <= timedelta(days=1)
+    assert (await client.delete(f"{path}/new", headers=admin)).status_code == 204
+    assert await may_enter(client, made["id"], made["secret"])
+    assert not await may_enter(client, made["id"], lost["secret"])
+
+
+async def test_a_stolen_secret_ends_at_once(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
+    made = await create(client, admin)
+    token = await headers_of(client, made)
+    body = {"old_secret_seconds": 0}
+    rotated = (await client.post(f"/clients/{made['id']}/secrets", json=body, headers=admin)).json()
+    assert rotated["old_secret_expires_at"] is None
+    assert (await client.get("/topics", headers=token)).status_code == 401
+    assert not await may_enter(client, made["id"], made["secret"])
+    assert await may_enter(client, made["id"], rotated["secret"])
+
+
+async def test_only_who_covers_a_client_changes_its_secret(client: httpx.AsyncClient, token: Tokens) -> None:
+    target = await create(client, token("*"), scopes="topics:read topics:create")
+    path = f"/clients/{target['id']}/secrets"
+    mine = token("topics:read clients:update")
+    assert (await client.post(path, json={}, headers=mine)).status_code == 403
+    assert (await client.delete(f"{path}/new", headers=mine)).status_code == 403
+    assert await may_enter(client, target["id"], target["secret"])
+
+
+async def test_a_secret_that_cannot_be_made(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
+    path = f"/clients/{UNKNOWN}/secrets"
+    for seconds in (-1, 2592001, "x", True, None):
+        refused = await client.post(path, json={"old_secret_seconds": seconds}, headers=admin)
+        assert refused.status_code == 422, seconds
+    assert (await client.post(path, json={}, headers=admin)).status_code == 404
+    assert (await client.delete(f"{path}/old", headers=admin)).status_code == 404
+    assert (await client.delete(f"{path}/other", headers=admin)).status_code == 422
 
 
 # nobody gives what they do not have

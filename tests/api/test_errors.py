@@ -96,6 +96,7 @@ def problem(response: httpx.Response) -> dict[str, Any]:
         ("PermissionDenied", 403, "Forbidden"),
         ("NotFound", 404, "Not Found"),
         ("AlreadyExists", 409, "Conflict"),
+        ("TooManyRequests", 429, "Too Many Requests"),
         ("Unavailable", 503, "Service Unavailable"),
         ("Overloaded", 503, "Service Unavailable"),
         ("OutcomeUnknown", 503, "Service Unavailable"),
@@ -105,7 +106,7 @@ async def test_every_refusal_is_a_problem(api: httpx.AsyncClient, name: str, sta
     response = await api.get(f"/refused/{name}")
     body = problem(response)
     assert (response.status_code, body["title"], body["detail"]) == (status, title, "a sentence")
-    assert ("retry-after" in response.headers) == (status == 503)
+    assert ("retry-after" in response.headers) == (status in (429, 503))
     assert ("www-authenticate" in response.headers) == (status == 401)
     assert (response.headers.get("connection") == "close") == (status == 413)
 
@@ -180,6 +181,7 @@ async def test_the_unexpected_is_logged_once_and_not_told(
     body = problem(response)
     assert (response.status_code, body["detail"]) == (500, errors.INTERNAL_ERROR)
     assert set(body) == {"type", "title", "status", "detail", "request_id"}
+    assert response.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
     (logged,) = [record for record in caplog.records if record.exc_info]
     assert body["request_id"] in logged.message
     assert caplog.text.count("ZeroDivisionError: hunter2") == 1

@@ -7,6 +7,7 @@ import pytest
 
 from fastpubsub.api.request_log import RequestLog
 from tests.api.conftest import app_of
+from tests.api.good import GOOD
 
 
 async def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -33,13 +34,29 @@ async def test_request_ids_differ(client: httpx.AsyncClient) -> None:
     assert len({(await client.get("/liveness")).headers["x-request-id"] for _ in range(20)}) == 20
 
 
-@pytest.mark.parametrize(
-    "path", ["/liveness", "/topics", "/topics/nope", "/nope", "/openapi.json", "/metrics", "/docs"]
-)
-async def test_headers_of_every_answer(client: httpx.AsyncClient, path: str) -> None:
-    headers = (await client.get(path)).headers
-    assert headers["x-content-type-options"] == "nosniff"
-    assert headers["cache-control"] == "no-store"
+async def test_headers_of_every_answer(client: httpx.AsyncClient) -> None:
+    """Of every route, whatever it answers, of what no route answers, and of what is refused before."""
+    nothing: dict[str, str] = {}
+    requests = [(good.method, good.path, good.body, nothing) for good in GOOD if not good.path.endswith("/stream")]
+    requests += [
+        ("GET", "/nope", None, nothing),
+        ("PUT", "/topics", None, nothing),
+        ("GET", "/topics?a=%00", None, nothing),
+    ]
+    requests += [("POST", "/topics", None, {"Content-Encoding": "gzip"})]
+    for method, path, body, headers in requests:
+        answered = (await client.request(method, path, json=body, headers=headers)).headers
+        assert answered.get_list("x-content-type-options") == ["nosniff"], path
+        assert len(answered.get_list("cache-control")) == 1, path
+        (policy,) = answered.get_list("content-security-policy")
+        assert policy.startswith("default-src 'none'"), path
+        if path not in ("/docs", "/redoc"):
+            assert "script-src" not in policy, path
+
+
+async def test_nothing_is_kept_unless_it_may_be(client: httpx.AsyncClient) -> None:
+    for path in ("/liveness", "/topics", "/topics/nope", "/nope", "/openapi.json", "/metrics", "/docs"):
+        assert (await client.get(path)).headers["cache-control"] == "no-store"
 
 
 async def test_an_answer_may_say_how_long_it_holds(client: httpx.AsyncClient) -> None:

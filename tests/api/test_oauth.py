@@ -214,6 +214,29 @@ async def test_too_many_at_once(client: httpx.AsyncClient, made: ClientCredentia
     assert (await client.get("/liveness")).status_code == 200
 
 
+# wrong secrets
+
+
+async def test_too_many_wrong_secrets(client: httpx.AsyncClient, made: ClientCredentials) -> None:
+    """In both forms; a client that is known here is let through all the same, and everybody from elsewhere."""
+    wrong = {"client_id": str(made.id), "client_secret": "wrong"}
+    right = wrong | {"client_secret": made.secret}
+    assert (await post(client, json=right)).status_code == 201
+    while (refused := await post(client, json=wrong)).status_code == 401:
+        pass
+    assert refused.status_code == 429
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    form = await post(client, data=GRANT | wrong)
+    assert (form.status_code, form.json()["error"]) == (429, "temporarily_unavailable")
+    assert 1 <= int(form.headers["retry-after"]) <= 60
+    assert (await post(client, json=right)).status_code == 201
+    transport = httpx.ASGITransport(app_of(client), client=("192.0.2.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://fastpubsub") as elsewhere:
+        assert (await post(elsewhere, json=wrong)).status_code == 401
+        assert (await post(elsewhere, json=right)).status_code == 201
+
+
 # authentication off
 
 

@@ -45,7 +45,10 @@ EXPECTED = {
     "GET /clients/{client_id}": "clients:read",
     "PUT /clients/{client_id}": "clients:update",
     "DELETE /clients/{client_id}": "clients:delete",
+    "POST /clients/{client_id}/secrets": "clients:update",
+    "DELETE /clients/{client_id}/secrets/{which}": "clients:update",
     "POST /oauth/token": None,
+    "GET /.well-known/jwks.json": None,
     "GET /liveness": None,
     "GET /readiness": None,
     "GET /metrics": None,
@@ -80,7 +83,7 @@ def settings(make_settings: MakeSettings) -> Settings:
 async def send(client: httpx.AsyncClient, route: str, **options: Any) -> httpx.Response:
     method, path = route.split(" ")
     before, brace, after = path.partition("{")
-    path = before + MINE + after.partition("}")[2] if brace else path
+    path = before + MINE + after.partition("}")[2].replace("{which}", "old") if brace else path
     if route in WITH_BODY and "content" not in options:
         options.setdefault("json", BODIES.get(route, {}))
     return await client.request(method, path, **options)

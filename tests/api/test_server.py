@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from tests import harness
+from tests.attacks import KEY
 from tests.conftest import StartServer
 
 SOON = 10.0
@@ -199,6 +200,20 @@ def test_forwarded_headers_are_believed_only_when_told(server: StartServer) -> N
     headers = {"X-Forwarded-For": "10.1.2.3", "X-Forwarded-Proto": "https"}
     for settings in ({}, {"api_forwarded_allow_ips": "127.0.0.1"}):
         assert httpx.get(f"{server(**settings).base_url}/liveness", headers=headers).status_code == 200
+
+
+def test_a_forged_address_does_not_help_to_guess(server: StartServer) -> None:
+    settings = {"auth_secret_key": KEY, "auth_max_failures_per_client": 2}
+    body = {"client_id": "550e8400-e29b-41d4-a716-446655440000", "client_secret": "wrong"}
+
+    def statuses(**more: object) -> list[int]:
+        url = f"{server(**settings, **more).base_url}/oauth/token"
+        forged = [{"X-Forwarded-For": f"192.0.2.{number}"} for number in range(3)]
+        return [httpx.post(url, json=body, headers=headers).status_code for headers in forged]
+
+    assert statuses() == [401, 401, 429]
+    assert statuses(api_forwarded_allow_ips="192.0.2.77") == [401, 401, 429]
+    assert statuses(api_forwarded_allow_ips="127.0.0.1") == [401, 401, 401]
 
 
 def test_two_requests_on_one_connection(server: StartServer) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -83,9 +83,52 @@ async def test_deleting(connection: AsyncConnection) -> None:
 async def test_credentials_and_state(connection: AsyncConnection) -> None:
     client_id = await create(connection, "topics:read topics:create", is_active=False)
     assert await call(connection, "find_client_credentials", client_id) == [
-        ("hash", "topics:read topics:create", False, 1),
+        ("hash", None, "topics:read topics:create", False, 1),
     ]
     assert await call(connection, "get_client_state", client_id) == [(1, False)]
+
+
+async def secrets(connection: AsyncConnection, client_id: UUID, now: datetime = NOW) -> tuple[Any, ...]:
+    """The newest, the old one, and the version of tokens."""
+    ((new, old, _, _, version),) = await call(connection, "find_client_credentials", client_id, now)
+    return new, old, version
+
+
+async def rotate(connection: AsyncConnection, client_id: UUID, secret: str, seconds: int, now: datetime = NOW) -> Any:
+    ((expires_at,),) = await call(connection, "rotate_client_secret", client_id, secret, seconds, None, now)
+    return expires_at
+
+
+async def test_two_secrets_live_side_by_side(connection: AsyncConnection) -> None:
+    client_id = await create(connection)
+    assert await rotate(connection, client_id, "second", 60) == NOW + timedelta(seconds=60)
+    assert await secrets(connection, client_id, NOW + timedelta(seconds=59)) == ("second", "hash", 1)
+    ended = NOW + timedelta(seconds=60)
+    assert await secrets(connection, client_id, ended) == ("second", None, 1)
+    await rotate(connection, client_id, "third", 60, ended)
+    assert await secrets(connection, client_id, ended) == ("third", "second", 1)
+
+
+async def test_a_third_secret_ends_none_unasked(connection: AsyncConnection) -> None:
+    client_id = await create(connection)
+    await rotate(connection, client_id, "second", 60)
+    arguments = (client_id, "third", 60, None, NOW + timedelta(seconds=59))
+    assert await refused(connection, "rotate_client_secret", *arguments) == "FP409"
+    assert await secrets(connection, client_id) == ("second", "hash", 1)
+    assert await rotate(connection, client_id, "third", 0) is None
+    assert await secrets(connection, client_id) == ("third", None, 2)
+
+
+@pytest.mark.parametrize(("newest", "left"), [(False, "second"), (True, "hash")])
+async def test_one_of_two_secrets_is_ended(connection: AsyncConnection, newest: bool, left: str) -> None:
+    client_id = await create(connection)
+    await rotate(connection, client_id, "second", 60)
+    await call(connection, "revoke_client_secret", client_id, newest, None, NOW)
+    assert await secrets(connection, client_id) == (left, None, 2), "nobody knows of which of them a token is"
+    assert await refused(connection, "revoke_client_secret", client_id, newest, None, NOW) == "FP409"
+    await rotate(connection, client_id, "third", 60)
+    late = NOW + timedelta(seconds=60)
+    assert await refused(connection, "revoke_client_secret", client_id, newest, None, late) == "FP409"
 
 
 @pytest.mark.parametrize(
@@ -94,6 +137,8 @@ async def test_credentials_and_state(connection: AsyncConnection) -> None:
         ("get_client", []),
         ("update_client", ["name", "*"]),
         ("delete_client", []),
+        ("rotate_client_secret", ["hash", 60]),
+        ("revoke_client_secret", [True]),
         ("find_client_credentials", []),
         ("get_client_state", []),
     ],
@@ -107,6 +152,8 @@ async def test_only_who_covers_a_client_changes_it(connection: AsyncConnection) 
     for granted in ([], ["topics:publish:a"], ["topics:publish:b", "subscriptions:read"], ["clients:update"]):
         assert await refused(connection, "update_client", client_id, "name", "topics:read", True, granted) == "FP403"
         assert await refused(connection, "delete_client", client_id, granted) == "FP403"
+        assert await refused(connection, "rotate_client_secret", client_id, "hash", 0, granted) == "FP403"
+        assert await refused(connection, "revoke_client_secret", client_id, True, granted) == "FP403"
     assert await call(connection, "get_client_state", client_id) == [(1, True)]
     granted = ["topics:publish", "subscriptions:read"]
     await call(connection, "update_client", client_id, "name", "topics:publish:a", True, granted)

@@ -14,18 +14,20 @@ from fastpubsub.config import Settings
 from fastpubsub.connections import Row
 from fastpubsub.database import Database
 from fastpubsub.exceptions import InvalidRequest, Overloaded, PermissionDenied, Unauthenticated, Unavailable
+from fastpubsub.keys import signing_key
 from fastpubsub.models import ChangedClient, ClientCredentials, NewClient, TokenRequest
 from fastpubsub.scopes import ADMINISTRATOR
 from fastpubsub.services import clients
-from fastpubsub.services.authenticator import STATE_SECONDS, Authenticator, Recent
+from fastpubsub.services.authenticator import STATE_SECONDS, Authenticator
 from fastpubsub.services.hashing import NO_HASH, SecretHasher
+from fastpubsub.services.recent import Recent
 from fastpubsub.services.tokens import MAX_TOKEN_BYTES, Signer, issue_token, make_signer
 from tests.attacks import ATTACKS, CLIENT_ID, KEY, NOW, sign
 from tests.conftest import MakeSettings
 from tests.harness import free_port
 
 HALF_AN_HOUR = timedelta(minutes=30)
-SIGNER = Signer(KEY, "HS256", HALF_AN_HOUR)
+SIGNER = Signer([signing_key(KEY, "HS256")], "HS256", HALF_AN_HOUR)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -35,7 +37,7 @@ def test_an_attack(name: str) -> None:
     assert raised.value.error == "invalid_token"
 
 
-@pytest.mark.parametrize("header", ["jku", "jwk", "x5u", "kid"])
+@pytest.mark.parametrize("header", ["jku", "jwk", "x5u"])
 def test_headers_that_name_a_key_change_nothing(header: str) -> None:
     value: Any = {"kty": "oct", "k": "eg"} if header == "jwk" else "file:///dev/null"
     assert SIGNER.verify(sign(headers={header: value})).client_id == CLIENT_ID
@@ -45,14 +47,15 @@ def test_headers_that_name_a_key_change_nothing(header: str) -> None:
 
 @pytest.mark.parametrize(("algorithm", "key"), [("HS256", KEY), ("HS384", "k" * 48), ("HS512", "k" * 64)])
 def test_a_token_says_who_may_what(algorithm: str, key: str) -> None:
-    signer = Signer(key, algorithm, HALF_AN_HOUR)
+    signer = Signer([signing_key(key, algorithm)], algorithm, HALF_AN_HOUR)
     token = signer.sign(CLIENT_ID, "topics:read topics:publish:a", 7)
     grant = signer.verify(token.encode())
     assert (grant.client_id, grant.version) == (CLIENT_ID, 7)
     assert grant.caller.client_id == str(CLIENT_ID)
     assert grant.caller.scopes == {"topics:read", "topics:publish:a"}
     assert time.time() + 1790 < grant.expires_at <= time.time() + 1800
-    assert jwt.get_unverified_header(token) == {"alg": algorithm, "typ": "JWT"}
+    kid = signing_key(key, algorithm).kid
+    assert jwt.get_unverified_header(token) == {"alg": algorithm, "typ": "JWT", "kid": kid}
 
 
 def test_tokens_of_the_same_second_differ() -> None:
@@ -176,7 +179,7 @@ async def make_client(database: Database, authenticator: Authenticator, **values
 
 async def get_token(database: Database, authenticator: Authenticator, made: ClientCredentials) -> bytes:
     request = TokenRequest(client_id=str(made.id), client_secret=made.secret)
-    token = await issue_token(database, authenticator.hasher, authenticator.signer, request)
+    token = await issue_token(database, authenticator.hasher, authenticator.attempts, authenticator.signer, request)
     return token.access_token.encode()
 
 
@@ -203,7 +206,7 @@ async def test_a_secret_is_long_and_stored_as_a_hash(database: CountingDatabase,
 async def test_an_issued_token_authenticates(database: CountingDatabase, authenticator: Authenticator) -> None:
     made = await make_client(database, authenticator, scopes="topics:read topics:publish:a topics:read")
     request = TokenRequest(client_id=str(made.id), client_secret=made.secret)
-    token = await issue_token(database, authenticator.hasher, authenticator.signer, request)
+    token = await issue_token(database, authenticator.hasher, authenticator.attempts, authenticator.signer, request)
     assert (token.token_type, token.expires_in, token.scope) == ("Bearer", 1800, "topics:read topics:publish:a")
     caller = await authenticator.authenticate(token.access_token.encode())
     assert caller.client_id == str(made.id)
@@ -215,7 +218,9 @@ async def test_a_token_can_have_fewer_scopes(database: CountingDatabase, authent
 
     async def scope_of(wanted: str) -> str:
         request = TokenRequest(client_id=str(made.id), client_secret=made.secret, scope=wanted)
-        return (await issue_token(database, authenticator.hasher, authenticator.signer, request)).scope
+        return (
+            await issue_token(database, authenticator.hasher, authenticator.attempts, authenticator.signer, request)
+        ).scope
 
     assert await scope_of("topics:publish:a") == "topics:publish:a"
     assert await scope_of("") == "topics:read topics:publish"
@@ -240,7 +245,7 @@ async def test_wrong_credentials_are_refused_alike(database: CountingDatabase, a
     for client_id, secret in wrong:
         request = TokenRequest(client_id=client_id, client_secret=secret)
         with pytest.raises(Unauthenticated) as raised:
-            await issue_token(database, authenticator.hasher, authenticator.signer, request)
+            await issue_token(database, authenticator.hasher, authenticator.attempts, authenticator.signer, request)
         answers.add((raised.value.detail, raised.value.error))
     assert len(answers) == 1
 
@@ -250,7 +255,7 @@ async def test_without_a_key_no_token_is_issued(database: CountingDatabase, auth
     calls = database.calls
     request = TokenRequest(client_id=str(made.id), client_secret=made.secret)
     with pytest.raises(InvalidRequest, match="generate_secret_key"):
-        await issue_token(database, authenticator.hasher, None, request)
+        await issue_token(database, authenticator.hasher, authenticator.attempts, None, request)
     assert database.calls == calls
 
 

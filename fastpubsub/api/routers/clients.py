@@ -1,5 +1,6 @@
 """`/clients`."""
 
+from typing import Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
@@ -7,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastpubsub.api.render import NO_CONTENT
 from fastpubsub.api.requests import Limit, Offset
 from fastpubsub.api.security import ScopedRoute, requires
-from fastpubsub.models import ChangedClient, Client, ClientCredentials, ClientList, NewClient
+from fastpubsub.models import ChangedClient, Client, ClientCredentials, ClientList, NewClient, NewSecret, RotatedSecret
 from fastpubsub.services import clients
 
 router = APIRouter(prefix="/clients", tags=["clients"], route_class=ScopedRoute)
@@ -38,6 +39,30 @@ async def update_client(request: Request, client_id: UUID, body: ChangedClient) 
     """Change a client; this ends all of its tokens."""
     state = request.app.state
     return await clients.update_client(state.database, state.authenticator, client_id, body, request.state.caller)
+
+
+@router.post("/{client_id}/secrets", status_code=201, dependencies=[requires("clients:update", "client_id")])
+async def rotate_client_secret(request: Request, client_id: UUID, body: NewSecret) -> RotatedSecret:
+    """Give a client another secret; the one before stays good for a while."""
+    state = request.app.state
+    return await clients.rotate_client_secret(
+        state.database, state.authenticator, client_id, body.old_secret_seconds, request.state.caller
+    )
+
+
+@router.delete(
+    "/{client_id}/secrets/{which}",
+    status_code=204,
+    response_class=Response,
+    dependencies=[requires("clients:update", "client_id")],
+)
+async def revoke_client_secret(request: Request, client_id: UUID, which: Literal["old", "new"]) -> Response:
+    """End one of the two secrets of a client, and all of its tokens."""
+    state = request.app.state
+    await clients.revoke_client_secret(
+        state.database, state.authenticator, client_id, which == "new", request.state.caller
+    )
+    return Response(status_code=204)
 
 
 @router.delete(

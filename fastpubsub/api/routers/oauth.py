@@ -1,4 +1,4 @@
-"""`/oauth/token`: the spec's JSON, and the client credentials grant of RFC 6749, section 4.4."""
+"""`/oauth/token`: the spec's JSON, and the client credentials grant of RFC 6749, section 4.4; and the public keys."""
 
 import base64
 import re
@@ -12,16 +12,17 @@ from pydantic import ValidationError
 from starlette.types import Message, Receive, Scope, Send
 
 from fastpubsub.api.errors import DOCUMENTED
+from fastpubsub.api.middleware import API_POLICY, UNCACHED
 from fastpubsub.api.security import FORM, ScopedRoute, media_type, public
-from fastpubsub.exceptions import FastpubsubError, InvalidRequest, PermissionDenied, Unauthenticated
-from fastpubsub.models import Token, TokenRequest
+from fastpubsub.exceptions import FastpubsubError, InvalidRequest, PermissionDenied, TooManyRequests, Unauthenticated
+from fastpubsub.models import PublicKeys, Token, TokenRequest
 from fastpubsub.payloads import check_json
 from fastpubsub.scopes import parse
 from fastpubsub.services.tokens import issue_token
 
 MAX_BODY_BYTES = 16_384
 MAX_PARAMETERS = 20
-UNCACHED = [(b"cache-control", b"no-store"), (b"pragma", b"no-cache")]
+HEADERS = [UNCACHED, (b"pragma", b"no-cache"), API_POLICY]
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="fastpubsub"'}
 
 CODES: dict[type[FastpubsubError], str] = {
@@ -65,7 +66,7 @@ class TokenRoute(ScopedRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_uncached(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *UNCACHED]
+                message["headers"] = [*message.get("headers", ()), *HEADERS]
             await send(message)
 
         await super().handle(scope, receive, send_uncached)
@@ -81,13 +82,23 @@ class Refusal(Exception):
 
 
 router = APIRouter(tags=["clients"], route_class=TokenRoute)
+well_known = APIRouter(prefix="/.well-known", tags=["clients"], route_class=ScopedRoute)
+
+
+@well_known.get("/jwks.json", dependencies=[public()])
+async def list_public_keys(request: Request, response: Response) -> PublicKeys:
+    """The keys that check access tokens, for other programs; none as long as tokens are signed with a secret."""
+    response.headers["Cache-Control"] = "public, max-age=300"
+    response.headers["Content-Security-Policy"] = API_POLICY[1].decode()
+    signer = request.app.state.authenticator.signer
+    return PublicKeys(keys=signer.public_keys if signer else [])
 
 
 @router.post(
     "/oauth/token",
     status_code=201,
     response_model=Token,
-    responses={200: {"model": Token, "description": "To a form"}, 400: REFUSED, 401: REFUSED},
+    responses={200: {"model": Token, "description": "To a form"}, 400: REFUSED, 401: REFUSED, 429: REFUSED},
     openapi_extra={"requestBody": {"content": BODIES, "required": True}},
     dependencies=[public(forms=True, max_body_bytes=MAX_BODY_BYTES)],
 )
@@ -105,6 +116,10 @@ async def _answer_form(request: Request, body: bytes) -> Response:
         token = await _issue(request, _read_grant(request, body))
     except (InvalidRequest, PermissionDenied, Unauthenticated) as error:
         return _refuse(Refusal(CODES[type(error)], error.detail))
+    except TooManyRequests as error:
+        # The RFC has no code for it; this one is of its section 4.1.2.1.
+        refused = {"error": "temporarily_unavailable", "error_description": error.detail}
+        return JSONResponse(refused, error.status, {"Retry-After": str(error.retry_after_seconds)})
     except Refusal as refusal:
         return _refuse(refusal)
     return JSONResponse(token.model_dump())
@@ -116,8 +131,11 @@ def _refuse(refusal: Refusal) -> Response:
 
 
 async def _issue(request: Request, wanted: TokenRequest) -> Token:
-    state = request.app.state
-    return await issue_token(state.database, state.authenticator.hasher, state.authenticator.signer, wanted)
+    database, authenticator = request.app.state.database, request.app.state.authenticator
+    address = request.client.host if request.client else None
+    return await issue_token(
+        database, authenticator.hasher, authenticator.attempts, authenticator.signer, wanted, address
+    )
 
 
 def _read_json(body: bytes) -> TokenRequest:

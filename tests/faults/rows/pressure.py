@@ -175,7 +175,9 @@ async def drip(address: Address, start: bytes, byte: bytes) -> float:
     return time.monotonic() - started
 
 
-WEAK = Setup(load=False, workers=1, settings={"auth_enabled": True, "auth_secret_key": KEY})
+# Without the bound on wrong secrets, so that every one of them is hashed.
+BOUNDLESS = {"auth_max_failures_per_client": 0, "auth_max_failures_per_address": 0}
+WEAK = Setup(load=False, workers=1, settings={"auth_enabled": True, "auth_secret_key": KEY, **BOUNDLESS})
 IMPATIENT = Setup(settings={"api_header_timeout_seconds": 2, "api_body_timeout_seconds": 2})
 
 FAULTS = [
