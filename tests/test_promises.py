@@ -8,75 +8,81 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import DOCS, ROOT
+from tests.pages import DOCS, ROOT, proved
 
-PAGES = [DOCS / "contract.md"]
-"""A promise is a numbered row of a table whose last column is headed `proved by`."""
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+PROMISING = [DOCS / "contract.md", ROOT / "SECURITY.md"]
+"""The promises are the rows of the tables whose last column is headed `proved by`."""
 
-HEADER = re.compile(r"^\|(?:[^|\n]*\|)*\s*proved by\s*\|$", re.MULTILINE)
-NUMBERED = re.compile(r"\|\s*(\d+)\s*\|(.*)\|([^|]*)\|")
-NAMED = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
-
-
-def promises(text: str) -> Iterator[tuple[int, str]]:
-    """Numbers, and what is in the last column."""
-    for header in HEADER.finditer(text):
-        rows = text[header.end() :].partition("\n\n")[0].strip().splitlines()[1:]
-        for row in rows:
-            found = NUMBERED.fullmatch(row)
-            assert found is not None, f"not a numbered row: {row}"
-            yield int(found[1]), found[3]
+NAMED = re.compile(r"`(tests/[\w/]+\.py)(?:::([\w:]+))?`")
 
 
 @cache
 def names_in(file: Path) -> set[str]:
-    """As pytest names them; empty for a file that is not there."""
-    names: set[str] = set()
-    tree = ast.parse(file.read_text(encoding="utf-8")) if file.exists() else ast.Module([], [])
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            names |= {f"{node.name}::{name}" for name in functions(node.body)}
-    return names | functions(tree.body)
+    """The tests, as pytest names them; empty for a file that is not there."""
+    tree = ast.parse(file.read_text(encoding="utf-8")) if file.is_file() else ast.Module([], [])
+    of_classes = {
+        f"{node.name}::{name}" for node in tree.body if isinstance(node, ast.ClassDef) for name in functions(node.body)
+    }
+    return of_classes | functions(tree.body)
 
 
 def functions(body: list[ast.stmt]) -> set[str]:
-    return {
-        node.name
-        for node in body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
-    }
+    found = (node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {name for name in found if name.startswith("test_")}
 
 
-def missing(text: str) -> list[str]:
-    return [f"{file}::{name}" for file, name in NAMED.findall(text) if name not in names_in(ROOT / file)]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_each_promise_names_its_tests_and_they_are_there(page: Path) -> None:
-    found = list(promises(page.read_text(encoding="utf-8")))
-    assert [number for number, _ in found] == list(range(1, len(found) + 1))
-    assert found
-    assert [number for number, proof in found if not NAMED.search(proof)] == []
-    assert missing(page.read_text(encoding="utf-8")) == []
+def missing(text: str) -> Iterator[str]:
+    for file, name in NAMED.findall(text):
+        if not (name in names_in(ROOT / file) if name else (ROOT / file).is_file()):
+            yield f"{file}::{name}" if name else file
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_that_are_named_are_there(page: Path) -> None:
+    assert list(missing(page.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("page", PROMISING, ids=lambda page: page.name)
+def test_each_promise_names_what_proves_it(page: Path) -> None:
+    rows = proved(page)
+    assert rows
+    assert [number for number, proof in rows if not NAMED.search(proof)] == []
+
+
+@pytest.mark.parametrize("page", PROMISING, ids=lambda page: page.name)
 def test_what_proves_a_promise_is_run_by_make_test(page: Path) -> None:
     left_out = re.search(r"^FAULT_TESTS := (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert left_out is not None
-    named = {file for file, _ in NAMED.findall(page.read_text(encoding="utf-8"))}
-    assert not named & set(left_out[1].split())
+    for number, proof in proved(page):
+        named = {file for file, _ in NAMED.findall(proof)}
+        assert named - set(left_out[1].split()), number
 
 
-def test_what_is_not_there_is_found() -> None:
-    page = """
+def test_no_page_promises_beside() -> None:
+    assert [page for page in PAGES if proved(page)] == sorted(PROMISING)
+
+
+def test_each_row_of_the_security_checklist_is_somewhere() -> None:
+    """It has 43; each is met, not yet met, or does not apply."""
+    rows = re.findall(r"^\| (\d+) \|", (ROOT / "SECURITY.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(map(int, rows)) == list(range(1, 44))
+
+
+def test_what_is_not_there_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        """
 | | promise | proved by |
 |---|---|---|
 | 1 | one | `tests/test_promises.py::test_what_is_not_there_is_found` |
-| 2 | two \\| both | `tests/test_promises.py::test_nothing`, `tests/no_file.py::test_x` |
+| 2 | two | `tests/test_promises.py::test_nothing`, `tests/no_file.py::test_x`, `tests/no_file.py` |
 | 3 | three | by word |
 """
-    rows = dict(promises(page))
-    assert list(rows) == [1, 2, 3]
-    assert [number for number, proof in rows.items() if not NAMED.search(proof)] == [3]
-    assert missing(page) == ["tests/test_promises.py::test_nothing", "tests/no_file.py::test_x"]
+    )
+    assert [number for number, proof in proved(page) if not NAMED.search(proof)] == ["3"]
+    assert list(missing(page.read_text())) == [
+        "tests/test_promises.py::test_nothing",
+        "tests/no_file.py::test_x",
+        "tests/no_file.py",
+    ]

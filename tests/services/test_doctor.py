@@ -1,6 +1,8 @@
 """What `fastpubsub doctor` finds, each in a database where it is really so."""
 
+import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ from psycopg import sql
 from fastpubsub import schema
 from fastpubsub.config import Settings
 from fastpubsub.embedded import EmbeddedPostgres
-from fastpubsub.services.doctor import patient
+from fastpubsub.services.doctor import examination, patient
 from fastpubsub.services.doctor.examination import examine
 from fastpubsub.services.doctor.findings import Finding
 from fastpubsub.services.doctor.of_server import clock
@@ -22,6 +24,7 @@ from fastpubsub.services.doctor.report import document, table, worst
 from fastpubsub.urls import normalise
 from tests import harness
 from tests.conftest import Connect, MakeSettings, Run, StartServer
+from tests.pages import DOCS
 from tests.proxy import Proxy
 
 SECONDS = 30.0
@@ -94,6 +97,17 @@ def test_every_finding_says_why_and_what_to_do(run: Run, empty_database_url: str
     assert done.stdout.count("why: ") == done.stdout.count("do: ") == len(bad)
 
 
+def test_every_check_is_on_the_page_of_commands() -> None:
+    sources = "".join(file.read_text() for file in Path(examination.__file__).parent.glob("*.py"))
+    checks = set(re.findall(r'\b(?:ok|warning|problem|looked)\(\s*"(\w+)"', sources))
+    _, _, page = (DOCS / "cli.md").read_text().partition("| check | looks at |")
+    rows = page.partition("\n\n")[0].splitlines()[2:]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])} == checks - {
+        "server",
+        "subscriptions",
+    }
+
+
 def test_wrong_usage(run: Run) -> None:
     assert run("doctor", "--patience", "-1").returncode == 2
     assert run("doctor", database_url=None).returncode == 2
@@ -127,6 +141,18 @@ async def test_a_database_that_stops_answering(
     assert only(found, "schema").level == "ok"
     for check in ("tables", "leases", "outbox", "subscriptions", "kept"):
         assert only(found, check).what.startswith("this could not be looked at: ")
+
+
+async def test_an_examination_that_takes_too_long(
+    make_settings: MakeSettings, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "DEADLINE_SECONDS", 3.0)
+    monkeypatch.setattr(patient, "CUT_SECONDS", SECONDS)
+    async with Proxy(database_url) as proxy:
+        proxy.hang_on = b"inspect_leases"
+        async with asyncio.timeout(SECONDS):
+            found = await examine(make_settings(database_url=proxy.url))
+    assert [one.what for one in found if one.level == "problem"] == ["the examination was not finished in 3 s"]
 
 
 async def test_no_schema_an_older_and_a_newer_one(make_settings: MakeSettings, empty_database_url: str) -> None:
@@ -326,8 +352,10 @@ async def test_an_outbox_that_nobody_empties(database_url: str, settings: Settin
         await connection.execute("select fastpubsub.publish('t', '{}')")
     outbox = only(await examine(settings, patience=0), "outbox")
     assert outbox.what == "2 messages published from SQL wait, and the first is not moved on"
+    deadline = monotonic() + SECONDS
     async with harness.opened(settings):
-        assert only(await examine(settings), "outbox").level == "ok"
+        while only(await examine(settings), "outbox").level != "ok":
+            assert monotonic() < deadline
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ from fastpubsub.services.doctor.of_snapshots import examine_snapshots
 from fastpubsub.services.doctor.patient import Patient, reason
 from fastpubsub.urls import normalise
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 45.0
+"""Ending a call under way can take ten more."""
+
 PATIENCE_SECONDS = 300.0
 
 
