@@ -1,11 +1,15 @@
 """The command line: parses, builds the settings, calls one function, prints. Heavy imports are inside the commands."""
 
-import sys
+import os
 from collections.abc import Callable, Coroutine
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+from fastpubsub.cli import clients, dead_letters, messages, subscriptions, topics
+from fastpubsub.cli.exits import FAILED, INTERRUPTED, WRONG_USAGE, fail, note
 
 if TYPE_CHECKING:
     from fastpubsub.config import Settings
@@ -15,12 +19,20 @@ Result = TypeVar("Result")
 
 SECRET_KEY_BYTES = 32
 HEALTHCHECK_SECONDS = 3
-FAILED = 1
-WRONG_USAGE = 2
+COMPLETION = "_FASTPUBSUB_COMPLETE"
+"""Set by the scripts of shells that want to know how a command line goes on."""
+
 NEED_DATABASE = (
     "this needs a database: set FASTPUBSUB_DATABASE_URL=postgresql+psycopg://user:password@host:5432/database "
     "in the environment or in .env; `fastpubsub dev` needs none"
 )
+
+
+class Shell(StrEnum):
+    bash = "bash"
+    zsh = "zsh"
+    fish = "fish"
+
 
 app = typer.Typer(
     name="fastpubsub",
@@ -37,6 +49,10 @@ def main() -> None:
     """Exit codes: 0 done, 1 failed at work, 2 wrong usage or settings."""
     from fastpubsub.exceptions import FastpubsubError, InvalidRequest
 
+    if COMPLETION in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
     try:
         app()
     except InvalidRequest as error:
@@ -44,13 +60,7 @@ def main() -> None:
     except FastpubsubError as error:
         fail(error.detail, FAILED)
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
-
-
-def fail(sentences: str, code: int) -> NoReturn:
-    for sentence in sentences.splitlines():
-        note(f"fastpubsub: {sentence}")
-    raise SystemExit(code)
+        raise SystemExit(INTERRUPTED) from None
 
 
 def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -264,9 +274,21 @@ def healthcheck() -> None:
     note("ready")
 
 
-def note(sentence: str) -> None:
-    """For people; what programs read goes to standard output alone."""
-    print(sentence, file=sys.stderr)
+app.command("publish")(messages.publish)
+app.command("pull")(messages.pull)
+app.command("tail")(messages.tail)
+app.add_typer(topics.app, name="topics")
+app.add_typer(subscriptions.app, name="subscriptions")
+app.add_typer(clients.app, name="clients")
+app.add_typer(dead_letters.app, name="dlq")
+
+
+@command("completion")
+def completion(shell: Annotated[Shell, typer.Argument(help="The shell that you use.")]) -> None:
+    """Print a script that lets a shell complete commands and options."""
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    print(get_completion_script(prog_name="fastpubsub", complete_var=COMPLETION, shell=shell.value))
 
 
 def load_settings() -> "Settings":

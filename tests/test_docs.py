@@ -37,7 +37,7 @@ def walk_page(server: StartServer, database_url: str, tmp_path: Path) -> Callabl
 
     def walk_against(page: str, **settings: object) -> None:
         address = httpx.URL(server(**settings).base_url)
-        shell = Shell(tmp_path, {"database_url": database_url, "api_port": address.port})
+        shell = Shell(tmp_path, {"database_url": database_url, "api_port": address.port, "url": str(address)})
         shell.changes["localhost:8000"] = address.netloc.decode()
         walk(DOCS / page, shell)
 

@@ -28,8 +28,16 @@ COMMANDS = {
     "doctor",
     "healthcheck",
     "worker",
+    "publish",
+    "pull",
+    "tail",
+    "topics",
+    "subscriptions",
+    "clients",
+    "dlq",
+    "completion",
 }
-HEAVY = {"sqlalchemy", "fastapi", "pydantic", "psycopg", "alembic", "gunicorn", "uvicorn", "rich"}
+HEAVY = {"sqlalchemy", "fastapi", "pydantic", "psycopg", "alembic", "gunicorn", "uvicorn", "rich", "httpx"}
 KEY = "k" * 32
 
 

@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
 
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
@@ -12,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from fastpubsub.api.render import delivery_json, logged_json
 from fastpubsub.api.streams import LEFT, STUCK, Beside, Stream, Streams, finish, give_up
 from fastpubsub.exceptions import FastpubsubError
+from fastpubsub.message_ids import MessageIds
 from fastpubsub.services.deliveries import Delivery
 from fastpubsub.services.tails import Logged, Tail
 
@@ -37,7 +39,13 @@ def logged_events(messages: Sequence[Logged]) -> list[bytes]:
     return [message_event(*logged_json(message)) for message in messages]
 
 
+def place_event(message_id: str) -> bytes:
+    """No event, but what a client says as `Last-Event-ID` when it comes back before it has seen a message."""
+    return b"id: %b\n\n" % message_id.encode()
+
+
 async def tail_events(tail: Tail) -> AsyncGenerator[bytes]:
+    yield place_event(MessageIds(tail.topic_key, datetime.now(UTC)).at(tail.start))
     async with contextlib.aclosing(tail.parts()) as parts:
         async for part in parts:
             yield b"".join([GAP, *part.messages] if part.missed else part.messages)

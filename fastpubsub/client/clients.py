@@ -4,8 +4,9 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -13,7 +14,20 @@ import httpx
 
 from fastpubsub import __version__
 from fastpubsub.client import requests
-from fastpubsub.client.exchange import Answer, Authorize, Effect, Flow, Lost, Pause, Policy, Send, Tokens, exchange
+from fastpubsub.client.errors import ConnectionFailed
+from fastpubsub.client.exchange import (
+    Answer,
+    Authorize,
+    Effect,
+    Flow,
+    Lost,
+    Pause,
+    Policy,
+    Send,
+    Tokens,
+    answered,
+    exchange,
+)
 from fastpubsub.client.publishers import AsyncPublisher, Entry, Limits, Publisher, deliver
 from fastpubsub.client.requests import Request
 
@@ -145,6 +159,24 @@ class Client(_Connection):
         """Publishes a batch and answers its futures."""
         self._run(deliver(topic_id, batch, self._policy, self._tokens))
 
+    @contextmanager
+    def stream(self, request: Request[Any], quiet_seconds: float) -> Iterator[Iterator[bytes]]:
+        """The bytes of an answer as they come. `ConnectionFailed` when none come for `quiet_seconds`."""
+        refused: str | None = None
+        try:
+            while True:
+                token = None if self._tokens is None else self._do(Authorize(self._tokens, refused))
+                with self._http.stream(**_arguments(Send(request, token, quiet_seconds))) as response:
+                    if response.status_code == httpx.codes.UNAUTHORIZED and token is not None and refused is None:
+                        refused = token
+                        continue
+                    if response.status_code != httpx.codes.OK:
+                        raise answered(_answer_read(response))
+                    yield response.iter_bytes()
+                    return
+        except httpx.TransportError as error:
+            raise ConnectionFailed(_lost(error).reason) from None
+
     def close(self) -> None:
         self._http.close()
 
@@ -268,6 +300,11 @@ def _arguments(effect: Send) -> dict[str, Any]:
 
 def _answer(response: httpx.Response) -> Answer:
     return Answer(response.status_code, response.headers, response.content)
+
+
+def _answer_read(response: httpx.Response) -> Answer:
+    response.read()
+    return _answer(response)
 
 
 def _lost(error: httpx.TransportError) -> Lost:

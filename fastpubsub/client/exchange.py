@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
-from fastpubsub.client.errors import BusError, ConnectionFailed, UnexpectedAnswer, refusal
+from fastpubsub.client.errors import BusError, ConnectionFailed, Refused, UnexpectedAnswer, refusal
 from fastpubsub.client.requests import Request, fetch_token
 from fastpubsub.models import Token
 
@@ -143,10 +143,13 @@ def _judge(request: Request[Any], result: Answer | Lost, policy: Policy, attempt
         return ConnectionFailed(result.reason), policy.pause(attempt, None) if again else None
     if result.status < 400:
         return UnexpectedAnswer(f"{request.method} {request.path} was answered with {result.status}"), None
-    retry_after = _retry_after(result.headers.get("retry-after"))
+    error = answered(result)
     again = result.status == TOO_MANY or (result.status in REPEATED and request.repeatable)
-    error = refusal(result.status, result.content, retry_after)
-    return error, policy.pause(attempt, retry_after) if again else None
+    return error, policy.pause(attempt, error.retry_after) if again else None
+
+
+def answered(answer: Answer) -> Refused:
+    return refusal(answer.status, answer.content, _retry_after(answer.headers.get("retry-after")))
 
 
 def _read(request: Request[T], answer: Answer) -> T:

@@ -198,6 +198,12 @@ def _settle(
     )
 
 
+def follow(topic_id: str, *, after: str | None = None) -> Request[None]:
+    """Server-Sent Events, for `Client.stream`: from now on, or after a message."""
+    headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": after})
+    return Request("GET", _path("topics", topic_id, "stream"), _nothing, headers=headers)
+
+
 # dead letters
 
 

@@ -196,8 +196,10 @@ class Tail:
     """What one listener gets. Ends by itself only when its topic is gone; `ended` then says so."""
 
     def __init__(self, tails: Tails, topic_key: int, listener: Listener, missed: bool) -> None:
+        self.topic_key = topic_key
+        self.start = listener.after
+        """The position of the message before the first one that it gets."""
         self._tails = tails
-        self._topic_key = topic_key
         self._listener = listener
         self._missed = missed
 
@@ -220,13 +222,13 @@ class Tail:
                             yield self._rest(part)
                             listener.after = part.position
         finally:
-            self._tails.leave(self._topic_key, listener)
+            self._tails.leave(self.topic_key, listener)
 
     async def _catch_up(self) -> AsyncGenerator[Part]:
         listener = self._listener
-        while not self._tails.join(self._topic_key, listener):
+        while not self._tails.join(self.topic_key, listener):
             try:
-                part = await self._tails.read(self._topic_key, listener.after)
+                part = await self._tails.read(self.topic_key, listener.after)
             except NotFound:
                 listener.end(DELETED)
                 return

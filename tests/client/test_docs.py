@@ -90,6 +90,22 @@ def test_workers(shell: Shell, bus: Client) -> None:
     assert letter.reason == "the payload does not fit Notification: email: Field required"
 
 
+def test_lines_of_code() -> None:
+    (by_hand,) = (one for one in blocks(DOCS / "examples.md") if one.heading.startswith("Example 10"))
+    worker = next(one for one in blocks(DOCS / "workers.md") if one.language == "python")
+    said = re.search(
+        r"in (\d+) lines of code; the worker\s\[below\]\(#a-worker\) has (\d+)", (DOCS / "workers.md").read_text()
+    )
+    assert said is not None
+    assert [lines_of_code(by_hand.text), lines_of_code(worker.text)] == [int(said[1]), int(said[2])]
+
+
+def lines_of_code(text: str) -> int:
+    """Without comments, docstrings and empty lines."""
+    without = re.sub(r'"""(?s:.*?)"""', "", text)
+    return sum(1 for line in without.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+
+
 def test_the_test_of_a_worker(tmp_path: Path) -> None:
     save(Shell(tmp_path, {}), "workers.md")
     run_tests(tmp_path)

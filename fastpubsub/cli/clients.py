@@ -1,0 +1,86 @@
+"""`fastpubsub clients`."""
+
+from typing import Annotated
+
+import typer
+
+from fastpubsub.cli.arguments import ClientId, Limit, Offset, Yes, object_ids, text
+from fastpubsub.cli.connection import connected
+from fastpubsub.cli.exits import note
+from fastpubsub.cli.groups import delete_each, group, list_all, show
+from fastpubsub.cli.output import AsJson, Output, write_text
+from fastpubsub.cli.records import single
+
+COLUMNS = ("id", "name", "is_active", "created_at", "scopes")
+
+app = group("Create, list, show, change and delete clients of the API.")
+
+Active = Annotated[bool | None, typer.Option("--active/--inactive", help="Whether it gets tokens.", show_default=False)]
+
+
+@app.command("list")
+def list_clients(limit: Limit = None, offset: Offset = 0, as_json: AsJson = None) -> None:
+    """List clients, ordered by id."""
+    from fastpubsub.client import requests
+
+    output = Output(as_json, *COLUMNS, grows="scopes")
+    list_all(output, lambda offset, limit: requests.list_clients(offset=offset, limit=limit), limit, offset)
+
+
+@app.command("show")
+def show_client(client: ClientId, as_json: AsJson = None) -> None:
+    """Show a client; nobody can see its secret again."""
+    from fastpubsub.client import requests
+
+    show(Output(as_json), requests.get_client(client))
+
+
+@app.command("create")
+def create_client(
+    name: Annotated[str, typer.Argument(help="What people call it.", callback=text)],
+    scopes: Annotated[str, typer.Argument(help="Separated by spaces.", callback=text)],
+    active: Active = None,
+    as_json: AsJson = None,
+) -> None:
+    """Create a client; its secret is printed only now."""
+    from fastpubsub.client import requests
+
+    output = Output(as_json)
+    with connected() as bus:
+        record = bus.send(single(requests.create_client(name, scopes, is_active=active is not False)))
+        if output.as_json:
+            output.one(record)
+        else:
+            write_text(f"client_id={record.fields['id']}\nclient_secret={record.fields['secret']}\n")
+        note("keep the secret: it is not shown again")
+
+
+@app.command("update")
+def update_client(
+    client: ClientId,
+    name: Annotated[str | None, typer.Option(help="What people call it.", callback=text)] = None,
+    scopes: Annotated[str | None, typer.Option(help="Separated by spaces.", callback=text)] = None,
+    active: Active = None,
+    as_json: AsJson = None,
+) -> None:
+    """Change what is given, and show the client; this ends all of its tokens."""
+    from fastpubsub.client import requests
+
+    if name is None and scopes is None and active is None:
+        raise typer.BadParameter("say what to change: --name, --scopes, --active or --inactive")
+    output = Output(as_json)
+    with connected() as bus:
+        if name is None or scopes is None:
+            now = bus.get_client(client)
+            name, scopes = now.name if name is None else name, now.scopes if scopes is None else scopes
+        output.one(bus.send(single(requests.update_client(client, name=name, scopes=scopes, is_active=active))))
+
+
+@app.command("delete")
+def delete_clients(
+    clients: Annotated[list[str], typer.Argument(metavar="CLIENT", callback=object_ids)], yes: Yes = False
+) -> None:
+    """Delete clients; this ends all of their tokens."""
+    from fastpubsub.client import requests
+
+    delete_each("client", clients, " and end all tokens", requests.delete_client, yes)

@@ -1,0 +1,92 @@
+"""The server that a command talks to, and what becomes of its refusals."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fastpubsub.cli.exits import FAILED, INTERRUPTED, WRONG_USAGE, fail, note, printable
+
+if TYPE_CHECKING:
+    from fastpubsub.client.clients import Client
+    from fastpubsub.client.errors import BusError
+
+HASTY_ATTEMPTS = 4
+HASTY_SECONDS = 15.0
+"""Somebody sits in front of it and waits to hear that no server runs there."""
+
+
+@contextmanager
+def connected() -> Iterator["Client"]:
+    """Ends the command with one sentence, or without one when nobody reads what it prints any more."""
+    import httpx
+
+    from fastpubsub.client.clients import Client
+    from fastpubsub.client.errors import BusError
+    from fastpubsub.client.exchange import Policy
+
+    try:
+        client = Client(policy=Policy(timeout=HASTY_SECONDS, attempts=HASTY_ATTEMPTS))
+    except (ValueError, httpx.InvalidURL) as error:
+        fail(f"FASTPUBSUB_URL, FASTPUBSUB_CLIENT_ID, FASTPUBSUB_CLIENT_SECRET: {printable(str(error))}", WRONG_USAGE)
+    try:
+        with client:
+            yield client
+    except BusError as error:
+        fail(explained(error), FAILED)
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # Whatever is left in a buffer has nowhere to go, and Python would complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+class Trouble:
+    """Of what goes on for ever: said once, and waited for, but not when nothing has worked yet."""
+
+    def __init__(self) -> None:
+        self._failures: int | None = None
+
+    def wait(self, error: "BusError") -> None:
+        from fastpubsub.client.pulling import AGAIN
+
+        if self._failures is None:
+            raise error
+        if not self._failures:
+            note(f"fastpubsub: {explained(error)}; trying until it works")
+        pause = AGAIN.pause(self._failures, getattr(error, "retry_after", None))
+        self._failures += 1
+        time.sleep(pause)
+
+    def is_over(self) -> None:
+        if self._failures:
+            note("fastpubsub: it works again")
+        self._failures = 0
+
+
+def explained(error: "BusError") -> str:
+    """What, why, and the next step."""
+    from fastpubsub.client.errors import ConnectionFailed, Refused, ServerError, Unauthenticated, UnexpectedAnswer
+
+    sentence = " ".join(printable(error.detail if isinstance(error, Refused) else str(error)).split())
+    if isinstance(error, ConnectionFailed):
+        return f"no answer from {address()} ({sentence}): does a server run there? FASTPUBSUB_URL says where it is"
+    if isinstance(error, Unauthenticated):
+        return f"{sentence}; set FASTPUBSUB_CLIENT_ID and FASTPUBSUB_CLIENT_SECRET to those of a client"
+    if isinstance(error, UnexpectedAnswer):
+        return f"{sentence}; is {address()}, from FASTPUBSUB_URL, a fastpubsub server?"
+    if isinstance(error, ServerError) and error.request_id:
+        return f"{sentence} ({error.request_id})"
+    return sentence
+
+
+def address() -> str:
+    """Without the password that it may have."""
+    import httpx
+
+    from fastpubsub.client.clients import DEFAULT_URL, URL
+
+    return str(httpx.URL(os.environ.get(URL) or DEFAULT_URL).copy_with(username=None, password=None))

@@ -1,0 +1,112 @@
+"""`fastpubsub dlq`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastpubsub.cli.arguments import Limit, Offset, SubscriptionId, Yes, object_ids
+from fastpubsub.cli.connection import connected
+from fastpubsub.cli.exits import FAILED, counted, fail, note, printable
+from fastpubsub.cli.groups import confirm, group, list_all
+from fastpubsub.cli.output import AsJson, Output
+from fastpubsub.cli.progress import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastpubsub.client.clients import Client
+    from fastpubsub.client.requests import Request
+
+    Move = Callable[[str, list[str]], Request[list[str]]]
+
+COLUMNS = ("id", "died_at", "delivery_attempts", "reason", "payload")
+MOVED_AT_ONCE = 100
+
+app = group("List, reprocess and purge dead letters.")
+
+LetterIds = Annotated[list[str] | None, typer.Argument(metavar="ID", callback=object_ids, help="Of the dead letters.")]
+All = Annotated[bool, typer.Option("--all", help="All that are there now, instead of some.")]
+
+
+@app.command("list")
+def list_dead_letters(
+    subscription: SubscriptionId, limit: Limit = None, offset: Offset = 0, as_json: AsJson = None
+) -> None:
+    """List the dead letters of a subscription, oldest message first."""
+    from fastpubsub.client import requests
+
+    output = Output(as_json, *COLUMNS, grows="payload")
+    list_all(
+        output,
+        lambda offset, limit: requests.list_dead_letters(subscription, offset=offset, limit=limit),
+        limit,
+        offset,
+    )
+
+
+@app.command("reprocess")
+def reprocess(subscription: SubscriptionId, ids: LetterIds = None, all_: All = False) -> None:
+    """Give dead letters to the consumers again, their attempts counted from 1."""
+    from fastpubsub.client import requests
+
+    moved = _move(subscription, ids or [], all_, "reprocessing", requests.reprocess_dead_letters)
+    note(f"gave {counted(moved, 'dead letter')} of {printable(subscription)} to its consumers again")
+
+
+@app.command("purge")
+def purge(subscription: SubscriptionId, ids: LetterIds = None, all_: All = False, yes: Yes = False) -> None:
+    """Delete dead letters for good."""
+    from fastpubsub.client import requests
+
+    which = "all dead letters" if all_ else counted(len(ids or []), "dead letter")
+    confirm(f"Delete {which} of {printable(subscription)} for good?", yes)
+    moved = _move(subscription, ids or [], all_, "purging", requests.purge_dead_letters)
+    note(f"deleted {counted(moved, 'dead letter')} of {printable(subscription)}")
+
+
+def _move(subscription: str, ids: list[str], all_: bool, doing: str, build: "Move") -> int:
+    if bool(ids) == all_:
+        raise typer.BadParameter("name the ids of dead letters, or give --all")
+    with connected() as client:
+        if all_:
+            return _move_all(client, subscription, doing, build)
+        moved: list[str] = []
+        for start in range(0, len(ids), MOVED_AT_ONCE):
+            some = client.send(build(subscription, ids[start : start + MOVED_AT_ONCE]))
+            moved += some
+    if missing := [one for one in ids if one.lower() not in set(moved)]:
+        fail(f"{len(moved)} of {len(ids)}; no dead letters are {', '.join(map(printable, missing[:5]))}", FAILED)
+    return len(moved)
+
+
+def _move_all(client: "Client", subscription: str, doing: str, build: "Move") -> int:
+    """Each of them once: what dies again meanwhile stays."""
+    total = _count(client, subscription)
+    seen: set[str] = set()
+    moved = offset = 0
+    try:
+        with progress(doing, total) as show:
+            while total is None or moved < total:
+                letters = client.list_dead_letters(subscription, offset=offset, limit=MOVED_AT_ONCE)
+                new = [str(one.id) for one in letters if str(one.id) not in seen]
+                offset += len(letters) - len(new)
+                if not letters:
+                    break
+                if new:
+                    moved += len(client.send(build(subscription, new)))
+                    seen.update(new)
+                show(moved)
+    except BaseException:
+        note(f"{doing} ended after {counted(moved, 'dead letter')}")
+        raise
+    return moved
+
+
+def _count(client: "Client", subscription: str) -> int | None:
+    """Known to those who may read subscriptions."""
+    from fastpubsub.client.errors import PermissionDenied
+
+    try:
+        return client.metrics(subscription).dlq
+    except PermissionDenied:
+        return None

@@ -1,0 +1,153 @@
+"""`fastpubsub publish`, `pull` and `tail`."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastpubsub.cli.arguments import SubscriptionId, TopicId, text
+from fastpubsub.cli.connection import connected
+from fastpubsub.cli.exits import WRONG_USAGE, counted, fail, note, printable
+from fastpubsub.cli.output import AsJson, Output
+
+if TYPE_CHECKING:
+    from fastpubsub.cli.publishing import Publishing
+
+STANDARD_INPUT = "-"
+DEFAULT_LIMIT = 10
+MAX_WAIT_SECONDS = 20
+COLUMNS = ("id", "created_at", "delivery_attempts", "payload")
+
+
+def publish(
+    topic: TopicId,
+    payloads: Annotated[
+        list[str] | None, typer.Argument(metavar="JSON", help="JSON objects; - for lines of standard input.")
+    ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--file", "-f", help="Of lines of JSON; can be repeated.", exists=True, dir_okay=False),
+    ] = None,
+    attributes: Annotated[
+        list[str] | None, typer.Option("--attribute", "-a", metavar="NAME=VALUE", help="Of each; can be repeated.")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key", help="Publishes nothing when it was used in the last 24 hours.", callback=text
+        ),
+    ] = None,
+    ids: Annotated[
+        bool | None, typer.Option("--ids/--no-ids", help="Print the ids; unless on a terminal.", show_default=False)
+    ] = None,
+) -> None:
+    """Publish JSON objects: given here, lines of standard input (-), or of files."""
+    from fastpubsub.cli.interrupts import Interrupts
+    from fastpubsub.cli.lines import BATCH_BYTES, BATCH_MESSAGES, arguments
+    from fastpubsub.cli.publishing import Publishing, Source
+
+    given, paths = payloads or [], files or []
+    from_input = STANDARD_INPUT in given
+    if not given and not paths:
+        raise typer.BadParameter("give JSON objects, - for standard input, or --file")
+    if from_input and len(given) > 1:
+        raise typer.BadParameter("- stands alone: standard input, or JSON objects")
+    if key is not None and (
+        from_input or paths or len(given) > BATCH_MESSAGES or sum(map(len, given)) > BATCH_BYTES / 4
+    ):
+        raise typer.BadParameter("--idempotency-key is for one request, of JSON objects that are given here")
+    print_ids = not sys.stdout.isatty() if ids is None else ids
+    with connected() as client, Interrupts().installed():
+        publishing = Publishing(client, topic, attributes_of(attributes or []), key, print_ids)
+        if given and not from_input:
+            publishing.run(Source("argument"), list(arguments(given)), lambda _done: None)
+        if from_input:
+            publish_lines(publishing, topic, None)
+        for path in paths:
+            publish_lines(publishing, topic, path)
+    note(f"published {counted(publishing.published, 'message')} to {topic}")
+
+
+def publish_lines(publishing: "Publishing", topic: str, path: Path | None) -> None:
+    from fastpubsub.cli.lines import lines
+    from fastpubsub.cli.progress import progress
+    from fastpubsub.cli.publishing import Source, resume
+
+    with ExitStack() as stack:
+        if path is None:
+            source, descriptor = Source("line", "standard input"), sys.stdin.fileno()
+        else:
+            try:
+                descriptor = stack.enter_context(path.open("rb", buffering=0)).fileno()
+            except OSError as error:
+                fail(f"{printable(str(path))}: {error.strerror}", WRONG_USAGE)
+            source = Source("line", printable(str(path)), resume(topic, str(path)))
+        # Somebody who types would see the bar in what is typed.
+        show = (lambda _done: None) if os.isatty(descriptor) else stack.enter_context(progress("publishing", None))
+        publishing.run(source, lines(descriptor), show)
+
+
+def attributes_of(given: list[str]) -> dict[str, str]:
+    attributes = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{one!r} is not NAME=VALUE")
+        attributes[name] = text(value) or ""
+    return attributes
+
+
+def pull(
+    subscription: SubscriptionId,
+    limit: Annotated[
+        int | None,
+        typer.Option("--max", "-n", help="As many at most; 10, and with --follow all.", min=1, show_default=False),
+    ] = None,
+    ack: Annotated[
+        bool, typer.Option("--ack", help="They are done when they are printed. Else they come again.")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    wait: Annotated[
+        int, typer.Option(metavar="SECONDS", help="How long to wait for messages.", min=0, max=MAX_WAIT_SECONDS)
+    ] = 0,
+    as_json: AsJson = None,
+) -> None:
+    """Pull messages and print them; what was not printed is given back."""
+    from fastpubsub.cli.interrupts import Interrupts
+    from fastpubsub.cli.pulling import Pulling
+
+    output = Output(as_json, *COLUMNS, grows="payload")
+    with connected() as client, Interrupts().installed() as interrupts:
+        pulling = Pulling(client, subscription, output, interrupts, ack, MAX_WAIT_SECONDS if follow else wait)
+        if not follow:
+            pulling.take(DEFAULT_LIMIT if limit is None else limit)
+            return
+        with told_to_end():
+            pulling.follow(limit)
+
+
+def tail(
+    topic: TopicId,
+    after: Annotated[
+        str | None, typer.Option("--from", metavar="ID", help="After this message, not from now on.", callback=text)
+    ] = None,
+    as_json: AsJson = None,
+) -> None:
+    """Print what is published to a topic as it comes, until Ctrl-C; nobody's messages become fewer."""
+    from fastpubsub.cli.interrupts import Interrupts
+    from fastpubsub.cli.tailing import Tailing
+
+    output = Output(as_json, "id", "created_at", "payload", grows="payload")
+    with connected() as client, Interrupts().installed(), told_to_end():
+        Tailing(client, topic, output, after).run()
+
+
+@contextmanager
+def told_to_end() -> Iterator[None]:
+    """A signal is how these are meant to end."""
+    with suppress(KeyboardInterrupt):
+        yield

@@ -1,0 +1,135 @@
+"""Publishing one batch after the other, and saying exactly how far it came."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastpubsub.cli.connection import explained
+from fastpubsub.cli.exits import FAILED, INTERRUPTED, WRONG_USAGE, counted, fail, printable
+from fastpubsub.cli.lines import BadLineError, Line, batches
+from fastpubsub.cli.output import write
+
+if TYPE_CHECKING:
+    from fastpubsub.client.clients import Client
+    from fastpubsub.client.errors import BusError
+
+_WHICH = re.compile(r"\bmessage (\d+)\b")
+
+
+@dataclass(frozen=True)
+class Source:
+    """`again` is the command that goes on after a line of it."""
+
+    kind: str
+    name: str = ""
+    again: str = ""
+
+    def place(self, number: int) -> str:
+        return f"{self.kind} {number}{f' of {self.name}' if self.name else ''}"
+
+
+class Publishing:
+    def __init__(
+        self, client: "Client", topic_id: str, attributes: Mapping[str, str], key: str | None, print_ids: bool
+    ) -> None:
+        from fastpubsub.client.requests import encode
+
+        self._client = client
+        self._topic_id = topic_id
+        self._attributes = encode({}, attributes).attributes
+        self._key = key
+        self._print_ids = print_ids
+        self._last = 0
+        self._sending: list[Line] = []
+        self.published = 0
+
+    def run(self, source: Source, incoming: Iterable[Line | None], show: Callable[[int], None]) -> None:
+        """`show` hears how many are published by now."""
+        self._last = 0
+        self._sending = []
+        with self._told(source):
+            for batch in batches(incoming):
+                self._sending = batch
+                self._send(batch)
+                self._sending = []
+                show(self.published)
+
+    def _send(self, batch: list[Line]) -> None:
+        """Halves, where the server takes less at once than this."""
+        from fastpubsub.client.errors import TooLarge
+        from fastpubsub.client.exchange import Policy
+        from fastpubsub.client.requests import Encoded, publish_encoded
+
+        request = publish_encoded(self._topic_id, [Encoded(line.text, self._attributes) for line in batch], self._key)
+        try:
+            # What has worked once is worth more patience.
+            ids = self._client.send(request, Policy() if self.published else None)
+        except TooLarge:
+            if len(batch) == 1 or self._key is not None:
+                raise
+            middle = len(batch) // 2
+            self._send(batch[:middle])
+            self._send(batch[middle:])
+            return
+        self.published += len(ids)
+        self._last = batch[-1].number
+        self._tell(ids)
+
+    def _tell(self, ids: list[str]) -> None:
+        if self._print_ids:
+            try:
+                write("".join(f'{{"id":"{one}"}}\n' for one in ids).encode())
+            except BrokenPipeError:
+                self._print_ids = False  # the messages are worth more than who reads about them
+
+    @contextmanager
+    def _told(self, source: Source) -> Iterator[None]:
+        from fastpubsub.client.errors import BusError, Refused
+
+        try:
+            yield
+        except BadLineError as error:
+            reason = f"{source.place(error.number)} {error.reason}"
+            fail(f"{reason}. {self._so_far(source)}", WRONG_USAGE if source.kind == "argument" else FAILED)
+        except BusError as error:
+            doubt = "" if isinstance(error, Refused) else self._in_doubt(source)
+            fail(f"{refusal(error, source, self._unsent())}. {self._so_far(source)}{doubt}", FAILED)
+        except KeyboardInterrupt:
+            fail(f"interrupted. {self._so_far(source)}{self._in_doubt(source)}", INTERRUPTED)
+
+    def _unsent(self) -> list[Line]:
+        return [line for line in self._sending if line.number > self._last]
+
+    def _in_doubt(self, source: Source) -> str:
+        unsent = self._unsent()
+        if not unsent:
+            return ""
+        return f"; but {source.place(unsent[0].number)} to {unsent[-1].number} were on their way, and may be stored"
+
+    def _so_far(self, source: Source) -> str:
+        if not self.published:
+            return "Nothing was published"
+        done = f"{counted(self.published, 'message')} {'was' if self.published == 1 else 'were'} published"
+        if not self._last:
+            return f"{done} before, and nothing of this"
+        done += f", up to {source.place(self._last)}, and nothing after it"
+        again = source.again.format(next=self._last + 1)
+        return f"{done}; when it is right, go on with: {again}" if again else done
+
+
+def refusal(error: "BusError", source: Source, batch: list[Line]) -> str:
+    """In the words of the server, but for the line, which it cannot know."""
+
+    def place(match: re.Match[str]) -> str:
+        index = int(match[1])
+        return source.place(batch[index].number) if index < len(batch) else match[0]
+
+    return _WHICH.sub(place, explained(error), count=1).rstrip(".")
+
+
+def resume(topic_id: str, path: str) -> str:
+    """For a path and a topic that a shell takes as they are; `{next}` is the line."""
+    plain = re.fullmatch(r"[\w./+-]+", path) and re.fullmatch(r"[\w.-]+", topic_id)
+    return f"tail -n +{{next}} {printable(path)} | fastpubsub publish {topic_id} -" if plain else ""

@@ -1,0 +1,84 @@
+"""`fastpubsub topics`."""
+
+import json
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from fastpubsub.cli.arguments import ExistOk, Limit, Offset, TopicId, Yes, json_value, number_or_none, object_ids
+from fastpubsub.cli.groups import delete_each, group, list_all, show
+from fastpubsub.cli.output import AsJson, Output
+
+COLUMNS = ("id", "retention_seconds", "created_at", "schema")
+
+app = group("Create, list, show, change and delete topics.")
+
+Retention = Annotated[
+    str | None, typer.Option(help="How long settled messages stay; null for the server's setting.", metavar="SECONDS")
+]
+Schema = Annotated[
+    str | None, typer.Option(help="JSON Schema that payloads must match; null for none.", metavar="JSON")
+]
+
+
+@app.command("list")
+def list_topics(limit: Limit = None, offset: Offset = 0, as_json: AsJson = None) -> None:
+    """List topics, ordered by id."""
+    from fastpubsub.client import requests
+
+    output = Output(as_json, *COLUMNS, grows="schema")
+    list_all(output, lambda offset, limit: requests.list_topics(offset=offset, limit=limit), limit, offset)
+
+
+@app.command("show")
+def show_topic(topic: TopicId, as_json: AsJson = None) -> None:
+    """Show a topic."""
+    from fastpubsub.client import requests
+
+    show(Output(as_json), requests.get_topic(topic))
+
+
+@app.command("create")
+def create_topic(
+    topic: TopicId,
+    retention_seconds: Retention = None,
+    schema: Schema = None,
+    exist_ok: ExistOk = False,
+    as_json: AsJson = None,
+) -> None:
+    """Create a topic, and show it."""
+    from fastpubsub.client import requests
+
+    body = json.dumps({"id": topic, **_settings(retention_seconds, schema)}).encode()
+    show(Output(as_json), replace(requests.create_topic(topic, exist_ok=exist_ok), content=body))
+
+
+@app.command("update")
+def update_topic(
+    topic: TopicId, retention_seconds: Retention = None, schema: Schema = None, as_json: AsJson = None
+) -> None:
+    """Change what is given, and show the topic. What is in it stays as it is."""
+    from fastpubsub.client import requests
+
+    body = json.dumps(_settings(retention_seconds, schema)).encode()
+    show(Output(as_json), replace(requests.update_topic(topic, retention_seconds=None), content=body))
+
+
+@app.command("delete")
+def delete_topics(
+    topics: Annotated[list[str], typer.Argument(metavar="TOPIC", callback=object_ids)], yes: Yes = False
+) -> None:
+    """Delete topics, their subscriptions and everything in them."""
+    from fastpubsub.client import requests
+
+    delete_each("topic", topics, " with all subscriptions and messages", requests.delete_topic, yes)
+
+
+def _settings(retention_seconds: str | None, schema: str | None) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    if retention_seconds is not None:
+        given["retention_seconds"] = number_or_none(retention_seconds, "--retention-seconds")
+    if schema is not None:
+        given["schema"] = json_value(schema, "--schema")
+    return given

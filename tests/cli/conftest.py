@@ -1,0 +1,151 @@
+"""The commands as people run them: processes of their own, against a server of their own."""
+
+import os
+import pty
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastpubsub.client import Client
+from tests import harness
+from tests.conftest import StartServer
+
+SECONDS = 60.0
+
+Done = subprocess.CompletedProcess[str]
+Cli = Callable[..., Done]
+
+
+def until(condition: Callable[[], Any], otherwise: Callable[[], str] = str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"nothing of it in {SECONDS} s: {otherwise()}"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def bus(server: StartServer) -> Iterator[Client]:
+    """With the topic `orders` and its subscription `billing`."""
+    with Client(server(api_port=harness.free_port()).base_url) as client:
+        client.create_topic("orders")
+        client.create_subscription("billing", "orders", backoff_min_seconds=0, backoff_max_seconds=0)
+        yield client
+
+
+@pytest.fixture
+def cli(bus: Client, tmp_path: Path) -> Cli:
+    """Runs `fastpubsub …` to its end: `cli("publish", "orders", "-", given="{}").stdout`."""
+
+    def run(*arguments: str, given: str = "", **settings: object) -> Done:
+        return subprocess.run(
+            [harness.COMMAND, *arguments],
+            cwd=tmp_path,
+            env=harness.environment({"url": bus.url, **settings}),
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+
+    return run
+
+
+class Running:
+    """A command that goes on, and what it has printed so far."""
+
+    def __init__(self, folder: Path, url: str, *arguments: str, **options: Any) -> None:
+        self._files = [folder / f"{len(list(folder.glob('*.out')))}.{end}" for end in ("out", "err")]
+        with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
+            self.process = subprocess.Popen(
+                [harness.COMMAND, *arguments],
+                cwd=folder,
+                env=harness.environment({"url": url}),
+                **{"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, **options},
+            )
+
+    @property
+    def output(self) -> str:
+        return self._files[0].read_text()
+
+    @property
+    def errors(self) -> str:
+        return self._files[1].read_text()
+
+    def until(self, condition: Callable[[], Any]) -> None:
+        def holds() -> bool:
+            return bool(condition()) or self.process.poll() is not None
+
+        until(holds, lambda: f"{self.output[-2000:]}\n{self.errors}")
+        assert condition(), f"it ended with {self.process.poll()}:\n{self.output[-2000:]}\n{self.errors}"
+
+    def until_printed(self, count: int) -> list[str]:
+        self.until(lambda: self.output.count("\n") >= count)
+        return self.output.splitlines()
+
+    def end(self, number: signal.Signals | None = None) -> int:
+        if number is not None:
+            self.process.send_signal(number)
+        return self.process.wait(SECONDS)
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(bus: Client, tmp_path: Path) -> Iterator[Start]:
+    with ExitStack() as stack:
+
+        def started(*arguments: str, url: str = bus.url, **options: Any) -> Running:
+            running = Running(tmp_path, url, *arguments, **options)
+            stack.callback(running.process.wait)
+            stack.callback(running.process.kill)
+            return running
+
+        yield started
+
+
+class Terminal:
+    """Runs a command on a terminal of so many columns."""
+
+    def __init__(self, url: str, folder: Path, columns: int) -> None:
+        self._url = url
+        self._folder = folder
+        self._size = struct.pack("HHHH", 24, columns, 0, 0)
+
+    def run(self, *arguments: str, typed: bytes = b"", **options: Any) -> tuple[int, str]:
+        """Its exit code, and what is to be seen then."""
+        ours, its = pty.openpty()
+        ioctl(its, termios.TIOCSWINSZ, self._size)
+        environment = harness.environment({"url": self._url}) | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+        for name in ("COLUMNS", "LINES"):
+            environment.pop(name, None)
+        try:
+            process = subprocess.Popen(
+                [harness.COMMAND, *arguments],
+                cwd=self._folder,
+                env=environment,
+                **{"stdin": its, "stdout": its, "stderr": its, **options},
+            )
+        finally:
+            os.close(its)
+        os.write(ours, typed)
+        seen = bytearray()
+        with suppress(OSError):  # that is how the end of a terminal looks
+            while chunk := os.read(ours, 65536):
+                seen += chunk
+        os.close(ours)
+        return process.wait(SECONDS), seen.decode().replace("\r\n", "\n")
+
+
+@pytest.fixture
+def terminal(bus: Client, tmp_path: Path) -> Callable[[int], Terminal]:
+    return lambda columns: Terminal(bus.url, tmp_path, columns)
