@@ -16,7 +16,7 @@ YAMLLINT := {extends: default, rules: {line-length: {max: 130}, document-start: 
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-role test-faults test-versions torture soak bench bench-quick bench-long check format lint lock migration create-migration schema \
+.PHONY: help install run test test-role test-faults test-versions torture soak bench bench-quick bench-long check audit sbom format lint lock migration create-migration schema \
 	docker-build start-postgresql remove-postgresql run-server run-db-migrate
 
 help: ## This list
@@ -73,6 +73,14 @@ check: install ## What must hold before a commit: style, types, imports, SQL, pr
 	$(BIN)/python -m tests.procedures check
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/yamllint --strict --config-data '$(YAMLLINT)' deploy
+
+audit: install ## Look for known holes in what production installs; needs the network, so it is no part of `make check`
+	@$(BIN)/pip-audit --strict --disable-pip --progress-spinner off --requirement requirements/runtime.txt || { \
+		echo "make audit: something above has a known hole, or its advisories could not be had, which needs the network" >&2; exit 1; }
+
+sbom: install ## Write what production installs to dist/sbom.json, as CycloneDX
+	@mkdir -p dist
+	$(BIN)/python -W ignore -m cyclonedx_py requirements requirements/runtime.txt --pyproject pyproject.toml --mc-type application --of JSON --output-reproducible -o dist/sbom.json
 
 lint: check ## The same
 

@@ -139,7 +139,7 @@ def drop(url: str) -> None:
     execute(with_database(url, "postgres"), sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
-def execute(url: str, statement: sql.Composable) -> None:
+def execute(url: str, statement: sql.SQL | sql.Composed) -> None:
     with psycopg.connect(libpq(url), autocommit=True) as connection:
         connection.execute(statement)
 
