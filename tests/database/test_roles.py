@@ -12,6 +12,7 @@ from fastpubsub import schema
 from fastpubsub.config import Settings
 from fastpubsub.urls import normalise
 from tests import harness
+from tests.conftest import Run
 from tests.pages import DOCS, blocks
 
 UNPRIVILEGED = "42501"
@@ -106,6 +107,12 @@ async def test_who_serves_serves(roles: Roles) -> None:
         (await client.post("/clients", json={"name": "n", "scopes": "*"})).raise_for_status()
         assert re.search(r'state="dead".*} 1\.0', (await client.get("/metrics")).text)
         (await client.delete("/topics/t")).raise_for_status()
+
+
+def test_who_serves_lacks_nothing_that_the_doctor_knows_of(roles: Roles, run: Run) -> None:
+    done = run("doctor", database_url=roles.server)
+    assert "as this version needs" in done.stdout, done.stdout + done.stderr
+    assert "may not read and write" not in done.stdout
 
 
 def test_rights_on_tables_of_later_releases(roles: Roles) -> None:
