@@ -9,13 +9,14 @@ PIP_COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --all
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 # They kill servers and databases, and are for a machine that does nothing else: `make test-faults`.
 FAULT_TESTS := tests/faults/test_rows.py tests/faults/test_controls.py tests/api/test_schemathesis.py
+ROLE_TESTS := cloudevents clients dead_letters idempotency monitoring publish pull seek settle subscriptions topic_schemas topics waiting
 PYTEST := $(BIN)/pytest --numprocesses=logical --maxprocesses=8 --dist=worksteal
 POSTGRESQL := fastpubsub-postgresql
 YAMLLINT := {extends: default, rules: {line-length: {max: 130}, document-start: disable, comments-indentation: disable}}
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-faults test-versions torture soak bench bench-quick bench-long check format lint lock migration create-migration schema \
+.PHONY: help install run test test-role test-faults test-versions torture soak bench bench-quick bench-long check audit sbom format lint lock migration create-migration schema \
 	docker-build start-postgresql remove-postgresql run-server run-db-migrate
 
 help: ## This list
@@ -41,6 +42,9 @@ test: install ## Run the tests in parallel, in random order (ARGS="-k publish")
 
 test-faults: install ## Run the fast faults, the controls of their checker, and requests made from the OpenAPI document
 	$(BIN)/pytest $(FAULT_TESTS) $(ARGS)
+
+test-role: install ## Run the tests of the services and the API with the rights of the role that only serves
+	FASTPUBSUB_TEST_ROLE=server $(PYTEST) tests/services $(ROLE_TESTS:%=tests/api/test_%.py) $(ARGS)
 
 test-versions: install ## Run the tests on every PostgreSQL from 14 to 18 that can be had (VERSIONS="15 oldest")
 	$(BIN)/python -m tests.versions $(or $(VERSIONS),all) -- $(PYTEST) $(FAULT_TESTS:%=--ignore=%) $(ARGS)
@@ -69,6 +73,14 @@ check: install ## What must hold before a commit: style, types, imports, SQL, pr
 	$(BIN)/python -m tests.procedures check
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/yamllint --strict --config-data '$(YAMLLINT)' deploy
+
+audit: install ## Look for known holes in what production installs; needs the network, so it is no part of `make check`
+	@$(BIN)/pip-audit --strict --disable-pip --progress-spinner off --requirement requirements/runtime.txt || { \
+		echo "make audit: something above has a known hole, or its advisories could not be had, which needs the network" >&2; exit 1; }
+
+sbom: install ## Write what production installs to dist/sbom.json, as CycloneDX
+	@mkdir -p dist
+	$(BIN)/python -W ignore -m cyclonedx_py requirements requirements/runtime.txt --pyproject pyproject.toml --mc-type application --of JSON --output-reproducible -o dist/sbom.json
 
 lint: check ## The same
 

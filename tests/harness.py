@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
@@ -28,6 +29,7 @@ from fastpubsub.embedded import EmbeddedError, EmbeddedPostgres, locked, stop_le
 from fastpubsub.urls import normalise
 
 PREFIX = "fastpubsub_test"
+ROLES = ("migrator", "server", "metrics")
 START_SECONDS = 30.0
 YOUNG_SECONDS = 60.0
 COMMAND = Path(sys.executable).with_name("fastpubsub")
@@ -37,12 +39,14 @@ class Postgres:
     """FASTPUBSUB_TEST_DATABASE_URL, or a server of FASTPUBSUB_TEST_POSTGRES: 18 (the default), 16, or a `bin` folder.
 
     FASTPUBSUB_TEST_FSYNC=on makes its commits durable, as in production and much slower.
+    FASTPUBSUB_TEST_ROLE=server lets applications and servers have the rights of that role of docs/operations.md only.
     """
 
     def __init__(self) -> None:
         self.run = f"{PREFIX}_{uuid.uuid4().hex[:8]}"
         self.embedded: EmbeddedPostgres | None = None
         self.url: str | None = None
+        self.roles: list[str] = []
 
     def start(self) -> str:
         """The URL of the migrated template; every database of the run has a name that begins like its name."""
@@ -52,6 +56,13 @@ class Postgres:
             execute(maintenance, sql.SQL("create database {}").format(sql.Identifier(self.run)))
             self.url = with_database(maintenance, self.run)
             schema.upgrade(self.url)
+            if role := os.environ.get("FASTPUBSUB_TEST_ROLE"):
+                for block in role_blocks(self.run, self.run):
+                    execute(self.url, sql.SQL(block))
+                self.roles = [f"{self.run}_{name}" for name in ROLES]
+                alter = sql.SQL("alter role {} password {}")
+                name = sql.Identifier(f"{self.run}_{role}")
+                execute(self.url, sql.Composed([alter.format(name, sql.Literal(self.run))]))
         return self.url
 
     def _start_embedded(self) -> str:
@@ -80,6 +91,27 @@ class Postgres:
                 found = connection.execute("select datname from pg_database where starts_with(datname, %s)", [self.run])
                 for (name,) in found.fetchall():
                     connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+                for role in self.roles:
+                    connection.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
+
+
+def role_blocks(prefix: str, database: str) -> list[str]:
+    """What docs/operations.md says about roles, for roles whose names begin with the prefix."""
+    from tests.pages import DOCS, blocks
+
+    page = blocks(DOCS / "operations.md")
+    texts = [one.text for one in page if one.heading == "Roles" and one.language == "sql"]
+    named = [re.sub(rf"\bfastpubsub_({'|'.join(ROLES)})\b", rf"{prefix}_\1", text) for text in texts]
+    return [text.replace("on database fastpubsub ", f'on database "{database}" ') for text in named]
+
+
+def with_role(url: str, template: str) -> str:
+    """The same database, with the rights that FASTPUBSUB_TEST_ROLE leaves."""
+    run = normalise(template).database
+    role = os.environ.get("FASTPUBSUB_TEST_ROLE")
+    if not role:
+        return url
+    return normalise(url).set(username=f"{run}_{role}", password=run).render_as_string(hide_password=False)
 
 
 def remove_left_behind(base: Path) -> None:
@@ -107,7 +139,7 @@ def drop(url: str) -> None:
     execute(with_database(url, "postgres"), sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
-def execute(url: str, statement: sql.Composed) -> None:
+def execute(url: str, statement: sql.SQL | sql.Composed) -> None:
     with psycopg.connect(libpq(url), autocommit=True) as connection:
         connection.execute(statement)
 

@@ -1,5 +1,6 @@
 """The wheel alone is enough, and the pins are complete."""
 
+import json
 import re
 import subprocess
 import sys
@@ -98,6 +99,18 @@ def test_every_dependency_is_pinned(file: str, extras: list[str]) -> None:
         (specifier,) = pinned[canonicalize_name(requirement.name)].specifier
         assert specifier.operator == "=="
         assert requirement.specifier.contains(specifier.version), requirement
+
+
+def test_the_bill_of_materials_is_what_is_pinned(tmp_path: Path) -> None:
+    """As `make sbom` writes it."""
+    steps = subprocess.run(["make", "--dry-run", "sbom"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (line,) = (line for line in steps.splitlines() if "cyclonedx_py" in line)
+    arguments = line.replace("dist/sbom.json", str(tmp_path / "sbom.json")).split()[1:]
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True)
+    bill = json.loads((tmp_path / "sbom.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    listed = {canonicalize_name(one["name"]): one["version"] for one in bill["components"]}
+    assert listed == {name: next(iter(pin.specifier)).version for name, pin in pins("runtime").items()}
 
 
 def test_development_runs_on_the_pins_of_production() -> None:

@@ -77,8 +77,9 @@ def _query_params(query: bytes) -> QueryParams:
 
 def _parameter(request: Request, name: str) -> str | None:
     """Consumers ask the same question again and again."""
+    # Of a WebSocket it is empty by now, and was read before.
     query = request.scope["query_string"]
-    params = _query_params(query) if len(query) <= MAX_REMEMBERED else request.query_params
+    params = _query_params(query) if 0 < len(query) <= MAX_REMEMBERED else request.query_params
     return params.get(name)
 
 

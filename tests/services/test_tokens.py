@@ -250,6 +250,28 @@ async def test_wrong_credentials_are_refused_alike(database: CountingDatabase, a
     assert len(answers) == 1
 
 
+async def test_what_is_wrong_costs_the_same(
+    database: CountingDatabase, authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the client has one secret, two, or is not there: seen in hashes, which are what takes the time."""
+    one, two = await make_client(database, authenticator), await make_client(database, authenticator)
+    await clients.rotate_client_secret(database, authenticator, two.id, 60, ADMINISTRATOR)
+    hashes: list[str] = []
+    matches = SecretHasher._matches
+
+    def counted(hasher: SecretHasher, secret_hash: str, secret: str) -> bool:
+        hashes.append(secret_hash.rsplit("$", 2)[0])
+        return matches(hasher, secret_hash, secret)
+
+    monkeypatch.setattr(SecretHasher, "_matches", counted)
+    for client_id in (str(one.id), str(two.id), str(uuid4()), "no-uuid"):
+        hashes.clear()
+        request = TokenRequest(client_id=client_id, client_secret="wrong")
+        with pytest.raises(Unauthenticated):
+            await issue_token(database, authenticator.hasher, authenticator.attempts, authenticator.signer, request)
+        assert hashes == [NO_HASH.rsplit("$", 2)[0]] * 2
+
+
 async def test_without_a_key_no_token_is_issued(database: CountingDatabase, authenticator: Authenticator) -> None:
     made = await make_client(database, authenticator)
     calls = database.calls

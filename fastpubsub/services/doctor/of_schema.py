@@ -57,5 +57,5 @@ def privileges(role: str, names: list[str]) -> Finding:
         "privileges",
         f"the role {role} may not read and write {', '.join(names)}",
         "servers with this role answer 500 or 503",
-        "grant it what docs/operations.md lists under Starting",
+        "grant it what docs/operations.md lists under Roles",
     )
