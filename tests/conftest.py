@@ -27,7 +27,7 @@ NEEDS = {
     "browser": ("chromedriver",),
     "services/test_doctor_pooler.py": ("pgbouncer",),
 }
-"""What people's machines may not have; CI installs all of it and refuses to run without."""
+"""What people's machines may not have. CI installs it; what no package has there, it names."""
 
 
 def is_missing(tool: str) -> bool:
