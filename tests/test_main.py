@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from sqlalchemy import create_engine, text
 
 from fastpubsub import __version__
 from tests import harness
@@ -269,7 +270,11 @@ def test_dev_works_as_printed_and_keeps_its_data(tmp_path: Path) -> None:
     assert not (tmp_path / ".fastpubsub/cluster/postmaster.pid").exists()
     with dev(tmp_path, port) as second:
         second.welcome()
+        url = (tmp_path / ".fastpubsub/url").read_text().strip()
+        with create_engine(url).connect() as connection:
+            assert connection.execute(text("select id from fastpubsub.topics")).scalars().all() == ["demo"]
         assert httpx.get(f"http://127.0.0.1:{port}/topics/demo").status_code == 200
+    assert not (tmp_path / ".fastpubsub/url").exists()
     with dev(tmp_path, port, "--reset") as third:
         third.welcome()
         assert httpx.get(f"http://127.0.0.1:{port}/topics").json() == {"data": []}
