@@ -11,7 +11,6 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from sqlalchemy import create_engine, text
 
 from fastpubsub import __version__
 from tests import harness
@@ -271,8 +270,8 @@ def test_dev_works_as_printed_and_keeps_its_data(tmp_path: Path) -> None:
     with dev(tmp_path, port) as second:
         second.welcome()
         url = (tmp_path / ".fastpubsub/url").read_text().strip()
-        with create_engine(url).connect() as connection:
-            assert connection.execute(text("select id from fastpubsub.topics")).scalars().all() == ["demo"]
+        with psycopg.connect(harness.libpq(url)) as connection:
+            assert connection.execute("select id from fastpubsub.topics").fetchall() == [("demo",)]
         assert httpx.get(f"http://127.0.0.1:{port}/topics/demo").status_code == 200
     assert not (tmp_path / ".fastpubsub/url").exists()
     with dev(tmp_path, port, "--reset") as third:

@@ -55,10 +55,10 @@ def ask_the_bank(reference: int) -> None:
 
 @email.subscriber("email")
 def confirm(order: Order) -> None:
-    # An e-mail that was sent cannot be taken back: who dies right here sends it again.
-    print(f"to {order.email}: order {order.id} is on its way", flush=True)
     with engine.begin() as db:
-        advance(db, order, "paid", "done")
+        if advance(db, order, "paid", "done"):
+            # What was sent cannot be taken back: who dies right behind this line sends it again.
+            print(f"to {order.email}: order {order.id} is on its way", flush=True)
 
 
 def advance(db: Connection, order: Order, before: str, after: str) -> bool:
