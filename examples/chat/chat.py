@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
-from fastapi.responses import FileResponse
+from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, StringConstraints
 
 from fastpubsub.client import AsyncClient
@@ -37,6 +38,12 @@ def text(longest: int) -> StringConstraints:
 class Said(BaseModel):
     name: Annotated[str, text(40)]
     text: Annotated[str, text(2000)]
+
+
+@app.exception_handler(RequestValidationError)
+async def refuse(_request: Request, error: RequestValidationError) -> JSONResponse:
+    """Without what was sent: it may be what no answer can repeat, such as half a character."""
+    return JSONResponse({"detail": [{"loc": one["loc"], "msg": one["msg"]} for one in error.errors()]}, 422)
 
 
 @app.get("/")

@@ -3,7 +3,9 @@
 import os
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import create_engine, text
 
@@ -20,6 +22,12 @@ class NewOrder(BaseModel):
     product: Text
     quantity: Quantity
     email: Text
+
+
+@app.exception_handler(RequestValidationError)
+async def refuse(_request: Request, error: RequestValidationError) -> JSONResponse:
+    """Without what was sent: it may be what no answer can repeat, such as half a character."""
+    return JSONResponse({"detail": [{"loc": one["loc"], "msg": one["msg"]} for one in error.errors()]}, 422)
 
 
 @app.post("/orders", status_code=202)

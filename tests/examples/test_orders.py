@@ -142,6 +142,13 @@ def test_what_cannot_be_delivered_waits_for_somebody(shop: Shop, bus: Client) ->
 
 
 def test_hostile_orders(shop: Shop) -> None:
+    for body in (
+        '{"product": "\\ud800", "quantity": 1, "email": "a"}',
+        '{"product": "a", "quantity": NaN, "email": "a"}',
+        "[",
+    ):
+        headers = {"Content-Type": "application/json"}
+        assert httpx.post(f"{shop.url}/orders", content=body, headers=headers).status_code == 422
     order = {"product": "teapot", "quantity": 1, "email": "a@example.com"}
     for change in (
         {"quantity": 0},
