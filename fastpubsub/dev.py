@@ -3,6 +3,8 @@
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +54,19 @@ def run(data: Path, port: int | None, reset: bool, database_url: str | None) -> 
         return
     if reset:
         forget(data)
-    with EmbeddedPostgres(data) as postgres:
-        _serve(fixed, postgres.url(), f"PostgreSQL, embedded; its data is in {data}, --reset removes it")
+    with EmbeddedPostgres(data) as postgres, url_file(data, postgres.url()) as file:
+        _serve(fixed, postgres.url(), f"PostgreSQL, embedded; its URL is in {file}; --reset removes the data")
+
+
+@contextmanager
+def url_file(data: Path, url: str) -> Iterator[Path]:
+    """For applications that want to use the same database: it is another one after every start."""
+    file = data / "url"
+    file.write_text(f"{url}\n")
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def forget(data: Path) -> None:

@@ -302,6 +302,16 @@ class Message(BaseModel):
     attributes: dict[str, str] | None = None
 
 
+class TopicMessage(BaseModel):
+    """As those get it who follow a topic."""
+
+    id: UUID
+    payload: dict[str, Any]
+    created_at: datetime
+    attributes: dict[str, str] | None = None
+    missed: bool = Field(False, description="messages before this one were deleted before they could be read")
+
+
 class MessageList(BaseModel):
     data: list[Message]
 

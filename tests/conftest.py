@@ -26,6 +26,8 @@ NEEDS = {
     "test_container.py": ("unshare", "setpriv"),
     "browser": ("chromedriver",),
     "services/test_doctor_pooler.py": ("pgbouncer",),
+    "examples": ("bash", "curl"),
+    "examples/test_chat_page.py": ("chromedriver",),
 }
 """What people's machines may not have. CI installs it; what no package has there, it names."""
 

@@ -30,6 +30,7 @@ class Events:
         self.client = httpx.Client(base_url=server.base_url, timeout=httpx.Timeout(SOON, read=None))
         self.request = self.client.build_request("GET", path, params=query, headers=headers)
         self.comments = 0
+        self._ids: queue.Queue[str] = queue.Queue()
         self._arrived: queue.Queue[Event | None] = queue.Queue()
 
     def __enter__(self) -> "Events":
@@ -76,6 +77,10 @@ class Events:
         assert self._arrived.get(timeout=SOON) is None
         return str(event.data["reason"])
 
+    def next_id(self) -> str:
+        """Of an event without data."""
+        return self._ids.get(timeout=SOON)
+
     def is_quiet(self) -> bool:
         return self._arrived.empty()
 
@@ -100,6 +105,8 @@ class Events:
                 yield Event(kind, json.loads("\n".join(fields["data"])), ids[0] if ids else None)
                 fields = {}
             else:
+                for place in fields.get("id", ()):
+                    self._ids.put(place)
                 fields = {}
 
 

@@ -269,7 +269,11 @@ def test_dev_works_as_printed_and_keeps_its_data(tmp_path: Path) -> None:
     assert not (tmp_path / ".fastpubsub/cluster/postmaster.pid").exists()
     with dev(tmp_path, port) as second:
         second.welcome()
+        url = (tmp_path / ".fastpubsub/url").read_text().strip()
+        with psycopg.connect(harness.libpq(url)) as connection:
+            assert connection.execute("select id from fastpubsub.topics").fetchall() == [("demo",)]
         assert httpx.get(f"http://127.0.0.1:{port}/topics/demo").status_code == 200
+    assert not (tmp_path / ".fastpubsub/url").exists()
     with dev(tmp_path, port, "--reset") as third:
         third.welcome()
         assert httpx.get(f"http://127.0.0.1:{port}/topics").json() == {"data": []}

@@ -92,6 +92,41 @@ def test_a_tail_goes_on_after_the_last_event(started: harness.Server) -> None:
         assert late.message()["payload"] == live.message()["payload"] == {"n": 5}
 
 
+def test_a_tail_with_the_recent_messages(started: harness.Server, query: Callable[[str], Any]) -> None:
+    with tail(started, recent=5) as events:
+        ids = publish(started, *numbers(10))
+        assert payloads(events.messages(10)) == numbers(10), "of an empty topic there are none"
+    with tail(started, recent=3) as late, tail(started, recent=1000) as all_of_it:
+        publish(started, {"n": 10})
+        assert payloads(late.messages(4)) == numbers(4, 7)
+        assert payloads(all_of_it.messages(11)) == numbers(11)
+    with tail(started, recent=3, headers={"Last-Event-ID": ids[8]}) as again:
+        assert payloads(again.messages(2)) == numbers(2, 9)
+    query("delete from fastpubsub.messages where position <= 9 returning 1")
+    with tail(started, recent=5) as events:
+        assert payloads(events.messages(2)) == numbers(2, 9), "what was deleted before is no gap"
+    query("delete from fastpubsub.messages returning 1")
+    with tail(started, recent=5) as events:
+        publish(started, {"n": 11})
+        assert payloads(events.messages(1)) == numbers(1, 11)
+
+
+def test_a_tail_that_is_lost_before_its_first_message(started: harness.Server) -> None:
+    for published in (0, 5):
+        publish(started, *numbers(published))
+        with tail(started) as events:
+            place = events.next_id()
+        publish(started, *numbers(3))
+        with tail(started, headers={"Last-Event-ID": place}) as again:
+            assert payloads(again.messages(3)) == numbers(3)
+
+
+@pytest.mark.parametrize("recent", ["-1", "1001", "x", "", "1.5", "9" * 5000])
+def test_no_number_of_recent_messages(started: harness.Server, recent: str) -> None:
+    with tail(started, recent=recent) as events:
+        assert events.response.status_code == 422
+
+
 def test_a_tail_of_much(started: harness.Server) -> None:
     """More than one reading, while more is published."""
     first = publish(started, {"n": 0})[0]

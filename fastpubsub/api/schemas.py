@@ -129,6 +129,11 @@ TAIL: dict[str, Any] = {
             "schema": {"type": "string", "format": "uuid"},
             "description": "the message after which to go on",
         },
+        _query(
+            "recent",
+            {"type": "integer", "minimum": 0, "maximum": 1000, "default": 0},
+            "how many of the messages that are there already to begin with, unless there is a `Last-Event-ID`",
+        ),
     ]
 }
 

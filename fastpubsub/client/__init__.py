@@ -29,7 +29,7 @@ from fastpubsub.client.exchange import Policy
 from fastpubsub.client.publishers import AsyncPublisher, Limits, Publisher
 from fastpubsub.client.requests import Outgoing
 from fastpubsub.client.worker import Worker
-from fastpubsub.models import DeadLetter, Message, Settled, Subscription, SubscriptionMetrics, Topic
+from fastpubsub.models import DeadLetter, Message, Settled, Subscription, SubscriptionMetrics, Topic, TopicMessage
 
 __all__ = [
     "AlreadyExists",
@@ -60,6 +60,7 @@ __all__ = [
     "TooLarge",
     "TooManyRequests",
     "Topic",
+    "TopicMessage",
     "Unauthenticated",
     "Unavailable",
     "UnexpectedAnswer",

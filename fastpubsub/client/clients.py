@@ -4,9 +4,10 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -33,6 +34,7 @@ from fastpubsub.client.requests import Request
 
 if TYPE_CHECKING:
     from fastpubsub.client.deliveries import Delivery
+    from fastpubsub.models import TopicMessage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,6 +43,10 @@ DEFAULT_URL = "http://localhost:8000"
 URL, CLIENT_ID, CLIENT_SECRET = ENVIRONMENT = ("FASTPUBSUB_URL", "FASTPUBSUB_CLIENT_ID", "FASTPUBSUB_CLIENT_SECRET")
 CONNECTIONS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=60)
 """Idle ones are closed before the server does it, after 65 s."""
+
+STREAMS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+SILENCE_SECONDS = 60.0
+"""A stream that is alive says something every 15 seconds."""
 
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -223,6 +229,7 @@ class AsyncClient(_Connection):
     ) -> None:
         super().__init__(url, client_id, client_secret, policy)
         self._http = httpx.AsyncClient(transport=transport, **self._options())
+        self._streams = None if transport is None else self._http
         self._lock = asyncio.Lock()
 
     async def send(self, request: Request[T], policy: Policy | None = None) -> T:
@@ -245,12 +252,50 @@ class AsyncClient(_Connection):
 
         return iterate(self, subscription_id, prefetch, lease_seconds)
 
+    def follow(
+        self, topic_id: str, *, after: uuid.UUID | str | None = None, recent: int = 0
+    ) -> AsyncGenerator["TopicMessage", None]:
+        """For ever: everything that is published from now on, or after a message; nothing is leased or settled.
+
+        Without `after` the `recent` messages (up to 1,000) that are there already come first. A connection that is lost
+        is opened again and misses nothing that is still kept. Raises `NotFound` when the topic is gone.
+        """
+        from fastpubsub.client.following import follow
+
+        return follow(self, topic_id, None if after is None else str(after), recent)
+
+    @asynccontextmanager
+    async def open(self, request: Request[None]) -> AsyncIterator[AsyncIterator[bytes]]:
+        """An answer that does not end, as it comes; tried once. Silence is a lost connection."""
+        if self._streams is None:
+            self._streams = httpx.AsyncClient(**self._options() | {"limits": STREAMS})
+        streams = self._streams
+        opened: list[httpx.Response] = []
+
+        async def send(effect: Send) -> Answer | Lost:
+            arguments = _arguments(effect) | {"timeout": httpx.Timeout(effect.timeout, read=SILENCE_SECONDS)}
+            response = await streams.send(streams.build_request(**arguments), stream=True)
+            opened.append(response)
+            content = b"" if response.is_success else await response.aread()
+            return Answer(response.status_code, response.headers, content)
+
+        try:
+            await self._run(self._flow(request, Policy(attempts=1)), send)
+            yield opened[-1].aiter_bytes()
+        except httpx.TransportError as error:
+            raise ConnectionFailed(_lost(error).reason) from None
+        finally:
+            for response in opened:
+                await response.aclose()
+
     async def deliver(self, topic_id: str, batch: list[Entry[asyncio.Future[str]]]) -> None:
         """Publishes a batch and answers its futures."""
         await self._run(deliver(topic_id, batch, self._policy, self._tokens))
 
     async def close(self) -> None:
         await self._http.aclose()
+        if self._streams is not None:
+            await self._streams.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -258,7 +303,7 @@ class AsyncClient(_Connection):
     async def __aexit__(self, *_error: object) -> None:
         await self.close()
 
-    async def _run(self, flow: Flow[T]) -> T:
+    async def _run(self, flow: Flow[T], send: Callable[[Send], Awaitable[Answer | Lost]] | None = None) -> T:
         result = None
         while True:
             try:
@@ -266,7 +311,7 @@ class AsyncClient(_Connection):
             except StopIteration as end:
                 value: T = end.value
                 return value
-            result = await self._do(effect)
+            result = await (send(effect) if send is not None and isinstance(effect, Send) else self._do(effect))
 
     async def _do(self, effect: Effect) -> Any:
         if isinstance(effect, Pause):

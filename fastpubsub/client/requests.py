@@ -198,10 +198,11 @@ def _settle(
     )
 
 
-def follow(topic_id: str, *, after: str | None = None) -> Request[None]:
-    """Server-Sent Events, for `Client.stream`: from now on, or after a message."""
+def follow(topic_id: str, *, after: str | None = None, recent: int = 0) -> Request[None]:
+    """Server-Sent Events, to be opened as a stream: after a message, or from now on with the recent ones first."""
     headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": after})
-    return Request("GET", _path("topics", topic_id, "stream"), _nothing, headers=headers)
+    params = {"recent": str(recent)} if recent else {}
+    return Request("GET", _path("topics", topic_id, "stream"), _nothing, params=params, headers=headers)
 
 
 # dead letters

@@ -114,18 +114,24 @@ class Tails:
         self._render = render
         self._readers: dict[int, _Reader] = {}
 
-    async def open(self, topic_id: str, after: MessageId | None) -> "Tail":
-        """From now on, or after a message."""
+    async def open(self, topic_id: str, after: MessageId | None, recent: int = 0) -> "Tail":
+        """After a message, or from now on with as many as there are of the `recent` ones."""
 
         async def start(topic_key: int) -> Tail:
             last = (await self._read(topic_key, None))[0]
             if after is None:
-                return Tail(self, topic_key, Listener(last, self._max_bytes), missed=False)
+                begin = await self._before(topic_key, last - recent) if recent else last
+                return Tail(self, topic_key, Listener(begin, self._max_bytes), missed=False)
             # Of a topic that had this name before, or from the time after a backup: what was between is not known.
             known = after.topic_key == topic_key and after.position <= last
             return Tail(self, topic_key, Listener(after.position if known else last, self._max_bytes), missed=not known)
 
         return await self._directory.topics.use(topic_id, start)
+
+    async def _before(self, topic_key: int, position: int) -> int:
+        """The position itself, or that before the first message that was not deleted."""
+        last, _, positions, *_ = await self._read(topic_key, max(position, 0))
+        return int(positions[0] - 1 if positions else last)
 
     async def read(self, topic_key: int, after: int) -> Part:
         """However long the database is away."""

@@ -1,91 +1,21 @@
 """The pages in a real browser, which reports every request that it makes."""
 
-import json
 import re
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
-from tests import harness
+from tests.chromium import Browser, chromium
 from tests.conftest import Run, StartServer
 
-SECONDS = 30.0
-DRIVER = shutil.which("chromedriver")
 KEY = "k" * 32
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1280,2000",
-]
-
-
-class Browser:
-    """Of the WebDriver protocol what these tests need."""
-
-    def __init__(self, driver: str, profile: Path) -> None:
-        self.http = httpx.Client(base_url=driver, timeout=60)
-        options = {"args": [*FLAGS, f"--user-data-dir={profile}"]}
-        wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"performance": "ALL"}}
-        made = self.http.post("/session", json={"capabilities": {"alwaysMatch": wanted}}).json()["value"]
-        self.session = f"/session/{made['sessionId']}"
-
-    def close(self) -> None:
-        self.http.delete(self.session)
-        self.http.close()
-
-    def open(self, url: str) -> None:
-        self.post("/url", {"url": url})
-
-    def run(self, script: str, *arguments: object) -> Any:
-        return self.post("/execute/sync", {"script": script, "args": arguments})
-
-    def wait_for(self, script: str) -> Any:
-        """Until the script returns something true."""
-        deadline = time.monotonic() + SECONDS
-        while not (found := self.run(script)):
-            assert time.monotonic() < deadline, self.run("return document.body.innerText")
-            time.sleep(0.05)
-        return found
-
-    def loaded(self) -> list[str]:
-        """Those that were answered, by whomever."""
-        entries = [json.loads(entry["message"])["message"] for entry in self.post("/se/log", {"type": "performance"})]
-        return [one["params"]["response"]["url"] for one in entries if one["method"] == "Network.responseReceived"]
-
-    def post(self, path: str, body: object) -> Any:
-        answer = self.http.post(self.session + path, json=body).json()["value"]
-        assert not (isinstance(answer, dict) and "error" in answer), answer
-        return answer
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Browser]:
-    port = harness.free_port()
-    assert DRIVER is not None
-    driver = subprocess.Popen([DRIVER, f"--port={port}"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert driver.stdout is not None
-        assert any("started successfully" in line for line in driver.stdout)
-        opened = Browser(f"http://127.0.0.1:{port}", tmp_path / "profile")
-        try:
-            yield opened
-        finally:
-            opened.close()
-    finally:
-        driver.terminate()
-        driver.communicate()
+    with chromium(tmp_path / "profile") as opened:
+        yield opened
 
 
 @pytest.mark.parametrize(

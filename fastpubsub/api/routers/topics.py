@@ -8,11 +8,13 @@ from fastpubsub.api.cloud_events import envelope
 from fastpubsub.api.events import MEDIA_TYPE, EventStream, tail_events
 from fastpubsub.api.render import NO_CONTENT
 from fastpubsub.api.requests import (
+    MAX_RECENT,
     REPRESENTATION,
     Limit,
     Offset,
     has_event,
     idempotency_key,
+    int_parameter,
     last_event_id,
     prefers_representation,
 )
@@ -104,5 +106,6 @@ async def publish_messages(request: Request) -> Response:
 async def follow_topic(request: Request) -> Response:
     """Follow a topic from now on, or after `Last-Event-ID`, as Server-Sent Events; nothing is leased or settled."""
     state = request.app.state
-    tail = await state.tails.open(request.path_params["topic_id"], last_event_id(request))
+    recent = int_parameter(request, "recent", 0, 0, MAX_RECENT) or 0
+    tail = await state.tails.open(request.path_params["topic_id"], last_event_id(request), recent)
     return EventStream(state.streams, stream_token(request), tail_events(tail))

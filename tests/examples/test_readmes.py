@@ -1,0 +1,99 @@
+"""Every command of the examples' pages, in an empty folder with nothing but the wheel.
+
+What serves or works until it is stopped runs in the background. What only asks is asked again until the answer is the
+one that the page shows: it says "a moment later".
+"""
+
+import re
+import shutil
+from contextlib import ExitStack, suppress
+from itertools import pairwise
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+from tests import harness, wheels
+from tests.examples.conftest import EXAMPLES, answers
+from tests.pages import SECONDS, Background, Block, Shell, agree, blocks, canonical, compare_head
+
+BACKGROUND = re.compile(r"^(fastpubsub dev|fastpubsub worker|python -m uvicorn)\b", re.MULTILINE)
+ASKS = re.compile(r"curl http://\S+\n")
+NOTHING = Block("", "", "", "")
+NAMES = sorted(folder.name for folder in EXAMPLES.iterdir() if folder.is_dir())
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    wheel = wheels.build(tmp_path_factory.mktemp("dist"))
+    return wheels.install(wheel, tmp_path_factory.mktemp("installed"))
+
+
+class Reader:
+    """Does what a page says."""
+
+    def __init__(self, page: Path, shell: Shell, ports: dict[str, int]) -> None:
+        self.page = page
+        self.shell = shell
+        self.ports = ports
+        self.names: dict[str, str] = {}
+        self.running: list[Background] = []
+
+    def read(self) -> None:
+        with ExitStack() as stack:
+            for block, after in pairwise([*blocks(self.page), NOTHING]):
+                if block.language != "bash":
+                    continue
+                self.shell.changes |= self.names
+                if BACKGROUND.search(block.text):
+                    self.running.append(stack.enter_context(self.shell.start(block.text)))
+                    self.wait_until_it_serves(block.text)
+                elif ASKS.fullmatch(block.text):
+                    self.ask(block, after)
+                else:
+                    self.run(block, after)
+        for background in self.running:
+            assert "Traceback" not in background.output()
+
+    def wait_until_it_serves(self, script: str) -> None:
+        port = self.ports["8000" if "fastpubsub dev" in script else "8001"]
+        self.running[-1].wait_until(lambda: answers(port))
+
+    def ask(self, block: Block, after: Block) -> None:
+        deadline = monotonic() + SECONDS
+        while monotonic() < deadline:
+            with suppress(AssertionError):
+                return self.run(block, after)
+            sleep(0.05)
+        return self.run(block, after)
+
+    def run(self, block: Block, after: Block) -> None:
+        printed = self.shell.run(block.text)
+        names = dict(self.names)
+        shown = after.text if after.language == "json" else ""
+        if after.language == "http":
+            shown = compare_head(after, *self.shell.answer(), names)
+        elif self.shell.head.exists():
+            assert self.shell.answer()[0] < 400, f"{block.place}:\n{printed}"
+        if shown:
+            agree(canonical(shown), canonical(printed), names, after.place)
+        self.names = names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_works(name: str, installed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns(".*", "__pycache__", "uploads"))
+    ports = {"8000": harness.free_port(), "8001": harness.free_port()}
+    shell = Shell(folder, {"api_port": ports["8000"], "url": f"http://127.0.0.1:{ports['8000']}"})
+    shell.changes |= {f"localhost:{old}": f"localhost:{new}" for old, new in ports.items()}
+    shell.changes |= {f"--port {old}": f"--port {new}" for old, new in ports.items()}
+    shell.environment["PATH"] = f"{installed}:{shell.environment['PATH']}"
+    shell.environment.pop("PYTHONPATH", None)
+    Reader(folder / "README.md", shell, ports).read()
+
+
+def test_each_is_listed() -> None:
+    listed = re.findall(r"^\| \[(\w+)\]\((\w+)\) \|", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == [(name, name) for name in NAMES]
+    assert all((EXAMPLES / name / "README.md").exists() for name in NAMES)
