@@ -151,6 +151,7 @@ def test_keys_on_one_line() -> None:
         (pem(ED25519, BestAvailableEncryption(b"password")), "EdDSA"),
         (pem(ED25519)[:60], "EdDSA"),
     ],
+    ids=["a secret", "nothing", "a public key", "P-256", "Ed25519", "Ed448", "P-384", "RSA", "encrypted", "cut"],
 )
 def test_what_is_no_key(key: str, algorithm: str) -> None:
     with pytest.raises(ValueError, match=r"FASTPUBSUB_AUTH_SECRET_KEY: .*; make one with: openssl") as raised:
@@ -177,7 +178,11 @@ def test_without_a_pair_nothing_is_public() -> None:
     assert Signer([signing_key(KEY, "HS256")], "HS256", timedelta(1)).public_keys == []
 
 
-@pytest.mark.parametrize(("key", "algorithm"), [(KEY, "HS256"), (pem(ED25519), "EdDSA"), (None, "HS256")])
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [(KEY, "HS256"), (pem(ED25519), "EdDSA"), (None, "HS256")],
+    ids=["a secret", "a pair", "no authentication"],
+)
 async def test_the_key_set(make_settings: MakeSettings, key: str | None, algorithm: str) -> None:
     made = make_settings(auth_enabled=key is not None, auth_secret_key=key, auth_algorithm=algorithm)
     async with harness.opened(made) as client:
