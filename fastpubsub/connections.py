@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import socket
 import time
@@ -12,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.pq import Format, TransactionStatus
+from psycopg.pq import ConnStatus, Format, TransactionStatus
 from psycopg.types.string import ByteaBinaryLoader
 from sqlalchemy import PoolProxiedConnection, event
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
@@ -60,6 +61,7 @@ class Connections:
         self._kept: list[Borrowed] = []
         self._asking = 0
         self._is_closed = False
+        self._died_at = -math.inf
         self._sweep: asyncio.TimerHandle | None = None
         self._returning: set[asyncio.Task[None]] = set()
         self._engine = create_async_engine(
@@ -107,12 +109,20 @@ class Connections:
     async def give_back(self, borrowed: Borrowed, usable: bool) -> None:
         pgconn = borrowed.connection.pgconn
         if not usable or self._is_closed or pgconn.transaction_status != TransactionStatus.IDLE:
-            await greenlet_spawn(borrowed.pooled.invalidate)
-            await _return(borrowed)
+            if pgconn.status == ConnStatus.BAD:
+                await self._distrust_all()
+            await _discard(borrowed)
         elif self._asking:
             await _return(borrowed)
         else:
             self._keep(borrowed)
+
+    async def _distrust_all(self) -> None:
+        """One dead connection tells of others: those kept are closed, those in the pool tried before they are used."""
+        self._died_at = time.monotonic()
+        kept, self._kept = self._kept, []
+        for borrowed in kept:
+            await _discard(borrowed)
 
     def _keep(self, borrowed: Borrowed) -> None:
         borrowed.kept_at = time.monotonic()
@@ -137,7 +147,8 @@ class Connections:
         setup.enter_context(cut_after(self._connect_timeout, adapted.driver_connection))
 
     def _ping_after_idling(self, adapted: Any, record: Any, _proxy: object) -> None:
-        if time.monotonic() - record.info.get(_USED_AT, time.monotonic()) < _IDLE_SECONDS_BEFORE_PING:
+        used_at = record.info.get(_USED_AT, math.inf)
+        if used_at > max(self._died_at, time.monotonic() - _IDLE_SECONDS_BEFORE_PING):
             return
         cursor = adapted.cursor()
         try:
@@ -151,6 +162,11 @@ class Connections:
 
 async def _return(borrowed: Borrowed) -> None:
     await greenlet_spawn(borrowed.pooled.close)
+
+
+async def _discard(borrowed: Borrowed) -> None:
+    await greenlet_spawn(borrowed.pooled.invalidate)
+    await _return(borrowed)
 
 
 class Connector:

@@ -306,18 +306,39 @@ async def test_one_dead_connection_tells_of_all(
     database = make_database(database_pool_size=3, database_max_overflow=0)
     await asyncio.gather(*[database.fetch_one("wait", 0.2) for _ in range(3)])
     pids = {(await row)[0] for row in [database.fetch_one("own_pid") for _ in range(3)]}
-    found = await admin.execute(
-        "select pid from pg_stat_activity where application_name = 'fastpubsub' and datname = current_database()"
-    )
-    everyone = [pid for (pid,) in await found.fetchall()]
+    everyone = await pids_of(admin)
     assert len(everyone) == 3
-    assert pids < set(everyone), "the one that was used last comes first"
+    assert pids < everyone, "the one that was used last comes first"
     for pid in everyone:
         await kill(admin, pid)
     monkeypatch.setattr(module, "_IDLE_SECONDS_BEFORE_PING", 0.0)
     await database.fetch_one("own_pid")
     monkeypatch.undo()
     await asyncio.gather(*[database.fetch_one("wait", 0.05) for _ in range(3)])
+
+
+@pytest.mark.parametrize("kept_seconds", [0.0, 60.0])
+async def test_one_dead_connection_is_enough_to_try_the_others(
+    make_database: MakeDatabase, admin: psycopg.AsyncConnection, monkeypatch: pytest.MonkeyPatch, kept_seconds: float
+) -> None:
+    """Whether they wait in the pool or in front of it."""
+    monkeypatch.setattr(module, "_KEPT_SECONDS", kept_seconds)
+    database = make_database(database_pool_size=3, database_max_overflow=0)
+    await asyncio.gather(*[database.fetch_one("wait", 0.2) for _ in range(3)])
+    everyone = await pids_of(admin)
+    assert len(everyone) == 3
+    for pid in everyone:
+        await kill(admin, pid)
+    await seconds_until(OutcomeUnknown, database.fetch_one("own_pid"))
+    await asyncio.gather(*[database.fetch_one("wait", 0.05) for _ in range(3)])
+    assert not await pids_of(admin) & everyone
+
+
+async def pids_of(admin: psycopg.AsyncConnection) -> set[int]:
+    found = await admin.execute(
+        "select pid from pg_stat_activity where application_name = 'fastpubsub' and datname = current_database()"
+    )
+    return {pid for (pid,) in await found.fetchall()}
 
 
 async def test_a_server_that_became_read_only_is_left(make_database: MakeDatabase) -> None:

@@ -22,10 +22,15 @@ from tests.conftest import Connect
 from tests.proxy import Proxy
 
 CONNECTIONS = 12
-WRONG_BY_ITSELF = {"/clients", "/oauth/token", "/subscriptions/{subscription_id}/seek"}
+WRONG_BY_ITSELF = {
+    "/clients",
+    "/clients/{client_id}/secrets/{which}",
+    "/oauth/token",
+    "/subscriptions/{subscription_id}/seek",
+}
 """What is asked of them here is refused, and that may be said without a database."""
 
-PUBLIC = {"/liveness", "/metrics", "/docs", "/docs/static/{name}", "/redoc", "/openapi.json"}
+PUBLIC = {"/.well-known/jwks.json", "/liveness", "/metrics", "/docs", "/docs/static/{name}", "/redoc", "/openapi.json"}
 
 
 @pytest.fixture
