@@ -34,6 +34,12 @@ Findings = Callable[[str], Awaitable[list[Finding]]]
 
 
 @pytest.fixture
+def settings(make_settings: MakeSettings, database_url: str) -> Settings:
+    """Of an operator, who sees what others do, whatever role the server has."""
+    return make_settings(database_url=database_url)
+
+
+@pytest.fixture
 def findings(settings: Settings) -> Findings:
     """Of one check, when nothing may last at all."""
 
