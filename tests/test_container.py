@@ -4,6 +4,7 @@ A user that is not root, without capabilities or a way to get any, on a file sys
 """
 
 import asyncio
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -17,9 +18,14 @@ from tests.attacks import KEY
 from tests.proxy import Proxy
 
 USER = 10001
+ROOT = shlex.quote(str(Path(fastpubsub.__file__).parents[1]))
+"""It may be below /tmp."""
+
 INSIDE = f"""
 mount -o remount,bind,ro /
+mount --bind {ROOT} /mnt
 mount -t tmpfs -o size=16m tmpfs /tmp
+case {ROOT} in /tmp/*) mkdir -p {ROOT} && mount --bind /mnt {ROOT} ;; esac
 cd /tmp
 exec unshare --user --map-user={USER} --map-group={USER} setpriv --no-new-privs "$@"
 """
