@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import psycopg
@@ -110,19 +110,18 @@ class Connections:
         pgconn = borrowed.connection.pgconn
         if not usable or self._is_closed or pgconn.transaction_status != TransactionStatus.IDLE:
             if pgconn.status == ConnStatus.BAD:
-                await self._distrust_all()
+                self._distrust_all()
             await _discard(borrowed)
         elif self._asking:
             await _return(borrowed)
         else:
             self._keep(borrowed)
 
-    async def _distrust_all(self) -> None:
+    def _distrust_all(self) -> None:
         """One dead connection tells of others: those kept are closed, those in the pool tried before they are used."""
         self._died_at = time.monotonic()
-        kept, self._kept = self._kept, []
-        for borrowed in kept:
-            await _discard(borrowed)
+        while self._kept:
+            self._take_away(_discard(self._kept.pop()))
 
     def _keep(self, borrowed: Borrowed) -> None:
         borrowed.kept_at = time.monotonic()
@@ -135,11 +134,15 @@ class Connections:
         limit = time.monotonic() - _KEPT_SECONDS
         for borrowed in [one for one in self._kept if one.kept_at <= limit]:
             self._kept.remove(borrowed)
-            task = asyncio.create_task(_return(borrowed))
-            self._returning.add(task)
-            task.add_done_callback(self._returning.discard)
+            self._take_away(_return(borrowed))
         if self._kept:
             self._sweep = asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._return_unused)
+
+    def _take_away(self, returning: Coroutine[Any, Any, None]) -> None:
+        """In a task of its own: no caller waits for it, and none that is cancelled leaves it half done."""
+        task = asyncio.create_task(returning)
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
 
     def _begin_setup(self, adapted: Any, record: Any) -> None:
         """SQLAlchemy asks the server some questions, which it may never answer."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import psycopg
 
 from fastpubsub.config import Settings
-from fastpubsub.connections import Connections, Row, cut
+from fastpubsub.connections import Connections, Row, cut_after
 from fastpubsub.exceptions import (
     AlreadyExists,
     FastpubsubError,
@@ -84,16 +84,15 @@ class Database:
         borrowed = await self._connections.borrow()
         connection = borrowed.connection
         usable = True
-        deadline = asyncio.get_running_loop().call_later(self._timeout, cut, connection)
         try:
-            cursor = await connection.execute(query, arguments, prepare=self._prepare, binary=True)
-            return await cursor.fetchall()
+            with cut_after(self._timeout, connection):
+                cursor = await connection.execute(query, arguments, prepare=self._prepare, binary=True)
+                return await cursor.fetchall()
         except psycopg.errors.ReadOnlySqlTransaction:
             # After a failover this is the old primary; the next connection looks for the new one.
             usable = False
             raise
         finally:
-            deadline.cancel()
             await self._connections.give_back(borrowed, usable)
 
 

@@ -1,6 +1,5 @@
 """Whether the database can be relied upon, seen over a connection that nothing else uses."""
 
-import asyncio
 import contextlib
 import logging
 from typing import Any
@@ -9,7 +8,7 @@ import psycopg
 
 from fastpubsub import schema
 from fastpubsub.config import Settings
-from fastpubsub.connections import Connector, cut
+from fastpubsub.connections import Connector, cut_after
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +67,8 @@ class Readiness:
     async def _look(self) -> str | None:
         if self._connection is None:
             self._connection = await self._connector.connect()
-        deadline = asyncio.get_running_loop().call_later(PROBE_SECONDS, cut, self._connection)
-        try:
+        with cut_after(PROBE_SECONDS, self._connection):
             return await self._judge(self._connection)
-        finally:
-            deadline.cancel()
 
     async def _judge(self, connection: psycopg.AsyncConnection[Any]) -> str | None:
         cursor = await connection.execute(STATE, prepare=False)
