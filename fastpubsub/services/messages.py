@@ -16,6 +16,7 @@ from fastpubsub.database import Database
 from fastpubsub.exceptions import FastpubsubError, InvalidRequest
 from fastpubsub.message_ids import MessageIds, Targets, parse_targets
 from fastpubsub.payloads import Batch
+from fastpubsub.services.appends import Appends, columns
 from fastpubsub.services.directory import Directory, SubscriptionKey
 from fastpubsub.services.in_flight import InFlight
 from fastpubsub.services.schemas import Schemas, StoreKey, split
@@ -118,6 +119,7 @@ class Messages:
         self._returning: set[asyncio.Task[None]] = set()
         bounds = Bounds(_CALL_ROWS, _CALL_BYTES, settings.queue_max_messages, settings.queue_max_bytes)
         self.in_flight = InFlight()
+        self._appends = Appends(database, bounds)
         self._publishing = Coalescer(self._call_publish, bounds)
         self._publishing_once = Coalescer(self._call_publish_once, bounds)
         self._claiming = Coalescer(self._call_claim, bounds, lambda _key, claim: self.give_back(claim))
@@ -212,10 +214,8 @@ class Messages:
         await self._settling.submit(SettleKey(keys, NACK, subscription_id), Settle(targets, 0), rows=len(tokens))
 
     async def _call_publish(self, key: StoreKey, batches: Sequence[Batch]) -> list[Published]:
-        topic_key, *schema_version = split(key)
-        position, created_at = await self._database.fetch_one(
-            "publish_messages", topic_key, *_columns(batches), *schema_version
-        )
+        topic_key = split(key)[0]
+        position, created_at = await self._appends.append(key, batches)
         answers = []
         for batch in batches:
             answers.append(Published(topic_key, position, created_at, len(batch.payloads)))
@@ -229,7 +229,7 @@ class Messages:
         positions, created_at = await self._database.fetch_one(
             "publish_messages_once",
             topic_key,
-            *_columns([request.batch for request in requests]),
+            *columns([request.batch for request in requests]),
             Array("int4", counts),
             Array("text", [request.idempotency.client for request in requests]),
             Array("text", [request.idempotency.key for request in requests]),
@@ -328,12 +328,3 @@ class Messages:
             self._wakeups.changed(claim.keys)
         except FastpubsubError:
             logger.warning("messages could not be given back; they come again after their ack deadline")
-
-
-def _columns(batches: Sequence[Batch]) -> tuple[Array, Array | None]:
-    payloads = Array("json", [payload for batch in batches for payload in batch.payloads])
-    if all(batch.attributes is None for batch in batches):
-        return payloads, None
-    return payloads, Array(
-        "jsonb", [one for batch in batches for one in (batch.attributes or [None] * len(batch.payloads))]
-    )

@@ -160,6 +160,9 @@ drop function fastpubsub.publish_messages;
 -- functions/publish_messages_once.sql
 drop function fastpubsub.publish_messages_once;
 
+-- functions/publish_to_topics.sql
+drop function fastpubsub.publish_to_topics;
+
 -- functions/purge_dead_letters.sql
 drop function fastpubsub.purge_dead_letters;
 

@@ -1919,6 +1919,65 @@ begin
 end;
 $$;
 
+-- functions/publish_to_topics.sql
+-- Like publish_messages for several topics in one transaction. p_places says for each payload which of p_topic_keys it is for; those of
+-- one topic follow each other, the first of them behind p_offsets others. Waits for no lock: a topic that another call publishes to at
+-- this moment, that is gone, or whose schema is another one gets null and nothing is stored in it, so publish_messages has to say why.
+create or replace function fastpubsub.publish_to_topics(
+    p_topic_keys bigint [],
+    p_schema_versions bigint [],
+    p_offsets integer [],
+    p_places integer [],
+    p_payloads json [],
+    p_attributes jsonb [] default null,
+    p_now timestamptz default null,
+    out first_positions bigint [],
+    out created_at timestamptz []
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_places bigint [];
+    v_now timestamptz;
+begin
+    perform fastpubsub.begin_call(true);
+    with locked as materialized (
+        select u.place
+        from unnest(p_topic_keys, p_schema_versions) with ordinality as u (topic_key, schema_version, place)
+        inner join fastpubsub.heads as h on h.topic_key = u.topic_key and h.schema_version = u.schema_version
+        for no key update of h skip locked
+    )
+
+    select array_agg(l.place) into v_places
+    from locked as l;
+    v_now := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
+    select
+        array_agg(case when u.place = any(v_places) then coalesce(m.position + 1, 1) end order by u.place),
+        array_agg(case when u.place = any(v_places) then greatest(v_now, m.created_at) end order by u.place)
+    into publish_to_topics.first_positions, publish_to_topics.created_at
+    from unnest(p_topic_keys) with ordinality as u (topic_key, place)
+    left join lateral (
+        select m.position, m.created_at from fastpubsub.messages as m where m.topic_key = u.topic_key order by m.position desc limit 1
+    ) as m on true;
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes)
+    select
+        p_topic_keys[u.place],
+        publish_to_topics.first_positions[u.place] + u.ordinal - 1 - p_offsets[u.place],
+        publish_to_topics.created_at[u.place],
+        u.payload,
+        u.attributes
+    from unnest(p_payloads, p_attributes, p_places) with ordinality as u (payload, attributes, place, ordinal)
+    where publish_to_topics.first_positions[u.place] is not null;
+end;
+$$;
+
 -- functions/purge_dead_letters.sql
 -- Deletes dead letters for good. Returns the positions that went.
 create or replace function fastpubsub.purge_dead_letters(

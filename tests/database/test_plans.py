@@ -40,6 +40,7 @@ class Worn:
         self.store = store
         self.keys = keys
         self.drained = store.create_subscription("drained")
+        self.other = store.create_topic("other")
         self.live = [lease.position for lease in store.leases(keys)]
 
     def leased(self, call: int, count: int = 10) -> list[Id]:
@@ -167,6 +168,15 @@ def publish_once(worn: Worn, call: int) -> object:
     return worn.store.value(query, worn.keys.topic, call, f"b{call}")
 
 
+def publish_together(worn: Worn, _: int) -> bool:
+    query = """
+        select first_positions[1] > %s and first_positions[2] > 0 from fastpubsub.publish_to_topics(
+            array[%s, %s], array[0, 0], array[0, 2], array[1, 1, 2], array['{}', '{}', '{}']::json[]
+        )
+    """
+    return bool(worn.store.value(query, MESSAGES, worn.keys.topic, worn.other))
+
+
 def ack_neighbours(worn: Worn, _: int) -> list[int]:
     """Leased together, so next to each other."""
     return worn.store.ack(worn.keys, worn.store.claim(worn.keys, 10, now=FLOOR).ids)
@@ -207,6 +217,7 @@ STATEMENTS = {
         {"heads", "messages"},
         True,
     ),
+    "publish to several topics": Statement(publish_together, {"heads", "messages"}, True),
     "publish once": Statement(publish_once, {"heads", "messages", "idempotency_keys"}, True),
     "claim from the log": Statement(
         lambda worn, _: len(worn.store.claim(worn.keys, 10, now=FLOOR).positions), CLAIM, 10

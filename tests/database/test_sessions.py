@@ -20,6 +20,9 @@ DURABLE: dict[str, Call] = {
         "select fastpubsub.publish_messages_once(%s, '{1}'::json[], null, '{1}', '{c}', '{k}', array[''::bytea], 60)",
         keys.topic,
     ),
+    "publish to several topics": lambda store, keys: store.row(
+        "select fastpubsub.publish_to_topics(array[%s], '{0}', '{0}', '{1}', '{1}'::json[])", keys.topic
+    ),
     "ack": lambda store, keys: store.ack(keys, store.leased(keys)),
     "nack": lambda store, keys: store.nack(keys, store.leased(keys)),
     "reject": lambda store, keys: store.reject(keys, store.leased(keys)),
