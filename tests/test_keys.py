@@ -61,7 +61,7 @@ def settings(key: str, others: str = "", algorithm: str = "HS256") -> Settings:
 
 def takes(checking: Signer, signing: Signer) -> bool:
     try:
-        return checking.verify(signing.sign(CLIENT_ID, "topics:read", 1).encode()).client_id == CLIENT_ID
+        return checking.verify(signing.sign(CLIENT_ID, "topics:read", 1).encode()).caller.client_id == str(CLIENT_ID)
     except Unauthenticated:
         return False
 
@@ -100,7 +100,7 @@ def test_a_token_says_which_key_it_needs() -> None:
     with pytest.raises(Unauthenticated):
         both.verify(forged)
     unnamed = jwt.encode(good_claims(), NEW, "HS256").encode()
-    assert both.verify(unnamed).client_id == CLIENT_ID
+    assert both.verify(unnamed).caller.client_id == str(CLIENT_ID)
     with pytest.raises(Unauthenticated):
         both.verify(jwt.encode(good_claims(), OLD, "HS256").encode())
 

@@ -19,6 +19,7 @@ from fastpubsub.services.recent import Recent
 from fastpubsub.services.tokens import MAX_TOKEN_BYTES, Grant, invalid_token, make_signer
 
 MAX_TOKENS = 10_000
+MAX_KEPT_BYTES = 1024
 MAX_CLIENTS = 10_000
 STATE_SECONDS = 5.0
 """How long a revocation by another process may go unnoticed."""
@@ -42,12 +43,12 @@ class Authenticator:
         self._database = database
         self._clock = clock
         self._grants: Recent[bytes, Grant] = Recent(MAX_TOKENS)
-        self._states: Recent[UUID, ClientState] = Recent(MAX_CLIENTS)
-        self._readings: dict[UUID, asyncio.Task[ClientState]] = {}
+        self._states: Recent[str, ClientState] = Recent(MAX_CLIENTS)
+        self._readings: dict[str, asyncio.Task[ClientState]] = {}
 
     async def authenticate(self, token: bytes) -> Caller:
         grant = self._check(token)
-        state = self._states.get(grant.client_id)
+        state = self._states.get(grant.caller.client_id)
         if state is None or not self._is_current(state, grant):
             state = await self._refresh(grant)
         if grant.expires_at <= time.time():
@@ -58,8 +59,8 @@ class Authenticator:
 
     def forget(self, client_id: UUID) -> None:
         """For who changes a client: this process notices at once."""
-        self._states.forget(client_id)
-        self._readings.pop(client_id, None)
+        self._states.forget(str(client_id))
+        self._readings.pop(str(client_id), None)
 
     def close(self) -> None:
         self.hasher.close()
@@ -69,13 +70,14 @@ class Authenticator:
     def _check(self, token: bytes) -> Grant:
         if len(token) > MAX_TOKEN_BYTES:
             raise invalid_token(f"has more than {MAX_TOKEN_BYTES} bytes")
-        digest = sha256(token).digest()
-        grant = self._grants.get(digest)
+        # To make a digest takes longer than all the rest; it is for those that would take much memory.
+        key = token if len(token) <= MAX_KEPT_BYTES else sha256(token).digest()
+        grant = self._grants.get(key)
         if grant is None:
             if self.signer is None:
                 raise invalid_token("cannot be checked, this server has no key")
             grant = self.signer.verify(token)
-            self._grants.put(digest, grant)
+            self._grants.put(key, grant)
         return grant
 
     def _is_current(self, state: ClientState, grant: Grant) -> bool:
@@ -83,11 +85,11 @@ class Authenticator:
         return self._clock() - state.read_at < STATE_SECONDS and state.version >= grant.version
 
     async def _refresh(self, grant: Grant) -> ClientState:
-        state = await self._read_once(grant.client_id)
+        state = await self._read_once(grant.caller.client_id)
         # The reading that was joined may have begun before the token was issued.
-        return state if self._is_current(state, grant) else await self._read_once(grant.client_id)
+        return state if self._is_current(state, grant) else await self._read_once(grant.caller.client_id)
 
-    async def _read_once(self, client_id: UUID) -> ClientState:
+    async def _read_once(self, client_id: str) -> ClientState:
         """All who ask at the same time wait for one reading; one of them who goes away does not end it."""
         reading = self._readings.get(client_id)
         if reading is None:
@@ -96,15 +98,15 @@ class Authenticator:
             reading.add_done_callback(partial(self._keep, client_id))
         return await asyncio.shield(reading)
 
-    async def _read(self, client_id: UUID) -> ClientState:
+    async def _read(self, client_id: str) -> ClientState:
         read_at = self._clock()
         try:
-            version, is_active = await self._database.fetch_one("get_client_state", client_id)
+            version, is_active = await self._database.fetch_one("get_client_state", UUID(client_id))
         except NotFound:
             return ClientState(sys.maxsize, False, read_at)
         return ClientState(version, is_active, read_at)
 
-    def _keep(self, client_id: UUID, reading: asyncio.Task[ClientState]) -> None:
+    def _keep(self, client_id: str, reading: asyncio.Task[ClientState]) -> None:
         failed = reading.cancelled() or reading.exception() is not None
         # One that was forgotten meanwhile may hold what was true before the change.
         if self._readings.get(client_id) is reading:

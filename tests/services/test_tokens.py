@@ -40,7 +40,7 @@ def test_an_attack(name: str) -> None:
 @pytest.mark.parametrize("header", ["jku", "jwk", "x5u"])
 def test_headers_that_name_a_key_change_nothing(header: str) -> None:
     value: Any = {"kty": "oct", "k": "eg"} if header == "jwk" else "file:///dev/null"
-    assert SIGNER.verify(sign(headers={header: value})).client_id == CLIENT_ID
+    assert SIGNER.verify(sign(headers={header: value})).caller.client_id == str(CLIENT_ID)
     with pytest.raises(Unauthenticated):
         SIGNER.verify(sign(headers={header: value}, key="z" * 32))
 
@@ -50,7 +50,7 @@ def test_a_token_says_who_may_what(algorithm: str, key: str) -> None:
     signer = Signer([signing_key(key, algorithm)], algorithm, HALF_AN_HOUR)
     token = signer.sign(CLIENT_ID, "topics:read topics:publish:a", 7)
     grant = signer.verify(token.encode())
-    assert (grant.client_id, grant.version) == (CLIENT_ID, 7)
+    assert grant.version == 7
     assert grant.caller.client_id == str(CLIENT_ID)
     assert grant.caller.scopes == {"topics:read", "topics:publish:a"}
     assert time.time() + 1790 < grant.expires_at <= time.time() + 1800
@@ -63,7 +63,7 @@ def test_tokens_of_the_same_second_differ() -> None:
 
 
 def test_a_token_of_a_server_whose_clock_is_ahead_is_taken() -> None:
-    assert SIGNER.verify(sign(iat=NOW + 30)).client_id == CLIENT_ID
+    assert SIGNER.verify(sign(iat=NOW + 30)).caller.client_id == str(CLIENT_ID)
 
 
 def test_a_token_with_the_longest_scopes_is_accepted() -> None:
