@@ -379,6 +379,23 @@ async def test_bad_json(client: httpx.AsyncClient, token: Tokens) -> None:
             assert len(response.content) < 2048
 
 
+async def test_of_repeated_names_the_last_counts(client: httpx.AsyncClient, token: Tokens) -> None:
+    """For what is allowed and for what is done alike, so that nobody is shown one and does the other."""
+    mine, reader = token("topics:create:mine"), token("clients:create topics:read")
+    bodies = [
+        ("/topics", mine, b'{"id": "mine", "id": "other"}', 403),
+        ("/topics", mine, b'{"id": "other", "id": "mine"}', 201),
+        ("/clients", reader, b'{"name": "n", "scopes": "topics:read", "scopes": "*"}', 403),
+        ("/subscriptions", token("*"), b'{"id": "s", "topic_id": "other", "topic_id": "mine", "filter": {"n": [2]}}', 201),
+        ("/topics/mine/messages", token("*"), b'[{"n": 2, "n": 1}, {"n": 1, "n": 2}]', 204),
+    ]
+    for path, headers, body, status in bodies:
+        response = await client.post(path, content=body, headers=JSON | headers)
+        assert response.status_code == status, (body, response.text)
+    pulled = await client.get("/subscriptions/s/messages?consumer_id=c", headers=token("*"))
+    assert [message["payload"] for message in pulled.json()["data"]] == [{"n": 2}]
+
+
 async def test_no_body_at_all(client: httpx.AsyncClient, token: Tokens) -> None:
     for route in WITH_BODY:
         assert (await send(client, route, content=b"", headers=token("*"))).status_code == 422, route

@@ -117,7 +117,7 @@ async def create_token(request: Request) -> Response:
     body = await request.body()
     if media_type(request) == FORM:
         return await answer_form(_grant(request, body))
-    token = await _issue(request, _read_json(body))
+    token = await _issue(request, _read_json(request, body))
     return JSONResponse(token.model_dump(), 201)
 
 
@@ -161,7 +161,10 @@ def _address(request: Request) -> str | None:
     return request.client.host if request.client else None
 
 
-def _read_json(body: bytes) -> TokenRequest:
+def _read_json(request: Request, body: bytes) -> TokenRequest:
+    sent_by_basic = request.headers.get("authorization", "").lower().startswith("basic ")
+    if sent_by_basic or "client_secret" in request.query_params:
+        raise InvalidRequest("the body is JSON: send client_id and client_secret in it, and nowhere else")
     check_json(body)
     try:
         return TokenRequest.model_validate_json(body)
