@@ -382,11 +382,12 @@ async def test_bad_json(client: httpx.AsyncClient, token: Tokens) -> None:
 async def test_of_repeated_names_the_last_counts(client: httpx.AsyncClient, token: Tokens) -> None:
     """For what is allowed and for what is done alike, so that nobody is shown one and does the other."""
     mine, reader = token("topics:create:mine"), token("clients:create topics:read")
+    subscription = b'{"id": "s", "topic_id": "other", "topic_id": "mine", "filter": {"n": [2]}}'
     bodies = [
         ("/topics", mine, b'{"id": "mine", "id": "other"}', 403),
         ("/topics", mine, b'{"id": "other", "id": "mine"}', 201),
         ("/clients", reader, b'{"name": "n", "scopes": "topics:read", "scopes": "*"}', 403),
-        ("/subscriptions", token("*"), b'{"id": "s", "topic_id": "other", "topic_id": "mine", "filter": {"n": [2]}}', 201),
+        ("/subscriptions", token("*"), subscription, 201),
         ("/topics/mine/messages", token("*"), b'[{"n": 2, "n": 1}, {"n": 1, "n": 2}]', 204),
     ]
     for path, headers, body, status in bodies:
