@@ -1,6 +1,7 @@
 """Settings: every variable of the environment that fastpubsub reads."""
 
 import logging
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -13,6 +14,12 @@ from fastpubsub.keys import Key, signing_key, verification_keys
 
 PREFIX = "FASTPUBSUB_"
 DATABASE_SCHEMES = ("postgresql://", "postgresql+psycopg://", "postgres://")
+ISSUER = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9.-]+)(:[0-9]{1,5})?(/[a-zA-Z0-9._~-]+)*")
+"""RFC 8414, section 2: without user, query and fragment; and without a slash at its end, which paths are added to."""
+
+LONGEST_ISSUER = 255
+"""It is in every token."""
+
 LONGEST_ECHO = 80
 ALIKE = 0.9
 """Of 1; Kubernetes sets names such as FASTPUBSUB_PORT, which mean nothing to us."""
@@ -26,6 +33,15 @@ def _check_database_url(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(DATABASE_SCHEMES):
         raise ValueError("the address does not start with postgresql:// or postgresql+psycopg://")
     return url
+
+
+def _check_issuer(issuer: str) -> str:
+    if not ISSUER.fullmatch(issuer) or len(issuer) > LONGEST_ISSUER:
+        raise ValueError(
+            "this is not the address of a server such as https://bus.example or https://example.com/bus, without a "
+            f"slash at its end and of up to {LONGEST_ISSUER} characters"
+        )
+    return issuer
 
 
 def _check_log_formatter(formatter: str) -> str:
@@ -114,6 +130,7 @@ class Settings(BaseSettings):
     auth_secret_key: SecretStr | None = None
     auth_verification_keys: SecretStr | None = None
     auth_algorithm: Literal["HS256", "HS384", "HS512", "ES256", "EdDSA"] = "HS256"
+    auth_issuer: Annotated[str, AfterValidator(_check_issuer)] | None = None
     auth_access_token_expire_minutes: int = Field(30, ge=1, le=525600)
     auth_max_failures_per_client: int = Field(20, ge=0, le=1000000)
     auth_max_failures_per_address: int = Field(100, ge=0, le=1000000)

@@ -125,6 +125,33 @@ class Token(BaseModel):
     scope: str
 
 
+class Introspection(BaseModel):
+    """RFC 7662, section 2.2; of a token that is not good, nothing but that."""
+
+    active: bool
+    client_id: str | None = None
+    sub: str | None = None
+    scope: str | None = None
+    token_type: Literal["Bearer"] | None = None
+    exp: int | None = Field(None, description="Unix time")
+
+
+class AuthorizationServer(BaseModel):
+    """RFC 8414, section 2."""
+
+    issuer: str
+    token_endpoint: str
+    token_endpoint_auth_methods_supported: list[str] = ["client_secret_basic", "client_secret_post"]
+    introspection_endpoint: str
+    introspection_endpoint_auth_methods_supported: list[str] = ["client_secret_basic", "client_secret_post"]
+    jwks_uri: str
+    grant_types_supported: list[str] = ["client_credentials"]
+    response_types_supported: list[str] = Field(
+        ["none"], description="there has to be one; there is no authorization endpoint"
+    )
+    scopes_supported: list[str]
+
+
 class PublicKeys(BaseModel):
     """A JSON Web Key Set, RFC 7517."""
 

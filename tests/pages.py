@@ -33,7 +33,7 @@ WITH_VARIABLES = 'set -aeo pipefail; test ! -e variables || . ./variables; . "$1
 GENERATED = re.compile(
     r"(?P<id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
     r"|(?<=[0-9a-f]{12}\.)(?P<delivery>[0-9a-f]{16})"
-    r"|(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z)"
+    r"|(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z|(?<=\"exp\": )\d{10})"
     r"|(?P<token>eyJ[\w.-]+)"
     r"|(?P<secret>fps_[\w-]+)"
     r"|(?P<key>\b[0-9a-f]{32,64}\b)"

@@ -121,6 +121,8 @@ def show_tokens(call: Caller, tokens: list[str]) -> None:
         call("GET", "/topics", headers={"Authorization": token})
         call("GET", f"/topics?access_token={token}")
         call("GET", f"/subscriptions/s/stream?consumer_id=c&access_token={token}canary")
+        for options in ({"data": {"token": token}}, {"params": {"token": token}}, {"json": {"token": token}}):
+            call("POST", "/oauth/introspect", **options)
     call("GET", "/topics", headers=[("Authorization", f"Bearer {tokens[0]}")] * 2)
     call("GET", "/topics", headers={"Cookie": "canary=canary", "X-Api-Key": "canary", "X-Request-ID": "canary canary"})
 

@@ -52,6 +52,7 @@ def test_authentication(walk_page: Callable[..., None]) -> None:
     walk_page("authentication.md", auth_enabled=True, auth_secret_key=KEY)
 
 
+@pytest.mark.timeout(300)
 def test_command_line(walk_page: Callable[..., None]) -> None:
     walk_page("cli.md")
 

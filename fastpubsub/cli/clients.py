@@ -1,15 +1,18 @@
 """`fastpubsub clients`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from fastpubsub.cli.arguments import ClientId, Limit, Offset, Yes, object_ids, text
 from fastpubsub.cli.connection import connected
-from fastpubsub.cli.exits import note
-from fastpubsub.cli.groups import delete_each, group, list_all, show
+from fastpubsub.cli.exits import note, printable
+from fastpubsub.cli.groups import confirm, delete_each, group, list_all, show
 from fastpubsub.cli.output import AsJson, Output, write_text
 from fastpubsub.cli.records import single
+
+if TYPE_CHECKING:
+    from fastpubsub.client.requests import Request
 
 COLUMNS = ("id", "name", "is_active", "created_at", "scopes")
 
@@ -45,14 +48,7 @@ def create_client(
     """Create a client; its secret is printed only now."""
     from fastpubsub.client import requests
 
-    output = Output(as_json)
-    with connected() as bus:
-        record = bus.send(single(requests.create_client(name, scopes, is_active=active is not False)))
-        if output.as_json:
-            output.one(record)
-        else:
-            write_text(f"client_id={record.fields['id']}\nclient_secret={record.fields['secret']}\n")
-        note("keep the secret: it is not shown again")
+    _print_secret(requests.create_client(name, scopes, is_active=active is not False), as_json)
 
 
 @app.command("update")
@@ -74,6 +70,53 @@ def update_client(
             now = bus.get_client(client)
             name, scopes = now.name if name is None else name, now.scopes if scopes is None else scopes
         output.one(bus.send(single(requests.update_client(client, name=name, scopes=scopes, is_active=active))))
+
+
+@app.command("rotate-secret")
+def rotate_client_secret(
+    client: ClientId,
+    old_secret_seconds: Annotated[
+        int | None,
+        typer.Option(
+            help="How long the secret before stays good, a day unless given. 0 ends it, and all tokens, now.",
+            min=0,
+            max=2592000,
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = None,
+) -> None:
+    """Give a client another secret, which is printed only now."""
+    from fastpubsub.client import requests
+
+    given = {} if old_secret_seconds is None else {"old_secret_seconds": old_secret_seconds}
+    _print_secret(requests.rotate_client_secret(client, **given), as_json)
+
+
+@app.command("revoke-secret")
+def revoke_client_secret(
+    client: ClientId,
+    which: Annotated[Literal["old", "new"], typer.Argument(help="The one before, or the last one.")],
+    yes: Yes = False,
+) -> None:
+    """End one of the two secrets of a client before its time; this ends all of its tokens."""
+    from fastpubsub.client import requests
+
+    confirm(f"End the {which} secret of {printable(client)} and all tokens?", yes)
+    with connected() as bus:
+        bus.send(requests.revoke_client_secret(client, which))
+        note(f"ended the {which} secret of {printable(client)}")
+
+
+def _print_secret(request: "Request[Any]", as_json: bool | None) -> None:
+    output = Output(as_json)
+    with connected() as bus:
+        record = bus.send(single(request))
+        if output.as_json:
+            output.one(record)
+        else:
+            write_text(f"client_id={record.fields['id']}\nclient_secret={record.fields['secret']}\n")
+        note("keep the secret: it is not shown again")
 
 
 @app.command("delete")

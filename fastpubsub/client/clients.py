@@ -106,6 +106,8 @@ class Operations:
     get_client = Operation(requests.get_client)
     list_clients = Operation(requests.list_clients)
     update_client = Operation(requests.update_client)
+    rotate_client_secret = Operation(requests.rotate_client_secret)
+    revoke_client_secret = Operation(requests.revoke_client_secret)
     delete_client = Operation(requests.delete_client)
 
 

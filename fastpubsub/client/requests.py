@@ -17,6 +17,7 @@ from fastpubsub.models import (
     ClientCredentials,
     DeadLetter,
     Message,
+    RotatedSecret,
     Settled,
     Subscription,
     SubscriptionMetrics,
@@ -385,6 +386,20 @@ def update_client(
     """Ends its tokens; `is_active` stays as it is unless given."""
     body = {"name": name, "scopes": scopes, "is_active": is_active}
     return Request("PUT", _path("clients", str(id)), models.Client.model_validate_json, _json(body))
+
+
+def rotate_client_secret(id: str | uuid.UUID, *, old_secret_seconds: int = 86400) -> Request[RotatedSecret]:
+    """Another secret, told only here; the one before stays good for so long.
+
+    With 0 all secrets before end now, and all tokens: for one that was stolen. Refused while there are two.
+    """
+    body = {"old_secret_seconds": old_secret_seconds}
+    return _create(_path("clients", str(id), "secrets"), body, RotatedSecret)
+
+
+def revoke_client_secret(id: str | uuid.UUID, which: Literal["old", "new"]) -> Request[None]:
+    """Ends one of two secrets before its time, and all tokens. Refused when there are not two."""
+    return Request("DELETE", _path("clients", str(id), "secrets", which), _nothing, repeatable=False)
 
 
 def delete_client(id: str | uuid.UUID) -> Request[None]:

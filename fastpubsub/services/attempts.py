@@ -29,7 +29,7 @@ IPV6_PREFIX = 64
 
 @dataclass(slots=True)
 class Bucket:
-    """What is left, and when."""
+    """What is left, and when; below zero after guesses that were let through together, which are waited for later."""
 
     left: float
     at: float
@@ -52,7 +52,7 @@ class Allowance:
         if not self._per_minute:
             return
         bucket = self._bucket(key) or Bucket(self._per_minute, self._clock())
-        bucket.left = max(0.0, bucket.left - 1)
+        bucket.left -= 1
         self._buckets.put(key, bucket)
 
     def _bucket(self, key: str) -> Bucket | None:

@@ -19,6 +19,9 @@ from fastpubsub.services.attempts import Attempts
 from fastpubsub.services.hashing import NO_HASH, SecretHasher
 
 ISSUER = "fastpubsub"
+"""Unless the server knows its address."""
+
+AUDIENCE = "fastpubsub"
 CLAIMS = {"iss": str, "aud": str, "sub": str, "exp": int, "iat": int, "jti": str, "scope": str, "version": int}
 MAX_TOKEN_BYTES = 8192
 
@@ -46,8 +49,9 @@ class Credentials:
 class Signer:
     """Signs with the first of the keys, and checks with that which the token names."""
 
-    def __init__(self, keys: Sequence[Key], algorithm: str, lifetime: timedelta) -> None:
+    def __init__(self, keys: Sequence[Key], algorithm: str, lifetime: timedelta, issuer: str | None = None) -> None:
         self.lifetime_seconds = int(lifetime.total_seconds())
+        self.issuer = issuer or ISSUER
         self.public_keys = list({key.kid: key.public for key in keys if key.public}.values())
         self._keys = {key.kid: key.verifying for key in keys}
         self._first = keys[0]
@@ -58,8 +62,8 @@ class Signer:
     def sign(self, client_id: UUID, scopes: str, version: int) -> str:
         now = int(time.time())
         claims = {
-            "iss": ISSUER,
-            "aud": ISSUER,
+            "iss": self.issuer,
+            "aud": AUDIENCE,
             "sub": str(client_id),
             "exp": now + self.lifetime_seconds,
             "iat": now,
@@ -76,7 +80,13 @@ class Signer:
             if key is None:
                 raise jwt.InvalidKeyError("another server's, or one that was removed")
             decoded = self._jwt.decode_complete(
-                token, key, [self._algorithm], options={"strict_aud": True}, audience=ISSUER, issuer=ISSUER
+                token,
+                key,
+                [self._algorithm],
+                options={"strict_aud": True},
+                audience=AUDIENCE,
+                # Tokens from before the server was told its address are good until they end.
+                issuer=[self.issuer, ISSUER],
             )
         except jwt.ExpiredSignatureError:
             raise invalid_token("is expired") from None
@@ -98,7 +108,8 @@ def make_signer(settings: Settings) -> Signer | None:
         keys = settings.auth_keys()
     except ValueError:
         return None
-    return Signer(keys, settings.auth_algorithm, timedelta(minutes=settings.auth_access_token_expire_minutes))
+    lifetime = timedelta(minutes=settings.auth_access_token_expire_minutes)
+    return Signer(keys, settings.auth_algorithm, lifetime, settings.auth_issuer)
 
 
 def invalid_token(why: str) -> Unauthenticated:
@@ -113,20 +124,27 @@ async def issue_token(
     request: TokenRequest,
     address: str | None = None,
 ) -> Token:
-    """Wrong id, wrong secret and disabled client are refused alike, in words and in time."""
     if signer is None:
         raise InvalidRequest(
             "this server signs no tokens: authentication is off, and requests need none; turn it on with "
             "FASTPUBSUB_AUTH_ENABLED=true and a FASTPUBSUB_AUTH_SECRET_KEY made by `fastpubsub generate_secret_key`"
         )
+    credentials = await authenticate_client(database, hasher, attempts, request, address)
+    scopes = _narrow(credentials.scopes, request.scope)
+    token = signer.sign(UUID(request.client_id), scopes, credentials.version)
+    return Token(access_token=token, token_type="Bearer", expires_in=signer.lifetime_seconds, scope=scopes)  # noqa: S106
+
+
+async def authenticate_client(
+    database: Database, hasher: SecretHasher, attempts: Attempts, request: TokenRequest, address: str | None
+) -> Credentials:
+    """Wrong id, wrong secret and disabled client are refused alike, in words and in time."""
     with attempts.watch(request, address), hasher.place():
         credentials = await _find_credentials(database, request.client_id)
         is_right = await _is_right(hasher, credentials, request.client_secret)
         if not (is_right and credentials.is_active):
             raise Unauthenticated("the client id or the client secret is wrong, or the client is disabled")
-    scopes = _narrow(credentials.scopes, request.scope)
-    token = signer.sign(UUID(request.client_id), scopes, credentials.version)
-    return Token(access_token=token, token_type="Bearer", expires_in=signer.lifetime_seconds, scope=scopes)  # noqa: S106
+    return credentials
 
 
 async def _is_right(hasher: SecretHasher, credentials: Credentials, secret: str) -> bool:

@@ -57,7 +57,7 @@ async def send(client: httpx.AsyncClient, method: str, path: str, **options: Any
     if response.status_code >= 400:
         assert len(response.content) < 4096, what
         assert SECRET not in response.text, what
-        if path == "/oauth/token" and response.headers["content-type"] == "application/json":
+        if path.startswith("/oauth/") and response.headers["content-type"] == "application/json":
             assert response.json().keys() == {"error", "error_description"}, what
         else:
             assert response.headers["content-type"] == "application/problem+json", what

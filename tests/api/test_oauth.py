@@ -93,6 +93,18 @@ async def test_json_with_wrong_credentials(client: httpx.AsyncClient, made: Clie
     assert len(answers) == 1
 
 
+async def test_json_has_the_credentials_in_it_and_nowhere_else(
+    client: httpx.AsyncClient, made: ClientCredentials
+) -> None:
+    body = {"client_id": str(made.id), "client_secret": made.secret}
+    elsewhere: list[dict[str, Any]] = [{"auth": (str(made.id), made.secret)}, {"params": {"client_secret": "canary"}}]
+    for options in elsewhere:
+        response = await post(client, json=body, **options)
+        assert response.status_code == 422, options
+        assert "canary" not in response.text
+    assert (await post(client, json=body, headers={"Authorization": "Bearer old"})).status_code == 201
+
+
 async def test_json_that_does_not_fit(client: httpx.AsyncClient) -> None:
     for body in (b"", b"{", b"[]", b"{}", b'{"client_id": 1, "client_secret": 2}', b'{"client_id": "\\ud800"}'):
         response = await post(client, content=body, headers={"Content-Type": "application/json"})

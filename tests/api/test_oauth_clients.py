@@ -8,6 +8,7 @@ import httpx
 import pytest
 from authlib.integrations.base_client.errors import OAuthError
 from authlib.integrations.httpx_client import AsyncOAuth2Client, OAuth2Client
+from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_url
 from oauthlib.oauth2 import BackendApplicationClient
 from oauthlib.oauth2.rfc6749 import errors as oauthlib_errors
 from requests.auth import HTTPBasicAuth
@@ -15,6 +16,7 @@ from requests_oauthlib import OAuth2Session
 
 from tests.attacks import KEY
 from tests.conftest import Run, StartServer
+from tests.harness import free_port
 
 SCOPES = "topics:create topics:read"
 
@@ -23,6 +25,7 @@ class Service:
     """A server with one client."""
 
     def __init__(self, base_url: str, client_id: str, secret: str) -> None:
+        self.issuer = base_url
         self.topics = f"{base_url}/topics"
         self.token_url = f"{base_url}/oauth/token"
         self.client_id = client_id
@@ -33,7 +36,9 @@ class Service:
 def service(server: StartServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> Service:
     # oauthlib refuses to send secrets without TLS, which is a proxy's task here.
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
-    settings = {"auth_enabled": True, "auth_secret_key": KEY}
+    port = free_port()
+    issuer = f"http://127.0.0.1:{port}"
+    settings = {"auth_enabled": True, "auth_secret_key": KEY, "auth_issuer": issuer, "api_port": port}
     made = dict(re.findall(r"^(client_\w+)=(.*)$", run("create_client", "shop", SCOPES).stdout, re.MULTILINE))
     return Service(server(**settings).base_url, made["client_id"], made["client_secret"])
 
@@ -74,6 +79,23 @@ async def test_authlib_gets_tokens_by_itself_and_again(service: Service) -> None
         client.token = {"access_token": "expired", "token_type": "Bearer", "expires_at": 1}
         assert (await client.get(service.topics)).status_code == 200
         assert client.token["scope"] == "topics:read"
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+def test_authlib_finds_the_endpoints_and_asks_about_tokens(service: Service, method: str) -> None:
+    """It begins with the address of the issuer, and takes every other from the metadata."""
+    metadata = AuthorizationServerMetadata(httpx.get(get_well_known_url(service.issuer, external=True)).json())
+    metadata.validate()
+    assert metadata.issuer == service.issuer
+    assert method in metadata.token_endpoint_auth_methods_supported
+    assert httpx.get(metadata.jwks_uri).json() == {"keys": []}
+    with OAuth2Client(service.client_id, service.secret, token_endpoint_auth_method=method) as client:
+        (grant_type,) = metadata.grant_types_supported
+        token = client.fetch_token(metadata.token_endpoint, grant_type=grant_type)["access_token"]
+        asked = client.introspect_token(metadata.introspection_endpoint, token=token, token_type_hint="access_token")
+        assert (asked.status_code, asked.json()["active"], asked.json()["scope"]) == (200, True, SCOPES)
+        asked = client.introspect_token(metadata.introspection_endpoint, token="another")
+        assert (asked.status_code, asked.json()) == (200, {"active": False})
 
 
 def in_basic(service: Service) -> dict[str, Any]:

@@ -48,7 +48,9 @@ EXPECTED = {
     "POST /clients/{client_id}/secrets": "clients:update",
     "DELETE /clients/{client_id}/secrets/{which}": "clients:update",
     "POST /oauth/token": None,
+    "POST /oauth/introspect": None,
     "GET /.well-known/jwks.json": None,
+    "GET /.well-known/oauth-authorization-server": None,
     "GET /liveness": None,
     "GET /readiness": None,
     "GET /metrics": None,
@@ -375,6 +377,24 @@ async def test_bad_json(client: httpx.AsyncClient, token: Tokens) -> None:
             response = await send(client, route, content=body, headers=JSON | token("*"))
             assert response.status_code == 422, (route, body[:20], response.text)
             assert len(response.content) < 2048
+
+
+async def test_of_repeated_names_the_last_counts(client: httpx.AsyncClient, token: Tokens) -> None:
+    """For what is allowed and for what is done alike, so that nobody is shown one and does the other."""
+    mine, reader = token("topics:create:mine"), token("clients:create topics:read")
+    subscription = b'{"id": "s", "topic_id": "other", "topic_id": "mine", "filter": {"n": [2]}}'
+    bodies = [
+        ("/topics", mine, b'{"id": "mine", "id": "other"}', 403),
+        ("/topics", mine, b'{"id": "other", "id": "mine"}', 201),
+        ("/clients", reader, b'{"name": "n", "scopes": "topics:read", "scopes": "*"}', 403),
+        ("/subscriptions", token("*"), subscription, 201),
+        ("/topics/mine/messages", token("*"), b'[{"n": 2, "n": 1}, {"n": 1, "n": 2}]', 204),
+    ]
+    for path, headers, body, status in bodies:
+        response = await client.post(path, content=body, headers=JSON | headers)
+        assert response.status_code == status, (body, response.text)
+    pulled = await client.get("/subscriptions/s/messages?consumer_id=c", headers=token("*"))
+    assert [message["payload"] for message in pulled.json()["data"]] == [{"n": 2}]
 
 
 async def test_no_body_at_all(client: httpx.AsyncClient, token: Tokens) -> None:

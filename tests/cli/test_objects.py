@@ -153,6 +153,19 @@ def test_clients(server: StartServer, cli: Cli, run: Run) -> None:
     listed = ask("clients", "list")
     assert {json.loads(line)["name"] for line in listed.stdout.splitlines()} == {"admin", "reader", "other"}
     assert created["secret"] not in listed.stdout + ask("clients", "show", created["id"]).stdout
+    rotated = ask("clients", "rotate-secret", created["id"], "--table")
+    (new,) = re.findall(rf"client_id={created['id']}\nclient_secret=(fps_\S+)\n", rotated.stdout)
+    newer = reader | {"client_secret": new}
+    assert [ask("topics", "list", **one).returncode for one in (reader, newer)] == [0, 0]
+    twice = ask("clients", "rotate-secret", created["id"])
+    assert (twice.returncode, "two secrets already" in twice.stderr) == (1, True)
+    assert ask("clients", "revoke-secret", created["id"], "old").stderr == f"ended the old secret of {created['id']}\n"
+    assert [ask("topics", "list", **one).returncode for one in (reader, newer)] == [1, 0]
+    stolen = json.loads(ask("clients", "rotate-secret", created["id"], "--old-secret-seconds", "0").stdout)
+    assert stolen["old_secret_expires_at"] is None
+    newest = reader | {"client_secret": stolen["secret"]}
+    assert [ask("topics", "list", **one).returncode for one in (newer, newest)] == [1, 0]
+    assert ask("clients", "revoke-secret", created["id"], "both").returncode == 2
     assert ask("clients", "delete", created["id"]).returncode == 0
     for nobody in (reader, {"client_id": None, "client_secret": None}):
         done = ask("topics", "list", **nobody)

@@ -185,6 +185,31 @@ class TestAuthentication:
             with pytest.raises(PermissionDenied, match="topics:create"):
                 await reading.create_topic("orders")
 
+    async def test_a_secret_is_changed_without_a_refused_request(
+        self, transport: httpx.ASGITransport, administrator: tuple[str, str]
+    ) -> None:
+        async def works(secret: str) -> bool:
+            async with AsyncClient(None, str(shop.id), secret, transport=transport, policy=QUICK) as bus:
+                try:
+                    return await bus.list_topics() == []
+                except Unauthenticated:
+                    return False
+
+        async with AsyncClient(None, *administrator, transport=transport, policy=QUICK) as bus:
+            shop = await bus.create_client("shop", "topics:read")
+            second = await bus.rotate_client_secret(shop.id, old_secret_seconds=60)
+            assert second.old_secret_expires_at is not None
+            assert [await works(one) for one in (shop.secret, second.secret)] == [True, True]
+            with pytest.raises(AlreadyExists, match="two secrets already"):
+                await bus.rotate_client_secret(shop.id)
+            await bus.revoke_client_secret(shop.id, "old")
+            assert [await works(one) for one in (shop.secret, second.secret)] == [False, True]
+            with pytest.raises(AlreadyExists, match="one secret only"):
+                await bus.revoke_client_secret(shop.id, "new")
+            third = await bus.rotate_client_secret(shop.id, old_secret_seconds=0)
+            assert third.old_secret_expires_at is None
+            assert [await works(one.secret) for one in (second, third)] == [False, True]
+
     async def test_wrong_credentials(self, transport: httpx.ASGITransport, administrator: tuple[str, str]) -> None:
         async with AsyncClient(None, administrator[0], "wrong", transport=transport, policy=QUICK) as bus:
             with pytest.raises(Unauthenticated, match="secret is wrong"):
@@ -227,7 +252,7 @@ async def test_an_address_with_a_path() -> None:
 
 def test_both_clients_say_what_their_methods_take() -> None:
     operations = [name for name, value in vars(Operations).items() if isinstance(value, Operation)]
-    assert len(operations) == 26
+    assert len(operations) == 28
     for name in operations:
         method = getattr(Client("http://localhost"), name)
         assert method.__name__ == vars(Operations)[name].build.__name__

@@ -89,6 +89,13 @@ def test_a_message_id_may_meet_the_next_delivery() -> None:
     assert requests.ack("s", ID).repeatable
 
 
+def test_what_changes_a_secret_is_not_repeated() -> None:
+    assert not requests.rotate_client_secret(ID, old_secret_seconds=0).repeatable
+    assert not requests.revoke_client_secret(ID, "old").repeatable
+    with pytest.raises(ValueError, match="is no id"):
+        requests.rotate_client_secret("..")
+
+
 @pytest.mark.parametrize("to", [MESSAGE, ID, str(ID)])
 def test_seeking_to_a_message(to: Any) -> None:
     assert body(requests.seek("s", to)) == {"to": str(ID)}

@@ -58,6 +58,24 @@ def test_a_client_from_one_address(clock: Clock) -> None:
     assert [ask(counted, WRONG) for _ in range(31)] == [401] * 30 + [-2]
 
 
+def test_guesses_at_the_same_time_are_waited_for_later(clock: Clock) -> None:
+    """None is counted before its secret was looked at, so all of them are let through, but not more on the average."""
+    counted = made(clock, per_client=30, per_address=1000)
+    guess = TokenRequest(client_id=VICTIM, client_secret=WRONG)
+    begun = [counted.watch(guess, HERE) for _ in range(100)]
+    for one in begun:
+        one.__enter__()
+    wrong = Unauthenticated("wrong")
+    for one in begun:
+        assert not one.__exit__(Unauthenticated, wrong, None)
+    assert ask(counted, WRONG) == -2 * (100 - 30 + 1)
+    clock.now += 2 * (100 - 30)
+    assert ask(counted, WRONG) == -2
+    clock.now += 2
+    assert [ask(counted, WRONG) for _ in range(2)] == [401, -2]
+    assert ask(counted, WRONG, address=ELSEWHERE) == 401
+
+
 def test_an_address_with_many_clients(clock: Clock) -> None:
     counted = made(clock)
     assert [ask(counted, WRONG, str(uuid4())) for _ in range(11)] == [401] * 10 + [-6]
