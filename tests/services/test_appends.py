@@ -6,17 +6,19 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
 from fastpubsub.database import Database
-from fastpubsub.exceptions import InvalidRequest, NotFound
+from fastpubsub.exceptions import InvalidRequest, NotFound, OutcomeUnknown
 from fastpubsub.payloads import Batch
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.messages import Messages
 from fastpubsub.services.wakeups import Wakeups
 from tests.api.calls import until_blocked
 from tests.conftest import Connect
+from tests.proxy import Proxy, Stage
 
 TOPICS = ("busy", "a", "b", "c")
 # Without the first of each topic, by which its key got known.
@@ -27,10 +29,15 @@ STORED = """
 
 
 @pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[Database]:
-    opened = Database(
-        settings.model_copy(update={"database_lock_timeout_seconds": 60, "database_call_timeout_seconds": 90})
-    )
+async def proxy(database_url: str) -> AsyncIterator[Proxy]:
+    async with Proxy(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def database(settings: Settings, proxy: Proxy) -> AsyncIterator[Database]:
+    patient = {"database_lock_timeout_seconds": 60, "database_call_timeout_seconds": 90}
+    opened = Database(settings.model_copy(update={**patient, "database_url": SecretStr(proxy.url)}))
     for topic in TOPICS:
         await opened.fetch_one("create_topic", topic)
     yield opened
@@ -173,3 +180,24 @@ async def test_schemas_hold(publish: Publishing, database: Database, connect: Co
             await publish.tasks["c"]
     await publish.tasks["busy"]
     assert await (await looking.execute(STORED)).fetchall() == [("a", 2), ("busy", 1), ("c", 2)]
+
+
+@pytest.mark.parametrize("stage", Stage)
+async def test_a_call_that_is_lost_is_stored_whole_or_not_at_all(
+    stage: Stage, publish: Publishing, connect: Connect, proxy: Proxy
+) -> None:
+    looking = await connect()
+    async with (blocker := await connect()).transaction():
+        await hold(blocker, "busy")
+        publish("busy")
+        await until_blocked(looking)
+        done = proxy.cut_call("publish_to_topics", stage)
+        for topic in ("a", "b", "c"):
+            publish(topic)
+        for topic in ("a", "b", "c"):
+            with pytest.raises(OutcomeUnknown):
+                await publish.tasks[topic]
+        assert done.is_set()
+    await publish.tasks["busy"]
+    stored = [("a", 1), ("b", 1), ("busy", 1), ("c", 1)] if stage is Stage.UNANSWERED else [("busy", 1)]
+    assert await (await looking.execute(STORED)).fetchall() == stored
