@@ -22,7 +22,7 @@ from tests import harness
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-SECONDS = 30.0
+SECONDS = 60.0
 
 HEADING = re.compile(r"#+ (.+)")
 FENCE = re.compile(r"```(\w*)")

@@ -20,7 +20,7 @@ PUBLISHERS = CONSUMERS = 8
 REQUESTS = 40
 """Of each publisher."""
 BATCH = 10
-SECONDS = 25.0
+SECONDS = 80.0
 REPRESENTATION = {"Prefer": "return=representation"}
 
 

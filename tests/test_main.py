@@ -283,7 +283,7 @@ def test_dev_on_a_given_database(tmp_path: Path, empty_database_url: str) -> Non
     port = harness.free_port()
     with dev(tmp_path, port, "--database-url", empty_database_url) as started:
         assert "--database-url" in "".join(started.welcome())
-        assert httpx.get(f"http://127.0.0.1:{port}/readiness").status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{port}/topics").status_code == 200
         started.process.send_signal(signal.SIGINT)
         assert started.process.wait(harness.START_SECONDS) == 0
     assert not (tmp_path / ".fastpubsub").exists()

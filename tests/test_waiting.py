@@ -15,7 +15,7 @@ import pytest
 from tests import harness
 from tests.conftest import StartServer
 
-SOON = 15.0
+SOON = 30.0
 NEVER = 3600
 LISTENING = "select pid from pg_stat_activity where datname = current_database() and query like '%listen_to_servers%'"
 

@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 REPRESENTATION = {"Prefer": "return=representation"}
 JSON = {"Content-Type": "application/json"}
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds, for what another task or process has to do first."""
 
 

@@ -17,7 +17,7 @@ from tests import harness
 from tests.attacks import KEY
 from tests.conftest import StartServer
 
-SOON = 10.0
+SOON = 30.0
 GRACE = 20.0
 """What requests in flight are given at most."""
 
@@ -60,11 +60,11 @@ def raw(server: harness.Server, *parts: bytes) -> bytes:
 
 
 def test_a_request_in_flight_is_finished(server: StartServer, database_url: str) -> None:
-    started = server()
+    started = server(database_lock_timeout_seconds=9)
     httpx.post(f"{started.base_url}/topics", json={"id": "t"}).raise_for_status()
     with psycopg.connect(harness.libpq(database_url)) as blocker, ThreadPoolExecutor() as pool:
         blocker.execute("select * from fastpubsub.heads for update")
-        publishing = pool.submit(httpx.post, f"{started.base_url}/topics/t/messages", json=[{}])
+        publishing = pool.submit(httpx.post, f"{started.base_url}/topics/t/messages", json=[{}], timeout=SOON)
         waiting = (
             "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
         )
@@ -93,7 +93,7 @@ def test_stopping_is_prompt_although_clients_stay(server: StartServer, number: s
 
 
 def test_readiness_turns_first(server: StartServer) -> None:
-    started = server(api_shutdown_delay_seconds=2)
+    started = server(api_shutdown_delay_seconds=8)
     os.kill(started.process.pid, signal.SIGTERM)
     answer = httpx.get(f"{started.base_url}/readiness")
     while answer.status_code == 200:
@@ -222,7 +222,7 @@ def test_two_requests_on_one_connection(server: StartServer) -> None:
 
 
 def test_bounds_on_the_head_of_a_request(server: StartServer) -> None:
-    started = server(api_max_header_bytes=4096, api_max_headers=20, api_header_timeout_seconds=0.5)
+    started = server(api_max_header_bytes=4096, api_max_headers=20, api_header_timeout_seconds=2)
     start = b"GET /liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
     refused = b"HTTP/1.1 431 "
     assert raw(started, start + b"\r\n").startswith(b"HTTP/1.1 200 ")
@@ -257,7 +257,7 @@ def test_malformed_requests(server: StartServer) -> None:
 
 
 def test_a_body_that_does_not_arrive(server: StartServer) -> None:
-    started = server(api_body_timeout_seconds=0.5)
+    started = server(api_body_timeout_seconds=2)
     httpx.post(f"{started.base_url}/topics", json={"id": "t"}).raise_for_status()
     head = (
         b"POST /topics/t/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n"
