@@ -38,7 +38,8 @@ def settings(make_settings: MakeSettings) -> Settings:
 
 @pytest.fixture
 async def two_workers(server: StartServer) -> AsyncIterator[httpx.AsyncClient]:
-    started = server(api_num_workers=2, log_requests=False)
+    patient = {"database_pool_timeout_seconds": 30, "database_lock_timeout_seconds": 9}
+    started = server(api_num_workers=2, log_requests=False, **patient)
     async with httpx.AsyncClient(base_url=started.base_url, timeout=SECONDS) as client:
         yield client
 

@@ -1,7 +1,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -12,6 +12,7 @@ from psycopg import sql
 from fastpubsub.api import probes
 from fastpubsub.api.app import create_app
 from fastpubsub.config import Settings
+from fastpubsub.connections import Borrowed, Connections
 from fastpubsub.exceptions import Unavailable
 from fastpubsub.urls import normalise
 from tests import harness
@@ -20,6 +21,7 @@ from tests.conftest import Connect, MakeSettings
 from tests.proxy import Proxy
 
 PROMISED_SECONDS = 0.5
+ATTEMPTS = 20
 PATIENCE_SECONDS = 30.0
 
 
@@ -37,15 +39,18 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "READINESS_DEADLINE_SECONDS", PATIENCE_SECONDS)
 
 
-async def promptly(client: httpx.AsyncClient) -> str:
-    """What keeps readiness from it, within the time that is promised: on a busy machine not each time."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            started = time.perf_counter()
-            detail = await not_ready(client)
-            if time.perf_counter() - started < PROMISED_SECONDS:
-                return detail
-            expire(client)
+async def promptly(attempt: Callable[[], Awaitable[float]]) -> None:
+    """It takes less than what is promised; on a busy machine not each time."""
+    seconds = [await attempt()]
+    while min(seconds) >= PROMISED_SECONDS:
+        assert len(seconds) < ATTEMPTS, seconds
+        seconds.append(await attempt())
+
+
+async def seconds_until_down(client: httpx.AsyncClient) -> float:
+    started = time.perf_counter()
+    assert await not_ready(client) == "database is down"
+    return time.perf_counter() - started
 
 
 async def not_ready(client: httpx.AsyncClient) -> str:
@@ -79,20 +84,30 @@ async def test_database_down(make_settings: MakeSettings) -> None:
 
 async def test_database_that_takes_connections_and_says_nothing(make_settings: MakeSettings, database_url: str) -> None:
     async with Proxy(database_url) as proxy:
-        proxy.pause()
-        async with opened(make_settings(database_url=proxy.url)) as client:
-            assert await promptly(client) == "database is down"
-            assert await promptly(client) == "database is down"
-            proxy.resume()
+
+        async def attempt() -> float:
+            proxy.pause()
+            async with opened(make_settings(database_url=proxy.url)) as client:
+                both = [await seconds_until_down(client) for _ in range(2)]
+                proxy.resume()
+            return max(both)
+
+        await promptly(attempt)
 
 
 async def test_database_that_stops_answering(make_settings: MakeSettings, database_url: str) -> None:
-    async with Proxy(database_url) as proxy, opened(make_settings(database_url=proxy.url)) as client:
-        await until_ready(client)
-        proxy.pause()
-        expire(client)
-        assert await promptly(client) == "database is down"
-        proxy.resume()
+    async with Proxy(database_url) as proxy:
+
+        async def attempt() -> float:
+            async with opened(make_settings(database_url=proxy.url)) as client:
+                await until_ready(client)
+                proxy.pause()
+                expire(client)
+                seconds = await seconds_until_down(client)
+                proxy.resume()
+            return seconds
+
+        await promptly(attempt)
 
 
 @pytest.mark.usefixtures("patience")
@@ -120,19 +135,25 @@ async def until_ready(client: httpx.AsyncClient) -> None:
             pass
 
 
+async def borrow(connections: Connections) -> Borrowed:
+    """When the background has left one."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            with suppress(Unavailable):
+                return await connections.borrow()
+
+
 async def test_ready_although_all_connections_are_busy(make_settings: MakeSettings) -> None:
     settings = make_settings(database_pool_size=2, database_max_overflow=0, database_pool_timeout_seconds=0.1)
     async with opened(settings) as client, AsyncExitStack() as stack:
         connections = app_of(client).state.database._connections
-        with suppress(Unavailable):
-            while True:
-                borrowed = await connections.borrow()
-                stack.push_async_callback(connections.give_back, borrowed, usable=True)
+        for _ in range(settings.database_pool_size):
+            borrowed = await borrow(connections)
+            stack.push_async_callback(connections.give_back, borrowed, usable=True)
         assert (await client.get("/topics")).status_code == 503
         await until_ready(client)
 
 
-@pytest.mark.usefixtures("patience")
 async def test_stopping(client: httpx.AsyncClient) -> None:
     app_of(client).state.stopping.set()
     assert await not_ready(client) == "the server is shutting down"
