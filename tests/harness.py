@@ -217,8 +217,11 @@ def text_of(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-PORTS = range(10_000, 32_000)
-"""Below those that the kernel gives away: nobody gets one of these before the server that it was meant for has it."""
+PORTS = range(11_000, 32_000)
+"""Below those that the kernel gives away: nobody gets one of these before the server that it was meant for has it.
+
+And above 10080, which browsers refuse.
+"""
 
 
 def own_ports() -> Iterator[int]:
