@@ -31,7 +31,7 @@ def threads() -> Any:
 
 
 def post(server: harness.Server, path: str, body: Any) -> None:
-    httpx.post(f"{server.base_url}{path}", json=body).raise_for_status()
+    httpx.post(f"{server.base_url}{path}", json=body, timeout=SOON).raise_for_status()
 
 
 def publish(server: harness.Server, *payloads: Json) -> None:
@@ -51,9 +51,8 @@ def pull(server: harness.Server, wait: int = 20) -> list[Json]:
 
 
 def waiting(server: harness.Server) -> int:
-    found = re.search(
-        r"^fastpubsub_waiting_consumers (\d+)", httpx.get(f"{server.base_url}/metrics").text, re.MULTILINE
-    )
+    scraped = httpx.get(f"{server.base_url}/metrics", timeout=SOON).text
+    found = re.search(r"^fastpubsub_waiting_consumers (\d+)", scraped, re.MULTILINE)
     assert found is not None
     return int(found[1])
 
