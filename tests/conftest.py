@@ -138,7 +138,13 @@ def make_settings(server_url: str) -> MakeSettings:
     """Settings for `server_url`, with changes; neither `.env` nor the environment counts."""
 
     def make(**overrides: Any) -> Settings:
-        fixed = {"_env_file": None, "database_url": server_url, "database_require_durability": False}
+        fixed = {
+            "_env_file": None,
+            "database_url": server_url,
+            "database_require_durability": False,
+            # Tests hold locks until they have seen who waits for them, which takes a while on a busy machine.
+            "database_lock_timeout_seconds": 9.0,
+        }
         return Settings(**{**fixed, **overrides})
 
     return make

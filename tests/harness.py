@@ -1,7 +1,9 @@
 """What the fixtures are made of: one PostgreSQL for a run, databases cloned from a template, the real server."""
 
 import asyncio
+import itertools
 import os
+import random
 import re
 import shutil
 import signal
@@ -11,13 +13,14 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import psycopg
 from fastapi import FastAPI
 from psycopg import sql
@@ -30,7 +33,9 @@ from fastpubsub.urls import normalise
 
 PREFIX = "fastpubsub_test"
 ROLES = ("migrator", "server", "metrics")
-START_SECONDS = 30.0
+MAX_PROCESSES = 8
+"""Of a run, as the Makefile has it."""
+START_SECONDS = 60.0
 YOUNG_SECONDS = 60.0
 COMMAND = Path(sys.executable).with_name("fastpubsub")
 
@@ -212,10 +217,38 @@ def text_of(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+PORTS = range(11_000, 32_000)
+"""Below those that the kernel gives away: nobody gets one of these before the server that it was meant for has it.
+
+And above 10080, which browsers refuse.
+"""
+
+
+def own_ports() -> Iterator[int]:
+    """Each process of a run has a part of its own, and gives each port once before it begins again."""
+    part = len(PORTS) // MAX_PROCESSES
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % MAX_PROCESSES
+    mine = PORTS[worker * part : (worker + 1) * part]
+    start = random.SystemRandom().randrange(part)
+    return itertools.cycle([*mine[start:], *mine[:start]])
+
+
+_ports = own_ports()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = next(_ports)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def is_over(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @dataclass
@@ -250,9 +283,14 @@ class Server:
         return self.exit_code
 
     def kill(self) -> None:
-        """All of its processes, with SIGKILL."""
+        """All of its processes, with SIGKILL; the last of them keeps the port."""
+        workers = psutil.Process(self.process.pid).children(recursive=True)
         os.killpg(self.process.pid, signal.SIGKILL)
         self.exit_code = self.process.wait()
+        deadline = time.monotonic() + START_SECONDS
+        while not all(is_over(worker) for worker in workers):
+            assert time.monotonic() < deadline, "they do not end"
+            time.sleep(0.01)
 
     def output(self) -> str:
         """Standard output and error so far."""

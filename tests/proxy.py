@@ -46,6 +46,7 @@ class Proxy:
         self.next_cut: Cut | None = None
         self._open = asyncio.Event()
         self._open.set()
+        self._is_closed = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
 
@@ -83,6 +84,7 @@ class Proxy:
 
     async def close(self) -> None:
         """Refuses new connections, too."""
+        self._is_closed = True
         self._server.close()
         self.cut()
         for pump in self._pumps:
@@ -102,6 +104,9 @@ class Proxy:
                 server, to_server = await asyncio.open_connection(host, port)
         except OSError:
             writer.transport.abort()
+            return
+        if self._is_closed:  # meanwhile
+            to_server.transport.abort()
             return
         self._writers.add(to_server)
         session = Session(self, writer, to_server)

@@ -16,7 +16,7 @@ from fastpubsub.exceptions import FastpubsubError, InvalidRequest, NotFound, Out
 
 BOUNDS = Bounds(rows=6, size=60, queued_rows=12, queued_size=100)
 KEYS = ("a", "b")
-PATIENCE = 5.0
+PATIENCE = 30.0
 """Seconds, for what must end at once."""
 
 

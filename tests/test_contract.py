@@ -38,7 +38,8 @@ def settings(make_settings: MakeSettings) -> Settings:
 
 @pytest.fixture
 async def two_workers(server: StartServer) -> AsyncIterator[httpx.AsyncClient]:
-    started = server(api_num_workers=2, log_requests=False)
+    patient = {"database_pool_timeout_seconds": 30, "database_lock_timeout_seconds": 9}
+    started = server(api_num_workers=2, log_requests=False, **patient)
     async with httpx.AsyncClient(base_url=started.base_url, timeout=SECONDS) as client:
         yield client
 
@@ -133,7 +134,7 @@ async def test_a_publish_with_a_key_is_stored_once(two_workers: httpx.AsyncClien
 
 
 async def test_a_consumer_that_dies_uses_up_attempts(client: httpx.AsyncClient) -> None:
-    await create(client, ack_deadline_seconds=1, max_delivery_attempts=2, backoff_min_seconds=0)
+    await create(client, ack_deadline_seconds=4, max_delivery_attempts=2, backoff_min_seconds=0)
     await client.post("/topics/t/messages", json=[{"n": 1}])
     first, second = await pulled(client), await pulled(client)
     assert (first["delivery_attempts"], second["delivery_attempts"]) == (1, 2)
@@ -278,6 +279,7 @@ def crash(postgres: EmbeddedPostgres) -> None:
             connection.execute("select 1")
 
 
+@pytest.mark.timeout(400)  # three recoveries and thousands of commits to disk, on whatever machine it is
 def test_what_was_confirmed_survives_crashes_of_the_database(
     server: StartServer, crashing_postgres: EmbeddedPostgres
 ) -> None:
@@ -288,7 +290,7 @@ def test_what_was_confirmed_survives_crashes_of_the_database(
         body = {"id": "s", "topic_id": "t", "ack_deadline_seconds": 1, "max_delivery_attempts": 1000}
         client.post("/subscriptions", json=body).raise_for_status()
         running = [pool.submit(work) for work in (witness.publish, witness.publish, witness.consume)]
-        deadline = monotonic() + SECONDS
+        deadline = monotonic() + 4 * SECONDS
         try:
             for _ in range(3):
                 enough = len(witness.confirmed) + 50

@@ -36,6 +36,9 @@ as $$ begin raise exception using errcode = p_state, message = p_message; end $$
 create function fastpubsub.wait(p_seconds double precision) returns void language sql
 as $$ select pg_sleep(p_seconds) $$;
 
+create function fastpubsub.wait_for_admin() returns void language sql
+as $$ select pg_advisory_xact_lock_shared(1) $$;
+
 create sequence fastpubsub.attempts;
 
 create function fastpubsub.fail_at_first(p_times bigint, p_state text) returns bigint language plpgsql
@@ -100,11 +103,14 @@ async def proxy(database_url: str) -> AsyncIterator[Proxy]:
 SMALL = {
     "database_pool_size": 1,
     "database_max_overflow": 0,
-    "database_pool_timeout_seconds": 0.3,
-    "database_call_timeout_seconds": 0.3,
-    "database_connect_timeout_seconds": 2,
+    "database_pool_timeout_seconds": 2,
+    "database_call_timeout_seconds": 2,
+    "database_connect_timeout_seconds": 3,
 }
-"""One connection, so that one which is not given back is missed."""
+"""One connection, so that one which is not given back is missed. A busy machine must do a call in this time."""
+
+SOON = 20.0
+"""Seconds; what is not bounded here takes 30 of them, or has no end."""
 
 
 async def seconds_until(error: type[FastpubsubError], call: Awaitable[object]) -> float:
@@ -206,26 +212,29 @@ async def test_a_real_deadlock(admin: psycopg.AsyncConnection, make_database: Ma
 async def test_a_call_that_takes_too_long_is_cut(make_database: MakeDatabase) -> None:
     database = make_database(**SMALL)
     for _ in range(2):
-        assert await seconds_until(OutcomeUnknown, database.fetch_one("wait", 30.0)) < 1.5
+        assert await seconds_until(OutcomeUnknown, database.fetch_one("wait", 30.0)) < SOON
         assert await database.fetch_one("own_pid")
 
 
 async def test_a_lock_is_waited_for_as_long_as_the_setting_says(
     make_database: MakeDatabase, admin: psycopg.AsyncConnection
 ) -> None:
-    database = make_database(database_lock_timeout_seconds=0.2)
+    short, long = make_database(database_lock_timeout_seconds=0.2), make_database(database_lock_timeout_seconds=3)
     async with admin.transaction():
         await admin.execute("select from fastpubsub.pair where id = 1 for update")
-        assert 0.15 < await seconds_until(Unavailable, database.fetch_one("lock_one")) < 1.5
-    await database.fetch_one("lock_one")
+        waiting = asyncio.create_task(seconds_until(Unavailable, long.fetch_one("lock_one")))
+        assert await seconds_until(Unavailable, short.fetch_one("lock_one")) >= 0.15
+        assert not waiting.done()
+        assert await waiting >= 2.9
+    await short.fetch_one("lock_one")
 
 
 async def test_a_database_that_goes_silent(make_database: MakeDatabase, proxy: Proxy) -> None:
     database = make_database(**SMALL, database_url=proxy.url)
     await database.fetch_one("own_pid")
     proxy.pause()
-    assert await seconds_until(OutcomeUnknown, database.fetch_one("own_pid")) < 1.5
-    assert await seconds_until(Unavailable, database.fetch_one("own_pid")) < 3.5, "a new connection"
+    assert await seconds_until(OutcomeUnknown, database.fetch_one("own_pid")) < SOON
+    assert await seconds_until(Unavailable, database.fetch_one("own_pid")) < SOON, "a new connection"
     proxy.resume()
     assert await database.fetch_one("own_pid")
 
@@ -236,7 +245,7 @@ async def test_a_database_that_goes_silent_while_a_connection_is_set_up(
 ) -> None:
     database = make_database(**SMALL, database_url=proxy.url)
     proxy.hang_on = question
-    assert await seconds_until(Unavailable, database.fetch_one("own_pid")) < 3.5
+    assert await seconds_until(Unavailable, database.fetch_one("own_pid")) < SOON
     proxy.resume()
     assert await database.fetch_one("own_pid")
 
@@ -249,7 +258,7 @@ async def test_a_database_that_went_silent_while_a_connection_idled(
     await database.fetch_one("own_pid")
     monkeypatch.setattr(module, "_IDLE_SECONDS_BEFORE_PING", 0.0)
     proxy.pause()
-    assert await seconds_until(Unavailable, database.fetch_one("own_pid")) < 4
+    assert await seconds_until(Unavailable, database.fetch_one("own_pid")) < SOON
     proxy.resume()
     assert await database.fetch_one("own_pid")
 
@@ -269,8 +278,8 @@ async def test_a_database_that_is_away(make_database: MakeDatabase, proxy: Proxy
     database = make_database(**SMALL, database_url=proxy.url)
     await database.fetch_one("own_pid")
     await proxy.close()
-    assert await seconds_until(OutcomeUnknown, database.fetch_one("own_pid")) < 1
-    assert await seconds_until(Unavailable, database.fetch_one("own_pid")) < 1
+    assert await seconds_until(OutcomeUnknown, database.fetch_one("own_pid")) < SOON
+    assert await seconds_until(Unavailable, database.fetch_one("own_pid")) < SOON
     async with Proxy(database_url, proxy.port):
         assert await database.fetch_one("own_pid")
 
@@ -281,7 +290,7 @@ async def test_a_backend_that_is_killed_in_a_call(make_database: MakeDatabase, a
     calling = asyncio.create_task(database.fetch_one("wait", 30.0))
     await until_active(admin, pid)
     await admin.execute("select pg_terminate_backend(%s)", [pid])
-    assert await seconds_until(OutcomeUnknown, calling) < 5
+    assert await seconds_until(OutcomeUnknown, calling) < SOON
     assert await database.fetch_one("own_pid") != (pid,)
 
 
@@ -304,7 +313,7 @@ async def test_one_dead_connection_tells_of_all(
     make_database: MakeDatabase, admin: psycopg.AsyncConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = make_database(database_pool_size=3, database_max_overflow=0)
-    await asyncio.gather(*[database.fetch_one("wait", 0.2) for _ in range(3)])
+    await use_at_once(database, admin)
     pids = {(await row)[0] for row in [database.fetch_one("own_pid") for _ in range(3)]}
     everyone = await pids_of(admin)
     assert len(everyone) == 3
@@ -314,7 +323,7 @@ async def test_one_dead_connection_tells_of_all(
     monkeypatch.setattr(module, "_IDLE_SECONDS_BEFORE_PING", 0.0)
     await database.fetch_one("own_pid")
     monkeypatch.undo()
-    await asyncio.gather(*[database.fetch_one("wait", 0.05) for _ in range(3)])
+    await use_at_once(database, admin)
 
 
 @pytest.mark.parametrize("kept_seconds", [0.0, 60.0])
@@ -324,14 +333,29 @@ async def test_one_dead_connection_is_enough_to_try_the_others(
     """Whether they wait in the pool or in front of it."""
     monkeypatch.setattr(module, "_KEPT_SECONDS", kept_seconds)
     database = make_database(database_pool_size=3, database_max_overflow=0)
-    await asyncio.gather(*[database.fetch_one("wait", 0.2) for _ in range(3)])
+    await use_at_once(database, admin)
     everyone = await pids_of(admin)
     assert len(everyone) == 3
     for pid in everyone:
         await kill(admin, pid)
     await seconds_until(OutcomeUnknown, database.fetch_one("own_pid"))
-    await asyncio.gather(*[database.fetch_one("wait", 0.05) for _ in range(3)])
+    await use_at_once(database, admin)
     assert not await pids_of(admin) & everyone
+
+
+async def use_at_once(database: Database, admin: psycopg.AsyncConnection, connections: int = 3) -> None:
+    """All of them, so that they are open afterwards."""
+    await admin.execute("select pg_advisory_lock(1)")
+    calls = [asyncio.create_task(database.fetch_one("wait_for_admin")) for _ in range(connections)]
+    query = """
+        select from pg_stat_activity
+        where datname = current_database() and application_name = 'fastpubsub' and wait_event = 'advisory'
+    """
+    async with asyncio.timeout(SOON):
+        while len(await (await admin.execute(query)).fetchall()) < connections:
+            pass
+    await admin.execute("select pg_advisory_unlock(1)")
+    await asyncio.gather(*calls)
 
 
 async def pids_of(admin: psycopg.AsyncConnection) -> set[int]:
@@ -351,13 +375,16 @@ async def test_a_server_that_became_read_only_is_left(make_database: MakeDatabas
     assert await database.fetch_one("own_pid") != (pid,)
 
 
-async def test_all_connections_busy(make_database: MakeDatabase) -> None:
-    database = make_database(**SMALL | {"database_call_timeout_seconds": 20})
-    holding = asyncio.create_task(database.fetch_one("wait", 1.0))
-    await asyncio.sleep(0)
-    assert 0.2 < await seconds_until(Unavailable, database.fetch_one("own_pid")) < 0.9
-    await holding
-    assert await database.fetch_one("own_pid")
+async def test_all_connections_busy(make_database: MakeDatabase, admin: psycopg.AsyncConnection) -> None:
+    database = make_database(**SMALL | {"database_call_timeout_seconds": 60, "database_pool_timeout_seconds": 0.3})
+    (pid,) = await database.fetch_one("own_pid")
+    holding = asyncio.create_task(database.fetch_one("wait", 60.0))
+    await until_active(admin, pid)
+    assert await seconds_until(Unavailable, database.fetch_one("own_pid")) >= 0.2
+    assert not holding.done()
+    await admin.execute("select pg_cancel_backend(%s)", [pid])
+    await seconds_until(OutcomeUnknown, holding)
+    assert await database.fetch_one("own_pid") == (pid,)
 
 
 async def test_too_many_connections(
@@ -369,7 +396,7 @@ async def test_too_many_connections(
     await admin.execute(sql.SQL("create role {} login connection limit 0").format(role))
     await admin.execute(sql.SQL("grant usage on schema fastpubsub to {}").format(role))
     try:
-        assert await seconds_until(Unavailable, database.fetch_one("own_pid")) < 1
+        assert await seconds_until(Unavailable, database.fetch_one("own_pid")) < SOON
         await admin.execute(sql.SQL("alter role {} connection limit 5").format(role))
         assert await database.fetch_one("own_pid")
     finally:
@@ -396,13 +423,15 @@ async def test_a_call_that_outlives_the_pool_closes_its_connection(
 ) -> None:
     database = make_database(**SMALL | {"database_call_timeout_seconds": 20})
     (pid,) = await database.fetch_one("own_pid")
-    calling = asyncio.create_task(database.fetch_one("wait", 0.5))
+    await admin.execute("select pg_advisory_lock(1)")
+    calling = asyncio.create_task(database.fetch_one("wait_for_admin"))
     await until_active(admin, pid)
     await database.close()
     assert not calling.done()
+    await admin.execute("select pg_advisory_unlock(1)")
     await calling
     gc.collect()  # a connection that was forgotten instead warns, which fails tests
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SOON):
         while await (await admin.execute("select from pg_stat_activity where pid = %s", [pid])).fetchall():
             pass
 
@@ -414,21 +443,22 @@ async def test_many_calls_share_one_connection(make_database: MakeDatabase) -> N
 
 
 async def test_a_connection_goes_back_to_the_pool_when_it_is_not_used(
-    make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+    make_database: MakeDatabase, admin: psycopg.AsyncConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "_KEPT_SECONDS", 3.0)
     database = make_database(database_pool_size=3, database_max_overflow=0)
     pool: Any = database._connections._engine.pool
-    await asyncio.gather(*[database.fetch_one("wait", 0.1) for _ in range(3)])
+    await use_at_once(database, admin)
     assert pool.checkedin() == 0
     monkeypatch.setattr(module, "_KEPT_SECONDS", 0.05)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SOON):
         while pool.checkedin() < 3:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.01)
     assert await database.fetch_one("own_pid")
 
 
 async def until_active(admin: psycopg.AsyncConnection, pid: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SOON):
         while True:
             found = await admin.execute("select from pg_stat_activity where pid = %s and state = 'active'", [pid])
             if await found.fetchall():
@@ -437,7 +467,8 @@ async def until_active(admin: psycopg.AsyncConnection, pid: int) -> None:
 
 async def kill(admin: psycopg.AsyncConnection, pid: int) -> None:
     """Waits until it is gone."""
-    await admin.execute("select pg_terminate_backend(%s, 5000)", [pid])
+    found = await admin.execute("select pg_terminate_backend(%s, 20000)", [pid])
+    assert await found.fetchall() == [(True,)]
 
 
 # pings and prepared statements
@@ -498,7 +529,9 @@ if pgbouncer.PROGRAM is not None:
     async def test_behind_pgbouncer(make_settings: MakeSettings, database_url: str) -> None:
         with pgbouncer.running(database_url, pool_size=2) as url:
             async with harness.opened(make_settings(database_url=url, database_pooler="transaction")) as client:
-                assert (await client.get("/readiness")).json() == {"status": "ready"}
+                async with asyncio.timeout(SOON):
+                    while (await client.get("/readiness")).json() != {"status": "ready"}:
+                        pass
                 await client.post("/topics", json={"id": "t"})
                 await client.post("/subscriptions", json={"id": "s", "topic_id": "t", "filter": {"a": [1]}})
                 rounds = [one_round(client, n) for n in range(20)]

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fastpubsub.config import Settings
 from tests import harness
 from tests.conftest import Run, StartServer
-from tests.pages import DOCS, Block, Shell, blocks
+from tests.pages import DOCS, SECONDS, Block, Shell, ask, blocks
 
 DOCKER = re.compile(r"docker run((?:\s+(?:\\\n|--rm|-p 8000:8000|-e \w+='[^']*'))*)\s+allisson/fastpubsub")
 DATABASE = "postgresql+psycopg://YOUR_USER:YOUR_PASSWORD@YOUR_HOST:5432/YOUR_DATABASE"
@@ -43,15 +43,13 @@ class Player:
 
     def __init__(self, folder: Path, database_url: str, port: int) -> None:
         self.url = f"http://localhost:{port}"
-        self.api = httpx.Client(base_url=self.url, timeout=10)
+        self.api = httpx.Client(base_url=self.url, timeout=SECONDS)
         settings = {"api_host": "127.0.0.1", "api_port": port}
         self.shell = Shell(folder, settings, {"localhost:8000": f"localhost:{port}", DATABASE: database_url})
 
     def run(self, script: str) -> str:
-        printed = self.shell.run(without_docker(script))
-        if self.shell.head.exists():
-            status, _ = self.shell.answer()
-            assert status < 400, f"{script}\n{printed}"
+        printed, status, _ = ask(self.shell, without_docker(script))
+        assert status < 400, f"{script}\n{printed}"
         for pattern, made_up in RECEIVED.items():
             if found := pattern.findall(printed):
                 self.shell.changes[made_up] = found[-1]

@@ -184,7 +184,7 @@ def test_frames_that_break_the_connection_break_nothing_else(started: harness.Se
             opened.send("x" * 2_000_000)
         with pytest.raises(ConnectionClosed):
             next_frame(opened)
-    assert httpx.get(f"{started.base_url}/readiness").status_code == 200
+    started.wait_until_ready()
 
 
 @pytest.mark.parametrize(

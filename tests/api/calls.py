@@ -14,8 +14,8 @@ Json = dict[str, Any]
 
 REPRESENTATION = {"Prefer": "return=representation"}
 JSON = {"Content-Type": "application/json"}
-PATIENCE = 10.0
-"""Seconds, for what another task or process has to do first."""
+PATIENCE = 18.0
+"""Seconds, for what another task or process has to do first; less than the 20 that pulls may wait by themselves."""
 
 
 class Calls:

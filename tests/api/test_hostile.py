@@ -19,7 +19,7 @@ from tests.api.good import GOOD, SECRET, UUID
 from tests.conftest import MakeSettings
 
 MAX_BODY = 100_000
-SECONDS = 2.0
+SECONDS = 10.0
 
 
 WITH_BODY = [good for good in GOOD if good.body is not None]

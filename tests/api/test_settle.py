@@ -281,7 +281,7 @@ async def test_consumers_that_reject_at_once_each_give_their_reason(calls: Calls
 
 async def test_extend(client: httpx.AsyncClient, calls: Calls, connect: Connect) -> None:
     connection = await connect()
-    await calls.topic_and_subscription(ack_deadline_seconds=1)
+    await calls.topic_and_subscription(ack_deadline_seconds=60)
     await calls.publish({"n": 1}, {"n": 2}, {"n": 3})
     first, second, third = await calls.pull()
     await calls.ack(third["id"])

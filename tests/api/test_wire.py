@@ -10,7 +10,7 @@ import pytest
 from tests import harness
 from tests.conftest import StartServer
 
-SECONDS = 10.0
+SECONDS = 30.0
 HEAD = b"POST /topics/t/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 HIDDEN = b"DELETE /topics/t HTTP/1.1\r\nHost: x\r\n\r\n"
 END = b"GET /liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -77,10 +77,10 @@ def answers(server: harness.Server, *parts: bytes) -> bytes:
 @pytest.fixture
 def started(server: StartServer) -> Iterator[harness.Server]:
     one = server(api_header_timeout_seconds=1, api_body_timeout_seconds=1, api_keep_alive_seconds=1)
-    with httpx.Client(base_url=one.base_url) as client:
-        client.post("/topics", json={"id": "t"}).raise_for_status()
-        yield one
-        assert client.get("/topics/t").status_code == 200, "what was hidden in another request was done"
+    # No connection is kept: the server may close it at the moment when it is used again.
+    httpx.post(f"{one.base_url}/topics", json={"id": "t"}).raise_for_status()
+    yield one
+    assert httpx.get(f"{one.base_url}/topics/t").status_code == 200, "what was hidden in another request was done"
     assert "Traceback" not in one.output()
 
 

@@ -99,6 +99,7 @@ def test_a_signal_ends_following(start: Start, bus: Client, number: signal.Signa
 def test_following_survives_the_server(server: StartServer, bus: Client, start: Start) -> None:
     port = harness.free_port()
     killed = server(api_port=port)
+    bus.update_subscription("billing", ack_deadline_seconds=5)  # of what was printed and not acknowledged
     pulling = start("pull", "billing", "--follow", "--ack", url=killed.base_url)
     publish(bus, 1)
     pulling.until_printed(1)

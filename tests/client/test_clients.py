@@ -135,7 +135,7 @@ async def test_a_repeated_publish_is_stored_once(transport: httpx.ASGITransport,
 
 async def test_nobody_answers() -> None:
     url = f"http://127.0.0.1:{harness.free_port()}"
-    policy = Policy(timeout=0.2, backoff=0.01, max_backoff=0.05)
+    policy = Policy(attempts=3, backoff=0.01, max_backoff=0.05)
     with Client(url, policy=policy) as bus, pytest.raises(ConnectionFailed, match="ConnectError"):
         bus.get_topic("orders")
     async with AsyncClient(url, policy=policy) as async_bus:

@@ -119,7 +119,7 @@ def test_an_answer_that_no_server_of_ours_gives(answered: Answer) -> None:
 
 
 def test_retry_after_is_the_least_wait() -> None:
-    later = format_datetime(datetime.now(UTC) + timedelta(seconds=9))
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=30))
     play = Play(
         exchange(requests.metrics("s"), Policy(backoff=0)),
         answer(503, retry_after="7"),
@@ -128,7 +128,7 @@ def test_retry_after_is_the_least_wait() -> None:
         answer(404),
     )
     assert play.pauses[0] == 7
-    assert 7 < play.pauses[1] <= 9
+    assert 15 < play.pauses[1] <= 30
     assert play.pauses[2] == 0
 
 
@@ -140,7 +140,7 @@ def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
 
 
 def test_attempts_end_at_the_deadline() -> None:
-    flow = exchange(requests.metrics("s"), Policy(timeout=0.05, backoff=0.001, max_backoff=0.001))
+    flow = exchange(requests.metrics("s"), Policy(timeout=1, backoff=0.001, max_backoff=0.001))
     timeouts = []
 
     def attempt(effect: Effect) -> Effect:
@@ -156,7 +156,7 @@ def test_attempts_end_at_the_deadline() -> None:
         while True:
             effect = attempt(effect)
     assert len(timeouts) > 1
-    assert max(timeouts) <= 0.1
+    assert max(timeouts) <= 1
 
 
 def test_pauses_are_spread_and_bounded() -> None:

@@ -59,12 +59,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def bus_of(url: str) -> Client:
+def bus_of(url: str, ack_deadline: int = 60) -> Client:
     bus = Client(url)
     bus.create_topic("orders")
     for subscription in ("billing", "audit"):
         bus.create_subscription(
-            subscription, "orders", ack_deadline_seconds=2, backoff_min_seconds=0, backoff_max_seconds=0
+            subscription, "orders", ack_deadline_seconds=ack_deadline, backoff_min_seconds=0, backoff_max_seconds=0
         )
     return bus
 
@@ -77,7 +77,7 @@ def start(folder: Path, url: str, arguments: str = "work:worker", **environment:
 
 def exit_code(worker: Background, number: signal.Signals = signal.SIGTERM) -> int:
     worker.process.send_signal(number)
-    return worker.process.wait(30)
+    return worker.process.wait(60)
 
 
 def acked(bus: Client, subscription: str = "billing") -> int:
@@ -121,7 +121,7 @@ def test_handlers_that_do_not_finish_are_left(server: StartServer, folder: Path,
 def test_a_server_that_is_killed_and_comes_back(server: StartServer, folder: Path) -> None:
     port = harness.free_port()
     killed = server(api_port=port)
-    with bus_of(killed.base_url) as bus:
+    with bus_of(killed.base_url, ack_deadline=2) as bus:
         bus.publish("orders", *({"order_id": n} for n in range(300)))
         with start(folder, bus.url) as worker:
             worker.wait_until(lambda: worker.output().count("billed") > 50)

@@ -18,7 +18,7 @@ from fastpubsub.services.maintenance import Maintenance, release_expired_leases,
 from fastpubsub.services.wakeups import Wakeups
 
 Connect = Callable[[], Awaitable[psycopg.AsyncConnection]]
-SECONDS = 10.0
+SECONDS = 30.0
 PAST = "update fastpubsub.leases set expires_at = expires_at - interval '1 day'"
 
 

@@ -18,7 +18,7 @@ from fastpubsub.services import relay as module
 from fastpubsub.services.relay import Relay
 
 Connect = Callable[[], Awaitable[psycopg.AsyncConnection]]
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 @pytest.fixture
@@ -190,6 +190,7 @@ async def test_a_topic_that_fails_does_not_stop_the_others_and_keeps_its_order(
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
+    monkeypatch.setattr(module, "_RESCAN_AFTER_TROUBLE_SECONDS", 3600.0)
     failing.topic_key, _ = await failing.fetch_one("create_topic", "bad")
     failing.error = error
     await failing.fetch_one("create_topic", "good")
