@@ -2,10 +2,12 @@
 
 import argparse
 import asyncio
+import json
 import random
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.faults import campaign
@@ -19,8 +21,12 @@ def main() -> int:
     parser.add_argument("rows", nargs="*", help="such as F01 F04b; all when none is given")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of runs, such as 0.1")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    parser.add_argument("--save", type=Path, help="a folder for histories, and logs of what failed")
+    parser.add_argument("--save", type=Path, help="a folder for results, histories, and logs of what failed")
+    parser.add_argument("--table", type=Path, metavar="FOLDER", help="only print the table of what was saved there")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(table(saved(arguments.table)))
+        return 0
     if unknown := set(arguments.rows) - {fault.row for fault in FAULTS}:
         parser.error(f"there is no row {', '.join(sorted(unknown))}")
     if arguments.save:
@@ -59,7 +65,14 @@ async def run(faults: list[campaign.Fault], scale: float, seed: int, save_to: Pa
         print(f"{result.row} {result.title}: {result.runs} runs, {result.seconds:.0f} s", *result.problems, sep="\n  ")
         sys.stdout.flush()
         results.append(result)
+        if save_to is not None:
+            (save_to / f"{result.row}.json").write_text(json.dumps(asdict(result)))
     return results
+
+
+def saved(folder: Path) -> list[campaign.Result]:
+    """Of several runs, perhaps; a row that was run again counts as it was then."""
+    return [campaign.Result(**json.loads(file.read_text())) for file in sorted(folder.glob("*.json"))]
 
 
 if __name__ == "__main__":

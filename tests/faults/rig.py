@@ -185,12 +185,20 @@ class Rig:
             await asyncio.sleep(0.02)
         return time.monotonic() - started
 
-    async def run_command(self, *arguments: str, **settings: object) -> asyncio.subprocess.Process:
-        """Starts `fastpubsub …`, without its output."""
+    async def run_command(
+        self, *arguments: str, printing: bool = False, **settings: object
+    ) -> asyncio.subprocess.Process:
+        """Starts `fastpubsub …`; its output is kept only when it is asked for."""
         environment = harness.environment({"database_url": self.server_url, **settings})
         nothing = asyncio.subprocess.DEVNULL
         return await asyncio.create_subprocess_exec(
-            harness.COMMAND, *arguments, cwd=self.folder, env=environment, stdin=nothing, stdout=nothing, stderr=nothing
+            harness.COMMAND,
+            *arguments,
+            cwd=self.folder,
+            env=environment,
+            stdin=nothing,
+            stdout=asyncio.subprocess.PIPE if printing else nothing,
+            stderr=nothing,
         )
 
     async def works_again(self) -> float:
