@@ -27,7 +27,7 @@ class Fault:
     runs: int = 10
     """Of the whole campaign."""
     quick: int = 0
-    """In `make test`, which has time for few of them."""
+    """In `make test`, at most, which has time for few of them."""
     setup: Setup = field(default_factory=Setup)
     possible: bool = True
     """On this machine."""
@@ -55,8 +55,10 @@ class Result:
             self.figures[name] = max(before, value) if name.endswith(MAXIMA) else before + value
 
 
-async def run(fault: Fault, runs: int, seed: int, save_to: Path | None = None, *, whole: bool = False) -> Result:
-    """`whole`: at the size that the campaign has, where that makes a difference."""
+async def run(
+    fault: Fault, runs: int, seed: int, save_to: Path | None = None, *, whole: bool = False, seconds: float = inf
+) -> Result:
+    """`whole`: at the size that the campaign has, where that makes a difference. `seconds`: none begins after them."""
     result = Result(fault.row, fault.title, seed)
     started = time.monotonic()
     try:
@@ -64,7 +66,7 @@ async def run(fault: Fault, runs: int, seed: int, save_to: Path | None = None, *
             rig.is_whole = whole
             try:
                 with noted(result):
-                    await repeat(fault, runs, rig, result)
+                    await repeat(fault, runs, seconds, rig, result)
                 if fault.setup.load:
                     with noted(result):
                         await rig.load.drain()
@@ -82,8 +84,9 @@ async def run(fault: Fault, runs: int, seed: int, save_to: Path | None = None, *
     return result
 
 
-async def repeat(fault: Fault, runs: int, rig: Rig, result: Result) -> None:
-    for _ in range(runs):
+async def repeat(fault: Fault, runs: int, seconds: float, rig: Rig, result: Result) -> None:
+    until = time.monotonic() + seconds
+    while result.runs < runs and time.monotonic() < until:
         result.add(await fault.inject(rig) or {})
         result.runs += 1
         if fault.setup.load:

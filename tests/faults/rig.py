@@ -136,17 +136,20 @@ class Rig:
         assert self.postgres.pid is not None
         await self.kill(self.postgres.pid, number, crash=True)
         await asyncio.to_thread(self.postgres.stop)
+        self.history.note("crashed")
 
     async def start_postgres(self) -> None:
         """After a kill its shared memory may be in use for a moment."""
         deadline = time.monotonic() + SOON
         while True:
             try:
-                return await asyncio.to_thread(self.postgres.start)
+                await asyncio.to_thread(self.postgres.start)
             except Exception:
                 if time.monotonic() > deadline:
                     raise
-            await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)
+            else:
+                return self.history.note("crashed")  # the last of its processes, or it would not start
 
     # striking
 
