@@ -127,6 +127,11 @@ class Index:
         """As far as anybody saw."""
         return {number for seen in self.seen.values() if seen.subscription.topic == topic for number in seen.numbers}
 
+    @property
+    def repetitions(self) -> int:
+        """Deliveries of what the subscription had before: after nacks, leases that ended, answers that were lost."""
+        return sum(len(deliveries) - 1 for seen in self.seen.values() for deliveries in seen.by_number.values())
+
     def forgotten(self, first: Delivery, second: Delivery) -> bool:
         """Whether a crash of PostgreSQL may have forgotten the first one."""
         return any(

@@ -5,6 +5,8 @@ import os
 import subprocess
 import time
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 
 import psycopg
 
@@ -24,9 +26,9 @@ async def fill_the_disk(rig: Rig) -> Figures:
     filler = rig.folder / "postgres" / "filler"
     refused = rig.load.statuses[503]
     rig.history.note("crash")  # PostgreSQL may end and recover: full WAL is a reason to
-    with filler.open("wb") as file:
-        free = os.statvfs(filler)
-        os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail - 4) * free.f_frsize)
+    filled = False
+    while not filled:
+        filled = fill(filler)
     await rig.until(lambda: rig.load.statuses[503] > refused + 20, "nothing was refused on a full disk")
     filler.unlink()
     if not await is_up(rig):
@@ -34,6 +36,15 @@ async def fill_the_disk(rig: Rig) -> Figures:
         await rig.start_postgres()
     rig.history.note("crashed")
     return {"works_s": await rig.works_again(), "refused": rig.load.statuses[503] - refused}
+
+
+def fill(filler: Path) -> bool:
+    """Whether PostgreSQL did not take of the room meanwhile."""
+    with filler.open("wb") as file, suppress(OSError):
+        free = os.statvfs(filler)
+        os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail - 4) * free.f_frsize)
+        return True
+    return False
 
 
 async def is_up(rig: Rig) -> bool:
