@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
-# They kill servers and databases, and are for a machine that does nothing else: `make test-faults`.
+# They kill servers and databases, and want the machine for themselves: they run after the others, one at a time.
 FAULT_TESTS := tests/faults/test_rows.py tests/faults/test_controls.py tests/api/test_schemathesis.py
 ROLE_TESTS := cloudevents clients dead_letters idempotency monitoring publish pull seek settle subscriptions topic_schemas topics waiting
 PYTEST := $(BIN)/pytest --numprocesses=logical --maxprocesses=8 --dist=worksteal
@@ -37,10 +37,11 @@ $(INSTALLED): requirements/dev.txt pyproject.toml
 run: install ## Serve on this machine with an embedded PostgreSQL: fastpubsub dev (ARGS="--port 8001")
 	$(BIN)/fastpubsub dev $(ARGS)
 
-test: install ## Run the tests in parallel, in random order (ARGS="-k publish")
+test: install ## Run the tests in parallel, in random order, then those of test-faults; only the former with arguments (ARGS="-k publish")
 	$(PYTEST) $(FAULT_TESTS:%=--ignore=%) $(ARGS)
+	$(if $(strip $(ARGS)),,$(BIN)/pytest $(FAULT_TESTS))
 
-test-faults: install ## Run the fast faults, the controls of their checker, and requests made from the OpenAPI document
+test-faults: install ## Run the fast faults for three minutes: a torture of one, the controls of its checker, and requests made from the OpenAPI document
 	$(BIN)/pytest $(FAULT_TESTS) $(ARGS)
 
 test-role: install ## Run the tests of the services and the API with the rights of the role that only serves

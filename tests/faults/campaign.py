@@ -9,11 +9,15 @@ from math import inf
 from pathlib import Path
 
 from tests.faults import stage
-from tests.faults.checker import check
+from tests.faults.checker import check_index
 from tests.faults.history import Kind, in_flight
+from tests.faults.index import Index
 from tests.faults.rig import BUSY, SOON, Rig, Setup
 
 Figures = Mapping[str, float]
+SESSIONS = 17
+"""Of one worker at most: 15 in its pool, one that listens, one for readiness."""
+
 MAXIMA = ("_s", "_ms", "_mb")
 """Figures with these units are not added up: the worst counts."""
 
@@ -27,7 +31,7 @@ class Fault:
     runs: int = 10
     """Of the whole campaign."""
     quick: int = 0
-    """In `make test`, which has time for few of them."""
+    """In `make test`, at most, which has time for few of them."""
     setup: Setup = field(default_factory=Setup)
     possible: bool = True
     """On this machine."""
@@ -55,8 +59,10 @@ class Result:
             self.figures[name] = max(before, value) if name.endswith(MAXIMA) else before + value
 
 
-async def run(fault: Fault, runs: int, seed: int, save_to: Path | None = None, *, whole: bool = False) -> Result:
-    """`whole`: at the size that the campaign has, where that makes a difference."""
+async def run(
+    fault: Fault, runs: int, seed: int, save_to: Path | None = None, *, whole: bool = False, seconds: float = inf
+) -> Result:
+    """`whole`: at the size that the campaign has, where that makes a difference. `seconds`: none begins after them."""
     result = Result(fault.row, fault.title, seed)
     started = time.monotonic()
     try:
@@ -64,7 +70,7 @@ async def run(fault: Fault, runs: int, seed: int, save_to: Path | None = None, *
             rig.is_whole = whole
             try:
                 with noted(result):
-                    await repeat(fault, runs, rig, result)
+                    await repeat(fault, runs, seconds, rig, result)
                 if fault.setup.load:
                     with noted(result):
                         await rig.load.drain()
@@ -82,8 +88,9 @@ async def run(fault: Fault, runs: int, seed: int, save_to: Path | None = None, *
     return result
 
 
-async def repeat(fault: Fault, runs: int, rig: Rig, result: Result) -> None:
-    for _ in range(runs):
+async def repeat(fault: Fault, runs: int, seconds: float, rig: Rig, result: Result) -> None:
+    until = time.monotonic() + seconds
+    while result.runs < runs and time.monotonic() < until:
         result.add(await fault.inject(rig) or {})
         result.runs += 1
         if fault.setup.load:
@@ -106,16 +113,18 @@ def judge(rig: Rig, result: Result) -> None:
         return
     load = rig.load
     found: dict[str, list[str]] = {}
-    for kind, text in check(load.plan, load.history):
+    index = Index(load.plan, load.history)
+    for kind, text in check_index(index):
         found.setdefault(kind, []).append(text)
     result.problems += [f"{kind}: {len(texts)}, as {texts[0]}" for kind, texts in found.items()]
-    calls = load.history.calls()
+    calls = index.calls
     kills = [event.time for event in load.history.notes("kill")]
     result.kills = sum(in_flight(calls, moment) >= BUSY for moment in kills)
     result.add(
         {
             "messages": sum(load.confirmed.values()),
             "acks": sum(load.acked.values()),
+            "again": index.repetitions,
             "calls": len(calls),
             "unanswered": sum(call.outcome is Kind.UNKNOWN and call.ended < inf and not call.got for call in calls),
             "503": load.statuses[503],
@@ -135,7 +144,7 @@ async def leave_no_sessions(rig: Rig) -> None:
     while time.monotonic() < deadline:
         with suppress(OSError):
             ((sessions, active),) = await rig.query(query)
-            if sessions <= processes * 16 and not active:
+            if sessions <= processes * SESSIONS and not active:
                 return
         await asyncio.sleep(0.1)
     raise AssertionError(f"{sessions} sessions, {active} of them active")

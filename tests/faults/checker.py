@@ -178,5 +178,8 @@ CHECKS: tuple[Check, ...] = (
 
 
 def check(plan: Plan, history: History) -> list[Violation]:
-    index = Index(plan, history)
+    return check_index(Index(plan, history))
+
+
+def check_index(index: Index) -> list[Violation]:
     return [Violation(one.__name__, text) for one in CHECKS for text in one(index)]

@@ -1,7 +1,7 @@
 """A history, sorted by what the checks ask for."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from tests.faults.history import Call, History, Kind, Number
 from tests.faults.plan import DEADLINE_SECONDS, Plan, Subscription
 
 DYING_SECONDS = 0.5
-"""From the kill, which is noted before it is done, to the end of the last session."""
+"""From a kill, which is noted before it is done, to the end of the last session, unless that is noted as well."""
 
 FORGETTABLE_SECONDS = 3.0
 """A claim commits asynchronously: a crash of PostgreSQL forgets those of the last moments."""
@@ -70,7 +70,7 @@ class Index:
     def __init__(self, plan: Plan, history: History) -> None:
         self.plan = plan
         self.calls = history.calls()
-        self.crashes = [event.time for event in history.notes("crash")]
+        self.crashes = list(crashes(history))
         self.attempted: dict[tuple[str, Number], Kind] = {}
         self.sizes: dict[tuple[str, str, int], int] = {}
         self.ids: dict[tuple[str, Number], str] = {}
@@ -127,12 +127,25 @@ class Index:
         """As far as anybody saw."""
         return {number for seen in self.seen.values() if seen.subscription.topic == topic for number in seen.numbers}
 
+    @property
+    def repetitions(self) -> int:
+        """Deliveries of what the subscription had before: after nacks, leases that ended, answers that were lost."""
+        return sum(len(deliveries) - 1 for seen in self.seen.values() for deliveries in seen.by_number.values())
+
     def forgotten(self, first: Delivery, second: Delivery) -> bool:
         """Whether a crash of PostgreSQL may have forgotten the first one."""
         return any(
-            first.begun < crash + DYING_SECONDS and first.ended > crash - FORGETTABLE_SECONDS and second.ended > crash
-            for crash in self.crashes
+            first.begun < gone and first.ended > crash - FORGETTABLE_SECONDS and second.ended > crash
+            for crash, gone in self.crashes
         )
+
+
+def crashes(history: History) -> Iterator[tuple[float, float]]:
+    """From when to when PostgreSQL died, the last time that its death is noted before the next."""
+    begun = [event.time for event in history.notes("crash")]
+    over = [event.time for event in history.notes("crashed")]
+    for crash, following in pairwise([*begun, float("inf")]):
+        yield crash, max((time for time in over if crash < time < following), default=crash + DYING_SECONDS)
 
 
 _CERTAINTY: Sequence[Kind] = (Kind.REFUSED, Kind.UNKNOWN, Kind.OK)

@@ -136,17 +136,20 @@ class Rig:
         assert self.postgres.pid is not None
         await self.kill(self.postgres.pid, number, crash=True)
         await asyncio.to_thread(self.postgres.stop)
+        self.history.note("crashed")
 
     async def start_postgres(self) -> None:
         """After a kill its shared memory may be in use for a moment."""
         deadline = time.monotonic() + SOON
         while True:
             try:
-                return await asyncio.to_thread(self.postgres.start)
+                await asyncio.to_thread(self.postgres.start)
             except Exception:
                 if time.monotonic() > deadline:
                     raise
-            await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)
+            else:
+                return self.history.note("crashed")  # the last of its processes, or it would not start
 
     # striking
 
@@ -185,12 +188,20 @@ class Rig:
             await asyncio.sleep(0.02)
         return time.monotonic() - started
 
-    async def run_command(self, *arguments: str, **settings: object) -> asyncio.subprocess.Process:
-        """Starts `fastpubsub …`, without its output."""
+    async def run_command(
+        self, *arguments: str, printing: bool = False, **settings: object
+    ) -> asyncio.subprocess.Process:
+        """Starts `fastpubsub …`; its output is kept only when it is asked for."""
         environment = harness.environment({"database_url": self.server_url, **settings})
         nothing = asyncio.subprocess.DEVNULL
         return await asyncio.create_subprocess_exec(
-            harness.COMMAND, *arguments, cwd=self.folder, env=environment, stdin=nothing, stdout=nothing, stderr=nothing
+            harness.COMMAND,
+            *arguments,
+            cwd=self.folder,
+            env=environment,
+            stdin=nothing,
+            stdout=asyncio.subprocess.PIPE if printing else nothing,
+            stderr=nothing,
         )
 
     async def works_again(self) -> float:

@@ -23,9 +23,6 @@ DISTURB_SECONDS = 60.0
 LONG_SECONDS = 1800.0
 """A slope of less says nothing."""
 
-POOL = 16
-"""Sessions of one worker."""
-
 MB_PER_HOUR = 5.0
 """Of all workers together; it may be less than what one sample differs from the next."""
 
@@ -56,7 +53,7 @@ class Soak:
         memory = slope(late, [one.memory_mb for one in late])
         assert memory < MB_PER_HOUR or self.seconds < LONG_SECONDS, f"{memory:.1f} MB more each hour"
         most = max(one.sessions for one in late)
-        assert most <= POOL * rig.setup.workers, f"{most} sessions"
+        assert most <= campaign.SESSIONS * rig.setup.workers, f"{most} sessions"
         return {
             "memory_at_start_mb": self.samples[0].memory_mb,
             "memory_at_end_mb": late[-1].memory_mb,

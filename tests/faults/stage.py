@@ -47,8 +47,8 @@ async def opened(setup: Setup, seed: int) -> AsyncIterator[Rig]:
         for server in rig.servers:
             await rig.ready(server)
         rig.load = Load(Plan(), addresses_of(server.base_url for server in rig.servers), seed, setup.pace)
+        stack.push_async_callback(rig.load.stop)
         if setup.load:
-            stack.push_async_callback(rig.load.stop)
             await rig.load.start()
             await rig.load.progress()
         yield rig

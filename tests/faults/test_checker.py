@@ -42,7 +42,9 @@ def test_a_crash_of_the_database_excuses_a_claim_but_no_ack() -> None:
     message = history.events[at].value["messages"][0]
     pull_again(history, at, expires=message[4] + 0.5, attempt=message[3])
     assert {"overlap", "attempts"} <= {violation.kind for violation in check(PLAN, history)}
-    history.events.append(Event(history.events[at].time + 0.1, "campaign", Kind.NOTE, "crash"))
+    history.events.append(Event(history.events[at].time - 1.0, "campaign", Kind.NOTE, "crash"))
+    assert {"overlap", "attempts"} <= {violation.kind for violation in check(PLAN, history)}
+    history.events.append(Event(history.events[at].time + 0.1, "campaign", Kind.NOTE, "crashed"))
     assert not {"overlap", "attempts"} & {violation.kind for violation in check(PLAN, history)}
     pull_again(history, acked(history)[0])
     assert "redelivered" in {violation.kind for violation in check(PLAN, history)}

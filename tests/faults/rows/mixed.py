@@ -12,4 +12,4 @@ async def anything(rig: Rig) -> Figures:
     return await chosen(rig)
 
 
-FAULTS = [Fault("F00", "a mix of F01, F04, F05, F06, F10", anything, 60, 5, Setup(through="proxy"))]
+FAULTS = [Fault("F00", "a mix of F01, F04, F05, F06, F10", anything, 60, 60, Setup(through="proxy"))]

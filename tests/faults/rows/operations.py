@@ -151,7 +151,7 @@ POOLED = Setup(through="pgbouncer", settings={"database_pooler": "transaction"})
 FAULTS = [
     Fault("F09b", "failover to a synchronous standby", fail_over, 1, 0, STANDBY),
     Fault("F13", "a server whose clock is wrong and jumps", skew, 8, 0),
-    Fault("F18", "migrations under way", migrate_under_way, 5, 1),
+    Fault("F18", "migrations under way", migrate_under_way, 5, 0),
     Fault(
         "F19",
         "pgbouncer in transaction mode, workers killed",
@@ -161,6 +161,6 @@ FAULTS = [
         POOLED,
         pgbouncer.PROGRAM is not None,
     ),
-    Fault("F25", "started before the database, its schema, after a newer one", start_cold, 3, 1, Setup(load=False)),
+    Fault("F25", "started before the database, its schema, after a newer one", start_cold, 3, 0, Setup(load=False)),
     Fault("F26", "fsync off", be_unsafe, 1, 0, UNSAFE),
 ]
