@@ -70,7 +70,8 @@ class Coalescer(Generic[Key, Request, Answer]):
     `call` gets the key and the requests that go together and returns an answer for each, in their order. A request
     gets exactly its own answer, after the call returned. When the server refused what was sent, the batch is halved
     until the member to blame is alone: only it gets the error. A cancelled request never cancels the call; an answer
-    that nobody waits for any more goes to `unclaimed`.
+    that nobody waits for any more goes to `unclaimed`. `ready` gets the size of what waits and may take its time,
+    while more comes, before a call is made of it.
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class Coalescer(Generic[Key, Request, Answer]):
         call: Callable[[Key, Sequence[Request]], Awaitable[Sequence[Answer]]],
         bounds: Bounds,
         unclaimed: Callable[[Key, Answer], None] | None = None,
+        ready: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self._call = call
         self._bounds = bounds
         self._unclaimed = unclaimed
+        self._ready = ready
         self._queues: dict[Key, _Queue[Request, Answer]] = {}
         self._flushing: set[asyncio.Task[None]] = set()
 
@@ -110,6 +113,8 @@ class Coalescer(Generic[Key, Request, Answer]):
 
     async def _flush(self, key: Key, queue: _Queue[Request, Answer]) -> None:
         while queue.waiting:
+            if self._ready is not None:
+                await self._ready(queue.size)
             await self._answer(key, queue.take(self._bounds))
         del self._queues[key]
 

@@ -215,6 +215,31 @@ async def test_what_waits_goes_together(server: Server) -> None:
     assert await gather(tasks) == ["a:0", "a:1", "a:2", "a:3"]
 
 
+async def test_what_comes_before_a_key_is_ready_goes_with_it() -> None:
+    asked, ready = asyncio.Event(), asyncio.Event()
+    sizes: list[int] = []
+    calls: list[list[int]] = []
+
+    async def wait(size: int) -> None:
+        sizes.append(size)
+        asked.set()
+        await ready.wait()
+
+    async def call(key: str, requests: Sequence[Request]) -> list[Answer]:
+        calls.append([request.number for request in requests])
+        return [answer_of(key, request) for request in requests]
+
+    coalescer = Coalescer(call, BOUNDS, ready=wait)
+    tasks = [asyncio.create_task(coalescer.submit("a", Request(number), size=10)) for number in range(3)]
+    await asked.wait()
+    tasks.append(asyncio.create_task(coalescer.submit("a", Request(3))))
+    await asyncio.sleep(0)
+    assert not calls
+    ready.set()
+    assert await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE) == ["a:0", "a:1", "a:2", "a:3"]
+    assert (sizes, calls) == ([30], [[0, 1, 2, 3]])
+
+
 async def test_keys_do_not_wait_for_each_other(server: Server) -> None:
     coalescer = make(server)
     one, other = *submit(coalescer, Request(0)), *submit(coalescer, Request(1), key="b")

@@ -1,17 +1,21 @@
 """Appends to the logs of topics: what comes for several topics at once shares a call, and the wait for its commit."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import accumulate
 from typing import NamedTuple
 
 from fastpubsub.arrays import Array
-from fastpubsub.coalescer import Bounds, Coalescer
-from fastpubsub.database import Database
+from fastpubsub.database import Database, blames_arguments
 from fastpubsub.payloads import Batch
 from fastpubsub.services.schemas import StoreKey, split
 
 _SMALL_BYTES = 1 << 16
+_CALL_ROWS = 1000
+_CALL_BYTES = 1 << 20
+_PATIENCE_SECONDS = 0.005
 
 
 class Appended(NamedTuple):
@@ -21,48 +25,94 @@ class Appended(NamedTuple):
     created_at: datetime
 
 
-class _Append(NamedTuple):
-    key: StoreKey
-    batches: Sequence[Batch]
+class _Append:
+    __slots__ = ("answer", "batches", "key", "rows", "size")
+
+    def __init__(self, key: StoreKey, batches: Sequence[Batch], answer: "asyncio.Future[Appended | None]") -> None:
+        self.key = key
+        self.batches = batches
+        self.rows = sum(len(batch.payloads) for batch in batches)
+        self.size = sum(batch.size for batch in batches)
+        self.answer = answer
 
 
 class Appends:
-    """For callers that append to one topic one after the other.
+    """For a coalescer that has one append in flight for each topic, and asks whether it is `ready`.
 
-    While a call is in flight, small appends to other topics wait and then go together. There no topic waits for the
-    lock of another: what was left out for it is called for by itself, and so is what is large.
+    A call costs more than what is in it, and its commit waits for the disk. So while one is in flight, small appends to
+    other topics wait and then go together. No topic waits for a lock of another, and longer than a moment for nothing:
+    what a call of several leaves out is called for by itself, and so is what is large.
     """
 
-    def __init__(self, database: Database, bounds: Bounds) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
         self._calls = 0
-        self._together = Coalescer(self._call_together, bounds)
+        self._waiting = 0
+        self._leaving = 0
+        self._departure: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._together: list[_Append] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def ready(self, size: int) -> None:
+        """Until no call is in flight, or the one that is takes long."""
+        if not (self._calls or self._leaving) or size > _SMALL_BYTES:
+            return
+        if self._departure is None:
+            loop = asyncio.get_running_loop()
+            self._departure = loop.create_future()
+            self._timer = loop.call_later(_PATIENCE_SECONDS, self._depart)
+        self._waiting += 1
+        await self._departure
 
     async def append(self, key: StoreKey, batches: Sequence[Batch]) -> Appended:
-        size = sum(batch.size for batch in batches)
         appended = None
-        if self._calls and size <= _SMALL_BYTES:
-            rows = sum(len(batch.payloads) for batch in batches)
-            appended = await self._together.submit(None, _Append(key, batches), rows=rows, size=size)
+        if self._leaving > 1 and sum(batch.size for batch in batches) <= _SMALL_BYTES:
+            append = _Append(key, batches, asyncio.get_running_loop().create_future())
+            self._together.append(append)
+            appended = await append.answer
         return appended or await self._call(key, batches)
+
+    def _depart(self) -> None:
+        """Those that wait append in the next turn of the event loop, and what follows them in that turn is the call."""
+        if self._departure is not None and self._timer is not None:
+            self._timer.cancel()
+            self._departure.set_result(None)
+            self._departure = None
+            self._leaving, self._waiting = self._waiting, 0
+            asyncio.get_running_loop().call_soon(self._go)
+
+    def _go(self) -> None:
+        self._leaving = 0
+        appends, self._together = self._together, []
+        for group in _groups(appends):
+            task = asyncio.create_task(self._answer(group))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, appends: Sequence[_Append]) -> None:
+        """None for what must be called for by itself: to wait, or to learn what is wrong."""
+        answers: Sequence[Appended | None] = [None] * len(appends)
+        try:
+            answers = await self._call_together(appends)
+        except Exception as error:  # noqa: BLE001 - it belongs to those who wait
+            if not blames_arguments(error):
+                for append in appends:
+                    append.answer.set_exception(error)
+                return
+        for append, answer in zip(appends, answers, strict=True):
+            append.answer.set_result(answer)
 
     async def _call(self, key: StoreKey, batches: Sequence[Batch]) -> Appended:
         topic_key, *schema_version = split(key)
-        self._calls += 1
-        try:
+        with self._counted():
             row = await self._database.fetch_one("publish_messages", topic_key, *columns(batches), *schema_version)
-        finally:
-            self._calls -= 1
         return Appended(*row)
 
-    async def _call_together(self, _: None, appends: Sequence[_Append]) -> Sequence[Appended | None]:
-        """None for what `publish_messages` must be called for, to wait or to say what is wrong."""
-        if len(appends) == 1:
-            return [await self._call(*appends[0])]
-        counts = [sum(len(batch.payloads) for batch in append.batches) for append in appends]
+    async def _call_together(self, appends: Sequence[_Append]) -> list[Appended | None]:
+        counts = [append.rows for append in appends]
         keys = [split(append.key) for append in appends]
-        self._calls += 1
-        try:
+        with self._counted():
             positions, times = await self._database.fetch_one(
                 "publish_to_topics",
                 Array("int8", [key[0] for key in keys]),
@@ -71,12 +121,35 @@ class Appends:
                 Array("int4", [place for place, count in enumerate(counts, 1) for _ in range(count)]),
                 *columns([batch for append in appends for batch in append.batches]),
             )
-        finally:
-            self._calls -= 1
         return [
             None if position is None else Appended(position, time)
             for position, time in zip(positions, times, strict=True)
         ]
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._depart()
+
+
+def _groups(appends: Iterable[_Append]) -> Iterator[list[_Append]]:
+    """Of which each fits a call."""
+    group: list[_Append] = []
+    rows = size = 0
+    for append in appends:
+        rows += append.rows
+        size += append.size
+        if group and (rows > _CALL_ROWS or size > _CALL_BYTES):
+            yield group
+            group, rows, size = [], append.rows, append.size
+        group.append(append)
+    if group:
+        yield group
 
 
 def columns(batches: Sequence[Batch]) -> tuple[Array, Array | None]:

@@ -62,11 +62,11 @@ class Publishing:
         self._messages = messages
         self.tasks: dict[str, asyncio.Task[list[str]]] = {}
 
-    def __call__(self, topic: str, payload: bytes = b"{}") -> None:
-        self.tasks[topic] = asyncio.create_task(self._publish(topic, payload))
+    def __call__(self, topic: str, payload: bytes = b"{}", count: int = 1) -> None:
+        self.tasks[topic] = asyncio.create_task(self._publish(topic, [payload] * count))
 
-    async def _publish(self, topic: str, payload: bytes) -> list[str]:
-        published = await self._messages.publish(topic, Batch([payload], None, len(payload)))
+    async def _publish(self, topic: str, payloads: list[bytes]) -> list[str]:
+        published = await self._messages.publish(topic, Batch(payloads, None, sum(map(len, payloads))))
         assert published is not None
         return published.ids()
 
@@ -159,6 +159,20 @@ async def test_what_is_large_goes_by_itself(publish: Publishing, connect: Connec
             await publish.tasks[topic]
     assert await transactions(looking, "a", "c") == 1
     assert await transactions(looking, "a", "b", "c") == 2
+    await publish.tasks["busy"]
+
+
+async def test_what_does_not_fit_a_call_goes_in_several(publish: Publishing, connect: Connect) -> None:
+    looking = await connect()
+    async with (blocker := await connect()).transaction():
+        await hold(blocker, "busy")
+        publish("busy")
+        await until_blocked(looking)
+        for topic in ("a", "b", "c"):
+            publish(topic, count=600)
+        for topic in ("a", "b", "c"):
+            assert len(await publish.tasks[topic]) == 600
+    assert await transactions(looking, "a", "b", "c") == 3
     await publish.tasks["busy"]
 
 
