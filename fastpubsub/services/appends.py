@@ -12,7 +12,7 @@ from fastpubsub.database import Database, blames_arguments
 from fastpubsub.payloads import Batch
 from fastpubsub.services.schemas import StoreKey, split
 
-_SMALL_BYTES = 1 << 16
+_SMALL_BYTES = 1 << 14
 _CALL_ROWS = 1000
 _CALL_BYTES = 1 << 20
 _PATIENCE_SECONDS = 0.005
@@ -55,7 +55,7 @@ class Appends:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ready(self, size: int) -> None:
-        """Until no call is in flight, or the one that is takes long."""
+        """Until no call is in flight that others wait for, or the one that is takes long."""
         if not (self._calls or self._leaving) or size > _SMALL_BYTES:
             return
         if self._departure is None:
@@ -66,12 +66,14 @@ class Appends:
         await self._departure
 
     async def append(self, key: StoreKey, batches: Sequence[Batch]) -> Appended:
-        appended = None
-        if self._leaving > 1 and sum(batch.size for batch in batches) <= _SMALL_BYTES:
-            append = _Append(key, batches, asyncio.get_running_loop().create_future())
-            self._together.append(append)
-            appended = await append.answer
-        return appended or await self._call(key, batches)
+        if sum(batch.size for batch in batches) > _SMALL_BYTES:
+            return await self._call(key, batches)
+        if self._leaving <= 1:
+            with self._counted():
+                return await self._call(key, batches)
+        append = _Append(key, batches, asyncio.get_running_loop().create_future())
+        self._together.append(append)
+        return await append.answer or await self._call(key, batches)
 
     def _depart(self) -> None:
         """Those that wait append in the next turn of the event loop, and what follows them in that turn is the call."""
@@ -105,9 +107,9 @@ class Appends:
 
     async def _call(self, key: StoreKey, batches: Sequence[Batch]) -> Appended:
         topic_key, *schema_version = split(key)
-        with self._counted():
-            row = await self._database.fetch_one("publish_messages", topic_key, *columns(batches), *schema_version)
-        return Appended(*row)
+        return Appended(
+            *await self._database.fetch_one("publish_messages", topic_key, *columns(batches), *schema_version)
+        )
 
     async def _call_together(self, appends: Sequence[_Append]) -> list[Appended | None]:
         counts = [append.rows for append in appends]
