@@ -31,7 +31,7 @@ class Plan:
         return min(self.pairs, self.held_pairs) >= VERDICT_PAIRS
 
 
-NORMAL = Plan("bench", 5, 3.0, 1.0, 5, 5, 60, 60, 1_000_000, 20.0, 800)
+NORMAL = Plan("bench", 5, 3.0, 1.0, 5, 15, 60, 60, 1_000_000, 20.0, 800)
 QUICK = Plan("bench-quick", 3, 0.5, 0.3, 1, 3, 10, 5, 200_000, 3.0)
 LONG = Plan("bench-long", 15, 10.0, 2.0, 5, 20, 600, 60, 10_000_000, 120.0, 800)
 SMOKE = Plan("smoke", 1, 0.3, 0.1, 1, 1, 1, 1, 10_000, 0.5, reuse=True)
