@@ -13,8 +13,8 @@ from fastpubsub.payloads import Batch
 from fastpubsub.services.schemas import StoreKey, split
 
 _SMALL_BYTES = 1 << 14
-_CALL_ROWS = 1000
-_CALL_BYTES = 1 << 20
+CALL_ROWS = 1000
+CALL_BYTES = 1 << 20
 _PATIENCE_SECONDS = 0.005
 
 
@@ -146,7 +146,7 @@ def _groups(appends: Iterable[_Append]) -> Iterator[list[_Append]]:
     for append in appends:
         rows += append.rows
         size += append.size
-        if group and (rows > _CALL_ROWS or size > _CALL_BYTES):
+        if group and (rows > CALL_ROWS or size > CALL_BYTES):
             yield group
             group, rows, size = [], append.rows, append.size
         group.append(append)

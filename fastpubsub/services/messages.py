@@ -16,7 +16,7 @@ from fastpubsub.database import Database
 from fastpubsub.exceptions import FastpubsubError, InvalidRequest
 from fastpubsub.message_ids import MessageIds, Targets, parse_targets
 from fastpubsub.payloads import Batch
-from fastpubsub.services.appends import Appends, columns
+from fastpubsub.services.appends import CALL_BYTES, CALL_ROWS, Appends, columns
 from fastpubsub.services.directory import Directory, SubscriptionKey
 from fastpubsub.services.in_flight import InFlight
 from fastpubsub.services.schemas import Schemas, StoreKey, split
@@ -24,8 +24,6 @@ from fastpubsub.services.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
 
-_CALL_ROWS = 1000
-_CALL_BYTES = 1 << 20
 _SCAN_ROWS = 50_000
 _SCAN_MILLISECONDS = 20
 _PULL_SECONDS = 5.0
@@ -117,7 +115,7 @@ class Messages:
         self._window_seconds = settings.idempotency_window_seconds
         self._schemas = Schemas(database)
         self._returning: set[asyncio.Task[None]] = set()
-        bounds = Bounds(_CALL_ROWS, _CALL_BYTES, settings.queue_max_messages, settings.queue_max_bytes)
+        bounds = Bounds(CALL_ROWS, CALL_BYTES, settings.queue_max_messages, settings.queue_max_bytes)
         self.in_flight = InFlight()
         self._appends = Appends(database)
         self._publishing = Coalescer(self._call_publish, bounds, ready=self._appends.ready)
