@@ -42,7 +42,7 @@ class Authenticator:
         self.attempts = Attempts(settings, clock)
         self._database = database
         self._clock = clock
-        self._grants: Recent[bytes, Grant] = Recent(MAX_TOKENS)
+        self._grants: Recent[bytes | str, Grant] = Recent(MAX_TOKENS)
         self._states: Recent[str, ClientState] = Recent(MAX_CLIENTS)
         self._readings: dict[str, asyncio.Task[ClientState]] = {}
 
@@ -75,8 +75,9 @@ class Authenticator:
     def _check(self, token: bytes) -> Grant:
         if len(token) > MAX_TOKEN_BYTES:
             raise invalid_token(f"has more than {MAX_TOKEN_BYTES} bytes")
-        # To make a digest takes longer than all the rest; it is for those that would take much memory.
-        key = token if len(token) <= MAX_KEPT_BYTES else sha256(token).digest()
+        # To make a digest takes longer than all the rest; it is for those that would take much memory. As text, for
+        # a token that is the digest of another one must not find it.
+        key = token if len(token) <= MAX_KEPT_BYTES else sha256(token).hexdigest()
         grant = self._grants.get(key)
         if grant is None:
             if self.signer is None:

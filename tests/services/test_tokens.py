@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -211,6 +212,20 @@ async def test_an_issued_token_authenticates(database: CountingDatabase, authent
     caller = await authenticator.authenticate(token.access_token.encode())
     assert caller.client_id == str(made.id)
     assert caller.scopes == {"topics:read", "topics:publish:a"}
+
+
+async def test_what_a_token_is_remembered_by_is_no_token(
+    database: CountingDatabase, authenticator: Authenticator
+) -> None:
+    """A digest may be written down where the token may not."""
+    made = await make_client(database, authenticator, scopes=" ".join(f"topics:publish:{n:0100}" for n in range(20)))
+    request = TokenRequest(client_id=str(made.id), client_secret=made.secret)
+    issued = await issue_token(database, authenticator.hasher, authenticator.attempts, authenticator.signer, request)
+    token = issued.access_token.encode()
+    assert (await authenticator.authenticate(token)).client_id == str(made.id)
+    digest = sha256(token)
+    assert await is_rejected(authenticator, digest.digest())
+    assert await is_rejected(authenticator, digest.hexdigest().encode())
 
 
 async def test_a_token_can_have_fewer_scopes(database: CountingDatabase, authenticator: Authenticator) -> None:
