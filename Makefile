@@ -4,31 +4,41 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# The clients of other brokers, which nothing but `make bench-peers` needs.
+PEERS := .venv-peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 # They kill servers and databases, and want the machine for themselves: they run after the others, one at a time.
-FAULT_TESTS := tests/faults/test_rows.py tests/faults/test_controls.py tests/api/test_schemathesis.py
+FAULT_TESTS := tests/faults/test_rows.py tests/faults/test_controls.py
 ROLE_TESTS := cloudevents clients dead_letters idempotency monitoring publish pull seek settle subscriptions topic_schemas topics waiting
-PYTEST := $(BIN)/pytest --numprocesses=logical --maxprocesses=8 --dist=worksteal
+# What another interpreter could change, without the walks over every route and page, which would only repeat themselves.
+PYTHON_TESTS := tests/api tests/cli tests/client tests/services tests/test_config.py tests/test_logs.py tests/test_main.py \
+	tests/test_message_ids.py tests/test_payloads.py tests/test_signing_keys.py tests/test_sockets.py tests/test_streams.py tests/test_waiting.py
+WALKS := api/test_bodies.py api/test_hostile.py api/test_schemathesis.py api/test_wire.py cli/test_every_command.py client/test_docs.py \
+	client/test_lying_server.py client/test_many_workers.py
+IN_PARALLEL := --numprocesses=auto --maxprocesses=8 --dist=worksteal
+PYTEST := $(BIN)/pytest $(IN_PARALLEL)
 POSTGRESQL := fastpubsub-postgresql
-YAMLLINT := {extends: default, rules: {line-length: {max: 130}, document-start: disable, comments-indentation: disable}}
+CHECKS := check-types check-sql check-rest
+YAMLLINT := {extends: default, rules: {line-length: {max: 140}, document-start: disable, comments-indentation: disable}}
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-role test-faults test-versions torture soak bench bench-quick bench-long check audit sbom format lint lock migration create-migration schema \
+.PHONY: help install run test test-role test-faults test-versions test-pythons torture soak bench bench-quick bench-long bench-peers check $(CHECKS) audit sbom format lint lock migration create-migration schema \
 	docker-build start-postgresql remove-postgresql run-server run-db-migrate
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED) ## Make .venv with everything in it, .venv/bin/fastpubsub too
+install: $(INSTALLED) ## Create .venv with everything in it, including .venv/bin/fastpubsub
 
 $(INSTALLED): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "fastpubsub needs Python 3.11 or newer, and $(PYTHON) is not: name one that is, as in: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { \
 		echo "$(PYTHON) lacks its venv module: install it (on Debian and Ubuntu the package python3-venv)" >&2; exit 1; }
+	@echo "installing fastpubsub and what it needs into $(VENV): once, in about half a minute" >&2
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --require-hashes -r requirements/dev.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
@@ -41,41 +51,61 @@ test: install ## Run the tests in parallel, in random order, then those of test-
 	$(PYTEST) $(FAULT_TESTS:%=--ignore=%) $(ARGS)
 	$(if $(strip $(ARGS)),,$(BIN)/pytest $(FAULT_TESTS))
 
-test-faults: install ## Run the fast faults for three minutes: a torture of one, the controls of its checker, and requests made from the OpenAPI document
+test-faults: install ## Run the fast faults, in less than a minute: a torture of 8 seconds, two rows, and the controls of its checker
 	$(BIN)/pytest $(FAULT_TESTS) $(ARGS)
 
-test-role: install ## Run the tests of the services and the API with the rights of the role that only serves
+test-role: install ## Run the tests of the services and the API with the rights of the serving role
 	FASTPUBSUB_TEST_ROLE=server $(PYTEST) tests/services $(ROLE_TESTS:%=tests/api/test_%.py) $(ARGS)
 
-test-versions: install ## Run the tests on every PostgreSQL from 14 to 18 that can be had (VERSIONS="15 oldest")
+test-versions: install ## Run the tests on every available PostgreSQL from 14 to 18 (VERSIONS="15 oldest")
 	$(BIN)/python -m tests.versions $(or $(VERSIONS),all) -- $(PYTEST) $(FAULT_TESTS:%=--ignore=%) $(ARGS)
 
-torture: install ## Every fault of docs/reliability.md, in up to an hour, and one table (ARGS="F01 F04b --scale 0.1")
+test-pythons: install ## Run the tests of the client and the server on every Python from 3.11 to 3.14 that is there (PYTHONS="oldest newest image 3.12")
+	$(BIN)/python -m tests.pythons $(or $(PYTHONS),all) -- $(IN_PARALLEL) $(PYTHON_TESTS) $(WALKS:%=--ignore=tests/%) $(ARGS)
+
+torture: install ## Run every fault of docs/reliability.md, in up to an hour, and print one table (ARGS="F01 F04b --scale 0.1")
 	$(BIN)/python -m tests.faults $(ARGS)
 
-soak: install ## An hour of load with faults now and then: what grows, and how fast (ARGS="--minutes 10")
+soak: install ## Run an hour of load with occasional faults, and report growth (ARGS="--minutes 10")
 	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 bench: install ## Measure everything that benchmarks/README.md lists, in 20 minutes; needs wrk (ARGS="--profile")
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-quick: install ## The same in two minutes, for a look (ARGS="--rows publish-singly")
+bench-quick: install ## Measure the same roughly, in two minutes (ARGS="--rows publish-singly")
 	$(BIN)/python -m benchmarks --quick $(ARGS)
 
-bench-long: install ## The same in hours, with ten million messages and ten minutes of a held snapshot
+bench-long: install ## Measure the same in hours, with ten million messages and a snapshot held for ten minutes
 	$(BIN)/python -m benchmarks --long $(ARGS)
 
-check: install ## What must hold before a commit: style, types, imports, SQL, procedures, deployment files
+bench-peers: $(PEERS)/.installed ## Measure fastpubsub beside RabbitMQ, Redis, NATS, pgmq and others, in 12 minutes (ARGS=--quick)
+	$(PEERS)/bin/python -m benchmarks.peers $(ARGS)
+
+$(PEERS)/.installed: requirements/peers.txt
+	@echo "installing fastpubsub and the clients of other brokers into $(PEERS): once" >&2
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/peers.txt
+	$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+check: install ## Check style, types, imports, SQL, procedures and deployment files, before a commit
+	@$(MAKE) --no-print-directory --jobs=2 $(CHECKS)
+
+check-sql: install
+	$(BIN)/sqlfluff lint --processes 2 migrations
+	$(BIN)/python -m tests.procedures check
+
+check-types: install
+	$(BIN)/mypy
+
+check-rest: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/sqlfluff lint --processes 1 migrations
-	$(BIN)/python -m tests.procedures check
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/yamllint --strict --config-data '$(YAMLLINT)' deploy
 
-audit: install ## Look for known holes in what production installs; needs the network, so it is no part of `make check`
+audit: install ## Check what production installs for known vulnerabilities; needs the network, so `make check` leaves it out
 	@$(BIN)/pip-audit --strict --disable-pip --progress-spinner off --requirement requirements/runtime.txt || { \
 		echo "make audit: something above has a known hole, or its advisories could not be had, which needs the network" >&2; exit 1; }
 
@@ -85,7 +115,7 @@ sbom: install ## Write what production installs to dist/sbom.json, as CycloneDX
 
 lint: check ## The same
 
-format: install ## Let the tools rewrite what they can
+format: install ## Format the code and fix what the tools can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/sqlfluff fix --processes 1 --quiet migrations/functions
@@ -94,8 +124,9 @@ lock: install ## Write requirements/*.txt again, from pyproject.toml (ARGS=--upg
 	$(PIP_COMPILE) $(ARGS) --output-file=requirements/runtime.txt pyproject.toml
 	$(PIP_COMPILE) $(ARGS) --only-build-deps --build-deps-for=wheel --output-file=requirements/build.txt pyproject.toml
 	$(PIP_COMPILE) $(ARGS) --extra=embedded --extra=dev --constraint=requirements/runtime.txt --output-file=requirements/dev.txt pyproject.toml
+	$(PIP_COMPILE) $(ARGS) --extra=embedded --extra=bench-peers --constraint=requirements/dev.txt --output-file=requirements/peers.txt pyproject.toml
 
-migration: install ## Freeze what changed in migrations/functions as a new migration (NAME=what_changed)
+migration: install ## Freeze the changes in migrations/functions as a new migration (NAME=what_changed)
 	$(if $(NAME),,$(error say what changed, as in: make $@ NAME=add_priorities))
 	$(BIN)/python migrations/freeze.py --new $(NAME)
 
@@ -111,7 +142,7 @@ start-postgresql: ## Start PostgreSQL in Docker on port 5432: user, password and
 	docker run --detach --name $(POSTGRESQL) --publish 127.0.0.1:5432:5432 --volume $(POSTGRESQL):/var/lib/postgresql \
 		--env POSTGRES_USER=fastpubsub --env POSTGRES_PASSWORD=fastpubsub --env POSTGRES_DB=fastpubsub postgres:18
 
-remove-postgresql: ## Stop it, and remove it with its data
+remove-postgresql: ## Stop the PostgreSQL of start-postgresql, and remove it with its data
 	docker rm --force --volumes $(POSTGRESQL)
 	docker volume rm --force $(POSTGRESQL)
 

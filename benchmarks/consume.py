@@ -13,21 +13,30 @@ _RESERVE = 1.5
 
 
 class Consumer:
-    """In batches of one size; what it may need is published before, from within the database."""
+    """In batches of one size; what it may need is published before, from within the database.
 
-    def __init__(self, subscription: Subscription, batch_size: int, size: int = SMALL) -> None:
+    `at_once`: acks and the next pull are one request.
+    """
+
+    def __init__(
+        self, subscription: Subscription, batch_size: int, size: int = SMALL, *, at_once: bool = False
+    ) -> None:
         service = subscription.topic.service
         self._subscription = subscription
         self._address = service.server.address
         self._batch_size = batch_size
         self._size = size
+        self._at_once = at_once
         self._pull = service.save(raw.pull(subscription.id, batch_size))
         self._rate = 2000.0 * batch_size**0.5
         """Messages per second that were seen so far, a guess at first."""
 
     def start(self, seconds: float, *, limit: int = 0, log: Path | None = None) -> Wrk:
-        path = f"/subscriptions/{self._subscription.id}/acks"
-        arguments = (self._pull, path, self._batch_size, limit, log or "")
+        folder = f"/subscriptions/{self._subscription.id}"
+        path, answer = f"{folder}/acks", ""
+        if self._at_once:
+            path, answer = f"{folder}/pulls?consumer_id=benchmark&batch_size={self._batch_size}", "pulls"
+        arguments = (self._pull, path, self._batch_size, limit, log or "", answer)
         return Wrk(self._address, "consume.lua", seconds, *arguments)
 
     def drain(self, messages: int, seconds: float) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.errors import BenchmarkError
 from benchmarks.payloads import payload
 from benchmarks.service import Service
-from fastpubsub.urls import normalise
+from fastpubsub.database.urls import normalise
 
 BATCH = 100
 

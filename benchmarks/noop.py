@@ -6,13 +6,13 @@ from typing import Any
 from fastapi import FastAPI
 
 from fastpubsub import logs
-from fastpubsub.api.server import Application
+from fastpubsub.api.processes import GunicornApplication
 from fastpubsub.config import Settings, load_settings
 
 PATH = "/noop"
 
 
-class NoopApplication(Application):
+class NoopApplication(GunicornApplication):
     def load(self) -> FastAPI:
         return make_app()
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.plans postgresql://…` writes the plans of the hot procedures into docs/internals.md.
+"""`python -m benchmarks.plans postgresql://…` writes the plans of the hot procedures into docs/plans.md.
 
 On a PostgreSQL that has the extension auto_explain, as the packages of distributions do and the embedded one does not,
 as a superuser. In a database of its own with 100,000 messages, after enough calls that plans are cached.
@@ -17,9 +17,9 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from benchmarks.payloads import payload
-from fastpubsub import schema
+from fastpubsub.database import migrations
 
-PAGE = Path(__file__).parent.parent / "docs" / "internals.md"
+PAGE = Path(__file__).parent.parent / "docs" / "plans.md"
 BEGIN = "<!-- plans: written by python -m benchmarks.plans -->"
 END = "<!-- end of plans -->"
 MESSAGES = 100_000
@@ -60,6 +60,7 @@ def of_nothing(_: Connection) -> Parameters:
 
 ONE = f"(array['{payload(0)}']::json[])"
 SETTLE = "1, 1, %s::bigint[], %s::bigint[], array[null]::timestamptz[]"
+EXCHANGE = SETTLE.replace("1, 1,", "1, 1, '{1,0,0,0,0}',")
 CALLS: dict[str, tuple[str, Callable[[Connection], Parameters]]] = {
     "publish 100": (f"publish_messages(1, array_fill({ONE}[1], array[100]))", of_nothing),
     "publish one to each of two topics": (
@@ -71,6 +72,10 @@ CALLS: dict[str, tuple[str, Callable[[Connection], Parameters]]] = {
     "ack the 100 of a claim": (f"ack_messages({SETTLE}, %s)", of_a_claim),
     "ack 5 of a claim": (f"ack_messages({SETTLE}, %s)", of_part_of_a_claim),
     "nack the 100 of a claim": (f"nack_messages({SETTLE}, array[0], %s)", of_a_claim),
+    "ack the 100 of a claim and claim 100": (
+        f"settle_and_claim({EXCHANGE}, array[null]::integer[], array[null]::text[], %s, '{{100}}', '{{c}}', 1000000)",
+        of_a_claim,
+    ),
 }
 
 
@@ -121,7 +126,7 @@ def filled(url: str) -> Iterator[Connection]:
         admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         try:
             own = make_url(url).set(database=name).render_as_string(hide_password=False)
-            schema.upgrade(own)
+            migrations.upgrade(own)
             with psycopg.connect(own, autocommit=True) as connection:
                 fill(connection)
                 yield connection

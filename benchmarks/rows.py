@@ -2,20 +2,23 @@
 
 from collections.abc import Callable
 
-from benchmarks import held, latency, raw, wal
+from benchmarks import held, latency, python_client, raw, wal, worker
 from benchmarks.bench import Bench, messages_per_second, replay, requests_per_second
 from benchmarks.consume import Consumer
 from benchmarks.filters import FILTER, looked_at
 from benchmarks.floor import Floor
 from benchmarks.load import Load
-from benchmarks.pairs import Spread, ratio
+from benchmarks.meter import Meter
+from benchmarks.pairs import Arm, Spread, ratio
 from benchmarks.payloads import SMALL, batch
 from benchmarks.results import Measure
 from benchmarks.service import Subscription
+from benchmarks.stack import Server
 from benchmarks.tokens import make_key, make_tokens
 
 BATCH = 100
 TOPICS = 1000
+SOME_TOPICS = 16
 TOKENS = 1000
 LARGE_FILTERED = 2048
 FEW_AHEAD = 1000
@@ -69,24 +72,35 @@ def consume_batches(bench: Bench) -> list[Measure]:
         topic = service.create_topic()
         subscription = topic.subscribe()
         publish = replay(service.server, service.save(raw.publish(topic.id, batch(BATCH))))
-        consumer = Consumer(subscription, BATCH)
-        consumed, published = bench.rounds(consumer.acked_per_second, messages_per_second(publish, BATCH))
-        consumer.prepare(bench.plan.seconds)
-        bench.account("pull and ack in batches of 100", service.server, consumer.run, _acked)
+        apart, at_once = (Consumer(subscription, BATCH, at_once=at_once) for at_once in (False, True))
+        settled, exchanged, published = bench.rounds(
+            apart.acked_per_second, at_once.acked_per_second, messages_per_second(publish, BATCH)
+        )
+        _account(bench, apart, "pull and ack in batches of 100", subscription)
+        _account(bench, at_once, "the same in one request", subscription)
         bench.check_totals("pull and ack in batches of 100", subscription)
-    name = "pull + ack by 100 ÷ publish by 100"
-    return [Measure(name, 0.8, 1.2, ratio(consumed, published), _rates(consumed, published))]
+    name, one = "pull + ack by 100 ÷ publish by 100", "pull + ack by 100 (one request) ÷ publish by 100"
+    return [
+        Measure(name, 0.8, 1.2, ratio(settled, published), _rates(settled, published)),
+        Measure(one, 0.8, 1.0, ratio(exchanged, published), _rates(exchanged, published)),
+    ]
 
 
 def consume_singly(bench: Bench) -> list[Measure]:
     with bench.service() as service:
         subscription = service.create_topic().subscribe()
-        consumer = Consumer(subscription, 1)
-        consumed, noop = bench.rounds(consumer.acked_per_second, requests_per_second(bench.noop_run()))
-        consumer.prepare(bench.plan.seconds)
-        bench.account("pull and ack one by one", service.server, consumer.run, _acked)
+        apart, at_once = (Consumer(subscription, 1, at_once=at_once) for at_once in (False, True))
+        settled, exchanged, noop = bench.rounds(
+            apart.acked_per_second, at_once.acked_per_second, requests_per_second(bench.noop_run())
+        )
+        _account(bench, apart, "pull and ack one by one", subscription)
+        _account(bench, at_once, "the same in one request", subscription)
         bench.check_totals("pull and ack one by one", subscription)
-    return [Measure("pull + ack one by one ÷ no-op requests", 0.3, 0.5, ratio(consumed, noop), _rates(consumed, noop))]
+    name, one = "pull + ack one by one ÷ no-op requests", "pull + ack one by one (one request) ÷ no-op requests"
+    return [
+        Measure(name, 0.3, 0.5, ratio(settled, noop), _rates(settled, noop)),
+        Measure(one, 0.5, 0.7, ratio(exchanged, noop), _rates(exchanged, noop)),
+    ]
 
 
 def filtered(bench: Bench) -> list[Measure]:
@@ -157,6 +171,26 @@ def authentication(bench: Bench) -> list[Measure]:
     return [Measure("single publishes, authentication on ÷ off", 0.9, 0.95, ratio(on, off), _rates(on, off))]
 
 
+def processes(bench: Bench) -> list[Measure]:
+    """CPU time instead of rates: on a machine that is full already, a second process can only show what it costs."""
+    with bench.service() as service:
+        topics = service.create_topics(SOME_TOPICS)
+        publish = service.save(*(raw.publish(topic, batch(1)) for topic in topics))
+
+        def cost_of(server: Server) -> Arm:
+            def microseconds(seconds: float) -> float:
+                with Meter(bench.cluster, server) as meter:
+                    done = replay(server, publish)(seconds)
+                return (meter.cost.server_seconds + meter.cost.postgres_seconds) * 1e6 / max(done.requests, 1)
+
+            return microseconds
+
+        two, one = bench.rounds(cost_of(service.start_server(api_num_workers=2)), cost_of(service.server))
+    name = f"CPU of a single publish to {SOME_TOPICS} topics, 2 server processes ÷ 1"
+    figures = f"{two.median:,.1f} ÷ {one.median:,.1f} µs of servers and PostgreSQL"
+    return [Measure(name, 1.3, 1.1, ratio(two, one), figures, smaller_is_better=True)]
+
+
 ROWS: dict[str, Row] = {
     "publish-singly": publish_singly,
     "publish-batches": publish_batches,
@@ -170,7 +204,17 @@ ROWS: dict[str, Row] = {
     "authentication": authentication,
     "wal": wal.wal,
     "latency": latency.latency,
+    "client-publish": python_client.client_publish,
+    "client-threads": python_client.client_threads,
+    "client-publisher": python_client.client_publisher,
+    "worker": worker.worker,
+    "processes": processes,
 }
+
+
+def _account(bench: Bench, consumer: Consumer, name: str, subscription: Subscription) -> None:
+    consumer.prepare(bench.plan.seconds)
+    bench.account(name, subscription.topic.service.server, consumer.run, _acked)
 
 
 def _requests(load: Load) -> int:

@@ -18,7 +18,7 @@ from benchmarks.pairs import interleave, ratio
 from benchmarks.payloads import batch
 from benchmarks.service import Service
 from benchmarks.stack import Cluster, Server
-from fastpubsub.api import server
+from fastpubsub.api import processes, server
 from fastpubsub.config import load_settings
 
 ROUNDS = 7
@@ -74,7 +74,7 @@ def _serve(what: str) -> None:
     made, changed = server.uvicorn_options, json.loads(os.environ[OPTIONS])
     server.uvicorn_options = lambda settings: {**made(settings), **changed}
     settings = load_settings()
-    noop.run(settings) if what == "noop" else server.run(settings)
+    noop.run(settings) if what == "noop" else processes.run(settings)
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ class Subscription:
         if missing > 0:
             self.topic.fill(missing, size)
 
-    def wait_until_settled(self, seconds: float = 10.0) -> None:
+    def wait_until_settled(self, seconds: float = 60.0) -> None:
         """Until its consumers have taken and settled everything."""
         deadline = time.monotonic() + seconds
         while (metrics := self.metrics())["available"] or metrics["delivered"]:

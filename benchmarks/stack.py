@@ -19,9 +19,9 @@ import psycopg
 from psycopg import sql
 
 from benchmarks.errors import BenchmarkError
-from fastpubsub import schema
+from fastpubsub.database import migrations
+from fastpubsub.database.urls import normalise
 from fastpubsub.embedded import EmbeddedPostgres
-from fastpubsub.urls import normalise
 
 ROOT = Path(__file__).parent.parent
 HOST = "127.0.0.1"
@@ -42,7 +42,7 @@ class Cluster:
     def __enter__(self) -> Self:
         self.postgres.start()
         self._execute(sql.SQL("create database {}").format(sql.Identifier(TEMPLATE)))
-        schema.upgrade(self.postgres.url(TEMPLATE))
+        migrations.upgrade(self.postgres.url(TEMPLATE))
         return self
 
     def __exit__(

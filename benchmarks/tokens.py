@@ -5,9 +5,9 @@ from datetime import timedelta
 from uuid import UUID
 
 from benchmarks.service import Service
-from fastpubsub.keys import signing_key
 from fastpubsub.services.hashing import NO_HASH
 from fastpubsub.services.tokens import Signer
+from fastpubsub.signing_keys import signing_key
 
 CLIENTS = 100
 SCOPES = "topics:publish subscriptions:consume"

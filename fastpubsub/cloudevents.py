@@ -6,6 +6,7 @@ The JSON format (one event, or a batch) and the binary mode of HTTP, with the co
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -13,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from fastpubsub.exceptions import InvalidRequest, UnsupportedMediaType
-from fastpubsub.payloads import check_json
+from fastpubsub.payloads import ATTRIBUTES_MAX, Batch, check_json, count_messages, make_batch, strings
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
@@ -28,38 +29,54 @@ _JSON_TYPE = re.compile(r"application/(?:json|[\w.!#$&^-]+\+json)\s*(?:;.*)?", r
 _NAME = re.compile(r"[a-z0-9]{1,256}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_SPACE = b" \t\r\n"
 _RESERVED = ("data", "data_base64")
 
+_MAX_MEMBERS = ATTRIBUTES_MAX + len(DELIVERY) + 1
+
+
+class _Data(msgspec.Struct):
+    data: msgspec.Raw = msgspec.Raw()
+
+
 _event = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_events = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_raw_events = msgspec.json.Decoder(list[msgspec.Raw])
+_raw_event = msgspec.json.Decoder(msgspec.Raw)
+_event_data = msgspec.json.Decoder(_Data)
 
 Attributes = dict[str, str]
 
 
-def envelope_of_events(body: bytes, media_type: str, *, max_depth: int) -> bytes:
-    """One event, or a batch of them, in the JSON format, as the envelope of an ordinary publish."""
+def parse_events(body: bytes, media_type: str, *, max_messages: int, max_depth: int) -> Batch:
+    """Reads an event, or a batch of events, in the JSON format."""
     if media_type not in (STRUCTURED, BATCH):
-        raise UnsupportedMediaType(f"events come as {STRUCTURED} or {BATCH}, or in binary mode with `ce-` headers")
+        raise UnsupportedMediaType(f"send events as {STRUCTURED} or {BATCH}, or in binary mode with `ce-` headers")
     check_json(body, max_depth=max_depth + 2)
+    if media_type == BATCH:
+        count_messages(body, max_messages)
     try:
-        events = _events.decode(body) if media_type == BATCH else [_event.decode(body)]
+        raws = _raw_events.decode(body) if media_type == BATCH else [_raw_event.decode(body)]
+        events = [_decoded(index, raw) for index, raw in enumerate(raws)]
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"the body is not of {media_type}: {error}") from None
-    return _envelope((_data(index, event), _members(index, event)) for index, event in enumerate(events))
+        raise InvalidRequest(f"the body is not valid {media_type}: {error}") from None
+    parts = [(_data(index, event), _context(index, _members(index, event))) for index, event in enumerate(events)]
+    raws, attributes = [data for data, _ in parts], [context for _, context in parts]
+    return make_batch(body, raws, attributes, max_messages=max_messages, max_depth=max_depth)
 
 
-def envelope_of_binary(body: bytes, headers: Iterable[tuple[bytes, bytes]], *, max_depth: int) -> bytes:
-    """One event; the body is its data, the Content-Type is that of the data."""
+def _decoded(index: int, raw: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
+    """Members are counted first: all strings, without those of the data, are names and values of them."""
+    if strings(raw) - strings(_event_data.decode(raw).data) > 2 * _MAX_MEMBERS:
+        raise InvalidRequest(f"event {index} has more than {ATTRIBUTES_MAX} attributes")
+    return _event.decode(raw)
+
+
+def parse_binary_event(body: bytes, headers: Iterable[tuple[bytes, bytes]], *, max_depth: int) -> Batch:
+    """Reads one event, whose body is its data and whose Content-Type is that of the data."""
     check_json(body, max_depth=max_depth + 1)
-    return _envelope([(body, _from_headers(headers))])
-
-
-def _envelope(events: Iterable[tuple[bytes, Attributes]]) -> bytes:
-    messages = (
-        b'{"payload":' + data + b',"attributes":' + json.dumps(_context(index, members)).encode() + b"}"
-        for index, (data, members) in enumerate(events)
-    )
-    return b'{"messages":[' + b",".join(messages) + b"]}"
+    context = _context(0, _from_headers(headers))
+    batch = make_batch(body, [body.strip(_SPACE)], [context], max_messages=1, max_depth=max_depth)
+    return replace(batch, size=len(body) + sum(len(name) + len(value) for name, value in context.items()))
 
 
 def context_of(attributes: bytes | None, message_id: str, subscription_id: str, created_at: str) -> dict[str, Any]:
@@ -74,22 +91,23 @@ def context_of(attributes: bytes | None, message_id: str, subscription_id: str, 
     return {"datacontenttype": "application/json"} | context
 
 
-def _data(index: int, event: Mapping[str, msgspec.Raw]) -> bytes:
+def _data(index: int, event: Mapping[str, msgspec.Raw]) -> msgspec.Raw:
     if "data_base64" in event:
         raise InvalidRequest(f"event {index} has `data_base64`; send its data as a JSON object in `data`")
     if "data" not in event:
         raise InvalidRequest(f"event {index} has no `data`; it must be a JSON object")
-    return bytes(event["data"])
+    return event["data"]
 
 
 def _members(index: int, event: Mapping[str, msgspec.Raw]) -> Attributes:
     members = {}
     for name, raw in event.items():
-        value = json.loads(bytes(raw)) if name != "data" else None
+        text = bytes(raw) if name != "data" else b"null"
+        value = None if text[:1] in (b"[", b"{") else json.loads(text)
         if isinstance(value, bool | int):
             value = json.dumps(value)
-        if value is not None and not isinstance(value, str):
-            raise InvalidRequest(f"an attribute of event {index} is no text, whole number or boolean")
+        if not isinstance(value, str) and text != b"null":
+            raise InvalidRequest(f"an attribute of event {index} is not a string, a whole number or a boolean")
         if value is not None:
             members[name] = value
     return members
@@ -103,7 +121,9 @@ def _from_headers(headers: Iterable[tuple[bytes, bytes]]) -> Attributes:
             members["datacontenttype"] = value.decode("latin-1")
         elif name.startswith(HEADER_PREFIX):
             if member in members or member == "datacontenttype":
-                raise InvalidRequest("a `ce-` header comes twice; send each once, and the Content-Type for the data")
+                raise InvalidRequest(
+                    "a `ce-` header is repeated; send each one once, and the Content-Type for the data"
+                )
             members[member] = _unescaped(value)
     return members
 
@@ -122,12 +142,12 @@ def _unescaped(value: bytes) -> str:
 def _context(index: int, members: Attributes) -> Attributes:
     for name in REQUIRED:
         if not members.get(name):
-            raise InvalidRequest(f"event {index} has no `{name}`; it must be a text that is not empty")
+            raise InvalidRequest(f"event {index} has no `{name}`; it must be a string that is not empty")
     if members["specversion"] != VERSION:
-        raise InvalidRequest(f"event {index} is not of CloudEvents {VERSION}, by its `specversion`")
+        raise InvalidRequest(f"event {index} is not of CloudEvents {VERSION}; see its `specversion`")
     for name, value in members.items():
         if not _NAME.fullmatch(name):
-            raise InvalidRequest(f"event {index} has an attribute whose name is not of `a-z` and `0-9`")
+            raise InvalidRequest(f"event {index} has an attribute whose name has characters other than `a-z` and `0-9`")
         if _CONTROL.search(value):
             raise InvalidRequest(f"the attribute `{name}` of event {index} has control characters")
     _check_optional(index, members)
@@ -139,13 +159,13 @@ def _check_optional(index: int, members: Attributes) -> None:
         if members.get(name) == "":
             raise InvalidRequest(f"the `{name}` of event {index} is empty; leave it out")
     if not _JSON_TYPE.fullmatch(members.get("datacontenttype", "application/json")):
-        raise InvalidRequest(f"the data of event {index} is not JSON, by its `datacontenttype`")
+        raise InvalidRequest(f"the data of event {index} is not JSON; see its `datacontenttype`")
     if "time" in members and not _is_time(members["time"]):
-        raise InvalidRequest(f"the `time` of event {index} is not of the form 2026-01-31T12:00:00Z")
+        raise InvalidRequest(f"the `time` of event {index} does not have the form 2026-01-31T12:00:00Z")
 
 
 def _is_time(text: str) -> bool:
-    """RFC 3339; years, months and so on as Python knows them."""
+    """Checks a time of RFC 3339, with the years and months that Python supports."""
     if not re.fullmatch(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", text, re.ASCII):
         return False
     try:

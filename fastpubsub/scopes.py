@@ -17,13 +17,16 @@ SCOPES = {
     "subscriptions:read": "Can list or get subscriptions and their metrics",
     "subscriptions:delete": "Can delete subscriptions",
     "subscriptions:consume": "Can consume messages from subscriptions",
+    "messages:read": "Can look at the payloads and attributes of messages, by the id of their topic",
     "clients:create": "Can create new clients",
     "clients:update": "Can update clients",
     "clients:read": "Can list or get clients",
     "clients:delete": "Can delete clients",
+    "metrics:read": "Can read the metrics of the server",
+    "audit:read": "Can read who changed what",
 }
-WITHOUT_OBJECTS = {EVERYTHING, "clients:create"}
-"""The server makes the ids of clients: none is known before it exists."""
+WITHOUT_OBJECTS = {EVERYTHING, "clients:create", "metrics:read", "audit:read"}
+"""The server makes the ids of clients: none is known before it exists. The last two are of everything at once."""
 
 MAX_CHARACTERS = 4096
 """Of a whole scope string, so that a token with all of it stays below the 8 KiB that are accepted."""
@@ -34,12 +37,12 @@ LONGEST_ECHO = 80
 
 
 def parse(text: str) -> tuple[str, ...]:
-    """The scopes of a string, separated by spaces, each once and in its order."""
+    """Returns the scopes of a string, separated by spaces, each once and in order."""
     if len(text) > MAX_CHARACTERS:
         raise InvalidRequest(f"the scopes have {len(text)} characters, more than {MAX_CHARACTERS}; grant global scopes")
     scopes = tuple(dict.fromkeys(_parse_one(scope) for scope in text.split(" ") if scope))
     if not scopes:
-        raise InvalidRequest(f"there is no scope; give at least one of: {', '.join(SCOPES)}")
+        raise InvalidRequest(f"no scope is given; give at least one of: {', '.join(SCOPES)}")
     return scopes
 
 
@@ -51,11 +54,11 @@ def _parse_one(scope: str) -> str:
     name = f"{resource}:{verb}"
     if name not in SCOPES:
         raise InvalidRequest(
-            f"unknown scope {scope[:LONGEST_ECHO]!a}; known are: {', '.join(SCOPES)}, "
-            "and all but the first with the id of one object, such as topics:publish:my-topic"
+            f"unknown scope {scope[:LONGEST_ECHO]!a}; the scopes are {', '.join(SCOPES)}; "
+            "most of them may end with the id of one object, such as topics:publish:my-topic"
         )
     if name in WITHOUT_OBJECTS:
-        raise InvalidRequest(f"the scope {name!r} takes no id: the ids of clients are not known beforehand")
+        raise InvalidRequest(f"the scope {name!r} cannot have an id: it is not for a single object")
     if resource == "clients":
         if not CLIENT_ID.fullmatch(object_id):
             raise InvalidRequest(f"the scope {scope[:LONGEST_ECHO]!a} does not end with the id of a client, a UUID")
@@ -72,12 +75,12 @@ def is_object_id(text: str) -> bool:
 
 
 def covers(granted: frozenset[str], wanted: str) -> bool:
-    """Whether somebody with the granted scopes has the wanted one."""
+    """Returns whether the granted scopes cover the wanted one."""
     return wanted in granted or EVERYTHING in granted or ":".join(wanted.split(":")[:2]) in granted
 
 
 class Caller:
-    """Who sent a request, and what the token allows."""
+    """The client that sent a request, and the scopes of its token."""
 
     __slots__ = ("client_id", "scopes")
 
@@ -100,7 +103,7 @@ class Caller:
             raise lacking(verb, object_id)
 
     def require_any(self, verb: str) -> None:
-        """For lists, and for requests whose body names the object: `require` follows when it has been read."""
+        """Admits lists, and requests whose body names the object: `require` follows after reading it."""
         if self.objects(verb) == frozenset():
             raise lacking(verb)
 
@@ -109,7 +112,7 @@ class Caller:
         for scope in scopes:
             if not covers(self.scopes, scope):
                 raise PermissionDenied(
-                    f"only who has the scope '{scope}' can grant it; the token does not", scope=scope
+                    f"only a caller with the scope '{scope}' can grant it; this token does not have it", scope=scope
                 )
 
     def grants(self) -> list[str] | None:
@@ -124,7 +127,7 @@ NOBODY = Caller("nobody", [])
 """Everybody, on the routes that need no scope."""
 
 ADMINISTRATOR = Caller("administrator", [EVERYTHING])
-"""Who runs commands on the server's machine."""
+"""The caller of commands on the server's machine."""
 
 
 def lacking(verb: str, object_id: str | None = None) -> PermissionDenied:

@@ -1,10 +1,10 @@
-"""Alembic runs this; fastpubsub.schema hands it a connection, the `alembic` command has it made from the settings."""
+"""Alembic runs this: fastpubsub.database.migrations hands it a connection, the `alembic` command makes one."""
 
 from alembic import context
 from sqlalchemy import Connection
 
 from fastpubsub.config import load_settings
-from fastpubsub.schema import SCHEMA, engine_for, take_turns
+from fastpubsub.database.migrations import SCHEMA, engine_for, take_turns
 
 
 def run(connection: Connection) -> None:

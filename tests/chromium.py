@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests import harness
 
-SECONDS = 60.0
+SECONDS = 20.0
 DRIVER = shutil.which("chromedriver")
+EVIL = "evil.example"
+"""Leads to this machine, as a name does whose owner wants it to."""
+
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -25,6 +29,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--window-size=1280,2000",
+    f"--host-resolver-rules=MAP {EVIL} 127.0.0.1",
 ]
 
 
@@ -58,8 +63,16 @@ class Browser:
 
     def loaded(self) -> list[str]:
         """Those that were answered, by whomever."""
+        return [one["response"]["url"] for one in self._events("Network.responseReceived")]
+
+    def challenges(self) -> list[str]:
+        """What answers have asked for in WWW-Authenticate, since the last look."""
+        answers = [one["headers"] for one in self._events("Network.responseReceivedExtraInfo")]
+        return [value for headers in answers for name, value in headers.items() if name.lower() == "www-authenticate"]
+
+    def _events(self, method: str) -> list[Any]:
         entries = [json.loads(entry["message"])["message"] for entry in self.post("/se/log", {"type": "performance"})]
-        return [one["params"]["response"]["url"] for one in entries if one["method"] == "Network.responseReceived"]
+        return [one["params"] for one in entries if one["method"] == method]
 
     def post(self, path: str, body: object) -> Any:
         answer = self.http.post(self.session + path, json=body).json()["value"]
@@ -76,6 +89,29 @@ class Browser:
 
     def switch(self, window: str) -> None:
         self.post("/window", {"handle": window})
+
+    def begin_again(self) -> None:
+        """With one window, and nothing in it or noted of it."""
+        first, *others = self.http.get(f"{self.session}/window/handles").json()["value"]
+        for other in others:
+            self.switch(other)
+            self.http.delete(f"{self.session}/window")
+        self.switch(first)
+        self.open("about:blank")
+        self.post("/se/log", {"type": "performance"})
+
+
+@pytest.fixture(scope="session")
+def lasting_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def browser(lasting_browser: Browser) -> Browser:
+    """One for all tests of a process: sites are others by their ports."""
+    lasting_browser.begin_again()
+    return lasting_browser
 
 
 @contextmanager

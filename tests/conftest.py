@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-import uuid
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -14,8 +14,11 @@ import psycopg
 import pytest
 
 from fastpubsub.config import Settings
-from fastpubsub.urls import normalise
-from tests import harness
+from tests import harness, warm
+from tests.chromium import browser, lasting_browser
+from tests.lasting import lasting_server, lasting_servers
+
+__all__ = ["browser", "lasting_browser", "lasting_server", "lasting_servers"]
 
 NEEDS = {
     "test_examples.py": ("bash", "curl", "jq"),
@@ -25,7 +28,7 @@ NEEDS = {
     "test_benchmarks.py": ("wrk",),
     "test_container.py": ("unshare", "setpriv"),
     "browser": ("chromedriver",),
-    "services/test_doctor_pooler.py": ("pgbouncer",),
+    "doctor/test_doctor_pooler.py": ("pgbouncer",),
     "examples": ("bash", "curl"),
     "examples/test_chat_page.py": ("chromedriver",),
 }
@@ -49,11 +52,41 @@ POSTGRES = pytest.StashKey[harness.Postgres]()
 def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith("FASTPUBSUB_") and "_TEST_" not in name]:
         del os.environ[name]
+    # Hundreds of processes would compile everything that they import, again and again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # And each worker would rewrite the assertions of all tests, which is two thirds of its start.
+    sys.dont_write_bytecode = False
+    # Each httpx.Client reads all authorities that certifi knows, which takes 50 ms; no test speaks TLS to the world.
+    os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("authority.pem"))
     config.stash[POSTGRES] = harness.Postgres()
 
 
 def pytest_report_header() -> list[str]:
     return [f"left out: tests/{name}, which needs {' and '.join(tools)}" for name, tools in MISSING.items() if tools]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Three for two processors: tests wait a fifth of their time, and each worker takes seconds to begin."""
+    return min(max(3 * (os.cpu_count() or 1) // 2, 2), harness.MAX_PROCESSES)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Those that are marked as long begin first, some in each worker's part: at the end the others would wait."""
+    given: dict[str, int] = getattr(config, "workerinput", {})
+    items[:] = begun_first(items, given.get("workercount", 1))
+
+
+def begun_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """As many in a row for each worker as xdist gives it."""
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if item not in long]
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        mine = long[worker::workers]
+        count = (len(items) - len(ordered)) // (workers - worker) - len(mine)
+        ordered += [*mine, *others[: max(count, 0)]]
+        del others[: max(count, 0)]
+    return ordered
 
 
 def pytest_configure_node(node: Any) -> None:
@@ -62,6 +95,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    warm.stop()
     config.stash[POSTGRES].stop()
 
 
@@ -72,12 +106,31 @@ def template_url(request: pytest.FixtureRequest) -> str:
     return given["template_url"] if given else request.config.stash[POSTGRES].start()
 
 
+@pytest.fixture(scope="session")
+def databases(template_url: str) -> Iterator[harness.Databases]:
+    made = harness.Databases(template_url)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def database_url(template_url: str) -> Iterator[str]:
+def database_url(databases: harness.Databases) -> Iterator[str]:
     """A fresh migrated database."""
-    url = harness.clone(template_url, unique_name(template_url))
+    url = databases.take()
     yield url
-    harness.drop(url)
+    databases.drop(url)
+
+
+@pytest.fixture
+def query(database_url: str) -> Iterator[Callable[[str], Any]]:
+    """The first value of what a query answers."""
+    with psycopg.connect(harness.libpq(database_url), autocommit=True) as connection:
+
+        def one(text: str) -> Any:
+            row = connection.execute(text.encode()).fetchone()
+            return row[0] if row else None
+
+        yield one
 
 
 @pytest.fixture
@@ -87,23 +140,19 @@ def server_url(database_url: str, template_url: str) -> str:
 
 
 @pytest.fixture
-def empty_database_url(template_url: str) -> Iterator[str]:
+def empty_database_url(template_url: str, databases: harness.Databases) -> Iterator[str]:
     """A fresh database without anything in it."""
-    url = harness.clone(harness.with_database(template_url, "template0"), unique_name(template_url))
+    url = harness.clone(harness.with_database(template_url, "template0"), harness.unique_name(template_url))
     yield url
-    harness.drop(url)
+    databases.drop(url)
 
 
 @pytest.fixture(scope="session")
-def shared_database_url(template_url: str) -> Iterator[str]:
+def shared_database_url(databases: harness.Databases) -> Iterator[str]:
     """One migrated database per worker, for tests that leave nothing behind."""
-    url = harness.clone(template_url, unique_name(template_url))
+    url = databases.take()
     yield url
-    harness.drop(url)
-
-
-def unique_name(template_url: str) -> str:
-    return f"{normalise(template_url).database}_{uuid.uuid4().hex[:12]}"
+    databases.drop(url)
 
 
 @pytest.fixture
@@ -188,14 +237,6 @@ def run(server_url: str, tmp_path: Path) -> Run:
 
     def command(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
         environment = harness.environment({"database_url": server_url, **settings})
-        return subprocess.run(
-            [harness.COMMAND, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        return warm.run(arguments, cwd=tmp_path, env=environment)
 
     return command

@@ -1,6 +1,7 @@
 """What the fixtures are made of: one PostgreSQL for a run, databases cloned from a template, the real server."""
 
 import asyncio
+import http.client
 import itertools
 import os
 import random
@@ -14,6 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +28,11 @@ from fastapi import FastAPI
 from psycopg import sql
 from sqlalchemy import URL
 
-from fastpubsub import schema
 from fastpubsub.config import Settings
+from fastpubsub.database import migrations
+from fastpubsub.database.urls import normalise
 from fastpubsub.embedded import EmbeddedError, EmbeddedPostgres, locked, stop_left_behind
-from fastpubsub.urls import normalise
+from tests import warm
 
 PREFIX = "fastpubsub_test"
 ROLES = ("migrator", "server", "metrics")
@@ -38,6 +41,9 @@ MAX_PROCESSES = 8
 START_SECONDS = 60.0
 YOUNG_SECONDS = 60.0
 COMMAND = Path(sys.executable).with_name("fastpubsub")
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 2 << 30
+"""Free there, for databases to lie there: hundreds of them are made, and to make their files takes longest."""
 
 
 class Postgres:
@@ -60,7 +66,7 @@ class Postgres:
             refuse_foreign(maintenance)
             execute(maintenance, sql.SQL("create database {}").format(sql.Identifier(self.run)))
             self.url = with_database(maintenance, self.run)
-            schema.upgrade(self.url)
+            migrations.upgrade(self.url)
             if role := os.environ.get("FASTPUBSUB_TEST_ROLE"):
                 for block in role_blocks(self.run, self.run):
                     execute(self.url, sql.SQL(block))
@@ -71,11 +77,12 @@ class Postgres:
         return self.url
 
     def _start_embedded(self) -> str:
-        base = Path(tempfile.gettempdir())
-        remove_left_behind(base)
+        for place in {MEMORY, Path(tempfile.gettempdir())}:
+            remove_left_behind(place)
+        base = MEMORY if is_roomy(MEMORY) else Path(tempfile.gettempdir())
         wanted = os.environ.get("FASTPUBSUB_TEST_POSTGRES", "18")
         data = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-", dir=base))
-        settings = {"max_connections": "300", "max_prepared_transactions": "10"}
+        settings = {"max_connections": "300", "max_prepared_transactions": "10", "max_wal_size": "256MB"}
         if os.environ.get("FASTPUBSUB_TEST_FSYNC") != "on":
             settings |= {"fsync": "off", "full_page_writes": "off"}
         if wanted.isdecimal():
@@ -119,6 +126,10 @@ def with_role(url: str, template: str) -> str:
     return normalise(url).set(username=f"{run}_{role}", password=run).render_as_string(hide_password=False)
 
 
+def is_roomy(folder: Path) -> bool:
+    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > MEMORY_BYTES
+
+
 def remove_left_behind(base: Path) -> None:
     """The servers of runs that were killed. What is younger may be about to start."""
     for data in base.glob(f"{PREFIX}-*"):
@@ -129,19 +140,68 @@ def remove_left_behind(base: Path) -> None:
                     shutil.rmtree(data)
 
 
-def clone(template: str, name: str) -> str:
-    """A new database like the template, on the same server."""
-    create = sql.SQL("create database {} template {}")
-    source = normalise(template).database or ""
-    url = with_database(template, name)
-    execute(with_database(template, "postgres"), create.format(sql.Identifier(name), sql.Identifier(source)))
-    return url
+class Databases:
+    """Clones of the template, for one process: made while the test before runs, dropped while the next one does."""
+
+    def __init__(self, template: str) -> None:
+        self._template = template
+        self._thread = ThreadPoolExecutor(1)
+        self._connection: psycopg.Connection | None = None
+        self._next: Future[str] | None = None
+        self._drops: list[Future[None]] = []
+
+    def take(self) -> str:
+        ready, self._next = self._next or self._thread.submit(self._clone), self._thread.submit(self._clone)
+        return ready.result()
+
+    def drop(self, url: str) -> None:
+        self._drops.append(self._thread.submit(self._drop, url))
+
+    def close(self) -> None:
+        if self._next is not None:
+            self.drop(self._next.result())
+        self._thread.shutdown()
+        for drop in self._drops:
+            drop.result()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _clone(self) -> str:
+        return clone(self._template, unique_name(self._template), self._connected())
+
+    def _drop(self, url: str) -> None:
+        drop(url, self._connected())
+
+    def _connected(self) -> psycopg.Connection:
+        if self._connection is None:
+            self._connection = psycopg.connect(libpq(with_database(self._template, "postgres")), autocommit=True)
+        return self._connection
 
 
-def drop(url: str) -> None:
-    name = normalise(url).database or ""
+def unique_name(template: str) -> str:
+    return f"{normalise(template).database}_{uuid.uuid4().hex[:12]}"
+
+
+def clone(template: str, name: str, connection: psycopg.Connection | None = None) -> str:
+    """A new database like the template, on the same server; `connection` is one to its database `postgres`."""
+    if connection is None:
+        with psycopg.connect(libpq(with_database(template, "postgres")), autocommit=True) as connection:
+            return clone(template, name, connection)
+    # Half the work of writing each page to the WAL; before 15 it is the only way, and has no name.
+    strategy = " strategy file_copy" if connection.info.server_version >= 150_000 else ""
+    create = sql.SQL(f"create database {{}} template {{}}{strategy}")
+    connection.execute(create.format(sql.Identifier(name), sql.Identifier(normalise(template).database or "")))
+    return with_database(template, name)
+
+
+def drop(url: str, connection: psycopg.Connection | None = None) -> None:
     refuse_foreign(url)
-    execute(with_database(url, "postgres"), sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+    if connection is None:
+        with psycopg.connect(libpq(with_database(url, "postgres")), autocommit=True) as connection:
+            return drop(url, connection)
+    name = sql.Identifier(normalise(url).database or "")
+    connection.execute(sql.SQL("drop database {} with (force)").format(name))
+    return None
 
 
 def execute(url: str, statement: sql.SQL | sql.Composed) -> None:
@@ -200,7 +260,8 @@ async def opened(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     from fastpubsub.api.app import create_app
 
     app = create_app(settings)
-    transport = httpx.ASGITransport(app)
+    # From another machine: this one may read the metrics.
+    transport = httpx.ASGITransport(app, client=("192.0.2.9", 1))
     async with lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://fastpubsub") as client:
         yield client
 
@@ -255,7 +316,7 @@ def is_over(process: psutil.Process) -> bool:
 class Server:
     """A `fastpubsub` process that serves."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | warm.Process
     base_url: str
     log: Path
     exit_code: int | None = field(default=None, init=False)
@@ -263,12 +324,21 @@ class Server:
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            with suppress(httpx.TransportError):
-                if httpx.get(f"{self.base_url}/readiness", timeout=5).status_code == httpx.codes.OK:
-                    return
+            if self._is_ready():
+                return
             with suppress(subprocess.TimeoutExpired):
                 raise AssertionError(f"the server ended with {self.process.wait(0.02)}:\n{self.output()}")
         raise AssertionError(f"the server was not ready after {START_SECONDS} s:\n{self.output()}")
+
+    def _is_ready(self) -> bool:
+        connection = http.client.HTTPConnection(self.base_url.removeprefix("http://"), timeout=5)
+        try:
+            connection.request("GET", "/readiness")
+            return connection.getresponse().status == http.client.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Its exit code."""
@@ -302,20 +372,25 @@ def start_server(
     folder: Path,
     settings: Mapping[str, object],
     *,
-    command: Sequence[str | Path] = (COMMAND,),
+    command: Sequence[str | Path] = (),
     port: int | None = None,
 ) -> Server:
-    """In a folder of its own, so that no `.env` is read."""
+    """In a folder of its own, so that no `.env` is read; `command` is one to run instead of a warm `fastpubsub`."""
     port = port or int(str(settings.get("api_port") or free_port()))
     log = folder / f"server-{port}.log"
+    env = environment({"api_host": "127.0.0.1", "api_port": port, **settings})
+    process: subprocess.Popen[bytes] | warm.Process
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [*command, *arguments],
-            cwd=folder,
-            env=environment({"api_host": "127.0.0.1", "api_port": port, **settings}),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        if command:
+            process = subprocess.Popen(
+                [*command, *arguments],
+                cwd=folder,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        else:
+            process = warm.Process(arguments, cwd=folder, env=env, stdout=output, stderr=output)
     return Server(process, f"http://127.0.0.1:{port}", log)

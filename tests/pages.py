@@ -18,7 +18,7 @@ from time import monotonic
 
 import psutil
 
-from tests import harness
+from tests import harness, warm
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -88,7 +88,7 @@ def blocks(page: Path) -> list[Block]:
 
 @dataclass
 class Shell:
-    """Bash in a folder of its own, with `fastpubsub` in the path. `changes` are made to every script first."""
+    """Bash in a folder of its own, with warm commands in the path. `changes` are made to every script first."""
 
     folder: Path
     settings: Mapping[str, object]
@@ -99,27 +99,41 @@ class Shell:
     def __post_init__(self) -> None:
         self.head = self.folder / "head"
         (self.folder / ".curlrc").write_text(f'silent\nshow-error\ndump-header = "{self.head}"\n')
-        path = f"{harness.COMMAND.parent}:{os.environ['PATH']}"
-        self.environment = harness.environment(self.settings) | {"PATH": path, "CURL_HOME": str(self.folder)}
+        commands = self.folder / ".commands"
+        commands.mkdir(exist_ok=True)
+        self.inherited = warm.commands(commands)
+        self.cold_path = f"{harness.COMMAND.parent}:{os.environ['PATH']}"
+        self.environment = {
+            **harness.environment(self.settings),
+            "PATH": f"{commands}:{self.cold_path}",
+            "CURL_HOME": str(self.folder),
+        }
 
     def run(self, script: str) -> str:
         """What it prints."""
         self.head.unlink(missing_ok=True)
         command = ["bash", "-c", WITH_VARIABLES, "bash", self._write(script)]
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=self.seconds
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            pass_fds=self.inherited,
+            capture_output=True,
+            text=True,
+            timeout=self.seconds,
         )
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def start(self, script: str, command: str = "bash") -> "Background":
-        """For what runs until it is stopped."""
+    def start(self, script: str, command: str = "bash", *, cold: bool = False) -> "Background":
+        """For what runs until it is stopped; `cold`, when it is to end at once by SIGKILL."""
         path = self._write(script)
         with (self.folder / f"{path}.log").open("wb") as log:
             process = subprocess.Popen(
                 [command, path],
                 cwd=self.folder,
-                env=self.environment,
+                env=self.environment | ({"PATH": self.cold_path} if cold else {}),
+                pass_fds=self.inherited,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 
-from fastpubsub import schema
+from fastpubsub.database import migrations
 from fastpubsub.embedded import EmbeddedPostgres, packaged
 from tests.harness import libpq
 from tests.installations import system
@@ -47,7 +47,7 @@ def check_style() -> int:
     """Of the bodies, which are one long string to sqlfluff."""
     problems = [
         f"{file.name}, line {number}: {word!r}"
-        for file in sorted((schema.migrations_folder() / "functions").glob("*.sql"))
+        for file in sorted((migrations.folder() / "functions").glob("*.sql"))
         for number, line in enumerate(file.read_text().splitlines(), start=1)
         for word in NOT_OURS.findall(LITERAL_OR_COMMENT.sub("''", line))
     ]
@@ -63,7 +63,7 @@ def check_meaning(folder: Path) -> int:
         ):
             if connection.execute("select from pg_available_extensions where name = 'plpgsql_check'").rowcount == 0:
                 continue
-            schema.upgrade(server.url())
+            migrations.upgrade(server.url())
             connection.execute("create extension plpgsql_check")
             problems = connection.execute(PROBLEMS).fetchall()
         for function, level, line, statement, message, hint in problems:
@@ -76,8 +76,8 @@ def check_meaning(folder: Path) -> int:
 
 def dump(folder: Path) -> int:
     with EmbeddedPostgres(folder / "data") as server:
-        schema.upgrade(server.url())
-        options = ["--schema-only", f"--schema={schema.SCHEMA}", "--no-owner", libpq(server.url())]
+        migrations.upgrade(server.url())
+        options = ["--schema-only", f"--schema={migrations.SCHEMA}", "--no-owner", libpq(server.url())]
         return subprocess.run([str(packaged(18) / "pg_dump"), *options], check=False).returncode
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 
 from sqlalchemy import URL
 
-from fastpubsub.urls import normalise
+from fastpubsub.database.urls import normalise
 from tests.protocol import FLUSH, ClientStream, ServerStream, Statements
 
 CHUNK = 1 << 16

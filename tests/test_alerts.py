@@ -22,12 +22,17 @@ RULES = ROOT / "deploy/prometheus/alerts.yaml"
 TESTS = ROOT / "deploy/prometheus/alerts.test.yaml"
 DASHBOARD = ROOT / "deploy/grafana/fastpubsub.json"
 SECONDS = 60.0
+TOKEN = "t" * 16
+"""Of the metrics."""
+
 SELECTOR = re.compile(r"\b(?:http|fastpubsub)_\w+(?:\{[^}]*\})?")
 CONFIGURATION = """
 global: {{scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 1s}}
 rule_files: ['{rules}']
 scrape_configs:
-  - {{job_name: fastpubsub, static_configs: [{{targets: ['{address}']}}]}}
+  - job_name: fastpubsub
+    authorization: {{credentials: '{token}'}}
+    static_configs: [{{targets: ['{address}']}}]
 """
 
 
@@ -96,7 +101,7 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, address: str) -> Iterator[Prometheus]:
-    (folder / "prometheus.yaml").write_text(CONFIGURATION.format(rules=RULES, address=address))
+    (folder / "prometheus.yaml").write_text(CONFIGURATION.format(rules=RULES, address=address, token=TOKEN))
     port = harness.free_port()
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(
@@ -167,7 +172,7 @@ def leave_what_is_rare(url: str) -> None:
 async def test_every_query_finds_something_under_traffic(
     server: StartServer, database_url: str, tmp_path: Path
 ) -> None:
-    started = server(api_num_workers=2, lease_expiry_interval_seconds=0.1, log_requests=False)
+    started = server(api_num_workers=2, lease_expiry_interval_seconds=0.1, log_requests=False, metrics_token=TOKEN)
     missing = queries_of_panels() | queries_of_alerts()
     assert len(missing) >= len(panels()) + len(alerts())
     with prometheus(tmp_path, started.base_url.removeprefix("http://")) as watcher:

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from fastpubsub import schema
+from fastpubsub.database import migrations
 from fastpubsub.embedded import Account, EmbeddedPostgres
-from tests import harness
+from tests import clusters, harness
 from tests.conftest import StartServer
 from tests.pages import DOCS, SECONDS, Shell, blocks
 
@@ -35,7 +35,7 @@ def cluster(tmp_path: Path) -> Iterator[StartCluster]:
 
         def start(epoch: int) -> EmbeddedPostgres:
             data = tmp_path / f"postgres-{len(list(tmp_path.glob('postgres-*')))}"
-            postgres = stack.enter_context(EmbeddedPostgres(data))
+            postgres = stack.enter_context(EmbeddedPostgres(clusters.fill(data)))
             if epoch:
                 begin_in(postgres, epoch)
             with psycopg.connect(harness.libpq(postgres.url())) as connection:
@@ -119,12 +119,13 @@ async def arrived(client: httpx.AsyncClient, count: int) -> list[int]:
     return numbers
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("before", "after"), [(FAR_AHEAD, 0), (0, FAR_AHEAD)])
 async def test_everything_goes_on_in_another_cluster(
     cluster: StartCluster, server: StartServer, tmp_path: Path, before: int, after: int
 ) -> None:
     source, target = cluster(before), cluster(after)
-    schema.upgrade(source.url())
+    migrations.upgrade(source.url())
     first = server(database_url=source.url())
     async with speak_to(first) as client:
         await create(client)
@@ -186,11 +187,12 @@ async def came_from_sql(client: httpx.AsyncClient, metrics: dict[str, Any]) -> N
     assert found == metrics | {"available": metrics["available"] + 3}
 
 
+@pytest.mark.long
 async def test_a_dump_under_load(cluster: StartCluster, server: StartServer, tmp_path: Path) -> None:
     """What was confirmed before is in it, once; what was settled before does not come again."""
     postgres = cluster(0)
     harness.execute(postgres.url(), sql.SQL("create database restored").format())
-    schema.upgrade(postgres.url())
+    migrations.upgrade(postgres.url())
     first = server(database_url=postgres.url(), log_requests=False)
     published: set[int] = set()
     acked: set[int] = set()

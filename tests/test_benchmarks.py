@@ -1,6 +1,8 @@
 """The benchmark runs and counts right. How fast anything is, no test says."""
 
 import shutil
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -16,19 +18,29 @@ from benchmarks.rows import ROWS
 from benchmarks.verify import compare
 
 
-@pytest.mark.timeout(400)
+def measure_all(folder: Path) -> Results:
+    """A busy machine may do nothing at all in a short round."""
+    with suppress(ZeroDivisionError):
+        results = measure(SMOKE, list(ROWS), folder, None)
+        if all(value > 0 for one in results.measures if one.spread for value in one.spread.values):
+            return results
+    return measure(replace(SMOKE, seconds=3.0), list(ROWS), folder, None)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_every_row_finds_its_figures_and_no_message_is_lost(tmp_path: Path) -> None:
     assert shutil.which("wrk"), "this test needs the load generator wrk: apt-get install wrk"
-    results = measure(SMOKE, list(ROWS), tmp_path, None)
+    results = measure_all(tmp_path)
     assert results.failures == []
     found = [one for one in results.measures if one.verdict is not Verdict.MISSING]
     assert found == results.measures
-    assert len(found) == 17
+    assert len(found) == 34
     assert all(value > 0 for one in found for value in one.spread.values)  # type: ignore[union-attr]
-    assert len(results.deliveries) == 6
+    assert len(results.deliveries) == 7
     assert all(one.published > 0 for one in results.deliveries)
     assert results.is_whole, results.deliveries
-    assert len(results.costs) == 5
+    assert len(results.costs) == 7
     assert all(line.server > 0 and line.generator > 0 for line in results.costs)
     text = report.text(results)
     assert all(one.name in text for one in results.measures)

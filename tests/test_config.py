@@ -104,6 +104,43 @@ def test_a_formatter_that_would_fail_later(monkeypatch: pytest.MonkeyPatch, form
     assert "FASTPUBSUB_LOG_FORMATTER: this is not a format" in refusal(monkeypatch, log_formatter=formatter)
 
 
+@pytest.mark.parametrize(
+    "addresses", ["999.1.1.1,foo", "10.0.0.1,", "10.0.0.1/8", "*,10.0.0.1", "localhost", "::g", "10.0.0.1:80"]
+)
+def test_proxies_that_are_no_addresses(monkeypatch: pytest.MonkeyPatch, addresses: str) -> None:
+    sentence = refusal(monkeypatch, api_forwarded_allow_ips=addresses)
+    assert sentence.startswith("FASTPUBSUB_API_FORWARDED_ALLOW_IPS: '")
+    assert "is neither an address such as 10.0.0.7 nor a network such as 10.0.0.0/8" in sentence
+
+
+@pytest.mark.parametrize("addresses", ["*", "127.0.0.1", "10.0.0.0/8, ::1,fd00::/8", ""])
+def test_proxies(monkeypatch: pytest.MonkeyPatch, addresses: str) -> None:
+    monkeypatch.setenv("FASTPUBSUB_API_FORWARDED_ALLOW_IPS", addresses)
+    assert load_settings().api_forwarded_allow_ips == addresses
+
+
+@pytest.mark.parametrize("token", ["hunter2", "hunter2" * 80, "hunter2 hunter2 hunter2", "hunter2-hunter2-é"])
+def test_what_cannot_be_the_token_of_the_metrics(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    sentence = refusal(monkeypatch, metrics_token=token)
+    assert sentence.startswith("FASTPUBSUB_METRICS_TOKEN: this is not a token of 16 to 512 letters")
+    assert "hunter2" not in sentence
+
+
+@pytest.mark.parametrize(
+    "hosts", ["http://bus.example", "bus.example,", "a b", "*", ".example", "bus.example:x", "[x]"]
+)
+def test_hosts_that_are_none(monkeypatch: pytest.MonkeyPatch, hosts: str) -> None:
+    sentence = refusal(monkeypatch, api_allowed_hosts=hosts)
+    assert sentence.startswith("FASTPUBSUB_API_ALLOWED_HOSTS: '")
+    assert "is neither a name such as bus.example nor one with a port" in sentence
+
+
+def test_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().allowed_hosts() == frozenset()
+    monkeypatch.setenv("FASTPUBSUB_API_ALLOWED_HOSTS", "Bus.example, localhost:3000,[::1]:8000")
+    assert load_settings().allowed_hosts() == {"bus.example", "localhost:3000", "[::1]:8000"}
+
+
 def test_long_and_strange_values_are_quoted_and_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     sentence = refusal(monkeypatch, api_port="1\r\n\x1b" + "9" * 5000)
     assert sentence.isprintable()
@@ -125,7 +162,7 @@ def test_authentication_needs_a_long_key(monkeypatch: pytest.MonkeyPatch, algori
     sentence = refusal(monkeypatch, auth_enabled="true", auth_algorithm=algorithm, auth_secret_key="k" * (least - 1))
     assert sentence == (
         f"FASTPUBSUB_AUTH_SECRET_KEY: authentication with {algorithm} needs a key of at least {least} bytes, "
-        f"this one has {least - 1}; make one with: fastpubsub generate_secret_key"
+        f"and this one has {least - 1}; make one with: fastpubsub generate_secret_key"
     )
     monkeypatch.setenv("FASTPUBSUB_AUTH_SECRET_KEY", "k" * least)
     assert load_settings().auth_enabled

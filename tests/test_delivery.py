@@ -17,7 +17,7 @@ from tests.conftest import Connect, StartServer
 from tests.harness import Server
 
 PUBLISHERS = CONSUMERS = 8
-REQUESTS = 40
+REQUESTS = 24
 """Of each publisher."""
 BATCH = 10
 SECONDS = 80.0
@@ -184,6 +184,7 @@ async def everything(load: Load, name: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.long
 async def test_workers_that_are_killed(server: StartServer) -> None:
     started = server(api_num_workers=2, log_requests=False)
     load = load_on(started)

@@ -13,8 +13,9 @@ import yaml
 
 from fastpubsub import __version__
 from fastpubsub.config import Settings
-from tests import harness
+from tests import harness, warm
 from tests.conftest import Run, StartServer
+from tests.lasting import Last
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -117,10 +118,10 @@ def test_compose_cleans_up_again_and_again(service: str, seconds: int, database_
         f'#!/bin/sh\necho "$@" >> "{tmp_path}/slept"\n[ $(wc -l < "{tmp_path}/slept") -lt 3 ]\n'
     )
     (tmp_path / "sleep").chmod(0o755)
-    search = f"{tmp_path}:{harness.COMMAND.parent}:{os.environ['PATH']}"
-    environment = harness.environment({"database_url": database_url}) | {"PATH": search}
+    inherited = warm.commands(tmp_path)
+    environment = harness.environment({"database_url": database_url}) | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     entry = services()[service]["entrypoint"]
-    subprocess.run(entry, env=environment, cwd=tmp_path, check=True)
+    subprocess.run(entry, env=environment, cwd=tmp_path, pass_fds=inherited, check=True)
     assert (tmp_path / "slept").read_text().split() == [str(seconds)] * 3
 
 
@@ -133,12 +134,12 @@ def test_compose_starts_things_in_order() -> None:
         assert found[name]["read_only"] is True
 
 
-def test_kubernetes_probes_are_those_of_the_server(server: StartServer) -> None:
+def test_kubernetes_probes_are_those_of_the_server(lasting_server: Last) -> None:
     (container,) = (one for pod in pods() for one in pod["containers"] if one["args"] == ["server"])
     probes = {name: container[name]["httpGet"] for name in PATHS_OF_PROBES}
     assert {name: probe["path"] for name, probe in probes.items()} == PATHS_OF_PROBES
     assert {probe["port"] for probe in probes.values()} == {Settings(_env_file=None).api_port}
-    base_url = server().base_url
+    base_url = lasting_server().base_url
     for probe in probes.values():
         assert httpx.get(base_url + probe["path"]).status_code == httpx.codes.OK
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from fastpubsub.api.app import create_app
-from fastpubsub.client.clients import ENVIRONMENT
+from fastpubsub.client.connections import ENVIRONMENT
 from fastpubsub.config import Settings
 from fastpubsub.scopes import SCOPES
 from tests.conftest import Run, StartServer
@@ -24,7 +24,9 @@ from tests.harness import libpq
 from tests.pages import DOCS, ROOT, SECONDS, Block, Shell, blocks, canonical, mask, walk
 
 OPERATIONS = DOCS / "operations.md"
-UNDESCRIBED = {"WS /subscriptions/{id}/ws", "GET /metrics", "GET /docs", "GET /redoc", "GET /openapi.json"}
+UNDESCRIBED = {"WS /subscriptions/{id}/ws", "GET /metrics", "GET /", "GET /console"} | {
+    f"GET /{name}" for name in ("docs", "redoc", "openapi.json")
+}
 """By OpenAPI, that is."""
 
 KEY = "0123456789abcdef" * 4
@@ -44,6 +46,7 @@ def walk_page(server: StartServer, database_url: str, tmp_path: Path) -> Callabl
     return walk_against
 
 
+@pytest.mark.long
 def test_http_reference(walk_page: Callable[..., None]) -> None:
     walk_page("http.md", auth_secret_key=KEY)
 
@@ -52,6 +55,11 @@ def test_authentication(walk_page: Callable[..., None]) -> None:
     walk_page("authentication.md", auth_enabled=True, auth_secret_key=KEY)
 
 
+def test_troubleshooting(walk_page: Callable[..., None]) -> None:
+    walk_page("troubleshooting.md")
+
+
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_command_line(walk_page: Callable[..., None]) -> None:
     walk_page("cli.md")
@@ -153,7 +161,7 @@ def test_every_route_is_in_the_http_reference(settings: Settings) -> None:
     assert routes.keys() <= sections.keys()
     for route, security in routes.items():
         scopes = [scope for one in security for scope in one["oauth2"]]
-        assert re.findall(r"Scope\s`(\S+)`", sections[route]) == scopes, route
+        assert re.findall(r"(?:Scope|(?<=`)\sor)\s`(\w+:\w+|\*)`", sections[route]) == scopes, route
 
 
 def test_every_scope_is_on_its_page() -> None:
@@ -163,8 +171,9 @@ def test_every_scope_is_on_its_page() -> None:
 
 def test_every_command_is_on_its_page(run: Run) -> None:
     listed = re.findall(r"^  ([\w-]+) ", run("--help").stdout.partition("Commands:")[2], re.MULTILINE)
-    headings = re.findall(r"^## `fastpubsub ([\w-]+)", (DOCS / "cli.md").read_text(), re.MULTILINE)
-    assert sorted(headings) == sorted(listed)
+    headings = re.findall(r"^## (`fastpubsub .*)", (DOCS / "cli.md").read_text(), re.MULTILINE)
+    named = [command for heading in headings for command in re.findall(r"`(?:fastpubsub )?([\w-]+)", heading)]
+    assert sorted(named) == sorted(listed)
 
 
 @pytest.mark.parametrize("page", [*DOCS.glob("*.md"), ROOT / "README.md"], ids=lambda page: page.name)

@@ -18,6 +18,7 @@ from psycopg import sql
 
 from fastpubsub import embedded
 from fastpubsub.embedded import EmbeddedError, EmbeddedPostgres
+from tests import clusters
 from tests.harness import execute, free_port, libpq
 
 TABLE = sql.SQL("create table kept (one int)").format()
@@ -34,11 +35,17 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def data() -> Iterator[Path]:
+def empty() -> Iterator[Path]:
     """Inside a folder that nobody else may enter, with a path too long for a socket."""
     private = Path(tempfile.mkdtemp())
     yield private / ("long" * 30) / "data"
     shutil.rmtree(private)
+
+
+@pytest.fixture
+def data(empty: Path) -> Path:
+    """The same, with a cluster."""
+    return clusters.fill(empty)
 
 
 def ask(url: str, query: LiteralString) -> object:
@@ -56,8 +63,8 @@ def test_data_survives_a_restart(data: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [16, 18])
-def test_versions(data: Path, version: int) -> None:
-    with EmbeddedPostgres(data, version, settings=FAST) as server:
+def test_versions(empty: Path, version: int) -> None:
+    with EmbeddedPostgres(empty, version, settings=FAST) as server:
         assert str(ask(server.url(), "show server_version")).startswith(str(version))
 
 
@@ -114,8 +121,41 @@ def test_what_a_killed_owner_left_is_stopped(data: Path) -> None:
     assert left_behind.is_running()
     with EmbeddedPostgres(data, settings=FAST) as server:
         assert not left_behind.is_running()
-        assert not sockets.exists()
+        assert sockets == Path(str(ask(server.url(), "show unix_socket_directories")))
         assert ask(server.url(), "select count(*) from kept") == 0
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"garbage", b"\xff\x00\n" * 9, b"x\n" * 8, b"99999999999999\n" * 8, b"-1\n" * 8]
+)
+def test_what_a_killed_owner_left_is_found_without_its_number(data: Path, garbage: bytes) -> None:
+    command = [sys.executable, "-c", OWNER, str(data)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        left_behind = psutil.Process(int(owner.stdout.readline().split()[0]))
+        owner.kill()
+    (data / "cluster/postmaster.pid").write_bytes(garbage)
+    with EmbeddedPostgres(data, settings=FAST) as server:
+        assert not left_behind.is_running()
+        assert ask(server.url(), "select 1") == 1
+
+
+def test_the_address_stays_with_the_folder(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with EmbeddedPostgres(data, settings=FAST) as first:
+        url = first.url()
+    with (
+        EmbeddedPostgres(data, settings=FAST) as second,
+        EmbeddedPostgres(clusters.fill(data / "other"), settings=FAST) as other,
+    ):
+        assert second.url() == url != other.url()
+        sockets = Path(str(ask(url, "show unix_socket_directories")))
+    sockets.write_text("no folder")
+    try:
+        with EmbeddedPostgres(data, settings=FAST) as third:
+            assert third.url() != url
+        assert f"another program uses {sockets}" in caplog.text
+    finally:
+        sockets.unlink()
 
 
 def test_a_stale_process_number_hurts_nobody(data: Path) -> None:
@@ -129,18 +169,16 @@ def test_a_stale_process_number_hurts_nobody(data: Path) -> None:
         assert innocent.poll() is None
 
 
-def test_half_a_cluster_is_made_anew(data: Path) -> None:
-    (data / "cluster.new").mkdir(parents=True)
-    (data / "cluster.new" / "PG_VERSION").write_text("18\n")
-    with EmbeddedPostgres(data, settings=FAST) as server:
+def test_half_a_cluster_is_made_anew(empty: Path) -> None:
+    (empty / "cluster.new").mkdir(parents=True)
+    (empty / "cluster.new" / "PG_VERSION").write_text("18\n")
+    with EmbeddedPostgres(empty, settings=FAST) as server:
         assert ask(server.url(), "select 1") == 1
 
 
 def test_data_of_another_version_is_refused(data: Path) -> None:
-    with EmbeddedPostgres(data, 16, settings=FAST):
-        pass
-    with pytest.raises(EmbeddedError, match="belongs to PostgreSQL 16 and this is PostgreSQL 18"):
-        EmbeddedPostgres(data).start()
+    with pytest.raises(EmbeddedError, match="belongs to PostgreSQL 18 and this is PostgreSQL 16"):
+        EmbeddedPostgres(data, 16).start()
 
 
 def test_a_wrong_setting_says_what_postgresql_said(data: Path) -> None:
@@ -158,9 +196,9 @@ def test_unknown_version_and_folder() -> None:
         EmbeddedPostgres(Path(__file__) / "data", settings=FAST).start()
 
 
-def test_the_url_needs_a_running_server(data: Path) -> None:
+def test_the_url_needs_a_running_server(empty: Path) -> None:
     with pytest.raises(EmbeddedError, match="not running"):
-        EmbeddedPostgres(data).url()
+        EmbeddedPostgres(empty).url()
 
 
 def test_without_the_extra_a_sentence_says_what_to_install(tmp_path: Path) -> None:
@@ -174,4 +212,4 @@ main()
     command = [sys.executable, "-c", program % free_port()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert re.fullmatch(r"fastpubsub: .*pip install 'fastpubsub-server\[embedded\]'.*\n", done.stderr)
+    assert re.fullmatch(r"fastpubsub: .*pip install '\.\[embedded\]'.*\n", done.stderr)

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import signal
 import socket
@@ -14,7 +15,8 @@ import psycopg
 import pytest
 
 from fastpubsub import __version__
-from tests import harness
+from fastpubsub.client import Client
+from tests import harness, warm
 from tests.conftest import Run
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +29,15 @@ COMMANDS = {
     "create_client",
     "dev",
     "doctor",
+    "explain",
+    "ack",
+    "nack",
+    "reject",
+    "extend",
+    "browse",
+    "apply",
+    "export",
+    "mcp",
     "healthcheck",
     "worker",
     "publish",
@@ -47,15 +58,8 @@ def run_bare(tmp_path: Path) -> Run:
     """One command in an empty folder, with an environment of nothing but these settings."""
 
     def command(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [harness.COMMAND, *arguments],
-            cwd=tmp_path,
-            env={f"FASTPUBSUB_{name.upper()}": str(value) for name, value in settings.items()},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        environment = {f"FASTPUBSUB_{name.upper()}": str(value) for name, value in settings.items()}
+        return warm.run(arguments, cwd=tmp_path, env=environment)
 
     return command
 
@@ -83,8 +87,9 @@ def test_both_spellings_of_a_command(run_bare: Run, name: str) -> None:
         assert run_bare(spelling, "--help").returncode == 0
 
 
-def test_version(run_bare: Run) -> None:
-    done = run_bare("--version")
+def test_version(tmp_path: Path) -> None:
+    """Of the command as it is installed; other tests run warm ones."""
+    done = subprocess.run([harness.COMMAND, "--version"], cwd=tmp_path, env={}, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"{__version__}\n")
 
 
@@ -222,22 +227,21 @@ class Dev:
     """`fastpubsub dev` with variables in its environment that it must not heed."""
 
     def __init__(self, folder: Path, port: int, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [harness.COMMAND, "dev", "--port", str(port), *arguments],
+        reading, writing = os.pipe()
+        self.process = warm.Process(
+            ["dev", "--port", str(port), *arguments],
             cwd=folder,
             env=harness.environment({"auth_enabled": True, "database_url": "mysql://ignored", "log_requests": False}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
+            stdout=writing,
+            stderr=writing,
         )
+        os.close(writing)
+        self.output = os.fdopen(reading)
 
     def welcome(self) -> list[str]:
         """The lines up to the last of the welcome, which comes when requests are answered."""
-        assert self.process.stdout is not None
         lines: list[str] = []
-        for line in self.process.stdout:
+        for line in self.output:
             lines.append(line)
             if "Ctrl-C" in line:
                 return lines
@@ -250,16 +254,19 @@ def dev(folder: Path, port: int, *arguments: str) -> Iterator[Dev]:
     try:
         yield started
     finally:
-        started.process.send_signal(signal.SIGTERM)
-        output, _ = started.process.communicate(timeout=harness.START_SECONDS)
-        assert started.process.returncode == 0, output
+        with started.output:
+            started.process.send_signal(signal.SIGTERM)
+            rest = started.output.read()
+            assert started.process.wait(harness.START_SECONDS) == 0, rest
 
 
+@pytest.mark.long
 def test_dev_works_as_printed_and_keeps_its_data(tmp_path: Path) -> None:
     port = harness.free_port()
     with dev(tmp_path, port) as first:
         lines = [line for line in first.welcome() if line.startswith("curl ")]
         assert len(lines) == 3
+        first_url = (tmp_path / ".fastpubsub/url").read_text().strip()
         answers = [
             subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout for line in lines
         ]
@@ -273,6 +280,7 @@ def test_dev_works_as_printed_and_keeps_its_data(tmp_path: Path) -> None:
     with dev(tmp_path, port) as second:
         second.welcome()
         url = (tmp_path / ".fastpubsub/url").read_text().strip()
+        assert url == first_url
         with psycopg.connect(harness.libpq(url)) as connection:
             assert connection.execute("select id from fastpubsub.topics").fetchall() == [("demo",)]
         assert httpx.get(f"http://127.0.0.1:{port}/topics/demo").status_code == 200
@@ -280,6 +288,21 @@ def test_dev_works_as_printed_and_keeps_its_data(tmp_path: Path) -> None:
     with dev(tmp_path, port, "--reset") as third:
         third.welcome()
         assert httpx.get(f"http://127.0.0.1:{port}/topics").json() == {"data": []}
+
+
+def test_dev_with_authentication_and_a_shop(tmp_path: Path, empty_database_url: str) -> None:
+    port = harness.free_port()
+    url = f"http://127.0.0.1:{port}"
+    with dev(tmp_path, port, "--database-url", empty_database_url, "--auth", "--demo") as started:
+        shown = "".join(started.welcome())
+        assert shown.index(f"{url}/console") < shown.index(f"{url}\n")
+        found = {name: re.search(rf"{name} +(\S+)", shown) for name in ("Client", "Secret")}
+        assert httpx.get(f"{url}/topics").status_code == 401
+        with Client(url, *(match[1] for match in found.values() if match)) as bus:
+            deadline = time.monotonic() + harness.START_SECONDS
+            while len(bus.list_subscriptions()) < 6 or not bus.metrics("billing").acked:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
 
 
 def test_dev_on_a_given_database(tmp_path: Path, empty_database_url: str) -> None:
@@ -290,6 +313,18 @@ def test_dev_on_a_given_database(tmp_path: Path, empty_database_url: str) -> Non
         started.process.send_signal(signal.SIGINT)
         assert started.process.wait(harness.START_SECONDS) == 0
     assert not (tmp_path / ".fastpubsub").exists()
+
+
+@pytest.mark.parametrize("command", ["dev", "server"])
+@pytest.mark.parametrize("folder", ["/etc/passwd", "/proc/nowhere"])
+def test_a_folder_of_metrics_that_is_none(
+    run: Run, monkeypatch: pytest.MonkeyPatch, server_url: str, command: str, folder: str
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", folder)
+    given = ["--database-url", server_url] if command == "dev" else []
+    done = run(command, *given, api_port=harness.free_port(), api_host="127.0.0.1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"fastpubsub: PROMETHEUS_MULTIPROC_DIR: {folder} cannot be used: .*\n", done.stderr)
 
 
 @pytest.mark.parametrize("command", ["dev", "server"])

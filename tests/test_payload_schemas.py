@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpubsub.exceptions import InvalidRequest
-from fastpubsub.payload_schemas import DIALECT, PayloadSchema
+from fastpubsub.payload_schemas import PayloadSchema
+from fastpubsub.schema_shapes import DIALECT
 
 ORDER = {
     "$schema": DIALECT,
@@ -68,7 +69,7 @@ BAD = {
 def test_what_does_not_fit(payload: str, expected: tuple[str, str]) -> None:
     error = refusal(ORDER, *GOOD, payload, '{"id": null}')
     pointer, reason = expected
-    assert error.detail == f'message {len(GOOD)} does not fit the schema of its topic at "{pointer}": {reason}'
+    assert error.detail == f'message {len(GOOD)} does not match the schema of its topic at "{pointer}": {reason}'
     assert error.errors == [
         {"type": "json_schema", "loc": ["body", len(GOOD)], "pointer": pointer, "msg": reason},
     ]
@@ -135,6 +136,51 @@ def test_what_is_no_schema(schema: object) -> None:
 def test_the_place_in_a_schema_is_named() -> None:
     with pytest.raises(InvalidRequest, match='"/properties/a/minLength"'):
         compiled({"properties": {"a": {"minLength": -1}}})
+
+
+BOOLEANS = {
+    "definition": {"$ref": "#/$defs/any", "$defs": {"any": True}},
+    "dynamic": {"$dynamicRef": "#/$defs/any", "$defs": {"any": True}},
+    "property": {"properties": {"a": {"$ref": "#/properties/b"}, "b": True}},
+    "element": {"allOf": [True], "$ref": "#/allOf/0"},
+    "unknown": {"$ref": "#/mine", "mine": True},
+}
+
+
+@pytest.mark.parametrize("schema", BOOLEANS.values(), ids=BOOLEANS)
+def test_a_reference_to_true_and_to_false(schema: dict[str, Any]) -> None:
+    compiled(schema).check([b'{"a": 1}'])
+    forbidding = json.loads(json.dumps(schema).replace("true", "false"))
+    assert refusal(forbidding, '{"a": 1}').detail.startswith("message 0 does not match")
+
+
+@pytest.mark.parametrize("target", [0, 1.5, None, "x", [], [{}]])
+@pytest.mark.parametrize("keyword", ["$ref", "$dynamicRef"])
+def test_a_reference_to_what_is_no_schema(keyword: str, target: object) -> None:
+    for schema in ({keyword: "#/mine", "mine": target}, {keyword: "#/const", "const": target}):
+        with pytest.raises(InvalidRequest, match="the schema is not valid"):
+            compiled(schema)
+
+
+DATA = {"$ref": "http://127.0.0.1:9/", "$id": "http://127.0.0.1:9/", "$schema": "http://127.0.0.1:9/", "$anchor": "b"}
+
+
+@pytest.mark.parametrize("data", [DATA, {"$ref": 1, "$id": [], "$schema": None, "$anchor": {}}])
+def test_keywords_in_data_are_data(data: dict[str, Any]) -> None:
+    annotations = {"default": data, "examples": [data], "mine": data, "$comment": "x"}
+    schema = compiled({**annotations, "properties": {"a": {"const": data}, "b": {"enum": [data]}, "$ref": True}})
+    schema.check([json.dumps({"a": data, "b": data, "$ref": 1}).encode()])
+    assert refusal({"properties": {"a": {"const": data}}}, '{"a": {}}').errors[0]["pointer"] == "/a"
+
+
+def test_keywords_in_data_that_a_reference_leads_to_are_keywords() -> None:
+    for name in ("$ref", "$id", "$schema"):
+        with pytest.raises(InvalidRequest, match="the schema is not valid"):
+            compiled({"$ref": "#/const", "const": {name: DATA[name]}})
+    assert refusal({"$ref": "#/const", "const": {"required": ["a"]}}, "{}").errors[0]["msg"]
+    levels = json.loads(json.dumps(doubling(40, True)["$defs"]).replace("#/$defs/", "#/const/"))
+    with pytest.raises(InvalidRequest, match="parts"):
+        compiled({"$ref": "#/const/d39", "const": levels})
 
 
 def doubling(levels: int, last: object) -> dict[str, Any]:
@@ -213,6 +259,30 @@ def test_large_work_is_for_a_thread_and_too_large_work_is_refused(monkeypatch: p
         schema.check([b"{}", payload])
 
 
+SLOW_NUMBERS = {
+    "fractions among the values of an enum": ([n + 0.25 for n in range(5000)], "enum", "0.5"),
+    "whole numbers among the values of an enum": (["x", *range(5000)], "enum", "0.5"),
+    "a limit with a far exponent": (1e-300, "multipleOf", "1.5"),
+    "numbers with far exponents": (0.01, "multipleOf", "1e999"),
+    "long numbers": (0.5, "minimum", "1." + "7" * 900),
+}
+
+
+@pytest.mark.parametrize(("value", "keyword", "number"), SLOW_NUMBERS.values(), ids=SLOW_NUMBERS)
+def test_exact_arithmetic_is_work(value: object, keyword: str, number: str) -> None:
+    """Each comparison takes up to a millisecond."""
+    schema = compiled({"properties": {"a": {"items": {keyword: value}}}})
+    assert schema.is_quick([b"{}"])
+    assert not schema.is_quick([b'{"a": [%b]}' % b",".join([number.encode()] * 30)])
+    with pytest.raises(InvalidRequest, match="message 0 is too large"):
+        schema.check([b'{"a": [%b]}' % b",".join([number.encode()] * 30_000)])
+
+
+def test_what_looks_like_a_far_number_in_a_text_is_none() -> None:
+    schema = compiled({"properties": {"a": {"multipleOf": 0.01}}})
+    assert schema.is_quick([json.dumps({"id": "1e999" * 100, "a": 1}).encode()] * 10)
+
+
 scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4))
 references = st.sampled_from(["#", "#/", "#/a", "#/$defs/a", "#x", "#%", "#/a/0", "x", "", "#/~2", "#/properties/a"])
 keywords = st.sampled_from(
@@ -243,3 +313,18 @@ def test_nothing_else_is_ever_raised(schema: Any, payload: Any) -> None:
         PayloadSchema(text.encode()).check([body.encode()])
     except InvalidRequest as error:
         assert len(error.detail) < 2000  # noqa: PT017 - either answer is right
+
+
+@pytest.mark.parametrize("name", ["pattern", "patternProperties"])
+def test_regular_expressions_are_counted_before_they_are_compiled(name: str) -> None:
+    """3,000 of the largest fit a schema, and compiling them took 19 seconds."""
+
+    def schema(count: int) -> bytes:
+        patterns = [f".{{10}}{number}" for number in range(count)]
+        if name == "pattern":
+            return json.dumps({"properties": {one: {name: one} for one in patterns}}).encode()
+        return json.dumps({name: dict.fromkeys(patterns, True)}).encode()
+
+    PayloadSchema(schema(100))
+    with pytest.raises(InvalidRequest, match="more than 100 regular expressions"):
+        PayloadSchema(schema(101))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastpubsub.arrays import Array, ArrayDumper
+from fastpubsub.database.arrays import Array, ArrayDumper
 from fastpubsub.exceptions import FastpubsubError, InvalidRequest, TooLarge
 from fastpubsub.payloads import Batch, check_json, member, parse_batch, parse_ids
 from tests.harness import libpq
@@ -125,34 +125,23 @@ def payloads(draw: st.DrawFn) -> bytes:
     return body
 
 
-fuzz = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @fuzz
 @given(payload=payloads())
 @pytest.mark.parametrize("wrap", WRAPPINGS)
-def test_what_is_accepted_postgresql_stores_casts_and_gives_back(
+def test_postgresql_keeps_what_is_accepted_and_refuses_the_rest(
     postgres: psycopg.Connection, wrap: Callable[[bytes], bytes], payload: bytes
 ) -> None:
     try:
         batch = parse(wrap(payload))
     except InvalidRequest:
+        assert not is_castable(postgres, payload) or is_limited(payload)
         return
     assert round_trip(postgres, batch.payloads) == batch.payloads
     if wrap is listed:
         assert b"".join(batch.payloads) in payload or len(batch.payloads) != 1
-
-
-@fuzz
-@given(payload=payloads())
-@pytest.mark.parametrize("wrap", WRAPPINGS)
-def test_what_is_refused_postgresql_refuses_too_or_a_limit_does(
-    postgres: psycopg.Connection, wrap: Callable[[bytes], bytes], payload: bytes
-) -> None:
-    try:
-        parse(wrap(payload))
-    except InvalidRequest:
-        assert not is_castable(postgres, payload) or is_limited(payload)
 
 
 def is_limited(payload: bytes) -> bool:
@@ -301,7 +290,7 @@ def test_the_bad_one_of_many_is_named() -> None:
 def test_too_many() -> None:
     assert len(parse(b"[{},{},{}]", max_messages=3).payloads) == 3
     for body in (b"[{},{},{},{}]", b'{"messages":[%b]}' % b",".join([b'{"payload":{}}'] * 4)):
-        with pytest.raises(TooLarge, match="4 messages are more than the 3"):
+        with pytest.raises(TooLarge, match="than the 3 of one publish"):
             parse(body, max_messages=3)
 
 
@@ -398,7 +387,7 @@ def test_a_refusal_quotes_no_more_than_a_name() -> None:
 
 def test_ids() -> None:
     assert parse_ids(b' ["a", "\\u00e9"] ', max_ids=2) == ["a", "é"]
-    with pytest.raises(TooLarge, match="3 ids are more than the 2"):
+    with pytest.raises(TooLarge, match="than the 2 of one request"):
         parse_ids(b'["a","b","c"]', max_ids=2)
 
 
@@ -433,7 +422,7 @@ def test_a_member_keeps_its_text() -> None:
 
 # no body makes the server stand still
 
-SIZE = 10 * MEBIBYTE
+SIZE = 4 * MEBIBYTE
 HARMLESS = b'[{"a":[%b1]}]' % (b'"abc",' * (SIZE // 6))
 HOSTILE = {
     "brackets": b'[{"a":[%b1]}]' % (b"[]," * (SIZE // 3)),
@@ -466,7 +455,7 @@ def seconds(body: bytes) -> float:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_body_takes_no_longer_than_a_harmless_one(name: str) -> None:
     """Roughly: an expression that looks at each character by itself takes a hundred times as long."""
-    harmless = max(min(seconds(HARMLESS) for _ in range(2)), 0.02)
+    harmless = max(min(seconds(HARMLESS) for _ in range(2)), 0.008)
     assert min(seconds(HOSTILE[name]) for _ in range(2)) < 30 * harmless
 
 

@@ -1,18 +1,19 @@
 """What README.md tells a newcomer to type works as it is printed."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import httpx
 
-from tests.conftest import StartServer
-from tests.pages import ROOT, Shell, blocks, walk
+from tests.lasting import Last
+from tests.pages import DOCS, ROOT, Shell, blocks, walk
 
 README = ROOT / "README.md"
 
 
-def test_its_requests_and_its_worker(server: StartServer, tmp_path: Path) -> None:
-    url = httpx.URL(server().base_url)
+def test_its_requests_and_its_worker(lasting_server: Last, tmp_path: Path) -> None:
+    url = httpx.URL(lasting_server().base_url)
     shell = Shell(tmp_path, {}, {"localhost:8000": url.netloc.decode()})
     walk(README, shell)
     (program,) = (block for block in blocks(README) if block.language == "python")
@@ -29,6 +30,29 @@ def test_its_commands_exist() -> None:
     targets = {target for line in typed for target in re.findall(r"^make ([\w-]+)", line)}
     assert targets == {"run", "test", "check"}
     assert targets <= set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+PLACEHOLDER = re.compile(r"<[a-z][\w ]*>")
+
+
+def test_what_is_to_be_typed_can_be_typed() -> None:
+    """No shell takes a placeholder in angle brackets, and no index has this package: it is installed by its path."""
+    installed = []
+    for page in [README, *DOCS.glob("*.md"), *ROOT.glob("examples/*/README.md"), *ROOT.glob("deploy/**/*.md")]:
+        for block in blocks(page):
+            if block.language in ("sh", "bash"):
+                assert not PLACEHOLDER.search(block.text), block.place
+                installed += [(page, name) for name in re.findall(r"pip install '?([^\s']+)", block.text)]
+    assert len(installed) >= 4
+    for page, name in installed:
+        folder = ROOT if page.parent == DOCS else page.parent
+        assert (folder / name.partition("[")[0] / "pyproject.toml").exists(), (page, name)
+
+
+def test_the_first_make_says_what_it_does() -> None:
+    command = ["make", "--dry-run", "--always-make", "run"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert -1 < printed.find('echo "installing ') < printed.find("-m venv") < printed.find("fastpubsub dev")
 
 
 def test_a_newcomer_can_read_it() -> None:

@@ -8,37 +8,40 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from fastpubsub.models import UNDELIVERED_AND_DELAYED
 from tests import harness
 from tests.attacks import KEY
 from tests.conftest import Run, StartServer
+from tests.lasting import Last, Lasting
 from tests.streams import SOON, Json
 
 NEVER = 3600
 HELD = "select coalesce(sum(last_position - position + 1), 0)::int from fastpubsub.leases"
 
 
-@pytest.fixture
-def started(server: StartServer) -> harness.Server:
-    one = server(wake_poll_seconds=NEVER, stream_heartbeat_seconds=0.2)
-    make(one)
-    return one
+WAITING = {"wake_poll_seconds": NEVER, "stream_heartbeat_seconds": 0.2}
 
 
 @pytest.fixture
-def query(database_url: str) -> Iterator[Callable[[str], Any]]:
-    with psycopg.connect(harness.libpq(database_url), autocommit=True) as connection:
+def lasting(lasting_server: Last) -> Lasting:
+    return lasting_server(**WAITING)
 
-        def one(text: str) -> Any:
-            row = connection.execute(text.encode()).fetchone()
-            return row[0] if row else None
 
-        yield one
+@pytest.fixture
+def database_url(lasting: Lasting) -> str:
+    """For servers beside the one that lasts."""
+    return lasting.database_url
+
+
+@pytest.fixture
+def started(lasting: Lasting) -> Lasting:
+    make(lasting)
+    return lasting
 
 
 def post(server: harness.Server, path: str, body: Any, **options: Any) -> httpx.Response:
@@ -103,6 +106,7 @@ def test_deliveries_and_settling(started: harness.Server, query: Callable[[str],
             "created_at",
             "ack_id",
             "lease_expires_at",
+            "lease_seconds",
         }
         assert (first["payload"], first["subscription_id"]) == ({"n": 0}, "s")
         extended = ask(opened, "extend", [first["ack_id"]], extend_seconds=600)
@@ -122,6 +126,19 @@ def test_deliveries_and_settling(started: harness.Server, query: Callable[[str],
     until(lambda: query(HELD) == 0)
     left = httpx.get(f"{started.base_url}/subscriptions/s/messages?consumer_id=c").json()["data"]
     assert {one["payload"]["n"]: one["delivery_attempts"] for one in left} == {2: 3, 3: 2}
+
+
+def test_what_is_given_back_undelivered_is_not_counted(started: harness.Server) -> None:
+    with socket(started) as opened:
+        publish(started, {"n": 1})
+        first = next_frame(opened)
+        both = ask(opened, "nack", [first["ack_id"]], undelivered=True, delay_seconds=0)
+        assert (both["type"], both["status"], both["detail"]) == ("error", 422, UNDELIVERED_AND_DELAYED)
+        send(opened, "nack", [first["ack_id"]], undelivered=True)
+        again = next_frame(opened)
+        assert (again["id"], again["delivery_attempts"]) == (first["id"], 1)
+        send(opened, "nack", [again["ack_id"]], undelivered=False)
+        assert next_frame(opened)["delivery_attempts"] == 2
 
 
 HOSTILE: list[str | bytes] = [
@@ -144,6 +161,8 @@ HOSTILE: list[str | bytes] = [
     '{"type": "ack", "ids": [' + ",".join(['"x"'] * 2000) + "]}",
     '{"type": "nack", "ids": [], "delay_seconds": -1}',
     '{"type": "nack", "ids": [], "delay_seconds": 1e400}',
+    '{"type": "nack", "ids": [], "undelivered": "true"}',
+    '{"type": "ack", "ids": [], "undelivered": true}',
     '{"type": "reject", "ids": [], "reason": ""}',
     '{"type": "reject", "ids": ["550e8400-e29b-41d4-a716-446655440000"], "reason": "\\u0000"}',
     '{"type": "extend", "ids": []}',
@@ -151,7 +170,7 @@ HOSTILE: list[str | bytes] = [
     '{"type": "message", "ids": []}',
     '{"type": null, "ids": []}',
     '{"type": "subscribe"}',
-    "[" * 100_000,
+    "[" * 80_000,
     '{"a":' * 10_000,
     b"\x00\xff",
     b'{"type": "ack", "ids": []}',
@@ -169,6 +188,15 @@ def test_hostile_frames(started: harness.Server) -> None:
         publish(started, {"n": 1})
         assert next_frame(opened)["payload"] == {"n": 1}, "it still works"
     assert "ERROR" not in started.output()
+
+
+def test_a_frame_that_is_too_long_closes_the_connection(started: harness.Server) -> None:
+    with socket(started) as opened:
+        opened.send(" " * 80_385)
+        with pytest.raises(ConnectionClosed) as closed:
+            next_frame(opened)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1009
 
 
 def test_frames_that_break_the_connection_break_nothing_else(started: harness.Server) -> None:
@@ -210,11 +238,13 @@ def test_refusals(started: harness.Server, path: str, parameters: str, status: i
     assert response.headers["content-type"] == "application/problem+json"
     assert response.body is not None
     assert json.loads(response.body)["status"] == status
-    assert started.stop() == 0
-    assert started.output().count(f" status={status} ") == 1
+    until(lambda: started.output().count(f" status={status} ") == 1)
+    assert "level=ERROR" not in started.output()
 
 
-def test_it_is_logged_and_counted_once(started: harness.Server) -> None:
+def test_it_is_logged_and_counted_once(server: StartServer) -> None:
+    started = server()
+    make(started)
     with socket(started, "consumer_id=c&access_token=secret"):
         pass
     line = "method=GET path=/subscriptions/{subscription_id}/ws status=101 "
@@ -255,7 +285,10 @@ def test_a_client_that_leaves_gives_back_what_it_has(started: harness.Server, qu
     until(lambda: query(HELD) == 0)
 
 
-def test_shutdown(started: harness.Server, query: Callable[[str], Any]) -> None:
+def test_shutdown(server: StartServer, query: Callable[[str], Any]) -> None:
+    started = server(**WAITING)
+    make(started)
+
     def last(opened: ClientConnection) -> tuple[Json, int | None]:
         frames = [next_frame(opened)]
         try:

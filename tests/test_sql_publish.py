@@ -15,6 +15,17 @@ from tests.harness import Server, libpq
 PATIENCE = 30.0
 
 
+def relayed(connection: psycopg.Connection) -> list[int]:
+    """Numbers of all messages in their order, once the outbox is empty."""
+    deadline = time.monotonic() + PATIENCE
+    while connection.execute("select from fastpubsub.outbox limit 1").rowcount and time.monotonic() < deadline:
+        pass
+    query = "select array_agg((payload ->> 'n')::int order by position) from fastpubsub.messages"
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return list(row[0])
+
+
 def pull(server: Server, wanted: int) -> list[int]:
     """Numbers of the messages as they come, each acknowledged."""
     numbers: list[int] = []
@@ -85,14 +96,9 @@ def test_killing_the_server_in_the_middle_loses_and_doubles_nothing(
                 started.process.wait()
                 started.exit_code = 0
                 started = server()
-        deadline = time.monotonic() + PATIENCE
-        while watching.execute("select from fastpubsub.outbox limit 1").rowcount and time.monotonic() < deadline:
-            pass
-        query = "select array_agg((payload ->> 'n')::int order by position) from fastpubsub.messages"
-        row = watching.execute(query).fetchone()
-    assert row is not None
-    assert sorted(row[0]) == list(range(parts * count))
-    in_order_within_parts(row[0], count)
+        numbers = relayed(watching)
+    assert sorted(numbers) == list(range(parts * count))
+    in_order_within_parts(numbers, count)
 
 
 def test_two_servers_at_once(server: StartServer, publish: Publish, database_url: str) -> None:
@@ -101,11 +107,6 @@ def test_two_servers_at_once(server: StartServer, publish: Publish, database_url
     for part in range(10):
         publish(part * 100, 100)
     with psycopg.connect(libpq(database_url), autocommit=True) as watching:
-        deadline = time.monotonic() + PATIENCE
-        while watching.execute("select from fastpubsub.outbox limit 1").rowcount and time.monotonic() < deadline:
-            pass
-        query = "select array_agg((payload ->> 'n')::int order by position) from fastpubsub.messages"
-        row = watching.execute(query).fetchone()
-    assert row is not None
-    assert sorted(row[0]) == list(range(1000))
-    in_order_within_parts(row[0], 100)
+        numbers = relayed(watching)
+    assert sorted(numbers) == list(range(1000))
+    in_order_within_parts(numbers, 100)

@@ -186,6 +186,7 @@ async def seen(client: httpx.AsyncClient) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 async def test_upgrading_under_load(releases: tuple[Release, Release]) -> None:
     old, new = releases
     await old.migrate()

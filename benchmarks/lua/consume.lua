@@ -1,5 +1,6 @@
 -- Pulls and acks: an ack as soon as there are ids for one, else a pull. Arguments: a file with the request of a pull, the
--- path for acks, ids in an ack, after how many acked messages to stop (0: never), a file for what was pulled ("": none).
+-- path for acks, ids in an ack, after how many acked messages to stop (0: never), a file for what was pulled ("": none),
+-- and "pulls" if an ack is answered with the next messages.
 local common = dofile(os.getenv("BENCHMARKS_LUA") .. "/common.lua")
 
 local pull, ack, batch, limit, log
@@ -8,7 +9,11 @@ local ids = {}
 function init(args)
    pull = common.requests(args[1])[1]
    batch = tonumber(args[3])
-   ack = common.settler(args[2], batch)
+   if args[6] == "pulls" then
+      ack = common.settler(args[2], batch, "X-Request-ID: acks\r\n", "acks")
+   else
+      ack = common.settler(args[2], batch)
+   end
    limit = tonumber(args[4])
    log = args[5] ~= "" and assert(io.open(args[5], "w"))
    counts.pulls, counts.pulled, counts.empty, counts.acked = 0, 0, 0, 0
@@ -19,12 +24,13 @@ function request()
    return pull
 end
 
--- An ack is answered with 204, a pull with 200.
-function response(status, _, body)
-   if status == 204 then
+-- An ack is answered with 204, a pull with 200; one that does both is known by the header that the server repeats.
+function response(status, headers, body)
+   if status == 204 or headers["x-request-id"] == "acks" then
       counts.acked = counts.acked + batch
       if limit > 0 and counts.acked >= limit then common.stop() end
-   elseif status == 200 then
+   end
+   if status == 200 then
       local before = #ids
       common.take_ack_ids(body, ids)
       counts.pulls = counts.pulls + 1

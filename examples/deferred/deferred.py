@@ -77,7 +77,7 @@ def count_words(upload: Upload, message: Message) -> None:
     try:
         words = re.findall(r"\w+", text_of(upload.id).read_text("utf-8").lower())
     except UnicodeDecodeError:  # as often as it is tried
-        reason = "this is no text in UTF-8"
+        reason = "this is not UTF-8 text"
         save(upload.id, Status(status="failed", attempts=attempts, reason=reason))
         raise Reject(reason) from None
     except OSError as error:  # may go better next time

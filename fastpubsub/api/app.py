@@ -4,32 +4,53 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.datastructures import State
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastpubsub import __version__
-from fastpubsub.api import docs, errors
+from fastpubsub.api import console, description, docs, entrance, errors
+from fastpubsub.api.bodies import LargeBodies
+from fastpubsub.api.browsers import Browsers
 from fastpubsub.api.direct import DirectRoutes
 from fastpubsub.api.events import logged_events
 from fastpubsub.api.middleware import RequestMiddleware
 from fastpubsub.api.probes import Probes
 from fastpubsub.api.prometheus import RequestMetrics, make_registry
-from fastpubsub.api.routers import clients, messages, monitoring, oauth, subscriptions, topics
-from fastpubsub.api.security import describe_security
+from fastpubsub.api.routers import (
+    audit,
+    browsing,
+    clients,
+    explaining,
+    filter_tests,
+    history,
+    messages,
+    monitoring,
+    oauth,
+    overview,
+    redrives,
+    subscriptions,
+    topics,
+)
 from fastpubsub.api.sockets import Sockets
 from fastpubsub.api.streams import Streams
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
-from fastpubsub.database import Database
+from fastpubsub.database.calls import Database
+from fastpubsub.exceptions import FastpubsubError
+from fastpubsub.logs import style_of
 from fastpubsub.services.authenticator import Authenticator
+from fastpubsub.services.claiming import Claiming
 from fastpubsub.services.deliveries import Deliveries
 from fastpubsub.services.directory import Directory
+from fastpubsub.services.exchanging import Exchanging
+from fastpubsub.services.history import LAST_WRITE_SECONDS, Recorder
 from fastpubsub.services.maintenance import Maintenance
-from fastpubsub.services.messages import Messages
+from fastpubsub.services.publishing import Publishing
+from fastpubsub.services.redrives import Redrives
 from fastpubsub.services.relay import Relay
+from fastpubsub.services.settling import Settling
 from fastpubsub.services.tails import Tails
-from fastpubsub.services.waiting import Consumers
 from fastpubsub.services.wakeups import Wakeups
 
 DESCRIPTION = """Publish/subscribe over HTTP on nothing but PostgreSQL.
@@ -41,7 +62,7 @@ class Application(FastAPI):
     """FastAPI, with what goes around every request outside of FastAPI's own layers."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Without FastAPI's look, at every request, for a telemetry that nobody sets up here."""
+        """Skips the check for telemetry that FastAPI makes at every request; nobody sets it up here."""
         if self.middleware_stack is None:
             self.middleware_stack = self.build_middleware_stack()
         scope["app"] = self
@@ -50,18 +71,38 @@ class Application(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         direct = DirectRoutes(super().build_middleware_stack(), [*topics.router.routes, *messages.router.routes])
         state = self.state
-        return RequestMiddleware(direct, state.request_metrics, state.settings.log_requests, Sockets(self))
+        return RequestMiddleware(
+            direct,
+            state.request_metrics,
+            state.settings.log_requests,
+            Sockets(self),
+            state.browsers,
+            style_of(state.settings) == "terminal",
+        )
 
 
 ROUTERS = [
     topics.router,
     subscriptions.router,
     messages.router,
+    browsing.router,
+    filter_tests.router,
+    redrives.router,
+    overview.router,
+    history.router,
+    explaining.router,
     clients.router,
+    audit.router,
     oauth.router,
     oauth.well_known,
     monitoring.router,
+    entrance.router,
 ]
+
+
+def optional_routers(settings: Settings) -> list[APIRouter]:
+    pages = [(settings.api_docs_enabled, docs.router), (settings.console_enabled, console.router)]
+    return [router for is_enabled, router in pages if is_enabled]
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -74,40 +115,54 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
-        responses=errors.DOCUMENTED,
+        openapi_tags=description.TAGS,
     )
     app.state.settings = settings
+    app.state.browsers = None if settings.auth_enabled else Browsers(settings)
     app.state.stopping = asyncio.Event()
     app.state.registry = registry = make_registry()
     app.state.request_metrics = RequestMetrics(registry)
     app.state.counters = Counters(registry, settings.metrics_max_subscriptions)
     errors.install(app)
-    for router in ROUTERS:
-        app.include_router(router)
-    if settings.api_docs_enabled:
-        app.include_router(docs.router)
-    describe_security(app)
+    # As they were made on import: FastAPI's include_router would prepare each anew, at its first request.
+    for router in [*ROUTERS, *optional_routers(settings)]:
+        app.router.routes += router.routes
+    description.describe(app)
     return app
 
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """What needs the event loop: connections, coalescers, the background."""
+    """Starts what needs the event loop: connections, coalescers, background jobs."""
     state = app.state
     settings = state.settings
     state.database = database = Database(settings)
     state.authenticator = Authenticator(settings, database)
     state.directory = Directory(database)
     state.wakeups = wakeups = Wakeups(database, settings)
-    state.messages = Messages(database, state.directory, settings, state.counters, wakeups)
-    state.consumers = Consumers(state.messages, state.directory, wakeups, state.counters)
-    state.deliveries = Deliveries(database, state.messages, state.consumers)
+    shared = (database, state.directory, settings, state.counters, wakeups)
+    state.publishing = Publishing(*shared)
+    state.claiming = Claiming(*shared)
+    state.settling = Settling(*shared)
+    state.exchanging = Exchanging(*shared, state.claiming, state.settling)
+    state.deliveries = Deliveries(database, state.claiming, state.settling)
     state.tails = Tails(database, state.directory, wakeups, settings, logged_events)
     state.streams = Streams(settings, state.authenticator, state.counters)
     state.probes = Probes(settings, database, state.registry)
+    state.large_bodies = LargeBodies()
+    recorder = Recorder(database, state.counters)
     maintenance = Maintenance(database, settings, state.counters, wakeups)
+    state.redrives = Redrives(database, wakeups)
     relay = Relay(database, settings, state.counters, on_relayed=wakeups.published)
-    jobs = (maintenance.run(), relay.run(), wakeups.run(), state.streams.run(), end_waiting(state))
+    jobs = (
+        maintenance.run(),
+        state.redrives.run(),
+        relay.run(),
+        recorder.run(),
+        wakeups.run(),
+        state.streams.run(),
+        end_waiting(state),
+    )
     background = {asyncio.create_task(job) for job in jobs}
     try:
         yield
@@ -115,18 +170,28 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.stopping.set()
         await state.tails.close()
         await state.deliveries.close()
-        await state.messages.close()
+        await finish(state)
         for job in background:
             job.cancel()
         await asyncio.wait(background)
-        await state.messages.close()
+        await finish(state)
+        with contextlib.suppress(FastpubsubError, TimeoutError):
+            async with asyncio.timeout(LAST_WRITE_SECONDS):
+                await recorder.write()
         await state.probes.close()
+        state.large_bodies.close()
         state.authenticator.close()
         await database.close()
 
 
+async def finish(state: State) -> None:
+    """Finishes the accepted requests."""
+    for service in (state.publishing, state.exchanging, state.claiming, state.settling):
+        await service.close()
+
+
 async def end_waiting(state: State) -> None:
-    """What waits answers as soon as the server is told to stop."""
+    """Lets waiting requests answer as soon as the server is told to stop."""
     await state.stopping.wait()
     state.wakeups.lines.end()
     state.streams.stop()

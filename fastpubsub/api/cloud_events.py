@@ -5,19 +5,20 @@ from datetime import UTC, datetime
 
 from fastapi import Request
 
-from fastpubsub.api.security import CLOUDEVENTS, media_type
-from fastpubsub.cloudevents import context_of, envelope_of_binary, envelope_of_events
+from fastpubsub.api.bodies import CLOUDEVENTS, media_type
+from fastpubsub.cloudevents import context_of, parse_binary_event, parse_events
 from fastpubsub.message_ids import MessageIds, ack_id
-from fastpubsub.services.messages import Claim
+from fastpubsub.payloads import Batch
+from fastpubsub.services.claiming import Claim
 
 
-def envelope(request: Request, body: bytes) -> bytes:
-    """What was published as events, as it would be published without."""
-    max_depth = request.app.state.settings.payload_max_depth
+def parse_published(request: Request, body: bytes) -> Batch:
+    settings = request.app.state.settings
+    max_depth = settings.payload_max_depth
     sent = media_type(request)
     if sent.startswith(CLOUDEVENTS):
-        return envelope_of_events(body, sent, max_depth=max_depth)
-    return envelope_of_binary(body, request.scope["headers"], max_depth=max_depth)
+        return parse_events(body, sent, max_messages=settings.publish_max_messages, max_depth=max_depth)
+    return parse_binary_event(body, request.scope["headers"], max_depth=max_depth)
 
 
 def events_json(claim: Claim, subscription_id: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The short way to the routes of the message path.
+"""Calls the routes of the message path without FastAPI's layers.
 
 FastAPI documents and mounts them like any other route, but a request for one of them needs nothing that its layers do:
 no parameters to solve, no models, no exit stacks. They are found by their path here and run with the same admission and

@@ -1,4 +1,4 @@
-"""Swagger UI, ReDoc and the OpenAPI document, all from this package: the pages work without internet access."""
+"""Serves Swagger UI, ReDoc and the OpenAPI document from this package: the pages work without internet access."""
 
 import json
 from pathlib import Path

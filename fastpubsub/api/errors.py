@@ -1,4 +1,4 @@
-"""Every refusal as a problem of RFC 9457, `application/problem+json`."""
+"""Answers every refusal as a problem of RFC 9457, `application/problem+json`."""
 
 import http
 import json
@@ -34,11 +34,11 @@ MAX_TEXT = 200
 
 # Python before 3.13 has the names of an older RFC.
 TITLES = {kind.status: kind.title for kind in (TooLarge, InvalidRequest)}
-INTERNAL_ERROR = "something unexpected happened here; it is in the server's log under this request id"
+INTERNAL_ERROR = "the server failed unexpectedly; its log has the error under this request id"
 
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     "default": {
-        "description": "Refused; `errors` comes with 422 only",
+        "description": "Any other refusal has the same form; only a 422 has `errors`.",
         "content": {
             MEDIA_TYPE: {
                 "schema": {
@@ -46,12 +46,20 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
                     "type": "object",
                     "required": ["type", "title", "status", "detail"],
                     "properties": {
-                        "type": {"type": "string", "const": "about:blank"},
-                        "title": {"type": "string"},
-                        "status": {"type": "integer"},
-                        "detail": {"type": "string", "description": "what, why, and what to do"},
-                        "request_id": {"type": "string"},
-                        "errors": {"type": "array", "items": {"type": "object"}},
+                        "type": {
+                            "type": "string",
+                            "const": "about:blank",
+                            "description": "the status says what kind of problem it is",
+                        },
+                        "title": {"type": "string", "description": "the status in words"},
+                        "status": {"type": "integer", "description": "the status of the answer"},
+                        "detail": {"type": "string", "description": "what is wrong, why, and what to do"},
+                        "request_id": {"type": "string", "description": "the id of the request in the log"},
+                        "errors": {
+                            "type": "array",
+                            "items": {"type": "object"},
+                            "description": "one item for each wrong member or parameter",
+                        },
                     },
                 }
             }
@@ -115,7 +123,7 @@ async def not_routed(request: Request, error: HTTPException) -> Response:
         return Problem(request, 404, "there is nothing at this path", headers=headers)
     if error.status_code == 405:
         allowed = ", ".join(sorted(allowed_methods(request)))
-        detail = f"this path does not take this method; it takes {allowed}"
+        detail = f"this path does not accept this method; it accepts {allowed}"
         return Problem(request, 405, detail, headers=headers | {"Allow": allowed})
     return Problem(request, error.status_code, str(error.detail), headers=headers)
 
@@ -133,13 +141,12 @@ async def unexpected(request: Request, error: Exception) -> Response:
 
 
 def allowed_methods(request: Request) -> set[str]:
-    """All of the path: the router itself names only those of the first route that matches."""
+    """Returns all methods of the path: the router itself names only those of the first route that matches."""
     methods: set[str] = set()
     for route in request.app.routes:
-        for candidate in getattr(route, "effective_route_contexts", lambda route=route: [route])():
-            match, _ = candidate.matches(request.scope)
-            if match is not Match.NONE:
-                methods |= getattr(candidate, "methods", None) or set()
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
     return methods
 
 
@@ -164,7 +171,7 @@ def _challenge(**parameters: str) -> str:
 
 
 def _shown(error: Any) -> dict[str, Any]:
-    """Without the input, which may be a secret or no JSON at all."""
+    """Leaves out the input, which may be a secret or not JSON."""
     return {
         "type": error["type"],
         "loc": [part if isinstance(part, int) else str(part)[:MAX_TEXT] for part in error["loc"]],

@@ -11,10 +11,10 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from fastpubsub.api.render import delivery_json, logged_json
-from fastpubsub.api.streams import LEFT, STUCK, Beside, Stream, Streams, finish, give_up
+from fastpubsub.api.streams import LEFT, Beside, Stream, Streams, finish
 from fastpubsub.exceptions import FastpubsubError
 from fastpubsub.message_ids import MessageIds
-from fastpubsub.services.deliveries import Delivery
+from fastpubsub.services.deliveries import StreamedClaim
 from fastpubsub.services.tails import Logged, Tail
 
 MEDIA_TYPE = "text/event-stream"
@@ -53,7 +53,7 @@ async def tail_events(tail: Tail) -> AsyncGenerator[bytes]:
         yield end_event(tail.ended)
 
 
-async def delivery_events(deliveries: AsyncGenerator[Delivery], subscription_id: str) -> AsyncGenerator[bytes]:
+async def delivery_events(deliveries: AsyncGenerator[StreamedClaim], subscription_id: str) -> AsyncGenerator[bytes]:
     async with contextlib.aclosing(deliveries):
         async for delivery in deliveries:
             yield b"".join(message_event(*one) for one in delivery_json(delivery.claim, subscription_id))
@@ -82,10 +82,13 @@ class EventStream(Response):
             await stream.send(_body(RETRY))
             try:
                 async for events in self._events:
+                    await self._streams.look_again(stream)
                     await stream.send(_body(events))
             except FastpubsubError as error:
                 reason = error.detail
-        await _finish(stream.reason or reason, receive, send)
+        reason = stream.reason or reason
+        last = _body(end_event(reason) if reason else b"") | {"more_body": False}
+        await finish(reason, receive, send, last)
 
     async def _beat(self, stream: Stream) -> None:
         while True:
@@ -101,15 +104,6 @@ def _watcher(receive: Receive) -> Beside:
         stream.end(LEFT)
 
     return watch
-
-
-async def _finish(reason: str | None, receive: Receive, send: Send) -> None:
-    if reason == LEFT:
-        return
-    if reason == STUCK:
-        await give_up(receive)
-        return
-    await finish(receive, send, _body(end_event(reason) if reason else b"") | {"more_body": False})
 
 
 def _body(body: bytes) -> dict[str, object]:

@@ -1,16 +1,27 @@
 """Frames of a WebSocket: JSON objects with a `type`."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import Discriminator, TypeAdapter, ValidationError
 
 from fastpubsub.api.render import delivery_json
 from fastpubsub.exceptions import FastpubsubError, InvalidRequest, TooLarge
-from fastpubsub.models import AckFrame, ExtendFrame, NackFrame, RejectFrame
-from fastpubsub.payloads import check_json
-from fastpubsub.services.messages import ACK, EXTEND, GONE, NACK, REJECT, SETTLED, STALE, Claim, Messages
+from fastpubsub.models import UNDELIVERED_AND_DELAYED, AckFrame, ExtendFrame, NackFrame, RejectFrame
+from fastpubsub.payloads import check_object
+from fastpubsub.services.claiming import Claim
+from fastpubsub.services.settling import (
+    ACK,
+    EXTEND,
+    GONE,
+    NACK,
+    REJECT,
+    RETURN,
+    SETTLED,
+    STALE,
+    Settling,
+)
 
 Frame = AckFrame | NackFrame | RejectFrame | ExtendFrame
 
@@ -27,22 +38,26 @@ def end_frame(reason: str) -> str:
     return json.dumps({"type": "end", "reason": reason})
 
 
-class Settler:
+class FrameSettler:
     """Does what the frames of one consumer say, and has an answer for each."""
 
-    def __init__(self, messages: Messages, subscription_id: str, max_ids: int) -> None:
-        self._messages = messages
+    def __init__(
+        self, settling: Settling, subscription_id: str, max_ids: int, look_again: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._settling = settling
         self._subscription_id = subscription_id
         self._max_ids = max_ids
+        self._look_again = look_again
 
     async def answer(self, text: str | None) -> str | None:
-        """None where nothing was asked for and nothing went wrong."""
+        """Returns None when the frame asked for no answer and did not fail."""
         reference = None
         try:
             frame = _parse(text)
             reference = frame.ref
+            await self._look_again()
             if len(frame.ids) > self._max_ids:
-                raise TooLarge(f"{len(frame.ids)} ids are more than the {self._max_ids} of one frame; send several")
+                raise TooLarge(f"the frame has more ids than the {self._max_ids} of one frame; send several")
             outcomes = await self._settle(frame)
         except FastpubsubError as error:
             return _frame("error", reference, status=error.status, detail=error.detail)
@@ -56,13 +71,17 @@ class Settler:
     async def _settle(self, frame: Frame) -> Sequence[int]:
         match frame:
             case AckFrame():
-                return await self._messages.settle(ACK, self._subscription_id, frame.ids)
+                return await self._settling.settle(ACK, self._subscription_id, frame.ids)
+            case NackFrame(undelivered=True):
+                if frame.delay_seconds is not None:
+                    raise InvalidRequest(UNDELIVERED_AND_DELAYED)
+                return await self._settling.settle(RETURN, self._subscription_id, frame.ids)
             case NackFrame():
-                return await self._messages.settle(NACK, self._subscription_id, frame.ids, frame.delay_seconds)
+                return await self._settling.settle(NACK, self._subscription_id, frame.ids, frame.delay_seconds)
             case RejectFrame():
-                return await self._messages.settle(REJECT, self._subscription_id, frame.ids, frame.reason)
+                return await self._settling.settle(REJECT, self._subscription_id, frame.ids, frame.reason)
             case ExtendFrame():
-                return await self._messages.settle(EXTEND, self._subscription_id, frame.ids, frame.extend_seconds)
+                return await self._settling.settle(EXTEND, self._subscription_id, frame.ids, frame.extend_seconds)
 
 
 def _parse(text: str | None) -> Frame:
@@ -70,7 +89,7 @@ def _parse(text: str | None) -> Frame:
         raise InvalidRequest("frames are text, not binary")
     try:
         body = text.encode()
-        check_json(body)
+        check_object(body)
         return _adapter.validate_json(body)
     except UnicodeEncodeError:
         raise InvalidRequest("the frame has half a surrogate pair") from None

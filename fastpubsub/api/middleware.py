@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, the headers of every answer, metrics, and one line in the log."""
+"""Gives every request an id, every answer its headers, and writes metrics and one line in the log."""
 
 import logging
 import random
@@ -9,6 +9,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fastpubsub.api.browsers import Browsers
 from fastpubsub.api.errors import CLIENT_CLOSED_REQUEST, Problem, unexpected
 from fastpubsub.api.prometheus import RequestMetrics
 from fastpubsub.api.request_log import RequestLog
@@ -30,13 +31,20 @@ class RequestMiddleware:
     """Goes around the whole application; nothing that a route raises passes it."""
 
     def __init__(
-        self, app: ASGIApp, metrics: RequestMetrics, log_requests: bool = True, sockets: ASGIApp | None = None
+        self,
+        app: ASGIApp,
+        metrics: RequestMetrics,
+        log_requests: bool = True,
+        sockets: ASGIApp | None = None,
+        browsers: Browsers | None = None,
+        real_paths: bool = False,
     ) -> None:
         self.app = app
         self.sockets = sockets or app
         self.metrics = metrics
+        self.browsers = browsers
         self.log_requests = log_requests
-        self._log = RequestLog()
+        self._log = RequestLog(real_paths=real_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,7 +64,7 @@ class RequestMiddleware:
 
         self.metrics.started()
         try:
-            if refusal := _refusal(scope, encoding):
+            if refusal := self._refusal(scope, encoding):
                 await refusal(scope, receive, send_with_headers)
             else:
                 await self.app(scope, receive, send_with_headers)
@@ -95,6 +103,18 @@ class RequestMiddleware:
         finally:
             self._finished(scope, status or CLIENT_CLOSED_REQUEST, time.perf_counter() - started)
 
+    def _refusal(self, scope: Scope, encoding: bytes) -> Problem | None:
+        """Refuses NUL, which PostgreSQL cannot store, and compressed bodies, which may inflate without a bound."""
+        if self.browsers is not None and (why := self.browsers.refusal(scope)):
+            return Problem(Request(scope), 403, why)
+        if encoding and encoding.strip().lower() != b"identity":
+            return Problem(Request(scope), 415, "compressed bodies are not accepted; leave out Content-Encoding")
+        if "\x00" in scope["path"]:
+            return Problem(Request(scope), 404, "the path has a NUL character; leave it out")
+        if b"%00" in scope["query_string"] or b"\x00" in scope["query_string"]:
+            return Problem(Request(scope), 422, "the query has a NUL character; leave it out")
+        return None
+
     def _finished(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
         template = None if route is None else route.path
@@ -105,7 +125,7 @@ class RequestMiddleware:
 
 
 def _read(headers: list[tuple[bytes, bytes]]) -> tuple[str, bytes]:
-    """The id of the request, made here unless the caller sent a good one, and the encoding of its body."""
+    """Returns the id of the request, made here unless the caller sent a valid one, and the encoding of its body."""
     request_id = encoding = b""
     for name, value in headers:
         if name == b"x-request-id":
@@ -119,20 +139,9 @@ def _read(headers: list[tuple[bytes, bytes]]) -> tuple[str, bytes]:
 
 def _with_ours(headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
     ours = [*headers, (b"x-request-id", request_id.encode("ascii")), (b"x-content-type-options", b"nosniff")]
-    # Who says how long an answer holds says its policy too.
+    # A route that sets the lifetime of an answer sets its policy too.
     for name, _ in headers:
         if name == b"cache-control":
             return ours
     ours += (UNCACHED, API_POLICY)
     return ours
-
-
-def _refusal(scope: Scope, encoding: bytes) -> Problem | None:
-    """What no route has to think about: PostgreSQL stores no NUL, and a compressed body may inflate without a bound."""
-    if encoding and encoding.strip().lower() != b"identity":
-        return Problem(Request(scope), 415, "compressed bodies are not taken; send it without Content-Encoding")
-    if "\x00" in scope["path"]:
-        return Problem(Request(scope), 404, "there is nothing at this path: it has a NUL character")
-    if b"%00" in scope["query_string"] or b"\x00" in scope["query_string"]:
-        return Problem(Request(scope), 422, "the query has a NUL character; leave it out")
-    return None

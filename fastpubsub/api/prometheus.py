@@ -1,7 +1,10 @@
 """Metrics of requests, and what a scrape of `/metrics` answers.
 
-The names and labels are the spec's, the metrics prometheus-fastapi-instrumentator's. Its middleware is not used: it
-walks all routes for every request, which costs as much as answering one; ours knows the route from the router.
+The names and labels are the spec's, the metrics prometheus-fastapi-instrumentator's. Used as it is meant, with
+`Instrumentator().instrument(app).expose(app)`, it would be slower and wrong: its middleware walks all routes for every
+request and counts no WebSocket; its functions look up the labels again each time (9 µs a request instead of 3); with
+several workers its `/metrics` has only what processes share, so the gauges of subscriptions would be missing. It hands
+out functions and no collectors, so we learn these from what it registers.
 """
 
 import os
@@ -74,7 +77,7 @@ class RequestMetrics:
 
 
 class _Made:
-    """Stands for the registry, to learn what the library makes."""
+    """The registry, and what was registered."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -117,7 +120,7 @@ class _AtScrape:
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        build = GaugeMetricFamily("fastpubsub_build_info", "The version that runs", labels=["version"])
+        build = GaugeMetricFamily("fastpubsub_build_info", "The running version", labels=["version"])
         build.add_metric([__version__], 1)
         yield build
         up = 0 if self._subscriptions is None else 1
@@ -126,24 +129,61 @@ class _AtScrape:
             yield from subscription_gauges(self._subscriptions)
 
 
+LABELS = ["topic", "subscription"]
+PINNING = ("ahead", "waiting", "leased")
+"""States of messages that the log keeps."""
+
+AGES = {
+    "fastpubsub_subscription_oldest_message_age_seconds": (
+        "Age of the oldest message that matches the filter and waits for its first delivery; 0 when there is none",
+        "oldest_created_at",
+    ),
+    "fastpubsub_subscription_oldest_leased_message_age_seconds": (
+        "Age of the oldest message that a consumer holds; 0 when there is none",
+        "oldest_leased_created_at",
+    ),
+    "fastpubsub_subscription_oldest_waiting_message_age_seconds": (
+        "Age of the oldest message that waits for a retry; 0 when there is none",
+        "oldest_waiting_created_at",
+    ),
+}
+
+
 def subscription_gauges(subscriptions: Sequence[SubscriptionGauges]) -> Iterable[Metric]:
-    labels = ["topic", "subscription"]
     messages = GaugeMetricFamily(
         "fastpubsub_subscription_messages",
         "Messages of a subscription by state: ahead of its cursor, waiting for a retry, leased, dead",
-        labels=[*labels, "state"],
+        labels=[*LABELS, "state"],
     )
-    age = GaugeMetricFamily(
-        "fastpubsub_subscription_oldest_message_age_seconds",
-        "Age of the oldest message that waits for its first delivery; 0 when there is none",
-        labels=labels,
+    kept = GaugeMetricFamily(
+        "fastpubsub_subscription_kept_bytes",
+        "Bytes of the topic kept beyond the retention for the oldest message that is needed, by its state",
+        labels=[*LABELS, "state"],
     )
-    now = datetime.now(UTC)
+    unjudged = GaugeMetricFamily(
+        "fastpubsub_subscription_unjudged_messages",
+        "Messages not yet searched for the oldest that matches the filter; 0 when its age is known",
+        labels=LABELS,
+    )
+    paused = GaugeMetricFamily(
+        "fastpubsub_subscription_paused", "Whether the subscription is paused, and hands out nothing", labels=LABELS
+    )
     for one in subscriptions:
         names = [one.topic_id, one.subscription_id]
-        for state in ("ahead", "waiting", "leased", "dead"):
+        for state in (*PINNING, "dead"):
             messages.add_metric([*names, state], getattr(one, state))
-        oldest = one.oldest_created_at
-        age.add_metric(names, max((now - oldest).total_seconds(), 0.0) if oldest else 0.0)
-    yield messages
-    yield age
+        for state in PINNING:
+            kept.add_metric([*names, state], one.kept_bytes if state == one.kept_state else 0)
+        unjudged.add_metric(names, one.unjudged)
+        paused.add_metric(names, one.is_paused)
+    yield from (messages, kept, unjudged, paused)
+    now = datetime.now(UTC)
+    for name, (documentation, time) in AGES.items():
+        ages = GaugeMetricFamily(name, documentation, labels=LABELS)
+        for one in subscriptions:
+            ages.add_metric([one.topic_id, one.subscription_id], age(getattr(one, time), now))
+        yield ages
+
+
+def age(created_at: datetime | None, now: datetime) -> float:
+    return 0.0 if created_at is None else max((now - created_at).total_seconds(), 0.0)

@@ -1,41 +1,60 @@
-"""What is answered: messages as JSON, joined from the bytes that PostgreSQL stored, or nothing."""
+"""Renders answers: messages as JSON, joined from the bytes that PostgreSQL stored."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from pydantic import BaseModel
 from starlette.responses import Response
 
+from fastpubsub.api.requests import REPRESENTATION
 from fastpubsub.message_ids import MessageIds, hexadecimal
+from fastpubsub.models import Settled
+from fastpubsub.services.changes import RecordedChange
+from fastpubsub.services.claiming import Claim
 from fastpubsub.services.dead_letters import Letter
-from fastpubsub.services.messages import Claim
+from fastpubsub.services.settling import GONE, SETTLED, STALE
+from fastpubsub.services.subscriptions import StoredSubscription
 from fastpubsub.services.tails import Logged
+from fastpubsub.services.topics import StoredTopic
 
+Figures = Mapping[str, BaseModel]
+"""By the id of a topic or subscription."""
+
+NO_FIGURES: Figures = {}
 NO_CONTENT = Response(status_code=204)
 
 _ID = slice(7, 43)
 """Of a delivery: `{"id":"…` """
 
 
+def json_answer(body: bytes, status: int = 200) -> Response:
+    return Response(body, status, media_type="application/json")
+
+
 def claim_json(claim: Claim, subscription_id: str) -> bytes:
-    return b'{"data":[' + b",".join(_deliveries(claim, subscription_id)) + b"]}"
+    end = b'],"paused":true}' if claim.is_paused else b"]}"
+    return b'{"data":[' + b",".join(_deliveries(claim, subscription_id)) + end
 
 
 def delivery_json(claim: Claim, subscription_id: str) -> Iterator[tuple[str, bytes]]:
-    """For streams: the messages one by one, each with its id."""
+    """Renders the messages of a stream one by one, each with its id."""
     for delivery in _deliveries(claim, subscription_id):
         yield delivery[_ID].decode(), delivery
 
 
 def _deliveries(claim: Claim, subscription_id: str) -> Iterator[bytes]:
-    """One operation writes each. There is no token where there is no delivery."""
+    """One operation writes each message. Without a delivery there is no token."""
     if not claim.positions:
         return
     shape = b'{"id":"%%b%%b-%%b","subscription_id":"%b","payload":%%b,"delivery_attempts":%%d,"created_at":"%%b",' % (
         subscription_id.encode()
     )
-    expires_at = "" if claim.expires_at is None else _time(claim.expires_at)
-    shape += f'"ack_id":"%b%b-%b.{hexadecimal(claim.token)}","lease_expires_at":"{expires_at}"%b}}'.encode()
+    expires_at = "" if claim.expires_at is None else time_text(claim.expires_at)
+    shape += (
+        f'"ack_id":"%b%b-%b.{hexadecimal(claim.token)}","lease_expires_at":"{expires_at}",'
+        f'"lease_seconds":{claim.lease_seconds}%b}}'
+    ).encode()
     prefix = created = b""
     base = 0
     created_at = None
@@ -44,7 +63,7 @@ def _deliveries(claim: Claim, subscription_id: str) -> Iterator[bytes]:
     ):
         if time != created_at:
             ids = MessageIds(claim.keys.topic_key, time)
-            created_at, created, prefix, base = time, _time(time).encode(), ids.prefix.encode(), ids.base
+            created_at, created, prefix, base = time, time_text(time).encode(), ids.prefix.encode(), ids.base
         low = b"%016x" % (base + position)
         high, low = low[:4], low[4:]
         more = b"" if attributes is None else b',"attributes":' + attributes
@@ -59,7 +78,7 @@ def logged_json(message: Logged) -> tuple[str, bytes]:
     return message_id, b'%b%b,"created_at":"%b"%b}' % (
         head,
         message.payload,
-        _time(message.created_at).encode(),
+        time_text(message.created_at).encode(),
         attributes,
     )
 
@@ -70,13 +89,60 @@ def dead_letters_json(letters: Sequence[Letter], subscription_id: str) -> bytes:
         parts += (
             f'{{"id":"{letter.id}","subscription_id":"{subscription_id}","payload":'.encode(),
             letter.payload,
-            f',"delivery_attempts":{letter.attempts},"created_at":"{_time(letter.created_at)}",'
-            f'"reason":{json.dumps(letter.reason)},"died_at":"{_time(letter.died_at)}"'.encode(),
+            f',"delivery_attempts":{letter.attempts},"created_at":"{time_text(letter.created_at)}",'
+            f'"reason":{json.dumps(letter.reason)},"died_at":"{time_text(letter.died_at)}"'.encode(),
         )
         if letter.attributes is not None:
             parts += (b',"attributes":', letter.attributes)
         parts.append(b"},")
     return _data(parts)
+
+
+def topic_json(topic: StoredTopic, figures: Figures = NO_FIGURES) -> bytes:
+    return _stored_json(topic, figures)
+
+
+def subscription_json(subscription: StoredSubscription, figures: Figures = NO_FIGURES) -> bytes:
+    return _stored_json(subscription, figures)
+
+
+def _stored_json(stored: StoredTopic | StoredSubscription, figures: Figures) -> bytes:
+    """The two members of a pause are there only during one."""
+    members = stored._asdict() | {"created_at": time_text(stored.created_at)}
+    if (paused_at := members.pop("paused_at", None)) is not None:
+        members |= {"is_paused": True, "paused_at": time_text(paused_at)}
+    if stored.id in figures:
+        known = figures[stored.id]
+        absent = {"paused"} if getattr(known, "paused", None) is None else None
+        members["metrics"] = known.model_dump_json(exclude=absent).encode()
+    return json_object(members)
+
+
+def change_json(change: RecordedChange) -> bytes:
+    return json_object(
+        {
+            "at": time_text(change.at),
+            "client_id": change.client_id,
+            "request_id": change.request_id,
+            "action": change.action,
+            "object": change.object,
+            "object_id": change.object_id,
+            "details": change.body,
+        }
+    )
+
+
+def list_json(objects: Iterable[bytes], next_page_token: str | None = None) -> bytes:
+    more = b"" if next_page_token is None else b',"next_page_token":' + json.dumps(next_page_token).encode()
+    return b'{"data":[' + b",".join(objects) + b"]" + more + b"}"
+
+
+def json_object(members: Mapping[str, bytes | str | int | None]) -> bytes:
+    """Bytes are JSON by themselves."""
+    values = {
+        name: value if isinstance(value, bytes) else json.dumps(value).encode() for name, value in members.items()
+    }
+    return b"{" + b",".join(b'"%b":%b' % (name.encode(), value) for name, value in values.items()) + b"}"
 
 
 def _data(parts: list[bytes]) -> bytes:
@@ -85,5 +151,16 @@ def _data(parts: list[bytes]) -> bytes:
     return b'{"data":[' + b"".join(parts) + b"]}"
 
 
-def _time(time: datetime) -> str:
+def time_text(time: datetime) -> str:
     return time.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+
+
+def sort_ids(ids: Sequence[str], outcomes: Sequence[int], settled: Settled) -> None:
+    lists = {SETTLED: settled.settled, GONE: settled.gone, STALE: settled.stale}
+    for id_, outcome in zip(ids, outcomes, strict=True):
+        lists[outcome].append(id_)
+
+
+def representation(body: str | bytes) -> Response:
+    """What was done, which the request asked for by `Prefer`."""
+    return Response(body, 200, {"Preference-Applied": REPRESENTATION}, "application/json")

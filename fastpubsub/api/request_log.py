@@ -1,4 +1,4 @@
-"""A line in the log for each request.
+"""Writes a line to the log for each request.
 
 The requests that end in one turn of the event loop, such as those that one call of the database answers, are one record
 and one write: to make a record and to write a line took more time than anything else that surrounds a request.
@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from starlette.types import Scope
 
-from fastpubsub.logs import Events, escape
+from fastpubsub.log_lines import Events, escape
 
 logger = logging.getLogger("fastpubsub.requests")
 
@@ -22,7 +22,9 @@ MAX_CHARACTERS = 2000
 
 
 class RequestLog:
-    def __init__(self) -> None:
+    def __init__(self, *, real_paths: bool = False) -> None:
+        """`real_paths`: those that were asked for, with the ids in them, instead of those of the routes."""
+        self._real_paths = real_paths
         self._events = Events()
         self._characters = 0
 
@@ -30,7 +32,7 @@ class RequestLog:
         """`template` is the path of the route, without ids in it; None for a request that has no route."""
         if not logger.isEnabledFor(level):
             return
-        event = _event(scope, template, status, seconds)
+        event = _event(scope, None if self._real_paths else template, status, seconds)
         if level != logging.INFO:
             self._write()
             logger.handle(_record(level, Events([event])))
@@ -63,7 +65,7 @@ def _event(scope: Scope, template: str | None, status: int, seconds: float) -> s
 
 
 def _record(level: int, events: Events) -> logging.LogRecord:
-    """As the logger would make it, but for the search for the caller in the stack."""
+    """Makes the record as the logger would, but without searching the stack for the caller."""
     record = logging.LogRecord.__new__(logging.LogRecord)
     now = time.time()
     record.__dict__.update(

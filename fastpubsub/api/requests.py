@@ -1,16 +1,20 @@
-"""What routes read from a request by themselves, because FastAPI would build an object for each of it."""
+"""Reads parameters and headers for routes, because FastAPI would build an object for each."""
 
+import base64
+import binascii
 import functools
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import QueryParams
 
+from fastpubsub.api.errors import MAX_ERRORS
 from fastpubsub.cloudevents import BATCH, HEADER_PREFIX
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.message_ids import MessageId, parse
+from fastpubsub.scopes import is_object_id
 
 REPRESENTATION = "return=representation"
 MAX_KEY_CHARACTERS = 255
@@ -27,6 +31,35 @@ _WAIT = re.compile(rb"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.
 
 Offset = Annotated[int, Query(ge=0, le=2**31 - 1)]
 Limit = Annotated[int, Query(ge=1, le=100)]
+PageToken = Annotated[
+    str | None,
+    Query(
+        alias="page_token", max_length=256, description="`next_page_token` of the answer before, instead of `offset`"
+    ),
+]
+Part = Annotated[
+    str | None, Query(alias="q", min_length=1, max_length=128, description="a part of the id, without case")
+]
+Include = Annotated[Literal["metrics"] | None, Query(description="`metrics` adds figures")]
+
+
+def page_token(last: str) -> str:
+    return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
+
+
+def after_page(request: Request, token: str | None) -> str | None:
+    """Returns the last id of the page before."""
+    if token is None:
+        return None
+    if _parameter(request, "offset") is not None:
+        raise InvalidRequest("query.page_token: give it or `offset`, not both")
+    try:
+        last = base64.urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4)).decode()
+    except (binascii.Error, ValueError):
+        last = ""
+    if not is_object_id(last) or page_token(last) != token:
+        raise InvalidRequest("query.page_token: take it as it is from `next_page_token` of an answer")
+    return last
 
 
 def prefers_representation(request: Request) -> bool:
@@ -40,7 +73,7 @@ def prefers_representation(request: Request) -> bool:
 
 
 def wait_seconds(request: Request) -> int:
-    """Of the parameter, which must be right, or of `Prefer: wait=…`, which is a wish."""
+    """Reads the parameter, which must be valid, or `Prefer: wait=…`, which may be ignored."""
     if (asked := int_parameter(request, "wait_seconds", None, 0, MAX_WAIT_SECONDS)) is not None:
         return asked
     for name, value in request.scope["headers"]:
@@ -50,7 +83,7 @@ def wait_seconds(request: Request) -> int:
 
 
 def has_event(request: Request) -> bool:
-    """Whether a publish is of CloudEvents, in the body or with `ce-` headers around it."""
+    """Returns whether a publish has CloudEvents, in the body or in `ce-` headers."""
     for name, value in request.scope["headers"]:
         if name[:3] == HEADER_PREFIX or (name == b"content-type" and EVENTS in value.lower()):
             return True
@@ -76,12 +109,29 @@ def _query_params(query: bytes) -> QueryParams:
     return QueryParams(query)
 
 
-def _parameter(request: Request, name: str) -> str | None:
+def _query(request: Request) -> QueryParams:
     """Consumers ask the same question again and again."""
     # Of a WebSocket it is empty by now, and was read before.
     query = request.scope["query_string"]
-    params = _query_params(query) if 0 < len(query) <= MAX_REMEMBERED else request.query_params
-    return params.get(name)
+    return _query_params(query) if 0 < len(query) <= MAX_REMEMBERED else request.query_params
+
+
+def check_query(request: Request, known: frozenset[str]) -> None:
+    """A parameter that is not known may be one that is misspelt, and the answer another than the one asked for."""
+    if known.issuperset(query := _query(request)):
+        return
+    taken = f"takes {', '.join(sorted(known))}" if known else "takes none"
+    unknown = [name for name in query if name not in known][:MAX_ERRORS]
+    raise RequestValidationError(
+        [
+            {"type": "extra_forbidden", "loc": ("query", name), "msg": f"this parameter is unknown; the path {taken}"}
+            for name in unknown
+        ]
+    )
+
+
+def _parameter(request: Request, name: str) -> str | None:
+    return _query(request).get(name)
 
 
 def text_parameter(request: Request, name: str, max_length: int) -> str:
@@ -104,8 +154,15 @@ def int_parameter(request: Request, name: str, default: int | None, low: int, hi
     return int(value)
 
 
+def flag_parameter(request: Request, name: str) -> bool:
+    value = _parameter(request, name)
+    if value not in (None, "true", "false"):
+        raise _invalid(name, "Input should be true or false", "bool_parsing")
+    return value == "true"
+
+
 def stream_parameters(request: Request) -> tuple[str, int]:
-    """Who consumes, and how many deliveries may be in flight."""
+    """The consumer of a stream, and how many deliveries it may have in flight."""
     consumer_id = text_parameter(request, "consumer_id", MAX_CONSUMER_ID)
     max_in_flight = int_parameter(request, "max_in_flight", DEFAULT_IN_FLIGHT, 1, MAX_IN_FLIGHT)
     return consumer_id, max_in_flight or DEFAULT_IN_FLIGHT
@@ -117,7 +174,7 @@ def last_event_id(request: Request) -> MessageId | None:
         return None
     found = parse(values[-1])
     if found is None:
-        raise InvalidRequest("Last-Event-ID is no message id; leave it out to start now")
+        raise InvalidRequest("Last-Event-ID is not a message id; leave it out to start with new messages")
     return found
 
 

@@ -1,11 +1,11 @@
 """WebSockets: the stream of a subscription with settling inline. Everything else that wants to be one is refused."""
 
 import contextlib
+import functools
 import logging
 import re
 from dataclasses import dataclass
 from typing import cast
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,26 +14,25 @@ from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
 from fastpubsub.api import errors
-from fastpubsub.api.frames import Settler, end_frame, message_frames
-from fastpubsub.api.requests import stream_parameters
+from fastpubsub.api.frames import FrameSettler, end_frame, message_frames
+from fastpubsub.api.requests import check_query, stream_parameters
 from fastpubsub.api.security import header_token
-from fastpubsub.api.streams import LEFT, STUCK, Beside, Stream, finish, give_up
+from fastpubsub.api.streams import LEFT, Beside, Stream, finish
 from fastpubsub.exceptions import FastpubsubError, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
 from fastpubsub.scopes import ANONYMOUS, Caller
 
 logger = logging.getLogger(__name__)
 
 PATH = "/subscriptions/{subscription_id}/ws"
+PARAMETERS = frozenset({"consumer_id", "max_in_flight", "access_token"})
 SUBPROTOCOL = "bearer"
 GOING_AWAY = 1001
-BROKEN = "something unexpected happened here; it is in the server's log"
+BROKEN = "the server failed unexpectedly; its log has the error"
 _PATH = re.compile(r"/subscriptions/([^/]+)/ws")
 
 
 @dataclass(frozen=True)
 class Route:
-    """For the line in the log and the metrics."""
-
     path: str
 
 
@@ -57,6 +56,9 @@ class Sockets:
 
     async def _open(self, connection: Request) -> "_Socket":
         scope = connection.scope
+        browsers = self._app.state.browsers
+        if browsers is not None and (why := browsers.refusal(scope)):
+            raise PermissionDenied(why)
         match = _PATH.fullmatch(scope["path"].removeprefix(scope.get("root_path", "")))
         if match is None or "\x00" in match[1]:
             raise NotFound("there is no WebSocket at this path")
@@ -68,9 +70,10 @@ class Sockets:
         caller = await _identify(connection, token)
         scope["state"]["caller"] = caller
         caller.require("subscriptions:consume", match[1])
+        check_query(connection, PARAMETERS)
         consumer_id, max_in_flight = stream_parameters(connection)
         state.streams.require_room()
-        await state.messages.require(match[1])
+        await state.claiming.require(match[1])
         protocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
         return _Socket(state, match[1], consumer_id, max_in_flight, token, protocol)
 
@@ -88,7 +91,8 @@ class _Socket:
         self._streams = state.streams
         self._subscription_id = subscription_id
         self._deliveries = state.deliveries.stream(subscription_id, consumer_id, max_in_flight)
-        self._settler = Settler(state.messages, subscription_id, state.settings.settle_max_ids)
+        look_again = functools.partial(state.authenticator.look_again, token)
+        self._settler = FrameSettler(state.settling, subscription_id, state.settings.settle_max_ids, look_again)
         self._token = token
         self._protocol = protocol
 
@@ -103,13 +107,17 @@ class _Socket:
             try:
                 async for delivery in self._deliveries:
                     for frame in message_frames(delivery.claim, self._subscription_id):
+                        await self._streams.look_again(stream)
                         await stream.send(_text(frame))
                         delivery.is_sent = True
             except FastpubsubError as error:
                 reason = error.detail
             except OSError:  # uvicorn's, when the connection is gone
                 reason = LEFT
-        await _finish(stream.reason or reason, receive, send)
+        reason = stream.reason or reason
+        farewell = [_text(end_frame(reason))] if reason else []
+        with contextlib.suppress(OSError):
+            await finish(reason, receive, send, *farewell, {"type": "websocket.close", "code": GOING_AWAY})
 
     def _listener(self, receive: Receive) -> Beside:
         async def listen(stream: Stream) -> None:
@@ -138,9 +146,6 @@ async def _identify(connection: Request, token: bytes | None) -> Caller:
             )
         caller: Caller = await authenticator.authenticate(token)
         return caller
-    origin = connection.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != connection.headers.get("host"):
-        raise PermissionDenied("without authentication only pages of this server may open a WebSocket")
     return ANONYMOUS
 
 
@@ -153,17 +158,6 @@ def _token(connection: Request) -> bytes | None:
         return str(protocols[protocols.index(SUBPROTOCOL) + 1]).encode()
     parameter = connection.query_params.get("access_token")
     return None if parameter is None else parameter.encode(errors="replace")
-
-
-async def _finish(reason: str | None, receive: Receive, send: Send) -> None:
-    if reason == LEFT:
-        return
-    if reason == STUCK:
-        await give_up(receive)
-        return
-    farewell = [_text(end_frame(reason))] if reason else []
-    with contextlib.suppress(OSError):
-        await finish(receive, send, *farewell, {"type": "websocket.close", "code": GOING_AWAY})
 
 
 def _text(frame: str) -> Message:

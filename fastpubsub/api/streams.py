@@ -1,4 +1,4 @@
-"""What all streams have in common: a place, a token that must stay valid, and an end with a reason."""
+"""Shared by all streams: a place, a token that must stay valid, and an end with a reason."""
 
 import asyncio
 import contextlib
@@ -21,8 +21,8 @@ STUCK_SECONDS = 60.0
 """A client that takes nothing for so long is given up."""
 
 FAREWELL_SECONDS = 1.0
-LEFT = "the client has gone"
-STUCK = "the client takes nothing"
+LEFT = "the client disconnected"
+STUCK = "the client does not read"
 STOPPING = "the server is shutting down; open the stream again"
 
 
@@ -70,11 +70,11 @@ class Streams:
         self._is_stopping = False
 
     def require_room(self) -> None:
-        """Before the answer has begun."""
+        """Refuses before the answer has begun."""
         if self._is_stopping:
             raise Unavailable(STOPPING)
         if len(self._open) >= self._max_open:
-            raise Overloaded("too many streams are open here already; try again, or at another server")
+            raise Overloaded("too many streams are open at this server; try again later, or use another server")
 
     @contextlib.asynccontextmanager
     async def hold(self, send: Send, token: bytes | None, *beside: Beside) -> AsyncIterator[Stream]:
@@ -98,13 +98,17 @@ class Streams:
             for one in tasks:
                 one.cancel()
 
+    async def look_again(self, stream: Stream) -> None:
+        """Checks the token before anything is handed out, because `run` checks only now and then."""
+        await self._authenticator.look_again(stream.token)
+
     def stop(self) -> None:
         self._is_stopping = True
         for stream in list(self._open):
             stream.end(STOPPING)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until it is cancelled."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             try:
@@ -133,18 +137,23 @@ class Streams:
         return None
 
 
-async def finish(receive: Receive, send: Send, *messages: Message) -> None:
-    """The last messages of a stream. What the client does not take must not hold up the server's shutdown."""
+async def finish(reason: str | None, receive: Receive, send: Send, *messages: Message) -> None:
+    """Sends the last messages of a stream. A client that does not read must not delay the server's shutdown."""
+    if reason == LEFT:
+        return
+    if reason == STUCK:
+        await _give_up(receive)
+        return
     try:
         async with asyncio.timeout(FAREWELL_SECONDS):
             for message in messages:
                 await send(message)
     except TimeoutError:
-        await give_up(receive)
+        await _give_up(receive)
     asyncio.get_running_loop().call_later(FAREWELL_SECONDS, abort, receive)
 
 
-async def give_up(receive: Receive) -> None:
+async def _give_up(receive: Receive) -> None:
     """Ends a connection on which a client takes nothing; closing would wait for what is left in its buffer."""
     abort(receive)
     with contextlib.suppress(TimeoutError):

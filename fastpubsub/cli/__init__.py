@@ -1,1 +1,1 @@
-"""The commands for people, which talk HTTP. Only `main` imports it; what is heavy is imported inside the commands."""
+"""The commands for people, which talk HTTP. Only `main` imports it; the commands import heavy modules inside."""

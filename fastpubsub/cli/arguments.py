@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -19,9 +20,9 @@ def text(value: str | None) -> str | None:
 
 
 def object_id(value: str) -> str:
-    """Whatever can be sent; the server knows what an id is."""
+    """Accepts every text that can be sent; the server checks ids."""
     if value in ("", ".", ".."):
-        raise typer.BadParameter(f"{value!r} is no id")
+        raise typer.BadParameter(f"{value!r} is not an id")
     return text(value) or value
 
 
@@ -29,19 +30,31 @@ def object_ids(values: list[str] | None) -> list[str]:
     return [object_id(value) for value in values or []]
 
 
-def json_value(value: str, name: str) -> Any:
+class Json(str):
+    """Goes into a body as it is: numbers stay what they are."""
+
+    __slots__ = ()
+
+
+def json_text(value: str, name: str) -> Json:
     try:
-        return json.loads(value, parse_constant=_refuse)
+        json.loads(value, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise typer.BadParameter(f"{name} is no JSON: {error}") from None
+        raise typer.BadParameter(f"{name} is not JSON: {error}") from None
+    return Json(text(value))
+
+
+def body_of(members: Mapping[str, Any]) -> bytes:
+    texts = {name: value if isinstance(value, Json) else json.dumps(value) for name, value in members.items()}
+    return "".join(["{", ",".join(f'"{name}":{value}' for name, value in texts.items()), "}"]).encode()
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is none of its numbers")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def number_or_none(value: str | None, name: str) -> int | None:
-    """For what has a default at the server that can be asked for again."""
+    """Parses a setting whose default at the server can be restored."""
     if value is None or value == NONE:
         return None
     if not value.isascii() or not value.isdecimal() or len(value) > int(math.log10(2**63)):
@@ -52,7 +65,10 @@ def number_or_none(value: str | None, name: str) -> int | None:
 TopicId = Annotated[str, typer.Argument(metavar="TOPIC", callback=object_id, help="The id of the topic.")]
 SubscriptionId = Annotated[str, typer.Argument(metavar="SUB", callback=object_id, help="The id of the subscription.")]
 ClientId = Annotated[str, typer.Argument(metavar="CLIENT", callback=object_id, help="The id of the client.")]
-Limit = Annotated[int | None, typer.Option(help="As many at most; all unless given.", min=1, show_default=False)]
-Offset = Annotated[int, typer.Option(help="Leave out as many at the beginning.", min=0)]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
-ExistOk = Annotated[bool, typer.Option("--exist-ok", help="Show it when it is there already, instead of failing.")]
+Limit = Annotated[int | None, typer.Option(help="How many to list; all by default.", min=1, show_default=False)]
+Offset = Annotated[int, typer.Option(help="How many to skip at the beginning.", min=0)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+ExistOk = Annotated[
+    bool,
+    typer.Option("--exist-ok", help="If it already exists with the given settings, show it instead of failing."),
+]

@@ -18,10 +18,12 @@ COLUMNS = ("id", "name", "is_active", "created_at", "scopes")
 
 app = group("Create, list, show, change and delete clients of the API.")
 
-Active = Annotated[bool | None, typer.Option("--active/--inactive", help="Whether it gets tokens.", show_default=False)]
+Active = Annotated[
+    bool | None, typer.Option("--active/--inactive", help="Whether the client may get tokens.", show_default=False)
+]
 
 
-@app.command("list")
+@app.talking("list")
 def list_clients(limit: Limit = None, offset: Offset = 0, as_json: AsJson = None) -> None:
     """List clients, ordered by id."""
     from fastpubsub.client import requests
@@ -30,36 +32,36 @@ def list_clients(limit: Limit = None, offset: Offset = 0, as_json: AsJson = None
     list_all(output, lambda offset, limit: requests.list_clients(offset=offset, limit=limit), limit, offset)
 
 
-@app.command("show")
+@app.talking("show")
 def show_client(client: ClientId, as_json: AsJson = None) -> None:
-    """Show a client; nobody can see its secret again."""
+    """Show a client. Its secret cannot be shown again."""
     from fastpubsub.client import requests
 
     show(Output(as_json), requests.get_client(client))
 
 
-@app.command("create")
+@app.talking("create")
 def create_client(
-    name: Annotated[str, typer.Argument(help="What people call it.", callback=text)],
-    scopes: Annotated[str, typer.Argument(help="Separated by spaces.", callback=text)],
+    name: Annotated[str, typer.Argument(help="A name for people to read.", callback=text)],
+    scopes: Annotated[str, typer.Argument(help="Scopes, separated by spaces.", callback=text)],
     active: Active = None,
     as_json: AsJson = None,
 ) -> None:
-    """Create a client; its secret is printed only now."""
+    """Create a client, and print its secret, which is shown only once."""
     from fastpubsub.client import requests
 
     _print_secret(requests.create_client(name, scopes, is_active=active is not False), as_json)
 
 
-@app.command("update")
+@app.talking("update")
 def update_client(
     client: ClientId,
-    name: Annotated[str | None, typer.Option(help="What people call it.", callback=text)] = None,
-    scopes: Annotated[str | None, typer.Option(help="Separated by spaces.", callback=text)] = None,
+    name: Annotated[str | None, typer.Option(help="A name for people to read.", callback=text)] = None,
+    scopes: Annotated[str | None, typer.Option(help="Scopes, separated by spaces.", callback=text)] = None,
     active: Active = None,
     as_json: AsJson = None,
 ) -> None:
-    """Change what is given, and show the client; this ends all of its tokens."""
+    """Change the given settings and show the client. This ends all of its tokens."""
     from fastpubsub.client import requests
 
     if name is None and scopes is None and active is None:
@@ -72,13 +74,13 @@ def update_client(
         output.one(bus.send(single(requests.update_client(client, name=name, scopes=scopes, is_active=active))))
 
 
-@app.command("rotate-secret")
+@app.talking("rotate-secret")
 def rotate_client_secret(
     client: ClientId,
     old_secret_seconds: Annotated[
         int | None,
         typer.Option(
-            help="How long the secret before stays good, a day unless given. 0 ends it, and all tokens, now.",
+            help="How long the previous secret stays valid; a day by default. 0 ends it, and all tokens, at once.",
             min=0,
             max=2592000,
             show_default=False,
@@ -86,26 +88,26 @@ def rotate_client_secret(
     ] = None,
     as_json: AsJson = None,
 ) -> None:
-    """Give a client another secret, which is printed only now."""
+    """Give a client a new secret, and print it. It is shown only once."""
     from fastpubsub.client import requests
 
     given = {} if old_secret_seconds is None else {"old_secret_seconds": old_secret_seconds}
     _print_secret(requests.rotate_client_secret(client, **given), as_json)
 
 
-@app.command("revoke-secret")
+@app.talking("revoke-secret")
 def revoke_client_secret(
     client: ClientId,
-    which: Annotated[Literal["old", "new"], typer.Argument(help="The one before, or the last one.")],
+    which: Annotated[Literal["old", "new"], typer.Argument(help="old is the previous secret, new is the latest one.")],
     yes: Yes = False,
 ) -> None:
-    """End one of the two secrets of a client before its time; this ends all of its tokens."""
+    """End one of the two secrets of a client early. This ends all of its tokens."""
     from fastpubsub.client import requests
 
     confirm(f"End the {which} secret of {printable(client)} and all tokens?", yes)
     with connected() as bus:
         bus.send(requests.revoke_client_secret(client, which))
-        note(f"ended the {which} secret of {printable(client)}")
+        note(f"ended the {which} secret of {client}")
 
 
 def _print_secret(request: "Request[Any]", as_json: bool | None) -> None:
@@ -116,14 +118,14 @@ def _print_secret(request: "Request[Any]", as_json: bool | None) -> None:
             output.one(record)
         else:
             write_text(f"client_id={record.fields['id']}\nclient_secret={record.fields['secret']}\n")
-        note("keep the secret: it is not shown again")
+        note("save the secret now: it is not shown again")
 
 
-@app.command("delete")
+@app.talking("delete")
 def delete_clients(
     clients: Annotated[list[str], typer.Argument(metavar="CLIENT", callback=object_ids)], yes: Yes = False
 ) -> None:
-    """Delete clients; this ends all of their tokens."""
+    """Delete clients. This ends all of their tokens."""
     from fastpubsub.client import requests
 
     delete_each("client", clients, " and end all tokens", requests.delete_client, yes)

@@ -1,4 +1,4 @@
-"""The server that a command talks to, and what becomes of its refusals."""
+"""Connects a command to its server, and explains the refusals of the server."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from fastpubsub.cli.commands import in_words_of_options
 from fastpubsub.cli.exits import FAILED, INTERRUPTED, WRONG_USAGE, fail, note, printable
 
 if TYPE_CHECKING:
@@ -21,16 +22,15 @@ HASTY_SECONDS = 15.0
 @contextmanager
 def connected() -> Iterator["Client"]:
     """Ends the command with one sentence, or without one when nobody reads what it prints any more."""
-    import httpx
-
     from fastpubsub.client.clients import Client
+    from fastpubsub.client.connections import Misconfigured
     from fastpubsub.client.errors import BusError
     from fastpubsub.client.exchange import Policy
 
     try:
         client = Client(policy=Policy(timeout=HASTY_SECONDS, attempts=HASTY_ATTEMPTS))
-    except (ValueError, httpx.InvalidURL) as error:
-        fail(f"FASTPUBSUB_URL, FASTPUBSUB_CLIENT_ID, FASTPUBSUB_CLIENT_SECRET: {printable(str(error))}", WRONG_USAGE)
+    except Misconfigured as error:
+        fail(printable(str(error)), WRONG_USAGE)
     try:
         with client:
             yield client
@@ -39,27 +39,27 @@ def connected() -> Iterator["Client"]:
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:
-        # Whatever is left in a buffer has nowhere to go, and Python would complain about it.
+        # The rest of a buffer has nowhere to go, and Python would complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
 
 
 class Trouble:
-    """Of what goes on for ever: said once, and waited for, but not when nothing has worked yet."""
+    """Reports once that a server went away, and waits for it, unless nothing has worked yet."""
 
     def __init__(self) -> None:
         self._failures: int | None = None
 
     def wait(self, error: "BusError") -> None:
-        from fastpubsub.client.pulling import AGAIN
+        from fastpubsub.client.pulling import pause
 
         if self._failures is None:
             raise error
         if not self._failures:
-            note(f"fastpubsub: {explained(error)}; trying until it works")
-        pause = AGAIN.pause(self._failures, getattr(error, "retry_after", None))
+            note(f"fastpubsub: {explained(error)}; trying again until it works")
+        seconds = pause(self._failures, error)
         self._failures += 1
-        time.sleep(pause)
+        time.sleep(seconds)
 
     def is_over(self) -> None:
         if self._failures:
@@ -68,10 +68,11 @@ class Trouble:
 
 
 def explained(error: "BusError") -> str:
-    """What, why, and the next step."""
+    """Says what is wrong, why, and the next step."""
     from fastpubsub.client.errors import ConnectionFailed, Refused, ServerError, Unauthenticated, UnexpectedAnswer
 
-    sentence = " ".join(printable(error.detail if isinstance(error, Refused) else str(error)).split())
+    detail = in_words_of_options(error.detail) if isinstance(error, Refused) else str(error)
+    sentence = " ".join(printable(detail).split())
     if isinstance(error, ConnectionFailed):
         return f"no answer from {address()} ({sentence}): does a server run there? FASTPUBSUB_URL says where it is"
     if isinstance(error, Unauthenticated):
@@ -84,9 +85,9 @@ def explained(error: "BusError") -> str:
 
 
 def address() -> str:
-    """Without the password that it may have."""
+    """Returns the address without its password."""
     import httpx
 
-    from fastpubsub.client.clients import DEFAULT_URL, URL
+    from fastpubsub.client.connections import DEFAULT_URL, URL
 
     return str(httpx.URL(os.environ.get(URL) or DEFAULT_URL).copy_with(username=None, password=None))

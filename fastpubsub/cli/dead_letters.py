@@ -24,11 +24,13 @@ MOVED_AT_ONCE = 100
 
 app = group("List, reprocess and purge dead letters.")
 
-LetterIds = Annotated[list[str] | None, typer.Argument(metavar="ID", callback=object_ids, help="Of the dead letters.")]
-All = Annotated[bool, typer.Option("--all", help="All that are there now, instead of some.")]
+LetterIds = Annotated[
+    list[str] | None, typer.Argument(metavar="ID", callback=object_ids, help="The ids of the dead letters.")
+]
+All = Annotated[bool, typer.Option("--all", help="All dead letters that exist now.")]
 
 
-@app.command("list")
+@app.talking("list")
 def list_dead_letters(
     subscription: SubscriptionId, limit: Limit = None, offset: Offset = 0, as_json: AsJson = None
 ) -> None:
@@ -44,29 +46,34 @@ def list_dead_letters(
     )
 
 
-@app.command("reprocess")
+@app.talking("reprocess")
 def reprocess(subscription: SubscriptionId, ids: LetterIds = None, all_: All = False) -> None:
-    """Give dead letters to the consumers again, their attempts counted from 1."""
+    """Deliver dead letters again, with their attempts counted from 1."""
     from fastpubsub.client import requests
 
+    _check_which(ids or [], all_)
     moved = _move(subscription, ids or [], all_, "reprocessing", requests.reprocess_dead_letters)
-    note(f"gave {counted(moved, 'dead letter')} of {printable(subscription)} to its consumers again")
+    note(f"gave {counted(moved, 'dead letter')} of {subscription} to its consumers again")
 
 
-@app.command("purge")
+@app.talking("purge")
 def purge(subscription: SubscriptionId, ids: LetterIds = None, all_: All = False, yes: Yes = False) -> None:
     """Delete dead letters for good."""
     from fastpubsub.client import requests
 
+    _check_which(ids or [], all_)
     which = "all dead letters" if all_ else counted(len(ids or []), "dead letter")
     confirm(f"Delete {which} of {printable(subscription)} for good?", yes)
     moved = _move(subscription, ids or [], all_, "purging", requests.purge_dead_letters)
-    note(f"deleted {counted(moved, 'dead letter')} of {printable(subscription)}")
+    note(f"deleted {counted(moved, 'dead letter')} of {subscription}")
+
+
+def _check_which(ids: list[str], all_: bool) -> None:
+    if bool(ids) == all_:
+        raise typer.BadParameter("name the ids of dead letters, or give --all")
 
 
 def _move(subscription: str, ids: list[str], all_: bool, doing: str, build: "Move") -> int:
-    if bool(ids) == all_:
-        raise typer.BadParameter("name the ids of dead letters, or give --all")
     with connected() as client:
         if all_:
             return _move_all(client, subscription, doing, build)
@@ -75,7 +82,7 @@ def _move(subscription: str, ids: list[str], all_: bool, doing: str, build: "Mov
             some = client.send(build(subscription, ids[start : start + MOVED_AT_ONCE]))
             moved += some
     if missing := [one for one in ids if one.lower() not in set(moved)]:
-        fail(f"{len(moved)} of {len(ids)}; no dead letters are {', '.join(map(printable, missing[:5]))}", FAILED)
+        fail(f"{len(moved)} of {len(ids)}; not dead letters: {', '.join(map(printable, missing[:5]))}", FAILED)
     return len(moved)
 
 
@@ -103,7 +110,7 @@ def _move_all(client: "Client", subscription: str, doing: str, build: "Move") ->
 
 
 def _count(client: "Client", subscription: str) -> int | None:
-    """Known to those who may read subscriptions."""
+    """Returns the number of dead letters, or None without the right to read subscriptions."""
     from fastpubsub.client.errors import PermissionDenied
 
     try:

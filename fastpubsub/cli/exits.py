@@ -1,4 +1,4 @@
-"""What a command says to people, and the code that it ends with."""
+"""Prints messages to people, and exits with a code."""
 
 import sys
 from contextlib import suppress
@@ -13,9 +13,9 @@ JOINERS = "\u200c\u200d"
 
 
 def note(sentence: str) -> None:
-    """For people; what programs read goes to standard output alone."""
+    """Prints to people; only data for programs goes to standard output. Quoted text cannot control the terminal."""
     with suppress(BrokenPipeError):
-        print(sentence, file=sys.stderr, flush=True)
+        print(printable(sentence), file=sys.stderr, flush=True)
 
 
 def fail(sentences: str, code: int) -> NoReturn:
@@ -29,9 +29,23 @@ def counted(number: int, noun: str) -> str:
 
 
 def printable(text: str) -> str:
-    """What steers a terminal, or turns the direction of what follows, is shown as an escape."""
+    """Escapes characters that control a terminal or change the direction of text."""
     if text.isprintable():
         return text
-    return "".join(
-        one if one.isprintable() or one in JOINERS else one.encode("unicode_escape").decode() for one in text
-    )
+    return "".join(one if _is_harmless(one) else one.encode("unicode_escape").decode() for one in text)
+
+
+def printable_json(text: str) -> str:
+    """Returns the same JSON with escapes, which are in strings only, apart from the white space between tokens."""
+    text = text.replace("\t", " ")
+    if text.isprintable():
+        return text
+    return "".join(one if _is_harmless(one) else _escape(one) for one in text)
+
+
+def _escape(one: str) -> str:
+    return "".join(f"\\u{unit:04x}" for unit in memoryview(one.encode("utf-16")[2:]).cast("H"))
+
+
+def _is_harmless(one: str) -> bool:
+    return one.isprintable() or one in JOINERS

@@ -1,4 +1,4 @@
-"""What the groups of commands have in common."""
+"""Shared by the groups of commands."""
 
 import sys
 from collections.abc import Callable
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from fastpubsub.cli.commands import Commands
 from fastpubsub.cli.connection import connected
-from fastpubsub.cli.exits import note, printable
+from fastpubsub.cli.exits import WRONG_USAGE, fail, note, printable
 from fastpubsub.cli.output import Output
 from fastpubsub.cli.records import pages, single
 
@@ -15,15 +16,21 @@ if TYPE_CHECKING:
     from fastpubsub.client.requests import Request
 
 
-def group(help: str) -> typer.Typer:  # noqa: A002 - typer's word for it
-    return typer.Typer(help=help, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+def group(help: str) -> Commands:  # noqa: A002 - typer's word for it
+    return Commands(help=help, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
-def list_all(output: Output, build: "Callable[[int, int], Request[Any]]", limit: int | None, offset: int) -> None:
+def list_all(
+    output: Output,
+    build: "Callable[[int, int], Request[Any]]",
+    limit: int | None,
+    offset: int,
+    member: str = "data",
+) -> None:
     """Page by page, so that it does not matter how many there are."""
     with connected() as client:
         found = False
-        for page in pages(client, build, limit, offset):
+        for page in pages(client, build, limit, offset, member):
             output.rows(page)
             found = True
         if not found:
@@ -43,10 +50,13 @@ def delete_each(
     with connected() as client:
         for id_ in ids:
             client.send(build(id_))
-            note(f"deleted {kind} {printable(id_)}")
+            note(f"deleted {kind} {id_}")
 
 
 def confirm(question: str, yes: bool) -> None:
-    """People are asked; programs know what they do."""
-    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
-        typer.confirm(question, abort=True, err=True)
+    """Asks for confirmation; without a terminal, only `--yes` confirms."""
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        fail(f"{question} This is not a terminal, so nobody can confirm: add --yes to do it", WRONG_USAGE)
+    typer.confirm(question, abort=True, err=True)

@@ -11,7 +11,7 @@ MAX_LINE_BYTES = 64 << 20
 """More than a server takes; what has no ends of lines must not fill the memory."""
 
 LINGER_SECONDS = 0.05
-"""When nothing comes for so long, what has come is sent: the other end of a pipe may be somebody who types."""
+"""After so long without input, the lines so far are sent: the input may be typed."""
 
 BATCH_MESSAGES = 500
 BATCH_BYTES = 1 << 20
@@ -35,7 +35,7 @@ def arguments(texts: Iterable[str]) -> Iterator[Line]:
 
 
 def lines(descriptor: int) -> Iterator[Line | None]:
-    """None when nothing more comes at the moment. Empty lines are left out, and counted."""
+    """Yields None when no more comes at the moment. Empty lines are skipped, but counted."""
     number = 0
     for text in _split(_chunks(descriptor)):
         if text is None:
@@ -70,15 +70,15 @@ def check(line: Line) -> None:
     except UnicodeDecodeError as error:
         raise BadLineError(line.number, f"is not UTF-8: byte {error.start + 1} cannot be read") from None
     except ValueError as error:
-        raise BadLineError(line.number, f"is no JSON: {error}") from None
+        raise BadLineError(line.number, f"is not JSON: {error}") from None
     except RecursionError:
         raise BadLineError(line.number, "is nested too deeply") from None
     if not isinstance(value, dict):
-        raise BadLineError(line.number, 'is no JSON object, and a payload is one, as in {"a": 1}')
+        raise BadLineError(line.number, 'is not a JSON object; a payload must be one, such as {"a": 1}')
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is none of its numbers")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _chunks(descriptor: int) -> Iterator[bytes | None]:

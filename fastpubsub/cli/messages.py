@@ -15,7 +15,7 @@ from fastpubsub.cli.exits import WRONG_USAGE, counted, fail, note, printable
 from fastpubsub.cli.output import AsJson, Output
 
 if TYPE_CHECKING:
-    from fastpubsub.cli.publishing import Publishing
+    from fastpubsub.cli.publishing import LinePublisher
 
 STANDARD_INPUT = "-"
 DEFAULT_LIMIT = 10
@@ -26,43 +26,52 @@ COLUMNS = ("id", "created_at", "delivery_attempts", "payload")
 def publish(
     topic: TopicId,
     payloads: Annotated[
-        list[str] | None, typer.Argument(metavar="JSON", help="JSON objects; - for lines of standard input.")
+        list[str] | None,
+        typer.Argument(metavar="JSON", help="JSON objects, or - to read one per line from standard input."),
     ] = None,
     files: Annotated[
         list[Path] | None,
-        typer.Option("--file", "-f", help="Of lines of JSON; can be repeated.", exists=True, dir_okay=False),
+        typer.Option(
+            "--file", "-f", help="A file with one JSON object per line; can be repeated.", exists=True, dir_okay=False
+        ),
     ] = None,
     attributes: Annotated[
-        list[str] | None, typer.Option("--attribute", "-a", metavar="NAME=VALUE", help="Of each; can be repeated.")
+        list[str] | None,
+        typer.Option("--attribute", "-a", metavar="NAME=VALUE", help="An attribute of every message; can be repeated."),
     ] = None,
     key: Annotated[
         str | None,
         typer.Option(
-            "--idempotency-key", help="Publishes nothing when it was used in the last 24 hours.", callback=text
+            "--idempotency-key", help="Publish nothing if this key was used in the last 24 hours.", callback=text
         ),
     ] = None,
     ids: Annotated[
-        bool | None, typer.Option("--ids/--no-ids", help="Print the ids; unless on a terminal.", show_default=False)
+        bool | None,
+        typer.Option(
+            "--ids/--no-ids",
+            help="Print the message ids. On a terminal they are not printed by default.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
-    """Publish JSON objects: given here, lines of standard input (-), or of files."""
+    """Publish JSON objects from arguments, from lines of standard input (-), or from files."""
     from fastpubsub.cli.interrupts import Interrupts
     from fastpubsub.cli.lines import BATCH_BYTES, BATCH_MESSAGES, arguments
-    from fastpubsub.cli.publishing import Publishing, Source
+    from fastpubsub.cli.publishing import LinePublisher, Source
 
     given, paths = payloads or [], files or []
     from_input = STANDARD_INPUT in given
     if not given and not paths:
         raise typer.BadParameter("give JSON objects, - for standard input, or --file")
     if from_input and len(given) > 1:
-        raise typer.BadParameter("- stands alone: standard input, or JSON objects")
+        raise typer.BadParameter("- cannot be combined: give - for standard input, or JSON objects")
     if key is not None and (
         from_input or paths or len(given) > BATCH_MESSAGES or sum(map(len, given)) > BATCH_BYTES / 4
     ):
-        raise typer.BadParameter("--idempotency-key is for one request, of JSON objects that are given here")
+        raise typer.BadParameter("--idempotency-key is only for JSON objects that are given as arguments")
     print_ids = not sys.stdout.isatty() if ids is None else ids
     with connected() as client, Interrupts().installed():
-        publishing = Publishing(client, topic, attributes_of(attributes or []), key, print_ids)
+        publishing = LinePublisher(client, topic, attributes_of(attributes or []), key, print_ids)
         if given and not from_input:
             publishing.run(Source("argument"), list(arguments(given)), lambda _done: None)
         if from_input:
@@ -72,7 +81,7 @@ def publish(
     note(f"published {counted(publishing.published, 'message')} to {topic}")
 
 
-def publish_lines(publishing: "Publishing", topic: str, path: Path | None) -> None:
+def publish_lines(publishing: "LinePublisher", topic: str, path: Path | None) -> None:
     from fastpubsub.cli.lines import lines
     from fastpubsub.cli.progress import progress
     from fastpubsub.cli.publishing import Source, resume
@@ -86,7 +95,7 @@ def publish_lines(publishing: "Publishing", topic: str, path: Path | None) -> No
             except OSError as error:
                 fail(f"{printable(str(path))}: {error.strerror}", WRONG_USAGE)
             source = Source("line", printable(str(path)), resume(topic, str(path)))
-        # Somebody who types would see the bar in what is typed.
+        # The bar would appear in the middle of typed text.
         show = (lambda _done: None) if os.isatty(descriptor) else stack.enter_context(progress("publishing", None))
         publishing.run(source, lines(descriptor), show)
 
@@ -105,18 +114,27 @@ def pull(
     subscription: SubscriptionId,
     limit: Annotated[
         int | None,
-        typer.Option("--max", "-n", help="As many at most; 10, and with --follow all.", min=1, show_default=False),
+        typer.Option(
+            "--max",
+            "-n",
+            help="How many to pull: 10 by default, no limit with --follow.",
+            min=1,
+            show_default=False,
+        ),
     ] = None,
     ack: Annotated[
-        bool, typer.Option("--ack", help="They are done when they are printed. Else they come again.")
+        bool,
+        typer.Option(
+            "--ack", help="Acknowledge each message after it is printed. Without it, messages are delivered again."
+        ),
     ] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue pulling until Ctrl-C.")] = False,
     wait: Annotated[
         int, typer.Option(metavar="SECONDS", help="How long to wait for messages.", min=0, max=MAX_WAIT_SECONDS)
     ] = 0,
     as_json: AsJson = None,
 ) -> None:
-    """Pull messages and print them; what was not printed is given back."""
+    """Pull messages and print them. Messages that were not printed are given back."""
     from fastpubsub.cli.interrupts import Interrupts
     from fastpubsub.cli.pulling import Pulling
 
@@ -133,11 +151,11 @@ def pull(
 def tail(
     topic: TopicId,
     after: Annotated[
-        str | None, typer.Option("--from", metavar="ID", help="After this message, not from now on.", callback=text)
+        str | None, typer.Option("--from", metavar="ID", help="Start after this message instead of now.", callback=text)
     ] = None,
     as_json: AsJson = None,
 ) -> None:
-    """Print what is published to a topic as it comes, until Ctrl-C; nobody's messages become fewer."""
+    """Print what is published to a topic as it arrives, until Ctrl-C. Takes no messages from consumers."""
     from fastpubsub.cli.interrupts import Interrupts
     from fastpubsub.cli.tailing import Tailing
 

@@ -5,47 +5,92 @@ import select
 import shutil
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from fastpubsub.cli.exits import printable
+from fastpubsub.cli.exits import printable, printable_json
 from fastpubsub.cli.records import Record
-from fastpubsub.cli.tables import Column, Table, text_of
+from fastpubsub.cli.tables import Column, Table, text_of, with_age
 
 AsJson = Annotated[
     bool | None,
     typer.Option(
-        "--json/--table", help="Lines of JSON, or a table; a table on a terminal, unless you say.", show_default=False
+        "--json/--table",
+        help="Print lines of JSON or a table. The default is a table on a terminal, and JSON elsewhere.",
+        show_default=False,
     ),
 ]
 
 
+class Format(StrEnum):
+    json = "json"
+    yaml = "yaml"
+    csv = "csv"
+    table = "table"
+    wide = "wide"
+    id = "id"
+
+
+TABLES = (Format.table, Format.wide)
+UNCROPPED = 10_000
+"""Columns of a table that is not cropped."""
+
+chosen: Format | None = None
+"""With `--output`; `commands.py` sets it."""
+
+
 class Output:
     def __init__(self, as_json: bool | None, *columns: str, grows: str | None = None) -> None:
-        self._as_json = not sys.stdout.isatty() if as_json is None else as_json
-        shown = [Column(name, name == grows) for name in columns]
-        self._table = Table(shown, shutil.get_terminal_size().columns)
+        as_json = not sys.stdout.isatty() if as_json is None else as_json
+        self._format = chosen or (Format.json if as_json else Format.table)
+        self._columns = columns
+        self._has_titles = False
+        shown = [Column(name, name == grows and self._format != Format.wide) for name in columns]
+        self._table = Table(shown, UNCROPPED if self._format == Format.wide else shutil.get_terminal_size().columns)
 
     @property
     def as_json(self) -> bool:
-        return self._as_json
+        """Whether it is for programs."""
+        return self._format not in TABLES
 
     def rows(self, records: Sequence[Record]) -> None:
         """Returns when they are written; an empty table has its titles."""
-        if self._as_json:
-            write(b"".join(record.line + b"\n" for record in records))
-        else:
+        if self._format in TABLES:
             write_text("".join(f"{line}\n" for line in self._table.lines([record.fields for record in records])))
+        else:
+            self._write_for_programs(records)
+
+    def _write_for_programs(self, records: Sequence[Record]) -> None:
+        if self._format == Format.json:
+            write(b"".join(map(_json_line, records)))
+            return
+        from fastpubsub.cli.formats import csv_lines, ids, yaml_documents
+
+        fields = [record.fields for record in records]
+        if self._format == Format.id:
+            write_text(ids(fields))
+        elif self._format == Format.yaml:
+            write_text(yaml_documents(fields))
+        else:
+            write_text(csv_lines(fields, self._columns, with_titles=not self._has_titles))
+            self._has_titles = True
 
     def one(self, record: Record) -> None:
         """All that there is to know: a line for each field, nothing cropped."""
-        if self._as_json:
-            write(record.line + b"\n")
+        if self._format not in TABLES:
+            self._write_for_programs([record])
             return
         width = max(map(len, record.fields), default=0)
-        lines = (f"{printable(name):{width}}  {text_of(value)}\n" for name, value in record.fields.items())
+        lines = (f"{printable(name):{width}}  {with_age(text_of(value))}\n" for name, value in record.fields.items())
         write_text("".join(lines))
+
+
+def _json_line(record: Record) -> bytes:
+    """Programs get every byte as it is; on a terminal, nothing that would steer it."""
+    line = printable_json(record.line.decode(errors="replace")).encode() if sys.stdout.isatty() else record.line
+    return line + b"\n"
 
 
 def write_text(text: str) -> None:
@@ -53,7 +98,7 @@ def write_text(text: str) -> None:
 
 
 def write(data: bytes) -> None:
-    """Without a buffer: what is not written when the command is interrupted is not written later either."""
+    """Writes without a buffer: after an interruption nothing is written later."""
     descriptor = sys.stdout.fileno()
     view = memoryview(data)
     while view:
@@ -64,7 +109,7 @@ def write(data: bytes) -> None:
 
 
 def is_read() -> bool:
-    """False when whoever read standard output has gone, which one would otherwise notice with the next line."""
+    """Returns False when the reader of standard output has gone, which the next line would reveal otherwise."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return not any(events & select.POLLERR for _, events in poll.poll(0))

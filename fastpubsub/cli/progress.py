@@ -15,7 +15,7 @@ PATIENCE_SECONDS = 1.0
 
 @contextmanager
 def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Yields what is called with how much is done by now; without a total there is no end in sight."""
+    """Yields a function that takes the amount done so far; without a total it shows no end."""
     if not sys.stderr.isatty():
         yield lambda _done: None
         return

@@ -1,4 +1,4 @@
-"""Publishing one batch after the other, and saying exactly how far it came."""
+"""Publishes one batch after the other, and says exactly how far it came."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,7 +30,7 @@ class Source:
         return f"{self.kind} {number}{f' of {self.name}' if self.name else ''}"
 
 
-class Publishing:
+class LinePublisher:
     def __init__(
         self, client: "Client", topic_id: str, attributes: Mapping[str, str], key: str | None, print_ids: bool
     ) -> None:
@@ -82,7 +82,7 @@ class Publishing:
             try:
                 write("".join(f'{{"id":"{one}"}}\n' for one in ids).encode())
             except BrokenPipeError:
-                self._print_ids = False  # the messages are worth more than who reads about them
+                self._print_ids = False  # the messages matter more than the reader of this text
 
     @contextmanager
     def _told(self, source: Source) -> Iterator[None]:
@@ -113,14 +113,14 @@ class Publishing:
             return "Nothing was published"
         done = f"{counted(self.published, 'message')} {'was' if self.published == 1 else 'were'} published"
         if not self._last:
-            return f"{done} before, and nothing of this"
+            return f"{done} before, and nothing of this batch"
         done += f", up to {source.place(self._last)}, and nothing after it"
         again = source.again.format(next=self._last + 1)
-        return f"{done}; when it is right, go on with: {again}" if again else done
+        return f"{done}; after you correct it, continue with: {again}" if again else done
 
 
 def refusal(error: "BusError", source: Source, batch: list[Line]) -> str:
-    """In the words of the server, but for the line, which it cannot know."""
+    """Repeats the error of the server, and adds the line, which the server cannot know."""
 
     def place(match: re.Match[str]) -> str:
         index = int(match[1])
@@ -130,6 +130,6 @@ def refusal(error: "BusError", source: Source, batch: list[Line]) -> str:
 
 
 def resume(topic_id: str, path: str) -> str:
-    """For a path and a topic that a shell takes as they are; `{next}` is the line."""
+    """Returns the command to continue with, for a path and a topic without special characters; `{next}` is the line."""
     plain = re.fullmatch(r"[\w./+-]+", path) and re.fullmatch(r"[\w.-]+", topic_id)
     return f"tail -n +{{next}} {printable(path)} | fastpubsub publish {topic_id} -" if plain else ""

@@ -1,4 +1,4 @@
-"""Pulling to standard output. A message is acked when it is written; what is not written is given back."""
+"""Pulls to standard output. A message is acked after it is written; unwritten ones are given back."""
 
 import time
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ class Pulling:
         self._trouble = Trouble()
 
     def take(self, limit: int) -> None:
-        """Until there are so many, or none is left."""
+        """Yields messages until there are so many, or none is left."""
         while limit > 0 and (batch := self._pull(min(limit, AT_ONCE))):
             self._hand_out(batch)
             self._wait = 0
@@ -73,7 +73,7 @@ class Pulling:
             self._ack_written(batch)
 
     def _leave(self, written: list[Record], unwritten: list[Record]) -> None:
-        """On the way out, so nothing that happens here may hold it up."""
+        """Gives messages back while leaving, so no error here may delay it."""
         from fastpubsub.client import requests
         from fastpubsub.client.errors import BusError
 
@@ -82,7 +82,7 @@ class Pulling:
                 self._client.send(requests.nack(self._subscription_id, _ack_ids(unwritten), delay_seconds=0))
                 self._ack_written(written)
         except BusError as error:
-            note(f"fastpubsub: {explained(error)}; what was pulled comes again after its ack deadline")
+            note(f"fastpubsub: {explained(error)}; pulled messages come again after their ack deadline")
 
     def _ack_written(self, written: list[Record]) -> None:
         from fastpubsub.client import requests
@@ -90,7 +90,7 @@ class Pulling:
         if self._ack and written:
             settled = self._client.send(requests.ack(self._subscription_id, _ack_ids(written)))
             if late := len(settled.gone) + len(settled.stale):
-                note(f"fastpubsub: {counted(late, 'message')} written too late: printed, and coming again")
+                note(f"fastpubsub: too late to acknowledge {counted(late, 'message')}, which will be delivered again")
 
 
 def _ack_ids(records: list[Record]) -> list[str]:

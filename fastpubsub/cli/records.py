@@ -1,9 +1,9 @@
-"""What the server answers, as it is: the text of a payload stays what somebody published."""
+"""Keeps answers as they are: the text of a payload stays as it was published."""
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,18 +13,24 @@ if TYPE_CHECKING:
 PAGE = 100
 
 
+class Number(str):
+    """A number as it is written."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Record:
     text: bytes
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        fields: dict[str, Any] = json.loads(self.text)
+        fields: dict[str, Any] = json.loads(self.text, parse_float=Number, parse_int=Number)
         return fields
 
     @cached_property
     def line(self) -> bytes:
-        """In JSON ends of lines stand only between tokens, where a space does the same."""
+        """Joins lines: in JSON line ends stand only between tokens, where a space does the same."""
         return self.text.replace(b"\r", b" ").replace(b"\n", b" ").strip()
 
 
@@ -34,16 +40,21 @@ def single(request: "Request[Any]") -> "Request[Record]":
     return replace(request, read=_read_one, instead=instead)
 
 
-def several(request: "Request[Any]") -> "Request[list[Record]]":
-    return replace(request, read=_read_several, instead={})
+def several(request: "Request[Any]", member: str = "data") -> "Request[list[Record]]":
+    """The objects in the list that is a member of the answer."""
+    return replace(request, read=partial(_read_several, member), instead={})
 
 
 def pages(
-    client: "Client", build: "Callable[[int, int], Request[Any]]", limit: int | None, offset: int
+    client: "Client",
+    build: "Callable[[int, int], Request[Any]]",
+    limit: int | None,
+    offset: int,
+    member: str = "data",
 ) -> Iterator[list[Record]]:
     """`build` gets the offset and the limit of each. A page may be shorter than asked for, because of its size."""
     while limit is None or limit > 0:
-        page = client.send(several(build(offset, PAGE if limit is None else min(limit, PAGE))))
+        page = client.send(several(build(offset, PAGE if limit is None else min(limit, PAGE)), member))
         if not page:
             return
         yield page
@@ -52,14 +63,19 @@ def pages(
 
 
 def _read_one(answer: bytes) -> Record:
-    return Record(_checked(answer, dict[str, Any]))
-
-
-def _read_several(answer: bytes) -> list[Record]:
     import msgspec
 
-    _checked(answer, dict[str, list[dict[str, Any]]])
-    return [Record(bytes(one)) for one in msgspec.json.decode(answer, type=dict[str, list[msgspec.Raw]])["data"]]
+    return Record(_checked(answer, dict[str, msgspec.Raw]))
+
+
+def _read_several(member: str, answer: bytes) -> list[Record]:
+    import msgspec
+
+    # As they are: a number that no float can hold is one, too.
+    _checked(answer, dict[str, msgspec.Raw])
+    found = msgspec.json.decode(answer, type=dict[str, msgspec.Raw]).get(member, b"")
+    _checked(bytes(found), list[dict[str, msgspec.Raw]])
+    return [Record(bytes(one)) for one in msgspec.json.decode(found, type=list[msgspec.Raw])]
 
 
 def _checked(answer: bytes, shape: Any) -> bytes:
@@ -70,5 +86,5 @@ def _checked(answer: bytes, shape: Any) -> bytes:
     try:
         msgspec.json.decode(answer, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise UnexpectedAnswer("the answer is not one of a fastpubsub server") from None
+        raise UnexpectedAnswer("this answer is not from a fastpubsub server") from None
     return answer

@@ -1,7 +1,7 @@
 """`fastpubsub subscriptions`."""
 
-import json
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +13,8 @@ from fastpubsub.cli.arguments import (
     SubscriptionId,
     TopicId,
     Yes,
-    json_value,
+    body_of,
+    json_text,
     object_ids,
     text,
 )
@@ -24,27 +25,42 @@ from fastpubsub.cli.output import AsJson, Output
 
 COLUMNS = ("id", "topic_id", "max_delivery_attempts", "ack_deadline_seconds", "created_at", "filter")
 
+OfTopic = Annotated[
+    str | None,
+    typer.Option("--topic", metavar="TOPIC", callback=text, help="Only those of this topic.", show_default=False),
+]
+
 app = group("Create, list, show, change and delete subscriptions.")
 
 Filter = Annotated[
-    str | None, typer.Option("--filter", help="""As in '{"country": ["BR", "US"]}'; null for none.""", metavar="JSON")
+    str | None,
+    typer.Option("--filter", help="""Such as '{"country": ["BR", "US"]}'; null for none.""", metavar="JSON"),
 ]
-Attempts = Annotated[int | None, typer.Option(help="Deliveries before a message is a dead letter.")]
-BackoffMin = Annotated[int | None, typer.Option(help="The first wait after a failure.")]
-BackoffMax = Annotated[int | None, typer.Option(help="The longest wait.")]
-AckDeadline = Annotated[int | None, typer.Option(help="How long a consumer has a message.")]
+Attempts = Annotated[
+    int | None, typer.Option(help="How many deliveries a message gets before it becomes a dead letter.")
+]
+BackoffMin = Annotated[int | None, typer.Option(help="The wait after the first failure, in seconds.")]
+BackoffMax = Annotated[int | None, typer.Option(help="The longest wait after a failure, in seconds.")]
+AckDeadline = Annotated[int | None, typer.Option(help="How long a consumer may hold a message, in seconds.")]
+StartFrom = Annotated[
+    str, typer.Option(help="latest, earliest, or a time such as 2026-01-31T12:00:00Z.", callback=text)
+]
 
 
-@app.command("list")
-def list_subscriptions(limit: Limit = None, offset: Offset = 0, as_json: AsJson = None) -> None:
-    """List the subscriptions of all topics, ordered by id."""
+@app.talking("list")
+def list_subscriptions(topic: OfTopic = None, limit: Limit = None, offset: Offset = 0, as_json: AsJson = None) -> None:
+    """List the subscriptions of all topics, or of one, ordered by id."""
     from fastpubsub.client import requests
 
-    output = Output(as_json, *COLUMNS, grows="filter")
-    list_all(output, lambda offset, limit: requests.list_subscriptions(offset=offset, limit=limit), limit, offset)
+    list_all(
+        Output(as_json, *COLUMNS, grows="filter"),
+        lambda offset, limit: requests.list_subscriptions(topic_id=topic, offset=offset, limit=limit),
+        limit,
+        offset,
+    )
 
 
-@app.command("show")
+@app.talking("show")
 def show_subscription(subscription: SubscriptionId, as_json: AsJson = None) -> None:
     """Show a subscription."""
     from fastpubsub.client import requests
@@ -52,7 +68,7 @@ def show_subscription(subscription: SubscriptionId, as_json: AsJson = None) -> N
     show(Output(as_json), requests.get_subscription(subscription))
 
 
-@app.command("metrics")
+@app.talking("metrics")
 def show_metrics(subscription: SubscriptionId, as_json: AsJson = None) -> None:
     """Count the messages of a subscription by state."""
     from fastpubsub.client import requests
@@ -60,7 +76,7 @@ def show_metrics(subscription: SubscriptionId, as_json: AsJson = None) -> None:
     show(Output(as_json), requests.metrics(subscription))
 
 
-@app.command("create")
+@app.talking("create")
 def create_subscription(
     subscription: SubscriptionId,
     topic: TopicId,
@@ -69,22 +85,41 @@ def create_subscription(
     backoff_min_seconds: BackoffMin = None,
     backoff_max_seconds: BackoffMax = None,
     ack_deadline_seconds: AckDeadline = None,
-    start_from: Annotated[
-        str, typer.Option(help="latest, earliest, or a time such as 2026-01-31T12:00:00Z.", callback=text)
-    ] = "latest",
+    start_from: StartFrom = "latest",
     exist_ok: ExistOk = False,
     as_json: AsJson = None,
 ) -> None:
-    """Create a subscription, and show it."""
+    """Create a subscription and show it."""
     from fastpubsub.client import requests
 
     settings = _settings(filter_, max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ack_deadline_seconds)
     body = {"id": subscription, "topic_id": topic, "start_from": start_from, **settings}
     request = requests.create_subscription(subscription, topic, exist_ok=exist_ok)
-    show(Output(as_json), replace(request, content=json.dumps(body).encode()))
+    show(Output(as_json), replace(request, content=body_of(body)))
 
 
-@app.command("update")
+@app.talking("apply")
+def apply_subscription(
+    subscription: SubscriptionId,
+    topic: TopicId,
+    filter_: Filter = None,
+    max_delivery_attempts: Attempts = None,
+    backoff_min_seconds: BackoffMin = None,
+    backoff_max_seconds: BackoffMax = None,
+    ack_deadline_seconds: AckDeadline = None,
+    start_from: StartFrom = "latest",
+    as_json: AsJson = None,
+) -> None:
+    """Create a subscription, or change the settings given that differ, and show it."""
+    from fastpubsub.client import existing, requests
+
+    settings = _settings(filter_, max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ack_deadline_seconds)
+    body = body_of({"id": subscription, "topic_id": topic, "start_from": start_from, **settings})
+    must_change = partial(existing.must_change, tell=note)
+    show(Output(as_json), requests.ensuring_subscription(subscription, body, body_of(settings), must_change))
+
+
+@app.talking("update")
 def update_subscription(
     subscription: SubscriptionId,
     filter_: Filter = None,
@@ -94,30 +129,30 @@ def update_subscription(
     ack_deadline_seconds: AckDeadline = None,
     as_json: AsJson = None,
 ) -> None:
-    """Change what is given, and show the subscription."""
+    """Change the given settings and show the subscription."""
     from fastpubsub.client import requests
 
     settings = _settings(filter_, max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ack_deadline_seconds)
     if not settings:
         raise typer.BadParameter("say what to change: --filter, --max-delivery-attempts, …")
     request = requests.update_subscription(subscription)
-    show(Output(as_json), replace(request, content=json.dumps(settings).encode()))
+    show(Output(as_json), replace(request, content=body_of(settings)))
 
 
-@app.command("seek")
+@app.talking("seek")
 def seek_subscription(
     subscription: SubscriptionId,
     to: Annotated[str, typer.Argument(help="earliest, latest, a time, or a message id.", callback=text)],
 ) -> None:
-    """Replay or skip: what comes next is the message at TO."""
+    """Replay or skip messages: the next delivery is the message at TO."""
     from fastpubsub.client import requests
 
     with connected() as client:
         client.send(requests.seek(subscription, to))
-        note(f"subscription {subscription} goes on at {to}")
+        note(f"subscription {subscription} continues at {to}")
 
 
-@app.command("delete")
+@app.talking("delete")
 def delete_subscriptions(
     subscriptions: Annotated[list[str], typer.Argument(metavar="SUB", callback=object_ids)], yes: Yes = False
 ) -> None:
@@ -141,4 +176,4 @@ def _settings(
         "ack_deadline_seconds": ack_deadline_seconds,
     }
     given: dict[str, Any] = {name: number for name, number in numbers.items() if number is not None}
-    return given if filter_ is None else {"filter": json_value(filter_, "--filter"), **given}
+    return given if filter_ is None else {"filter": json_text(filter_, "--filter"), **given}

@@ -2,11 +2,14 @@
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from fastpubsub.cli.exits import printable
+from fastpubsub.cli.records import Number
 
 GAP = "  "
 NARROWEST, NARROW = 4, 10
@@ -19,6 +22,7 @@ TITLES = {
     "created_at": "CREATED",
     "died_at": "DIED",
     "topic_id": "TOPIC",
+    "subscription_id": "SUBSCRIPTION",
 }
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)")
 
@@ -42,7 +46,7 @@ class Table:
         self._widths: list[int] | None = None
 
     def lines(self, rows: Sequence[dict[str, Any]]) -> list[str]:
-        """Before the first rows their titles."""
+        """Prints the titles before the first rows."""
         cells = [[text_of(row.get(column.name)) for column in self._columns] for row in rows]
         if self._widths is None:
             cells.insert(0, [column.title for column in self._columns])
@@ -52,7 +56,7 @@ class Table:
         return [cropped(line, self._width).rstrip() for line in joined]
 
     def _fit(self, cells: list[list[str]]) -> list[int]:
-        """As wide as their content; where that is too much, the one that grows loses first, then the widest."""
+        """Makes columns as wide as their content; if too wide, the one that grows shrinks first, then the widest."""
         from rich.cells import cell_len
 
         widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
@@ -79,4 +83,31 @@ def text_of(value: Any) -> str:
     if isinstance(value, str):
         time = _TIME.fullmatch(value)
         return f"{time[1]}Z" if time else printable(value)
-    return printable(json.dumps(value, ensure_ascii=False))
+    return printable(json_of(value))
+
+
+def with_age(text: str) -> str:
+    """Adds to a time, as `text_of` writes it, how long ago that is, when somebody looks at it."""
+    if not (sys.stdout.isatty() and _TIME.fullmatch(text)):
+        return text
+    seconds = int((datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds())
+    return f"{text} ({ago(seconds)})"
+
+
+def ago(seconds: int) -> str:
+    """Such as `3 m ago`, or `in 3 m`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if abs(seconds) >= length or unit == "s":
+            break
+    count = f"{abs(seconds) // length} {unit}"
+    return f"{count} ago" if seconds >= 0 else f"in {count}"
+
+
+def json_of(value: Any) -> str:
+    if isinstance(value, Number):
+        return value
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json_of(name)}: {json_of(one)}" for name, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(json_of, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)

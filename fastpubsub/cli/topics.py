@@ -1,12 +1,21 @@
 """`fastpubsub topics`."""
 
-import json
 from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
-from fastpubsub.cli.arguments import ExistOk, Limit, Offset, TopicId, Yes, json_value, number_or_none, object_ids
+from fastpubsub.cli.arguments import (
+    ExistOk,
+    Limit,
+    Offset,
+    TopicId,
+    Yes,
+    body_of,
+    json_text,
+    number_or_none,
+    object_ids,
+)
 from fastpubsub.cli.groups import delete_each, group, list_all, show
 from fastpubsub.cli.output import AsJson, Output
 
@@ -15,14 +24,15 @@ COLUMNS = ("id", "retention_seconds", "created_at", "schema")
 app = group("Create, list, show, change and delete topics.")
 
 Retention = Annotated[
-    str | None, typer.Option(help="How long settled messages stay; null for the server's setting.", metavar="SECONDS")
+    str | None,
+    typer.Option(help="How many seconds settled messages are kept; null for the server's setting.", metavar="SECONDS"),
 ]
 Schema = Annotated[
     str | None, typer.Option(help="JSON Schema that payloads must match; null for none.", metavar="JSON")
 ]
 
 
-@app.command("list")
+@app.talking("list")
 def list_topics(limit: Limit = None, offset: Offset = 0, as_json: AsJson = None) -> None:
     """List topics, ordered by id."""
     from fastpubsub.client import requests
@@ -31,7 +41,7 @@ def list_topics(limit: Limit = None, offset: Offset = 0, as_json: AsJson = None)
     list_all(output, lambda offset, limit: requests.list_topics(offset=offset, limit=limit), limit, offset)
 
 
-@app.command("show")
+@app.talking("show")
 def show_topic(topic: TopicId, as_json: AsJson = None) -> None:
     """Show a topic."""
     from fastpubsub.client import requests
@@ -39,7 +49,7 @@ def show_topic(topic: TopicId, as_json: AsJson = None) -> None:
     show(Output(as_json), requests.get_topic(topic))
 
 
-@app.command("create")
+@app.talking("create")
 def create_topic(
     topic: TopicId,
     retention_seconds: Retention = None,
@@ -47,25 +57,25 @@ def create_topic(
     exist_ok: ExistOk = False,
     as_json: AsJson = None,
 ) -> None:
-    """Create a topic, and show it."""
+    """Create a topic and show it."""
     from fastpubsub.client import requests
 
-    body = json.dumps({"id": topic, **_settings(retention_seconds, schema)}).encode()
+    body = body_of({"id": topic, **_settings(retention_seconds, schema)})
     show(Output(as_json), replace(requests.create_topic(topic, exist_ok=exist_ok), content=body))
 
 
-@app.command("update")
+@app.talking("update")
 def update_topic(
     topic: TopicId, retention_seconds: Retention = None, schema: Schema = None, as_json: AsJson = None
 ) -> None:
-    """Change what is given, and show the topic. What is in it stays as it is."""
+    """Change the given settings and show the topic. Its messages stay as they are."""
     from fastpubsub.client import requests
 
-    body = json.dumps(_settings(retention_seconds, schema)).encode()
+    body = body_of(_settings(retention_seconds, schema))
     show(Output(as_json), replace(requests.update_topic(topic, retention_seconds=None), content=body))
 
 
-@app.command("delete")
+@app.talking("delete")
 def delete_topics(
     topics: Annotated[list[str], typer.Argument(metavar="TOPIC", callback=object_ids)], yes: Yes = False
 ) -> None:
@@ -80,5 +90,5 @@ def _settings(retention_seconds: str | None, schema: str | None) -> dict[str, An
     if retention_seconds is not None:
         given["retention_seconds"] = number_or_none(retention_seconds, "--retention-seconds")
     if schema is not None:
-        given["schema"] = json_value(schema, "--schema")
+        given["schema"] = json_text(schema, "--schema")
     return given

@@ -1,4 +1,4 @@
-"""The client of a fastpubsub server: publish, pull, settle, administrate.
+"""The client of a fastpubsub server: publish, pull, settle, manage.
 
 from fastpubsub.client import Client
 
@@ -27,9 +27,18 @@ from fastpubsub.client.errors import (
 )
 from fastpubsub.client.exchange import Policy
 from fastpubsub.client.publishers import AsyncPublisher, Limits, Publisher
-from fastpubsub.client.requests import Outgoing
+from fastpubsub.client.requests import Outgoing, Settlement
 from fastpubsub.client.worker import Worker
-from fastpubsub.models import DeadLetter, Message, Settled, Subscription, SubscriptionMetrics, Topic, TopicMessage
+from fastpubsub.models import (
+    DeadLetter,
+    Message,
+    Settled,
+    SettledAndPulled,
+    Subscription,
+    SubscriptionMetrics,
+    Topic,
+    TopicMessage,
+)
 
 __all__ = [
     "AlreadyExists",
@@ -55,6 +64,8 @@ __all__ = [
     "Retry",
     "ServerError",
     "Settled",
+    "SettledAndPulled",
+    "Settlement",
     "Subscription",
     "SubscriptionMetrics",
     "TooLarge",

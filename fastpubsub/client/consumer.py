@@ -2,21 +2,22 @@
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from fastpubsub.client.clients import AsyncClient
-from fastpubsub.client.deliveries import GIVE_BACK, NACK, Delivery, Holder, Outcome, entrust
+from fastpubsub.client.connections import AsyncConnection
+from fastpubsub.client.deliveries import GIVE_BACK, NACK, RETURN, Delivery, Holder, Outcome, entrust, hold_of
 from fastpubsub.client.handlers import Handler
 from fastpubsub.client.leases import Leases
+from fastpubsub.client.prefetching import Prefetch
 from fastpubsub.client.pulling import Puller
+from fastpubsub.client.reading import reader_of
 from fastpubsub.client.settling import MAX_IDS, Settler
+from fastpubsub.client.threads import Threads
 
 logger = logging.getLogger("fastpubsub.client")
-
-THREADS = "fastpubsub-worker"
-"""How the names of the threads of plain functions begin."""
 
 CANCEL_SECONDS = 5.0
 """For a handler that was cancelled to clean up."""
@@ -27,7 +28,7 @@ SETTLE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """What a worker was told about a subscription."""
+    """The settings of a worker for a subscription."""
 
     subscription_id: str
     handler: Handler
@@ -35,23 +36,42 @@ class Subscriber:
     grace_seconds: float
     lease_seconds: int | None
     consumer_id: str | None
+    prefetch_seconds: float
 
 
 class Consumer:
-    def __init__(self, client: AsyncClient, subscriber: Subscriber) -> None:
+    def __init__(
+        self, client: AsyncConnection, subscriber: Subscriber, on_answered: Callable[[], None] = lambda: None
+    ) -> None:
         self._handler = subscriber.handler
         self._slots = subscriber.concurrency
         self._grace_seconds = subscriber.grace_seconds
         self._subscription_id = subscriber.subscription_id
-        self._puller = Puller(client, subscriber.subscription_id, subscriber.consumer_id)
-        self._freed = asyncio.Event()
-        self._settler = Settler(client, subscriber.subscription_id, self._freed.set)
+        self._changed = asyncio.Event()
+        self._settler = Settler(client, subscriber.subscription_id, self._changed.set)
+        self._puller = Puller(
+            client,
+            subscriber.subscription_id,
+            self._settler,
+            subscriber.consumer_id,
+            on_answered,
+            reader_of(self._handler),
+        )
         self._leases = Leases(client, subscriber.subscription_id, subscriber.lease_seconds)
+        self._prefetch = Prefetch(self._slots, subscriber.prefetch_seconds)
+        self._line: deque[tuple[float, Delivery]] = deque()
+        """Messages that wait for a free hand, and since when."""
+        self._timer: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._hurry = asyncio.Event()
         self._cancelling = False
         self._holder = Holder(self._leases.hold, self._leases.drop, self._settle)
-        self._threads = None if self._handler.is_async else ThreadPoolExecutor(self._slots, THREADS)
+        self._threads = None if self._handler.is_async else Threads(self._slots)
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def is_answered(self) -> bool:
+        return self._puller.is_answered
 
     def hurry(self) -> None:
         self._hurry.set()
@@ -71,46 +91,78 @@ class Consumer:
 
     async def _pull(self) -> None:
         while True:
-            while self._free() <= 0:
-                self._freed.clear()
-                await self._freed.wait()
-            for delivery in await self._puller.pull(self._free()):
-                entrust(delivery, self._holder)
-                self._leases.hold(delivery)
-                task = asyncio.create_task(self._process(delivery))
-                self._running.add(task)
-                task.add_done_callback(self._finished)
+            while (batch_size := self._wanted()) <= 0:
+                self._changed.clear()
+                await self._changed.wait()
+            if deliveries := await self._puller.pull(batch_size):
+                self._take(deliveries)
+            if not self._puller.has_more:  # otherwise the next answer is on its way while these are handled
+                await asyncio.sleep(0)  # in which what is done at once is done: the next pull settles it
 
-    def _free(self) -> int:
-        """Handlers that could take a message; none while too much waits to be settled."""
-        return 0 if self._settler.pending >= MAX_IDS else self._slots - len(self._running)
+    def _wanted(self) -> int:
+        """For free hands, and for the line while the server is known to have more; nothing while much is to settle."""
+        if self._settler.pending >= MAX_IDS:
+            return 0
+        free, limit = self._slots - len(self._running), self._prefetch.limit if self._puller.has_more else 0
+        return free + limit if free > 0 else limit - len(self._line) if len(self._line) * 2 <= limit else 0
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._freed.set()
+    def _take(self, deliveries: list[Delivery]) -> None:
+        entrust(deliveries, self._holder)
+        self._leases.hold(*deliveries)
+        now = self._loop.time()
+        self._line.extend((now, delivery) for delivery in deliveries)
+        self._prefetch.leased(deliveries[0].lease_seconds)
+        while self._line and len(self._running) < self._slots:
+            self._begin()
+        if self._timer is None:
+            self._watch_line()
 
-    async def _process(self, delivery: Delivery) -> None:
-        outcome = NACK
-        try:
-            outcome = await self._handler(delivery, self._threads)
-        except asyncio.CancelledError:
-            outcome = GIVE_BACK if self._cancelling else NACK
-            raise
-        finally:
-            self._leases.drop(delivery)
-            if not delivery.is_settled and not delivery.lease_lost:
-                self._settler.add(delivery, outcome)
+    def _begin(self) -> None:
+        _, delivery = self._line.popleft()
+        self._running.add(self._loop.create_task(self._process(delivery, self._loop.time())))
+
+    async def _process(self, delivery: Delivery, begun: float) -> None:
+        outcome = await self._handler(delivery, self._threads)
+        if outcome == NACK and self._cancelling:
+            outcome = GIVE_BACK
+        self._leases.drop(delivery)
+        hold = hold_of(delivery)
+        if not hold.is_settled and not hold.is_lost:
+            self._settler.add(delivery, outcome)
+        self._prefetch.finished(self._loop.time() - begun)
+        self._running.discard(asyncio.current_task())
+        if self._line:
+            self._begin()
+        self._changed.set()
+
+    def _watch_line(self) -> None:
+        """Gives back what waits for too long: others may have a free hand."""
+        self._timer = None
+        now = self._loop.time()
+        while self._line and self._line[0][0] + self._prefetch.seconds <= now:
+            self._return(self._line.popleft()[1])
+            self._prefetch.overdue()
+        if self._line:
+            self._timer = self._loop.call_at(self._line[0][0] + self._prefetch.seconds, self._watch_line)
+
+    def _return(self, delivery: Delivery) -> None:
+        self._leases.drop(delivery)
+        if not delivery.lease_lost:
+            self._settler.add(delivery, RETURN)
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        """For handlers that do it themselves."""
+        """Settles for handlers that do it themselves."""
         self._settler.add(delivery, outcome)
 
     async def _drain(self) -> None:
+        while self._line:
+            self._return(self._line.popleft()[1])
+        leaving = asyncio.create_task(self._leave())
         if self._running:
             await self._wait(self._grace_seconds)
         if left := list(self._running):
             logger.warning(
-                "%d messages were not finished in time and are given back: subscription_id=%s",
+                "%d messages were not finished in time and were given back: subscription_id=%s",
                 len(left),
                 self._subscription_id,
             )
@@ -118,14 +170,19 @@ class Consumer:
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=CANCEL_SECONDS)
+        await leaving
         await self._settler.flush(SETTLE_SECONDS)
         await self._leases.close()
         if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.close()
         logger.info("a worker has stopped: subscription_id=%s", self._subscription_id)
 
+    async def _leave(self) -> None:
+        for delivery in await self._puller.leave():
+            self._settler.add(delivery, RETURN)
+
     async def _wait(self, seconds: float) -> None:
-        """Until all have finished, the time is over, or nobody wants to wait any more."""
+        """Waits until all have finished, the time is over, or the wait is ended."""
         finished = asyncio.create_task(asyncio.wait(list(self._running)))
         hurry = asyncio.create_task(self._hurry.wait())
         await asyncio.wait([finished, hurry], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

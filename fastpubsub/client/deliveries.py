@@ -1,39 +1,53 @@
-"""A message in the hands of a consumer, and what becomes of it."""
+"""A message that a consumer holds, and its outcome."""
 
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, PrivateAttr
+from pydantic import BaseModel
 
 from fastpubsub.client import requests
-from fastpubsub.client.requests import Request
-from fastpubsub.models import Message, Settled
+from fastpubsub.client.requests import Request, Settlement
+from fastpubsub.models import MAX_DELAY_SECONDS, Message, Settled
 
 logger = logging.getLogger("fastpubsub.client")
 
 
 class Retry(Exception):
-    """Raise it to get the message again: after so many seconds, or after the backoff of the subscription."""
+    """Raise it to get the message again, after the given seconds or after the backoff of the subscription.
 
-    def __init__(self, reason: str = "", *, after: float | None = None) -> None:
+    `after` is a number of seconds or a `timedelta`, from 0 to a week; a value outside is taken as the nearest of these,
+    and a value that is not a number (NaN, a string) as the backoff.
+    """
+
+    after: float | timedelta | None = None
+
+    def __init__(self, reason: object = "", *, after: float | timedelta | None = None) -> None:
         super().__init__(reason)
         self.after = after
 
 
 class Reject(Exception):
-    """Raise it when the message will never succeed: it becomes a dead letter at once, with the reason."""
+    """Raise it when the message will never succeed: it becomes a dead letter at once, with the reason.
 
-    def __init__(self, reason: str = "rejected") -> None:
+    The reason may be anything, such as the exception that was caught: it is written as text, up to 1,024 characters.
+    """
+
+    reason: object = "rejected"
+
+    def __init__(self, reason: object = "rejected") -> None:
         super().__init__(reason)
         self.reason = reason
 
 
 class Outcome(NamedTuple):
-    """Of a delivery; equal ones travel together."""
+    """The outcome of a delivery; equal ones are settled together."""
 
-    kind: Literal["ack", "nack", "reject"]
+    kind: Literal["ack", "nack", "reject", "return"]
     delay_seconds: int | None = None
     reason: str = ""
 
@@ -42,39 +56,82 @@ class Outcome(NamedTuple):
             return requests.ack(subscription_id, ids)
         if self.kind == "nack":
             return requests.nack(subscription_id, ids, delay_seconds=self.delay_seconds)
+        if self.kind == "return":
+            return requests.nack(subscription_id, ids, undelivered=True)
         return requests.reject(subscription_id, ids, reason=self.reason)
+
+    def add_to(self, settlement: Settlement, ids: list[str]) -> None:
+        if self.kind == "ack":
+            settlement.ack(ids)
+        elif self.kind == "reject":
+            settlement.reject(ids, reason=self.reason)
+        else:
+            returned = self.kind == "return"
+            settlement.nack(ids, delay_seconds=self.delay_seconds, undelivered=returned)
 
 
 ACK = Outcome("ack")
 NACK = Outcome("nack")
 GIVE_BACK = Outcome("nack", 0)
-MAX_DELAY_SECONDS = 604800
+RETURN = Outcome("return")
+"""Of what nobody has looked at."""
 
 
-def retry(after: float | None) -> Outcome:
-    return NACK if after is None else Outcome("nack", max(0, min(math.ceil(after), MAX_DELAY_SECONDS)))
+def retry(after: object) -> Outcome:
+    seconds = _seconds(after)
+    return NACK if seconds is None else Outcome("nack", seconds)
 
 
-def reject(reason: str) -> Outcome:
-    return Outcome("reject", reason=reason[: requests.MAX_REASON])
+def _seconds(after: Any) -> int | None:
+    """Returns the delay, or None, the backoff of the subscription, also for a value that is not a number."""
+    if isinstance(after, timedelta):
+        after = after.total_seconds()
+    try:
+        return None if after != after else math.ceil(max(0, min(after, MAX_DELAY_SECONDS)))
+    except (TypeError, ValueError, ArithmeticError):
+        return None
+
+
+def reject(reason: object) -> Outcome:
+    return Outcome("reject", reason=requests.as_reason(reason))
 
 
 def outcome_of(error: BaseException | None) -> Outcome:
     if error is None:
         return ACK
-    if isinstance(error, Retry):
-        return retry(error.after)
-    if isinstance(error, Reject):
-        return reject(error.reason)
+    try:
+        if isinstance(error, Retry):
+            return retry(error.after)
+        if isinstance(error, Reject):
+            return reject(error.reason)
+    except BaseException:  # noqa: BLE001 - of a subclass of theirs
+        return NACK
     return NACK if isinstance(error, Exception) else GIVE_BACK
 
 
 class Holder(NamedTuple):
-    """Who keeps the lease of a delivery and settles it."""
+    """Keeps the lease of a delivery and settles it."""
 
     hold: Callable[["Delivery"], None]
     drop: Callable[["Delivery"], None]
     settle: Callable[["Delivery", Outcome], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Hold:
+    """What a consumer knows of a delivery besides the message."""
+
+    lease_ends_at: float
+    """By the monotonic clock."""
+    renew_at: float = 0.0
+    """By the clock of the event loop, as long as it is held."""
+    holder: Holder | None = None
+    is_lost: bool = False
+    is_settled: bool = False
+    is_validated: bool = False
+    """Whether the payload is what the handler takes."""
+    exact_payload: dict[str, Any] | None = None
+    """With its numbers as they were written, if `payload` has rounded one and they were asked for."""
 
 
 class Delivery(Message):
@@ -84,52 +141,75 @@ class Delivery(Message):
     gives the message back for its next attempt, and goes on.
     """
 
-    _lost: bool = PrivateAttr(False)
-    _settled: bool = PrivateAttr(False)
-    _holder: Holder | None = PrivateAttr(None)
+    __slots__ = ("_hold",)  # a private attribute of Pydantic takes four times as long to make as the rest of a message
 
     @property
     def lease_lost(self) -> bool:
         """Somebody else may have the message by now: what is done for it further will be done twice."""
-        return self._lost
+        return hold_of(self).is_lost
 
     @property
     def is_settled(self) -> bool:
-        return self._settled
+        return hold_of(self).is_settled
 
     async def ack(self) -> None:
         await self._settle(ACK)
 
-    async def nack(self, delay_seconds: int | None = None) -> None:
-        await self._settle(Outcome("nack", delay_seconds))
+    async def nack(self, delay_seconds: float | timedelta | None = None) -> None:
+        await self._settle(retry(delay_seconds))
 
-    async def reject(self, reason: str = "rejected") -> None:
+    async def reject(self, reason: object = "rejected") -> None:
         await self._settle(reject(reason))
 
     async def __aenter__(self) -> Self:
-        if self._holder is not None:
-            self._holder.hold(self)
+        if (holder := hold_of(self).holder) is not None:
+            holder.hold(self)
         return self
 
     async def __aexit__(self, _kind: Any, error: BaseException | None, _traceback: Any) -> bool:
-        if not self._settled:
-            await self._settle(outcome_of(error))
+        await self._settle(outcome_of(error))
         return isinstance(error, Retry | Reject)
 
     async def _settle(self, outcome: Outcome) -> None:
-        self._settled = True
-        if self._holder is not None:
-            self._holder.drop(self)
-            await self._holder.settle(self, outcome)
+        """The first word counts."""
+        hold = hold_of(self)
+        if hold.is_settled:
+            return
+        hold.is_settled = True
+        if hold.holder is not None:
+            hold.holder.drop(self)
+            await hold.holder.settle(self, outcome)
 
 
 class DeliveryList(BaseModel):
+    """The answer of a pull, and of one that settled before."""
+
     data: list[Delivery]
+    paused: bool = False
+    acks: Settled | None = None
+    nacks: Settled | None = None
+    rejects: Settled | None = None
 
 
-def lose(delivery: Delivery) -> None:
-    delivery._lost = True  # noqa: SLF001 - for the keeper of leases alone
+def hold_of(delivery: Delivery) -> Hold:
+    """For consumers alone."""
+    try:
+        hold: Hold = _get_hold(delivery)
+    except AttributeError:  # nobody has pulled it, or not yet
+        hold = Hold(time.monotonic() + delivery.lease_seconds)
+        _set_hold(delivery, hold)
+    return hold
 
 
-def entrust(delivery: Delivery, holder: Holder) -> None:
-    delivery._holder = holder  # noqa: SLF001 - for who pulled it alone
+_get_hold = Delivery._hold.__get__  # type: ignore[attr-defined]  # noqa: SLF001 - where Pydantic does not look
+_set_hold = Delivery._hold.__set__  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def entrust(deliveries: list[Delivery], holder: Holder) -> None:
+    for delivery in deliveries:
+        hold_of(delivery).holder = holder
+
+
+def lease_left(delivery: Delivery) -> float:
+    """Seconds left, from the `lease_seconds` of the server, by a monotonic clock."""
+    return hold_of(delivery).lease_ends_at - time.monotonic()

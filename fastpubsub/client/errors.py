@@ -20,9 +20,10 @@ What could be repeated safely was repeated until the deadline before `Unavailabl
 `ConnectionFailed` is raised.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from pydantic_core import from_json
 
 
 class BusError(Exception):
@@ -118,17 +119,27 @@ BY_STATUS: Mapping[int, type[Refused]] = {
 }
 
 _SHOWN = 200
-"""Characters of an answer that is no problem of ours, such as a proxy's page."""
+"""Characters of an answer that is not one of our problems, such as a proxy's page."""
+
+_SHOWN_DETAIL = 10_000
 
 
 def refusal(status: int, content: bytes, retry_after: float | None) -> Refused:
     kind = BY_STATUS.get(status, ServerError if status >= 500 else Refused)
     try:
-        problem = json.loads(content)
-        detail = problem.get("detail") or problem.get("error_description")
-        errors, request_id = problem.get("errors"), problem.get("request_id")
-    except (ValueError, AttributeError):
-        detail = errors = request_id = None
+        problem = from_json(content)
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        problem = {}
+    detail = problem.get("detail") or problem.get("error_description")
     if not isinstance(detail, str):
-        detail = content[:_SHOWN].decode(errors="replace") or "the server said nothing more"
-    return kind(status, detail, errors if isinstance(errors, list) else None, request_id, retry_after)
+        detail = content[:_SHOWN].decode(errors="replace") or "the server gave no reason"
+    errors, request_id = problem.get("errors"), problem.get("request_id")
+    return kind(
+        status,
+        detail[:_SHOWN_DETAIL],
+        [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else None,
+        request_id if isinstance(request_id, str) else None,
+        retry_after,
+    )

@@ -1,13 +1,15 @@
-"""How a request is carried out: tokens, repetitions, deadlines.
+"""Carries out a request: tokens, repetitions, deadlines.
 
 A generator that yields what is to be done, and does none of it: so the two clients are two short loops.
 """
 
+import logging
 import random
+import re
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeAlias, TypeVar
 
@@ -19,10 +21,20 @@ from fastpubsub.models import Token
 
 T = TypeVar("T")
 
+logger = logging.getLogger("fastpubsub.client")
+
+SILENT_SECONDS = 2.0
+"""For so long nothing is said about a request that has to be repeated."""
+
 UNAUTHORIZED = 401
 TOO_MANY = 429
 REPEATED = frozenset({502, 503, 504})
 """Perhaps it was done, perhaps not; after 429 it was not."""
+
+READ_HEADERS = frozenset({"date", "retry-after"})
+
+_TOKEN = re.compile(r"[!-~]+")
+MAX_TOKEN_SECONDS = 10 * 366 * 86400
 
 RENEW_SECONDS = 60.0
 RENEW_SHARE = 0.1
@@ -31,9 +43,9 @@ RENEW_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Seconds. `timeout` is for a whole call with all its repetitions, `attempt_timeout` for one of them.
+    """`timeout` is the seconds for a whole call with all its repetitions, `attempt_timeout` those for one of them.
 
-    `attempts` is how many there are at most.
+    `attempts` is the highest number of attempts, `max_answer_bytes` the largest size of an answer.
     """
 
     timeout: float = 60.0
@@ -41,6 +53,7 @@ class Policy:
     backoff: float = 0.1
     max_backoff: float = 10.0
     attempts: int | None = None
+    max_answer_bytes: int = 64 << 20
 
     def pause(self, attempt: int, retry_after: float | None) -> float:
         """Full jitter, so that a thousand clients do not come back at once."""
@@ -48,11 +61,21 @@ class Policy:
         return (retry_after or 0.0) + random.uniform(0, longest)  # noqa: S311 - no secret
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as every call makes one: a frozen one takes three times as long to make
 class Send:
     request: Request[Any]
     token: str | None
     timeout: float
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the request, its body and the token."""
+        headers = dict(self.request.headers)
+        if self.request.content is not None:
+            headers["Content-Type"] = "application/json"
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        return headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +85,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Authorize:
-    """Answer a token other than `refused`; only one of those who ask at a time may fetch."""
+    """Return a token other than `refused`; only one caller at a time may fetch one."""
 
     tokens: "Tokens"
     refused: str | None
@@ -71,8 +94,10 @@ class Authorize:
 Effect: TypeAlias = Send | Pause | Authorize
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
+    """Of the headers at least `READ_HEADERS`."""
+
     status: int
     headers: Mapping[str, str]
     content: bytes
@@ -104,14 +129,44 @@ class Tokens:
 
     def fetch(self, policy: Policy) -> Flow[str]:
         token: Token = yield from exchange(fetch_token(self._client_id, self._client_secret), policy)
+        if not _TOKEN.fullmatch(token.access_token) or not 0 <= token.expires_in <= MAX_TOKEN_SECONDS:
+            raise UnexpectedAnswer("POST /oauth/token was answered with a token that no fastpubsub server makes")
         self._token = token.access_token
         self._renew_at = time.monotonic() + token.expires_in - min(RENEW_SECONDS, RENEW_SHARE * token.expires_in)
         return token.access_token
 
 
+class Waiting:
+    """Logs once that the server is away, so that the user knows why nothing happens."""
+
+    __slots__ = ("_is_told", "_request", "_tell_at")
+
+    def __init__(self, request: Request[Any], now: float) -> None:
+        self._request = request
+        self._tell_at = now + SILENT_SECONDS
+        self._is_told = False
+
+    @property
+    def _what(self) -> str:
+        return f"{self._request.method} {self._request.path}"
+
+    def goes_on(self, error: BusError, deadline: float) -> None:
+        now = time.monotonic()
+        if not self._is_told and now >= self._tell_at:
+            self._is_told = True
+            message = "still waiting for an answer to %s, for up to %.0f seconds more: %s"
+            logger.warning(message, self._what, deadline - now, error)
+
+    def is_over(self) -> None:
+        if self._is_told:
+            logger.info("the server has answered %s", self._what)
+
+
 def exchange(request: Request[T], policy: Policy, tokens: Tokens | None = None) -> Flow[T]:
     """Repeats what may be repeated until the deadline; the last refusal is raised then."""
-    deadline = time.monotonic() + policy.timeout + request.holds
+    started = time.monotonic()
+    deadline = started + policy.timeout + request.holds
+    waiting = Waiting(request, started)
     attempt = 0
     refused: str | None = None
     in_doubt = False
@@ -121,19 +176,34 @@ def exchange(request: Request[T], policy: Policy, tokens: Tokens | None = None) 
         result = yield Send(request, token, max(min(policy.attempt_timeout + request.holds, left), 0.1))
         if isinstance(result, Answer):
             if result.status < 300 or (in_doubt and result.status == request.done):
+                waiting.is_over()
                 return _read(request, result)
             if result.status == UNAUTHORIZED and token is not None and refused is None:
                 refused = token
                 continue
             if result.status in request.instead:
-                request = request.instead[result.status]
-                continue
+                rest = replace(policy, timeout=max(deadline - time.monotonic(), 0.0))
+                return (yield from _with_existing(request, request.instead[result.status], rest, tokens))
         error, pause = _judge(request, result, policy, attempt)
         attempt += 1
         if pause is None or attempt == policy.attempts or time.monotonic() + pause >= deadline:
             raise error
+        waiting.goes_on(error, deadline)
         in_doubt = in_doubt or not isinstance(result, Answer) or result.status != TOO_MANY
         yield Pause(pause)
+
+
+def _with_existing(request: Request[T], existing: Request[T], policy: Policy, tokens: Tokens | None) -> Flow[T]:
+    """Looks at what is there instead of what was sent, and changes it if the request says so."""
+    found = yield from exchange(_raw(existing), policy, tokens)
+    change = request.reconcile(request.content or b"", found)
+    if change is not None:
+        found = yield from exchange(_raw(change), policy, tokens)
+    return _read(existing, Answer(200, {}, found))
+
+
+def _raw(request: Request[Any]) -> Request[bytes]:
+    return replace(request, read=bytes)
 
 
 def _judge(request: Request[Any], result: Answer | Lost, policy: Policy, attempt: int) -> tuple[BusError, float | None]:
@@ -149,7 +219,8 @@ def _judge(request: Request[Any], result: Answer | Lost, policy: Policy, attempt
 
 
 def answered(answer: Answer) -> Refused:
-    return refusal(answer.status, answer.content, _retry_after(answer.headers.get("retry-after")))
+    retry_after = _retry_after(answer.headers.get("retry-after"), answer.headers.get("date"))
+    return refusal(answer.status, answer.content, retry_after)
 
 
 def _read(request: Request[T], answer: Answer) -> T:
@@ -163,13 +234,19 @@ def _read(request: Request[T], answer: Answer) -> T:
         ) from None
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Seconds, or a date as some proxies send."""
+def _retry_after(value: str | None, date: str | None) -> float | None:
+    """Reads seconds, or a date, which is compared with the date of the answer because clocks differ."""
     if value is None:
         return None
     if value.isascii() and value.isdecimal():
         return float(value[:9])
+    until, now = _date(value), _date(date or "") or datetime.now(UTC)
+    return None if until is None else max(0.0, (until - now).total_seconds())
+
+
+def _date(value: str) -> datetime | None:
     try:
-        return max(0.0, (parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds())
-    except ValueError:
+        date = parsedate_to_datetime(value)
+        return date.replace(tzinfo=UTC) - (date.utcoffset() or timedelta())
+    except (ValueError, OverflowError):
         return None

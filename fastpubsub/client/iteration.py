@@ -1,40 +1,41 @@
-"""Messages one after the other, for those who like a loop better than a worker."""
+"""Iterates over messages, as a loop instead of a worker."""
 
 from collections import deque
 from collections.abc import AsyncGenerator
 
-from fastpubsub.client.clients import AsyncClient
-from fastpubsub.client.deliveries import GIVE_BACK, Delivery, Holder, Outcome, entrust
+from fastpubsub.client.connections import AsyncConnection
+from fastpubsub.client.deliveries import RETURN, Delivery, Holder, Outcome, entrust
 from fastpubsub.client.leases import Leases
 from fastpubsub.client.pulling import Puller
 from fastpubsub.client.settling import Settler
 
 
 async def iterate(
-    client: AsyncClient, subscription_id: str, prefetch: int, lease_seconds: int | None
+    client: AsyncConnection, subscription_id: str, prefetch: int, lease_seconds: int | None
 ) -> AsyncGenerator[Delivery, None]:
-    puller = Puller(client, subscription_id)
     settler = Settler(client, subscription_id)
+    puller = Puller(client, subscription_id, settler)
     leases = Leases(client, subscription_id, lease_seconds)
 
     async def settle(delivery: Delivery, outcome: Outcome) -> None:
-        await settler.settle(outcome, [delivery.ack_id])
+        settler.add(delivery, outcome)
+        await settler.flush()  # cancelled or not, it is sent
 
     holder = Holder(leases.hold, leases.drop, settle)
     waiting: deque[Delivery] = deque()
     try:
         while True:
             if not waiting:
-                waiting.extend(await puller.pull(prefetch))
-                for delivery in waiting:
-                    entrust(delivery, holder)
-                    leases.hold(delivery)
+                if deliveries := await puller.pull(prefetch):
+                    entrust(deliveries, holder)
+                    leases.hold(*deliveries)
+                    waiting.extend(deliveries)
             else:
                 delivery = waiting.popleft()
                 leases.drop(delivery)  # until its `async with` takes it up
                 yield delivery
     finally:
-        for delivery in waiting:
-            settler.add(delivery, GIVE_BACK)
+        for delivery in [*waiting, *await puller.leave()]:
+            settler.add(delivery, RETURN)
         await settler.flush()
         await leases.close()

@@ -2,53 +2,42 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from fastpubsub.client import requests
-from fastpubsub.client.clients import AsyncClient
-from fastpubsub.client.deliveries import Delivery, lose
+from fastpubsub.client.connections import AsyncConnection
+from fastpubsub.client.deliveries import Delivery, hold_of, lease_left
 from fastpubsub.client.errors import BusError
 from fastpubsub.client.exchange import Policy
 
 logger = logging.getLogger("fastpubsub.client")
 
 FIRST_SECONDS = 15.0
-"""The first extension comes no later: until then only the clocks of two machines say how long the lease is."""
+"""The first extension comes no later: until then nobody knows how long the answer of the pull was on its way."""
 
 LEAST_SECONDS = 10
-MOST_SECONDS = 43200
 EARLIEST_SECONDS = 0.25
 AGAIN_SECONDS = 1.0
 POLICY = Policy(timeout=5, attempt_timeout=5)
 
 
-@dataclass(slots=True)
-class Held:
-    delivery: Delivery
-    seconds: int
-    renew_at: float
-
-
 class Leases:
     """`seconds` is how long each extension lasts; None: as long as the subscription's own deadline."""
 
-    def __init__(self, client: AsyncClient, subscription_id: str, seconds: int | None = None) -> None:
+    def __init__(self, client: AsyncConnection, subscription_id: str, seconds: int | None = None) -> None:
         self._client = client
         self._subscription_id = subscription_id
         self._seconds = seconds
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, Delivery] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._extending: asyncio.Task[None] | None = None
 
-    def hold(self, delivery: Delivery) -> None:
-        if delivery.ack_id in self._held:
-            return
-        length = (delivery.lease_expires_at - datetime.now(UTC)).total_seconds()
-        seconds = self._seconds or min(max(round(length), LEAST_SECONDS), MOST_SECONDS)
-        wait = max(EARLIEST_SECONDS, min(length / 2, FIRST_SECONDS))
+    def hold(self, *deliveries: Delivery) -> None:
+        """Of one pull, or one."""
+        wait = max(EARLIEST_SECONDS, min(min(map(lease_left, deliveries)) / 2, FIRST_SECONDS))
         renew_at = asyncio.get_running_loop().time() + wait
-        self._held[delivery.ack_id] = Held(delivery, seconds, renew_at)
+        for delivery in deliveries:
+            if self._held.setdefault(delivery.ack_id, delivery) is delivery:
+                hold_of(delivery).renew_at = renew_at
         self._wake_at(renew_at)
 
     def drop(self, delivery: Delivery) -> None:
@@ -75,33 +64,39 @@ class Leases:
             self._extending = asyncio.create_task(self._extend())
 
     async def _extend(self) -> None:
-        now = asyncio.get_running_loop().time()
-        due = [held for held in self._held.values() if held.renew_at <= now + EARLIEST_SECONDS]
+        soon = asyncio.get_running_loop().time() + EARLIEST_SECONDS
+        due = [delivery for delivery in self._held.values() if hold_of(delivery).renew_at <= soon]
         if due:
             await self._extend_all(due)
         self._extending = None
         if self._held:
-            self._wake_at(min(held.renew_at for held in self._held.values()))
+            self._wake_at(min(hold_of(delivery).renew_at for delivery in self._held.values()))
 
-    async def _extend_all(self, due: list[Held]) -> None:
+    def _extension(self, due: list[Delivery]) -> int:
+        return self._seconds or max(LEAST_SECONDS, *(delivery.lease_seconds for delivery in due))
+
+    async def _extend_all(self, due: list[Delivery]) -> None:
         time = asyncio.get_running_loop().time
-        seconds = max(held.seconds for held in due)
-        ids = [held.delivery.ack_id for held in due]
+        seconds = self._extension(due)
+        ids = [delivery.ack_id for delivery in due]
+        begun = time()
         try:
             kept = await self._client.send(requests.extend(self._subscription_id, ids, seconds=seconds), POLICY)
         except BusError as error:
             logger.warning("leases could not be extended: subscription_id=%s error=%s", self._subscription_id, error)
-            for held in due:
-                held.renew_at = time() + AGAIN_SECONDS
+            for delivery in due:
+                hold_of(delivery).renew_at = time() + AGAIN_SECONDS
             return
         still = set(kept)
-        for held in due:
-            held.renew_at = time() + seconds / 2
-            if held.delivery.ack_id not in still and self._held.pop(held.delivery.ack_id, None) is not None:
-                lose(held.delivery)
+        for delivery in due:
+            hold = hold_of(delivery)
+            hold.renew_at = begun + seconds / 2
+            hold.lease_ends_at = begun + seconds
+            if delivery.ack_id not in still and self._held.pop(delivery.ack_id, None) is not None:
+                hold.is_lost = True
                 logger.warning(
-                    "a lease was lost while its message was worked on; another consumer may have it by now: "
+                    "a lease was lost while its message was processed; another consumer may hold it by now: "
                     "subscription_id=%s message_id=%s",
                     self._subscription_id,
-                    held.delivery.id,
+                    delivery.id,
                 )

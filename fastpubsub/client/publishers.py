@@ -1,32 +1,32 @@
-"""Publishing in the background: single messages in, batches out, a future for each message."""
+"""Publishes in the background: it takes single messages, sends batches, and returns a future for each message."""
 
 import asyncio
 import atexit
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 
+from fastpubsub.client.connections import AsyncConnection, Connection
 from fastpubsub.client.errors import BusError, Closed, InvalidRequest, TooLarge
-from fastpubsub.client.exchange import Flow, Policy, Tokens, exchange
-from fastpubsub.client.requests import Encoded, Outgoing, Payload, encode, publish_encoded
-
-if TYPE_CHECKING:
-    from fastpubsub.client.clients import AsyncClient, Client
+from fastpubsub.client.exchange import Flow
+from fastpubsub.client.requests import Encoded, Outgoing, Payload, Request, encode, publish_encoded
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`linger` is how many seconds a message waits for company when nothing is on its way.
+    """A message is sent at once when no batch of its topic is on its way, and otherwise with all that came meanwhile.
 
-    A batch goes when it has `max_messages` or `max_bytes`. Who publishes waits while `max_pending` messages or
-    `max_pending_bytes` are not answered yet: memory is bounded, and a server that is away slows its publishers down.
+    `linger` is how many seconds the first one waits for others: batches get larger, and answers come later. A batch has
+    at most `max_messages` and `max_bytes`. Publishing waits while `max_pending` messages or `max_pending_bytes` are not
+    answered yet: memory is bounded, and a server that is away slows its publishers down.
     """
 
-    linger: float = 0.005
+    linger: float = 0.0
     max_messages: int = 500
     max_bytes: int = 1 << 20
     max_pending: int = 10_000
@@ -34,7 +34,7 @@ class Limits:
 
 
 class Waiter(Protocol):
-    """What asyncio's and concurrent's futures have in common."""
+    """The common part of asyncio's and concurrent's futures."""
 
     def done(self) -> bool: ...
     def set_result(self, result: str, /) -> None: ...
@@ -44,73 +44,86 @@ class Waiter(Protocol):
 W = TypeVar("W", bound=Waiter)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry(Generic[W]):
     message: Encoded
+    size: int
     waiter: W
 
 
+@dataclass(slots=True)
+class Line(Generic[W]):
+    """What waits of a topic."""
+
+    entries: deque[Entry[W]] = field(default_factory=deque)
+    size: int = 0
+
+
 class Buffer(Generic[W]):
-    """What waits, by topic, and what is on its way: both count as pending."""
+    """The messages that wait, by topic, and those on their way: both count as pending."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._topics: dict[str, deque[Entry[W]]] = {}
-        self._sizes: dict[str, int] = {}
+        self._lines: dict[str, Line[W]] = {}
         self.pending = 0
         self._pending_bytes = 0
 
-    def has_room(self, message: Encoded) -> bool:
-        within = self._pending_bytes + message.size <= self._limits.max_pending_bytes
-        return self.pending == 0 or (self.pending < self._limits.max_pending and within)
+    def has_room(self, size: int) -> bool:
+        within = self._pending_bytes + size <= self._limits.max_pending_bytes
+        return self.pending == 0 or (within and self.pending < self._limits.max_pending)
 
     def add(self, topic_id: str, entry: Entry[W]) -> None:
-        self._topics.setdefault(topic_id, deque()).append(entry)
-        self._sizes[topic_id] = self._sizes.get(topic_id, 0) + entry.message.size
+        line = self._lines.get(topic_id)
+        if line is None:
+            line = self._lines[topic_id] = Line()
+        line.entries.append(entry)
+        line.size += entry.size
         self.pending += 1
-        self._pending_bytes += entry.message.size
+        self._pending_bytes += entry.size
 
     def next_topic(self) -> str | None:
-        return next(iter(self._topics), None)
+        return next(iter(self._lines), None)
 
     def is_full(self, topic_id: str) -> bool:
-        limits = self._limits
-        return len(self._topics[topic_id]) >= limits.max_messages or self._sizes[topic_id] >= limits.max_bytes
+        line = self._lines[topic_id]
+        return len(line.entries) >= self._limits.max_messages or line.size >= self._limits.max_bytes
 
     def take(self, topic_id: str) -> list[Entry[W]]:
         """A batch in the order of publishing; the topic goes to the end of the line."""
-        waiting = self._topics.pop(topic_id, deque())
+        line = self._lines.pop(topic_id, None)
         batch: list[Entry[W]] = []
         size = 0
-        while waiting and len(batch) < self._limits.max_messages:
-            size += waiting[0].message.size
+        while line and line.entries and len(batch) < self._limits.max_messages:
+            size += line.entries[0].size
             if batch and size > self._limits.max_bytes:
                 break
-            batch.append(waiting.popleft())
-        self._sizes.pop(topic_id, None)
-        if waiting:
-            self._topics[topic_id] = waiting
-            self._sizes[topic_id] = sum(entry.message.size for entry in waiting)
+            batch.append(line.entries.popleft())
+        if line and line.entries:
+            line.size -= sum(entry.size for entry in batch)
+            self._lines[topic_id] = line
         return batch
 
     def forget(self, batch: list[Entry[W]]) -> None:
         """It was answered."""
         self.pending -= len(batch)
-        self._pending_bytes -= sum(entry.message.size for entry in batch)
+        self._pending_bytes -= sum(entry.size for entry in batch)
 
 
-def deliver(topic_id: str, batch: list[Entry[W]], policy: Policy, tokens: Tokens | None) -> Flow[None]:
-    """Answers everybody. A message that is refused does not take the others of its batch with it: halves are tried."""
+Exchange: TypeAlias = Callable[[Request[list[str]]], Flow[list[str]]]
+
+
+def deliver(exchange: Exchange, topic_id: str, batch: list[Entry[W]]) -> Flow[None]:
+    """Resolves every future. A refused message does not fail the others of its batch: halves are tried."""
     request = publish_encoded(topic_id, [entry.message for entry in batch])
     try:
-        ids = yield from exchange(request, policy, tokens)
+        ids = yield from exchange(request)
     except BusError as error:
         if len(batch) == 1 or not isinstance(error, InvalidRequest | TooLarge):
             fail(batch, error)
             return
         middle = len(batch) // 2
         for half in (batch[:middle], batch[middle:]):
-            yield from deliver(topic_id, half, policy, tokens)
+            yield from deliver(exchange, topic_id, half)
         return
     for entry, id_ in zip(batch, ids, strict=True):
         if not entry.waiter.done():
@@ -124,9 +137,9 @@ def fail(batch: list[Entry[W]], error: Exception) -> None:
 
 
 class AsyncPublisher:
-    """Made by `AsyncClient.publisher()`. Messages of a topic are stored in the order in which they were published."""
+    """`AsyncClient.publisher()` creates it. Messages of a topic are stored in the order of publishing."""
 
-    def __init__(self, client: "AsyncClient", limits: Limits) -> None:
+    def __init__(self, client: AsyncConnection, limits: Limits) -> None:
         self._client = client
         self._limits = limits
         self._buffer: Buffer[asyncio.Future[str]] = Buffer(limits)
@@ -139,24 +152,26 @@ class AsyncPublisher:
         self, topic_id: str, payload: Payload | Outgoing, attributes: Mapping[str, str] | None = None
     ) -> str:
         """The id of the message, once it is stored."""
-        return await (await self.enqueue(topic_id, payload, attributes))
+        future = await self.enqueue(topic_id, payload, attributes)
+        return await future
 
     async def enqueue(
         self, topic_id: str, payload: Payload | Outgoing, attributes: Mapping[str, str] | None = None
     ) -> asyncio.Future[str]:
         """Waits for room only; the future has the id, or the error, once the server has answered."""
         message = encode(payload, attributes)
-        if not self._closed and not self._buffer.has_room(message):
+        size = message.size
+        if not self._closed and not self._buffer.has_room(size):
             async with self._changed:
-                await self._changed.wait_for(lambda: self._closed or self._buffer.has_room(message))
+                await self._changed.wait_for(lambda: self._closed or self._buffer.has_room(size))
         if self._closed:
             raise Closed("the publisher is closed")
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._buffer.add(topic_id, Entry(message, future))
+        self._buffer.add(topic_id, Entry(message, size, future))
         if topic_id not in self._senders:
             self._full[topic_id] = asyncio.Event()
             self._senders[topic_id] = asyncio.create_task(self._send(topic_id))
-        if self._buffer.is_full(topic_id):
+        if self._limits.linger > 0 and self._buffer.is_full(topic_id):
             self._full[topic_id].set()
         return future
 
@@ -181,27 +196,27 @@ class AsyncPublisher:
         await self.close()
 
     async def _send(self, topic_id: str) -> None:
-        """As long as there is something; batches grow while one is on its way, so only the first has to linger."""
-        try:
-            async with asyncio.timeout(self._limits.linger):
-                await self._full[topic_id].wait()
-        except TimeoutError:
-            pass
+        """Sends until nothing waits; batches grow while one is on its way, so only the first may linger."""
+        if self._limits.linger > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.linger):
+                    await self._full[topic_id].wait()
         while batch := self._buffer.take(topic_id):
             try:
-                await self._client.deliver(topic_id, batch)
+                await self._client.run(deliver(self._client.flow, topic_id, batch))
             except Exception as error:  # noqa: BLE001 - everybody is answered
                 fail(batch, error)
             self._buffer.forget(batch)
             async with self._changed:
                 self._changed.notify_all()
+            await asyncio.sleep(0)  # the callers that were answered publish their next messages, which go together
         del self._senders[topic_id], self._full[topic_id]
 
 
 class Publisher:
-    """Made by `Client.publisher()`, with one thread. Messages of a topic are stored in the order of publishing."""
+    """`Client.publisher()` creates it, with one thread. Messages of a topic are stored in the order of publishing."""
 
-    def __init__(self, client: "Client", limits: Limits) -> None:
+    def __init__(self, client: Connection, limits: Limits) -> None:
         self._client = client
         self._limits = limits
         self._buffer: Buffer[Future[str]] = Buffer(limits)
@@ -217,13 +232,14 @@ class Publisher:
     ) -> Future[str]:
         """Waits for room only; the future has the id, or the error, once the server has answered."""
         message = encode(payload, attributes)
+        size = message.size
         future: Future[str] = Future()
         future.set_running_or_notify_cancel()
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._buffer.has_room(message))
+            self._changed.wait_for(lambda: self._closed or self._buffer.has_room(size))
             if self._closed:
                 raise Closed("the publisher is closed")
-            self._buffer.add(topic_id, Entry(message, future))
+            self._buffer.add(topic_id, Entry(message, size, future))
             if self._buffer.pending == 1 or self._buffer.is_full(topic_id):
                 self._changed.notify_all()
         return future
@@ -266,7 +282,7 @@ class Publisher:
                     lingered = True
                 batch = self._buffer.take(topic_id)
             try:
-                self._client.deliver(topic_id, batch)
+                self._client.run(deliver(self._client.flow, topic_id, batch))
             except Exception as error:  # noqa: BLE001 - everybody is answered
                 fail(batch, error)
             with self._changed:

@@ -1,24 +1,43 @@
-"""What every call sends and how its answer is read: no input or output here, so it is written once for all clients."""
+"""Builds every request and reads its answer, without input or output, once for all clients."""
 
 import os
 import socket
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from functools import lru_cache, partial
+from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
 from fastpubsub import models
+from fastpubsub.client.checks import check_headers, check_text
+from fastpubsub.client.decimals import read_exactly, write_exactly
+from fastpubsub.client.errors import UnexpectedAnswer
+from fastpubsub.client.existing import CONFLICT, must_change, require_same
 from fastpubsub.models import (
+    BrowsedMessages,
+    BrowsedState,
+    BrowsedTopic,
     ClientCredentials,
     DeadLetter,
+    DeadLetterReason,
+    ExplainedMessage,
+    Explanation,
+    FilterTested,
+    History,
     Message,
+    Overview,
+    PurgedSubscription,
+    Redrive,
     RotatedSecret,
+    SeekPreview,
+    SeenMessage,
     Settled,
+    SettledAndPulled,
     Subscription,
     SubscriptionMetrics,
     Token,
@@ -31,9 +50,7 @@ Model = TypeVar("Model", bound=BaseModel)
 REPRESENTATION = {"Prefer": "return=representation"}
 MAX_WAIT_SECONDS = 20
 MAX_REASON = 1024
-
-CONSUMER_ID = f"{socket.gethostname()[:200]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-"""Of this process, for those who look who holds a message."""
+NO_REASON = "rejected"
 
 
 class Unset:
@@ -43,27 +60,32 @@ class Unset:
 UNSET: Final = Unset()
 
 Payload: TypeAlias = Mapping[str, Any] | BaseModel | Any
-"""A dict, a Pydantic model, a dataclass, or a TypedDict: whatever Pydantic writes as a JSON object."""
+"""A dict, a Pydantic model, a dataclass, a TypedDict, or anything else that Pydantic writes as a JSON object."""
 
 Id: TypeAlias = str | uuid.UUID | Message | DeadLetter
 Ids: TypeAlias = Id | Iterable[Id]
 """One or more. A pulled message stands for its `ack_id`, which settles nothing when another has the message by now."""
 
 
+Place: TypeAlias = int | datetime | str | uuid.UUID | Message | DeadLetter | SeenMessage
+"""A position of a topic, a time with its zone, or a message or its id."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A payload with attributes of its own."""
+    """A payload with its own attributes."""
 
     payload: Payload
     attributes: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: those take three times as long to make, and every call makes one
 class Request(Generic[T]):
     """`read` makes the result of a 2xx answer.
 
     `repeatable`: doing it twice is the same as once, so it is sent again when nobody knows whether it was done.
-    `instead`: what to send when the answer has this status. `done`: a status that means that it is done already.
+    `instead`: what to send when the answer has this status; `reconcile` gets what was sent first, and what was answered
+    then, and may say what to send next. `done`: a status that means that it is done already.
     `holds`: seconds that the server may take on purpose.
     """
 
@@ -75,8 +97,14 @@ class Request(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
     instead: "Mapping[int, Request[T]]" = field(default_factory=dict)
+    reconcile: "Callable[[bytes, bytes], Request[T] | None]" = lambda _sent, _found: None
     done: int | None = None
     holds: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_headers(self.headers)
+        for name, value in self.params.items():
+            check_text(name, value)
 
 
 # messages
@@ -96,9 +124,9 @@ def publish(
     return publish_encoded(topic_id, [encode(payload, attributes) for payload in payloads], idempotency_key)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Encoded:
-    """A message as JSON."""
+    """Returns a message as JSON."""
 
     payload: bytes
     attributes: bytes | None
@@ -124,14 +152,21 @@ def publish_encoded(
         content = b'{"messages":[%b]}' % b",".join(wrapped)
     else:
         content = b"[%b]" % b",".join(message.payload for message in messages)
-    key = uuid.uuid4().hex if idempotency_key is None else idempotency_key
+    key = os.urandom(16).hex() if idempotency_key is None else idempotency_key
     return Request(
         "POST",
         _path("topics", topic_id, "messages"),
-        lambda answer: models.PublishedIds.model_validate_json(answer).ids if answer else [],
+        partial(_published, len(messages)),
         content,
         headers={**REPRESENTATION, "Idempotency-Key": key},
     )
+
+
+def _published(count: int, answer: bytes) -> list[str]:
+    ids = models.PublishedIds.model_validate_json(answer).ids
+    if len(ids) != count:
+        raise UnexpectedAnswer(f"{count} messages were published, and the answer has {len(ids)} ids")
+    return ids
 
 
 def pull(
@@ -147,13 +182,93 @@ def pull(
     )
 
 
+class Settlement:
+    """What `settle_and_pull` settles: like the methods of the client, together. Each returns the settlement itself."""
+
+    def __init__(self) -> None:
+        self.body: dict[str, list[Any]] = {name: [] for name in models.Settles.model_fields}
+        self.repeatable = True
+
+    def ack(self, ids: Ids) -> Self:
+        """The messages are done and do not come again."""
+        self.body["acks"] += _ids(ids)
+        return self
+
+    def nack(self, ids: Ids, *, delay_seconds: int | None = None, undelivered: bool = False) -> Self:
+        """The messages failed and come again, as after `nack` of the client."""
+        options = _given(delay_seconds=delay_seconds, undelivered=undelivered or None)
+        return self._add("nacks", ids, options)
+
+    def reject(self, ids: Ids, *, reason: object = NO_REASON) -> Self:
+        """The messages will never succeed: dead letters at once. The reason is cut after 1,024 characters."""
+        return self._add("rejects", ids, {"reason": as_reason(reason)})
+
+    def extend(self, ids: Ids, *, seconds: int) -> Self:
+        """Moves the deadline of messages to `seconds` from now."""
+        self.body["leases"].append({"ids": _ids(ids), "extend_seconds": seconds})
+        return self
+
+    def _add(self, member: str, ids: Ids, options: Mapping[str, Any]) -> Self:
+        given = _ids(ids)
+        self.body[member].append({"ids": given, **options})
+        self.repeatable = self.repeatable and _are_ack_ids(given)
+        return self
+
+
+def settle_and_pull(
+    subscription_id: str,
+    settlement: Settlement,
+    *,
+    batch_size: int = 10,
+    wait_seconds: int = 0,
+    consumer_id: str | None = None,
+) -> Request[SettledAndPulled]:
+    """Settles messages and leases the next ones, in one request: both are done, or neither.
+
+    With `wait_seconds` what is settled is so before it waits. When an answer is lost and the request is repeated, what
+    the first one settled is `gone`, and the messages that it leased come again after their ack deadline.
+    """
+    read = SettledAndPulled.model_validate_json
+    return pull_with(read, subscription_id, batch_size, wait_seconds, consumer_id, settlement)
+
+
+@lru_cache(maxsize=1)
+def _consumer_id(process: int) -> str:
+    """Of a process, which the leases show."""
+    return f"{socket.gethostname()[:200]}:{process}:{uuid.uuid4().hex[:8]}"
+
+
 def pull_with(
-    read: Callable[[bytes], T], subscription_id: str, batch_size: int, wait_seconds: int, consumer_id: str | None
+    read: Callable[[bytes], T],
+    subscription_id: str,
+    batch_size: int,
+    wait_seconds: int,
+    consumer_id: str | None,
+    settlement: Settlement | None = None,
 ) -> Request[T]:
-    params = {"consumer_id": consumer_id or CONSUMER_ID, "batch_size": str(batch_size)}
+    """Settles before, if there is something to settle."""
+    params = {"consumer_id": consumer_id or _consumer_id(os.getpid()), "batch_size": str(batch_size)}
     if wait_seconds:
         params["wait_seconds"] = str(wait_seconds)
-    return Request("GET", _path("subscriptions", subscription_id, "messages"), read, params=params, holds=wait_seconds)
+    if settlement is None:
+        path = _path("subscriptions", subscription_id, "messages")
+        return Request("GET", path, read, params=params, holds=wait_seconds)
+    return Request(
+        "POST",
+        _path("subscriptions", subscription_id, "pulls"),
+        read,
+        _json(settlement.body),
+        params,
+        REPRESENTATION,
+        settlement.repeatable,
+        holds=wait_seconds,
+    )
+
+
+def end_waits(subscription_id: str, consumer_id: str | None = None) -> Request[None]:
+    """Has pulls of this consumer that wait answered now."""
+    params = {"consumer_id": consumer_id or _consumer_id(os.getpid())}
+    return Request("DELETE", _path("subscriptions", subscription_id, "waits"), _nothing, params=params)
 
 
 def ack(subscription_id: str, ids: Ids) -> Request[Settled]:
@@ -161,18 +276,37 @@ def ack(subscription_id: str, ids: Ids) -> Request[Settled]:
     return _settle(subscription_id, "acks", _json(_ids(ids)))
 
 
-def nack(subscription_id: str, ids: Ids, *, delay_seconds: int | None = None) -> Request[Settled]:
-    """The messages failed and come again, after the backoff of the subscription or after `delay_seconds`."""
+def nack(
+    subscription_id: str, ids: Ids, *, delay_seconds: int | None = None, undelivered: bool = False
+) -> Request[Settled]:
+    """The messages failed and come again, after the backoff of the subscription or after `delay_seconds`.
+
+    `undelivered`: nobody has looked at them, so they come again at once, and the attempt does not count.
+    """
     given = _ids(ids)
     params = {} if delay_seconds is None else {"delay_seconds": str(delay_seconds)}
+    if undelivered:
+        params["undelivered"] = "true"
     return _settle(subscription_id, "nacks", _json(given), params, repeatable=_are_ack_ids(given))
 
 
-def reject(subscription_id: str, ids: Ids, *, reason: str = "rejected") -> Request[Settled]:
+def reject(subscription_id: str, ids: Ids, *, reason: object = "rejected") -> Request[Settled]:
     """The messages will never succeed: dead letters at once. The reason is cut after 1,024 characters."""
     given = _ids(ids)
-    body = _json({"ids": given, "reason": reason[:MAX_REASON] or "rejected"})
+    body = _json({"ids": given, "reason": as_reason(reason)})
     return _settle(subscription_id, "rejects", body, repeatable=_are_ack_ids(given))
+
+
+def as_reason(reason: object, instead: str = NO_REASON) -> str:
+    """Returns 1 to 1,024 characters. NUL, and the lone surrogates of file names, are escaped."""
+    if reason is None:
+        return instead
+    try:
+        text = f"{type(reason).__name__}: {reason}".rstrip(": ") if isinstance(reason, BaseException) else str(reason)
+        text = text[:MAX_REASON].encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    except BaseException:  # noqa: BLE001 - of an object of theirs
+        text = type(reason).__name__
+    return text[:MAX_REASON] or instead
 
 
 def extend(subscription_id: str, ids: Ids, *, seconds: int) -> Request[list[str]]:
@@ -200,7 +334,7 @@ def _settle(
 
 
 def follow(topic_id: str, *, after: str | None = None, recent: int = 0) -> Request[None]:
-    """Server-Sent Events, to be opened as a stream: after a message, or from now on with the recent ones first."""
+    """Opens a stream of Server-Sent Events: after a message, or from now on with the `recent` ones first."""
     headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": after})
     params = {"recent": str(recent)} if recent else {}
     return Request("GET", _path("topics", topic_id, "stream"), _nothing, params=params, headers=headers)
@@ -210,7 +344,7 @@ def follow(topic_id: str, *, after: str | None = None, recent: int = 0) -> Reque
 
 
 def list_dead_letters(subscription_id: str, *, offset: int = 0, limit: int = 10) -> Request[list[DeadLetter]]:
-    """The message published first at the top; up to 100."""
+    """Lists up to 100, in the order in which they were published."""
     return Request(
         "GET",
         _path("subscriptions", subscription_id, "dlq"),
@@ -229,6 +363,54 @@ def purge_dead_letters(subscription_id: str, ids: Ids) -> Request[list[str]]:
     return _move("DELETE", _path("subscriptions", subscription_id, "dlq"), ids)
 
 
+def list_dead_letter_reasons(subscription_id: str) -> Request[list[DeadLetterReason]]:
+    """Counts dead letters by reason, the most frequent first, up to 100 reasons."""
+    return Request(
+        "GET",
+        _path("subscriptions", subscription_id, "dlq", "reasons"),
+        lambda answer: models.DeadLetterReasonList.model_validate_json(answer).data,
+    )
+
+
+def create_redrive(
+    subscription_id: str,
+    action: Literal["reprocess", "purge"] = "reprocess",
+    *,
+    reason: str | None = None,
+    died_after: datetime | None = None,
+    died_before: datetime | None = None,
+    per_second: int | None = None,
+) -> Request[Redrive]:
+    """Begins to reprocess or purge all dead letters that match, `per_second` at most, in the background of the server.
+
+    It is not repeated after an answer was lost: look at `list_redrives` first.
+    """
+    given = {"reason": reason, "died_after": died_after, "died_before": died_before, "per_second": per_second}
+    body = {"action": action} | {name: value for name, value in given.items() if value is not None}
+    path = _path("subscriptions", subscription_id, "redrives")
+    return Request("POST", path, Redrive.model_validate_json, _json(body), repeatable=False)
+
+
+def list_redrives(subscription_id: str) -> Request[list[Redrive]]:
+    """Lists the redrives of a subscription, newest first."""
+    return Request(
+        "GET",
+        _path("subscriptions", subscription_id, "redrives"),
+        lambda answer: models.RedriveList.model_validate_json(answer).data,
+    )
+
+
+def get_redrive(subscription_id: str, redrive_id: int) -> Request[Redrive]:
+    """Looks how far a redrive has come."""
+    path = _path("subscriptions", subscription_id, "redrives", str(redrive_id))
+    return Request("GET", path, Redrive.model_validate_json)
+
+
+def cancel_redrive(subscription_id: str, redrive_id: int) -> Request[None]:
+    """Ends a redrive: what it has moved stays moved."""
+    return Request("DELETE", _path("subscriptions", subscription_id, "redrives", str(redrive_id)), _nothing)
+
+
 def _move(method: str, path: str, ids: Ids) -> Request[list[str]]:
     return Request(
         method,
@@ -243,30 +425,35 @@ def _move(method: str, path: str, ids: Ids) -> Request[list[str]]:
 
 
 def create_topic(id: str, *, retention_seconds: int | None = None, exist_ok: bool = False) -> Request[Topic]:
-    """With `exist_ok` a topic that is there already is answered as it is."""
-    body = {"id": id, "retention_seconds": retention_seconds}
-    return _create("/topics", body, Topic, get_topic(id) if exist_ok else None)
+    """With `exist_ok` returns an existing one; raises `AlreadyExists` when it differs from the given settings."""
+    body: dict[str, Any] = {"id": id} | ({} if retention_seconds is None else {"retention_seconds": retention_seconds})
+    return _create("/topics", body, Topic, get_topic(id) if exist_ok else None, partial(require_same, "topic"))
 
 
-def get_topic(id: str) -> Request[Topic]:
-    return Request("GET", _path("topics", id), Topic.model_validate_json)
+def get_topic(id: str, *, include_metrics: bool = False) -> Request[Topic]:
+    return Request("GET", _path("topics", id), partial(read_exactly, Topic), params=_metrics(include_metrics))
 
 
-def list_topics(*, offset: int = 0, limit: int = 10) -> Request[list[Topic]]:
-    """Ordered by id; up to 100."""
+def list_topics(
+    *, q: str | None = None, include_metrics: bool = False, offset: int = 0, limit: int = 10
+) -> Request[list[Topic]]:
+    """Lists up to 100, ordered by id; `q` is a part of their ids, without case."""
     return Request(
-        "GET", "/topics", lambda answer: models.TopicList.model_validate_json(answer).data, params=_page(offset, limit)
+        "GET",
+        "/topics",
+        lambda answer: read_exactly(models.TopicList, answer).data,
+        params=_page(offset, limit) | _given(q=q) | _metrics(include_metrics),
     )
 
 
 def update_topic(id: str, *, retention_seconds: int | None) -> Request[Topic]:
     return Request(
-        "PATCH", _path("topics", id), Topic.model_validate_json, _json({"retention_seconds": retention_seconds})
+        "PATCH", _path("topics", id), partial(read_exactly, Topic), _json({"retention_seconds": retention_seconds})
     )
 
 
 def delete_topic(id: str) -> Request[None]:
-    """With its subscriptions and everything in them."""
+    """Deletes the topic, its subscriptions and everything in them."""
     return _delete(_path("topics", id))
 
 
@@ -285,32 +472,81 @@ def create_subscription(
     start_from: Literal["latest", "earliest"] | datetime = "latest",
     exist_ok: bool = False,
 ) -> Request[Subscription]:
-    """What is None is a default of the server. With `exist_ok` one that is there already is answered as it is."""
-    body = {
-        "id": id,
-        "topic_id": topic_id,
-        "filter": filter,
-        "max_delivery_attempts": max_delivery_attempts,
-        "backoff_min_seconds": backoff_min_seconds,
-        "backoff_max_seconds": backoff_max_seconds,
-        "ack_deadline_seconds": ack_deadline_seconds,
-        "start_from": start_from,
-    }
-    given = {name: value for name, value in body.items() if value is not None}
-    return _create("/subscriptions", given, Subscription, get_subscription(id) if exist_ok else None)
+    """None stands for the default of the server.
+
+    With `exist_ok` returns an existing one; raises `AlreadyExists` when it differs from the given settings, except
+    `start_from`.
+    """
+    given = _given(
+        id=id,
+        topic_id=topic_id,
+        filter=filter,
+        max_delivery_attempts=max_delivery_attempts,
+        backoff_min_seconds=backoff_min_seconds,
+        backoff_max_seconds=backoff_max_seconds,
+        ack_deadline_seconds=ack_deadline_seconds,
+        start_from=start_from,
+    )
+    existing = get_subscription(id) if exist_ok else None
+    return _create("/subscriptions", given, Subscription, existing, partial(require_same, "subscription"))
 
 
-def get_subscription(id: str) -> Request[Subscription]:
-    return Request("GET", _path("subscriptions", id), Subscription.model_validate_json)
+def ensure_subscription(
+    id: str,
+    topic_id: str,
+    *,
+    filter: Mapping[str, Any] | None = None,
+    max_delivery_attempts: int | None = None,
+    backoff_min_seconds: int | None = None,
+    backoff_max_seconds: int | None = None,
+    ack_deadline_seconds: int | None = None,
+    start_from: Literal["latest", "earliest"] | datetime = "latest",
+) -> Request[Subscription]:
+    """Creates it, or changes the given settings that differ, which is logged. `{}` means no filter.
+
+    Raises `AlreadyExists` when it exists with another topic. `start_from` counts only when it is created.
+    """
+    settings = _given(
+        filter=filter,
+        max_delivery_attempts=max_delivery_attempts,
+        backoff_min_seconds=backoff_min_seconds,
+        backoff_max_seconds=backoff_max_seconds,
+        ack_deadline_seconds=ack_deadline_seconds,
+    )
+    content = write_exactly({"id": id, "topic_id": topic_id, "start_from": start_from, **settings}, _json)
+    return ensuring_subscription(id, content, write_exactly(settings, _json))
 
 
-def list_subscriptions(*, offset: int = 0, limit: int = 10) -> Request[list[Subscription]]:
-    """Of all topics, ordered by id; up to 100."""
+def ensuring_subscription(
+    id: str, content: bytes, settings: bytes, must_change: Callable[[bytes, bytes], bool] = must_change
+) -> Request[Subscription]:
+    update = replace(update_subscription(id), content=settings)
+    return replace(
+        create_subscription(id, "", exist_ok=True),
+        content=content,
+        reconcile=lambda sent, found: update if must_change(sent, found) else None,
+    )
+
+
+def get_subscription(id: str, *, include_metrics: bool = False) -> Request[Subscription]:
+    path = _path("subscriptions", id)
+    return Request("GET", path, partial(read_exactly, Subscription), params=_metrics(include_metrics))
+
+
+def list_subscriptions(
+    *,
+    topic_id: str | None = None,
+    q: str | None = None,
+    include_metrics: bool = False,
+    offset: int = 0,
+    limit: int = 10,
+) -> Request[list[Subscription]]:
+    """Lists up to 100 of all topics, or of one, ordered by id; `q` is a part of their ids, without case."""
     return Request(
         "GET",
         "/subscriptions",
-        lambda answer: models.SubscriptionList.model_validate_json(answer).data,
-        params=_page(offset, limit),
+        lambda answer: read_exactly(models.SubscriptionList, answer).data,
+        params=_page(offset, limit) | _given(topic_id=topic_id, q=q) | _metrics(include_metrics),
     )
 
 
@@ -323,7 +559,7 @@ def update_subscription(
     backoff_max_seconds: int | Unset = UNSET,
     ack_deadline_seconds: int | Unset = UNSET,
 ) -> Request[Subscription]:
-    """What is left out stays as it is."""
+    """A missing argument keeps the present value."""
     body = {
         "filter": filter,
         "max_delivery_attempts": max_delivery_attempts,
@@ -332,25 +568,154 @@ def update_subscription(
         "ack_deadline_seconds": ack_deadline_seconds,
     }
     given = {name: value for name, value in body.items() if not isinstance(value, Unset)}
-    return Request("PATCH", _path("subscriptions", id), Subscription.model_validate_json, _json(given))
+    return Request(
+        "PATCH", _path("subscriptions", id), partial(read_exactly, Subscription), write_exactly(given, _json)
+    )
 
 
 def delete_subscription(id: str) -> Request[None]:
-    """With everything in it, dead letters too."""
+    """Deletes the subscription and everything in it, including dead letters."""
     return _delete(_path("subscriptions", id))
 
 
 def seek(
-    subscription_id: str, to: Literal["latest", "earliest"] | datetime | uuid.UUID | Message | str
-) -> Request[None]:
-    """Replays or skips: `to` is `earliest`, `latest`, a time with its zone, or the message that comes next."""
-    target = to.id if isinstance(to, Message) else to
-    return Request("POST", _path("subscriptions", subscription_id, "seek"), _nothing, _json({"to": target}))
+    subscription_id: str,
+    to: Literal["latest", "earliest"] | datetime | uuid.UUID | Message | str,
+    *,
+    dry_run: bool = False,
+) -> Request[SeekPreview | None]:
+    """Replays or skips: `to` is `earliest`, `latest`, a time with its zone, or the message that comes next.
+
+    `dry_run`: returns what it would do, and changes nothing.
+    """
+    body = {"to": to.id if isinstance(to, Message) else to, **_given(dry_run=dry_run or None)}
+    read = SeekPreview.model_validate_json if dry_run else _nothing
+    return Request("POST", _path("subscriptions", subscription_id, "seek"), read, _json(body))
+
+
+def test_filter(
+    subscription_id: str,
+    filter: Mapping[str, Any] | None,
+    *,
+    payload: Payload | None = None,
+    last: int | None = None,
+) -> Request[FilterTested]:
+    """Judges a payload, or the last messages (100, up to 1,000), by a filter; nothing changes.
+
+    It also estimates how many messages would be ahead.
+    """
+    return _test_filter("subscriptions", subscription_id, filter, payload, last)
+
+
+def test_topic_filter(
+    topic_id: str, filter: Mapping[str, Any] | None, *, payload: Payload | None = None, last: int | None = None
+) -> Request[FilterTested]:
+    """Judges a payload, or the last messages of a topic (100, up to 1,000), by a filter."""
+    return _test_filter("topics", topic_id, filter, payload, last)
+
+
+def _test_filter(
+    kind: str, name: str, filter: Mapping[str, Any] | None, payload: Payload | None, last: int | None
+) -> Request[FilterTested]:
+    body = {"filter": filter, **_given(payload=payload, last=last)}
+    path = _path(kind, name, "filter", "test")
+    return Request("POST", path, FilterTested.model_validate_json, write_exactly(body, _json))
+
+
+def pause(subscription_id: str) -> Request[Subscription]:
+    """Lets pulls and streams get nothing until `resume`; what consumers hold they can settle."""
+    return Request("POST", _path("subscriptions", subscription_id, "pause"), partial(read_exactly, Subscription))
+
+
+def resume(subscription_id: str) -> Request[Subscription]:
+    """Ends a pause."""
+    return Request("POST", _path("subscriptions", subscription_id, "resume"), partial(read_exactly, Subscription))
+
+
+def purge(subscription_id: str) -> Request[PurgedSubscription]:
+    """Settles everything that is ahead, leased or waiting, and counts it; dead letters stay."""
+    path = _path("subscriptions", subscription_id, "purge")
+    return Request("POST", path, PurgedSubscription.model_validate_json, repeatable=False)
 
 
 def metrics(subscription_id: str) -> Request[SubscriptionMetrics]:
-    """How many messages are where."""
+    """Counts the messages of a subscription by state."""
     return Request("GET", _path("subscriptions", subscription_id, "metrics"), SubscriptionMetrics.model_validate_json)
+
+
+def overview() -> Request[Overview]:
+    """Sums up what the client may see, and says what somebody should look at."""
+    return Request("GET", "/overview", Overview.model_validate_json)
+
+
+def history(
+    subscription_id: str | None = None,
+    *,
+    topic_id: str | None = None,
+    interval_seconds: Literal[5, 60] = 5,
+    start: int | None = None,
+    end: int | None = None,
+) -> Request[History]:
+    """Counts what happened to a subscription or a topic, or to everything, in intervals of 5 s of the last hour, or of
+    60 s of the last day. `start` and `end` are Unix times. Columns that do not fit are empty.
+    """
+    if subscription_id is not None and topic_id is not None:
+        raise ValueError("give a subscription or a topic, not both")
+    path = _path("overview", "history")
+    if subscription_id is not None:
+        path = _path("subscriptions", subscription_id, "history")
+    elif topic_id is not None:
+        path = _path("topics", topic_id, "history")
+    params = _given(interval_seconds=interval_seconds, to=end) | ({} if start is None else {"from": start})
+    return Request("GET", path, History.model_validate_json, params=_texts(params))
+
+
+def explain(subscription_id: str, message: Id) -> Request[Explanation]:
+    """Says what became of a message in a subscription, and why."""
+    path = _path("subscriptions", subscription_id, "messages", _message_id(message))
+    return Request("GET", path, Explanation.model_validate_json)
+
+
+def get_message(message: Id, *, offset: int = 0, limit: int = 10) -> Request[ExplainedMessage]:
+    """Gets a message and what became of it in the subscriptions of its topic."""
+    path = _path("messages", _message_id(message))
+    return Request("GET", path, ExplainedMessage.model_validate_json, params=_page(offset, limit))
+
+
+def browse_topic(
+    topic_id: str,
+    *,
+    start_from: Place | None = None,
+    before: Place | None = None,
+    q: str | None = None,
+    limit: int = 10,
+) -> Request[BrowsedTopic]:
+    """Looks at up to 100 messages, oldest first: from a place on, or the newest ones, or the newest before a place.
+
+    A place is a position, a time, or a message. `q`: `payload.field=value`, `attributes.name=value`, or a text in the
+    payload; it needs the scope `messages:read`, and so do payloads. A page ends early after 10,000 messages, or a
+    quarter of a second: go on with `next` as `start_from`, or with `previous` as `before`.
+    """
+    params = _given(limit=limit, q=q) | _place("from", start_from) | _place("before", before)
+    path = _path("topics", topic_id, "messages")
+    return Request("GET", path, BrowsedTopic.model_validate_json, params=_texts(params))
+
+
+def browse(
+    subscription_id: str,
+    state: BrowsedState = "ahead",
+    *,
+    start_from: Place | None = None,
+    q: str | None = None,
+    limit: int = 10,
+) -> Request[BrowsedMessages]:
+    """Looks at up to 100 messages in a state without taking them; go on with `next` as `start_from`.
+
+    They come by position, the waiting ones by the time when they are due. Else like `browse_topic`.
+    """
+    params = _given(state=state, limit=limit, q=q) | _place("from", start_from)
+    path = _path("subscriptions", subscription_id, "messages", "browse")
+    return Request("GET", path, BrowsedMessages.model_validate_json, params=_texts(params))
 
 
 # clients and tokens
@@ -367,7 +732,7 @@ def get_client(id: str | uuid.UUID) -> Request[models.Client]:
 
 
 def list_clients(*, offset: int = 0, limit: int = 10) -> Request[list[models.Client]]:
-    """Up to 100."""
+    """Lists up to 100, ordered by id."""
     return Request(
         "GET",
         "/clients",
@@ -389,7 +754,7 @@ def update_client(
 
 
 def rotate_client_secret(id: str | uuid.UUID, *, old_secret_seconds: int = 86400) -> Request[RotatedSecret]:
-    """Another secret, told only here; the one before stays good for so long.
+    """Returns another secret, only once; the previous one stays good for `old_secret_seconds`.
 
     With 0 all secrets before end now, and all tokens: for one that was stolen. Refused while there are two.
     """
@@ -416,32 +781,57 @@ def fetch_token(client_id: str, client_secret: str) -> Request[Token]:
 
 
 def _create(
-    path: str, body: Mapping[str, Any], model: type[Model], existing: Request[Model] | None = None
+    path: str,
+    body: Mapping[str, Any],
+    model: type[Model],
+    existing: Request[Model] | None = None,
+    require_same: Callable[[bytes, bytes], None] = lambda _sent, _found: None,
 ) -> Request[Model]:
-    """Not repeatable as such: the second time it would be refused, or done twice."""
+    """Not repeatable: the second time it would be refused, or done twice."""
     return Request(
         "POST",
         path,
-        model.model_validate_json,
-        _json(body),
+        partial(read_exactly, model),
+        write_exactly(body, _json),
         repeatable=existing is not None,
-        instead={} if existing is None else {409: existing},
+        instead={} if existing is None else {CONFLICT: existing},
+        reconcile=require_same,
     )
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _delete(path: str) -> Request[None]:
     return Request("DELETE", path, _nothing, done=404)
 
 
+@lru_cache
 def _path(*parts: str) -> str:
     for part in parts:
         if part in ("", ".", ".."):
-            raise ValueError(f"{part!r} is no id")
+            raise ValueError(f"{part!r} is not an id")
+        check_text("an id", part)
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
 def _page(offset: int, limit: int) -> dict[str, str]:
     return {"offset": str(offset), "limit": str(limit)}
+
+
+def _metrics(included: bool) -> dict[str, str]:
+    return {"include": "metrics"} if included else {}
+
+
+def _place(name: str, place: Place | None) -> dict[str, Any]:
+    if isinstance(place, BaseModel):
+        place = place.id
+    return _given(**{name: place.isoformat() if isinstance(place, datetime) else place})
+
+
+def _texts(params: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in params.items()}
 
 
 def _nothing(_answer: bytes) -> None:
@@ -450,7 +840,7 @@ def _nothing(_answer: bytes) -> None:
 
 def _ids(ids: Ids) -> list[str]:
     several = [ids] if isinstance(ids, str | uuid.UUID | Message | DeadLetter) else ids
-    return [_id(one) for one in several]
+    return [one if type(one) is str else _id(one) for one in several]
 
 
 def _id(one: Id) -> str:
@@ -459,8 +849,13 @@ def _id(one: Id) -> str:
     return str(one.id) if isinstance(one, DeadLetter) else str(one)
 
 
+def _message_id(one: Id) -> str:
+    """Also of an ack_id, which begins with it."""
+    return str(one if isinstance(one, str | uuid.UUID) else one.id).partition(".")[0]
+
+
 def _are_ack_ids(ids: Iterable[str]) -> bool:
-    """Of a delivery each, which cannot be settled twice; a bare message id might meet the next delivery."""
+    """An ack id is of one delivery, which cannot be settled twice; a bare message id might meet the next delivery."""
     return all("." in one for one in ids)
 
 
@@ -469,4 +864,4 @@ def _json(value: Any) -> bytes:
     try:
         return to_json(value, by_alias=True, inf_nan_mode="constants")
     except PydanticSerializationError as error:
-        raise ValueError(f"this cannot be written as JSON: {error}") from None
+        raise ValueError(f"this value cannot be written as JSON: {error}") from None

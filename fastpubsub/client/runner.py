@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 
-from fastpubsub.client.consumer import THREADS
+from fastpubsub.client.threads import THREADS
 from fastpubsub.client.worker import Worker, run_until_signal
 
 END_SECONDS = 1.0
@@ -20,10 +20,10 @@ class TargetError(Exception):
 
 
 def load(target: str) -> Worker:
-    """`package.module:name`, or `module:bus.worker`; found from the current folder on."""
+    """Imports `package.module:name`, or `module:bus.worker`, from the current folder or the Python path."""
     module_name, _, name = target.partition(":")
     if not module_name or not name:
-        raise TargetError(f"{target}: write MODULE:WORKER, as in: fastpubsub worker emails:worker")
+        raise TargetError(f"{target}: write MODULE:WORKER, for example: fastpubsub worker emails:worker")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -38,11 +38,15 @@ def load(target: str) -> Worker:
         worker = None
     if not isinstance(worker, Worker):
         found = [key for key, value in vars(module).items() if isinstance(value, Worker)]
-        raise TargetError(f"{target}: {name} is no Worker; those of {module_name} are: {', '.join(found) or 'none'}")
+        raise TargetError(f"{target}: {name} is not a Worker; {module_name} has: {', '.join(found) or 'none'}")
+    if not worker.subscriptions:
+        raise TargetError(f"{target}: {name} has no subscribers, so it has nothing to do")
     return worker
 
 
 def run(workers: list[Worker], concurrency: int | None = None) -> None:
+    """Each worker once, however often it was named."""
+    workers = list(dict.fromkeys(workers))
     if concurrency is not None:
         for worker in workers:
             worker.limit(concurrency)

@@ -1,4 +1,4 @@
-"""The bus inside a FastAPI application.
+"""Connects a FastAPI application to the bus.
 
 bus = Bus("http://localhost:8000")
 app = FastAPI(lifespan=bus.lifespan)
@@ -11,7 +11,7 @@ async def create_order(order: Order, publisher: BusPublisher) -> None:
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import httpx
@@ -19,6 +19,7 @@ from fastapi import Depends, FastAPI
 from fastapi.requests import HTTPConnection
 
 from fastpubsub.client import AsyncClient, AsyncPublisher, Limits, Policy, Worker
+from fastpubsub.client.pulling import AGAIN
 
 logger = logging.getLogger("fastpubsub.client")
 
@@ -34,6 +35,9 @@ class Bus:
 
     `url`, `client_id`, `client_secret` and `policy` as for `AsyncClient`, `limits` for its publisher. With
     `subscribe=False` the subscribers do not run here: let `fastpubsub worker module:bus.worker` run them.
+
+    Subscribers that stop, as for a subscription that does not exist, are started again after a pause that grows up to
+    10 seconds; `restart=False` leaves them stopped.
     """
 
     def __init__(
@@ -45,19 +49,27 @@ class Bus:
         policy: Policy | None = None,
         limits: Limits | None = None,
         subscribe: bool = True,
+        restart: bool = True,
         concurrency: int = 10,
         grace_seconds: float = 10.0,
+        prefetch_seconds: float = 1.0,
     ) -> None:
         self._address = (url, client_id, client_secret)
         self._policy = policy
         self._limits = limits
         self._subscribe = subscribe
+        self._restart = restart
         self._transport: httpx.AsyncBaseTransport | None = None
         self._client: AsyncClient | None = None
         self._publisher: AsyncPublisher | None = None
-        self.worker = Worker(url, client_id, client_secret, concurrency=concurrency, grace_seconds=grace_seconds)
-        self.failure: BaseException | None = None
-        """Why the subscribers have stopped, for a readiness probe; it is logged, too."""
+        self.worker = Worker(
+            *self._address, concurrency=concurrency, grace_seconds=grace_seconds, prefetch_seconds=prefetch_seconds
+        )
+        self.worker.on_answered = self._answered
+        self.failure: Exception | None = None
+        """Why the subscribers do not run, for a readiness probe; it is logged, too. None again once they do."""
+        self._failures = 0
+        self._stopping = asyncio.Event()
 
     @property
     def client(self) -> AsyncClient:
@@ -70,7 +82,7 @@ class Bus:
     def subscriber(
         self, subscription_id: str, *, concurrency: int | None = None, lease_seconds: int | None = None
     ) -> Callable[[Function], Function]:
-        """As of a `Worker`; runs in this process, next to the requests."""
+        """Registers a function as a `Worker` does; it runs in this process, next to the requests."""
         return self.worker.subscriber(subscription_id, concurrency=concurrency, lease_seconds=lease_seconds)
 
     @asynccontextmanager
@@ -79,52 +91,78 @@ class Bus:
             yield {STATE: self}
 
     def lifespan_with(self, inner: Lifespan) -> StatefulLifespan:
-        """For an application that has a lifespan of its own: it runs inside, with the bus open."""
+        """Combines the bus with an application's own lifespan, which runs inside, with the bus open.
+
+        The subscribers start when yours has started, and stop before it ends.
+        """
 
         @asynccontextmanager
         async def both(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-            async with self.opened(), inner(app) as state:
+            async with self._connected() as client, inner(app) as state, self._subscribing(client):
                 yield {STATE: self, **(state or {})}
 
         return both
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["Bus"]:
-        """Outside of an application: in a script, or a lifespan that you write yourself."""
+        """Opens the bus outside of an application: in a script, or in your own lifespan."""
+        async with self._connected() as client, self._subscribing(client):
+            yield self
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncClient]:
+        """Sends all published messages before the publisher and the client are closed."""
         async with (
             AsyncClient(*self._address, policy=self._policy, transport=self._transport) as self._client,
             self._client.publisher(self._limits) as self._publisher,
         ):
-            subscribing = self._start(self._client)
-            try:
-                yield self
-            finally:
-                self.worker.stop()
-                if subscribing is not None:
-                    await subscribing
-                # What was published by then is sent before the publisher and the client are closed.
+            yield self._client
+
+    @asynccontextmanager
+    async def _subscribing(self, client: AsyncClient) -> AsyncIterator[None]:
+        self.failure, self._stopping = None, asyncio.Event()
+        runs = self._subscribe and bool(self.worker.subscriptions)
+        subscribing = asyncio.create_task(self._serve(client)) if runs else None
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            self.worker.stop()
+            if subscribing is not None:
+                await subscribing
 
     @contextmanager
     def override(self, transport: httpx.AsyncBaseTransport) -> Iterator[None]:
-        """For tests: everything that is opened inside goes there, as to the transport of an `InMemoryBus`."""
+        """For tests: connects everything that is opened inside to `transport`, such as that of an `InMemoryBus`."""
         before, self._transport = self._transport, transport
         try:
             yield
         finally:
             self._transport = before
 
-    def _start(self, client: AsyncClient) -> asyncio.Task[None] | None:
-        if not self._subscribe or not self.worker.subscriptions:
-            return None
-        return asyncio.create_task(self._serve(client))
-
     async def _serve(self, client: AsyncClient) -> None:
-        self.failure = None
-        try:
-            await self.worker.serve(client)
-        except Exception as error:
-            self.failure = error
-            logger.exception("the subscribers of this application have stopped")
+        while not self._stopping.is_set():
+            try:
+                await self.worker.serve(client)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the application must hear of it
+                self._tell(error)
+            if not self._restart:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), AGAIN.pause(self._failures, None))
+
+    def _tell(self, error: Exception) -> None:
+        """Logs a failure once, and again when it changes."""
+        if self.failure is None or str(self.failure) != str(error):
+            what = "are restarted until they run" if self._restart else "stay stopped"
+            logger.error("the subscribers of this application have stopped and %s", what, exc_info=error)
+        self.failure = error
+        self._failures += 1
+
+    def _answered(self) -> None:
+        if self.failure is not None and self.worker.is_answered:
+            self.failure, self._failures = None, 0
+            logger.info("the subscribers of this application run again")
 
 
 Opened = TypeVar("Opened")

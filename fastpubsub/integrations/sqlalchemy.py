@@ -1,4 +1,4 @@
-"""Publishing from a transaction of your own, on the database of fastpubsub: stored exactly if you commit.
+"""Publishes from your own transaction in fastpubsub's database: messages are stored exactly if you commit.
 
     with Session(engine) as session, session.begin():
         session.add(order)
@@ -36,7 +36,7 @@ def publish(
     *payloads: Payload | Outgoing,
     attributes: Mapping[str, str] | None = None,
 ) -> Coroutine[Any, Any, None] | None:
-    """With a session or a connection of SQLAlchemy; an asynchronous one is to be awaited.
+    """Publishes with a session or a connection of SQLAlchemy; await it if that is asynchronous.
 
     Subscribers see the messages after the commit. What cannot be published, such as an unknown topic, raises here and
     leaves your transaction failed.

@@ -7,14 +7,14 @@ from datetime import datetime
 from itertools import accumulate
 from typing import NamedTuple
 
-from fastpubsub.arrays import Array
-from fastpubsub.database import Database, blames_arguments
+from fastpubsub.database.arrays import Array
+from fastpubsub.database.calls import Database, blames_arguments
 from fastpubsub.payloads import Batch
-from fastpubsub.services.schemas import StoreKey, split
+from fastpubsub.services.coalescer import CALL_BYTES, CALL_ROWS
+from fastpubsub.services.topic_schemas import StoreKey, split
+from fastpubsub.tasks import Tasks
 
 _SMALL_BYTES = 1 << 14
-CALL_ROWS = 1000
-CALL_BYTES = 1 << 20
 _PATIENCE_SECONDS = 0.005
 
 
@@ -37,7 +37,7 @@ class _Append:
 
 
 class Appends:
-    """For a coalescer that has one append in flight for each topic, and asks whether it is `ready`.
+    """The calls of a coalescer that has one append in flight for each topic, and asks whether it is `ready`.
 
     A call costs more than what is in it, and its commit waits for the disk. So while one is in flight, small appends to
     other topics wait and then go together. No topic waits for a lock of another, and longer than a moment for nothing:
@@ -52,10 +52,10 @@ class Appends:
         self._departure: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._together: list[_Append] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._answering = Tasks()
 
     async def ready(self, size: int) -> None:
-        """Until no call is in flight that others wait for, or the one that is takes long."""
+        """Waits until no call is in flight that others wait for, or that one takes long."""
         if not (self._calls or self._leaving) or size > _SMALL_BYTES:
             return
         if self._departure is None:
@@ -76,7 +76,7 @@ class Appends:
         return await append.answer or await self._call(key, batches)
 
     def _depart(self) -> None:
-        """Those that wait append in the next turn of the event loop, and what follows them in that turn is the call."""
+        """Waiting requests append in the next turn of the event loop; the call takes all appends of that turn."""
         if self._departure is not None and self._timer is not None:
             self._timer.cancel()
             self._departure.set_result(None)
@@ -88,12 +88,10 @@ class Appends:
         self._leaving = 0
         appends, self._together = self._together, []
         for group in _groups(appends):
-            task = asyncio.create_task(self._answer(group))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._answering.start(self._answer(group))
 
     async def _answer(self, appends: Sequence[_Append]) -> None:
-        """None for what must be called for by itself: to wait, or to learn what is wrong."""
+        """Returns None for an append that needs its own call, to wait or to get its error."""
         answers: Sequence[Appended | None] = [None] * len(appends)
         try:
             answers = await self._call_together(appends)
@@ -140,7 +138,7 @@ class Appends:
 
 
 def _groups(appends: Iterable[_Append]) -> Iterator[list[_Append]]:
-    """Of which each fits a call."""
+    """Splits appends into groups that each fit a call."""
     group: list[_Append] = []
     rows = size = 0
     for append in appends:

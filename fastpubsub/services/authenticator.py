@@ -10,11 +10,11 @@ from hashlib import sha256
 from uuid import UUID
 
 from fastpubsub.config import Settings
-from fastpubsub.database import Database
+from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import NotFound
 from fastpubsub.scopes import Caller
-from fastpubsub.services.attempts import Attempts
 from fastpubsub.services.hashing import SecretHasher
+from fastpubsub.services.login_attempts import LoginAttempts
 from fastpubsub.services.recent import Recent
 from fastpubsub.services.tokens import MAX_TOKEN_BYTES, Grant, invalid_token, make_signer
 
@@ -23,6 +23,9 @@ MAX_KEPT_BYTES = 1024
 MAX_CLIENTS = 10_000
 STATE_SECONDS = 5.0
 """How long a revocation by another process may go unnoticed."""
+
+SLOW_SECONDS = 0.05
+"""What took longer is looked at again before it goes on; to look each time would take as long as a quick answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Authenticator:
         self.enabled = settings.auth_enabled
         self.signer = make_signer(settings)
         self.hasher = SecretHasher()
-        self.attempts = Attempts(settings, clock)
+        self.attempts = LoginAttempts(settings, clock)
         self._database = database
         self._clock = clock
         self._grants: Recent[bytes | str, Grant] = Recent(MAX_TOKENS)
@@ -57,13 +60,18 @@ class Authenticator:
             raise invalid_token("is revoked: its client was changed, disabled or deleted")
         return grant.caller
 
+    async def look_again(self, token: bytes | None) -> None:
+        """Checks the token of a request that has waited, before anything is handed out; None without authentication."""
+        if token is not None:
+            await self.authenticate(token)
+
     async def inspect(self, token: bytes) -> Grant:
         """All that a good token says; the others are refused as in `authenticate`."""
         await self.authenticate(token)
         return self._check(token)
 
     def forget(self, client_id: UUID) -> None:
-        """For who changes a client: this process notices at once."""
+        """Forgets a client that was changed, so that this process notices at once."""
         self._states.forget(str(client_id))
         self._readings.pop(str(client_id), None)
 
@@ -81,7 +89,7 @@ class Authenticator:
         grant = self._grants.get(key)
         if grant is None:
             if self.signer is None:
-                raise invalid_token("cannot be checked, this server has no key")
+                raise invalid_token("cannot be checked: this server has no key")
             grant = self.signer.verify(token)
             self._grants.put(key, grant)
         return grant
@@ -96,7 +104,7 @@ class Authenticator:
         return state if self._is_current(state, grant) else await self._read_once(grant.caller.client_id)
 
     async def _read_once(self, client_id: str) -> ClientState:
-        """All who ask at the same time wait for one reading; one of them who goes away does not end it."""
+        """Concurrent callers share one read; a caller that goes away does not end it."""
         reading = self._readings.get(client_id)
         if reading is None:
             reading = asyncio.create_task(self._read(client_id))

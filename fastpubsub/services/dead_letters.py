@@ -2,8 +2,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from fastpubsub.arrays import Array
-from fastpubsub.database import Database
+from fastpubsub.database.arrays import Array
+from fastpubsub.database.calls import Database
+from fastpubsub.database.changes import Change
 from fastpubsub.message_ids import MessageIds, parse_targets
 from fastpubsub.services.directory import Directory, SubscriptionKey
 
@@ -30,21 +31,26 @@ async def list_dead_letters(
 
 
 async def reprocess_dead_letters(
-    database: Database, directory: Directory, subscription_id: str, ids: Sequence[str]
+    database: Database, directory: Directory, subscription_id: str, ids: Sequence[str], change: Change | None = None
 ) -> list[str]:
-    """The ids that go to consumers again."""
-    return await _move("reprocess_dead_letters", database, directory, subscription_id, ids)
+    """Returns the ids that go to consumers again."""
+    return await _move("reprocess_dead_letters", database, directory, subscription_id, ids, change)
 
 
 async def purge_dead_letters(
-    database: Database, directory: Directory, subscription_id: str, ids: Sequence[str]
+    database: Database, directory: Directory, subscription_id: str, ids: Sequence[str], change: Change | None = None
 ) -> list[str]:
     """The ids that are gone for good."""
-    return await _move("purge_dead_letters", database, directory, subscription_id, ids)
+    return await _move("purge_dead_letters", database, directory, subscription_id, ids, change)
 
 
 async def _move(
-    procedure: str, database: Database, directory: Directory, subscription_id: str, ids: Sequence[str]
+    procedure: str,
+    database: Database,
+    directory: Directory,
+    subscription_id: str,
+    ids: Sequence[str],
+    change: Change | None,
 ) -> list[str]:
     async def move(keys: SubscriptionKey) -> list[str]:
         singles = list(parse_targets(ids, keys.topic_key).singly())
@@ -53,6 +59,7 @@ async def _move(
             *keys,
             Array("int8", [one.position for one in singles]),
             Array("timestamptz", [one.created_at for one in singles]),
+            change=change,
         )
         found = set(moved)
         return [ids[one.place] for one in singles if one.position in found]

@@ -1,11 +1,11 @@
-"""From the ids that people use to the keys that the hot tables know, remembered."""
+"""Resolves public ids to the keys of the hot tables, and caches them."""
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
-from fastpubsub.database import Database
+from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import NotFound
+from fastpubsub.services.recent import Recent
 
 _REMEMBERED = 10_000
 
@@ -19,19 +19,18 @@ class SubscriptionKey(NamedTuple):
 
 
 class Names(Generic[Key]):
-    """Ids of one kind. Keys are never reused, so a stale one is found out by the procedure that gets it."""
+    """Caches ids of one kind. Keys are never reused, so a procedure detects a stale one."""
 
     def __init__(self, kind: str, look_up: Callable[[str], Awaitable[Key]]) -> None:
         self._kind = kind
         self._look_up = look_up
-        self._keys: OrderedDict[str, Key] = OrderedDict()
+        self._keys: Recent[str, Key] = Recent(_REMEMBERED)
 
     async def key(self, name: str) -> Key:
-        if name in self._keys:
-            return self._keys[name]
-        key = self._keys[name] = await self._look_up(name)
-        if len(self._keys) > _REMEMBERED:
-            self._keys.popitem(last=False)
+        key = self._keys.get(name)
+        if key is None:
+            key = await self._look_up(name)
+            self._keys.put(name, key)
         return key
 
     async def use(self, name: str, action: Callable[[Key], Awaitable[Answer]]) -> Answer:
@@ -42,7 +41,7 @@ class Names(Generic[Key]):
         try:
             return await action(key)
         except NotFound:
-            self._keys.pop(name, None)
+            self._keys.forget(name)
         fresh = await self.key(name)
         if fresh == key:
             raise NotFound(f'{self._kind} "{name}" does not exist')

@@ -14,14 +14,14 @@ AT_ONCE = 2
 """Each takes 19 MiB and about 20 ms of a core."""
 
 MAX_PLACES = 100
-"""Who is last waits about a second, and two when all before were wrong."""
+"""The last one waits about a second, and two when all before were wrong."""
 
 NO_HASH = "$argon2id$v=19$m=19456,t=2,p=1$dGhlIHNhbHQgb2Ygbm9uZQ$bm90IHRoZSBoYXNoIG9mIGFueSBzZWNyZXQgYXQgYWw"
-"""Of no secret, at the same cost: who is unknown must not be answered faster."""
+"""The hash of no secret, at the same cost: an unknown client must not be answered faster."""
 
 
 class SecretHasher:
-    """argon2id with the parameters that OWASP recommends, few at once."""
+    """Hashes with argon2id and the parameters that OWASP recommends, few at once."""
 
     def __init__(self, at_once: int = AT_ONCE, places: int = MAX_PLACES) -> None:
         self._argon2 = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
@@ -30,9 +30,9 @@ class SecretHasher:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Held by who needs a hash, from before anything else that costs; raises Overloaded when all are taken."""
+        """A place for a hash, taken before any other expensive step; raises Overloaded when all are taken."""
         if not self._free_places:
-            raise Overloaded("too many requests for tokens at once; use the token that you have, or try again later")
+            raise Overloaded("too many requests for tokens at once; use your present token, or try again later")
         self._free_places -= 1
         try:
             yield

@@ -1,4 +1,4 @@
-"""What the streams of this process have in flight, so that a settle anywhere in it frees a place at once."""
+"""The deliveries in flight of this process's streams, so that a settle in it frees a place at once."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ FIRST_CHECK_SECONDS = 0.05
 LAST_CHECK_SECONDS = 5.0
 
 
-class Holder:
+class StreamHolder:
     """The deliveries of one stream that are not settled: position → token."""
 
     def __init__(self) -> None:
@@ -26,9 +26,9 @@ class Holder:
 
 class InFlight:
     def __init__(self) -> None:
-        self._holders: dict[SubscriptionKey, dict[int, Holder]] = {}
+        self._holders: dict[SubscriptionKey, dict[int, StreamHolder]] = {}
 
-    def hold(self, keys: SubscriptionKey, positions: Sequence[int], token: int, holder: Holder) -> None:
+    def hold(self, keys: SubscriptionKey, positions: Sequence[int], token: int, holder: StreamHolder) -> None:
         holders = self._holders.setdefault(keys, {})
         for position in positions:
             if (before := holders.get(position)) is not None:
@@ -45,7 +45,7 @@ class InFlight:
                 if outcome == 1 and (holder := holders.get(position)) is not None:
                     self.release(keys, [position], holder)
 
-    def release(self, keys: SubscriptionKey, positions: Sequence[int], holder: Holder) -> None:
+    def release(self, keys: SubscriptionKey, positions: Sequence[int], holder: StreamHolder) -> None:
         holders = self._holders.get(keys, {})
         for position in positions:
             holder.forget(position)

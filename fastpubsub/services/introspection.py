@@ -1,6 +1,6 @@
-"""What an access token is worth now, for programs that are given one (RFC 7662)."""
+"""Says whether an access token is good now (RFC 7662)."""
 
-from fastpubsub.database import Database
+from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import Unauthenticated
 from fastpubsub.models import Introspection, TokenRequest
 from fastpubsub.services.authenticator import Authenticator
@@ -10,7 +10,7 @@ from fastpubsub.services.tokens import authenticate_client
 async def introspect_token(
     database: Database, authenticator: Authenticator, asking: TokenRequest, token: str, address: str | None = None
 ) -> Introspection:
-    """Any client may ask: who has a token can read what it says, and try whether it is good."""
+    """Any client may ask: the holder of a token can read its content anyway, and try whether it is good."""
     await authenticate_client(database, authenticator.hasher, authenticator.attempts, asking, address)
     try:
         grant = await authenticator.inspect(token.encode())

@@ -1,4 +1,4 @@
-"""What runs in the background of every server, and once by the cleanup commands."""
+"""The background jobs of every server; the cleanup commands run them once."""
 
 import asyncio
 import logging
@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
-from fastpubsub.database import Database
+from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import Unavailable
+from fastpubsub.services.changes import trim_changes
 from fastpubsub.services.directory import SubscriptionKey
+from fastpubsub.services.history import trim_history
 from fastpubsub.services.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ async def lift_stranded_retries(database: Database) -> int:
     lifted = 0
     for topic_key, subscription_key, subscription_id in await database.fetch_all("list_stranded_retries"):
         (rows,) = await database.fetch_one("lift_stranded_retries", topic_key, subscription_key)
-        logger.error("retries were stranded: subscription_id=%s lifted=%s", subscription_id, rows)
+        logger.error("stranded retries were lifted: subscription_id=%s lifted=%s", subscription_id, rows)
         lifted += rows
     return lifted
 
@@ -99,7 +101,7 @@ class Maintenance:
         self._last_full_pass: float | None = None
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until it is cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(_repeat(self._expire, self._settings.lease_expiry_interval_seconds))
             group.create_task(_repeat(self._trim, self._settings.trim_interval_seconds))
@@ -125,6 +127,8 @@ class Maintenance:
             window_seconds=self._settings.idempotency_window_seconds,
             wait=False,
         )
+        await trim_changes(self._database, self._settings.audit_retention_seconds)
+        await trim_history(self._database)
 
 
 async def _repeat(job: Callable[[], Awaitable[None]], seconds: float) -> None:

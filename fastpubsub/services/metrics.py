@@ -1,11 +1,17 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from fastpubsub.database import Database
+from fastpubsub.database.arrays import Array
+from fastpubsub.database.calls import Database
+from fastpubsub.database.connections import Row
+
+SEARCH_MILLISECONDS = 200
+"""For all filters together, in one scrape."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionGauges:
+    subscription_key: int
     subscription_id: str
     topic_id: str
     ahead: int
@@ -15,10 +21,48 @@ class SubscriptionGauges:
     acked: int
     oldest_created_at: datetime | None
     """When the oldest message that waits for its first delivery was published."""
+    oldest_leased_created_at: datetime | None
+    oldest_waiting_created_at: datetime | None
+    unjudged: int
+    """Messages that the filter has still to judge, as long as `oldest_created_at` is not known because of them."""
+    judged_filter: int | None
+    judged_from: int | None
+    judged_to: int | None
+    kept_state: str | None
+    """Of the oldest message that it needs, when that is older than the retention."""
+    kept_bytes: int
+    """Of its topic, beyond the retention."""
+    is_paused: bool
 
 
-async def subscription_gauges(database: Database, limit: int) -> list[SubscriptionGauges]:
-    return [SubscriptionGauges(*row) for row in await database.fetch_all("list_subscription_metrics", limit)]
+class Gauges:
+    """Remembers how far each filter has judged its log, so that a scrape goes on where the last one ended."""
+
+    def __init__(self, database: Database, limit: int, retention_seconds: int) -> None:
+        self._database = database
+        self._limit = limit
+        self._retention = retention_seconds
+        self._judged: list[SubscriptionGauges] = []
+
+    async def look(self) -> list[SubscriptionGauges]:
+        judged = self._judged
+        rows = await self._database.fetch_all(
+            "list_subscription_metrics",
+            self._limit,
+            self._retention,
+            Array("int8", [one.subscription_key for one in judged]),
+            Array("int8", [one.judged_filter for one in judged]),
+            Array("int8", [one.judged_from for one in judged]),
+            Array("int8", [one.judged_to for one in judged]),
+            SEARCH_MILLISECONDS,
+        )
+        found = gauges(rows)
+        self._judged = [one for one in found if one.judged_filter is not None]
+        return found
+
+
+def gauges(rows: list[Row]) -> list[SubscriptionGauges]:
+    return [SubscriptionGauges(*row) for row in rows]
 
 
 async def published_totals(database: Database, limit: int) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""What server processes tell each other over LISTEN and NOTIFY: hints, which may get lost."""
+"""Sends hints between server processes over LISTEN and NOTIFY; hints may get lost."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 import psycopg
 
-from fastpubsub.arrays import Array
 from fastpubsub.config import Settings
-from fastpubsub.connections import Connector, cut_after
-from fastpubsub.database import Database
+from fastpubsub.database.arrays import Array
+from fastpubsub.database.calls import Database
+from fastpubsub.database.connections import Connector, cut_after
 from fastpubsub.exceptions import FastpubsubError
 from fastpubsub.services.directory import SubscriptionKey
 
@@ -30,12 +30,13 @@ _QUIET_SECONDS = 30.0
 _RECONNECT_SECONDS = 1.0
 ANNOUNCE_SECONDS = 5.0
 FORGET_SECONDS = 3 * ANNOUNCE_SECONDS
-_NOTICE = re.compile(r"(\d{1,18})(?:/(\d{1,18})|\*(\d{1,18})|\?)")
+_NOTICE = re.compile(r"(\d{1,18})(?:/(\d{1,18})(?:-([0-9a-f]{16}))?|\*(\d{1,18})|\?)")
 
 
 class Notices:
-    """`12?` announces that somebody waits here for something of topic 12. `12*3` tells of three new messages of topic
-    12, `12/7` that there is something to look at for its subscription 7: only to those who announced that they wait.
+    """`12?` announces that a consumer waits here for messages of topic 12. `12*3` tells of three new messages of topic
+    12, `12/7` that there is something to look at for its subscription 7, `12/7-` and 16 digits that a consumer of it
+    leaves: only to those who announced that they wait.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Notices:
         settings: Settings,
         published: Callable[[int, int], None],
         changed: Callable[[SubscriptionKey], None],
+        left: Callable[[SubscriptionKey, str], None],
         heard_nothing: Callable[[], None],
         awaited: Callable[[], Iterable[int]],
     ) -> None:
@@ -54,6 +56,7 @@ class Notices:
         self._call_timeout = settings.database_call_timeout_seconds
         self._published = published
         self._changed = changed
+        self._left = left
         self._heard_nothing = heard_nothing
         self._awaited = awaited
         self._others: dict[int, float] = {}
@@ -63,6 +66,7 @@ class Notices:
         self._name = secrets.token_hex(8)
         self._topics: dict[int, int] = {}
         self._subscriptions: set[SubscriptionKey] = set()
+        self._leaving: set[tuple[SubscriptionKey, str]] = set()
         self._something = asyncio.Event()
         self.is_listening = False
 
@@ -76,6 +80,11 @@ class Notices:
             self._subscriptions.add(keys)
             self._something.set()
 
+    def leave(self, keys: SubscriptionKey, consumer: str) -> None:
+        if self._is_awaited_elsewhere(keys.topic_key):
+            self._leaving.add((keys, consumer))
+            self._something.set()
+
     def announce(self, topic_key: int) -> None:
         if self.enabled:
             self._announcing.add(topic_key)
@@ -86,7 +95,7 @@ class Notices:
         return self.enabled and (self._others.get(topic_key, 0.0) > now or self._others_unknown_until > now)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until it is cancelled."""
         if self.enabled:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._tell_forever())
@@ -111,7 +120,8 @@ class Notices:
         words = [f"{key}?" for key in self._announcing]
         words += [f"{key}*{count}" for key, count in self._topics.items()]
         words += [f"{topic}/{subscription}" for topic, subscription in self._subscriptions]
-        for told in (self._announcing, self._topics, self._subscriptions):
+        words += [f"{keys.topic_key}/{keys.subscription_key}-{consumer}" for keys, consumer in self._leaving]
+        for told in (self._announcing, self._topics, self._subscriptions, self._leaving):
             told.clear()
         return words
 
@@ -119,9 +129,9 @@ class Notices:
         try:
             await self._database.fetch_one("notify_servers", Array("text", list(self._payloads(words))))
         except FastpubsubError as error:
-            logger.debug("other servers were not told: %s", error.detail)
+            logger.debug("other servers were not notified: %s", error.detail)
         except Exception:
-            logger.exception("other servers could not be told")
+            logger.exception("other servers could not be notified")
 
     def _payloads(self, words: list[str]) -> Iterator[str]:
         payload = self._name
@@ -138,7 +148,7 @@ class Notices:
                 await self._listen()
             except (psycopg.Error, OSError):
                 if self.is_listening:
-                    logger.warning("cannot hear other servers; consumers that wait are woken later")
+                    logger.warning("this server cannot listen to other servers; waiting consumers are woken later")
             except Exception:
                 logger.exception("listening to other servers failed")
             self.is_listening = False
@@ -170,10 +180,14 @@ class Notices:
             match = _NOTICE.fullmatch(word)
             if match is None:
                 continue
-            topic_key, subscription_key, messages = match.groups()
+            topic_key, subscription_key, consumer, messages = match.groups()
             if messages is not None:
                 self._published(int(topic_key), int(messages))
             elif subscription_key is not None:
-                self._changed(SubscriptionKey(int(topic_key), int(subscription_key)))
+                keys = SubscriptionKey(int(topic_key), int(subscription_key))
+                if consumer is None:
+                    self._changed(keys)
+                else:
+                    self._left(keys, consumer)
             else:
                 self._others[int(topic_key)] = time.monotonic() + FORGET_SECONDS

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fastpubsub.arrays import Array
 from fastpubsub.config import Settings
-from fastpubsub.connections import Row
 from fastpubsub.counters import Counters
-from fastpubsub.database import Database
+from fastpubsub.database.arrays import Array
+from fastpubsub.database.calls import Database
+from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -27,12 +27,12 @@ _RESCAN_SECONDS = 60.0
 _RESCAN_AFTER_TROUBLE_SECONDS = 5.0
 
 OnRelayed = Callable[[int, int], None]
-"""Called with the key of a topic and how many messages it got, after their commit: wakes who waits for them."""
+"""Called with the key of a topic and how many messages it got, after their commit: wakes the waiting consumers."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """What a snapshot did not show as committed (None: everything), after a row of the outbox."""
+    """The rows after one of the outbox that a snapshot did not show as committed (None: all rows)."""
 
     seen: str | None
     transaction: int = 0
@@ -41,7 +41,7 @@ class _Stretch:
 
 @dataclass(slots=True)
 class _Rows:
-    """Of one topic."""
+    """The rows of one topic."""
 
     transactions: list[int] = field(default_factory=list)
     ordinals: list[int] = field(default_factory=list)
@@ -50,7 +50,7 @@ class _Rows:
 class Relay:
     """One process at a time holds the job and looks often; the others look now and then.
 
-    Who holds it is only a matter of load: rows are moved in one transaction that deletes and appends them, whoever does
+    The holder matters only for the load: rows are moved in one transaction that deletes and appends them, whoever does
     it. All that was committed when a stretch was begun is in that stretch, so the next one begins where its snapshot
     ends; a transaction that was running then belongs to a later one, however late it commits.
     """
@@ -75,7 +75,7 @@ class Relay:
         self._rescan_at = 0.0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until it is cancelled."""
         while True:
             try:
                 pause = await self.step()
@@ -108,7 +108,7 @@ class Relay:
         self._holds = True
 
     async def _start_over(self) -> None:
-        """From the first row: a net, and the way to what trouble, a restart or a restored dump left behind."""
+        """Starts from the first row, to find rows that an error, a restart or a restored dump left behind."""
         _, self._seen, *_ = await self._list(_Stretch(None), limit=0)
         self._stuck.clear()
         self._left = deque([_Stretch(None)])
@@ -119,7 +119,7 @@ class Relay:
         return _FOLLOW_SECONDS
 
     async def _relay(self, stretch: _Stretch, *, fresh: bool = False) -> bool:
-        """Whether this process moved anything. What does not fit goes behind what is left of the others."""
+        """Returns whether this process moved anything. Rows that do not fit come after the rest of the others."""
         self._holds, seen, topics, transactions, ordinals, more = await self._list(stretch)
         if fresh:
             self._seen = seen
@@ -144,7 +144,7 @@ class Relay:
         )
 
     async def _move(self, topic_key: int, rows: _Rows) -> bool:
-        """False when another process is moving. A topic that fails is left alone until all is looked through again."""
+        """Returns False when another process is moving. A failing topic is skipped until the next full pass."""
         try:
             topic_id, moved, dropped = await self._database.fetch_one(
                 JOB, topic_key, Array("int8", rows.transactions), Array("int8", rows.ordinals)
@@ -159,7 +159,7 @@ class Relay:
             self._on_relayed(topic_key, moved)
         if dropped:
             self._counters.outbox_dropped(dropped)
-            logger.warning("messages from SQL are dropped, their topic was deleted: count=%s", dropped)
+            logger.warning("messages from SQL are dropped because their topic was deleted: count=%s", dropped)
         return True
 
     def _give_up(self, topic_key: int, error: Exception) -> None:

@@ -1,44 +1,65 @@
 import json
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
 from fastpubsub import message_ids
 from fastpubsub.config import Settings
-from fastpubsub.connections import Row
-from fastpubsub.database import Database
+from fastpubsub.database.calls import Database
+from fastpubsub.database.changes import Change
+from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import InvalidRequest, NotFound
-from fastpubsub.models import ChangedSubscription, NewSubscription, Subscription, SubscriptionMetrics
-from fastpubsub.payloads import number
+from fastpubsub.models import ChangedSubscription, NewSubscription, PurgedSubscription, SubscriptionMetrics
 from fastpubsub.services.directory import Directory, SubscriptionKey
 
 
+class StoredSubscription(NamedTuple):
+    """`filter` is the JSON that somebody wrote: its numbers stay what they are."""
+
+    id: str
+    topic_id: str
+    filter: bytes | None
+    max_delivery_attempts: int
+    backoff_min_seconds: int
+    backoff_max_seconds: int
+    ack_deadline_seconds: int
+    created_at: datetime
+    paused_at: datetime | None
+
+
 async def create_subscription(
-    database: Database, settings: Settings, new: NewSubscription, filter_json: bytes | None
-) -> Subscription:
-    """`filter_json` is the filter as it was written, so that its numbers stay what they are."""
+    database: Database,
+    settings: Settings,
+    new: NewSubscription,
+    filter_json: bytes | None,
+    change: Change | None = None,
+) -> StoredSubscription:
+    """`filter_json` is the filter as it was written."""
     ack_deadline = _given(new.ack_deadline_seconds, settings.cleanup_stuck_messages_lock_timeout_seconds)
     attempts = _given(new.max_delivery_attempts, settings.subscription_max_attempts)
     backoff_min = _given(new.backoff_min_seconds, settings.subscription_backoff_min_seconds)
     backoff_max = _given(new.backoff_max_seconds, max(settings.subscription_backoff_max_seconds, backoff_min))
+    _check_backoff(backoff_min, backoff_max)
     start, time = _start(new.start_from)
     await database.fetch_one(
         "create_subscription",
         new.id,
         new.topic_id,
-        _text(filter_json),
+        filter_text(settings, filter_json),
         ack_deadline,
         attempts,
         backoff_min,
         backoff_max,
         start,
         time,
+        change=change,
     )
     return await get_subscription(database, new.id)
 
 
-async def get_subscription(database: Database, subscription_id: str) -> Subscription:
+async def get_subscription(database: Database, subscription_id: str) -> StoredSubscription:
     rows = await database.fetch_all("list_subscriptions", 0, 1, [subscription_id])
     if not rows:
         raise NotFound(f'subscription "{subscription_id}" does not exist')
@@ -46,77 +67,117 @@ async def get_subscription(database: Database, subscription_id: str) -> Subscrip
 
 
 async def list_subscriptions(
-    database: Database, offset: int, limit: int, only: Iterable[str] | None = None
-) -> list[Subscription]:
-    """`only`: the subscriptions that the caller may see, None for all."""
-    rows = await database.fetch_all("list_subscriptions", offset, limit, None if only is None else list(only))
+    database: Database,
+    offset: int,
+    limit: int,
+    only: Iterable[str] | None = None,
+    topic_id: str | None = None,
+    *,
+    part: str | None = None,
+    after: str | None = None,
+) -> list[StoredSubscription]:
+    """`only`: the subscriptions that the caller may see, None for all; `topic_id`: None for those of all topics; `part`
+    of their ids; `after` an id.
+    """
+    visible = None if only is None else list(only)
+    rows = await database.fetch_all("list_subscriptions", offset, limit, visible, topic_id, part, after)
     return [_subscription(row) for row in rows]
 
 
 async def update_subscription(
-    database: Database, subscription_id: str, changed: ChangedSubscription, filter_json: bytes | None
-) -> Subscription:
+    database: Database,
+    settings: Settings,
+    subscription_id: str,
+    changed: ChangedSubscription,
+    filter_json: bytes | None,
+    change: Change | None = None,
+) -> StoredSubscription:
+    _check_backoff(changed.backoff_min_seconds, changed.backoff_max_seconds)
     await database.fetch_one(
         "update_subscription",
         subscription_id,
         "filter" in changed.model_fields_set,
-        _text(filter_json),
+        filter_text(settings, filter_json),
         changed.ack_deadline_seconds,
         changed.max_delivery_attempts,
         changed.backoff_min_seconds,
         changed.backoff_max_seconds,
+        change=change,
     )
     return await get_subscription(database, subscription_id)
 
 
-async def delete_subscription(database: Database, subscription_id: str) -> None:
-    await database.fetch_one("delete_subscription", subscription_id)
+async def pause_subscription(
+    database: Database, subscription_id: str, *, is_paused: bool, change: Change | None = None
+) -> StoredSubscription:
+    """Pauses or resumes."""
+    await database.fetch_one("pause_subscription", subscription_id, is_paused, change=change)
+    return await get_subscription(database, subscription_id)
+
+
+async def purge_subscription(
+    database: Database, directory: Directory, subscription_id: str, change: Change | None = None
+) -> PurgedSubscription:
+    async def purge(keys: SubscriptionKey) -> PurgedSubscription:
+        purged, is_estimated = await database.fetch_one("purge_subscription", *keys, change=change)
+        return PurgedSubscription(purged=purged, is_estimated=is_estimated)
+
+    return await directory.subscriptions.use(subscription_id, purge)
+
+
+async def delete_subscription(database: Database, subscription_id: str, change: Change | None = None) -> None:
+    await database.fetch_one("delete_subscription", subscription_id, change=change)
 
 
 async def seek_subscription(
-    database: Database, directory: Directory, subscription_id: str, to: str | datetime | UUID
+    database: Database,
+    directory: Directory,
+    subscription_id: str,
+    to: str | datetime | UUID,
+    change: Change | None = None,
 ) -> None:
-    """To `earliest`, `latest`, a time, or the message that comes next."""
+    """Moves the cursor to `earliest`, `latest`, a time, or the message that comes next."""
 
     async def seek(keys: SubscriptionKey) -> None:
-        if isinstance(to, UUID):
-            message = message_ids.parse(str(to))
-            if message is None or message.topic_key != keys.topic_key:
-                raise InvalidRequest(f'{to} is no message of the topic of subscription "{subscription_id}"')
-            await database.fetch_one("seek_subscription", *keys, "message", None, message.position)
-        else:
-            await database.fetch_one("seek_subscription", *keys, *_start(to))
+        await database.fetch_one("seek_subscription", *keys, *seek_arguments(subscription_id, keys, to), change=change)
 
     await directory.subscriptions.use(subscription_id, seek)
 
 
+def seek_arguments(
+    subscription_id: str, keys: SubscriptionKey, to: str | datetime | UUID
+) -> tuple[str, datetime | None, int | None]:
+    """Of the procedures: the kind of target, its time, its position."""
+    if not isinstance(to, UUID):
+        return *_start(to), None
+    message = message_ids.parse(str(to))
+    if message is None or message.topic_key != keys.topic_key:
+        raise InvalidRequest(f'{to} is not a message of the topic of subscription "{subscription_id}"')
+    return "message", None, message.position
+
+
 async def get_metrics(database: Database, directory: Directory, subscription_id: str) -> SubscriptionMetrics:
     async def metrics(keys: SubscriptionKey) -> SubscriptionMetrics:
-        ahead, waiting, leased, dead, acked, estimated, _ = await database.fetch_one("subscription_metrics", *keys)
+        ahead, waiting, leased, dead, acked, estimated, *_, filtered, is_paused = await database.fetch_one(
+            "subscription_metrics", *keys
+        )
         return SubscriptionMetrics(
             subscription_id=subscription_id,
             available=ahead + waiting,
             delivered=leased,
             acked=acked,
             dlq=dead,
+            filtered=filtered,
             estimated=estimated,
+            paused=is_paused or None,
         )
 
     return await directory.subscriptions.use(subscription_id, metrics)
 
 
-def _subscription(row: Row) -> Subscription:
-    id_, topic_id, filter_json, ack_deadline, attempts, backoff_min, backoff_max, created_at = row
-    return Subscription(
-        id=id_,
-        topic_id=topic_id,
-        filter=None if filter_json is None else json.loads(filter_json, parse_float=number),
-        max_delivery_attempts=attempts,
-        backoff_min_seconds=backoff_min,
-        backoff_max_seconds=backoff_max,
-        ack_deadline_seconds=ack_deadline,
-        created_at=created_at,
-    )
+def _subscription(row: Row) -> StoredSubscription:
+    id_, topic_id, filter_json, ack_deadline, attempts, backoff_min, backoff_max, *times = row
+    return StoredSubscription(id_, topic_id, filter_json, attempts, backoff_min, backoff_max, ack_deadline, *times)
 
 
 def _start(to: str | datetime) -> tuple[str, datetime | None]:
@@ -127,5 +188,20 @@ def _given(value: int | None, default: int) -> int:
     return default if value is None else value
 
 
-def _text(filter_json: bytes | None) -> Any:
-    return None if filter_json is None else filter_json.decode()
+def filter_text(settings: Settings, filter_json: bytes | None) -> str | None:
+    if filter_json is None:
+        return None
+    if len(filter_json) > settings.filter_max_bytes:
+        raise InvalidRequest(
+            f"the filter has {len(filter_json)} bytes, more than the limit of {settings.filter_max_bytes}"
+        )
+    names = [name for name, _ in json.loads(filter_json, object_pairs_hook=list) or ()]
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise InvalidRequest(f"the filter names the field {json.dumps(name, ensure_ascii=False)} twice")
+    return filter_json.decode()
+
+
+def _check_backoff(minimum: int | None, maximum: int | None) -> None:
+    if minimum is not None and maximum is not None and maximum < minimum:
+        raise InvalidRequest("backoff_max_seconds must not be below backoff_min_seconds")

@@ -1,4 +1,4 @@
-"""Following a topic without a subscription: one reader per topic and process, whatever the number of listeners."""
+"""Follows topics without a subscription: a topic has one reader per process for all of its listeners."""
 
 import asyncio
 import sys
@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from fastpubsub.config import Settings
-from fastpubsub.connections import Row
-from fastpubsub.database import Database
+from fastpubsub.database.calls import Database
+from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import FastpubsubError, NotFound, Unavailable
 from fastpubsub.message_ids import MessageId
 from fastpubsub.services.directory import Directory, SubscriptionKey
@@ -39,7 +39,7 @@ Render = Callable[[Sequence[Logged]], list[bytes]]
 
 
 class Part(NamedTuple):
-    """What comes next, rendered, up to `position`. `missed`: trimming was faster than somebody before it."""
+    """The next messages, rendered, up to `position`. `missed`: trimming deleted some before they were read."""
 
     missed: bool
     first: int
@@ -64,7 +64,7 @@ class Listener:
         self._max_bytes = max_bytes
 
     def put(self, part: Part, size: int) -> bool:
-        """False when it cannot take it."""
+        """Returns False when the listener cannot take it."""
         if self.size and self.size + size > self._max_bytes:
             self.joined = False
         else:
@@ -115,7 +115,7 @@ class Tails:
         self._readers: dict[int, _Reader] = {}
 
     async def open(self, topic_id: str, after: MessageId | None, recent: int = 0) -> "Tail":
-        """After a message, or from now on with as many as there are of the `recent` ones."""
+        """Opens after a message, or from now on with up to `recent` earlier ones."""
 
         async def start(topic_key: int) -> Tail:
             last = (await self._read(topic_key, None))[0]
@@ -153,7 +153,7 @@ class Tails:
         return await self._database.fetch_one("read_messages", topic_key, after, CHUNK_MESSAGES, CHUNK_BYTES)
 
     def join(self, topic_key: int, listener: Listener) -> bool:
-        """False when the reader is ahead of the listener, which has to catch up first."""
+        """Returns False when the reader is ahead of the listener, which has to catch up first."""
         reader = self._readers.get(topic_key)
         if reader is None:
             reader = self._readers[topic_key] = _Reader(listener.after)
@@ -199,7 +199,7 @@ class Tails:
 
 
 class Tail:
-    """What one listener gets. Ends by itself only when its topic is gone; `ended` then says so."""
+    """The messages of one listener. It ends by itself only when its topic is gone; `ended` then says so."""
 
     def __init__(self, tails: Tails, topic_key: int, listener: Listener, missed: bool) -> None:
         self.topic_key = topic_key
@@ -242,6 +242,6 @@ class Tail:
             listener.after = part.position
 
     def _rest(self, part: Part) -> Part:
-        """What it has not got itself while it caught up."""
+        """Returns the messages that it did not read itself while it caught up."""
         skip = self._listener.after + 1 - part.first
         return part if skip <= 0 else part._replace(missed=False, messages=part.messages[skip:])

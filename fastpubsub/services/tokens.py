@@ -10,13 +10,13 @@ from uuid import UUID
 import jwt
 
 from fastpubsub.config import Settings
-from fastpubsub.database import Database
+from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import InvalidRequest, NotFound, PermissionDenied, Unauthenticated
-from fastpubsub.keys import Key
 from fastpubsub.models import Token, TokenRequest
 from fastpubsub.scopes import Caller, covers, parse
-from fastpubsub.services.attempts import Attempts
 from fastpubsub.services.hashing import NO_HASH, SecretHasher
+from fastpubsub.services.login_attempts import LoginAttempts
+from fastpubsub.signing_keys import Key
 
 ISSUER = "fastpubsub"
 """Unless the server knows its address."""
@@ -28,7 +28,7 @@ MAX_TOKEN_BYTES = 8192
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token with a good signature says."""
+    """The claims of a token with a good signature."""
 
     caller: Caller
     version: int
@@ -37,7 +37,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What is stored of a client; the defaults are those of nobody."""
+    """The stored credentials of a client; the defaults stand for an unknown client."""
 
     secret_hash: str = NO_HASH
     old_secret_hash: str | None = None
@@ -78,7 +78,7 @@ class Signer:
             # Nothing else of a header that nobody has checked counts.
             key = self._keys.get(jwt.get_unverified_header(token).get("kid", self._first.kid))
             if key is None:
-                raise jwt.InvalidKeyError("another server's, or one that was removed")
+                raise jwt.InvalidKeyError("from another server, or was removed")
             decoded = self._jwt.decode_complete(
                 token,
                 key,
@@ -91,19 +91,19 @@ class Signer:
         except jwt.ExpiredSignatureError:
             raise invalid_token("is expired") from None
         except jwt.PyJWTError:
-            raise invalid_token("is not one of this server") from None
+            raise invalid_token("is not from this server") from None
         claims = decoded["payload"]
         if decoded["header"].get("typ") != "JWT" or any(type(claims[name]) is not CLAIMS[name] for name in CLAIMS):
-            raise invalid_token("is not one of this server")
+            raise invalid_token("is not from this server")
         try:
             client_id = str(UUID(claims["sub"]))
         except ValueError:
-            raise invalid_token("is not one of this server") from None
+            raise invalid_token("is not from this server") from None
         return Grant(Caller(client_id, claims["scope"].split(" ")), claims["version"], claims["exp"])
 
 
 def make_signer(settings: Settings) -> Signer | None:
-    """None without a key that is good; where authentication is on, the settings have refused that."""
+    """Returns None without a valid key; with authentication on, the settings have refused that."""
     try:
         keys = settings.auth_keys()
     except ValueError:
@@ -119,7 +119,7 @@ def invalid_token(why: str) -> Unauthenticated:
 async def issue_token(
     database: Database,
     hasher: SecretHasher,
-    attempts: Attempts,
+    attempts: LoginAttempts,
     signer: Signer | None,
     request: TokenRequest,
     address: str | None = None,
@@ -136,7 +136,7 @@ async def issue_token(
 
 
 async def authenticate_client(
-    database: Database, hasher: SecretHasher, attempts: Attempts, request: TokenRequest, address: str | None
+    database: Database, hasher: SecretHasher, attempts: LoginAttempts, request: TokenRequest, address: str | None
 ) -> Credentials:
     """Wrong id, wrong secret and disabled client are refused alike, in words and in time."""
     with attempts.watch(request, address), hasher.place():
@@ -148,7 +148,7 @@ async def authenticate_client(
 
 
 async def _is_right(hasher: SecretHasher, credentials: Credentials, secret: str) -> bool:
-    """What is wrong takes as long with one secret, with two, and with none."""
+    """Takes as long for a wrong secret with one secret, two, or none."""
     if await hasher.verify(credentials.secret_hash, secret):
         return True
     return await hasher.verify(credentials.old_secret_hash or NO_HASH, secret)

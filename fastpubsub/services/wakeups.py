@@ -1,15 +1,15 @@
-"""When consumers that wait have to look again: what this process does, what others tell, and a slow poll as a net."""
+"""Wakes waiting consumers after changes of this process, notices of others, and a slow poll as a safety net."""
 
 import asyncio
 import logging
 
-from fastpubsub.arrays import Array
 from fastpubsub.config import Settings
-from fastpubsub.database import Database
+from fastpubsub.database.arrays import Array
+from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import Unavailable
 from fastpubsub.services.directory import SubscriptionKey
-from fastpubsub.services.lines import Line, Lines
 from fastpubsub.services.notices import Notices
+from fastpubsub.services.waiting_lines import WaitingLine, WaitingLines, digest
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +25,17 @@ SOME = 100
 
 
 class Wakeups:
-    """Signals from whoever changes something to the lines, here and in other processes.
+    """Passes signals about changes to the lines, here and in other processes.
 
     New messages wake a line at once. For everything else the database is asked what is ready and when the next retry is
     due: one call for all lines that want to know.
     """
 
     def __init__(self, database: Database, settings: Settings) -> None:
-        self.lines = Lines(settings.pull_max_waiting, self._opened)
+        self.lines = WaitingLines(settings.pull_max_waiting, self._opened)
         self._database = database
         self._notices = Notices(
-            database, settings, self.lines.wake_topic, self.look, self.look_everywhere, self.lines.topics
+            database, settings, self.lines.wake_topic, self.look, self._leave, self.look_everywhere, self.lines.topics
         )
         self._poll_seconds = settings.wake_poll_seconds
         self._to_look: set[SubscriptionKey] = set()
@@ -50,6 +50,15 @@ class Wakeups:
         """There may be something else to claim, now or later, than there was."""
         self.look(keys)
         self._notices.change(keys)
+
+    def left(self, keys: SubscriptionKey, consumer_id: str) -> None:
+        consumer = digest(consumer_id)
+        self._leave(keys, consumer)
+        self._notices.leave(keys, consumer)
+
+    def _leave(self, keys: SubscriptionKey, consumer: str) -> None:
+        if (line := self.lines.find(keys)) is not None:
+            line.leave(consumer)
 
     def look(self, keys: SubscriptionKey) -> None:
         if self.lines.find(keys) is not None:
@@ -67,7 +76,7 @@ class Wakeups:
         asyncio.get_running_loop().call_later(HEARD_SECONDS, self.look, keys)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until it is cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._notices.run())
             group.create_task(self._look_forever())
@@ -105,18 +114,19 @@ class Wakeups:
         try:
             rows = await self._database.fetch_all("list_ready_subscriptions", topics, subscriptions)
         except Unavailable as error:
-            logger.warning("consumers that wait cannot be looked after: %s", error.detail)
+            logger.warning("waiting consumers could not be checked: %s", error.detail)
             return
         except Exception:
-            logger.exception("looking after consumers that wait failed")
+            logger.exception("checking for waiting consumers failed")
             return
-        found = {keys[place - 1]: (ready, due_seconds) for place, ready, due_seconds in rows}
+        found = {keys[place - 1]: row for place, *row in rows}
         for key in keys:
             line = self.lines.find(key)
             if line is not None:
-                self._tell(line, *found.get(key, (False, None)))
+                self._tell(line, *found.get(key, (False, None, False)))
 
-    def _tell(self, line: Line, ready: bool, due_seconds: float | None) -> None:
+    def _tell(self, line: WaitingLine, ready: bool, due_seconds: float | None, is_paused: bool) -> None:
+        line.pause(is_paused=is_paused)
         line.look_in(due_seconds, self.look)
         if ready:
             line.wake(SOME)

@@ -1,4 +1,4 @@
-"""For pytest: `from fastpubsub.testing.fixtures import memory_bus` in your conftest.py."""
+"""Fixtures of pytest: write `from fastpubsub.testing.fixtures import memory_bus` in your conftest.py."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from fastpubsub.testing.memory import InMemoryBus
 
 @pytest.fixture
 def memory_bus() -> InMemoryBus:
-    """Empty, for one test."""
+    """An empty bus for one test."""
     return InMemoryBus()

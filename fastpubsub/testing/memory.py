@@ -10,22 +10,26 @@ from typing import Any
 import httpx
 
 from fastpubsub.client import AsyncClient, Client, Policy, Worker
-from fastpubsub.testing.server import Server
+from fastpubsub.testing.server import MemoryServer
 from fastpubsub.testing.store import Store
 
 DRAIN_SECONDS = 30.0
+NOTHING = b'{"data":[]'
+"""How an answer without messages begins."""
+
+PAUSED = NOTHING + b',"paused":true'
 
 
 class InMemoryBus:
-    """Everything is gone when it is.
+    """A bus in memory; its data ends with it.
 
-    Time stands still but for `advance`: backoffs, delays and ack deadlines pass by that alone. Clients, scopes, streams
-    and retention are left out.
+    Backoffs, delays and ack deadlines pass by `advance` alone; a call takes a microsecond. Clients, scopes, streams,
+    history and retention are left out.
     """
 
     def __init__(self) -> None:
         self._store = Store()
-        self._server = Server(self._store)
+        self._server = MemoryServer(self._store)
         self._lock = threading.RLock()
         self._waiting: set[Callable[[], None]] = set()
         self.transport = MemoryTransport(self)
@@ -43,9 +47,9 @@ class InMemoryBus:
             client.create_subscription(id, topic_id, exist_ok=True, **settings)
 
     def published(self, topic_id: str) -> list[dict[str, Any]]:
-        """All payloads of a topic, in order."""
+        """Returns all payloads of a topic, in order."""
         with self._lock:
-            return [json.loads(message.payload) for message in self._store.log(topic_id).messages]
+            return [json.loads(message.payload) for message in self._store.log(topic_id).messages.values()]
 
     def advance(self, seconds: float) -> None:
         """Lets time pass."""
@@ -78,6 +82,11 @@ class InMemoryBus:
                 self._wake()
             return response
 
+    def times_left(self, request: httpx.Request) -> int:
+        with self._lock:
+            path = request.url.path.rpartition("/")[0]
+            return self._server.left[path, request.url.params.get("consumer_id", "")]
+
     def when_changed(self, wake: Callable[[], None]) -> None:
         with self._lock:
             self._waiting.add(wake)
@@ -95,13 +104,14 @@ class InMemoryBus:
             cursors = [self._store.cursors[id_] for id_ in subscriptions if id_ in self._store.cursors]
             now = self._store.now
             return len(cursors) == len(subscriptions) and not any(
-                cursor.leases or cursor.ahead() or any(due_at <= now for due_at, _ in cursor.waiting.values())
+                cursor.leases
+                or (not cursor.is_paused and (cursor.ahead() or any(one.due_at <= now for one in cursor.waiting)))
                 for cursor in cursors
             )
 
 
 class MemoryTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """For clients of your own: `Client(transport=bus.transport)`."""
+    """The transport of your own clients: `Client(transport=bus.transport)`."""
 
     def __init__(self, bus: InMemoryBus) -> None:
         self._bus = bus
@@ -111,21 +121,36 @@ class MemoryTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         changed = threading.Event()
         self._bus.when_changed(changed.set)
         try:
+            left = self._bus.times_left(request)
             response = self._bus.answer(request)
-            while _is_to_wait(request, response) and changed.wait(_seconds(request)):
+            while (
+                _is_to_wait(request, response)
+                and left == self._bus.times_left(request)
+                and changed.wait(_seconds(request))
+            ):
                 changed.clear()
-                response = self._bus.answer(request)
+                before, response = response, _later(response, self._bus.answer(_pull(request)))
+                if _is_paused(response) and not _is_paused(before):
+                    break
             return response
         finally:
             self._bus.forget(changed.set)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
+        await asyncio.sleep(0)  # others get their turn, as while a server is asked
         changed = _AsyncSignal(self._bus)
         try:
+            left = self._bus.times_left(request)
             response = self._bus.answer(request)
-            while _is_to_wait(request, response) and await changed.wait(_seconds(request)):
-                response = self._bus.answer(request)
+            while (
+                _is_to_wait(request, response)
+                and left == self._bus.times_left(request)
+                and await changed.wait(_seconds(request))
+            ):
+                before, response = response, _later(response, self._bus.answer(_pull(request)))
+                if _is_paused(response) and not _is_paused(before):
+                    break
             return response
         finally:
             changed.close()
@@ -144,7 +169,7 @@ class _AsyncSignal:
         self._bus.forget(self.wake)
 
     async def wait(self, seconds: float) -> bool:
-        """Whether something changed since the last time."""
+        """Returns whether something changed since the last call."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
@@ -162,4 +187,22 @@ def _seconds(request: httpx.Request) -> float:
 
 
 def _is_to_wait(request: httpx.Request, response: httpx.Response) -> bool:
-    return request.method == "GET" and _seconds(request) > 0 and response.content == b'{"data":[]}'
+    return _seconds(request) > 0 and response.content.startswith(NOTHING)
+
+
+def _is_paused(response: httpx.Response) -> bool:
+    return response.content.startswith(PAUSED)
+
+
+def _pull(request: httpx.Request) -> httpx.Request:
+    """What is asked again: what was settled is so."""
+    path = request.url.path.removesuffix("/pulls")
+    return request if path == request.url.path else httpx.Request("GET", request.url.copy_with(path=f"{path}/messages"))
+
+
+def _later(first: httpx.Response, later: httpx.Response) -> httpx.Response:
+    """What is there now, with what became of the ids."""
+    if later.status_code != first.status_code:
+        return later
+    content = later.content[:-1] + first.content.removeprefix(PAUSED).removeprefix(NOTHING)
+    return httpx.Response(later.status_code, headers={"Content-Type": "application/json"}, content=content)

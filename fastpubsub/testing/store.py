@@ -1,16 +1,30 @@
-"""What PostgreSQL stores, in plain Python, for tests: the same rules, and a clock that only the test moves."""
+"""Stores messages in plain Python by the rules of PostgreSQL; the caller passes the time.
+
+tests/database/test_model.py does random calls to it and to the database, and compares them after each.
+"""
 
 import json
 import secrets
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastpubsub.exceptions import AlreadyExists, InvalidRequest, NotFound
-from fastpubsub.message_ids import MessageIds, Target, Targets, parse_targets
-from fastpubsub.models import ChangedSubscription, NewSubscription, Subscription, SubscriptionMetrics, Topic
+from fastpubsub.message_ids import MessageIds, Target
+from fastpubsub.models import (
+    ChangedSubscription,
+    NewSubscription,
+    Subscription,
+    SubscriptionFigures,
+    SubscriptionMetrics,
+    Topic,
+    TopicFigures,
+)
+from fastpubsub.payload_schemas import PayloadSchema
+from fastpubsub.searches import Search
 
 GONE, SETTLED, STALE = 0, 1, 2
 SOUGHT = "the subscription was sought elsewhere before the reprocessed message was settled"
@@ -22,14 +36,20 @@ DEFAULTS = {
 }
 """Of the settings of a server."""
 
+EXACTLY: dict[str, Any] = {"parse_float": Decimal, "parse_int": Decimal}
+
 Filter = dict[str, list[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     payload: bytes
     attributes: bytes | None
     created_at: datetime
+
+    @property
+    def size(self) -> int:
+        """Counts the bytes as PostgreSQL does for a short text, which has one byte for its length."""
+        return len(self.payload) + 1 + (len(self.attributes) + 1 if self.attributes else 0)
 
 
 @dataclass(slots=True)
@@ -39,168 +59,370 @@ class Lease:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Dead:
+class WaitingMessage(NamedTuple):
+    due_at: datetime
+    position: int
+    attempts: int
+
+
+class Dead(NamedTuple):
+    message: Stored
     died_at: datetime
     attempts: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     position: int
+    message: Stored
     lease: Lease
 
 
 @dataclass(slots=True)
 class Log:
-    """A topic; position 1 is the first message."""
+    """A topic; position 1 is the first message. Its front may be trimmed, its last message stays."""
 
     key: int
     topic: Topic
-    messages: list[Stored] = field(default_factory=list)
+    schema: PayloadSchema | None = None
+    messages: dict[int, Stored] = field(default_factory=dict)
+    last: int = 0
     keys: dict[str, tuple[bytes, list[str]]] = field(default_factory=dict)
 
-    def id_of(self, position: int) -> str:
-        return MessageIds(self.key, self.at(position).created_at).at(position)
+    @property
+    def first(self) -> int:
+        return min(self.messages, default=1)
 
-    def at(self, position: int) -> Stored:
-        return self.messages[position - 1]
+    def publish(self, payloads: Sequence[bytes], attributes: Iterable[bytes | None], now: datetime) -> list[str]:
+        """Appends messages, never earlier than the last one, and returns their ids."""
+        created_at = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        if self.last:
+            created_at = max(created_at, self.messages[self.last].created_at)
+        ids = MessageIds(self.key, created_at)
+        first = self.last + 1
+        for payload, one in zip(payloads, attributes, strict=True):
+            self.last += 1
+            self.messages[self.last] = Stored(payload, one, created_at)
+        return [ids.at(position) for position in range(first, self.last + 1)]
 
-    def before(self, time: datetime) -> int:
-        """The position after which the first message from then on comes."""
-        return sum(message.created_at < time for message in self.messages)
+    def figures(self, subscriptions: int) -> TopicFigures:
+        return TopicFigures(published=self.last, kept=len(self.messages), subscriptions=subscriptions)
+
+    def id_of(self, position: int, message: Stored) -> str:
+        return MessageIds(self.key, message.created_at).at(position)
+
+    def matching(self, position: int, wanted: Filter | None) -> list[int]:
+        """The positions after this one that a filter matches."""
+        after = range(max(position + 1, self.first), self.last + 1)
+        return [one for one in after if matches(wanted, self.messages[one].payload)]
+
+    def before(self, to: str | datetime | int) -> int:
+        """The position before what is sought: the first message that is kept, a time, a position, or what comes."""
+        if isinstance(to, datetime):
+            return next((p - 1 for p, message in self.messages.items() if message.created_at >= to), self.last)
+        if isinstance(to, int):
+            return max(min(to, self.last + 1), self.first) - 1
+        return self.first - 1 if to == "earliest" else self.last
+
+
+class Passed(NamedTuple):
+    """How a position came behind the cursor, whether a filter was in force then, and whether a seek came later."""
+
+    state: str
+    is_filtered: bool = False
+    is_sought: bool = False
 
 
 @dataclass(slots=True)
 class Cursor:
-    """A subscription: where it has read to, and what is with consumers, waiting or dead."""
+    """A subscription: where it has read to, and what is with consumers, waiting or dead.
+
+    No retry is due before `floor`, where the last claim ended. `revived` are reprocessed dead letters, which outlive
+    the log.
+    """
 
     log: Log
     subscription: Subscription
     position: int
     wanted: Filter | None = None
+    floor: datetime | None = None
     routed: int = 0
+    filtered: int = 0
     purged: int = 0
     leases: dict[int, Lease] = field(default_factory=dict)
-    waiting: dict[int, tuple[datetime, int]] = field(default_factory=dict)
+    waiting: list[WaitingMessage] = field(default_factory=list)
     dead: dict[int, Dead] = field(default_factory=dict)
-    revived: set[int] = field(default_factory=set)
+    revived: dict[int, Stored] = field(default_factory=dict)
+    passed: dict[int, Passed] = field(default_factory=dict)
 
-    def matches(self, position: int) -> bool:
-        return matches(self.wanted, self.log.at(position).payload)
+    @property
+    def is_paused(self) -> bool:
+        return self.subscription.is_paused
+
+    def pause(self, paused_at: datetime | None) -> None:
+        """Without a time it is resumed."""
+        if paused_at is None or not self.is_paused:
+            changed = {"is_paused": paused_at is not None, "paused_at": paused_at}
+            self.subscription = self.subscription.model_copy(update=changed)
+
+    def explain(self, position: int) -> tuple[str, bool]:
+        """The state of a message, and whether a seek may have put it there."""
+        if position in self.leases:
+            return "leased", False
+        if any(waiting.position == position for waiting in self.waiting):
+            return "waiting", False
+        if position in self.dead:
+            return "dead", False
+        if position > self.position:
+            return ("ahead" if position in self.ahead() else "filtered"), False
+        passed = self.passed.get(position, Passed("before_subscription"))
+        if passed.is_filtered and position not in self.log.messages:
+            return "trimmed", passed.is_sought
+        return passed.state, passed.is_sought or passed.state in ("skipped", "purged")
+
+    def browse(self, state: str) -> list[tuple[int, dict[str, Any]]]:
+        """The messages in a state, in their order, each with what belongs to the state."""
+        if state == "leased":
+            leased = sorted(self.leases.items())
+            return [(p, {"delivery_attempts": one.attempts, "lease_expires_at": one.expires_at}) for p, one in leased]
+        if state == "waiting":
+            waiting = sorted(self.waiting)
+            return [(one.position, {"delivery_attempts": one.attempts, "due_at": one.due_at}) for one in waiting]
+        if state == "dead":
+            dead = sorted(self.dead.items())
+            return [
+                (p, {"delivery_attempts": one.attempts, "died_at": one.died_at, "reason": one.reason})
+                for p, one in dead
+            ]
+        return [(position, {"delivery_attempts": 0}) for position in self.ahead()]
+
+    def message(self, position: int) -> Stored:
+        return self.log.messages.get(position) or self.revived[position]
 
     def ahead(self) -> list[int]:
-        return [p for p in range(self.position + 1, len(self.log.messages) + 1) if self.matches(p)]
+        return self.log.matching(self.position, self.wanted)
+
+    @property
+    def acked(self) -> int:
+        return self.routed - len(self.waiting) - len(self.leases) - len(self.dead) - self.purged
 
     def metrics(self) -> SubscriptionMetrics:
-        waiting, leased, dead = len(self.waiting), len(self.leases), len(self.dead)
         return SubscriptionMetrics(
             subscription_id=self.subscription.id,
-            available=len(self.ahead()) + waiting,
-            delivered=leased,
-            acked=self.routed - waiting - leased - dead - self.purged,
-            dlq=dead,
+            available=len(self.ahead()) + len(self.waiting),
+            delivered=len(self.leases),
+            acked=self.acked,
+            dlq=len(self.dead),
             estimated=False,
+            filtered=self.filtered,
+            paused=self.is_paused or None,
         )
 
-    def claim(self, limit: int, now: datetime) -> list[Claimed]:
-        due = sorted((due_at, position) for position, (due_at, _) in self.waiting.items() if due_at <= now)
-        taken = [(position, self.waiting.pop(position)[1] + 1) for _, position in due[:limit]]
-        fresh = self.ahead()
-        ahead = fresh[: limit - len(taken)]
-        self.routed += len(ahead)
-        self.position = len(self.log.messages) if len(ahead) == len(fresh) else (ahead or [self.position])[-1]
-        token = secrets.randbits(63)
+    def figures(self, now: datetime) -> SubscriptionFigures:
+        def age(positions: Iterable[int]) -> float | None:
+            first = min(positions, default=None)
+            return None if first is None else (now - self.message(first).created_at).total_seconds()
+
+        return SubscriptionFigures(
+            **self.metrics().model_dump(),
+            ahead_is_estimated=False,
+            oldest_ahead_seconds=age(self.ahead()),
+            oldest_leased_seconds=age(self.leases),
+            oldest_waiting_seconds=age(one.position for one in self.waiting),
+        )
+
+    def claim(
+        self,
+        limit: int,
+        now: datetime,
+        *,
+        token: int | None = None,
+        max_bytes: int = sys.maxsize,
+        scan_rows: int = sys.maxsize,
+    ) -> list[Claimed]:
+        """Claims at least one message if there is one, however large; looks at `scan_rows` of the log."""
+        if self.is_paused:
+            return []
+        taken = self._claim_waiting(limit, now, max_bytes)
+        left = max_bytes - sum(message.size for _, message, _ in taken)
+        if len(taken) < limit and left > 0:
+            taken += self._claim_ahead(limit - len(taken), left, scan_rows, is_first=not taken)
+        token = secrets.randbits(63) if token is None else token
         expires_at = now + timedelta(seconds=self.subscription.ack_deadline_seconds)
-        claimed = []
-        for position, attempts in [*taken, *((position, 1) for position in ahead)]:
-            lease = self.leases[position] = Lease(token, expires_at, attempts)
-            claimed.append(Claimed(position, lease))
+        claimed = [Claimed(position, message, Lease(token, expires_at, n)) for position, message, n in taken]
+        self.leases |= {one.position: one.lease for one in claimed}
         return claimed
 
-    def settle(self, ids: Sequence[str], *, ends: bool = True) -> tuple[list[int], list[tuple[int, Lease]]]:
-        """What each id does, and the leases that it concerns, each once."""
-        outcomes = [GONE] * len(ids)
-        held: dict[int, Lease] = {}
-        for one in parse_targets(ids, self.log.key).singly():
-            if self._holds(one):
-                held[one.position] = self.leases[one.position]
-                outcomes[one.place] = SETTLED
-            elif one.position in self.leases:
-                outcomes[one.place] = STALE
-        if ends:
-            for position in held:
-                del self.leases[position]
-        return outcomes, list(held.items())
+    def _claim_waiting(self, limit: int, now: datetime, max_bytes: int) -> list[tuple[int, Stored, int]]:
+        taken: list[tuple[int, Stored, int]] = []
+        for waiting in sorted(one for one in self.waiting if one.due_at <= now)[:limit]:
+            message = self.message(waiting.position)
+            max_bytes -= message.size
+            if taken and max_bytes < 0:
+                break
+            taken.append((waiting.position, message, waiting.attempts + 1))
+            self.waiting.remove(waiting)
+            self.floor = waiting.due_at
+        return taken
 
-    def _holds(self, one: Target) -> bool:
+    def _claim_ahead(
+        self, limit: int, max_bytes: int, scan_rows: int, *, is_first: bool
+    ) -> list[tuple[int, Stored, int]]:
+        until = self.log.last if self.wanted is None else min(self.log.last, self.position + scan_rows)
+        found = [position for position in self.ahead() if position <= until]
+        if len(found) >= limit:
+            until = found[limit - 1]
+        taken: list[tuple[int, Stored, int]] = []
+        for position in found[:limit]:
+            message = self.log.messages[position]
+            max_bytes -= message.size
+            if max_bytes < 0 and (taken or not is_first):
+                until = taken[-1][0] if taken else self.position
+                break
+            taken.append((position, message, 1))
+        for position in range(self.position + 1, until + 1):
+            state = "settled" if position in found else "filtered"
+            self.passed[position] = Passed(state, self.wanted is not None)
+        self.filtered += until - self.position - len(taken)
+        self.position = until
+        self.routed += len(taken)
+        return taken
+
+    def holds(self, one: Target) -> bool:
         lease = self.leases.get(one.position)
         if lease is None:
             return False
-        return (
-            lease.token == one.token
-            if one.token is not None
-            else self.log.at(one.position).created_at == one.created_at
-        )
+        if one.token is not None:
+            return one.token == lease.token
+        return one.created_at == self.message(one.position).created_at
 
-    def done(self, position: int) -> None:
-        self.revived.discard(position)
+    def _settle(self, targets: Sequence[Target]) -> tuple[list[int], dict[int, int]]:
+        """Returns the outcome of each, and by position the first of them that settles it."""
+        held = [self.holds(one) for one in targets]
+        settled: dict[int, int] = {}
+        for index, one in enumerate(targets):
+            if held[index]:
+                settled.setdefault(one.position, index)
+        missed = [STALE if one.position in self.leases else GONE for one in targets]
+        return [SETTLED if is_held else miss for is_held, miss in zip(held, missed, strict=True)], settled
 
-    def fail(self, position: int, attempts: int, delay: int | None, now: datetime, cause: str) -> None:
+    def ack(self, targets: Sequence[Target]) -> list[int]:
+        outcomes, settled = self._settle(targets)
+        for position in settled:
+            del self.leases[position]
+            self.revived.pop(position, None)
+        return outcomes
+
+    def nack(self, targets: Sequence[Target], delays: Sequence[int | None] | None, now: datetime) -> list[int]:
+        """Takes a delay for each, or None for the backoff."""
+        outcomes, settled = self._settle(targets)
+        for position, index in settled.items():
+            delay = delays[index] if delays else None
+            self._retry(position, self.leases.pop(position).attempts, delay, now, "nacked")
+        return outcomes
+
+    def give_back(self, targets: Sequence[Target], now: datetime) -> list[int]:
+        """Gives back undelivered messages: due at once, without the attempt."""
+        outcomes, settled = self._settle(targets)
+        for position in settled:
+            self._retry(position, self.leases.pop(position).attempts - 1, 0, now, "returned")
+        return outcomes
+
+    def reject(self, targets: Sequence[Target], reasons: Sequence[str], now: datetime) -> list[int]:
+        outcomes, settled = self._settle(targets)
+        for position, index in settled.items():
+            self._die(position, self.leases.pop(position).attempts, reasons[index], now)
+        return outcomes
+
+    def extend(self, targets: Sequence[Target], seconds: int, now: datetime) -> list[int]:
+        outcomes, settled = self._settle(targets)
+        for position in settled:
+            self.leases[position].expires_at = now + timedelta(seconds=seconds)
+        return outcomes
+
+    def release(self, now: datetime) -> tuple[int, int]:
+        """Ends the leases whose time is over: how many, and how many of these messages died."""
+        expired = sorted((lease.expires_at, p) for p, lease in self.leases.items() if lease.expires_at <= now)
+        died = 0
+        for _, position in expired:
+            died += self._retry(position, self.leases.pop(position).attempts, None, now, "lease expired")
+        return len(expired), died
+
+    def _retry(self, position: int, attempts: int, delay: int | None, now: datetime, cause: str) -> bool:
+        """Returns whether the message died."""
         settings = self.subscription
         if attempts >= settings.max_delivery_attempts:
-            self.die(
-                position, attempts, f"{cause} on delivery attempt {attempts} of {settings.max_delivery_attempts}", now
-            )
-            return
+            reason = f"{cause} on delivery attempt {attempts} of {settings.max_delivery_attempts}"
+            self._die(position, attempts, reason, now)
+            return True
         if delay is None:
             doubled = settings.backoff_min_seconds * 2 ** max(attempts - 1, 0)
             delay = min(settings.backoff_max_seconds, doubled)
-        self.waiting[position] = (now + timedelta(seconds=delay), attempts)
+        self._wait(position, attempts, now + timedelta(seconds=delay))
+        return False
 
-    def die(self, position: int, attempts: int, reason: str, now: datetime) -> None:
-        self.revived.discard(position)
+    def _wait(self, position: int, attempts: int, due_at: datetime) -> None:
+        if self.floor is not None:
+            due_at = max(due_at, self.floor + datetime.resolution)
+        self.waiting.append(WaitingMessage(due_at, position, attempts))
+
+    def _die(self, position: int, attempts: int, reason: str, now: datetime) -> None:
+        message = self.message(position)
+        self.revived.pop(position, None)
         self.purged += position in self.dead
-        self.dead[position] = Dead(now, attempts, reason)
+        self.dead[position] = Dead(message, now, attempts, reason)
 
-    def expire(self, now: datetime) -> None:
-        expired = [(position, lease) for position, lease in self.leases.items() if lease.expires_at <= now]
-        for position, lease in sorted(expired, key=lambda one: (one[1].expires_at, one[0])):
-            del self.leases[position]
-            self.fail(position, lease.attempts, None, now, "lease expired")
+    def _dead_among(self, targets: Iterable[Target]) -> list[int]:
+        named = ((one.position, one.created_at) for one in targets)
+        return sorted({p for p, time in named if p in self.dead and self.dead[p].message.created_at == time})
 
-    def dead_among(self, targets: Targets) -> list[int]:
-        named = ((one.position, one.created_at) for one in targets.singly())
-        return sorted({p for p, time in named if p in self.dead and self.log.at(p).created_at == time})
-
-    def reprocess(self, targets: Targets, now: datetime) -> list[int]:
-        moved = [p for p in self.dead_among(targets) if p <= self.position or self.matches(p)]
+    def reprocess(self, targets: Iterable[Target], now: datetime) -> list[int]:
+        under_way = self.leases.keys() | {waiting.position for waiting in self.waiting} | set(self.ahead())
+        moved = [p for p in self._dead_among(targets) if p <= self.position or p in under_way]
         for position in moved:
-            del self.dead[position]
-            if position > self.position or position in self.leases or position in self.waiting:
+            message = self.dead.pop(position).message
+            if position in under_way:
                 self.purged += 1
             else:
-                self.revived.add(position)
-                self.waiting[position] = (now, 0)
+                self.revived[position] = message
+                self._wait(position, 0, now)
         return moved
 
-    def purge(self, targets: Targets) -> list[int]:
-        purged = self.dead_among(targets)
+    def purge(self, targets: Iterable[Target]) -> list[int]:
+        purged = self._dead_among(targets)
         for position in purged:
             del self.dead[position]
         self.purged += len(purged)
         return purged
 
-    def seek(self, position: int, now: datetime) -> None:
+    def seek(self, to: str | datetime | int, now: datetime) -> None:
+        """Moves the cursor to a value of `start_from`, or to the position that comes next."""
         self.routed -= len(self.leases) + len(self.waiting)
-        for revived in self.revived - self.dead.keys():
-            self.dead[revived] = Dead(now, 0, SOUGHT)
-            self.routed += 1
+        self.routed += len(self.revived)
+        self.dead |= {position: Dead(message, now, 0, SOUGHT) for position, message in self.revived.items()}
+        self._move(self.log.before(to), "skipped")
+
+    def settle_all(self) -> int:
+        """Purges what is ahead, leased or waiting, and counts it."""
+        ended = len(self.leases) + len(self.waiting)
+        purged = len(self.ahead()) + ended
+        self.purged += ended
+        self._move(self.log.last, "purged")
+        return purged
+
+    def _move(self, target: int, state: str) -> None:
+        """Ends all deliveries; what lies between is in that state."""
         self.leases.clear()
         self.waiting.clear()
         self.revived.clear()
-        self.position = max(position, 0)
+        both = min(self.position, target)
+        self.passed = {
+            p: passed if passed.state in ("skipped", "purged") else passed._replace(is_sought=True)
+            for p, passed in self.passed.items()
+            if p <= both
+        }
+        self.passed |= {p: Passed(state) for p in range(both + 1, target + 1)}
+        self.position = target
 
 
 class Store:
@@ -214,7 +436,7 @@ class Store:
         """Leases whose time is over end now."""
         self.now += timedelta(seconds=seconds)
         for cursor in self.cursors.values():
-            cursor.expire(self.now)
+            cursor.release(self.now)
 
     def log(self, topic_id: str) -> Log:
         if topic_id not in self.logs:
@@ -239,13 +461,6 @@ class Store:
         del self.logs[topic_id]
         self.cursors = {id_: cursor for id_, cursor in self.cursors.items() if cursor.log is not log}
 
-    def publish(self, topic_id: str, payloads: Sequence[bytes], attributes: Iterable[bytes | None]) -> list[str]:
-        log = self.log(topic_id)
-        created_at = self.now.replace(microsecond=self.now.microsecond // 1000 * 1000)
-        first = len(log.messages) + 1
-        log.messages += (Stored(payload, one, created_at) for payload, one in zip(payloads, attributes, strict=True))
-        return [log.id_of(position) for position in range(first, len(log.messages) + 1)]
-
     def create_subscription(self, new: NewSubscription, wanted: Filter | None) -> Subscription:
         log = self.log(new.topic_id)
         if new.id in self.cursors:
@@ -257,7 +472,7 @@ class Store:
             id=new.id, topic_id=new.topic_id, filter=new.filter or None, created_at=self.now, **settings
         )
         _check_backoff(subscription)
-        self.cursors[new.id] = Cursor(log, subscription, self._position(log, new.start_from), wanted)
+        self.cursors[new.id] = Cursor(log, subscription, log.before(new.start_from), wanted)
         return subscription
 
     def update_subscription(
@@ -274,25 +489,37 @@ class Store:
             cursor.wanted = wanted
         return subscription
 
-    def seek(self, subscription_id: str, to: str | datetime | int) -> None:
-        """To a position, which comes next, or as subscriptions start."""
-        cursor = self.cursor(subscription_id)
-        last = len(cursor.log.messages)
-        position = min(max(to, 1), last + 1) - 1 if isinstance(to, int) else self._position(cursor.log, to)
-        cursor.seek(position, self.now)
+    def delete_subscription(self, subscription_id: str) -> None:
+        self.cursor(subscription_id)
+        del self.cursors[subscription_id]
 
-    def _position(self, log: Log, start: str | datetime) -> int:
-        if isinstance(start, datetime):
-            return log.before(start)
-        return 0 if start == "earliest" else len(log.messages)
+
+def read_filter(text: bytes | str | None) -> Filter | None:
+    """Reads the filter with its numbers as written."""
+    return None if text is None else json.loads(text, **EXACTLY) or None
 
 
 def matches(wanted: Filter | None, payload: bytes) -> bool:
     """Every named top-level field is there and equals one of its values, by JSON type and value."""
     if not wanted:
         return True
-    document = json.loads(payload, parse_float=Decimal, parse_int=Decimal)
-    return all(name in document and any(_equal(document[name], v) for v in values) for name, values in wanted.items())
+    document = json.loads(payload, **EXACTLY)
+    return isinstance(document, dict) and all(
+        name in document and any(_equal(document[name], value) for value in values) for name, values in wanted.items()
+    )
+
+
+def is_found(search: Search | None, message: Stored) -> bool:
+    """In the text of the payload, where ASCII letters have no case, in one of its fields, or in an attribute."""
+    if search is None:
+        return True
+    if search.where == "text":
+        return any(value.encode().lower() in message.payload.lower() for value in search.values)
+    document = json.loads(message.payload if search.where == "payload" else message.attributes or b"{}", **EXACTLY)
+    values = [json.loads(one, **EXACTLY) for one in search.values] if search.where == "payload" else search.values
+    return search.name in document and any(
+        type(document[search.name]) is type(value) and document[search.name] == value for value in values
+    )
 
 
 def _equal(found: Any, wanted: Any) -> bool:

@@ -1,4 +1,4 @@
--- Settles deliveries for good. The ids come in runs; per id: 1 settled, 0 gone, 2 stale (see take_leases).
+-- Settles deliveries for good. The ids come in runs; the result for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases).
 create or replace function fastpubsub.ack_messages(
     p_topic_key bigint,
     p_subscription_key bigint,

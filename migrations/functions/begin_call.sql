@@ -1,4 +1,4 @@
--- First statement of every procedure that writes. Sessions cannot weaken it: the settings hold to the end of the transaction.
+-- The first statement of every procedure that writes. A session cannot weaken these settings: they hold to the end of the transaction.
 create or replace function fastpubsub.begin_call(p_durable boolean) returns void
 language plpgsql as $$
 begin
@@ -6,7 +6,7 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception using
             errcode = '25000',
-            message = 'fastpubsub needs transactions at read committed, not at ' || current_setting('transaction_isolation');
+            message = 'fastpubsub needs the isolation level read committed, not ' || current_setting('transaction_isolation');
     end if;
     perform set_config('lock_timeout', coalesce(nullif(current_setting('fastpubsub.lock_timeout', true), ''), '2s'), true);
     if not p_durable then

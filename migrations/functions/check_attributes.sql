@@ -1,4 +1,5 @@
--- Refuses what the server refuses: attributes are up to 100 texts by name, names of 1 to 256 characters, texts of up to 1024.
+-- Refuses the attributes that the server refuses. An attribute is a string of up to 1024 characters; its name has 1 to 256 characters; a
+-- message has at most 100 of them.
 create or replace function fastpubsub.check_attributes(p_attributes jsonb) returns void
 language plpgsql stable as $$
 declare
@@ -16,13 +17,13 @@ begin
     into v_count, v_texts, v_short
     from jsonb_each(p_attributes) as a;
     if not v_texts then
-        raise exception using errcode = 'FP422', message = 'an attribute is not a text';
+        raise exception using errcode = 'FP422', message = 'an attribute is not a string';
     elsif v_count > 100 then
         raise exception using errcode = 'FP422', message = 'there are more than 100 attributes';
     elsif not v_short then
         raise exception using
             errcode = 'FP422',
-            message = 'an attribute is too long: names have 1 to 256 characters, values at most 1024';
+            message = 'an attribute is too long: a name has 1 to 256 characters, a value at most 1024';
     end if;
 end;
 $$;

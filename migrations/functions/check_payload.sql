@@ -1,5 +1,5 @@
--- Refuses what the server refuses in fastpubsub/payloads.py, with the default depth of 64 and 10 MiB at most: what PostgreSQL, a filter or
--- a consumer could not read later. The cheap looks miss nothing; only what they suspect is looked at closely.
+-- Refuses the payloads that the server refuses in fastpubsub/payloads.py, with its default limits (a depth of 64, 10 MiB): those that
+-- PostgreSQL, a filter or a consumer could not read later. The cheap checks miss nothing; the exact ones run only on what they suspect.
 create or replace function fastpubsub.check_payload(p_payload json) returns void
 language plpgsql stable as $$
 declare

@@ -1,6 +1,7 @@
--- Leases up to sum(p_limits) messages to the waiting consumers, the first p_limits[1] to p_consumer_ids[1] and so on: due retries
--- first, then the log after the cursor. May be lost in a crash: then the messages are ahead again, and `token` makes the holder
--- harmless. `scanned` and `last` tell an empty answer from one that only ran out of its share of time.
+-- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
+-- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
+-- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
+-- hands out nothing.
 create or replace function fastpubsub.claim_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -20,7 +21,10 @@ create or replace function fastpubsub.claim_messages(
     out payloads json [],
     out attributes jsonb [],
     out unreadable bigint [],
-    out unreadable_created_at timestamptz []
+    out unreadable_created_at timestamptz [],
+    out lease_seconds integer,
+    out filtered bigint,
+    out paused boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -39,13 +43,14 @@ declare
     v_ends bigint [];
     v_log record;
     v_from_log integer := 0;
+    v_before bigint;
     v_revived boolean [] := '{}';
     v_bytes bigint := 0;
     v_random text;
 begin
-    -- An empty poll writes nothing: look without a lock whether there is anything to do.
+    -- An empty poll writes nothing, so first check for work without a lock.
     select
-        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped,
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered,
         (
             select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
         ) as last,
@@ -62,15 +67,19 @@ begin
     scanned := v_cursor.position;
     last := greatest(v_cursor.last, v_cursor.position);
     if v_cursor.position is null or (claim_messages.last = v_cursor.position and not v_cursor.is_due) then
-        perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
+        paused := fastpubsub.is_paused(p_topic_key, p_subscription_key);
         return;
     end if;
 
     perform fastpubsub.begin_call(false);
-    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key, true);
+    paused := v_settings.topic_key is null;
+    if claim_messages.paused then
+        return;
+    end if;
     v_now := coalesce(p_now, clock_timestamp());
     select
-        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped,
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered,
         (
             select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
         ) as last,
@@ -85,6 +94,7 @@ begin
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
     last := greatest(v_cursor.last, v_cursor.position);
+    v_before := v_cursor.position;
     if cardinality(p_limits) = 1 then
         v_ends := p_limits;
     else
@@ -132,10 +142,13 @@ begin
         end if;
     end if;
     scanned := v_cursor.position;
+    -- Positions are dense: what the cursor passed and nobody gets did not match.
+    filtered := v_cursor.position - v_before - v_from_log;
 
     if cardinality(claim_messages.positions) > 0 then
         v_random := gen_random_uuid()::text;
         token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
+        lease_seconds := v_settings.ack_deadline_seconds;
         expires_at := v_now + make_interval(secs => v_settings.ack_deadline_seconds);
         insert into fastpubsub.leases (
             topic_key, subscription_key, position, last_position, token, expires_at, attempts, revived, consumer_id
@@ -146,10 +159,10 @@ begin
         from fastpubsub.lease_runs(claim_messages.positions, claim_messages.attempts, v_revived, v_ends) as r;
     end if;
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
     ) values (
         p_topic_key, p_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
-        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped
+        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages.filtered
     );
 end;
 $$;

@@ -1,4 +1,4 @@
--- {"field": [v1, v2]} as a strict jsonpath (lax would look inside arrays), null for a filter that lets everything pass.
+-- Turns {"field": [v1, v2]} into a strict jsonpath (lax would look inside arrays), or into null for a filter that every message passes.
 create or replace function fastpubsub.compile_filter(p_filter json) returns jsonpath
 language plpgsql immutable as $$
 declare
@@ -13,7 +13,7 @@ begin
         return null;
     end if;
     if json_typeof(p_filter) <> 'object' then
-        raise exception using errcode = 'FP422', message = 'a filter is an object of field names and lists of values';
+        raise exception using errcode = 'FP422', message = 'a filter must be an object that maps field names to lists of values';
     end if;
     for v_field in select f.key, f.value from json_each(p_filter) as f loop
         if v_field.key = any(v_names) then
@@ -23,14 +23,14 @@ begin
         if json_typeof(v_field.value) <> 'array' or json_array_length(v_field.value) = 0 then
             raise exception using
                 errcode = 'FP422',
-                message = format('the filter of the field %s is a list of at least one value', to_json(v_field.key));
+                message = format('the filter of the field %s must be a list of at least one value', to_json(v_field.key));
         end if;
         v_values := '{}';
         for v_value in select e.value from json_array_elements(v_field.value) as e loop
             if json_typeof(v_value.value) not in ('string', 'number', 'boolean') then
                 raise exception using
                     errcode = 'FP422',
-                    message = format('the filter of the field %s takes strings, numbers and booleans only', to_json(v_field.key));
+                    message = format('the filter of the field %s takes only strings, numbers and booleans', to_json(v_field.key));
             end if;
             v_values := v_values || format('@.%s == %s', to_json(v_field.key), v_value.value::jsonb);
         end loop;

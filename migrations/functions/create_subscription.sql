@@ -1,4 +1,4 @@
--- p_start_from is 'earliest', 'latest' or 'time' (then from p_start_time on).
+-- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
 create or replace function fastpubsub.create_subscription(
     p_id text,
     p_topic_id text,
@@ -26,7 +26,7 @@ begin
     if p_backoff_max_seconds < p_backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
-    -- Waits for publishers, so that "latest" is behind every message that was answered, and for deleting.
+    -- Waits for publishers, so that "latest" comes after every confirmed message, and for a deletion of the topic.
     select h.topic_key into create_subscription.topic_key
     from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
     where t.id = p_topic_id
@@ -42,7 +42,7 @@ begin
         raise exception using errcode = 'FP409', message = format('subscription "%s" already exists', p_id);
     end if;
     if p_start_from <> 'latest' then
-        -- Trimming does not know the new cursor yet, and must not take what it is about to stand before.
+        -- Trimming does not know the new cursor yet, and must not delete the messages just after it.
         perform fastpubsub.lock_job('trim_messages', true);
     end if;
     v_position := case p_start_from
@@ -58,7 +58,10 @@ begin
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds
     );
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped
-    ) values (create_subscription.topic_key, create_subscription.subscription_key, 1, v_position, '-infinity', 0, 0, 0, 0);
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+    ) values (create_subscription.topic_key, create_subscription.subscription_key, 1, v_position, '-infinity', 0, 0, 0, 0, 0);
+    perform fastpubsub.remember_filter(
+        create_subscription.topic_key, create_subscription.subscription_key, v_position + 1, case when v_path is not null then p_filter end
+    );
 end;
 $$;

@@ -20,7 +20,7 @@ begin
     end if;
     -- A message id has 32 bits for the topic.
     if create_topic.topic_key >= 4294967296 then
-        raise exception using errcode = 'FP422', message = 'all 4294967295 topics that can ever be created have been created';
+        raise exception using errcode = 'FP422', message = 'this database has created all 4294967295 topics that it ever can';
     end if;
     insert into fastpubsub.heads (topic_key, retention_seconds, schema, schema_version)
     values (create_topic.topic_key, p_retention_seconds, p_schema, fastpubsub.schema_version(p_schema));

@@ -1,5 +1,5 @@
--- For take_leases: takes single positions out of leases, whatever their runs; the caller holds the cursor. What is left of a lease
--- stays, as leases with the same token and deadline.
+-- Takes single positions out of leases for take_leases, in whatever runs they come; the caller holds the cursor. The rest of a lease stays,
+-- as leases with the same token and deadline.
 create or replace function fastpubsub.cut_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -30,7 +30,7 @@ declare
     v_part record;
     v_lease fastpubsub.leases;
 begin
-    -- No lease is longer than 100: the lease of a position is the nearest one that begins at it or before it.
+    -- No lease is longer than 100 positions: a position belongs to the nearest lease that begins at or before it.
     select
         array_agg(i.position order by i.position) filter (where i.outcome = 1 and i.is_first),
         array_agg(i.ordinal order by i.position) filter (where i.outcome = 1 and i.is_first),
@@ -87,7 +87,7 @@ begin
             l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = v_part.first_position
         returning l.* into v_lease;
         if not found then
-            raise exception using errcode = '40001', message = 'a delivery was settled by somebody else at the same moment';
+            raise exception using errcode = '40001', message = 'another call settled a delivery at the same moment';
         end if;
         insert into fastpubsub.leases (
             topic_key, subscription_key, position, last_position, token, expires_at, attempts, revived, consumer_id

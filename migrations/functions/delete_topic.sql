@@ -1,4 +1,4 @@
--- Constant time in the number of messages: names and locked rows go, `purges` remembers the rest.
+-- Takes constant time in the number of messages: it deletes the names and the locked rows, and records the rest in `purges`.
 create or replace function fastpubsub.delete_topic(p_id text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp

@@ -1,5 +1,5 @@
--- Deletes up to p_limit rows per table of what one deleted topic or subscription left. Returns how many rows went, null when there was
--- nothing left.
+-- Deletes up to p_limit rows per table of one deleted topic or subscription. Returns how many rows it deleted, or null when there was
+-- nothing left to delete.
 create or replace function fastpubsub.empty_purges(p_limit integer default 5000) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -16,7 +16,7 @@ begin
     if not found then
         return null;
     end if;
-    foreach v_table in array array ['leases', 'retries', 'dead_letters', 'revived', 'claims', 'idempotency_keys', 'messages'] loop
+    foreach v_table in array array ['leases', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'idempotency_keys', 'messages'] loop
         continue when v_table in ('idempotency_keys', 'messages') and v_purge.subscription_key is not null;
         execute format(
             'delete from fastpubsub.%1$I where ctid = any(array(select t.ctid from fastpubsub.%1$I as t where t.topic_key = $1%2$s limit $3))',

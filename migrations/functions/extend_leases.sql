@@ -1,5 +1,5 @@
--- Moves the deadline of held deliveries, each run of ids to its p_extend_seconds from now. Per id: 1 still held, 0 gone, 2 stale (see
--- take_leases).
+-- Moves the deadline of held deliveries: that of each run of ids to its p_extend_seconds from now. The result for each id is 1 (still
+-- held), 0 (gone) or 2 (stale; see take_leases).
 create or replace function fastpubsub.extend_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -34,7 +34,7 @@ begin
             t.*, t.position - sum(t.last_position - t.position + 1)
                 over (partition by t.token, t.run, t.attempts, t.revived, t.consumer_id order by t.position rows unbounded preceding)
             + (t.last_position - t.position) as island,
-            -- Single positions were cut out of leases: they become one again, not longer than a lease can be.
+            -- Single positions were cut out of leases: join them again, up to the longest that a lease can be.
             case when t.position = t.last_position then t.position / 100 else - t.position end as part
         from unnest(
             v_taken.positions, v_taken.last_positions, v_taken.tokens, v_taken.attempts, v_taken.revived, v_taken.consumer_ids,

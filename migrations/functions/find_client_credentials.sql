@@ -1,4 +1,4 @@
--- What issuing a token needs; the one procedure that gives out a hash. old_secret_hash is null unless that secret is still good.
+-- Returns what issuing a token needs. No other procedure returns a hash. old_secret_hash is null unless that secret is still good.
 create or replace function fastpubsub.find_client_credentials(
     p_id uuid,
     p_now timestamptz default null,

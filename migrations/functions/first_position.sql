@@ -1,4 +1,4 @@
--- The lowest kept position of a topic whose newest is p_last. Positions are dense and trimmed from the front, so a binary search of
+-- Returns the lowest kept position of a topic whose newest is p_last. Positions are dense and trimmed from the front, so a binary search of
 -- point lookups finds it without walking over the rows that trimming left for vacuum.
 create or replace function fastpubsub.first_position(p_topic_key bigint, p_last bigint) returns bigint
 language plpgsql stable

@@ -1,4 +1,4 @@
--- What checking a token needs: a token of another version, or of a client that is not active, is no longer good.
+-- Returns what checking a token needs: a token is no longer good when its version is not the current one or its client is not active.
 create or replace function fastpubsub.get_client_state(p_id uuid, out token_version bigint, out is_active boolean)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

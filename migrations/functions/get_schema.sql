@@ -1,4 +1,4 @@
--- The schema that payloads of a topic must match now, and its version.
+-- Returns the schema that payloads of a topic must match now, and its version.
 create or replace function fastpubsub.get_schema(p_topic_key bigint, out schema json, out schema_version bigint)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

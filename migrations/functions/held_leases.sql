@@ -1,4 +1,4 @@
--- Which of these deliveries are still with their consumer.
+-- Returns which of these deliveries their consumer still holds.
 create or replace function fastpubsub.held_leases(
     p_topic_key bigint,
     p_subscription_key bigint,

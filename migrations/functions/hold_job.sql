@@ -1,4 +1,4 @@
--- Makes a process the one that looks for work most often. Whoever had been it sees that at its next look.
+-- Makes a process the one that looks for work most often. The process that was it before sees the change the next time that it looks.
 create or replace function fastpubsub.hold_job(p_name text, p_holder text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -1,5 +1,5 @@
--- The lease that ends, or has ended, first: with whom it is, and its deadline; no row without leases. For `fastpubsub doctor`; writes
--- nothing.
+-- Returns the lease with the earliest deadline, its consumer and its deadline; no row when there are no leases. For `fastpubsub doctor`;
+-- writes nothing.
 create or replace function fastpubsub.inspect_leases()
 returns table (subscription_id text, consumer_id text, expires_at timestamptz)
 language plpgsql volatile

@@ -1,5 +1,5 @@
--- How many rows wait in the outbox, counted up to p_limit, and the key of the first: when it stays the same, nobody relays. For
--- `fastpubsub doctor`; writes nothing.
+-- Counts the rows that wait in the outbox, up to p_limit, and returns the key of the first one: as long as it stays the same, no server
+-- relays. For `fastpubsub doctor`; writes nothing.
 create or replace function fastpubsub.inspect_outbox(p_limit integer, out waiting bigint, out first_key text)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

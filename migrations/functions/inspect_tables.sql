@@ -1,5 +1,5 @@
--- What PostgreSQL knows of our tables: rows, dead rows that vacuum has not removed, size with indexes, the last vacuum of any kind, and
--- whether autovacuum is on for it. For `fastpubsub doctor`; writes nothing.
+-- Returns what PostgreSQL knows about our tables: rows, dead rows that vacuum has not removed, size with indexes, the time of the last
+-- vacuum of any kind, and whether autovacuum is on. For `fastpubsub doctor`; writes nothing.
 create or replace function fastpubsub.inspect_tables()
 returns table (table_name text, live bigint, dead bigint, bytes bigint, vacuumed_at timestamptz, autovacuum boolean)
 language plpgsql volatile

@@ -1,4 +1,4 @@
--- Whether JSON without its strings is nested deeper than so many levels: each turn takes the innermost one away.
+-- Returns whether JSON without its strings is nested deeper than p_levels levels: each turn takes the innermost level away.
 create or replace function fastpubsub.is_deeper(p_outside text, p_levels integer) returns boolean
 language plpgsql immutable as $$
 declare

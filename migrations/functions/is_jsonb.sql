@@ -1,4 +1,4 @@
--- Whether PostgreSQL can read what `json` only stored.
+-- Returns whether PostgreSQL can read a `json` value that it has only stored so far.
 create or replace function fastpubsub.is_jsonb(p_payload json) returns boolean
 language plpgsql stable as $$
 begin

@@ -1,4 +1,4 @@
--- The newest position of a topic, 0 when nothing was published: the right edge of the index.
+-- Returns the newest position of a topic, the right edge of the index; 0 when nothing was published.
 create or replace function fastpubsub.last_position(p_topic_key bigint) returns bigint
 language plpgsql volatile
 set enable_seqscan = off

@@ -1,5 +1,5 @@
--- Cuts claimed messages into leases: consecutive positions, at most 100, of one consumer, with the same attempts. p_ends: how many
--- messages the first consumer, the first two, … get.
+-- Cuts claimed messages into leases: each has at most 100 consecutive positions, one consumer and one number of attempts. p_ends says how
+-- many messages the first consumer gets, the first two together, and so on.
 create or replace function fastpubsub.lease_runs(
     p_positions bigint [],
     p_attempts integer [],
@@ -13,10 +13,13 @@ declare
     v_count bigint := cardinality(p_positions);
 begin
     -- The usual case: a stretch of the log.
-    if p_positions[v_count] - p_positions[1] = v_count - 1 and p_attempts = array_fill(1, array[v_count::integer]) then
+    if
+        p_positions[v_count] - p_positions[1] = v_count - 1 and p_attempts = array_fill(1, array[v_count::integer])
+        and not true = any(p_revived)
+    then
         return query
         select
-            p_positions[1] + f, p_positions[1] + least(f + 99, e.ends - 1, v_count - 1), 1, p_revived[1], e.consumer::integer
+            p_positions[1] + f, p_positions[1] + least(f + 99, e.ends - 1, v_count - 1), 1, false, e.consumer::integer
         from unnest(p_ends) with ordinality as e (ends, consumer)
         cross join lateral generate_series(coalesce(p_ends[e.consumer - 1], 0), least(e.ends, v_count) - 1, 100) as f;
         return;

@@ -1,4 +1,5 @@
--- The net below the floor of the retries: a row at or below it would never be taken. Expected to find none; returns how many it lifted.
+-- Moves waiting messages at or below the floor of the retries above it; no claim would take them there. Expected to find none; returns how
+-- many it moved.
 create or replace function fastpubsub.lift_stranded_retries(p_topic_key bigint, p_subscription_key bigint) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -1,4 +1,4 @@
--- Ordered by id; p_ids, when given, are the only ones that the caller may see.
+-- Ordered by id. p_ids, when not null, holds the only ids that the caller may see.
 create or replace function fastpubsub.list_clients(p_offset bigint, p_limit integer, p_ids uuid[] default null)
 returns table (
     id uuid, name text, scopes text, is_active boolean, token_version bigint, created_at timestamptz, updated_at timestamptz

@@ -1,5 +1,5 @@
--- The subscriptions with leases past their deadline, and how many messages these hold. p_look_back_seconds is how far behind now a
--- deadline can be that an earlier pass did not handle (null: any), so that a pass does not walk over rows that others deleted.
+-- Lists the subscriptions with leases past their deadline, and how many messages those leases hold. Deadlines more than p_look_back_seconds
+-- ago are left to earlier passes (null: none are), so that a pass does not walk over rows that others deleted.
 create or replace function fastpubsub.list_expired_leases(
     p_look_back_seconds double precision default null,
     p_now timestamptz default null

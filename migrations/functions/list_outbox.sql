@@ -1,7 +1,8 @@
--- Rows of the outbox in the order of (transaction, ordinal), after a given one, up to p_limit and p_max_bytes of payloads (at least one).
--- p_seen is a snapshot from before an earlier call that took all it saw: then only transactions come that it did not show as ended, each
--- found by its key, so that nothing is walked over that was moved since; without it all come. `seen` is the p_seen of later calls.
--- `held` says whether p_holder holds the job, `more` whether there are further rows. Writes nothing.
+-- Lists rows of the outbox after a given one, in the order of (transaction, ordinal), up to p_limit rows and p_max_bytes of payloads (at
+-- least one row). p_seen is the snapshot of an earlier call that took every row that it saw. With it, only rows of transactions that had
+-- not ended in that snapshot are read, each by its key, so that the scan does not walk over rows that were moved since; without it, all
+-- rows are read. `seen` is the p_seen of later calls. `held` says whether p_holder holds the job, `more` whether there are further rows.
+-- Writes nothing.
 create or replace function fastpubsub.list_outbox(
     p_seen text,
     p_after_transaction bigint,
@@ -24,7 +25,7 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    -- Taken before the rows are read: what is not ended in it may be seen below, but then comes again and is found to be gone.
+    -- Taken before the rows are read: a transaction that it shows as running may be seen below; its rows then come again and are gone.
     v_snapshot pg_snapshot := pg_current_snapshot();
     v_seen pg_snapshot := p_seen::pg_snapshot;
     v_transaction xid8 := p_after_transaction::text::xid8;
@@ -33,7 +34,7 @@ declare
 begin
     held := coalesce((select j.holder = p_holder from fastpubsub.jobs as j where j.name = 'relay_messages'), false);
     seen := v_snapshot::text;
-    -- After a failover transactions may count from further back.
+    -- After a failover, transaction ids may count from an earlier number.
     if pg_snapshot_xmax(v_seen) > pg_snapshot_xmax(v_snapshot) then
         v_seen := null;
     end if;

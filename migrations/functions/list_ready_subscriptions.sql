@@ -1,10 +1,11 @@
--- For consumers that wait: which of the subscriptions have something to claim, or are gone (`ready`), and in how many seconds the next
--- message that waits for its retry is due. Names each by its place in the arrays; those with nothing to tell are left out.
+-- Tells waiting consumers which of the subscriptions have something to claim, or are gone (`ready`), in how many seconds the next waiting
+-- retry is due, and which are `paused`, and so never ready. Each subscription is named by its place in the arrays; those with nothing to
+-- report are left out.
 create or replace function fastpubsub.list_ready_subscriptions(
     p_topic_keys bigint [],
     p_subscription_keys bigint [],
     p_now timestamptz default null
-) returns table (place integer, ready boolean, due_seconds double precision)
+) returns table (place integer, ready boolean, due_seconds double precision, paused boolean)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -18,10 +19,11 @@ declare
     v_now timestamptz := coalesce(p_now, clock_timestamp());
 begin
     return query
-    select s.place, s.ready, s.due_seconds
+    select s.place, s.ready and not s.paused, case when not s.paused then s.due_seconds end, s.paused
     from (
         select
             k.ordinal::integer as place,
+            coalesce(c.is_paused, false) as paused,
             c.position is null
             or exists (
                 select from fastpubsub.messages as m where m.topic_key = k.topic_key and m.position = c.position + 1
@@ -40,7 +42,7 @@ begin
             ) as due_seconds
         from unnest(p_topic_keys, p_subscription_keys) with ordinality as k (topic_key, subscription_key, ordinal)
         left join lateral (
-            select n.position, n.retry_due_at, n.retry_position
+            select n.position, n.retry_due_at, n.retry_position, u.paused_at is not null as is_paused
             from fastpubsub.cursors as u
             cross join lateral (
                 select n.position, n.retry_due_at, n.retry_position from fastpubsub.claims as n
@@ -51,6 +53,6 @@ begin
             where u.topic_key = k.topic_key and u.subscription_key = k.subscription_key
         ) as c on true
     ) as s
-    where s.ready or s.due_seconds is not null;
+    where s.ready or s.paused or s.due_seconds is not null;
 end;
 $$;

@@ -1,4 +1,4 @@
--- The subscriptions with a waiting message at or below the floor of the retries taken, where no claim would find it: expected none.
+-- Lists the subscriptions with a waiting message at or below the floor of the retries, where no claim would find it. Expected: none.
 create or replace function fastpubsub.list_stranded_retries()
 returns table (topic_key bigint, subscription_key bigint, subscription_id text)
 language plpgsql volatile

@@ -1,5 +1,13 @@
--- Ordered by id; p_ids, when given, are the only ones that the caller may see.
-create or replace function fastpubsub.list_subscriptions(p_offset bigint, p_limit integer, p_ids text[] default null)
+-- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
+-- only topic; p_part is a part of the id, without case.
+create or replace function fastpubsub.list_subscriptions(
+    p_offset bigint,
+    p_limit integer,
+    p_ids text[] default null,
+    p_topic_id text default null,
+    p_part text default null,
+    p_after text default null
+)
 returns table (
     id text,
     topic_id text,
@@ -8,7 +16,8 @@ returns table (
     max_delivery_attempts integer,
     backoff_min_seconds integer,
     backoff_max_seconds integer,
-    created_at timestamptz
+    created_at timestamptz,
+    paused_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -18,11 +27,14 @@ begin
     return query
     select
         s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
-        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at
+        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
-    where p_ids is null or s.id = any(p_ids)
+    where
+        (p_ids is null or s.id = any(p_ids)) and (p_topic_id is null or t.id = p_topic_id)
+        and (p_part is null or strpos(lower(s.id), lower(p_part)) > 0)
+        and (p_after is null or s.id collate "C" > p_after)
     order by s.id collate "C"
     offset p_offset
     limit p_limit;

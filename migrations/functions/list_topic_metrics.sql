@@ -1,4 +1,4 @@
--- For one scrape: how many messages were ever published to each of up to p_limit topics.
+-- Returns, for one scrape, how many messages were ever published to each of up to p_limit topics.
 create or replace function fastpubsub.list_topic_metrics(p_limit integer)
 returns table (topic_id text, published bigint)
 language plpgsql volatile

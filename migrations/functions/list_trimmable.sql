@@ -1,4 +1,4 @@
--- The topics where trim_messages has work: a message past the retention, or claims and idempotency keys nobody needs.
+-- Lists the topics where trim_messages has work: messages past the retention, or claims and idempotency keys that are no longer needed.
 create or replace function fastpubsub.list_trimmable(
     p_retention_seconds bigint,
     p_window_seconds integer,

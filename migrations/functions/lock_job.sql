@@ -1,4 +1,4 @@
--- Whether this transaction may run the job: one process at a time, by a row lock that ends with the transaction.
+-- Returns whether this transaction may run the job. A row lock, which ends with the transaction, admits one process at a time.
 create or replace function fastpubsub.lock_job(p_name text, p_wait boolean) returns boolean
 language plpgsql volatile as $$
 begin

@@ -1,5 +1,5 @@
--- The positions in (p_after, p_to] whose payload matches, in order, at most p_limit. A payload that cannot be read as jsonb does not
--- match and fails nobody: it is reported in `unreadable`.
+-- Returns the positions in (p_after, p_to] whose payload matches, in order, at most p_limit. A payload that cannot be read as jsonb does
+-- not match and raises no error: it is reported in `unreadable`.
 create or replace function fastpubsub.matching_positions(
     p_topic_key bigint,
     p_after bigint,

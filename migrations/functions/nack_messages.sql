@@ -1,5 +1,5 @@
--- Gives deliveries back for another attempt, each run of ids after its p_delay_seconds (null: the backoff of the subscription). Per id:
--- 1 settled, 0 gone, 2 stale (see take_leases); `died` counts those whose attempts were used up.
+-- Gives deliveries back for another attempt: each run of ids after its p_delay_seconds (null: the backoff of the subscription). The result
+-- for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases); `died` counts the messages that had no attempts left.
 create or replace function fastpubsub.nack_messages(
     p_topic_key bigint,
     p_subscription_key bigint,

@@ -1,5 +1,5 @@
--- Tells all servers of this database what consumers may wait for. Nothing else belongs into its transaction: a commit with
--- notifications takes a lock that is one for the whole cluster.
+-- Tells all servers of this database that messages are ready for waiting consumers. Call it in a transaction of its own: a commit with
+-- notifications takes a lock that the whole cluster shares.
 create or replace function fastpubsub.notify_servers(p_payloads text []) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -1,4 +1,4 @@
--- The cursor position from which the first message created at or after p_time comes next; creation times never fall along a topic.
+-- Returns the cursor position that the first message created at or after p_time follows; creation times never fall along a topic.
 create or replace function fastpubsub.position_before(p_topic_key bigint, p_time timestamptz) returns bigint
 language plpgsql volatile
 set enable_seqscan = off

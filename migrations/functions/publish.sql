@@ -1,7 +1,8 @@
--- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The
--- relay of a server moves it into the log within moments of the commit, those of one transaction in the order of the calls. Takes no
--- lock that others wait for and leaves the caller's settings alone. The server's rules hold: an unknown topic is FP404; a payload that
--- is no JSON object or that could not be read later, attributes that are no object of texts, and a topic with a schema, are FP422.
+-- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The relay
+-- of a server moves it into the log within moments of the commit; messages of one transaction keep the order of the calls. Takes no lock
+-- that others wait for and does not change the caller's settings. The rules of the server hold: an unknown topic raises FP404; FP422 is
+-- raised for a payload that is not a JSON object or could not be read later, for attributes that are not an object of strings, and for a
+-- topic with a schema.
 create or replace function fastpubsub.publish(topic text, payload json, attributes jsonb default null) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -22,8 +23,8 @@ begin
     elsif v_schema_version <> 0 then
         raise exception using
             errcode = 'FP422',
-            message = format('topic "%s" has a JSON Schema, which only servers can check', publish.topic),
-            hint = 'Publish to it by HTTP, or to a topic without a schema.';
+            message = format('topic "%s" has a JSON Schema, which only the server can check', publish.topic),
+            hint = 'Publish to it over HTTP, or use a topic without a schema.';
     end if;
     perform fastpubsub.check_payload(publish.payload);
     if publish.attributes in ('null', '{}') then

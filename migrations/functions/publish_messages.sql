@@ -1,7 +1,7 @@
--- Appends to a topic; the payloads get first_position, first_position + 1, … and one creation time (to the millisecond, as message
--- ids carry it). The row lock on the head, held to the commit, is what makes every position visible before the next is given out.
--- p_schema_version says by which schema of the topic the payloads were checked, 0 by none; when it is not the current one nothing is
--- stored (FP428). Null: they were accepted earlier.
+-- Appends to a topic. The payloads get the positions first_position, first_position + 1, … and one creation time (to the millisecond, as
+-- message ids carry it). The row lock on the head, held to the commit, makes every position visible before the next is given out.
+-- p_schema_version is the version of the topic's schema that the payloads were checked by, 0 for no schema; when it is not the current one,
+-- FP428 is raised and nothing is stored. Null: the payloads were accepted earlier.
 create or replace function fastpubsub.publish_messages(
     p_topic_key bigint,
     p_payloads json [],

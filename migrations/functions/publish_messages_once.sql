@@ -1,6 +1,6 @@
--- Like publish_messages for several requests that each carry an idempotency key: p_counts says how many of the payloads are whose. A
--- request seen within the window stores nothing and gets its first answer; with another body its first_position is null. The lock on
--- the head makes a repetition wait for the first one.
+-- Like publish_messages, for several requests that each carry an idempotency key: p_counts is the number of payloads of each. A request
+-- that was seen within the window stores nothing and gets its first answer; if its body differs, its first_position is null. The lock on
+-- the head makes a repetition wait for the first request.
 create or replace function fastpubsub.publish_messages_once(
     p_topic_key bigint,
     p_payloads json [],

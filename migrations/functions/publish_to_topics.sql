@@ -1,6 +1,7 @@
--- Like publish_messages for several topics in one transaction. p_places says for each payload which of p_topic_keys it is for; those of
--- one topic follow each other, the first of them behind p_offsets others. Waits for no lock: a topic that another call publishes to at
--- this moment, that is gone, or whose schema is another one gets null and nothing is stored in it, so publish_messages has to say why.
+-- Like publish_messages, for several topics in one transaction. p_places says for each payload which of p_topic_keys it is for; the
+-- payloads of one topic follow each other, after p_offsets others. Waits for no lock: when another call is publishing to a topic at this
+-- moment, or a topic is gone, or its schema is another one, that topic gets null and nothing is stored in it; publish_messages then gives
+-- the reason.
 create or replace function fastpubsub.publish_to_topics(
     p_topic_keys bigint [],
     p_schema_versions bigint [],

@@ -1,4 +1,4 @@
--- Deletes dead letters for good. Returns the positions that went.
+-- Deletes dead letters for good. Returns the positions that it deleted.
 create or replace function fastpubsub.purge_dead_letters(
     p_topic_key bigint,
     p_subscription_key bigint,

@@ -1,5 +1,5 @@
--- The messages of a topic in (p_after, p_to], in order; as many as have p_max_bytes together, and the first one whatever its size
--- where p_at_least_one.
+-- Returns the messages of a topic in (p_after, p_to], in order, up to p_max_bytes together; with p_at_least_one, the first one comes
+-- whatever its size.
 create or replace function fastpubsub.read_log(
     p_topic_key bigint,
     p_after bigint,
@@ -20,7 +20,7 @@ as $$
 declare
     v_to bigint := p_to;
 begin
-    -- Sizes first: they are read without the payloads that are stored out of line.
+    -- Read the sizes first: that does not read the payloads that are stored out of line.
     if (
         select sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) > p_max_bytes
         from fastpubsub.messages as m

@@ -1,5 +1,6 @@
--- The messages after p_after that a filter matches, bounded like scan_log, and by bytes like read_log. `scanned` is how far the cursor
--- can go: what lies behind it and is not in `positions` does not match. What the filter cannot read is in `unreadable`.
+-- Returns the messages after p_after that a filter matches, bounded like scan_log, and by bytes like read_log. `scanned` is how far the
+-- cursor can move: a position up to there that is not in `positions` does not match. Payloads that the filter cannot read are in
+-- `unreadable`.
 create or replace function fastpubsub.read_matching_log(
     p_topic_key bigint,
     p_after bigint,

@@ -1,5 +1,5 @@
--- For who follows a topic: up to p_limit messages after p_after, without a lease, bounded by bytes (the first always comes). With a null
--- p_after only `last`, the newest position. `missed`: trimming took messages after p_after before they were read.
+-- Follows a topic: returns up to p_limit messages after p_after, without a lease, bounded by bytes (the first always comes). With a null
+-- p_after it returns only `last`, the newest position. `missed` says whether trimming took messages after p_after before they were read.
 create or replace function fastpubsub.read_messages(
     p_topic_key bigint,
     p_after bigint,

@@ -1,4 +1,5 @@
--- Dead at once, whatever attempts are left, each run of ids with its reason. Per id: 1 settled, 0 gone, 2 stale (see take_leases).
+-- Makes messages dead letters at once, whatever attempts are left, each run of ids with its reason. The result for each id is 1 (settled),
+-- 0 (gone) or 2 (stale; see take_leases).
 create or replace function fastpubsub.reject_messages(
     p_topic_key bigint,
     p_subscription_key bigint,

@@ -1,6 +1,6 @@
--- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal): in one transaction, so each arrives once.
--- Rows that are gone were moved by somebody else. `moved` is null when another process is moving at this moment; what belonged to a topic
--- that was deleted since is deleted and counted in `dropped`.
+-- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal), in one transaction, so each arrives once.
+-- Rows that are gone were moved by another process. `moved` is null when another process is moving rows at this moment. Rows of a topic
+-- that was deleted since are deleted and counted in `dropped`.
 create or replace function fastpubsub.relay_messages(
     p_topic_key bigint,
     p_transactions bigint [],

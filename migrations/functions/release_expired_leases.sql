@@ -1,6 +1,5 @@
--- Ends leases of one subscription that are past their deadline, until they hold p_limit messages: these wait for a retry, or die after
--- the last attempt.
--- Rows that somebody settles or extends at this moment are left alone; exactly what was locked is deleted.
+-- Ends leases of one subscription that are past their deadline, until they hold p_limit messages: the messages wait for a retry, or die
+-- after the last attempt. Leases that another call settles or extends at this moment are left alone; only locked rows are deleted.
 create or replace function fastpubsub.release_expired_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -41,7 +40,7 @@ begin
         return;
     end if;
     v_now := coalesce(p_now, clock_timestamp());
-    -- Without sorting, the order can only come from the index on the deadlines; the other one leads over what others deleted.
+    -- Without sorting, the order can only come from the index on the deadlines; the other index walks over rows that others deleted.
     for v_lease in
         select l.position, l.last_position, l.attempts from fastpubsub.leases as l
         where

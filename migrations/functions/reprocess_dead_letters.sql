@@ -1,6 +1,6 @@
--- Moves dead letters back: their copy goes to `revived`, due at once, attempts start again at 1. Where a seek made the message
--- come again anyway (it is ahead of the cursor, leased or waiting) only the dead letter goes, and counts as purged; one ahead that
--- the filter would skip stays dead. Returns the positions that are no longer dead.
+-- Moves dead letters back: their copy goes to `revived` and is due at once, and attempts start again at 1. Where a seek made the message
+-- come again anyway (it is ahead of the cursor, leased or waiting), only the dead letter is deleted, and counts as purged; a message ahead
+-- that the filter would skip stays dead. Returns the positions that are no longer dead.
 create or replace function fastpubsub.reprocess_dead_letters(
     p_topic_key bigint,
     p_subscription_key bigint,

@@ -1,6 +1,6 @@
--- What becomes of deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and
--- has deleted the leases. A message with attempts left waits for p_delay_seconds (null: the backoff), others and those with a p_reasons
--- die. Returns how many died.
+-- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted
+-- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. Returns
+-- how many died.
 create or replace function fastpubsub.requeue_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -64,7 +64,7 @@ begin
     if v_dead is null then
         return 0;
     end if;
-    -- After a seek a message can die again: its older dead letter is replaced, and counts as purged.
+    -- After a seek a message can die again: that replaces its older dead letter, which counts as purged.
     select count(*) into v_replaced
     from unnest(v_dead) as p (position)
     cross join lateral (

@@ -1,5 +1,6 @@
--- Ends one of the two secrets of a client, and all of its tokens, for nobody knows which secret they are from: the old one, or the
--- newest, which leaves the old one without an end. FP409 when there are not two. p_granted as in update_client.
+-- Ends one of the two secrets of a client, and all of its tokens, because a token does not tell which secret it came from. The secret that
+-- ends is the old one, or the newest, which leaves the old one without an end. Raises FP409 when there are not two. p_granted is as in
+-- update_client.
 create or replace function fastpubsub.revoke_client_secret(
     p_id uuid, p_newest boolean, p_granted text[] default null, p_now timestamptz default null
 ) returns void
@@ -18,11 +19,11 @@ begin
         raise exception using errcode = 'FP404', message = format('client "%s" does not exist', p_id);
     end if;
     if not fastpubsub.scopes_cover(p_granted, v_scopes) then
-        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you lack; only who has them may change it', p_id);
+        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you do not have; you cannot change it', p_id);
     end if;
     v_now := coalesce(p_now, clock_timestamp());
     if v_expires_at is null or v_expires_at <= v_now then
-        raise exception using errcode = 'FP409', message = format('client "%s" has one secret only; give it another first', p_id);
+        raise exception using errcode = 'FP409', message = format('client "%s" has only one secret; give it another one first', p_id);
     end if;
     update fastpubsub.clients as c set
         secret_hash = case when p_newest then c.old_secret_hash else c.secret_hash end,

@@ -1,5 +1,5 @@
--- Gives the client another secret. The one before it lives on for p_old_seconds, and tokens stay good; with 0 every secret before ends
--- now, and all tokens with them. FP409 while two are good: ending one of them unasked could end the one in use. p_granted as in
+-- Gives the client another secret. The previous one lives on for p_old_seconds, and tokens stay good; with 0, every earlier secret and all
+-- tokens end now. Raises FP409 while two secrets are good: ending one of them unasked could end the one in use. p_granted is as in
 -- update_client.
 create or replace function fastpubsub.rotate_client_secret(
     p_id uuid,
@@ -25,14 +25,14 @@ begin
         raise exception using errcode = 'FP404', message = format('client "%s" does not exist', p_id);
     end if;
     if not fastpubsub.scopes_cover(p_granted, v_scopes) then
-        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you lack; only who has them may change it', p_id);
+        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you do not have; you cannot change it', p_id);
     end if;
     v_now := coalesce(p_now, clock_timestamp());
     if p_old_seconds > 0 then
         if v_expires_at > v_now then
             raise exception using
                 errcode = 'FP409',
-                message = format('client "%s" has two secrets already; end the old or the new one first, or both with old_secret_seconds 0', p_id);
+                message = format('client "%s" already has two secrets; end one of them first, or both with old_secret_seconds 0', p_id);
         end if;
         rotate_client_secret.old_secret_expires_at := v_now + make_interval(secs => p_old_seconds);
     end if;

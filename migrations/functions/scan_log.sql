@@ -1,5 +1,5 @@
--- Looks at the log after p_after for up to p_limit matching messages, bounded by rows, bytes and time; `scanned` is how far it came:
--- what lies behind it and is not in `positions` does not match.
+-- Looks at the log after p_after for up to p_limit matching messages, bounded by rows, bytes and time. `scanned` is how far it came: a
+-- position up to there that is not in `positions` does not match.
 create or replace function fastpubsub.scan_log(
     p_topic_key bigint,
     p_after bigint,

@@ -1,4 +1,5 @@
--- What tells schemas of a topic apart: a hash of the text, so that an older one that comes back is the same again; 0 for none.
+-- Returns a hash of the text, which tells the schemas of a topic apart: an older schema that comes back has its old version again. Returns
+-- 0 for no schema.
 create or replace function fastpubsub.schema_version(p_schema json) returns bigint
 language plpgsql immutable as $$
 begin

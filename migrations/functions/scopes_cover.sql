@@ -1,5 +1,5 @@
--- Whether who holds p_granted may change a client with p_scopes (separated by spaces): each scope itself, its global form, or `*`.
--- Null grants everything.
+-- Returns whether p_granted covers p_scopes (both separated by spaces): it must hold each scope itself, its global form, or `*`. A null
+-- p_granted covers everything.
 create or replace function fastpubsub.scopes_cover(p_granted text[], p_scopes text) returns boolean
 language plpgsql immutable as $$
 begin

@@ -1,6 +1,6 @@
--- Puts the cursor elsewhere: p_to is 'earliest', 'latest', 'time' (p_time: the first message from then on comes next) or 'message'
--- (p_position comes next). Leases and waiting retries end, so old ack ids become stale; dead letters stay, and a reprocessed one that
--- was not settled yet is a dead letter again, because its message may be trimmed. `acked` does not change.
+-- Moves the cursor: p_to is 'earliest', 'latest', 'time' (the first message created at or after p_time comes next) or 'message' (p_position
+-- comes next). Leases and waiting retries end, so old ack ids become stale. Dead letters stay; a reprocessed one that was not settled yet
+-- becomes a dead letter again, because its message may be trimmed. `acked` does not change.
 create or replace function fastpubsub.seek_subscription(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -19,10 +19,8 @@ as $$
 #variable_conflict use_column
 declare
     v_cursor fastpubsub.claims;
-    v_last bigint;
     v_position bigint;
-    v_leased bigint;
-    v_waiting bigint;
+    v_ended bigint;
     v_revived bigint;
 begin
     perform fastpubsub.begin_call(true);
@@ -30,25 +28,8 @@ begin
     select c.* into v_cursor from fastpubsub.claims as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
-    v_last := fastpubsub.last_position(p_topic_key);
-    v_position := case p_to
-        when 'latest' then v_last
-        when 'time' then fastpubsub.position_before(p_topic_key, p_time)
-        when 'message' then greatest(least(p_position, v_last + 1), fastpubsub.first_position(p_topic_key, v_last)) - 1
-        else fastpubsub.first_position(p_topic_key, v_last) - 1
-    end;
-    -- An empty topic has no position before its first.
-    v_position := greatest(v_position, 0);
-    with ended as (
-        delete from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
-        returning l.position, l.last_position
-    )
-    select coalesce(sum(e.last_position - e.position + 1), 0) into v_leased from ended as e;
-    delete from fastpubsub.retries as r
-    where
-        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
-        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
-    get diagnostics v_waiting = row_count;
+    v_position := fastpubsub.sought_position(p_topic_key, p_to, p_time, p_position);
+    v_ended := fastpubsub.end_deliveries(p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position);
     with moved as (
         delete from fastpubsub.revived as v where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
         returning v.*
@@ -62,8 +43,9 @@ begin
     from moved as m
     on conflict (topic_key, subscription_key, position) do nothing;
     get diagnostics v_revived = row_count;
+    perform fastpubsub.remember_seek(p_topic_key, p_subscription_key, v_cursor.position, v_position, 'skipped', p_now);
     perform fastpubsub.move_cursor(
-        p_topic_key, p_subscription_key, v_position, v_cursor.routed - v_leased - v_waiting + v_revived, v_cursor.purged
+        p_topic_key, p_subscription_key, v_position, v_cursor.routed - v_ended + v_revived, v_cursor.purged
     );
 end;
 $$;

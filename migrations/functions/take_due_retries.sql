@@ -1,5 +1,5 @@
--- Takes up to p_limit retries that are due at p_now, in the order of (due_at, position) after the floor, with their messages; as many
--- as have p_max_bytes together, at least one. `due_at` is that of the last one: with its position, the next floor.
+-- Takes up to p_limit retries that are due at p_now, with their messages, in the order of (due_at, position) after the floor, up to
+-- p_max_bytes together (at least one). `due_at` is that of the last one; with its position, it is the next floor.
 create or replace function fastpubsub.take_due_retries(
     p_topic_key bigint,
     p_subscription_key bigint,

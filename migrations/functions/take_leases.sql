@@ -1,9 +1,9 @@
--- Ends the deliveries that the caller may settle. Ids come in runs: p_lengths (null: 1 each) consecutive positions from p_positions on
--- with one token, or with none and one time of creation: bare message ids, which settle whoever holds the message. What is taken comes
--- out in runs too, with `ordinals` that tell which run of the caller settled each. `outcomes` says of every id, in the order of the
--- runs: 1 settled by this call, 0 gone (no delivery any more), 2 stale (somebody else holds it).
+-- Ends the deliveries that the caller may settle. The ids come in runs of p_lengths (null: 1 each) consecutive positions from p_positions
+-- on. A run has one token, or one creation time and no token: the latter stands for bare message ids, which settle a message whoever its
+-- consumer is. The result comes in runs too; its `ordinals` tell which run of the caller settled each. `outcomes` says of every id, in the
+-- order of the runs: 1 settled by this call, 0 gone (there is no delivery any more), 2 stale (another consumer holds the message).
 --
--- Runs that consist of whole leases are deleted without the cursor's lock, in position order. Anything else cuts leases, and holds it.
+-- Runs that consist of whole leases are deleted without the cursor's lock, in position order. All others cut leases and take that lock.
 create or replace function fastpubsub.take_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -29,7 +29,7 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    -- Runs that are further apart are looked up one by one, not by a walk over what lies between them.
+    -- Runs that are further apart are looked up one by one, without walking over the rows between them.
     c_gap constant bigint := 64;
     v_positions bigint [];
     v_lasts bigint [];
@@ -83,8 +83,8 @@ begin
         outcomes := v_taken.outcomes;
         return;
     end if;
-    -- A join with the ids would be planned by statistics that lie, and so would `any` before PostgreSQL 17: a stretch of the key never
-    -- is. The runs are sorted, so width_bucket finds that of a lease by binary search.
+    -- A join with the ids would be planned by wrong statistics, and so would `any` before PostgreSQL 17; a range of the key never is.
+    -- The runs are sorted, so width_bucket finds the run of a lease by binary search.
     foreach v_end in array v_ends loop
         with taken as (
             delete from fastpubsub.leases as l
@@ -117,7 +117,7 @@ begin
         )
     then
         raise exception using
-            errcode = '40001', message = 'a delivery was settled, cut or extended by somebody else at the same moment';
+            errcode = '40001', message = 'another call settled, cut or extended a delivery at the same moment';
     end if;
     outcomes := array_fill(1::smallint, array[v_count::integer]);
 end;

@@ -1,5 +1,5 @@
--- Deletes up to p_limit messages from the front of a topic: older than the retention (of the topic, else p_retention_seconds) and
--- below every cursor, every leased and every waiting position; never the newest. Returns how many went.
+-- Deletes up to p_limit messages from the front of a topic: older than the retention (of the topic, else p_retention_seconds) and below
+-- every cursor, every leased and every waiting position, but never the newest. Returns how many it deleted.
 create or replace function fastpubsub.trim_messages(
     p_topic_key bigint,
     p_retention_seconds bigint,
@@ -41,7 +41,7 @@ begin
     v_end := least(
         v_last, v_first + p_limit, fastpubsub.position_before(p_topic_key, v_now - make_interval(secs => v_retention)) + 1
     );
-    -- A cursor is read with its lock held, so that no claim can lease below v_end behind our back and none can seek there.
+    -- A cursor is read with its lock held, so that no claim can lease, and no seek can go, below v_end in the meantime.
     for v_subscription in
         select c.subscription_key from fastpubsub.cursors as c
         where c.topic_key = p_topic_key
@@ -53,12 +53,13 @@ begin
         where c.topic_key = p_topic_key and c.subscription_key = v_subscription.subscription_key
         order by c.sequence desc limit 1;
         v_end := least(v_end, v_cursor.position + 1);
-        select min(l.position) into v_pin from fastpubsub.leases as l
+        -- A row of leases may begin with reprocessed dead letters below v_first, and is at most a hundred positions long.
+        select min(greatest(l.position, v_first)) into v_pin from fastpubsub.leases as l
         where
             l.topic_key = p_topic_key and l.subscription_key = v_subscription.subscription_key
-            and l.position >= v_first and l.position < v_end;
+            and l.position > v_first - 100 and l.position < v_end and l.last_position >= v_first;
         v_end := least(v_end, v_pin);
-        -- What waits below v_first is a reprocessed dead letter with a copy of its own.
+        -- A message that waits below v_first is a reprocessed dead letter with a copy of its own.
         select min(r.position) into v_pin from fastpubsub.retries as r
         where
             r.topic_key = p_topic_key and r.subscription_key = v_subscription.subscription_key

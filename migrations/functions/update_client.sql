@@ -1,5 +1,5 @@
--- Every call ends all tokens of the client. p_is_active null keeps what is there; p_granted, when given, are the scopes of the
--- caller, who must cover what the client may do so far. Returns the client as it is now.
+-- Every call ends all tokens of the client. A null p_is_active keeps the current state. p_granted, when not null, holds the scopes of the
+-- caller, which must cover the present scopes of the client. Returns the client as it is now.
 create or replace function fastpubsub.update_client(
     p_id uuid,
     p_name text,
@@ -28,7 +28,7 @@ begin
         raise exception using errcode = 'FP404', message = format('client "%s" does not exist', p_id);
     end if;
     if not fastpubsub.scopes_cover(p_granted, v_scopes) then
-        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you lack; only who has them may change it', p_id);
+        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you do not have; you cannot change it', p_id);
     end if;
     update fastpubsub.clients as c set
         name = p_name,

@@ -1,5 +1,5 @@
--- Null keeps what is there; p_change_filter tells a filter that is taken away from one that stays. What is ahead is judged by the
--- new filter, what the old one skipped does not come back.
+-- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
+-- messages ahead; messages that the old one skipped do not come back.
 create or replace function fastpubsub.update_subscription(
     p_id text,
     p_change_filter boolean default false,
@@ -38,6 +38,11 @@ begin
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end
         where s.subscription_key = v_cursor.subscription_key;
+        perform fastpubsub.remember_filter(
+            v_cursor.topic_key, v_cursor.subscription_key,
+            fastpubsub.cursor_position(v_cursor.topic_key, v_cursor.subscription_key) + 1,
+            case when v_path is not null then p_filter end
+        );
     end if;
 end;
 $$;

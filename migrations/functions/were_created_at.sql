@@ -1,4 +1,4 @@
--- Whether all messages of a lease were created at that time, as bare message ids say.
+-- Returns whether all messages of a lease were created at that time, as bare message ids say.
 create or replace function fastpubsub.were_created_at(
     p_topic_key bigint,
     p_subscription_key bigint,

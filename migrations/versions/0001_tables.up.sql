@@ -31,7 +31,7 @@ create table fastpubsub.clients (
     updated_at timestamptz not null
 );
 
--- The append point of a topic: locked by who appends.
+-- The append point of a topic; an append locks it.
 create table fastpubsub.heads (
     topic_key bigint primary key,
     retention_seconds bigint,
@@ -39,7 +39,18 @@ create table fastpubsub.heads (
     schema_version bigint not null default 0
 );
 
--- The claim point of a subscription: locked by who claims or inserts for it.
+-- Each row says which filter judges the log from its position up to the next row: for explaining what became of a message.
+create table fastpubsub.filter_history (
+    topic_key bigint,
+    subscription_key bigint,
+    from_position bigint,
+    state text not null check (state in ('judged', 'skipped', 'purged', 'forgotten')),
+    filter json,
+    sought_at timestamptz,
+    primary key (topic_key, subscription_key, from_position)
+);
+
+-- The claim point of a subscription; a claim or an insert for it locks it.
 create table fastpubsub.cursors (
     topic_key bigint,
     subscription_key bigint,
@@ -48,6 +59,7 @@ create table fastpubsub.cursors (
     max_delivery_attempts integer not null,
     backoff_min_seconds integer not null,
     backoff_max_seconds integer not null,
+    paused_at timestamptz,
     primary key (topic_key, subscription_key)
 );
 
@@ -65,7 +77,7 @@ create table fastpubsub.messages (
     autovacuum_analyze_scale_factor = 0.5
 );
 
--- One row per claim call; the newest is the cursor: where the log was read to, how far retries were taken, running totals.
+-- One row per claim call. The newest is the cursor: how far the log was read, how far retries were taken, and running totals.
 create table fastpubsub.claims (
     topic_key bigint,
     subscription_key bigint,
@@ -76,10 +88,11 @@ create table fastpubsub.claims (
     routed bigint not null,
     purged bigint not null,
     dropped bigint not null,
+    filtered bigint not null default 0,
     primary key (topic_key, subscription_key, sequence)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
--- A delivery: consecutive positions that one claim gave to one consumer. Whoever settles a part of it cuts it.
+-- A delivery: consecutive positions that one claim gave to one consumer. Settling a part of it cuts it.
 create table fastpubsub.leases (
     topic_key bigint,
     subscription_key bigint,
@@ -117,6 +130,28 @@ create table fastpubsub.dead_letters (
     primary key (topic_key, subscription_key, position)
 );
 
+-- Reprocesses or purges the dead letters that match, at a rate; `next_position` is how far it has come.
+create table fastpubsub.redrives (
+    topic_key bigint,
+    subscription_key bigint,
+    redrive_key bigint generated always as identity,
+    action text not null check (action in ('reprocess', 'purge')),
+    reason text,
+    died_after timestamptz,
+    died_before timestamptz not null,
+    per_second integer,
+    matched bigint not null,
+    done bigint not null default 0,
+    state text not null default 'running' check (state in ('running', 'done', 'cancelled')),
+    next_position bigint not null default 0,
+    stepped_at timestamptz not null,
+    created_at timestamptz not null,
+    ended_at timestamptz,
+    primary key (topic_key, subscription_key, redrive_key)
+);
+
+create index redrives_running on fastpubsub.redrives (redrive_key) where state = 'running';
+
 -- The copy of a reprocessed dead letter, as long as it waits or is leased.
 create table fastpubsub.revived (
     topic_key bigint,
@@ -133,6 +168,26 @@ alter table fastpubsub.messages alter column payload set storage external, alter
 alter table fastpubsub.dead_letters alter column payload set storage external, alter column attributes set storage external;
 alter table fastpubsub.revived alter column payload set storage external, alter column attributes set storage external;
 
+-- What happened in an interval of 5 or 60 seconds, by all processes: to a topic (subscription_key 0), a subscription, or the server (0, 0).
+-- `at` is Unix time, where the interval begins.
+create table fastpubsub.history (
+    topic_key bigint,
+    subscription_key bigint,
+    at bigint,
+    interval_seconds integer,
+    published integer not null default 0,
+    delivered integer not null default 0,
+    acked integer not null default 0,
+    nacked integer not null default 0,
+    rejected integer not null default 0,
+    expired integer not null default 0,
+    dead_lettered integer not null default 0,
+    filtered integer not null default 0,
+    primary key (topic_key, subscription_key, interval_seconds, at)
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
+
+create index history_at on fastpubsub.history (interval_seconds, at);
+
 create table fastpubsub.idempotency_keys (
     topic_key bigint,
     client text,
@@ -146,7 +201,7 @@ create table fastpubsub.idempotency_keys (
 
 create index idempotency_keys_created_at on fastpubsub.idempotency_keys (topic_key, created_at);
 
--- What applications published from their own transactions; the relay moves it into the log. An ordinal grows within a transaction.
+-- Messages that applications published from their own transactions; the relay moves them into the log. An ordinal grows in a transaction.
 create table fastpubsub.outbox (
     transaction_id xid8,
     ordinal bigint generated always as identity,
@@ -158,7 +213,21 @@ create table fastpubsub.outbox (
 
 alter table fastpubsub.outbox alter column payload set storage external, alter column attributes set storage external;
 
--- What deleting left to empty in chunks; without a subscription_key it is the whole topic.
+-- Who changed what: the body of the request, unless it is long.
+create table fastpubsub.changes (
+    change_key bigint generated always as identity primary key,
+    changed_at timestamptz not null,
+    client_id text not null,
+    request_id text,
+    action text not null,
+    object text not null,
+    object_id text not null,
+    body json
+);
+
+create index changes_object on fastpubsub.changes (object, object_id, change_key);
+
+-- Deleted topics and subscriptions whose rows are still to be deleted in chunks; without a subscription_key it is the whole topic.
 create table fastpubsub.purges (
     purge_key bigint generated always as identity primary key,
     topic_key bigint not null,

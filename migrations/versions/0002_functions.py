@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from fastpubsub.schema import execute_file
+from fastpubsub.database.migrations import execute_file
 
 revision = "0002"
 down_revision = "0001"

@@ -1,5 +1,5 @@
 -- functions/ack_messages.sql
--- Settles deliveries for good. The ids come in runs; per id: 1 settled, 0 gone, 2 stale (see take_leases).
+-- Settles deliveries for good. The ids come in runs; the result for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases).
 create or replace function fastpubsub.ack_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -33,7 +33,7 @@ end;
 $$;
 
 -- functions/begin_call.sql
--- First statement of every procedure that writes. Sessions cannot weaken it: the settings hold to the end of the transaction.
+-- The first statement of every procedure that writes. A session cannot weaken these settings: they hold to the end of the transaction.
 create or replace function fastpubsub.begin_call(p_durable boolean) returns void
 language plpgsql as $$
 begin
@@ -41,7 +41,7 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception using
             errcode = '25000',
-            message = 'fastpubsub needs transactions at read committed, not at ' || current_setting('transaction_isolation');
+            message = 'fastpubsub needs the isolation level read committed, not ' || current_setting('transaction_isolation');
     end if;
     perform set_config('lock_timeout', coalesce(nullif(current_setting('fastpubsub.lock_timeout', true), ''), '2s'), true);
     if not p_durable then
@@ -52,8 +52,200 @@ begin
 end;
 $$;
 
+-- functions/browse_messages.sql
+-- Looks at messages without a lease or a lock: all of a topic (p_state 'all'), or those of a subscription that are 'ahead', 'leased',
+-- 'waiting' or 'dead', from p_position or p_time on. They come by position; the waiting ones by the time at which they are due, which is
+-- their p_time. Backwards, which only 'all' can, come those before, the newest first. The number of rows looked at, the time, and the bytes
+-- of what is returned (the first always comes) are bounded. is_found says what p_search_in, p_name and p_values find. `at` is a deadline, a
+-- due time or a time of death, `note` a consumer or a reason.
+--
+-- The last row has no created_at. It says how many messages were looked at, and where this ended: at the position, and the due time, that
+-- comes next, null at the end. `other_side` is where 'all' began, null when nothing is on its other side.
+create or replace function fastpubsub.browse_messages(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_state text,
+    p_position bigint,
+    p_time timestamptz,
+    p_backwards boolean,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_with_content boolean,
+    p_search_in text default null,
+    p_name text default null,
+    p_values text [] default null,
+    p_rows integer default 10000,
+    p_milliseconds integer default 250
+) returns table (
+    message_position bigint,
+    created_at timestamptz,
+    attempts integer,
+    at timestamptz,
+    note text,
+    payload json,
+    attributes jsonb,
+    looked_at integer,
+    other_side bigint
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_milliseconds / 1000.0);
+    v_from bigint := case
+        when p_time is null or p_state = 'waiting' then p_position else fastpubsub.position_before(p_topic_key, p_time) + 1
+    end;
+    v_cursor record;
+    v_path jsonpath;
+    v_messages refcursor;
+    v_message record;
+    v_found integer := 0;
+    v_bytes bigint := 0;
+begin
+    if p_subscription_key is null then
+        perform from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    else
+        select c.position, c.retry_due_at, c.retry_position, u.filter_path into v_cursor
+        from fastpubsub.claims as c
+        inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
+        where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+        order by c.sequence desc limit 1;
+    end if;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'there is no such topic or subscription';
+    end if;
+
+    if p_state = 'leased' then
+        open v_messages for
+        select p.position, m.created_at, l.attempts, l.expires_at as at, l.consumer_id as note, m.payload, m.attributes
+        from fastpubsub.leases as l
+        cross join lateral generate_series(greatest(l.position, v_from), l.last_position) as p (position)
+        cross join lateral (
+            select m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = p.position
+            union all
+            select v.created_at, v.payload, v.attributes from fastpubsub.revived as v
+            where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p.position
+            limit 1
+        ) as m
+        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position > coalesce(v_from, 0) - 100
+        order by l.position, p.position;
+    elsif p_state = 'waiting' then
+        open v_messages for
+        select r.position, m.created_at, r.attempts, r.due_at as at, null::text as note, m.payload, m.attributes
+        from fastpubsub.retries as r
+        cross join lateral (
+            select m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = r.position
+            union all
+            select v.created_at, v.payload, v.attributes from fastpubsub.revived as v
+            where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
+            limit 1
+        ) as m
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position)
+            and (r.due_at, r.position) >= (coalesce(p_time, '-infinity'), coalesce(p_position, 0))
+        order by r.due_at, r.position;
+    elsif p_state = 'dead' then
+        open v_messages for
+        select d.position, d.created_at, d.attempts, d.died_at as at, d.reason as note, d.payload, d.attributes
+        from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position >= coalesce(v_from, 0)
+        order by d.position;
+    else
+        if p_state = 'ahead' then
+            v_path := v_cursor.filter_path;
+            v_from := greatest(v_from, v_cursor.position + 1);
+        else
+            -- What was trimmed may still lie before the first message, for vacuum.
+            select greatest(
+                least(case when p_backwards then v_from else coalesce(v_from, 0) end, l.last + 1),
+                fastpubsub.first_position(p_topic_key, l.last)
+            ) into v_from
+            from fastpubsub.last_position(p_topic_key) as l (last);
+            select v_from into browse_messages.other_side from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = case when p_backwards then v_from else v_from - 1 end;
+        end if;
+        if p_backwards then
+            open v_messages for
+            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, m.payload, m.attributes
+            from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position < v_from
+            order by m.position desc;
+        else
+            open v_messages for
+            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, m.payload, m.attributes
+            from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position >= v_from
+            order by m.position;
+        end if;
+    end if;
+
+    looked_at := 0;
+    loop
+        fetch v_messages into v_message;
+        exit when not found or v_found = p_limit or looked_at = p_rows or (looked_at > 0 and clock_timestamp() >= v_until);
+        v_bytes := v_bytes + pg_column_size(v_message.payload) + coalesce(pg_column_size(v_message.attributes), 0);
+        exit when v_found > 0 and v_bytes > p_max_bytes and p_with_content;
+        looked_at := looked_at + 1;
+        if
+            (v_path is null and p_search_in is null)
+            or fastpubsub.is_found(v_message.payload, v_message.attributes, v_path, p_search_in, p_name, p_values)
+        then
+            v_found := v_found + 1;
+            message_position := v_message.position;
+            created_at := v_message.created_at;
+            attempts := v_message.attempts;
+            at := v_message.at;
+            note := v_message.note;
+            payload := case when p_with_content then v_message.payload end;
+            attributes := case when p_with_content then v_message.attributes end;
+            return next;
+        end if;
+    end loop;
+    message_position := v_message.position;
+    at := v_message.at;
+    created_at := null;
+    payload := null;
+    attributes := null;
+    return next;
+end;
+$$;
+
+-- functions/cancel_redrive.sql
+-- Ends a redrive that runs; one that has ended stays as it is. Returns whether there is such a redrive.
+create or replace function fastpubsub.cancel_redrive(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_redrive_key bigint
+) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    update fastpubsub.redrives as r set state = 'cancelled', ended_at = clock_timestamp()
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.redrive_key = p_redrive_key
+        and r.state = 'running';
+    return found or exists (
+        select from fastpubsub.redrives as r
+        where r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.redrive_key = p_redrive_key
+    );
+end;
+$$;
+
 -- functions/check_attributes.sql
--- Refuses what the server refuses: attributes are up to 100 texts by name, names of 1 to 256 characters, texts of up to 1024.
+-- Refuses the attributes that the server refuses. An attribute is a string of up to 1024 characters; its name has 1 to 256 characters; a
+-- message has at most 100 of them.
 create or replace function fastpubsub.check_attributes(p_attributes jsonb) returns void
 language plpgsql stable as $$
 declare
@@ -71,20 +263,20 @@ begin
     into v_count, v_texts, v_short
     from jsonb_each(p_attributes) as a;
     if not v_texts then
-        raise exception using errcode = 'FP422', message = 'an attribute is not a text';
+        raise exception using errcode = 'FP422', message = 'an attribute is not a string';
     elsif v_count > 100 then
         raise exception using errcode = 'FP422', message = 'there are more than 100 attributes';
     elsif not v_short then
         raise exception using
             errcode = 'FP422',
-            message = 'an attribute is too long: names have 1 to 256 characters, values at most 1024';
+            message = 'an attribute is too long: a name has 1 to 256 characters, a value at most 1024';
     end if;
 end;
 $$;
 
 -- functions/check_payload.sql
--- Refuses what the server refuses in fastpubsub/payloads.py, with the default depth of 64 and 10 MiB at most: what PostgreSQL, a filter or
--- a consumer could not read later. The cheap looks miss nothing; only what they suspect is looked at closely.
+-- Refuses the payloads that the server refuses in fastpubsub/payloads.py, with its default limits (a depth of 64, 10 MiB): those that
+-- PostgreSQL, a filter or a consumer could not read later. The cheap checks miss nothing; the exact ones run only on what they suspect.
 create or replace function fastpubsub.check_payload(p_payload json) returns void
 language plpgsql stable as $$
 declare
@@ -124,9 +316,10 @@ end;
 $$;
 
 -- functions/claim_messages.sql
--- Leases up to sum(p_limits) messages to the waiting consumers, the first p_limits[1] to p_consumer_ids[1] and so on: due retries
--- first, then the log after the cursor. May be lost in a crash: then the messages are ahead again, and `token` makes the holder
--- harmless. `scanned` and `last` tell an empty answer from one that only ran out of its share of time.
+-- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
+-- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
+-- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
+-- hands out nothing.
 create or replace function fastpubsub.claim_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -146,7 +339,10 @@ create or replace function fastpubsub.claim_messages(
     out payloads json [],
     out attributes jsonb [],
     out unreadable bigint [],
-    out unreadable_created_at timestamptz []
+    out unreadable_created_at timestamptz [],
+    out lease_seconds integer,
+    out filtered bigint,
+    out paused boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -165,13 +361,14 @@ declare
     v_ends bigint [];
     v_log record;
     v_from_log integer := 0;
+    v_before bigint;
     v_revived boolean [] := '{}';
     v_bytes bigint := 0;
     v_random text;
 begin
-    -- An empty poll writes nothing: look without a lock whether there is anything to do.
+    -- An empty poll writes nothing, so first check for work without a lock.
     select
-        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped,
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered,
         (
             select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
         ) as last,
@@ -188,15 +385,19 @@ begin
     scanned := v_cursor.position;
     last := greatest(v_cursor.last, v_cursor.position);
     if v_cursor.position is null or (claim_messages.last = v_cursor.position and not v_cursor.is_due) then
-        perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
+        paused := fastpubsub.is_paused(p_topic_key, p_subscription_key);
         return;
     end if;
 
     perform fastpubsub.begin_call(false);
-    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key, true);
+    paused := v_settings.topic_key is null;
+    if claim_messages.paused then
+        return;
+    end if;
     v_now := coalesce(p_now, clock_timestamp());
     select
-        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped,
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered,
         (
             select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
         ) as last,
@@ -211,6 +412,7 @@ begin
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
     last := greatest(v_cursor.last, v_cursor.position);
+    v_before := v_cursor.position;
     if cardinality(p_limits) = 1 then
         v_ends := p_limits;
     else
@@ -258,10 +460,13 @@ begin
         end if;
     end if;
     scanned := v_cursor.position;
+    -- Positions are dense: what the cursor passed and nobody gets did not match.
+    filtered := v_cursor.position - v_before - v_from_log;
 
     if cardinality(claim_messages.positions) > 0 then
         v_random := gen_random_uuid()::text;
         token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
+        lease_seconds := v_settings.ack_deadline_seconds;
         expires_at := v_now + make_interval(secs => v_settings.ack_deadline_seconds);
         insert into fastpubsub.leases (
             topic_key, subscription_key, position, last_position, token, expires_at, attempts, revived, consumer_id
@@ -272,16 +477,16 @@ begin
         from fastpubsub.lease_runs(claim_messages.positions, claim_messages.attempts, v_revived, v_ends) as r;
     end if;
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
     ) values (
         p_topic_key, p_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
-        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped
+        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages.filtered
     );
 end;
 $$;
 
 -- functions/compile_filter.sql
--- {"field": [v1, v2]} as a strict jsonpath (lax would look inside arrays), null for a filter that lets everything pass.
+-- Turns {"field": [v1, v2]} into a strict jsonpath (lax would look inside arrays), or into null for a filter that every message passes.
 create or replace function fastpubsub.compile_filter(p_filter json) returns jsonpath
 language plpgsql immutable as $$
 declare
@@ -296,7 +501,7 @@ begin
         return null;
     end if;
     if json_typeof(p_filter) <> 'object' then
-        raise exception using errcode = 'FP422', message = 'a filter is an object of field names and lists of values';
+        raise exception using errcode = 'FP422', message = 'a filter must be an object that maps field names to lists of values';
     end if;
     for v_field in select f.key, f.value from json_each(p_filter) as f loop
         if v_field.key = any(v_names) then
@@ -306,14 +511,14 @@ begin
         if json_typeof(v_field.value) <> 'array' or json_array_length(v_field.value) = 0 then
             raise exception using
                 errcode = 'FP422',
-                message = format('the filter of the field %s is a list of at least one value', to_json(v_field.key));
+                message = format('the filter of the field %s must be a list of at least one value', to_json(v_field.key));
         end if;
         v_values := '{}';
         for v_value in select e.value from json_array_elements(v_field.value) as e loop
             if json_typeof(v_value.value) not in ('string', 'number', 'boolean') then
                 raise exception using
                     errcode = 'FP422',
-                    message = format('the filter of the field %s takes strings, numbers and booleans only', to_json(v_field.key));
+                    message = format('the filter of the field %s takes only strings, numbers and booleans', to_json(v_field.key));
             end if;
             v_values := v_values || format('@.%s == %s', to_json(v_field.key), v_value.value::jsonb);
         end loop;
@@ -327,6 +532,37 @@ begin
         return null;
     end if;
     return ('strict $ ? (' || array_to_string(v_fields, ' && ') || ')')::jsonpath;
+end;
+$$;
+
+-- functions/count_ahead.sql
+-- Counts the messages in (p_after, p_last] that a filter matches. At most p_look of them are judged, in 100 ms; beyond them the count is
+-- extrapolated by the share that matched so far.
+create or replace function fastpubsub.count_ahead(
+    p_topic_key bigint,
+    p_after bigint,
+    p_last bigint,
+    p_path jsonpath,
+    p_look integer,
+    out messages bigint,
+    out is_estimated boolean
+)
+language plpgsql volatile
+as $$
+declare
+    v_log record;
+begin
+    messages := greatest(p_last - p_after, 0);
+    is_estimated := false;
+    if p_path is null or messages = 0 then
+        return;
+    end if;
+    v_log := fastpubsub.scan_log(p_topic_key, p_after, p_last, p_path, p_look, p_look, 100);
+    is_estimated := v_log.scanned < p_last;
+    messages := cardinality(v_log.positions);
+    if is_estimated then
+        messages := messages * (p_last - p_after) / greatest(v_log.scanned - p_after, 1);
+    end if;
 end;
 $$;
 
@@ -353,8 +589,72 @@ begin
 end;
 $$;
 
+-- functions/create_redrive.sql
+-- Begins to reprocess or purge the dead letters that match. It leaves those alone that die later, so a message that dies again stays dead.
+-- The last p_keep ended redrives of the subscription are remembered.
+create or replace function fastpubsub.create_redrive(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_action text,
+    p_reason text,
+    p_died_after timestamptz,
+    p_died_before timestamptz,
+    p_per_second integer,
+    p_max_running integer,
+    p_keep integer,
+    p_now timestamptz default null
+) returns setof fastpubsub.redrives
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_died_before timestamptz := least(p_died_before, v_now);
+    v_matched bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
+    -- Before the lock, because it may take a while.
+    select count(*) into v_matched
+    from fastpubsub.dead_letters as d
+    where
+        d.topic_key = p_topic_key and d.subscription_key = p_subscription_key
+        and (p_reason is null or d.reason = p_reason)
+        and (p_died_after is null or d.died_at >= p_died_after) and d.died_at < v_died_before;
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    if (
+        select count(*) >= p_max_running from fastpubsub.redrives as r
+        where r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.state = 'running'
+    ) then
+        raise exception using
+            errcode = 'FP409',
+            message = format('%s redrives of the subscription are running: wait for one, or cancel it', p_max_running);
+    end if;
+    delete from fastpubsub.redrives as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.state <> 'running'
+        and r.redrive_key <= (
+            select o.redrive_key from fastpubsub.redrives as o
+            where o.topic_key = p_topic_key and o.subscription_key = p_subscription_key and o.state <> 'running'
+            order by o.redrive_key desc
+            offset p_keep
+            limit 1
+        );
+    return query
+    insert into fastpubsub.redrives as r (
+        topic_key, subscription_key, action, reason, died_after, died_before, per_second, matched, stepped_at, created_at
+    )
+    values (
+        p_topic_key, p_subscription_key, p_action, p_reason, p_died_after, v_died_before, p_per_second, v_matched, v_now, v_now
+    )
+    returning r.*;
+end;
+$$;
+
 -- functions/create_subscription.sql
--- p_start_from is 'earliest', 'latest' or 'time' (then from p_start_time on).
+-- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
 create or replace function fastpubsub.create_subscription(
     p_id text,
     p_topic_id text,
@@ -382,7 +682,7 @@ begin
     if p_backoff_max_seconds < p_backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
-    -- Waits for publishers, so that "latest" is behind every message that was answered, and for deleting.
+    -- Waits for publishers, so that "latest" comes after every confirmed message, and for a deletion of the topic.
     select h.topic_key into create_subscription.topic_key
     from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
     where t.id = p_topic_id
@@ -398,7 +698,7 @@ begin
         raise exception using errcode = 'FP409', message = format('subscription "%s" already exists', p_id);
     end if;
     if p_start_from <> 'latest' then
-        -- Trimming does not know the new cursor yet, and must not take what it is about to stand before.
+        -- Trimming does not know the new cursor yet, and must not delete the messages just after it.
         perform fastpubsub.lock_job('trim_messages', true);
     end if;
     v_position := case p_start_from
@@ -414,8 +714,11 @@ begin
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds
     );
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped
-    ) values (create_subscription.topic_key, create_subscription.subscription_key, 1, v_position, '-infinity', 0, 0, 0, 0);
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+    ) values (create_subscription.topic_key, create_subscription.subscription_key, 1, v_position, '-infinity', 0, 0, 0, 0, 0);
+    perform fastpubsub.remember_filter(
+        create_subscription.topic_key, create_subscription.subscription_key, v_position + 1, case when v_path is not null then p_filter end
+    );
 end;
 $$;
 
@@ -442,16 +745,32 @@ begin
     end if;
     -- A message id has 32 bits for the topic.
     if create_topic.topic_key >= 4294967296 then
-        raise exception using errcode = 'FP422', message = 'all 4294967295 topics that can ever be created have been created';
+        raise exception using errcode = 'FP422', message = 'this database has created all 4294967295 topics that it ever can';
     end if;
     insert into fastpubsub.heads (topic_key, retention_seconds, schema, schema_version)
     values (create_topic.topic_key, p_retention_seconds, p_schema, fastpubsub.schema_version(p_schema));
 end;
 $$;
 
+-- functions/cursor_position.sql
+-- Up to where a subscription has read its topic.
+create or replace function fastpubsub.cursor_position(p_topic_key bigint, p_subscription_key bigint) returns bigint
+language plpgsql stable
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+    return (
+        select c.position from fastpubsub.claims as c
+        where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+        order by c.sequence desc limit 1
+    );
+end;
+$$;
+
 -- functions/cut_leases.sql
--- For take_leases: takes single positions out of leases, whatever their runs; the caller holds the cursor. What is left of a lease
--- stays, as leases with the same token and deadline.
+-- Takes single positions out of leases for take_leases, in whatever runs they come; the caller holds the cursor. The rest of a lease stays,
+-- as leases with the same token and deadline.
 create or replace function fastpubsub.cut_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -482,7 +801,7 @@ declare
     v_part record;
     v_lease fastpubsub.leases;
 begin
-    -- No lease is longer than 100: the lease of a position is the nearest one that begins at it or before it.
+    -- No lease is longer than 100 positions: a position belongs to the nearest lease that begins at or before it.
     select
         array_agg(i.position order by i.position) filter (where i.outcome = 1 and i.is_first),
         array_agg(i.ordinal order by i.position) filter (where i.outcome = 1 and i.is_first),
@@ -539,7 +858,7 @@ begin
             l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = v_part.first_position
         returning l.* into v_lease;
         if not found then
-            raise exception using errcode = '40001', message = 'a delivery was settled by somebody else at the same moment';
+            raise exception using errcode = '40001', message = 'another call settled a delivery at the same moment';
         end if;
         insert into fastpubsub.leases (
             topic_key, subscription_key, position, last_position, token, expires_at, attempts, revived, consumer_id
@@ -562,8 +881,57 @@ begin
 end;
 $$;
 
+-- functions/deciding_field.sql
+-- The first field of the filter that keeps the payload out. Null for a payload that passes. `actual` is the value that the payload has
+-- there, when it is short enough to be shown, `actual_bytes` its size, null for none; `similar_field` is a name that differs only in case.
+-- A payload that cannot be read as jsonb is not `is_readable`, and passes no filter.
+create or replace function fastpubsub.deciding_field(
+    p_payload json,
+    p_filter json,
+    out field text,
+    out expected json,
+    out actual json,
+    out actual_bytes integer,
+    out similar_field text,
+    out is_readable boolean
+)
+language plpgsql immutable
+as $$
+#variable_conflict use_column
+declare
+    c_shown_bytes constant integer := 1024;
+    v_payload jsonb;
+    v_field record;
+begin
+    is_readable := true;
+    if p_filter is null then
+        return;
+    end if;
+    v_payload := p_payload;
+    for v_field in select f.key, f.value from json_each(p_filter) as f loop
+        if (v_payload @? fastpubsub.compile_filter(json_build_object(v_field.key, v_field.value))) is not true then
+            field := v_field.key;
+            expected := v_field.value;
+            actual := p_payload -> v_field.key;
+            actual_bytes := octet_length(deciding_field.actual::text);
+            if deciding_field.actual_bytes > c_shown_bytes then
+                actual := null;
+            elsif deciding_field.actual_bytes is null and json_typeof(p_payload) = 'object' then
+                select k.name into deciding_field.similar_field
+                from json_object_keys(p_payload) as k (name)
+                where lower(k.name) = lower(v_field.key) limit 1;
+            end if;
+            return;
+        end if;
+    end loop;
+exception
+    when data_exception or program_limit_exceeded then
+        is_readable := false;
+end;
+$$;
+
 -- functions/delete_client.sql
--- p_granted, when given, are the scopes of the caller, who must cover what the client may do.
+-- p_granted, when not null, holds the scopes of the caller. They must cover the scopes of the client.
 create or replace function fastpubsub.delete_client(p_id uuid, p_granted text[] default null) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -577,7 +945,7 @@ begin
         raise exception using errcode = 'FP404', message = format('client "%s" does not exist', p_id);
     end if;
     if not fastpubsub.scopes_cover(p_granted, v_scopes) then
-        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you lack; only who has them may delete it', p_id);
+        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you do not have; you cannot delete it', p_id);
     end if;
     delete from fastpubsub.clients as c where c.id = p_id;
 end;
@@ -605,7 +973,7 @@ end;
 $$;
 
 -- functions/delete_topic.sql
--- Constant time in the number of messages: names and locked rows go, `purges` remembers the rest.
+-- Takes constant time in the number of messages: it deletes the names and the locked rows, and records the rest in `purges`.
 create or replace function fastpubsub.delete_topic(p_id text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -628,8 +996,8 @@ end;
 $$;
 
 -- functions/empty_purges.sql
--- Deletes up to p_limit rows per table of what one deleted topic or subscription left. Returns how many rows went, null when there was
--- nothing left.
+-- Deletes up to p_limit rows per table of one deleted topic or subscription. Returns how many rows it deleted, or null when there was
+-- nothing left to delete.
 create or replace function fastpubsub.empty_purges(p_limit integer default 5000) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -646,7 +1014,7 @@ begin
     if not found then
         return null;
     end if;
-    foreach v_table in array array ['leases', 'retries', 'dead_letters', 'revived', 'claims', 'idempotency_keys', 'messages'] loop
+    foreach v_table in array array ['leases', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'idempotency_keys', 'messages'] loop
         continue when v_table in ('idempotency_keys', 'messages') and v_purge.subscription_key is not null;
         execute format(
             'delete from fastpubsub.%1$I where ctid = any(array(select t.ctid from fastpubsub.%1$I as t where t.topic_key = $1%2$s limit $3))',
@@ -662,9 +1030,204 @@ begin
 end;
 $$;
 
+-- functions/end_deliveries.sql
+-- For a caller that holds the cursor: ends all leases and waiting retries of a subscription, and counts their messages. Old ack ids name
+-- nothing any more.
+create or replace function fastpubsub.end_deliveries(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_floor_due_at timestamptz,
+    p_floor_position bigint
+) returns bigint
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_leased bigint;
+    v_waiting bigint;
+begin
+    with ended as (
+        delete from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+        returning l.position, l.last_position
+    )
+    select coalesce(sum(e.last_position - e.position + 1), 0) into v_leased from ended as e;
+    delete from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (p_floor_due_at, p_floor_position);
+    get diagnostics v_waiting = row_count;
+    return v_leased + v_waiting;
+end;
+$$;
+
+-- functions/explain_in_subscriptions.sql
+-- explain_message for the subscriptions of the topic, ordered by id; p_ids, when given, are the only ones that the caller may see.
+create or replace function fastpubsub.explain_in_subscriptions(
+    p_topic_key bigint,
+    p_position bigint,
+    p_ids text [],
+    p_offset bigint,
+    p_limit integer
+) returns table (
+    subscription_id text,
+    state text,
+    attempts integer,
+    consumer_id text,
+    until timestamptz,
+    died_at timestamptz,
+    reason text,
+    before bigint,
+    before_is_estimated boolean,
+    filter json,
+    field text,
+    expected json,
+    actual json,
+    actual_bytes integer,
+    similar_field text,
+    is_readable boolean,
+    sought_at timestamptz,
+    paused_at timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select s.id, e.*
+    from (
+        select s.id, s.subscription_key from fastpubsub.subscriptions as s
+        where s.topic_key = p_topic_key and (p_ids is null or s.id = any(p_ids))
+        order by s.id collate "C"
+        offset p_offset
+        limit p_limit
+    ) as s
+    cross join lateral fastpubsub.explain_message(p_topic_key, s.subscription_key, p_position, 1000) as e
+    order by s.id collate "C";
+end;
+$$;
+
+-- functions/explain_message.sql
+-- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
+-- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment.
+-- `before`: messages that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond.
+create or replace function fastpubsub.explain_message(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_look integer default 10000,
+    out state text,
+    out attempts integer,
+    out consumer_id text,
+    out until timestamptz,
+    out died_at timestamptz,
+    out reason text,
+    out before bigint,
+    out before_is_estimated boolean,
+    out filter json,
+    out field text,
+    out expected json,
+    out actual json,
+    out actual_bytes integer,
+    out similar_field text,
+    out is_readable boolean,
+    out sought_at timestamptz,
+    out paused_at timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor record;
+    v_past record;
+    v_payload json;
+begin
+    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at into v_cursor
+    from fastpubsub.claims as c
+    inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
+    inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    filter := v_cursor.filter;
+
+    select 'leased', l.attempts, l.consumer_id, l.expires_at
+    into explain_message.state, explain_message.attempts, explain_message.consumer_id, explain_message.until
+    from (
+        select l.* from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+            and l.position <= p_position and l.position > p_position - 100
+        order by l.position desc limit 1
+    ) as l
+    where l.last_position >= p_position;
+    if explain_message.state is not null then
+        return;
+    end if;
+    select 'waiting', r.attempts, r.due_at into explain_message.state, explain_message.attempts, explain_message.until
+    from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = p_position;
+    if explain_message.state is not null then
+        paused_at := v_cursor.paused_at;
+        return;
+    end if;
+    select 'dead', d.attempts, d.died_at, d.reason
+    into explain_message.state, explain_message.attempts, explain_message.died_at, explain_message.reason
+    from fastpubsub.dead_letters as d
+    where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p_position;
+    if explain_message.state is not null then
+        return;
+    end if;
+
+    select m.payload into v_payload from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+    if p_position <= v_cursor.position then
+        select h.* into v_past from fastpubsub.filter_history as h
+        where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.from_position <= p_position
+        order by h.from_position desc limit 1;
+        filter := v_past.filter;
+        sought_at := v_past.sought_at;
+        state := case
+            when v_past.state is null then 'before_subscription'
+            when v_past.state in ('skipped', 'purged') then v_past.state
+            when v_past.state = 'forgotten' then 'unknown'
+            when v_payload is null and v_past.filter is not null then 'trimmed'
+            else 'settled'
+        end;
+    else
+        state := 'ahead';
+    end if;
+    if explain_message.state not in ('ahead', 'settled') then
+        return;
+    end if;
+    select d.field, d.expected, d.actual, d.actual_bytes, d.similar_field, d.is_readable
+    into
+        explain_message.field, explain_message.expected, explain_message.actual, explain_message.actual_bytes,
+        explain_message.similar_field, explain_message.is_readable
+    from fastpubsub.deciding_field(v_payload, explain_message.filter) as d;
+    if explain_message.field is not null or not explain_message.is_readable then
+        state := 'filtered';
+    elsif explain_message.state = 'ahead' then
+        paused_at := v_cursor.paused_at;
+        select c.messages, c.is_estimated into explain_message.before, explain_message.before_is_estimated
+        from fastpubsub.count_ahead(p_topic_key, v_cursor.position, p_position - 1, v_cursor.filter_path, p_look) as c;
+    end if;
+end;
+$$;
+
 -- functions/extend_leases.sql
--- Moves the deadline of held deliveries, each run of ids to its p_extend_seconds from now. Per id: 1 still held, 0 gone, 2 stale (see
--- take_leases).
+-- Moves the deadline of held deliveries: that of each run of ids to its p_extend_seconds from now. The result for each id is 1 (still
+-- held), 0 (gone) or 2 (stale; see take_leases).
 create or replace function fastpubsub.extend_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -699,7 +1262,7 @@ begin
             t.*, t.position - sum(t.last_position - t.position + 1)
                 over (partition by t.token, t.run, t.attempts, t.revived, t.consumer_id order by t.position rows unbounded preceding)
             + (t.last_position - t.position) as island,
-            -- Single positions were cut out of leases: they become one again, not longer than a lease can be.
+            -- Single positions were cut out of leases: join them again, up to the longest that a lease can be.
             case when t.position = t.last_position then t.position / 100 else - t.position end as part
         from unnest(
             v_taken.positions, v_taken.last_positions, v_taken.tokens, v_taken.attempts, v_taken.revived, v_taken.consumer_ids,
@@ -713,7 +1276,7 @@ end;
 $$;
 
 -- functions/find_client_credentials.sql
--- What issuing a token needs; the one procedure that gives out a hash. old_secret_hash is null unless that secret is still good.
+-- Returns what issuing a token needs. No other procedure returns a hash. old_secret_hash is null unless that secret is still good.
 create or replace function fastpubsub.find_client_credentials(
     p_id uuid,
     p_now timestamptz default null,
@@ -742,8 +1305,36 @@ begin
 end;
 $$;
 
+-- functions/find_message.sql
+-- A message of a topic, without a lease. `last` is the newest position; a message at or below it without a payload was trimmed.
+create or replace function fastpubsub.find_message(
+    p_topic_key bigint,
+    p_position bigint,
+    out topic_id text,
+    out last bigint,
+    out created_at timestamptz,
+    out payload json,
+    out attributes jsonb
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+begin
+    select t.id into find_message.topic_id from fastpubsub.topics as t where t.topic_key = p_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    last := fastpubsub.last_position(p_topic_key);
+    select m.created_at, m.payload, m.attributes into find_message.created_at, find_message.payload, find_message.attributes
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+end;
+$$;
+
 -- functions/first_position.sql
--- The lowest kept position of a topic whose newest is p_last. Positions are dense and trimmed from the front, so a binary search of
+-- Returns the lowest kept position of a topic whose newest is p_last. Positions are dense and trimmed from the front, so a binary search of
 -- point lookups finds it without walking over the rows that trimming left for vacuum.
 create or replace function fastpubsub.first_position(p_topic_key bigint, p_last bigint) returns bigint
 language plpgsql stable
@@ -795,7 +1386,7 @@ end;
 $$;
 
 -- functions/get_client_state.sql
--- What checking a token needs: a token of another version, or of a client that is not active, is no longer good.
+-- Returns what checking a token needs: a token is no longer good when its version is not the current one or its client is not active.
 create or replace function fastpubsub.get_client_state(p_id uuid, out token_version bigint, out is_active boolean)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -812,7 +1403,7 @@ end;
 $$;
 
 -- functions/get_schema.sql
--- The schema that payloads of a topic must match now, and its version.
+-- Returns the schema that payloads of a topic must match now, and its version.
 create or replace function fastpubsub.get_schema(p_topic_key bigint, out schema json, out schema_version bigint)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -852,7 +1443,7 @@ end;
 $$;
 
 -- functions/held_leases.sql
--- Which of these deliveries are still with their consumer.
+-- Returns which of these deliveries their consumer still holds.
 create or replace function fastpubsub.held_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -886,7 +1477,7 @@ end;
 $$;
 
 -- functions/hold_job.sql
--- Makes a process the one that looks for work most often. Whoever had been it sees that at its next look.
+-- Makes a process the one that looks for work most often. The process that was it before sees the change the next time that it looks.
 create or replace function fastpubsub.hold_job(p_name text, p_holder text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -897,9 +1488,41 @@ begin
 end;
 $$;
 
+-- functions/inspect_kept_messages.sql
+-- Returns the subscriptions of list_kept_messages that keep anything beyond the retention, each with the oldest message that it needs, the
+-- state of that message, and what is kept because of it. For `fastpubsub doctor`; writes nothing.
+create or replace function fastpubsub.inspect_kept_messages(p_limit integer, p_retention_seconds bigint, p_now timestamptz default null)
+returns table (
+    topic_key bigint,
+    topic_id text,
+    subscription_id text,
+    message_position bigint,
+    created_at timestamptz,
+    state text,
+    messages bigint,
+    bytes bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select s.topic_key, n.topic_id, n.subscription_id, k.kept_position, k.created_at, k.state, k.messages, k.bytes
+    from fastpubsub.list_kept_messages(p_limit) as n
+    inner join fastpubsub.subscriptions as s on n.subscription_id = s.id
+    cross join lateral fastpubsub.subscription_metrics(s.topic_key, s.subscription_key, 1) as m
+    cross join lateral fastpubsub.kept_log(
+        s.topic_key, m.cursor_position + 1, m.leased_position, m.waiting_position, p_retention_seconds, p_now
+    ) as k
+    where k.messages > 0
+    order by k.bytes desc;
+end;
+$$;
+
 -- functions/inspect_leases.sql
--- The lease that ends, or has ended, first: with whom it is, and its deadline; no row without leases. For `fastpubsub doctor`; writes
--- nothing.
+-- Returns the lease with the earliest deadline, its consumer and its deadline; no row when there are no leases. For `fastpubsub doctor`;
+-- writes nothing.
 create or replace function fastpubsub.inspect_leases()
 returns table (subscription_id text, consumer_id text, expires_at timestamptz)
 language plpgsql volatile
@@ -919,8 +1542,8 @@ end;
 $$;
 
 -- functions/inspect_outbox.sql
--- How many rows wait in the outbox, counted up to p_limit, and the key of the first: when it stays the same, nobody relays. For
--- `fastpubsub doctor`; writes nothing.
+-- Counts the rows that wait in the outbox, up to p_limit, and returns the key of the first one: as long as it stays the same, no server
+-- relays. For `fastpubsub doctor`; writes nothing.
 create or replace function fastpubsub.inspect_outbox(p_limit integer, out waiting bigint, out first_key text)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -936,8 +1559,8 @@ end;
 $$;
 
 -- functions/inspect_tables.sql
--- What PostgreSQL knows of our tables: rows, dead rows that vacuum has not removed, size with indexes, the last vacuum of any kind, and
--- whether autovacuum is on for it. For `fastpubsub doctor`; writes nothing.
+-- Returns what PostgreSQL knows about our tables: rows, dead rows that vacuum has not removed, size with indexes, the time of the last
+-- vacuum of any kind, and whether autovacuum is on. For `fastpubsub doctor`; writes nothing.
 create or replace function fastpubsub.inspect_tables()
 returns table (table_name text, live bigint, dead bigint, bytes bigint, vacuumed_at timestamptz, autovacuum boolean)
 language plpgsql volatile
@@ -960,7 +1583,7 @@ end;
 $$;
 
 -- functions/is_deeper.sql
--- Whether JSON without its strings is nested deeper than so many levels: each turn takes the innermost one away.
+-- Returns whether JSON without its strings is nested deeper than p_levels levels: each turn takes the innermost level away.
 create or replace function fastpubsub.is_deeper(p_outside text, p_levels integer) returns boolean
 language plpgsql immutable as $$
 declare
@@ -974,8 +1597,46 @@ begin
 end;
 $$;
 
+-- functions/is_found.sql
+-- Whether a message passes the filter p_path and has what is searched for: one of p_values in the first mebibyte of its payload ('text';
+-- ASCII letters have no case), as its top-level field p_name ('payload'), or as its attribute p_name ('attributes'). A payload that cannot
+-- be read as jsonb passes no filter and has no field.
+create or replace function fastpubsub.is_found(
+    p_payload json,
+    p_attributes jsonb,
+    p_path jsonpath,
+    p_search_in text,
+    p_name text,
+    p_values text []
+) returns boolean
+language plpgsql immutable
+as $$
+declare
+    c_searched_characters constant integer := 1048576;
+    v_text text;
+begin
+    if p_path is not null and (p_payload::jsonb @? p_path) is not true then
+        return false;
+    end if;
+    case p_search_in
+        when 'text' then
+            v_text := lower(substr(p_payload::text, 1, c_searched_characters) collate "C");
+            return exists (select from unnest(p_values) as v (value) where strpos(v_text, lower(v.value collate "C")) > 0);
+        when 'payload' then
+            return coalesce(p_payload::jsonb -> p_name = any(p_values::jsonb []), false);
+        when 'attributes' then
+            return coalesce(p_attributes ->> p_name = any(p_values), false);
+        else
+            return true;
+    end case;
+exception
+    when data_exception or program_limit_exceeded then
+        return false;
+end;
+$$;
+
 -- functions/is_jsonb.sql
--- Whether PostgreSQL can read what `json` only stored.
+-- Returns whether PostgreSQL can read a `json` value that it has only stored so far.
 create or replace function fastpubsub.is_jsonb(p_payload json) returns boolean
 language plpgsql stable as $$
 begin
@@ -986,8 +1647,193 @@ exception
 end;
 $$;
 
+-- functions/is_paused.sql
+-- Whether a subscription, which must be there, hands out nothing at the moment.
+create or replace function fastpubsub.is_paused(p_topic_key bigint, p_subscription_key bigint) returns boolean
+language plpgsql volatile
+set enable_seqscan = off
+as $$
+declare
+    v_is_paused boolean;
+begin
+    select c.paused_at is not null into v_is_paused from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    return v_is_paused;
+end;
+$$;
+
+-- functions/judge_last_messages.sql
+-- Judges the last p_last messages of a topic by a filter, the newest first, in p_milliseconds. Returns at most p_examples of those that
+-- pass and of those that do not, these with the field that decides; payloads come up to p_max_bytes together, and only p_with_content. The
+-- last row has no position: it says how many messages were looked at, and how many passed.
+create or replace function fastpubsub.judge_last_messages(
+    p_topic_key bigint,
+    p_filter json,
+    p_last integer,
+    p_max_bytes bigint,
+    p_with_content boolean,
+    p_examples integer default 5,
+    p_milliseconds integer default 500
+) returns table (
+    message_position bigint,
+    created_at timestamptz,
+    payload json,
+    passes boolean,
+    field text,
+    expected json,
+    actual json,
+    actual_bytes integer,
+    similar_field text,
+    is_readable boolean,
+    looked_at integer,
+    passed integer
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_milliseconds / 1000.0);
+    v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_message record;
+    v_field record;
+    v_bytes bigint := 0;
+begin
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    looked_at := 0;
+    passed := 0;
+    for v_message in
+        select m.position, m.created_at, m.payload from fastpubsub.messages as m
+        where m.topic_key = p_topic_key
+        order by m.position desc
+        limit p_last
+    loop
+        exit when looked_at > 0 and clock_timestamp() >= v_until;
+        looked_at := looked_at + 1;
+        passes := v_path is null or fastpubsub.is_found(v_message.payload, null, v_path, null, null, null);
+        passed := passed + passes::integer;
+        if (case when passes then passed else looked_at - passed end) <= p_examples then
+            select d.* into v_field from fastpubsub.deciding_field(v_message.payload, case when not passes then p_filter end) as d;
+            message_position := v_message.position;
+            created_at := v_message.created_at;
+            field := v_field.field;
+            expected := v_field.expected;
+            actual := v_field.actual;
+            actual_bytes := v_field.actual_bytes;
+            similar_field := v_field.similar_field;
+            is_readable := v_field.is_readable;
+            payload := null;
+            if p_with_content and v_bytes + pg_column_size(v_message.payload) <= p_max_bytes then
+                payload := v_message.payload;
+                v_bytes := v_bytes + pg_column_size(v_message.payload);
+            end if;
+            return next;
+        end if;
+    end loop;
+    message_position := null;
+    payload := null;
+    return next;
+end;
+$$;
+
+-- functions/judge_payload.sql
+-- Whether a payload would pass a filter, and which field decides (deciding_field).
+create or replace function fastpubsub.judge_payload(
+    p_filter json,
+    p_payload json,
+    out field text,
+    out expected json,
+    out actual json,
+    out actual_bytes integer,
+    out similar_field text,
+    out is_readable boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    select d.* into judge_payload.field, judge_payload.expected, judge_payload.actual, judge_payload.actual_bytes,
+        judge_payload.similar_field, judge_payload.is_readable
+    from fastpubsub.deciding_field(p_payload, case when fastpubsub.compile_filter(p_filter) is not null then p_filter end) as d;
+end;
+$$;
+
+-- functions/kept_log.sql
+-- Returns what a subscription keeps of its topic beyond the retention: the messages from the oldest one that it needs, which is `ahead`,
+-- `leased` or `waiting` (`state`), to the last one that is older than the retention. `bytes` is extrapolated from the size of at most 100
+-- of them. A subscription that keeps nothing gets null and 0. The positions are the oldest of each state that the log still has, or null.
+create or replace function fastpubsub.kept_log(
+    p_topic_key bigint,
+    p_ahead bigint,
+    p_leased bigint,
+    p_waiting bigint,
+    p_retention_seconds bigint,
+    p_now timestamptz default null,
+    out kept_position bigint,
+    out created_at timestamptz,
+    out state text,
+    out messages bigint,
+    out bytes bigint
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    -- The bytes of a row and its index entry, beside payload and attributes.
+    c_row_bytes constant bigint := 80;
+    c_samples constant bigint := 100;
+    v_before timestamptz;
+    v_end bigint;
+begin
+    messages := 0;
+    bytes := 0;
+    select coalesce(p_now, clock_timestamp()) - make_interval(secs => coalesce(h.retention_seconds, p_retention_seconds)) into v_before
+    from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    select m.position, m.created_at, p.state into kept_log.kept_position, kept_log.created_at, kept_log.state
+    from (values (p_ahead, 'ahead'), (p_leased, 'leased'), (p_waiting, 'waiting')) as p (position, state)
+    cross join lateral (
+        select m.position, m.created_at from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = p.position
+        limit 1
+    ) as m
+    order by m.position
+    limit 1;
+    if kept_log.kept_position is null or kept_log.created_at >= v_before then
+        kept_position := null;
+        created_at := null;
+        state := null;
+        return;
+    end if;
+    v_end := fastpubsub.position_before(p_topic_key, v_before);
+    messages := v_end - kept_log.kept_position + 1;
+    select avg(c_row_bytes + pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) * kept_log.messages
+    into kept_log.bytes
+    from generate_series(kept_log.kept_position, v_end, greatest(kept_log.messages / c_samples, 1)) as s (position)
+    cross join lateral (
+        select m.payload, m.attributes from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = s.position
+        limit 1
+    ) as m;
+end;
+$$;
+
 -- functions/last_position.sql
--- The newest position of a topic, 0 when nothing was published: the right edge of the index.
+-- Returns the newest position of a topic, the right edge of the index; 0 when nothing was published.
 create or replace function fastpubsub.last_position(p_topic_key bigint) returns bigint
 language plpgsql volatile
 set enable_seqscan = off
@@ -1006,8 +1852,8 @@ end;
 $$;
 
 -- functions/lease_runs.sql
--- Cuts claimed messages into leases: consecutive positions, at most 100, of one consumer, with the same attempts. p_ends: how many
--- messages the first consumer, the first two, … get.
+-- Cuts claimed messages into leases: each has at most 100 consecutive positions, one consumer and one number of attempts. p_ends says how
+-- many messages the first consumer gets, the first two together, and so on.
 create or replace function fastpubsub.lease_runs(
     p_positions bigint [],
     p_attempts integer [],
@@ -1021,10 +1867,13 @@ declare
     v_count bigint := cardinality(p_positions);
 begin
     -- The usual case: a stretch of the log.
-    if p_positions[v_count] - p_positions[1] = v_count - 1 and p_attempts = array_fill(1, array[v_count::integer]) then
+    if
+        p_positions[v_count] - p_positions[1] = v_count - 1 and p_attempts = array_fill(1, array[v_count::integer])
+        and not true = any(p_revived)
+    then
         return query
         select
-            p_positions[1] + f, p_positions[1] + least(f + 99, e.ends - 1, v_count - 1), 1, p_revived[1], e.consumer::integer
+            p_positions[1] + f, p_positions[1] + least(f + 99, e.ends - 1, v_count - 1), 1, false, e.consumer::integer
         from unnest(p_ends) with ordinality as e (ends, consumer)
         cross join lateral generate_series(coalesce(p_ends[e.consumer - 1], 0), least(e.ends, v_count) - 1, 100) as f;
         return;
@@ -1045,7 +1894,8 @@ end;
 $$;
 
 -- functions/lift_stranded_retries.sql
--- The net below the floor of the retries: a row at or below it would never be taken. Expected to find none; returns how many it lifted.
+-- Moves waiting messages at or below the floor of the retries above it; no claim would take them there. Expected to find none; returns how
+-- many it moved.
 create or replace function fastpubsub.lift_stranded_retries(p_topic_key bigint, p_subscription_key bigint) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -1084,8 +1934,49 @@ begin
 end;
 $$;
 
+-- functions/list_changes.sql
+-- Newest first; p_before_key is that of the last one of the page before.
+create or replace function fastpubsub.list_changes(
+    p_object text,
+    p_object_id text,
+    p_client_id text,
+    p_after timestamptz,
+    p_before timestamptz,
+    p_before_key bigint,
+    p_limit integer
+) returns table (
+    change_key bigint,
+    changed_at timestamptz,
+    client_id text,
+    request_id text,
+    action text,
+    object text,
+    object_id text,
+    body json
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
+    from fastpubsub.changes as c
+    where
+        (p_object is null or c.object = p_object)
+        and (p_object_id is null or c.object_id = p_object_id)
+        and (p_client_id is null or c.client_id = p_client_id)
+        and (p_after is null or c.changed_at >= p_after)
+        and (p_before is null or c.changed_at < p_before)
+        and (p_before_key is null or c.change_key < p_before_key)
+    order by c.change_key desc
+    limit p_limit;
+end;
+$$;
+
 -- functions/list_clients.sql
--- Ordered by id; p_ids, when given, are the only ones that the caller may see.
+-- Ordered by id. p_ids, when not null, holds the only ids that the caller may see.
 create or replace function fastpubsub.list_clients(p_offset bigint, p_limit integer, p_ids uuid[] default null)
 returns table (
     id uuid, name text, scopes text, is_active boolean, token_version bigint, created_at timestamptz, updated_at timestamptz
@@ -1101,6 +1992,31 @@ begin
     where p_ids is null or c.id = any(p_ids)
     order by c.id
     offset p_offset
+    limit p_limit;
+end;
+$$;
+
+-- functions/list_dead_letter_reasons.sql
+-- The reasons of the dead letters, the most frequent first.
+create or replace function fastpubsub.list_dead_letter_reasons(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_limit integer
+) returns table (reason text, letters bigint, first_died_at timestamptz, last_died_at timestamptz)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+begin
+    perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
+    return query
+    select d.reason, count(*), min(d.died_at), max(d.died_at)
+    from fastpubsub.dead_letters as d
+    where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key
+    group by d.reason
+    order by 2 desc, 1
     limit p_limit;
 end;
 $$;
@@ -1151,8 +2067,8 @@ end;
 $$;
 
 -- functions/list_expired_leases.sql
--- The subscriptions with leases past their deadline, and how many messages these hold. p_look_back_seconds is how far behind now a
--- deadline can be that an earlier pass did not handle (null: any), so that a pass does not walk over rows that others deleted.
+-- Lists the subscriptions with leases past their deadline, and how many messages those leases hold. Deadlines more than p_look_back_seconds
+-- ago are left to earlier passes (null: none are), so that a pass does not walk over rows that others deleted.
 create or replace function fastpubsub.list_expired_leases(
     p_look_back_seconds double precision default null,
     p_now timestamptz default null
@@ -1180,10 +2096,77 @@ begin
 end;
 $$;
 
+-- functions/list_history.sql
+-- Returns the intervals from p_from to before p_to (Unix time) that are over, each with the sums of topics (`published`) and of
+-- subscriptions (the rest); null is all of them. The intervals of 5 seconds last an hour; those of 60 seconds a day.
+create or replace function fastpubsub.list_history(
+    p_topic_ids text [],
+    p_subscription_ids text [],
+    p_interval_seconds integer,
+    p_from bigint default null,
+    p_to bigint default null,
+    p_now timestamptz default null
+) returns table (
+    at bigint,
+    published bigint,
+    delivered bigint,
+    acked bigint,
+    nacked bigint,
+    rejected bigint,
+    expired bigint,
+    dead_lettered bigint,
+    filtered bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_to bigint := floor(extract(epoch from coalesce(p_now, clock_timestamp())))::bigint / p_interval_seconds * p_interval_seconds;
+    v_from bigint := v_to - case p_interval_seconds when 5 then 3600 else 86400 end;
+begin
+    v_from := greatest(p_from / p_interval_seconds * p_interval_seconds, v_from);
+    v_to := least(p_to, v_to);
+    return query
+    with
+    sources as (
+        select t.topic_key, 0::bigint as subscription_key, true as is_topic from fastpubsub.topics as t where t.id = any(p_topic_ids)
+        union all
+        select 0, 0, true where p_topic_ids is null
+        union all
+        select s.topic_key, s.subscription_key, false from fastpubsub.subscriptions as s where s.id = any(p_subscription_ids)
+        union all
+        select 0, 0, false where p_subscription_ids is null
+    ),
+    counted as (
+        select
+        h.at / p_interval_seconds * p_interval_seconds as at,
+        coalesce(sum(h.published) filter (where s.is_topic), 0)::bigint as published,
+        coalesce(sum(h.delivered) filter (where not s.is_topic), 0)::bigint as delivered,
+        coalesce(sum(h.acked) filter (where not s.is_topic), 0)::bigint as acked,
+        coalesce(sum(h.nacked) filter (where not s.is_topic), 0)::bigint as nacked,
+        coalesce(sum(h.rejected) filter (where not s.is_topic), 0)::bigint as rejected,
+        coalesce(sum(h.expired) filter (where not s.is_topic), 0)::bigint as expired,
+        coalesce(sum(h.dead_lettered) filter (where not s.is_topic), 0)::bigint as dead_lettered,
+        coalesce(sum(h.filtered) filter (where not s.is_topic), 0)::bigint as filtered
+        from sources as s
+        inner join fastpubsub.history as h on s.topic_key = h.topic_key and s.subscription_key = h.subscription_key
+        where h.interval_seconds <= p_interval_seconds and h.at >= v_from and h.at < v_to
+        group by 1
+    )
+    select
+        g.at, coalesce(c.published, 0), coalesce(c.delivered, 0), coalesce(c.acked, 0), coalesce(c.nacked, 0), coalesce(c.rejected, 0), coalesce(c.expired, 0), coalesce(c.dead_lettered, 0), coalesce(c.filtered, 0)
+    from generate_series(v_from, v_to - 1, p_interval_seconds) as g (at)
+    left join counted as c on g.at = c.at
+    order by g.at;
+end;
+$$;
+
 -- functions/list_kept_messages.sql
--- Which subscriptions keep the log of their topic from being deleted: the oldest message that each still needs, because it was not read,
--- is leased or waits, how many the topic has from there on, and how long the topic keeps messages that nobody needs (null: as the
--- server says). The worst first. For `fastpubsub doctor` and for people; writes nothing.
+-- Lists the subscriptions that keep the log of their topic from being deleted: the oldest message that each still needs (because it is
+-- unread, leased or waiting), how many messages the topic has from there on, and how long the topic keeps messages that no subscription
+-- needs (null: the default of the server). The worst comes first. For `fastpubsub doctor` and for people; writes nothing.
 create or replace function fastpubsub.list_kept_messages(p_limit integer)
 returns table (topic_id text, subscription_id text, kept bigint, since timestamptz, retention_seconds bigint)
 language plpgsql volatile
@@ -1201,6 +2184,8 @@ begin
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.heads as h on s.topic_key = h.topic_key
+    -- A leased or waiting message below it is a reprocessed dead letter with a copy of its own.
+    cross join lateral fastpubsub.first_position(s.topic_key, fastpubsub.last_position(s.topic_key)) as f (position)
     cross join lateral (
         select least(
             (
@@ -1210,11 +2195,11 @@ begin
             ),
             (
                 select min(l.position) from fastpubsub.leases as l
-                where l.topic_key = s.topic_key and l.subscription_key = s.subscription_key
+                where l.topic_key = s.topic_key and l.subscription_key = s.subscription_key and l.position >= f.position
             ),
             (
                 select min(r.position) from fastpubsub.retries as r
-                where r.topic_key = s.topic_key and r.subscription_key = s.subscription_key
+                where r.topic_key = s.topic_key and r.subscription_key = s.subscription_key and r.position >= f.position
             )
         ) as position
     ) as n
@@ -1224,11 +2209,85 @@ begin
 end;
 $$;
 
+-- functions/list_loads.sql
+-- Returns the subscriptions in which something is ahead, leased, waiting or dead, all at once instead of one by one: for looking at the
+-- whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids holds the only
+-- ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has it;
+-- `retention_seconds` is how long the topic keeps what nobody needs.
+create or replace function fastpubsub.list_loads(p_ids text [], p_retention_seconds bigint)
+returns table (
+    topic_id text,
+    subscription_id text,
+    is_filtered boolean,
+    behind bigint,
+    leased bigint,
+    waiting bigint,
+    dead bigint,
+    next_created_at timestamptz,
+    leased_created_at timestamptz,
+    waiting_created_at timestamptz,
+    died_at timestamptz,
+    retention_seconds bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    with
+    leased as (
+        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as messages, min(l.position) as first
+        from fastpubsub.leases as l group by l.topic_key, l.subscription_key
+    ),
+    waiting as (
+        select r.topic_key, r.subscription_key, count(*) as messages, min(r.position) as first
+        from fastpubsub.retries as r group by r.topic_key, r.subscription_key
+    ),
+    dead as (
+        select d.topic_key, d.subscription_key, count(*) as messages, min(d.position) as first
+        from fastpubsub.dead_letters as d group by d.topic_key, d.subscription_key
+    ),
+    tops as (
+        select t.topic_key, t.id, coalesce(h.retention_seconds, p_retention_seconds) as retention, l.position
+        from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
+        cross join lateral fastpubsub.last_position(t.topic_key) as l (position)
+    )
+    select
+        t.id, s.id, c.filter_path is not null, greatest(t.position - n.position, 0), coalesce(l.messages, 0), coalesce(w.messages, 0),
+        coalesce(d.messages, 0),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = n.position + 1),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = l.first),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = w.first),
+        (
+            select e.died_at from fastpubsub.dead_letters as e
+            where e.topic_key = s.topic_key and e.subscription_key = s.subscription_key and e.position = d.first
+        ),
+        t.retention
+    from fastpubsub.subscriptions as s
+    inner join tops as t on s.topic_key = t.topic_key
+    inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
+    cross join lateral (
+        select n.position from fastpubsub.claims as n
+        where n.topic_key = s.topic_key and n.subscription_key = s.subscription_key
+        order by n.sequence desc limit 1
+    ) as n
+    left join leased as l on s.topic_key = l.topic_key and s.subscription_key = l.subscription_key
+    left join waiting as w on s.topic_key = w.topic_key and s.subscription_key = w.subscription_key
+    left join dead as d on s.topic_key = d.topic_key and s.subscription_key = d.subscription_key
+    where
+        (p_ids is null or s.id = any(p_ids))
+        and (t.position > n.position or l.messages > 0 or w.messages > 0 or d.messages > 0);
+end;
+$$;
+
 -- functions/list_outbox.sql
--- Rows of the outbox in the order of (transaction, ordinal), after a given one, up to p_limit and p_max_bytes of payloads (at least one).
--- p_seen is a snapshot from before an earlier call that took all it saw: then only transactions come that it did not show as ended, each
--- found by its key, so that nothing is walked over that was moved since; without it all come. `seen` is the p_seen of later calls.
--- `held` says whether p_holder holds the job, `more` whether there are further rows. Writes nothing.
+-- Lists rows of the outbox after a given one, in the order of (transaction, ordinal), up to p_limit rows and p_max_bytes of payloads (at
+-- least one row). p_seen is the snapshot of an earlier call that took every row that it saw. With it, only rows of transactions that had
+-- not ended in that snapshot are read, each by its key, so that the scan does not walk over rows that were moved since; without it, all
+-- rows are read. `seen` is the p_seen of later calls. `held` says whether p_holder holds the job, `more` whether there are further rows.
+-- Writes nothing.
 create or replace function fastpubsub.list_outbox(
     p_seen text,
     p_after_transaction bigint,
@@ -1251,7 +2310,7 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    -- Taken before the rows are read: what is not ended in it may be seen below, but then comes again and is found to be gone.
+    -- Taken before the rows are read: a transaction that it shows as running may be seen below; its rows then come again and are gone.
     v_snapshot pg_snapshot := pg_current_snapshot();
     v_seen pg_snapshot := p_seen::pg_snapshot;
     v_transaction xid8 := p_after_transaction::text::xid8;
@@ -1260,7 +2319,7 @@ declare
 begin
     held := coalesce((select j.holder = p_holder from fastpubsub.jobs as j where j.name = 'relay_messages'), false);
     seen := v_snapshot::text;
-    -- After a failover transactions may count from further back.
+    -- After a failover, transaction ids may count from an earlier number.
     if pg_snapshot_xmax(v_seen) > pg_snapshot_xmax(v_snapshot) then
         v_seen := null;
     end if;
@@ -1309,13 +2368,14 @@ end;
 $$;
 
 -- functions/list_ready_subscriptions.sql
--- For consumers that wait: which of the subscriptions have something to claim, or are gone (`ready`), and in how many seconds the next
--- message that waits for its retry is due. Names each by its place in the arrays; those with nothing to tell are left out.
+-- Tells waiting consumers which of the subscriptions have something to claim, or are gone (`ready`), in how many seconds the next waiting
+-- retry is due, and which are `paused`, and so never ready. Each subscription is named by its place in the arrays; those with nothing to
+-- report are left out.
 create or replace function fastpubsub.list_ready_subscriptions(
     p_topic_keys bigint [],
     p_subscription_keys bigint [],
     p_now timestamptz default null
-) returns table (place integer, ready boolean, due_seconds double precision)
+) returns table (place integer, ready boolean, due_seconds double precision, paused boolean)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -1329,10 +2389,11 @@ declare
     v_now timestamptz := coalesce(p_now, clock_timestamp());
 begin
     return query
-    select s.place, s.ready, s.due_seconds
+    select s.place, s.ready and not s.paused, case when not s.paused then s.due_seconds end, s.paused
     from (
         select
             k.ordinal::integer as place,
+            coalesce(c.is_paused, false) as paused,
             c.position is null
             or exists (
                 select from fastpubsub.messages as m where m.topic_key = k.topic_key and m.position = c.position + 1
@@ -1351,7 +2412,7 @@ begin
             ) as due_seconds
         from unnest(p_topic_keys, p_subscription_keys) with ordinality as k (topic_key, subscription_key, ordinal)
         left join lateral (
-            select n.position, n.retry_due_at, n.retry_position
+            select n.position, n.retry_due_at, n.retry_position, u.paused_at is not null as is_paused
             from fastpubsub.cursors as u
             cross join lateral (
                 select n.position, n.retry_due_at, n.retry_position from fastpubsub.claims as n
@@ -1362,12 +2423,55 @@ begin
             where u.topic_key = k.topic_key and u.subscription_key = k.subscription_key
         ) as c on true
     ) as s
-    where s.ready or s.due_seconds is not null;
+    where s.ready or s.paused or s.due_seconds is not null;
+end;
+$$;
+
+-- functions/list_redrives.sql
+-- Newest first; with p_redrive_key only that one.
+create or replace function fastpubsub.list_redrives(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_redrive_key bigint default null
+) returns setof fastpubsub.redrives
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+    perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
+    return query
+    select r.* from fastpubsub.redrives as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (p_redrive_key is null or r.redrive_key = p_redrive_key)
+    order by r.redrive_key desc;
+end;
+$$;
+
+-- functions/list_running_redrives.sql
+create or replace function fastpubsub.list_running_redrives() returns table (
+    topic_key bigint,
+    subscription_key bigint,
+    redrive_key bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select r.topic_key, r.subscription_key, r.redrive_key
+    from fastpubsub.redrives as r
+    inner join fastpubsub.subscriptions as s on s.subscription_key = r.subscription_key
+    where r.state = 'running'
+    order by r.redrive_key;
 end;
 $$;
 
 -- functions/list_stranded_retries.sql
--- The subscriptions with a waiting message at or below the floor of the retries taken, where no claim would find it: expected none.
+-- Lists the subscriptions with a waiting message at or below the floor of the retries, where no claim would find it. Expected: none.
 create or replace function fastpubsub.list_stranded_retries()
 returns table (topic_key bigint, subscription_key bigint, subscription_id text)
 language plpgsql volatile
@@ -1402,10 +2506,70 @@ begin
 end;
 $$;
 
+-- functions/list_subscription_figures.sql
+-- Returns the metrics of the named subscriptions, each judged up to p_look messages by its filter, and per second what happened in them
+-- over the last minute.
+create or replace function fastpubsub.list_subscription_figures(
+    p_ids text [],
+    p_look bigint default 200,
+    p_now timestamptz default null
+) returns table (
+    subscription_id text,
+    ahead bigint,
+    waiting bigint,
+    leased bigint,
+    dead bigint,
+    acked bigint,
+    filtered bigint,
+    estimated boolean,
+    paused boolean,
+    oldest_ahead_seconds double precision,
+    oldest_leased_seconds double precision,
+    oldest_waiting_seconds double precision,
+    delivered_rate double precision,
+    acked_rate double precision,
+    nacked_rate double precision,
+    rejected_rate double precision,
+    expired_rate double precision,
+    dead_lettered_rate double precision,
+    filtered_rate double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    return query
+    select
+        s.id, m.ahead, m.waiting, m.leased, m.dead, m.acked, m.filtered, m.estimated, m.paused,
+        extract(epoch from v_now - m.oldest_created_at)::double precision,
+        extract(epoch from v_now - m.oldest_leased_created_at)::double precision,
+        extract(epoch from v_now - m.oldest_waiting_created_at)::double precision,
+        r.delivered, r.acked, r.nacked, r.rejected, r.expired, r.dead_lettered, r.filtered
+    from fastpubsub.subscriptions as s
+    cross join lateral fastpubsub.subscription_metrics(s.topic_key, s.subscription_key, p_look) as m
+    cross join lateral fastpubsub.recent_rates(s.topic_key, s.subscription_key, p_now) as r
+    where s.id = any(p_ids);
+end;
+$$;
+
 -- functions/list_subscription_metrics.sql
--- The metrics of up to p_limit subscriptions for one scrape.
-create or replace function fastpubsub.list_subscription_metrics(p_limit integer)
-returns table (
+-- Returns the metrics of up to p_limit subscriptions for one scrape, and what each keeps of its topic beyond the retention. The caller
+-- passes back, in arrays, the `judged_…` values of the call before, so that no message is judged twice. All searches together take at most
+-- p_milliseconds, each at most half of the time left.
+create or replace function fastpubsub.list_subscription_metrics(
+    p_limit integer,
+    p_retention_seconds bigint,
+    p_subscription_keys bigint [] default '{}',
+    p_judged_filters bigint [] default '{}',
+    p_judged_from bigint [] default '{}',
+    p_judged_to bigint [] default '{}',
+    p_milliseconds integer default 200,
+    p_now timestamptz default null
+) returns table (
+    subscription_key bigint,
     subscription_id text,
     topic_id text,
     ahead bigint,
@@ -1413,7 +2577,16 @@ returns table (
     leased bigint,
     dead bigint,
     acked bigint,
-    oldest_created_at timestamptz
+    oldest_created_at timestamptz,
+    oldest_leased_created_at timestamptz,
+    oldest_waiting_created_at timestamptz,
+    unjudged bigint,
+    judged_filter bigint,
+    judged_from bigint,
+    judged_to bigint,
+    kept_state text,
+    kept_bytes bigint,
+    paused boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -1421,23 +2594,43 @@ as $$
 #variable_conflict use_column
 declare
     v_subscription record;
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_milliseconds / 1000.0);
 begin
     for v_subscription in
-        select s.id, t.id as topic_id, s.topic_key, s.subscription_key
+        select s.id, t.id as topic_id, s.topic_key, s.subscription_key, array_position(p_subscription_keys, s.subscription_key) as place
         from fastpubsub.subscriptions as s inner join fastpubsub.topics as t on s.topic_key = t.topic_key
         order by s.subscription_key
         limit p_limit
     loop
         return query
-        select v_subscription.id, v_subscription.topic_id, m.ahead, m.waiting, m.leased, m.dead, m.acked, m.oldest_created_at
-        from fastpubsub.subscription_metrics(v_subscription.topic_key, v_subscription.subscription_key, 1000) as m;
+        select
+            v_subscription.subscription_key, v_subscription.id, v_subscription.topic_id, m.ahead, m.waiting, m.leased, m.dead, m.acked,
+            m.oldest_created_at, m.oldest_leased_created_at, m.oldest_waiting_created_at, m.unjudged, m.judged_filter, m.judged_from,
+            m.judged_to, k.state, k.bytes, m.paused
+        from
+            fastpubsub.subscription_metrics(
+                v_subscription.topic_key, v_subscription.subscription_key, 1000,
+                (500 * extract(epoch from v_until - clock_timestamp()))::integer,
+                p_judged_filters[v_subscription.place], p_judged_from[v_subscription.place], p_judged_to[v_subscription.place]
+            ) as m
+        cross join lateral fastpubsub.kept_log(
+            v_subscription.topic_key, m.cursor_position + 1, m.leased_position, m.waiting_position, p_retention_seconds, p_now
+        ) as k;
     end loop;
 end;
 $$;
 
 -- functions/list_subscriptions.sql
--- Ordered by id; p_ids, when given, are the only ones that the caller may see.
-create or replace function fastpubsub.list_subscriptions(p_offset bigint, p_limit integer, p_ids text[] default null)
+-- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
+-- only topic; p_part is a part of the id, without case.
+create or replace function fastpubsub.list_subscriptions(
+    p_offset bigint,
+    p_limit integer,
+    p_ids text[] default null,
+    p_topic_id text default null,
+    p_part text default null,
+    p_after text default null
+)
 returns table (
     id text,
     topic_id text,
@@ -1446,7 +2639,8 @@ returns table (
     max_delivery_attempts integer,
     backoff_min_seconds integer,
     backoff_max_seconds integer,
-    created_at timestamptz
+    created_at timestamptz,
+    paused_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1456,19 +2650,43 @@ begin
     return query
     select
         s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
-        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at
+        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
-    where p_ids is null or s.id = any(p_ids)
+    where
+        (p_ids is null or s.id = any(p_ids)) and (p_topic_id is null or t.id = p_topic_id)
+        and (p_part is null or strpos(lower(s.id), lower(p_part)) > 0)
+        and (p_after is null or s.id collate "C" > p_after)
     order by s.id collate "C"
     offset p_offset
     limit p_limit;
 end;
 $$;
 
+-- functions/list_topic_figures.sql
+-- Returns of the named topics how many messages were ever published, also per second over the last minute, how many the log still has,
+-- and the number of subscriptions.
+create or replace function fastpubsub.list_topic_figures(p_ids text [])
+returns table (topic_id text, published bigint, kept bigint, subscriptions bigint, published_rate double precision)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select
+        t.id, l.position, case when l.position > 0 then l.position - fastpubsub.first_position(t.topic_key, l.position) + 1 else 0 end,
+        (select count(*) from fastpubsub.subscriptions as s where s.topic_key = t.topic_key), r.published
+    from fastpubsub.topics as t
+    cross join lateral fastpubsub.last_position(t.topic_key) as l (position)
+    cross join lateral fastpubsub.recent_rates(t.topic_key, 0) as r
+    where t.id = any(p_ids);
+end;
+$$;
+
 -- functions/list_topic_metrics.sql
--- For one scrape: how many messages were ever published to each of up to p_limit topics.
+-- Returns, for one scrape, how many messages were ever published to each of up to p_limit topics.
 create or replace function fastpubsub.list_topic_metrics(p_limit integer)
 returns table (topic_id text, published bigint)
 language plpgsql volatile
@@ -1485,8 +2703,15 @@ end;
 $$;
 
 -- functions/list_topics.sql
--- Ordered by id; p_ids, when given, are the only ones that the caller may see.
-create or replace function fastpubsub.list_topics(p_offset bigint, p_limit integer, p_ids text[] default null)
+-- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_part is a part of the id,
+-- without case.
+create or replace function fastpubsub.list_topics(
+    p_offset bigint,
+    p_limit integer,
+    p_ids text[] default null,
+    p_part text default null,
+    p_after text default null
+)
 returns table (id text, retention_seconds bigint, created_at timestamptz, schema json)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1496,7 +2721,9 @@ begin
     return query
     select t.id, h.retention_seconds, t.created_at, h.schema
     from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
-    where p_ids is null or t.id = any(p_ids)
+    where
+        (p_ids is null or t.id = any(p_ids)) and (p_part is null or strpos(lower(t.id), lower(p_part)) > 0)
+        and (p_after is null or t.id collate "C" > p_after)
     order by t.id collate "C"
     offset p_offset
     limit p_limit;
@@ -1504,7 +2731,7 @@ end;
 $$;
 
 -- functions/list_trimmable.sql
--- The topics where trim_messages has work: a message past the retention, or claims and idempotency keys nobody needs.
+-- Lists the topics where trim_messages has work: messages past the retention, or claims and idempotency keys that are no longer needed.
 create or replace function fastpubsub.list_trimmable(
     p_retention_seconds bigint,
     p_window_seconds integer,
@@ -1555,7 +2782,7 @@ end;
 $$;
 
 -- functions/listen_to_servers.sql
--- This session hears what other servers tell with notify_servers.
+-- Makes this session listen to the notifications of notify_servers.
 create or replace function fastpubsub.listen_to_servers() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -1566,7 +2793,7 @@ end;
 $$;
 
 -- functions/lock_job.sql
--- Whether this transaction may run the job: one process at a time, by a row lock that ends with the transaction.
+-- Returns whether this transaction may run the job. A row lock, which ends with the transaction, admits one process at a time.
 create or replace function fastpubsub.lock_job(p_name text, p_wait boolean) returns boolean
 language plpgsql volatile as $$
 begin
@@ -1580,8 +2807,13 @@ end;
 $$;
 
 -- functions/lock_subscription.sql
--- Held by everything that inserts for a subscription.
-create or replace function fastpubsub.lock_subscription(p_topic_key bigint, p_subscription_key bigint) returns fastpubsub.cursors
+-- Takes the lock that every procedure holds while it inserts for a subscription. With p_unless_paused, one that is paused is not locked,
+-- for that is a write; then nothing is returned.
+create or replace function fastpubsub.lock_subscription(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_unless_paused boolean default false
+) returns fastpubsub.cursors
 language plpgsql volatile
 set enable_seqscan = off
 as $$
@@ -1589,9 +2821,10 @@ declare
     v_cursor fastpubsub.cursors;
 begin
     select c.* into v_cursor from fastpubsub.cursors as c
-    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    where
+        c.topic_key = p_topic_key and c.subscription_key = p_subscription_key and (c.paused_at is null or not p_unless_paused)
     for no key update;
-    if not found then
+    if not found and not (p_unless_paused and fastpubsub.is_paused(p_topic_key, p_subscription_key)) then
         raise exception using errcode = 'FP404', message = 'the subscription does not exist';
     end if;
     return v_cursor;
@@ -1599,8 +2832,8 @@ end;
 $$;
 
 -- functions/matching_positions.sql
--- The positions in (p_after, p_to] whose payload matches, in order, at most p_limit. A payload that cannot be read as jsonb does not
--- match and fails nobody: it is reported in `unreadable`.
+-- Returns the positions in (p_after, p_to] whose payload matches, in order, at most p_limit. A payload that cannot be read as jsonb does
+-- not match and raises no error: it is reported in `unreadable`.
 create or replace function fastpubsub.matching_positions(
     p_topic_key bigint,
     p_after bigint,
@@ -1648,8 +2881,31 @@ begin
 end;
 $$;
 
+-- functions/message_created_at.sql
+-- Returns when the message of a lease or a retry was published: the time in the log, or in the copy of a reprocessed dead letter. Null when
+-- there is no such position.
+create or replace function fastpubsub.message_created_at(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint
+) returns timestamptz
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+    return coalesce(
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position),
+        (
+            select v.created_at from fastpubsub.revived as v
+            where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p_position
+        )
+    );
+end;
+$$;
+
 -- functions/move_cursor.sql
--- A new newest row of `claims` for a caller that holds the cursor; the floor of the retries stays.
+-- Inserts the newest row of `claims` for a caller that holds the cursor; the floor of the retries stays.
 create or replace function fastpubsub.move_cursor(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -1663,10 +2919,11 @@ set enable_bitmapscan = off
 as $$
 begin
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
     )
     select
-        p_topic_key, p_subscription_key, c.sequence + 1, p_position, c.retry_due_at, c.retry_position, p_routed, p_purged, c.dropped
+        p_topic_key, p_subscription_key, c.sequence + 1, p_position, c.retry_due_at, c.retry_position, p_routed, p_purged, c.dropped,
+        c.filtered
     from fastpubsub.claims as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
@@ -1674,8 +2931,8 @@ end;
 $$;
 
 -- functions/nack_messages.sql
--- Gives deliveries back for another attempt, each run of ids after its p_delay_seconds (null: the backoff of the subscription). Per id:
--- 1 settled, 0 gone, 2 stale (see take_leases); `died` counts those whose attempts were used up.
+-- Gives deliveries back for another attempt: each run of ids after its p_delay_seconds (null: the backoff of the subscription). The result
+-- for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases); `died` counts the messages that had no attempts left.
 create or replace function fastpubsub.nack_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -1713,8 +2970,8 @@ end;
 $$;
 
 -- functions/notify_servers.sql
--- Tells all servers of this database what consumers may wait for. Nothing else belongs into its transaction: a commit with
--- notifications takes a lock that is one for the whole cluster.
+-- Tells all servers of this database that messages are ready for waiting consumers. Call it in a transaction of its own: a commit with
+-- notifications takes a lock that the whole cluster shares.
 create or replace function fastpubsub.notify_servers(p_payloads text []) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -1728,8 +2985,30 @@ begin
 end;
 $$;
 
+-- functions/pause_subscription.sql
+-- Lets a subscription hand out nothing, or resumes it; twice is the same as once. What consumers hold they can settle as always.
+create or replace function fastpubsub.pause_subscription(
+    p_id text,
+    p_paused boolean,
+    p_now timestamptz default null
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform fastpubsub.begin_call(true);
+    update fastpubsub.cursors as c set
+        paused_at = case when p_paused then coalesce(c.paused_at, p_now, clock_timestamp()) end
+    from fastpubsub.subscriptions as s
+    where s.id = p_id and c.topic_key = s.topic_key and c.subscription_key = s.subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_id);
+    end if;
+end;
+$$;
+
 -- functions/position_before.sql
--- The cursor position from which the first message created at or after p_time comes next; creation times never fall along a topic.
+-- Returns the cursor position that the first message created at or after p_time follows; creation times never fall along a topic.
 create or replace function fastpubsub.position_before(p_topic_key bigint, p_time timestamptz) returns bigint
 language plpgsql volatile
 set enable_seqscan = off
@@ -1753,11 +3032,96 @@ begin
 end;
 $$;
 
+-- functions/preview_filter.sql
+-- How many messages are ahead of a subscription, and how many would be with another filter; of either, p_look messages are judged.
+create or replace function fastpubsub.preview_filter(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_filter json,
+    p_look integer default 10000,
+    out ahead_now bigint,
+    out ahead_after bigint,
+    out is_estimated boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_path jsonpath := fastpubsub.compile_filter(p_filter);
+begin
+    select n.messages, a.messages, n.is_estimated or a.is_estimated
+    into preview_filter.ahead_now, preview_filter.ahead_after, preview_filter.is_estimated
+    from fastpubsub.cursors as u
+    cross join lateral fastpubsub.cursor_position(p_topic_key, p_subscription_key) as c (position)
+    cross join lateral fastpubsub.last_position(p_topic_key) as l (last)
+    cross join lateral fastpubsub.count_ahead(p_topic_key, c.position, l.last, u.filter_path, p_look) as n
+    cross join lateral fastpubsub.count_ahead(p_topic_key, c.position, l.last, v_path, p_look) as a
+    where u.topic_key = p_topic_key and u.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+end;
+$$;
+
+-- functions/preview_seek.sql
+-- What seek_subscription would do: how many messages are ahead and would be, when those that come next were published, and how many leases
+-- and waiting retries would end. Of the messages ahead p_look are judged by the filter. Nothing is locked or changed.
+create or replace function fastpubsub.preview_seek(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_to text,
+    p_time timestamptz default null,
+    p_position bigint default null,
+    p_look integer default 10000,
+    out ahead_now bigint,
+    out ahead_after bigint,
+    out is_estimated boolean,
+    out ends_leased bigint,
+    out ends_waiting bigint,
+    out from_time timestamptz,
+    out to_time timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor record;
+    v_to bigint := fastpubsub.sought_position(p_topic_key, p_to, p_time, p_position);
+    v_last bigint := fastpubsub.last_position(p_topic_key);
+begin
+    select c.position, c.retry_due_at, c.retry_position, u.filter_path into v_cursor
+    from fastpubsub.claims as c
+    inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    select n.messages, a.messages, n.is_estimated or a.is_estimated
+    into preview_seek.ahead_now, preview_seek.ahead_after, preview_seek.is_estimated
+    from fastpubsub.count_ahead(p_topic_key, v_cursor.position, v_last, v_cursor.filter_path, p_look) as n
+    cross join fastpubsub.count_ahead(p_topic_key, v_to, v_last, v_cursor.filter_path, p_look) as a;
+    select coalesce(sum(l.last_position - l.position + 1), 0) into preview_seek.ends_leased
+    from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
+    select count(*) into preview_seek.ends_waiting from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
+    from_time := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_cursor.position + 1);
+    to_time := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_to + 1);
+end;
+$$;
+
 -- functions/publish.sql
--- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The
--- relay of a server moves it into the log within moments of the commit, those of one transaction in the order of the calls. Takes no
--- lock that others wait for and leaves the caller's settings alone. The server's rules hold: an unknown topic is FP404; a payload that
--- is no JSON object or that could not be read later, attributes that are no object of texts, and a topic with a schema, are FP422.
+-- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The relay
+-- of a server moves it into the log within moments of the commit; messages of one transaction keep the order of the calls. Takes no lock
+-- that others wait for and does not change the caller's settings. The rules of the server hold: an unknown topic raises FP404; FP422 is
+-- raised for a payload that is not a JSON object or could not be read later, for attributes that are not an object of strings, and for a
+-- topic with a schema.
 create or replace function fastpubsub.publish(topic text, payload json, attributes jsonb default null) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -1778,8 +3142,8 @@ begin
     elsif v_schema_version <> 0 then
         raise exception using
             errcode = 'FP422',
-            message = format('topic "%s" has a JSON Schema, which only servers can check', publish.topic),
-            hint = 'Publish to it by HTTP, or to a topic without a schema.';
+            message = format('topic "%s" has a JSON Schema, which only the server can check', publish.topic),
+            hint = 'Publish to it over HTTP, or use a topic without a schema.';
     end if;
     perform fastpubsub.check_payload(publish.payload);
     if publish.attributes in ('null', '{}') then
@@ -1795,10 +3159,10 @@ $$;
 revoke execute on function fastpubsub.publish(text, json, jsonb) from public;
 
 -- functions/publish_messages.sql
--- Appends to a topic; the payloads get first_position, first_position + 1, … and one creation time (to the millisecond, as message
--- ids carry it). The row lock on the head, held to the commit, is what makes every position visible before the next is given out.
--- p_schema_version says by which schema of the topic the payloads were checked, 0 by none; when it is not the current one nothing is
--- stored (FP428). Null: they were accepted earlier.
+-- Appends to a topic. The payloads get the positions first_position, first_position + 1, … and one creation time (to the millisecond, as
+-- message ids carry it). The row lock on the head, held to the commit, makes every position visible before the next is given out.
+-- p_schema_version is the version of the topic's schema that the payloads were checked by, 0 for no schema; when it is not the current one,
+-- FP428 is raised and nothing is stored. Null: the payloads were accepted earlier.
 create or replace function fastpubsub.publish_messages(
     p_topic_key bigint,
     p_payloads json [],
@@ -1843,9 +3207,9 @@ end;
 $$;
 
 -- functions/publish_messages_once.sql
--- Like publish_messages for several requests that each carry an idempotency key: p_counts says how many of the payloads are whose. A
--- request seen within the window stores nothing and gets its first answer; with another body its first_position is null. The lock on
--- the head makes a repetition wait for the first one.
+-- Like publish_messages, for several requests that each carry an idempotency key: p_counts is the number of payloads of each. A request
+-- that was seen within the window stores nothing and gets its first answer; if its body differs, its first_position is null. The lock on
+-- the head makes a repetition wait for the first request.
 create or replace function fastpubsub.publish_messages_once(
     p_topic_key bigint,
     p_payloads json [],
@@ -1920,9 +3284,10 @@ end;
 $$;
 
 -- functions/publish_to_topics.sql
--- Like publish_messages for several topics in one transaction. p_places says for each payload which of p_topic_keys it is for; those of
--- one topic follow each other, the first of them behind p_offsets others. Waits for no lock: a topic that another call publishes to at
--- this moment, that is gone, or whose schema is another one gets null and nothing is stored in it, so publish_messages has to say why.
+-- Like publish_messages, for several topics in one transaction. p_places says for each payload which of p_topic_keys it is for; the
+-- payloads of one topic follow each other, after p_offsets others. Waits for no lock: when another call is publishing to a topic at this
+-- moment, or a topic is gone, or its schema is another one, that topic gets null and nothing is stored in it; publish_messages then gives
+-- the reason.
 create or replace function fastpubsub.publish_to_topics(
     p_topic_keys bigint [],
     p_schema_versions bigint [],
@@ -1979,7 +3344,7 @@ end;
 $$;
 
 -- functions/purge_dead_letters.sql
--- Deletes dead letters for good. Returns the positions that went.
+-- Deletes dead letters for good. Returns the positions that it deleted.
 create or replace function fastpubsub.purge_dead_letters(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -2030,9 +3395,48 @@ begin
 end;
 $$;
 
+-- functions/purge_subscription.sql
+-- Settles everything that is ahead, leased or waiting, and counts it: of the messages ahead of a filter at most p_look are judged, and
+-- `is_estimated` says whether there were more. Dead letters stay. `acked` does not change.
+create or replace function fastpubsub.purge_subscription(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_look integer default 10000,
+    p_now timestamptz default null,
+    out purged bigint,
+    out is_estimated boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_settings fastpubsub.cursors;
+    v_cursor fastpubsub.claims;
+    v_last bigint;
+    v_ended bigint;
+    v_ahead record;
+begin
+    perform fastpubsub.begin_call(true);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    v_last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
+    v_ahead := fastpubsub.count_ahead(p_topic_key, v_cursor.position, v_last, v_settings.filter_path, p_look);
+    v_ended := fastpubsub.end_deliveries(p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position);
+    delete from fastpubsub.revived as v where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key;
+    perform fastpubsub.remember_seek(p_topic_key, p_subscription_key, v_cursor.position, v_last, 'purged', p_now);
+    perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_last, v_cursor.routed, v_cursor.purged + v_ended);
+    purged := v_ahead.messages + v_ended;
+    is_estimated := v_ahead.is_estimated;
+end;
+$$;
+
 -- functions/read_log.sql
--- The messages of a topic in (p_after, p_to], in order; as many as have p_max_bytes together, and the first one whatever its size
--- where p_at_least_one.
+-- Returns the messages of a topic in (p_after, p_to], in order, up to p_max_bytes together; with p_at_least_one, the first one comes
+-- whatever its size.
 create or replace function fastpubsub.read_log(
     p_topic_key bigint,
     p_after bigint,
@@ -2053,7 +3457,7 @@ as $$
 declare
     v_to bigint := p_to;
 begin
-    -- Sizes first: they are read without the payloads that are stored out of line.
+    -- Read the sizes first: that does not read the payloads that are stored out of line.
     if (
         select sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) > p_max_bytes
         from fastpubsub.messages as m
@@ -2080,8 +3484,9 @@ end;
 $$;
 
 -- functions/read_matching_log.sql
--- The messages after p_after that a filter matches, bounded like scan_log, and by bytes like read_log. `scanned` is how far the cursor
--- can go: what lies behind it and is not in `positions` does not match. What the filter cannot read is in `unreadable`.
+-- Returns the messages after p_after that a filter matches, bounded like scan_log, and by bytes like read_log. `scanned` is how far the
+-- cursor can move: a position up to there that is not in `positions` does not match. Payloads that the filter cannot read are in
+-- `unreadable`.
 create or replace function fastpubsub.read_matching_log(
     p_topic_key bigint,
     p_after bigint,
@@ -2146,8 +3551,8 @@ end;
 $$;
 
 -- functions/read_messages.sql
--- For who follows a topic: up to p_limit messages after p_after, without a lease, bounded by bytes (the first always comes). With a null
--- p_after only `last`, the newest position. `missed`: trimming took messages after p_after before they were read.
+-- Follows a topic: returns up to p_limit messages after p_after, without a lease, bounded by bytes (the first always comes). With a null
+-- p_after it returns only `last`, the newest position. `missed` says whether trimming took messages after p_after before they were read.
 create or replace function fastpubsub.read_messages(
     p_topic_key bigint,
     p_after bigint,
@@ -2203,8 +3608,136 @@ begin
 end;
 $$;
 
+-- functions/recent_rates.sql
+-- Returns what happened per second over the last minute that is over, to a topic (p_subscription_key 0), a subscription, or the server
+-- (0, 0).
+create or replace function fastpubsub.recent_rates(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_now timestamptz default null,
+    out published double precision,
+    out delivered double precision,
+    out acked double precision,
+    out nacked double precision,
+    out rejected double precision,
+    out expired double precision,
+    out dead_lettered double precision,
+    out filtered double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_to bigint := floor(extract(epoch from coalesce(p_now, clock_timestamp())))::bigint / 5 * 5;
+begin
+    select
+        coalesce(sum(h.published), 0) / 60.0,
+        coalesce(sum(h.delivered), 0) / 60.0,
+        coalesce(sum(h.acked), 0) / 60.0,
+        coalesce(sum(h.nacked), 0) / 60.0,
+        coalesce(sum(h.rejected), 0) / 60.0,
+        coalesce(sum(h.expired), 0) / 60.0,
+        coalesce(sum(h.dead_lettered), 0) / 60.0,
+        coalesce(sum(h.filtered), 0) / 60.0
+    into
+        recent_rates.published,
+        recent_rates.delivered,
+        recent_rates.acked,
+        recent_rates.nacked,
+        recent_rates.rejected,
+        recent_rates.expired,
+        recent_rates.dead_lettered,
+        recent_rates.filtered
+    from fastpubsub.history as h
+    where
+        h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.interval_seconds = 5
+        and h.at >= v_to - 60 and h.at < v_to;
+end;
+$$;
+
+-- functions/record_change.sql
+-- Called in the transaction of the change.
+create or replace function fastpubsub.record_change(
+    p_client_id text,
+    p_request_id text,
+    p_action text,
+    p_object text,
+    p_object_id text,
+    p_body json
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into fastpubsub.changes (changed_at, client_id, request_id, action, object, object_id, body)
+    values (clock_timestamp(), p_client_id, p_request_id, p_action, p_object, p_object_id, p_body);
+end;
+$$;
+
+-- functions/record_history.sql
+-- Adds what a process has counted since its last call to the interval of 5 seconds that it is now: one number for each topic of
+-- p_topic_ids, and of p_subscription_ids one in each of the other arrays. What was deleted meanwhile is left out, but for the sum of the
+-- whole server.
+create or replace function fastpubsub.record_history(
+    p_topic_ids text [],
+    p_published integer [],
+    p_subscription_ids text [],
+    p_delivered integer [],
+    p_acked integer [],
+    p_nacked integer [],
+    p_rejected integer [],
+    p_expired integer [],
+    p_dead_lettered integer [],
+    p_filtered integer [],
+    p_now timestamptz default null
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_at bigint := floor(extract(epoch from coalesce(p_now, clock_timestamp())))::bigint / 5 * 5;
+begin
+    perform fastpubsub.begin_call(false);
+    insert into fastpubsub.history as h (topic_key, subscription_key, at, interval_seconds, published, delivered, acked, nacked, rejected, expired, dead_lettered, filtered)
+    with counted as (
+        select t.topic_key, 0::bigint as subscription_key, u.published, 0 as delivered, 0 as acked, 0 as nacked, 0 as rejected,
+            0 as expired, 0 as dead_lettered, 0 as filtered
+        from unnest(p_topic_ids, p_published) as u (id, published)
+        left join fastpubsub.topics as t on u.id = t.id
+        union all
+        select s.topic_key, s.subscription_key, 0, u.delivered, u.acked, u.nacked, u.rejected, u.expired, u.dead_lettered, u.filtered
+        from
+            unnest(
+                p_subscription_ids, p_delivered, p_acked, p_nacked, p_rejected, p_expired, p_dead_lettered, p_filtered
+            ) as u (id, delivered, acked, nacked, rejected, expired, dead_lettered, filtered)
+        left join fastpubsub.subscriptions as s on u.id = s.id
+    )
+    -- All processes take the rows in the same order, and the row that all of them share last.
+    select r.* from (
+        select c.topic_key, c.subscription_key, v_at, 5, c.published, c.delivered, c.acked, c.nacked, c.rejected, c.expired, c.dead_lettered, c.filtered from counted as c where c.topic_key is not null
+        union all
+        select 0, 0, v_at, 5, sum(c.published), sum(c.delivered), sum(c.acked), sum(c.nacked), sum(c.rejected), sum(c.expired), sum(c.dead_lettered), sum(c.filtered) from counted as c having count(*) > 0
+    ) as r
+    order by 1 desc, 2
+    on conflict (topic_key, subscription_key, interval_seconds, at) do update set
+        published = h.published + excluded.published,
+        delivered = h.delivered + excluded.delivered,
+        acked = h.acked + excluded.acked,
+        nacked = h.nacked + excluded.nacked,
+        rejected = h.rejected + excluded.rejected,
+        expired = h.expired + excluded.expired,
+        dead_lettered = h.dead_lettered + excluded.dead_lettered,
+        filtered = h.filtered + excluded.filtered;
+end;
+$$;
+
 -- functions/reject_messages.sql
--- Dead at once, whatever attempts are left, each run of ids with its reason. Per id: 1 settled, 0 gone, 2 stale (see take_leases).
+-- Makes messages dead letters at once, whatever attempts are left, each run of ids with its reason. The result for each id is 1 (settled),
+-- 0 (gone) or 2 (stale; see take_leases).
 create or replace function fastpubsub.reject_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -2239,9 +3772,9 @@ end;
 $$;
 
 -- functions/relay_messages.sql
--- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal): in one transaction, so each arrives once.
--- Rows that are gone were moved by somebody else. `moved` is null when another process is moving at this moment; what belonged to a topic
--- that was deleted since is deleted and counted in `dropped`.
+-- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal), in one transaction, so each arrives once.
+-- Rows that are gone were moved by another process. `moved` is null when another process is moving rows at this moment. Rows of a topic
+-- that was deleted since are deleted and counted in `dropped`.
 create or replace function fastpubsub.relay_messages(
     p_topic_key bigint,
     p_transactions bigint [],
@@ -2298,9 +3831,8 @@ end;
 $$;
 
 -- functions/release_expired_leases.sql
--- Ends leases of one subscription that are past their deadline, until they hold p_limit messages: these wait for a retry, or die after
--- the last attempt.
--- Rows that somebody settles or extends at this moment are left alone; exactly what was locked is deleted.
+-- Ends leases of one subscription that are past their deadline, until they hold p_limit messages: the messages wait for a retry, or die
+-- after the last attempt. Leases that another call settles or extends at this moment are left alone; only locked rows are deleted.
 create or replace function fastpubsub.release_expired_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -2341,7 +3873,7 @@ begin
         return;
     end if;
     v_now := coalesce(p_now, clock_timestamp());
-    -- Without sorting, the order can only come from the index on the deadlines; the other one leads over what others deleted.
+    -- Without sorting, the order can only come from the index on the deadlines; the other index walks over rows that others deleted.
     for v_lease in
         select l.position, l.last_position, l.attempts from fastpubsub.leases as l
         where
@@ -2368,10 +3900,73 @@ begin
 end;
 $$;
 
+-- functions/remember_filter.sql
+-- For a caller that holds the cursor: from p_from_position on, this filter judges. The oldest stretches are forgotten beyond 100.
+create or replace function fastpubsub.remember_filter(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_from_position bigint,
+    p_filter json
+) returns void
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_oldest bigint [];
+begin
+    insert into fastpubsub.filter_history (topic_key, subscription_key, from_position, state, filter)
+    values (p_topic_key, p_subscription_key, p_from_position, 'judged', p_filter)
+    on conflict (topic_key, subscription_key, from_position) do update
+    set state = excluded.state, filter = excluded.filter, sought_at = null;
+    select array_agg(h.from_position order by h.from_position) into v_oldest
+    from fastpubsub.filter_history as h
+    where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key;
+    for v_place in 2..cardinality(v_oldest) - 99 loop
+        delete from fastpubsub.filter_history as h
+        where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.from_position = v_oldest[v_place];
+        update fastpubsub.filter_history as h set state = 'forgotten', filter = null
+        where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.from_position = v_oldest[1];
+    end loop;
+end;
+$$;
+
+-- functions/remember_seek.sql
+-- For a caller that holds the cursor and moves it from p_from to p_to: what was settled before both can no more be told from what
+-- this ended, what lies between is p_state ('skipped' or 'purged') or comes again, and the filter judges from there on.
+create or replace function fastpubsub.remember_seek(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_from bigint,
+    p_to bigint,
+    p_state text,
+    p_now timestamptz default null
+) returns void
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_filter json;
+begin
+    select s.filter into v_filter from fastpubsub.subscriptions as s where s.subscription_key = p_subscription_key;
+    delete from fastpubsub.filter_history as h
+    where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.from_position > least(p_from, p_to);
+    update fastpubsub.filter_history as h set sought_at = v_now
+    where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.state = 'judged';
+    if p_to > p_from then
+        insert into fastpubsub.filter_history (topic_key, subscription_key, from_position, state, sought_at)
+        values (p_topic_key, p_subscription_key, p_from + 1, p_state, v_now);
+    end if;
+    perform fastpubsub.remember_filter(p_topic_key, p_subscription_key, p_to + 1, v_filter);
+end;
+$$;
+
 -- functions/reprocess_dead_letters.sql
--- Moves dead letters back: their copy goes to `revived`, due at once, attempts start again at 1. Where a seek made the message
--- come again anyway (it is ahead of the cursor, leased or waiting) only the dead letter goes, and counts as purged; one ahead that
--- the filter would skip stays dead. Returns the positions that are no longer dead.
+-- Moves dead letters back: their copy goes to `revived` and is due at once, and attempts start again at 1. Where a seek made the message
+-- come again anyway (it is ahead of the cursor, leased or waiting), only the dead letter is deleted, and counts as purged; a message ahead
+-- that the filter would skip stays dead. Returns the positions that are no longer dead.
 create or replace function fastpubsub.reprocess_dead_letters(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -2471,9 +4066,9 @@ end;
 $$;
 
 -- functions/requeue_messages.sql
--- What becomes of deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and
--- has deleted the leases. A message with attempts left waits for p_delay_seconds (null: the backoff), others and those with a p_reasons
--- die. Returns how many died.
+-- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted
+-- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. Returns
+-- how many died.
 create or replace function fastpubsub.requeue_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -2537,7 +4132,7 @@ begin
     if v_dead is null then
         return 0;
     end if;
-    -- After a seek a message can die again: its older dead letter is replaced, and counts as purged.
+    -- After a seek a message can die again: that replaces its older dead letter, which counts as purged.
     select count(*) into v_replaced
     from unnest(v_dead) as p (position)
     cross join lateral (
@@ -2629,14 +4224,18 @@ end;
 $$;
 
 -- functions/return_leases.sql
--- Gives back what one claim leased to a consumer that never got a byte of it: due at once, without the attempt.
+-- Gives back deliveries that no consumer has seen: they are due at once, and the attempt does not count. The ids come as in ack_messages.
+-- The result for each id is 1 (returned), 0 (gone) or 2 (stale; see take_leases).
 create or replace function fastpubsub.return_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_positions bigint [],
-    p_token bigint,
-    p_now timestamptz default null
-) returns integer
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [] default null,
+    p_now timestamptz default null,
+    out outcomes smallint []
+)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -2645,24 +4244,25 @@ declare
 begin
     perform fastpubsub.begin_call(true);
     perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
-    v_taken := fastpubsub.take_leases(
-        p_topic_key, p_subscription_key, p_positions, array_fill(p_token, array[cardinality(p_positions)]), null
-    );
-    if v_taken.positions is null then
-        return 0;
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    outcomes := v_taken.outcomes;
+    if v_taken.positions is not null then
+        perform fastpubsub.requeue_messages(
+            p_topic_key, p_subscription_key, v_taken.positions, v_taken.last_positions,
+            (
+                select array_agg(t.attempts - 1 order by t.ordinal)
+                from unnest(v_taken.attempts) with ordinality as t (attempts, ordinal)
+            ),
+            array_fill(0, array[cardinality(v_taken.positions)]), null, 'returned', coalesce(p_now, clock_timestamp())
+        );
     end if;
-    perform fastpubsub.requeue_messages(
-        p_topic_key, p_subscription_key, v_taken.positions, v_taken.last_positions,
-        (select array_agg(t.attempts - 1 order by t.ordinal) from unnest(v_taken.attempts) with ordinality as t (attempts, ordinal)),
-        array_fill(0, array[cardinality(v_taken.positions)]), null, 'returned', coalesce(p_now, clock_timestamp())
-    );
-    return (select sum(t.last_position - t.position + 1) from unnest(v_taken.positions, v_taken.last_positions) as t (position, last_position));
 end;
 $$;
 
 -- functions/revoke_client_secret.sql
--- Ends one of the two secrets of a client, and all of its tokens, for nobody knows which secret they are from: the old one, or the
--- newest, which leaves the old one without an end. FP409 when there are not two. p_granted as in update_client.
+-- Ends one of the two secrets of a client, and all of its tokens, because a token does not tell which secret it came from. The secret that
+-- ends is the old one, or the newest, which leaves the old one without an end. Raises FP409 when there are not two. p_granted is as in
+-- update_client.
 create or replace function fastpubsub.revoke_client_secret(
     p_id uuid, p_newest boolean, p_granted text[] default null, p_now timestamptz default null
 ) returns void
@@ -2681,11 +4281,11 @@ begin
         raise exception using errcode = 'FP404', message = format('client "%s" does not exist', p_id);
     end if;
     if not fastpubsub.scopes_cover(p_granted, v_scopes) then
-        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you lack; only who has them may change it', p_id);
+        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you do not have; you cannot change it', p_id);
     end if;
     v_now := coalesce(p_now, clock_timestamp());
     if v_expires_at is null or v_expires_at <= v_now then
-        raise exception using errcode = 'FP409', message = format('client "%s" has one secret only; give it another first', p_id);
+        raise exception using errcode = 'FP409', message = format('client "%s" has only one secret; give it another one first', p_id);
     end if;
     update fastpubsub.clients as c set
         secret_hash = case when p_newest then c.old_secret_hash else c.secret_hash end,
@@ -2698,8 +4298,8 @@ end;
 $$;
 
 -- functions/rotate_client_secret.sql
--- Gives the client another secret. The one before it lives on for p_old_seconds, and tokens stay good; with 0 every secret before ends
--- now, and all tokens with them. FP409 while two are good: ending one of them unasked could end the one in use. p_granted as in
+-- Gives the client another secret. The previous one lives on for p_old_seconds, and tokens stay good; with 0, every earlier secret and all
+-- tokens end now. Raises FP409 while two secrets are good: ending one of them unasked could end the one in use. p_granted is as in
 -- update_client.
 create or replace function fastpubsub.rotate_client_secret(
     p_id uuid,
@@ -2725,14 +4325,14 @@ begin
         raise exception using errcode = 'FP404', message = format('client "%s" does not exist', p_id);
     end if;
     if not fastpubsub.scopes_cover(p_granted, v_scopes) then
-        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you lack; only who has them may change it', p_id);
+        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you do not have; you cannot change it', p_id);
     end if;
     v_now := coalesce(p_now, clock_timestamp());
     if p_old_seconds > 0 then
         if v_expires_at > v_now then
             raise exception using
                 errcode = 'FP409',
-                message = format('client "%s" has two secrets already; end the old or the new one first, or both with old_secret_seconds 0', p_id);
+                message = format('client "%s" already has two secrets; end one of them first, or both with old_secret_seconds 0', p_id);
         end if;
         rotate_client_secret.old_secret_expires_at := v_now + make_interval(secs => p_old_seconds);
     end if;
@@ -2747,8 +4347,8 @@ end;
 $$;
 
 -- functions/scan_log.sql
--- Looks at the log after p_after for up to p_limit matching messages, bounded by rows, bytes and time; `scanned` is how far it came:
--- what lies behind it and is not in `positions` does not match.
+-- Looks at the log after p_after for up to p_limit matching messages, bounded by rows, bytes and time. `scanned` is how far it came: a
+-- position up to there that is not in `positions` does not match.
 create or replace function fastpubsub.scan_log(
     p_topic_key bigint,
     p_after bigint,
@@ -2811,7 +4411,8 @@ end;
 $$;
 
 -- functions/schema_version.sql
--- What tells schemas of a topic apart: a hash of the text, so that an older one that comes back is the same again; 0 for none.
+-- Returns a hash of the text, which tells the schemas of a topic apart: an older schema that comes back has its old version again. Returns
+-- 0 for no schema.
 create or replace function fastpubsub.schema_version(p_schema json) returns bigint
 language plpgsql immutable as $$
 begin
@@ -2820,8 +4421,8 @@ end;
 $$;
 
 -- functions/scopes_cover.sql
--- Whether who holds p_granted may change a client with p_scopes (separated by spaces): each scope itself, its global form, or `*`.
--- Null grants everything.
+-- Returns whether p_granted covers p_scopes (both separated by spaces): it must hold each scope itself, its global form, or `*`. A null
+-- p_granted covers everything.
 create or replace function fastpubsub.scopes_cover(p_granted text[], p_scopes text) returns boolean
 language plpgsql immutable as $$
 begin
@@ -2838,9 +4439,9 @@ end;
 $$;
 
 -- functions/seek_subscription.sql
--- Puts the cursor elsewhere: p_to is 'earliest', 'latest', 'time' (p_time: the first message from then on comes next) or 'message'
--- (p_position comes next). Leases and waiting retries end, so old ack ids become stale; dead letters stay, and a reprocessed one that
--- was not settled yet is a dead letter again, because its message may be trimmed. `acked` does not change.
+-- Moves the cursor: p_to is 'earliest', 'latest', 'time' (the first message created at or after p_time comes next) or 'message' (p_position
+-- comes next). Leases and waiting retries end, so old ack ids become stale. Dead letters stay; a reprocessed one that was not settled yet
+-- becomes a dead letter again, because its message may be trimmed. `acked` does not change.
 create or replace function fastpubsub.seek_subscription(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -2859,10 +4460,8 @@ as $$
 #variable_conflict use_column
 declare
     v_cursor fastpubsub.claims;
-    v_last bigint;
     v_position bigint;
-    v_leased bigint;
-    v_waiting bigint;
+    v_ended bigint;
     v_revived bigint;
 begin
     perform fastpubsub.begin_call(true);
@@ -2870,25 +4469,8 @@ begin
     select c.* into v_cursor from fastpubsub.claims as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
-    v_last := fastpubsub.last_position(p_topic_key);
-    v_position := case p_to
-        when 'latest' then v_last
-        when 'time' then fastpubsub.position_before(p_topic_key, p_time)
-        when 'message' then greatest(least(p_position, v_last + 1), fastpubsub.first_position(p_topic_key, v_last)) - 1
-        else fastpubsub.first_position(p_topic_key, v_last) - 1
-    end;
-    -- An empty topic has no position before its first.
-    v_position := greatest(v_position, 0);
-    with ended as (
-        delete from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
-        returning l.position, l.last_position
-    )
-    select coalesce(sum(e.last_position - e.position + 1), 0) into v_leased from ended as e;
-    delete from fastpubsub.retries as r
-    where
-        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
-        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
-    get diagnostics v_waiting = row_count;
+    v_position := fastpubsub.sought_position(p_topic_key, p_to, p_time, p_position);
+    v_ended := fastpubsub.end_deliveries(p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position);
     with moved as (
         delete from fastpubsub.revived as v where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
         returning v.*
@@ -2902,26 +4484,301 @@ begin
     from moved as m
     on conflict (topic_key, subscription_key, position) do nothing;
     get diagnostics v_revived = row_count;
+    perform fastpubsub.remember_seek(p_topic_key, p_subscription_key, v_cursor.position, v_position, 'skipped', p_now);
     perform fastpubsub.move_cursor(
-        p_topic_key, p_subscription_key, v_position, v_cursor.routed - v_leased - v_waiting + v_revived, v_cursor.purged
+        p_topic_key, p_subscription_key, v_position, v_cursor.routed - v_ended + v_revived, v_cursor.purged
     );
 end;
 $$;
 
+-- functions/settle_and_claim.sql
+-- Settles, then claims, in one transaction: nothing is claimed when something cannot be settled, and messages that are given back
+-- without a delay may be claimed again at once. The runs of ids are those of p_counts[1] acks, p_counts[2] nacks, p_counts[3] returns,
+-- p_counts[4] rejects and p_counts[5] extensions, one after the other; p_seconds has the delays and extensions, p_reasons the reasons,
+-- by run. `outcomes` says of every id, in the order of the runs, what take_leases says; `died` counts what was nacked for the last time.
+--
+-- The rest is claim_messages; without p_limits nothing is claimed. The cursor is locked first, even for an ack of whole leases, because
+-- whoever holds leases may not wait for the cursor.
+create or replace function fastpubsub.settle_and_claim(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_counts integer [],
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_seconds integer [],
+    p_reasons text [],
+    p_lengths integer [],
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_scan_rows bigint default 50000,
+    p_scan_milliseconds integer default 20,
+    p_now timestamptz default null,
+    out outcomes smallint [],
+    out died integer,
+    out token bigint,
+    out expires_at timestamptz,
+    out scanned bigint,
+    out last bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out lease_seconds integer,
+    out filtered bigint,
+    out paused boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_durable text;
+    v_first integer := 1;
+    v_end integer;
+    v_nacked record;
+begin
+    perform fastpubsub.begin_call(true);
+    v_durable := current_setting('synchronous_commit');
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    -- Kind by kind, leases would be locked in another order than by an ack of the same ones that holds no cursor.
+    if cardinality(array_remove(p_counts, 0)) > 1 then
+        perform from (
+            select r.position, r.position + r.length - 1 as last_position
+            from unnest(p_positions, p_lengths) as r (position, length)
+            order by r.position
+        ) as r
+        cross join lateral (
+            select from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position > r.position - 100 and l.position <= r.last_position and l.last_position >= r.position
+            order by l.position
+            for update
+        ) as l;
+    end if;
+    died := 0;
+    v_end := p_counts[1];
+    if v_end >= v_first then
+        outcomes := fastpubsub.ack_messages(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_lengths[v_first:v_end]
+        );
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[2];
+    if v_end >= v_first then
+        v_nacked := fastpubsub.nack_messages(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now
+        );
+        outcomes := settle_and_claim.outcomes || v_nacked.outcomes;
+        died := v_nacked.died;
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[3];
+    if v_end >= v_first then
+        outcomes := settle_and_claim.outcomes || fastpubsub.return_leases(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_lengths[v_first:v_end], p_now
+        );
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[4];
+    if v_end >= v_first then
+        outcomes := settle_and_claim.outcomes || fastpubsub.reject_messages(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_reasons[v_first:v_end], p_lengths[v_first:v_end], p_now
+        );
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[5];
+    if v_end >= v_first then
+        outcomes := settle_and_claim.outcomes || fastpubsub.extend_leases(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now
+        );
+    end if;
+
+    if cardinality(p_limits) > 0 then
+        select
+            c.token, c.expires_at, c.scanned, c.last, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
+            c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused
+        into
+            token, expires_at, scanned, last, settle_and_claim.positions, attempts, created_at, payloads, attributes, unreadable,
+            unreadable_created_at, lease_seconds, filtered, paused
+        from fastpubsub.claim_messages(
+            p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, p_scan_rows, p_scan_milliseconds, p_now
+        ) as c;
+        -- A claim alone may be lost in a crash; what was settled may not.
+        perform set_config('synchronous_commit', v_durable, true);
+    end if;
+end;
+$$;
+
+-- functions/sought_position.sql
+-- The position of the cursor that seek_subscription means: the message after it comes next.
+create or replace function fastpubsub.sought_position(
+    p_topic_key bigint,
+    p_to text,
+    p_time timestamptz,
+    p_position bigint
+) returns bigint
+language plpgsql volatile
+as $$
+declare
+    v_last bigint := fastpubsub.last_position(p_topic_key);
+begin
+    -- An empty topic has no position before its first.
+    return greatest(
+        case p_to
+            when 'latest' then v_last
+            when 'time' then fastpubsub.position_before(p_topic_key, p_time)
+            when 'message' then greatest(least(p_position, v_last + 1), fastpubsub.first_position(p_topic_key, v_last)) - 1
+            else fastpubsub.first_position(p_topic_key, v_last) - 1
+        end, 0
+    );
+end;
+$$;
+
+-- functions/step_redrive.sql
+-- Goes on with a redrive: looks at up to p_scan dead letters and moves as many as the rate allows since the last step, one second's worth
+-- at most. Returns how many it moved, whether it has to be called again, and the seconds until the rate allows more.
+create or replace function fastpubsub.step_redrive(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_redrive_key bigint,
+    p_limit integer,
+    p_scan integer,
+    p_now timestamptz default null,
+    out moved bigint,
+    out running boolean,
+    out next_seconds double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_redrive fastpubsub.redrives;
+    v_now timestamptz;
+    v_allowed integer := p_limit;
+    v_seconds double precision;
+    v_spent double precision := 0;
+    v_positions bigint [];
+    v_created_at timestamptz [];
+    v_matches bigint [];
+    v_looked bigint;
+    v_last bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_now := coalesce(p_now, clock_timestamp());
+    select r.* into v_redrive from fastpubsub.redrives as r
+    where r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.redrive_key = p_redrive_key;
+    moved := 0;
+    running := found and v_redrive.state = 'running';
+    next_seconds := 0;
+    if not running then
+        return;
+    end if;
+    if v_redrive.per_second is not null then
+        v_seconds := least(1, greatest(0, extract(epoch from v_now - v_redrive.stepped_at)::double precision));
+        v_allowed := least(p_limit, floor(v_seconds * v_redrive.per_second + 1e-6));
+        if v_allowed = 0 then
+            next_seconds := 1.0 / v_redrive.per_second - v_seconds;
+            return;
+        end if;
+    end if;
+    select
+        count(*), max(t.position),
+        (array_agg(t.position order by t.position) filter (where t.matches))[:v_allowed],
+        (array_agg(t.created_at order by t.position) filter (where t.matches))[:v_allowed]
+    into v_looked, v_last, v_positions, v_created_at
+    from (
+        select
+            d.position, d.created_at,
+            (v_redrive.reason is null or d.reason = v_redrive.reason)
+            and (v_redrive.died_after is null or d.died_at >= v_redrive.died_after)
+            and d.died_at < v_redrive.died_before as matches
+        from fastpubsub.dead_letters as d
+        where
+            d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position >= v_redrive.next_position
+        order by d.position
+        limit p_scan
+    ) as t;
+    if cardinality(v_positions) >= v_allowed then
+        v_last := v_positions[v_allowed];
+    elsif v_looked < p_scan then
+        running := false;
+    end if;
+    if v_positions is not null then
+        if v_redrive.action = 'purge' then
+            v_matches := fastpubsub.purge_dead_letters(p_topic_key, p_subscription_key, v_positions, v_created_at);
+        else
+            v_matches := fastpubsub.reprocess_dead_letters(p_topic_key, p_subscription_key, v_positions, v_created_at, p_now);
+        end if;
+        moved := cardinality(v_matches);
+        v_spent := coalesce(cardinality(v_positions) / v_redrive.per_second::double precision, 0);
+    end if;
+    -- What the rate had allowed before the last second is not made up for.
+    update fastpubsub.redrives as r
+    set
+        done = r.done + moved,
+        next_position = coalesce(v_last + 1, r.next_position),
+        stepped_at = v_now - make_interval(secs => coalesce(v_seconds, 0) - v_spent),
+        state = case when running then 'running' else 'done' end,
+        ended_at = case when not running then v_now end
+    where r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.redrive_key = p_redrive_key;
+    if running and v_spent > 0 then
+        next_seconds := greatest(0, 1.0 / v_redrive.per_second - v_seconds + v_spent);
+    end if;
+end;
+$$;
+
 -- functions/subscription_metrics.sql
--- ahead + waiting, leased, dead and acked add up to what was routed. For a filtered subscription at most p_look messages are judged;
--- beyond them `ahead` is the share that matched so far, and `estimated` says so.
+-- Messages ahead + waiting, leased, dead and acked add up to the messages routed. For a filtered subscription at most p_look messages are
+-- judged; beyond them `ahead` is estimated by the share that matched so far, and `estimated` says so. The search for the oldest message
+-- ahead that passes the filter takes up to p_milliseconds longer. It has come from `judged_from` to `judged_to`, and no message between
+-- them matches the filter `judged_filter`; a next call that is given these values goes on from there. Until a message is found, `unjudged`
+-- counts the messages left; then it is 0. The positions are the oldest of each state that the log still has. `filtered` counts the messages
+-- that the cursor passed because a filter kept them out, also those that it passed again after a seek.
 create or replace function fastpubsub.subscription_metrics(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_look bigint default 10000,
+    p_milliseconds integer default 0,
+    p_judged_filter bigint default null,
+    p_judged_from bigint default null,
+    p_judged_to bigint default null,
     out ahead bigint,
     out waiting bigint,
     out leased bigint,
     out dead bigint,
     out acked bigint,
     out estimated boolean,
-    out oldest_created_at timestamptz
+    out oldest_created_at timestamptz,
+    out oldest_leased_created_at timestamptz,
+    out oldest_waiting_created_at timestamptz,
+    out unjudged bigint,
+    out judged_filter bigint,
+    out judged_from bigint,
+    out judged_to bigint,
+    out cursor_position bigint,
+    out leased_position bigint,
+    out waiting_position bigint,
+    out filtered bigint,
+    out paused boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -2934,9 +4791,14 @@ declare
     v_cursor fastpubsub.claims;
     v_path jsonpath;
     v_last bigint;
+    v_first bigint;
+    v_from bigint;
+    v_oldest bigint;
+    v_leased bigint;
+    v_waiting bigint;
     v_log record;
 begin
-    select c.filter_path into v_path from fastpubsub.cursors as c
+    select c.filter_path, c.paused_at is not null into v_path, subscription_metrics.paused from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
     if not found then
         raise exception using errcode = 'FP404', message = 'the subscription does not exist';
@@ -2944,37 +4806,86 @@ begin
     select c.* into v_cursor from fastpubsub.claims as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
+    cursor_position := v_cursor.position;
+    filtered := v_cursor.filtered;
     v_last := fastpubsub.last_position(p_topic_key);
     ahead := greatest(v_last - v_cursor.position, 0);
     estimated := false;
-    if v_path is not null and subscription_metrics.ahead > 0 then
+    unjudged := 0;
+    v_oldest := v_cursor.position + 1;
+    if v_path is not null then
+        judged_filter := hashtextextended(v_path::text, 0);
+        judged_from := v_cursor.position;
+        v_from := v_cursor.position;
+        if p_judged_filter = judged_filter and p_judged_from <= v_cursor.position then
+            v_from := greatest(p_judged_to, v_cursor.position);
+        end if;
         select s.positions, s.scanned into v_log
-        from fastpubsub.scan_log(p_topic_key, v_cursor.position, v_last, v_path, p_look::integer, p_look, 100) as s;
-        estimated := v_log.scanned < v_last;
+        from fastpubsub.scan_log(p_topic_key, v_from, v_last, v_path, p_look::integer, p_look, 100) as s;
         ahead := cardinality(v_log.positions);
-        if subscription_metrics.estimated then
-            ahead := subscription_metrics.ahead * (v_last - v_cursor.position) / greatest(v_log.scanned - v_cursor.position, 1);
+        estimated := v_log.scanned < v_last;
+        if estimated and ahead = 0 and p_milliseconds > 0 then
+            select s.positions, s.scanned into v_log
+            from fastpubsub.scan_log(p_topic_key, v_log.scanned, v_last, v_path, 1, v_last, p_milliseconds) as s;
+            ahead := cardinality(v_log.positions);
+            estimated := v_log.scanned < v_last;
+        end if;
+        v_oldest := v_log.positions[1];
+        judged_to := coalesce(v_oldest - 1, v_log.scanned);
+        if v_oldest is null then
+            unjudged := greatest(v_last - v_log.scanned, 0);
+        elsif estimated then
+            ahead := ahead * (v_last - v_from) / (v_log.scanned - v_from);
         end if;
     end if;
-    select count(*) into waiting from fastpubsub.retries as r
+    select m.created_at into oldest_created_at
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_oldest;
+    v_first := fastpubsub.first_position(p_topic_key, v_last);
+    select count(*), min(r.position), min(r.position) filter (where r.position >= v_first)
+    into waiting, v_waiting, waiting_position
+    from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
-    select coalesce(sum(l.last_position - l.position + 1), 0) into leased from fastpubsub.leases as l
+    select
+        coalesce(sum(l.last_position - l.position + 1), 0), min(l.position),
+        min(greatest(l.position, v_first)) filter (where l.last_position >= v_first)
+    into leased, v_leased, leased_position
+    from fastpubsub.leases as l
     where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
     select count(*) into dead from fastpubsub.dead_letters as d
     where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key;
-    acked := v_cursor.routed - subscription_metrics.waiting - subscription_metrics.leased - subscription_metrics.dead
-        - v_cursor.purged - v_cursor.dropped;
-    -- The oldest message that waits for its first delivery.
-    select m.created_at into oldest_created_at
-    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_cursor.position + 1;
+    acked := v_cursor.routed - waiting - leased - dead - v_cursor.purged - v_cursor.dropped;
+    oldest_leased_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_leased);
+    oldest_waiting_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_waiting);
+end;
+$$;
+
+-- functions/sum_topics.sql
+-- Returns how many topics and subscriptions a caller may see, and how many messages were ever published to these topics. Null is all.
+create or replace function fastpubsub.sum_topics(
+    p_topic_ids text [],
+    p_subscription_ids text [],
+    out topics bigint,
+    out subscriptions bigint,
+    out published bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    select count(*), coalesce(sum(fastpubsub.last_position(t.topic_key)), 0)
+    into sum_topics.topics, sum_topics.published
+    from fastpubsub.topics as t where p_topic_ids is null or t.id = any(p_topic_ids);
+    select count(*) into sum_topics.subscriptions
+    from fastpubsub.subscriptions as s where p_subscription_ids is null or s.id = any(p_subscription_ids);
 end;
 $$;
 
 -- functions/take_due_retries.sql
--- Takes up to p_limit retries that are due at p_now, in the order of (due_at, position) after the floor, with their messages; as many
--- as have p_max_bytes together, at least one. `due_at` is that of the last one: with its position, the next floor.
+-- Takes up to p_limit retries that are due at p_now, with their messages, in the order of (due_at, position) after the floor, up to
+-- p_max_bytes together (at least one). `due_at` is that of the last one; with its position, it is the next floor.
 create or replace function fastpubsub.take_due_retries(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -3062,12 +4973,12 @@ end;
 $$;
 
 -- functions/take_leases.sql
--- Ends the deliveries that the caller may settle. Ids come in runs: p_lengths (null: 1 each) consecutive positions from p_positions on
--- with one token, or with none and one time of creation: bare message ids, which settle whoever holds the message. What is taken comes
--- out in runs too, with `ordinals` that tell which run of the caller settled each. `outcomes` says of every id, in the order of the
--- runs: 1 settled by this call, 0 gone (no delivery any more), 2 stale (somebody else holds it).
+-- Ends the deliveries that the caller may settle. The ids come in runs of p_lengths (null: 1 each) consecutive positions from p_positions
+-- on. A run has one token, or one creation time and no token: the latter stands for bare message ids, which settle a message whoever its
+-- consumer is. The result comes in runs too; its `ordinals` tell which run of the caller settled each. `outcomes` says of every id, in the
+-- order of the runs: 1 settled by this call, 0 gone (there is no delivery any more), 2 stale (another consumer holds the message).
 --
--- Runs that consist of whole leases are deleted without the cursor's lock, in position order. Anything else cuts leases, and holds it.
+-- Runs that consist of whole leases are deleted without the cursor's lock, in position order. All others cut leases and take that lock.
 create or replace function fastpubsub.take_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -3093,7 +5004,7 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    -- Runs that are further apart are looked up one by one, not by a walk over what lies between them.
+    -- Runs that are further apart are looked up one by one, without walking over the rows between them.
     c_gap constant bigint := 64;
     v_positions bigint [];
     v_lasts bigint [];
@@ -3147,8 +5058,8 @@ begin
         outcomes := v_taken.outcomes;
         return;
     end if;
-    -- A join with the ids would be planned by statistics that lie, and so would `any` before PostgreSQL 17: a stretch of the key never
-    -- is. The runs are sorted, so width_bucket finds that of a lease by binary search.
+    -- A join with the ids would be planned by wrong statistics, and so would `any` before PostgreSQL 17; a range of the key never is.
+    -- The runs are sorted, so width_bucket finds the run of a lease by binary search.
     foreach v_end in array v_ends loop
         with taken as (
             delete from fastpubsub.leases as l
@@ -3181,9 +5092,33 @@ begin
         )
     then
         raise exception using
-            errcode = '40001', message = 'a delivery was settled, cut or extended by somebody else at the same moment';
+            errcode = '40001', message = 'another call settled, cut or extended a delivery at the same moment';
     end if;
     outcomes := array_fill(1::smallint, array[v_count::integer]);
+end;
+$$;
+
+-- functions/trim_changes.sql
+-- Deletes up to p_limit of the oldest changes that are older than p_older_than_seconds. Returns how many it deleted.
+create or replace function fastpubsub.trim_changes(p_older_than_seconds bigint, p_limit integer) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_deleted bigint;
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.changes as c
+    where
+        c.change_key in (
+            select o.change_key from fastpubsub.changes as o
+            order by o.change_key
+            limit p_limit
+            for update skip locked
+        )
+        and c.changed_at < clock_timestamp() - make_interval(secs => p_older_than_seconds);
+    get diagnostics v_deleted = row_count;
+    return v_deleted;
 end;
 $$;
 
@@ -3259,9 +5194,66 @@ begin
 end;
 $$;
 
+-- functions/trim_history.sql
+-- Makes one minute of the oldest intervals of 5 seconds that are older than an hour, and deletes the minutes that are older than a day.
+-- Returns whether there may be more to do.
+create or replace function fastpubsub.trim_history(p_limit integer default 5000, p_now timestamptz default null) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now bigint := floor(extract(epoch from coalesce(p_now, clock_timestamp())))::bigint;
+    v_minute bigint;
+    v_rows bigint;
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.history as h
+    where h.ctid = any(array(
+        select o.ctid from fastpubsub.history as o
+        where o.interval_seconds = 60 and o.at < v_now / 60 * 60 - 86400
+        order by o.at
+        limit p_limit
+        for update skip locked
+    ));
+    get diagnostics v_rows = row_count;
+    select min(h.at) / 60 * 60 into v_minute
+    from fastpubsub.history as h where h.interval_seconds = 5 and h.at < v_now / 60 * 60 - 3600;
+    with old as (
+        delete from fastpubsub.history as h
+        where h.interval_seconds = 5 and h.at >= v_minute and h.at < v_minute + 60
+        returning h.*
+    )
+    insert into fastpubsub.history as h (topic_key, subscription_key, at, interval_seconds, published, delivered, acked, nacked, rejected, expired, dead_lettered, filtered)
+    select
+        o.topic_key, o.subscription_key, v_minute, 60,
+        sum(o.published),
+        sum(o.delivered),
+        sum(o.acked),
+        sum(o.nacked),
+        sum(o.rejected),
+        sum(o.expired),
+        sum(o.dead_lettered),
+        sum(o.filtered)
+    from old as o
+    group by o.topic_key, o.subscription_key
+    order by o.topic_key desc, o.subscription_key
+    on conflict (topic_key, subscription_key, interval_seconds, at) do update set
+        published = h.published + excluded.published,
+        delivered = h.delivered + excluded.delivered,
+        acked = h.acked + excluded.acked,
+        nacked = h.nacked + excluded.nacked,
+        rejected = h.rejected + excluded.rejected,
+        expired = h.expired + excluded.expired,
+        dead_lettered = h.dead_lettered + excluded.dead_lettered,
+        filtered = h.filtered + excluded.filtered;
+    return v_minute is not null or v_rows >= p_limit;
+end;
+$$;
+
 -- functions/trim_messages.sql
--- Deletes up to p_limit messages from the front of a topic: older than the retention (of the topic, else p_retention_seconds) and
--- below every cursor, every leased and every waiting position; never the newest. Returns how many went.
+-- Deletes up to p_limit messages from the front of a topic: older than the retention (of the topic, else p_retention_seconds) and below
+-- every cursor, every leased and every waiting position, but never the newest. Returns how many it deleted.
 create or replace function fastpubsub.trim_messages(
     p_topic_key bigint,
     p_retention_seconds bigint,
@@ -3303,7 +5295,7 @@ begin
     v_end := least(
         v_last, v_first + p_limit, fastpubsub.position_before(p_topic_key, v_now - make_interval(secs => v_retention)) + 1
     );
-    -- A cursor is read with its lock held, so that no claim can lease below v_end behind our back and none can seek there.
+    -- A cursor is read with its lock held, so that no claim can lease, and no seek can go, below v_end in the meantime.
     for v_subscription in
         select c.subscription_key from fastpubsub.cursors as c
         where c.topic_key = p_topic_key
@@ -3315,12 +5307,13 @@ begin
         where c.topic_key = p_topic_key and c.subscription_key = v_subscription.subscription_key
         order by c.sequence desc limit 1;
         v_end := least(v_end, v_cursor.position + 1);
-        select min(l.position) into v_pin from fastpubsub.leases as l
+        -- A row of leases may begin with reprocessed dead letters below v_first, and is at most a hundred positions long.
+        select min(greatest(l.position, v_first)) into v_pin from fastpubsub.leases as l
         where
             l.topic_key = p_topic_key and l.subscription_key = v_subscription.subscription_key
-            and l.position >= v_first and l.position < v_end;
+            and l.position > v_first - 100 and l.position < v_end and l.last_position >= v_first;
         v_end := least(v_end, v_pin);
-        -- What waits below v_first is a reprocessed dead letter with a copy of its own.
+        -- A message that waits below v_first is a reprocessed dead letter with a copy of its own.
         select min(r.position) into v_pin from fastpubsub.retries as r
         where
             r.topic_key = p_topic_key and r.subscription_key = v_subscription.subscription_key
@@ -3339,8 +5332,8 @@ end;
 $$;
 
 -- functions/update_client.sql
--- Every call ends all tokens of the client. p_is_active null keeps what is there; p_granted, when given, are the scopes of the
--- caller, who must cover what the client may do so far. Returns the client as it is now.
+-- Every call ends all tokens of the client. A null p_is_active keeps the current state. p_granted, when not null, holds the scopes of the
+-- caller, which must cover the present scopes of the client. Returns the client as it is now.
 create or replace function fastpubsub.update_client(
     p_id uuid,
     p_name text,
@@ -3369,7 +5362,7 @@ begin
         raise exception using errcode = 'FP404', message = format('client "%s" does not exist', p_id);
     end if;
     if not fastpubsub.scopes_cover(p_granted, v_scopes) then
-        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you lack; only who has them may change it', p_id);
+        raise exception using errcode = 'FP403', message = format('client "%s" has scopes that you do not have; you cannot change it', p_id);
     end if;
     update fastpubsub.clients as c set
         name = p_name,
@@ -3385,8 +5378,8 @@ end;
 $$;
 
 -- functions/update_subscription.sql
--- Null keeps what is there; p_change_filter tells a filter that is taken away from one that stays. What is ahead is judged by the
--- new filter, what the old one skipped does not come back.
+-- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
+-- messages ahead; messages that the old one skipped do not come back.
 create or replace function fastpubsub.update_subscription(
     p_id text,
     p_change_filter boolean default false,
@@ -3425,6 +5418,11 @@ begin
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end
         where s.subscription_key = v_cursor.subscription_key;
+        perform fastpubsub.remember_filter(
+            v_cursor.topic_key, v_cursor.subscription_key,
+            fastpubsub.cursor_position(v_cursor.topic_key, v_cursor.subscription_key) + 1,
+            case when v_path is not null then p_filter end
+        );
     end if;
 end;
 $$;
@@ -3455,7 +5453,7 @@ end;
 $$;
 
 -- functions/were_created_at.sql
--- Whether all messages of a lease were created at that time, as bare message ids say.
+-- Returns whether all messages of a lease were created at that time, as bare message ids say.
 create or replace function fastpubsub.were_created_at(
     p_topic_key bigint,
     p_subscription_key bigint,

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import psycopg
 
-from fastpubsub.database import Database
+from fastpubsub.database.calls import Database
 from fastpubsub.services.maintenance import Released, release_expired_leases
 
 Json = dict[str, Any]

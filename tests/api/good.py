@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 SECRET = "a secret payload"
 UUID = "550e8400-e29b-41d4-a716-446655440000"
+MESSAGE = "01900000-0000-7fff-bfff-fc0000000001"
+"""An id that the server has to ask the database about, and that is not there."""
 
 
 class Good(NamedTuple):
@@ -22,7 +24,12 @@ class Good(NamedTuple):
         return self.with_name("nowhere" if self.route in CHANGES else "t" if "topic" in self.route else "s")
 
     def with_name(self, name: str) -> str:
-        path = self.route.split(" ")[1].replace("{client_id}", UUID)
+        path = (
+            self.route.split(" ")[1]
+            .replace("{client_id}", UUID)
+            .replace("{message_id}", MESSAGE)
+            .replace("{redrive_id}", "7")
+        )
         before, _, after = path.partition("{")
         return f"{before}{name}{after.partition('}')[2]}" if after else path
 
@@ -35,6 +42,10 @@ CHANGES = {
     "DELETE /subscriptions/{subscription_id}",
     "GET /topics/{topic_id}/stream",
     "GET /subscriptions/{subscription_id}/stream",
+    "POST /subscriptions/{subscription_id}/pulls",
+    "POST /subscriptions/{subscription_id}/redrives",
+    "POST /subscriptions/{subscription_id}/pause",
+    "POST /subscriptions/{subscription_id}/purge",
 }
 
 GOOD = [
@@ -52,15 +63,44 @@ GOOD = [
     Good("DELETE /subscriptions/{subscription_id}"),
     Good("POST /subscriptions/{subscription_id}/seek", {"to": UUID}),
     Good("GET /subscriptions/{subscription_id}/metrics"),
+    Good("POST /subscriptions/{subscription_id}/pause"),
+    Good("POST /subscriptions/{subscription_id}/resume"),
+    Good("POST /subscriptions/{subscription_id}/purge"),
     Good("GET /subscriptions/{subscription_id}/messages", query="consumer_id=c&batch_size=1"),
+    Good("POST /topics/{topic_id}/filter/test", {"filter": {"a": [SECRET]}, "last": 5}),
+    Good("POST /subscriptions/{subscription_id}/filter/test", {"filter": {"a": [SECRET]}, "last": 5}),
+    Good("GET /topics/{topic_id}/messages", query="from=1&limit=10&q=a"),
+    Good("GET /subscriptions/{subscription_id}/messages/browse", query="state=ahead&from=1&limit=10&q=a"),
+    Good("GET /messages/{message_id}", query="offset=0&limit=10"),
+    Good("GET /subscriptions/{subscription_id}/messages/{message_id}"),
     Good("GET /subscriptions/{subscription_id}/stream", query="consumer_id=c&max_in_flight=1"),
     Good("POST /subscriptions/{subscription_id}/acks", [UUID]),
     Good("POST /subscriptions/{subscription_id}/nacks", [UUID], "delay_seconds=5"),
+    Good(
+        "POST /subscriptions/{subscription_id}/pulls",
+        {
+            "acks": [UUID],
+            "nacks": [{"ids": [UUID], "delay_seconds": 5}],
+            "rejects": [{"ids": [UUID], "reason": SECRET}],
+            "leases": [{"ids": [UUID], "extend_seconds": 5}],
+        },
+        "consumer_id=c&batch_size=1",
+    ),
+    Good("DELETE /subscriptions/{subscription_id}/waits", query="consumer_id=c"),
     Good("POST /subscriptions/{subscription_id}/rejects", {"ids": [UUID], "reason": SECRET}),
     Good("POST /subscriptions/{subscription_id}/leases", {"ids": [UUID], "extend_seconds": 5}),
     Good("GET /subscriptions/{subscription_id}/dlq", query="offset=0&limit=10"),
     Good("POST /subscriptions/{subscription_id}/dlq/reprocess", [UUID]),
     Good("DELETE /subscriptions/{subscription_id}/dlq", [UUID]),
+    Good("GET /subscriptions/{subscription_id}/dlq/reasons"),
+    Good("POST /subscriptions/{subscription_id}/redrives", {"action": "purge", "reason": SECRET, "per_second": 5}),
+    Good("GET /subscriptions/{subscription_id}/redrives"),
+    Good("GET /subscriptions/{subscription_id}/redrives/{redrive_id}"),
+    Good("DELETE /subscriptions/{subscription_id}/redrives/{redrive_id}"),
+    Good("GET /overview"),
+    Good("GET /overview/history", query="interval_seconds=60&from=1&to=2"),
+    Good("GET /topics/{topic_id}/history", query="interval_seconds=5"),
+    Good("GET /subscriptions/{subscription_id}/history", query="interval_seconds=5"),
     Good("POST /clients", {"name": SECRET, "scopes": "nonsense", "is_active": True}),
     Good("GET /clients", query="offset=0&limit=10"),
     Good("GET /clients/{client_id}"),
@@ -68,6 +108,7 @@ GOOD = [
     Good("DELETE /clients/{client_id}"),
     Good("POST /clients/{client_id}/secrets", {"old_secret_seconds": 60}),
     Good("DELETE /clients/{client_id}/secrets/{which}"),
+    Good("GET /audit", query="object=topic&object_id=t&limit=10"),
     Good("POST /oauth/token", {"client_id": UUID, "client_secret": SECRET}),
     Good("POST /oauth/introspect"),
     Good("GET /.well-known/jwks.json"),
@@ -75,6 +116,9 @@ GOOD = [
     Good("GET /liveness"),
     Good("GET /readiness"),
     Good("GET /metrics"),
+    Good("GET /"),
+    Good("GET /console"),
+    Good("GET /console/{release}/{name:path}"),
     Good("GET /docs"),
     Good("GET /docs/static/{name}"),
     Good("GET /redoc"),

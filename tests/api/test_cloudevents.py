@@ -61,8 +61,8 @@ def binary(**context: str) -> dict[str, str]:
 async def test_binary(client: httpx.AsyncClient, calls: Calls) -> None:
     await calls.topic_and_subscription()
     headers = binary(subject="Euro%20%E2%82%AC%20%F0%9F%98%80", other="100%25%2520", quoted=r'"a \"b\" %41"')
-    assert (await client.post(PATH, content=b'{"a" : 1e308}', headers=headers)).status_code == 204
-    assert '{"a" : 1e308}' in (text := await calls.pull_text())
+    assert (await client.post(PATH, content=b' {"a" : 1e308}\n', headers=headers)).status_code == 204
+    assert '"payload":{"a" : 1e308}' in (text := await calls.pull_text())
     assert json.loads(text)["data"][0]["attributes"] == {
         "specversion": "1.0",
         "id": "1",

@@ -1,5 +1,6 @@
 """The dead letter queue: what is in it, what comes back, what is deleted for good."""
 
+import asyncio
 import json
 from datetime import datetime
 from typing import Any
@@ -186,3 +187,46 @@ class TestBytes:
             pages += 1
         assert found == list(range(6))
         assert pages == 3
+
+
+async def test_redrives_are_stepped_in_the_background(client: httpx.AsyncClient, calls: Calls) -> None:
+    """By any process, whichever began them."""
+    await calls.topic_and_subscription()
+    await bury(calls, {"n": 1}, {"n": 2})
+    asked = client.get("/subscriptions/s/messages", params={"consumer_id": "c", "wait_seconds": 20})
+    waiting = asyncio.create_task(asked)
+    begun = success(await client.post("/subscriptions/s/redrives", json={"reason": "broken"}), 201)
+    assert (begun["matched"], begun["per_second"], begun["died_after"]) == (2, None, None)
+    pulled = success(await waiting, 200)["data"]
+    assert [message["payload"]["n"] for message in pulled] == [1, 2], "it wakes whoever waits"
+    (shown,) = success(await client.get("/subscriptions/s/redrives"), 200)["data"]
+    assert (shown["id"], shown["state"], shown["done"]) == (begun["id"], "done", 2)
+    assert success(await client.get(f"/subscriptions/s/redrives/{begun['id']}"), 200) == shown
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"action": "delete"},
+        {"reason": ""},
+        {"reason": "\0"},
+        {"reason": "r" * 1025},
+        {"per_second": 0},
+        {"per_second": 10_001},
+        {"per_second": True},
+        {"died_after": "yesterday"},
+        {"died_before": 5},
+        {"seconds": 5},
+    ],
+)
+async def test_a_redrive_that_is_wrong(client: httpx.AsyncClient, calls: Calls, body: Json) -> None:
+    await calls.topic_and_subscription()
+    problem(await client.post("/subscriptions/s/redrives", json=body), 422)
+    assert success(await client.get("/subscriptions/s/redrives"), 200) == {"data": []}
+
+
+async def test_a_redrive_that_is_not_there(client: httpx.AsyncClient, calls: Calls) -> None:
+    await calls.topic_and_subscription()
+    for id_, status in ((1, 404), (2**63 - 1, 404), (2**63, 422), (0, 422), ("x", 422)):
+        problem(await client.get(f"/subscriptions/s/redrives/{id_}"), status)
+        problem(await client.delete(f"/subscriptions/s/redrives/{id_}"), status)

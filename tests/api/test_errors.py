@@ -60,7 +60,7 @@ def make_app(debug: bool = False) -> FastAPI:
     async def left() -> None:
         raise ClientDisconnect
 
-    app.include_router(router)
+    app.router.routes += router.routes
     return app
 
 
@@ -171,7 +171,7 @@ async def test_unknown_paths(api: httpx.AsyncClient, path: str) -> None:
 async def test_allow_names_all_methods_of_a_path(api: httpx.AsyncClient) -> None:
     response = await api.delete("/bodies")
     assert (response.status_code, response.headers["allow"]) == (405, "GET, POST")
-    assert problem(response)["detail"] == "this path does not take this method; it takes GET, POST"
+    assert problem(response)["detail"] == "this path does not accept this method; it accepts GET, POST"
 
 
 async def test_the_unexpected_is_logged_once_and_not_told(

@@ -135,6 +135,7 @@ async def test_a_form_that_does_not_fit(client: httpx.AsyncClient, asking: Clien
     token = {"token": "x"}
     assert_refused(await post(client, json=token, auth=auth), 400, "invalid_request")
     assert_refused(await post(client, params=token, auth=auth), 400, "invalid_request")
+    assert_refused(await post(client, params=token, data=token, auth=auth), 400, "invalid_request")
     assert_refused(await post(client, data=token | {"client_secret": "x"}, auth=auth), 400, "invalid_request")
     too_large = await post(client, content=b"token=" + b"x" * 16_384, headers=FORM, auth=auth)
     assert too_large.status_code == 413

@@ -12,10 +12,12 @@ from psycopg import sql
 from fastpubsub.api import probes
 from fastpubsub.api.app import create_app
 from fastpubsub.config import Settings
-from fastpubsub.connections import Borrowed, Connections
+from fastpubsub.database.connections import Borrowed, Connections
+from fastpubsub.database.urls import normalise
 from fastpubsub.exceptions import Unavailable
-from fastpubsub.urls import normalise
+from fastpubsub.services import metrics
 from tests import harness
+from tests.api.calls import Calls
 from tests.api.conftest import app_of
 from tests.conftest import Connect, MakeSettings
 from tests.proxy import Proxy
@@ -264,6 +266,76 @@ async def test_counters_and_gauges_of_messages(client: httpx.AsyncClient) -> Non
         r'fastpubsub_subscription_oldest_message_age_seconds{subscription="billing",topic="orders"} \d{1,2}\.\d+\n',
         scraped,
     )
+
+
+GAUGE = re.compile(r'fastpubsub_subscription_(\w+)\{(?:state="(\w+)",)?subscription="(\w+)",topic="t"\} ([\d.e+]+)\n')
+
+
+async def gauges_of(client: httpx.AsyncClient, subscription: str) -> dict[str, float]:
+    """All but the counts of messages, `kept_bytes` by state."""
+    app_of(client).state.probes._subscriptions._known_at = None
+    found = GAUGE.findall(await scrape(client))
+    return {
+        f"{name} {state}".strip(): float(value)
+        for name, state, of, value in found
+        if of == subscription and name != "messages"
+    }
+
+
+QUIET = {
+    "oldest_message_age_seconds",
+    "oldest_leased_message_age_seconds",
+    "oldest_waiting_message_age_seconds",
+    "unjudged_messages",
+    "paused",
+    "kept_bytes ahead",
+    "kept_bytes leased",
+    "kept_bytes waiting",
+}
+
+
+async def test_what_is_old_is_told_by_its_state(client: httpx.AsyncClient, calls: Calls, connect: Connect) -> None:
+    """A filter that lets nothing pass has nothing that is old, and a poison message shows while it waits."""
+    await calls.topic_and_subscription(backoff_min_seconds=600)
+    await calls.subscription("filtered", filter={"kind": ["wanted"]})
+    await calls.publish({"kind": "other"}, {"kind": "other"})
+    connection = await connect()
+    await connection.execute("update fastpubsub.messages set created_at = created_at - interval '5 hours'")
+    hours = pytest.approx(5 * 3600, abs=PATIENCE_SECONDS)
+    # Two rows of 80 bytes, and payloads of 16 and a byte for their length.
+    size = 2 * (80 + 17)
+    quiet = dict.fromkeys(QUIET, 0.0)
+    assert await gauges_of(client, "s") == quiet | {"oldest_message_age_seconds": hours, "kept_bytes ahead": size}
+    assert await gauges_of(client, "filtered") == quiet | {"kept_bytes ahead": size}
+    first = await calls.pull(1)
+    assert await gauges_of(client, "s") == quiet | {
+        "oldest_message_age_seconds": hours,
+        "oldest_leased_message_age_seconds": hours,
+        "kept_bytes leased": size,
+    }
+    await calls.nack(first[0]["ack_id"])
+    await calls.ack(*[one["ack_id"] for one in await calls.pull()])
+    assert await gauges_of(client, "s") == quiet | {
+        "oldest_waiting_message_age_seconds": hours,
+        "kept_bytes waiting": size,
+    }
+    await calls.publish({"kind": "wanted"})
+    found = await gauges_of(client, "filtered")
+    assert 0 < found["oldest_message_age_seconds"] < PATIENCE_SECONDS
+
+
+async def test_a_scrape_goes_on_where_the_last_one_ended(
+    client: httpx.AsyncClient, calls: Calls, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "SEARCH_MILLISECONDS", 0)
+    await calls.topic_and_subscription(filter={"kind": ["wanted"]})
+    await (await connect()).execute(
+        "select from fastpubsub.topics as t cross join fastpubsub.publish_messages("
+        "t.topic_key, array_fill('{}'::json, array[2500]) || '{\"kind\": \"wanted\"}'::json, null)"
+    )
+    found = [await gauges_of(client, "s") for _ in range(3)]
+    assert [one["unjudged_messages"] for one in found] == [1501, 501, 0]
+    assert [one["oldest_message_age_seconds"] > 0 for one in found] == [False, False, True]
 
 
 async def test_names_are_bounded(make_settings: MakeSettings) -> None:

@@ -160,14 +160,14 @@ async def test_wrong_credentials(client: httpx.AsyncClient, made: ClientCredenti
     disabled = await make_client(client, is_active=False)
     answers = set()
     for client_id, secret in ((str(made.id), "x"), (str(uuid4()), "x"), (str(disabled.id), disabled.secret)):
-        ways: list[dict[str, Any]] = [
-            {"data": GRANT | {"client_id": client_id, "client_secret": secret}},
-            {"data": GRANT, "auth": (client_id, secret)},
-        ]
-        for options in ways:
+        ways: dict[str, dict[str, Any]] = {
+            "Bearer": {"data": GRANT | {"client_id": client_id, "client_secret": secret}},
+            "Basic": {"data": GRANT, "auth": (client_id, secret)},
+        }
+        for scheme, options in ways.items():
             response = await post(client, **options)
             assert_refused(response, 401, "invalid_client")
-            assert response.headers["www-authenticate"] == 'Basic realm="fastpubsub"'
+            assert response.headers["www-authenticate"] == f'{scheme} realm="fastpubsub"'
             answers.add(response.text)
     assert len(answers) == 1
 
@@ -211,11 +211,14 @@ async def test_broken_http_basic(client: httpx.AsyncClient) -> None:
     for header in (("Authorization", "Basic"), ("Authorization", "Basic !"), *map(basic, (b"a", b"\xff:x", b"%ff:x"))):
         response = await post(client, content=b"grant_type=client_credentials", headers=[*FORM.items(), header])
         assert_refused(response, 401, "invalid_client")
+        assert response.headers["www-authenticate"] == 'Basic realm="fastpubsub"'
 
 
 async def test_without_credentials(client: httpx.AsyncClient, made: ClientCredentials) -> None:
     for form in (GRANT, GRANT | {"client_id": str(made.id)}, GRANT | {"client_secret": made.secret}):
-        assert_refused(await post(client, data=form), 401, "invalid_client")
+        response = await post(client, data=form)
+        assert_refused(response, 401, "invalid_client")
+        assert response.headers["www-authenticate"] == 'Bearer realm="fastpubsub"'
 
 
 async def test_too_many_at_once(client: httpx.AsyncClient, made: ClientCredentials) -> None:

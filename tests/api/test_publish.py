@@ -11,6 +11,7 @@ import pytest
 
 from fastpubsub.config import Settings
 from fastpubsub.message_ids import parse
+from fastpubsub.services.coalescer import Coalescer
 from tests.api.calls import JSON, REPRESENTATION, Calls, ids_of, payloads, problem, success, until_blocked
 from tests.conftest import Connect, MakeSettings
 
@@ -242,13 +243,29 @@ class TestLimits:
 # together
 
 
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> asyncio.Semaphore:
+    """Released for each request that a queue takes."""
+    taken = asyncio.Semaphore(0)
+    submit = Coalescer.submit
+
+    async def submit_and_tell(queue: Coalescer[Any, Any, Any], *arguments: Any, **options: Any) -> Any:
+        taken.release()
+        return await submit(queue, *arguments, **options)
+
+    monkeypatch.setattr(Coalescer, "submit", submit_and_tell)
+    return taken
+
+
 async def test_requests_that_wait_go_together_and_each_gets_its_own_ids(
-    client: httpx.AsyncClient, calls: Calls, connect: Connect
+    calls: Calls, connect: Connect, submitted: asyncio.Semaphore
 ) -> None:
     await calls.topic_and_subscription()
     async with await connect() as blocker, blocker.transaction():
         await blocker.execute("select from fastpubsub.heads for update")
         publishing = [asyncio.create_task(calls.publish({"n": n, "m": 0}, {"n": n, "m": 1})) for n in range(20)]
+        for _ in publishing:
+            await submitted.acquire()
         await until_blocked(await connect())
     answers = await asyncio.gather(*publishing)
     messages = await calls.pull()

@@ -11,7 +11,7 @@ import httpx
 import psycopg
 import pytest
 
-from fastpubsub.api.routers import messages as routes
+from fastpubsub.api import pulls
 from fastpubsub.config import Settings
 from tests.api.calls import PATIENCE, Calls, ids_of, payloads, problem, success
 from tests.api.conftest import app_of
@@ -36,6 +36,7 @@ async def test_as_the_spec_has_it(client: httpx.AsyncClient, calls: Calls) -> No
         "subscription_id": "user-processor",
         "payload": payload,
         "delivery_attempts": 1,
+        "lease_seconds": 120,
     }
     UUID(published)
     assert re.fullmatch(re.escape(published) + r"\.[0-9a-f]{16}", ack_id)
@@ -235,7 +236,7 @@ async def test_a_consumer_that_went_away_gives_back(
 ) -> None:
     await calls.topic_and_subscription()
     await calls.publish({"n": 1})
-    monkeypatch.setattr(routes, "SLOW_SECONDS", -1.0)
+    monkeypatch.setattr(pulls, "SLOW_SECONDS", -1.0)
     await pull_and_leave(client)
     connection = await connect()
     async with asyncio.timeout(PATIENCE):

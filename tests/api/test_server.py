@@ -220,18 +220,18 @@ def test_a_forged_address_does_not_help_to_guess(server: StartServer) -> None:
 
 
 def test_two_requests_on_one_connection(server: StartServer) -> None:
-    one = b"GET /liveness HTTP/1.1\r\nHost: x\r\n"
+    one = b"GET /liveness HTTP/1.1\r\nHost: localhost\r\n"
     assert raw(server(), one + b"\r\n" + one + b"Connection: close\r\n\r\n").count(b"HTTP/1.1 200 OK") == 2
 
 
 def test_bounds_on_the_head_of_a_request(server: StartServer) -> None:
     started = server(api_max_header_bytes=4096, api_max_headers=20, api_header_timeout_seconds=2)
-    start = b"GET /liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    start = b"GET /liveness HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     refused = b"HTTP/1.1 431 "
     assert raw(started, start + b"\r\n").startswith(b"HTTP/1.1 200 ")
     assert raw(started, start, b"X: " + b"a" * 3900 + b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
     assert raw(started, start, b"X: " + b"a" * 4100 + b"\r\n\r\n").startswith(refused)
-    assert raw(started, b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n").startswith(refused)
+    assert raw(started, b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(refused)
     assert raw(started, start + b"".join(b"X%d: a\r\n" % number for number in range(20)) + b"\r\n").startswith(refused)
     # Without an end: refused as soon as it is too long, closed when it takes too long.
     assert raw(started, start + b"X: " + b"a" * 4100).startswith(refused)
@@ -239,8 +239,9 @@ def test_bounds_on_the_head_of_a_request(server: StartServer) -> None:
     assert raw(started, seconds=LESS_THAN_DEFAULT) == b""
     # A long body is no long head, and one that follows an earlier request counts from its own start.
     body = b'{"id": "' + b"a" * 9000 + b'"}'
-    post = b"POST /topics HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
-        body
+    post = (
+        b"POST /topics HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
     )
     answered = raw(started, post + body + start + b"\r\n")
     assert answered.startswith(b"HTTP/1.1 422 ")
@@ -250,9 +251,9 @@ def test_bounds_on_the_head_of_a_request(server: StartServer) -> None:
 def test_malformed_requests(server: StartServer) -> None:
     started = server()
     for request in (
-        b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
-        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
+        b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\nX\x00: y\r\n\r\n",
         b"nonsense\r\n\r\n",
     ):
@@ -262,16 +263,13 @@ def test_malformed_requests(server: StartServer) -> None:
 def test_a_body_that_does_not_arrive(server: StartServer) -> None:
     started = server(api_body_timeout_seconds=2)
     httpx.post(f"{started.base_url}/topics", json={"id": "t"}).raise_for_status()
-    head = (
-        b"POST /topics/t/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n"
-    )
+    post = b"POST /topics/t/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head = post + b"Content-Length: 10\r\n\r\n"
     assert raw(started, head) == b""
     assert raw(started, head, b"[{}") == b""
     chunked = head.replace(b"Content-Length: 10", b"Transfer-Encoding: chunked")
     assert raw(started, chunked + b"3\r\n[{}\r\n") == b""
-    whole = (
-        b"POST /topics/t/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\n"
-    )
+    whole = post + b"Content-Length: 4\r\n\r\n"
     assert (
         raw(started, whole, b"[", b"{}", b"]", b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").count(b"HTTP/1.1 ") == 2
     )

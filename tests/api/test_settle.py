@@ -106,8 +106,8 @@ async def test_a_bare_id_whose_message_waits_for_a_retry_changes_nothing(calls: 
     await calls.publish({"n": 1})
     message = await calls.pull_one()
     await calls.nack(message["id"])
-    for verb in ("acks", "nacks"):
-        assert (await calls.settle(verb, [message["id"]], delay_seconds=0))["gone"] == [message["id"]]
+    assert (await calls.settle("acks", [message["id"]]))["gone"] == [message["id"]]
+    assert (await calls.settle("nacks", [message["id"]], delay_seconds=0))["gone"] == [message["id"]]
     assert (await calls.reject(message["id"]))["gone"] == [message["id"]]
     assert await calls.extend(message["id"]) == []
     assert await calls.pull() == []
@@ -370,9 +370,42 @@ async def test_two_who_settle_the_same_message_at_once(calls: Calls) -> None:
     await calls.topic_and_subscription()
     await calls.publish(*[{"n": number} for number in range(20)])
     messages = await calls.pull()
-    both = [calls.settle(verb, ids_of(messages), delay_seconds=3600) for verb in ("acks", "nacks", "acks", "nacks")]
+    asked: list[tuple[str, dict[str, Any]]] = [("acks", {}), ("nacks", {"delay_seconds": 3600})] * 2
+    both = [calls.settle(verb, ids_of(messages), **query) for verb, query in asked]
     outcomes = await asyncio.gather(*both)
     settled = [id_ for one in outcomes for id_ in one["settled"]]
     available, _, acked, _ = await calls.counts()
     assert available + acked == 20
     assert sorted(set(settled)) == ids_of(messages)
+
+
+async def test_what_was_not_looked_at_is_uncounted(calls: Calls) -> None:
+    await calls.topic_and_subscription(max_delivery_attempts=1, backoff_min_seconds=3600, backoff_max_seconds=3600)
+    await calls.publish({"n": 1}, {"n": 2}, {"n": 3})
+    for _ in range(5):
+        first, second, third = await calls.pull()
+        assert [one["delivery_attempts"] for one in (first, second, third)] == [1, 1, 1]
+        given = [first["ack_id"], third["id"], STRANGER, second["id"] + ".0123456789abcdef"]
+        outcomes = await calls.nack(*given, undelivered="true")
+        assert outcomes == {"settled": given[:2], "gone": [STRANGER], "stale": given[3:]}
+        assert await calls.nack(first["ack_id"], undelivered="true") == {
+            "settled": [],
+            "gone": [first["ack_id"]],
+            "stale": [],
+        }
+        await calls.nack(second["ack_id"], undelivered="true")
+    assert await calls.counts() == (3, 0, 0, 0)
+    first, *_ = await calls.pull()
+    assert (await calls.nack(first["id"], undelivered="false"))["settled"] == [first["id"]]
+    assert await calls.counts() == (0, 2, 0, 1)
+
+
+@pytest.mark.parametrize("query", ["undelivered=yes", "undelivered=", "undelivered=true&delay_seconds=0"])
+async def test_what_is_not_looked_at_cannot_be_said_otherwise(
+    client: httpx.AsyncClient, calls: Calls, query: str
+) -> None:
+    await calls.topic_and_subscription()
+    await calls.publish({})
+    message = await calls.pull_one()
+    problem(await client.post(f"/subscriptions/s/nacks?{query}", json=[message["ack_id"]]), 422)
+    assert await calls.counts() == (0, 1, 0, 0)

@@ -159,8 +159,6 @@ async def test_numbers_of_a_filter_are_compared_exactly(client: httpx.AsyncClien
     for number, text in enumerate(NUMBERS):
         body = f'{{"id":"s{number}","topic_id":"t","filter":{{"n":[{text}]}}}}'
         success(await client.post("/subscriptions", content=body, headers=JSON), 201)
-        shown = success(await client.get(f"/subscriptions/s{number}"), 200)["filter"]
-        assert shown == {"n": [10**1000 if text == "1e1000" else json.loads(text)]}
     await calls.publish_text(*[f'{{"n":{text}}}' for text in NUMBERS], '{"n":18446744073709551620}', '{"n":0.1}')
     for number, text in enumerate(NUMBERS):
         answer = await calls.pull_text(name=f"s{number}")

@@ -49,8 +49,6 @@ async def test_its_numbers_stay_what_they_are(client: httpx.AsyncClient, calls: 
     for number, fits in {"1e399": True, "1e401": False, "100000000000000000001": True, "1e20": False}.items():
         response = await client.post(PATH, content=f'[{{"n": {number}}}]', headers=JSON)
         assert response.status_code == (204 if fits else 422), number
-    shown = success(await client.get("/topics/t"), 200)["schema"]
-    assert shown == {"properties": {"n": {"maximum": 10**400, "minimum": 100000000000000000001}}}
 
 
 @pytest.mark.parametrize("schema", [1, "x", [], {"type": "strin"}, {"$ref": "http://127.0.0.1:9/"}, {"pattern": "("}])
@@ -77,7 +75,7 @@ async def test_nothing_of_a_request_is_stored_when_one_message_does_not_fit(
     for sent in (body, {"messages": [{"payload": payload, "attributes": {"k": "v"}} for payload in body]}):
         response = await client.post(PATH, json=sent)
         detail = problem(response, 422)
-        assert detail.startswith('message 1 does not fit the schema of its topic at "/order": ')
+        assert detail.startswith('message 1 does not match the schema of its topic at "/order": ')
         (error,) = response.json()["errors"]
         assert (error["loc"], error["pointer"]) == (["body", 1], "/order")
         assert SECRET not in response.text

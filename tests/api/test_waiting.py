@@ -11,7 +11,7 @@ import pytest
 
 from fastpubsub.config import Settings
 from fastpubsub.services import wakeups
-from fastpubsub.services.lines import Line
+from fastpubsub.services.waiting_lines import WaitingLine
 from tests.api.calls import PATIENCE, Calls, payloads, problem, success
 from tests.api.conftest import app_of
 from tests.conftest import Connect, MakeSettings
@@ -29,27 +29,27 @@ def settings(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> Se
 
 
 @pytest.fixture
-def line(client: httpx.AsyncClient) -> Callable[[], Awaitable[Line]]:
-    async def find(name: str = "s") -> Line:
+def line(client: httpx.AsyncClient) -> Callable[[], Awaitable[WaitingLine]]:
+    async def find(name: str = "s") -> WaitingLine:
         state = app_of(client).state
         keys = await state.directory.subscriptions.key(name)
         async with asyncio.timeout(PATIENCE):
             while (found := state.wakeups.lines.find(keys)) is None:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0)
-        assert isinstance(found, Line)
+        assert isinstance(found, WaitingLine)
         return found
 
     return find
 
 
-async def until_waiting(line: Line, count: int = 1) -> None:
+async def until_waiting(line: WaitingLine, count: int = 1) -> None:
     async with asyncio.timeout(PATIENCE):
         while len(line._waiting) < count:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
 
 @pytest.fixture
-def start(client: httpx.AsyncClient, line: Callable[[], Awaitable[Line]]) -> Callable[..., Any]:
+def start(client: httpx.AsyncClient, line: Callable[[], Awaitable[WaitingLine]]) -> Callable[..., Any]:
     """Starts pulls, and returns when they wait, or have been answered on a machine where that took long."""
 
     @asynccontextmanager
@@ -113,7 +113,7 @@ async def test_times_that_cannot_be(client: httpx.AsyncClient, calls: Calls, val
     ],
 )
 async def test_preferring_to_wait(
-    client: httpx.AsyncClient, calls: Calls, line: Callable[[], Awaitable[Line]], prefer: str, waits: bool
+    client: httpx.AsyncClient, calls: Calls, line: Callable[[], Awaitable[WaitingLine]], prefer: str, waits: bool
 ) -> None:
     await calls.topic_and_subscription()
     pull = asyncio.create_task(client.get(f"{PATH}?consumer_id=c", headers={"Prefer": prefer}))
@@ -220,10 +220,10 @@ async def test_what_the_filter_skips_wakes_nobody_for_long(calls: Calls, start: 
 async def test_what_is_given_back_wakes(client: httpx.AsyncClient, calls: Calls, start: Callable[..., Any]) -> None:
     await calls.topic_and_subscription()
     await calls.publish({"n": 1})
-    messages = app_of(client).state.messages
-    claim = await messages.pull("s", 1, "somebody")
+    claiming = app_of(client).state.claiming
+    claim = await claiming.pull("s", 1, "somebody")
     async with start() as (pull,):
-        messages.give_back(claim)
+        claiming.give_back(claim)
         assert await answered(pull) == [{"n": 1}]
 
 
@@ -347,3 +347,18 @@ async def test_the_gauge(client: httpx.AsyncClient, calls: Calls, start: Callabl
     await calls.topic_and_subscription()
     async with start(3):
         assert "fastpubsub_waiting_consumers 3.0\n" in (await client.get("/metrics")).text
+
+
+async def test_a_consumer_that_leaves_is_answered(client: httpx.AsyncClient, start: Any, calls: Calls) -> None:
+    """And nobody else."""
+    await calls.topic_and_subscription()
+    async with start(1, consumer_id="leaves") as (mine,), start(1, consumer_id="stays") as (other,):
+        assert (await client.delete("/subscriptions/s/waits", params={"consumer_id": "leaves"})).status_code == 204
+        async with asyncio.timeout(PATIENCE):
+            assert success(await mine, 200) == {"data": []}
+        assert not other.done()
+        await calls.publish({"n": 1})
+        async with asyncio.timeout(PATIENCE):
+            assert len(success(await other, 200)["data"]) == 1
+    problem(await client.delete("/subscriptions/nowhere/waits", params={"consumer_id": "leaves"}), 404)
+    problem(await client.delete("/subscriptions/s/waits"), 422)

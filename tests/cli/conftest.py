@@ -1,4 +1,4 @@
-"""The commands as people run them: processes of their own, against a server of their own."""
+"""The commands as people run them: processes of their own, against one server, which is empty when a test begins."""
 
 import os
 import pty
@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from fastpubsub.client import Client
-from tests import harness
-from tests.conftest import StartServer
+from tests import harness, warm
+from tests.lasting import Last, Lasting
 
 SECONDS = 60.0
 
@@ -33,9 +33,20 @@ def until(condition: Callable[[], Any], otherwise: Callable[[], str] = str) -> N
 
 
 @pytest.fixture
-def bus(server: StartServer) -> Iterator[Client]:
-    """With the topic `orders` and its subscription `billing`."""
-    with Client(server(api_port=harness.free_port()).base_url) as client:
+def lasting(lasting_server: Last) -> Lasting:
+    return lasting_server()
+
+
+@pytest.fixture
+def database_url(lasting: Lasting) -> str:
+    """For servers of other settings beside the one that lasts."""
+    return lasting.database_url
+
+
+@pytest.fixture
+def bus(lasting: Lasting) -> Iterator[Client]:
+    """With the topic `orders` and its subscription `billing`, and nothing else."""
+    with Client(lasting.base_url) as client:
         client.create_topic("orders")
         client.create_subscription("billing", "orders", backoff_min_seconds=0, backoff_max_seconds=0)
         yield client
@@ -46,15 +57,8 @@ def cli(bus: Client, tmp_path: Path) -> Cli:
     """Runs `fastpubsub …` to its end: `cli("publish", "orders", "-", given="{}").stdout`."""
 
     def run(*arguments: str, given: str = "", **settings: object) -> Done:
-        return subprocess.run(
-            [harness.COMMAND, *arguments],
-            cwd=tmp_path,
-            env=harness.environment({"url": bus.url, **settings}),
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-        )
+        environment = harness.environment({"url": bus.url, **settings})
+        return warm.run(arguments, cwd=tmp_path, env=environment, given=given, timeout=SECONDS)
 
     return run
 
@@ -65,11 +69,11 @@ class Running:
     def __init__(self, folder: Path, url: str, *arguments: str, **options: Any) -> None:
         self._files = [folder / f"{len(list(folder.glob('*.out')))}.{end}" for end in ("out", "err")]
         with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
-            self.process = subprocess.Popen(
-                [harness.COMMAND, *arguments],
+            self.process = warm.Process(
+                arguments,
                 cwd=folder,
                 env=harness.environment({"url": url}),
-                **{"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, **options},
+                **{"stdout": out, "stderr": err, **options},
             )
 
     @property
@@ -121,20 +125,21 @@ class Terminal:
         self._folder = folder
         self._size = struct.pack("HHHH", 24, columns, 0, 0)
 
-    def run(self, *arguments: str, typed: bytes = b"", **options: Any) -> tuple[int, str]:
-        """Its exit code, and what is to be seen then."""
+    def run(self, *arguments: str, typed: bytes = b"", cold: bool = False, **options: Any) -> tuple[int, str]:
+        """Its exit code, and what is to be seen then; a `cold` interpreter heeds PYTHONPATH."""
         ours, its = pty.openpty()
         ioctl(its, termios.TIOCSWINSZ, self._size)
         environment = harness.environment({"url": self._url}) | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
         for name in ("COLUMNS", "LINES"):
             environment.pop(name, None)
         try:
-            process = subprocess.Popen(
-                [harness.COMMAND, *arguments],
-                cwd=self._folder,
-                env=environment,
-                **{"stdin": its, "stdout": its, "stderr": its, **options},
-            )
+            streams: dict[str, Any] = {"stdin": its, "stdout": its, "stderr": its, **options}
+            process: warm.Process | subprocess.Popen[bytes]
+            if cold:
+                command = [str(harness.COMMAND), *arguments]
+                process = subprocess.Popen(command, cwd=self._folder, env=environment, **streams)
+            else:
+                process = warm.Process(arguments, cwd=self._folder, env=environment, **streams)
         finally:
             os.close(its)
         os.write(ours, typed)

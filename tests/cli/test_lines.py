@@ -77,10 +77,10 @@ def test_what_somebody_types_goes_at_once(pipe: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b'{"a":', "is no JSON: Expecting value"),
-        (b'{"a":NaN}', "is no JSON: NaN is none of its numbers"),
-        (b"[1]", "is no JSON object"),
-        (b'"a"', "is no JSON object"),
+        (b'{"a":', "is not JSON: Expecting value"),
+        (b'{"a":NaN}', "is not JSON: NaN is not a JSON number"),
+        (b"[1]", "is not a JSON object"),
+        (b'"a"', "is not a JSON object"),
         (b'{"a":"\xff"}', "is not UTF-8: byte 7"),
         (b'{"a":' + b"[" * 100_000, "is nested too deeply"),
     ],

@@ -32,11 +32,27 @@ def test_topics(cli: Cli, bus: Client) -> None:
     assert changed == created | {"retention_seconds": None}
     assert printed(cli, "topics", "show", "audit") == [changed]
     assert [one["id"] for one in printed(cli, "topics", "list")] == ["audit", "orders"]
-    deleted = cli("topics", "delete", "audit", "orders")
+    deleted = cli("topics", "delete", "audit", "orders", "--yes")
     assert (deleted.returncode, deleted.stdout) == (0, "")
     assert deleted.stderr == "deleted topic audit\ndeleted topic orders\n"
     assert bus.list_topics() == []
-    assert cli("topics", "delete", "audit").stderr == 'fastpubsub: topic "audit" does not exist\n'
+    assert cli("topics", "delete", "audit", "-y").stderr == 'fastpubsub: topic "audit" does not exist\n'
+
+
+def test_explaining(cli: Cli, bus: Client) -> None:
+    bus.create_subscription("b-filtered", "orders", filter={"Country": ["BR"]})
+    (id_,) = bus.publish("orders", {"country": "BR"})
+    first, second = printed(cli, "explain", id_)
+    assert (first["subscription_id"], first["state"], first["similar_field"]) == ("b-filtered", "filtered", "country")
+    assert (second["subscription_id"], second["state"]) == ("billing", "ahead")
+    assert printed(cli, "explain", id_, "b-filtered") == [first]
+    table = cli("explain", id_, "b-filtered", "--table").stdout
+    assert table.splitlines()[0].split() == ["SUBSCRIPTION", "STATE", "DETAIL"]
+    wrong = cli("explain", "nonsense")
+    assert (wrong.returncode, wrong.stderr) == (
+        1,
+        "fastpubsub: a message id is a UUID, from the answer of a pull or a publish\n",
+    )
 
 
 def test_lists_are_whole(cli: Cli, bus: Client) -> None:
@@ -59,12 +75,36 @@ def test_subscriptions(cli: Cli, bus: Client) -> None:
     assert changed == created | {"filter": None, "ack_deadline_seconds": 9}
     assert printed(cli, "subscriptions", "show", "audit") == [changed]
     assert [one["id"] for one in printed(cli, "subscriptions", "list")] == ["audit", "billing"]
+    assert [one["id"] for one in printed(cli, "subscriptions", "list", "--topic", "orders")] == ["audit", "billing"]
+    assert printed(cli, "subscriptions", "list", "--topic", "others") == []
     bus.publish("orders", {"n": 1})
     assert printed(cli, "subscriptions", "metrics", "audit")[0]["available"] == 1
     assert cli("subscriptions", "seek", "audit", "latest").returncode == 0
     assert bus.metrics("audit").available == 0
-    assert cli("subscriptions", "delete", "audit").returncode == 0
+    assert cli("subscriptions", "delete", "audit", "--yes").returncode == 0
     assert [one.id for one in bus.list_subscriptions()] == ["billing"]
+
+
+def test_what_is_there_already_and_differs(cli: Cli, bus: Client) -> None:
+    topic = cli("topics", "create", "orders", "--exist-ok", "--schema", '{"type": "object"}')
+    assert (topic.returncode, topic.stdout) == (1, "")
+    wanted = 'topic "orders" already exists and differs: schema is null, not {"type": "object"}'
+    assert topic.stderr == f"fastpubsub: {wanted}\n"
+    settings = ["--ack-deadline-seconds", "90", "--filter", '{"total": [1.50]}']
+    refused = cli("subscriptions", "create", "billing", "orders", "--exist-ok", *settings)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "differs: filter is null, not " in refused.stderr
+    changed = cli("subscriptions", "apply", "billing", "orders", *settings)
+    assert changed.returncode == 0
+    assert changed.stderr.startswith('subscription "billing" changes: filter from null to {"total": [1.5]}, ack_deadl')
+    assert json.loads(changed.stdout)["ack_deadline_seconds"] == 90
+    again = cli("subscriptions", "apply", "billing", "orders", *settings)
+    assert (again.returncode, again.stdout, again.stderr) == (0, changed.stdout, "")
+    bus.create_topic("others")
+    other = cli("subscriptions", "apply", "billing", "others")
+    assert (other.returncode, other.stdout) == (1, "")
+    assert 'topic_id is "orders", not "others"' in other.stderr
+    assert printed(cli, "subscriptions", "apply", "new", "others", "--start-from", "earliest")[0]["id"] == "new"
 
 
 def test_what_the_server_refuses(cli: Cli) -> None:
@@ -78,7 +118,7 @@ def test_what_the_server_refuses(cli: Cli) -> None:
         ["subscriptions", "create", "s", "orders", "--start-from", "yesterday"],
         ["subscriptions", "create", "s", "orders", "--filter", "[]"],
         ["clients", "create", "name", "topics:fly"],
-        ["dlq", "purge", "billing", "x"],
+        ["dlq", "purge", "billing", "x", "--yes"],
     ):
         done = cli(*arguments)
         assert (done.returncode, done.stdout) == (1, ""), arguments
@@ -119,15 +159,15 @@ def test_dead_letters(cli: Cli, bus: Client) -> None:
     assert printed(cli, "dlq", "list", "billing", "--limit", "1")[0]["reason"] == "nobody wants it"
     some = cli("dlq", "reprocess", "billing", ids[0], ids[1])
     assert (some.returncode, some.stderr) == (0, "gave 2 dead letters of billing to its consumers again\n")
-    gone = cli("dlq", "purge", "billing", ids[0], ids[2])
+    gone = cli("dlq", "purge", "billing", ids[0], ids[2], "--yes")
     assert (gone.returncode, bus.metrics("billing").dlq) == (1, 227)
-    assert gone.stderr == f"fastpubsub: 1 of 2; no dead letters are {ids[0]}\n"
+    assert gone.stderr == f"fastpubsub: 1 of 2; not dead letters: {ids[0]}\n"
     assert cli("dlq", "reprocess", "billing", "--all").stderr.startswith("gave 227 dead letters")
     assert bus.metrics("billing").available == 229
     die(bus, 0)
-    assert cli("dlq", "purge", "billing", "--all").stderr == "deleted 229 dead letters of billing\n"
+    assert cli("dlq", "purge", "billing", "--all", "--yes").stderr == "deleted 229 dead letters of billing\n"
     assert bus.metrics("billing").dlq == 0
-    assert cli("dlq", "purge", "billing", "--all").returncode == 0
+    assert cli("dlq", "purge", "billing", "--all", "--yes").returncode == 0
 
 
 def test_clients(server: StartServer, cli: Cli, run: Run) -> None:
@@ -142,7 +182,7 @@ def test_clients(server: StartServer, cli: Cli, run: Run) -> None:
     reader = {"client_id": created["id"], "client_secret": created["secret"]}
     shown = ask("clients", "create", "other", "topics:read", "--inactive", "--table")
     assert re.fullmatch(r"client_id=\S{36}\nclient_secret=fps_\S+\n", shown.stdout)
-    assert shown.stderr == "keep the secret: it is not shown again\n"
+    assert shown.stderr == "save the secret now: it is not shown again\n"
     assert json.loads(ask("topics", "list", **reader).stdout)["id"] == "orders"
     refused = ask("publish", "orders", "{}", **reader)
     assert refused.returncode == 1
@@ -158,15 +198,18 @@ def test_clients(server: StartServer, cli: Cli, run: Run) -> None:
     newer = reader | {"client_secret": new}
     assert [ask("topics", "list", **one).returncode for one in (reader, newer)] == [0, 0]
     twice = ask("clients", "rotate-secret", created["id"])
-    assert (twice.returncode, "two secrets already" in twice.stderr) == (1, True)
-    assert ask("clients", "revoke-secret", created["id"], "old").stderr == f"ended the old secret of {created['id']}\n"
+    assert (twice.returncode, "already has two secrets" in twice.stderr) == (1, True)
+    assert (
+        ask("clients", "revoke-secret", created["id"], "old", "--yes").stderr
+        == f"ended the old secret of {created['id']}\n"
+    )
     assert [ask("topics", "list", **one).returncode for one in (reader, newer)] == [1, 0]
     stolen = json.loads(ask("clients", "rotate-secret", created["id"], "--old-secret-seconds", "0").stdout)
     assert stolen["old_secret_expires_at"] is None
     newest = reader | {"client_secret": stolen["secret"]}
     assert [ask("topics", "list", **one).returncode for one in (newer, newest)] == [1, 0]
     assert ask("clients", "revoke-secret", created["id"], "both").returncode == 2
-    assert ask("clients", "delete", created["id"]).returncode == 0
+    assert ask("clients", "delete", created["id"], "--yes").returncode == 0
     for nobody in (reader, {"client_id": None, "client_secret": None}):
         done = ask("topics", "list", **nobody)
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)

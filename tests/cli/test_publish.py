@@ -85,10 +85,10 @@ def test_a_bad_line_says_how_to_go_on(cli: Cli, bus: Client, tmp_path: Path) -> 
     (tmp_path / "orders.jsonl").write_text("\n".join(lines))
     done = cli("publish", "orders", "--file", "orders.jsonl")
     assert (done.returncode, done.stdout.count("\n"), stored(bus)) == (1, 500, 500)
-    assert done.stderr.startswith("fastpubsub: line 551 of orders.jsonl is no JSON: ")
+    assert done.stderr.startswith("fastpubsub: line 551 of orders.jsonl is not JSON: ")
     assert "500 messages were published, up to line 500 of orders.jsonl, and nothing after it" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    again = done.stderr.rstrip().rpartition("go on with: ")[2]
+    again = done.stderr.rstrip().rpartition("continue with: ")[2]
     assert again == "tail -n +501 orders.jsonl | fastpubsub publish orders -"
     lines[550] = '{"n": 550}'
     (tmp_path / "orders.jsonl").write_text("\n".join(lines))
@@ -102,7 +102,7 @@ def test_bad_arguments_publish_nothing(cli: Cli, bus: Client) -> None:
     done = cli("publish", "orders", "{}", "[1]")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        'fastpubsub: argument 2 is no JSON object, and a payload is one, as in {"a": 1}. Nothing was published\n'
+        'fastpubsub: argument 2 is not a JSON object; a payload must be one, such as {"a": 1}. Nothing was published\n'
     )
     assert stored(bus) == 0
 

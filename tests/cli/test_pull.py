@@ -104,7 +104,7 @@ def test_following_survives_the_server(server: StartServer, bus: Client, start: 
     publish(bus, 1)
     pulling.until_printed(1)
     killed.kill()
-    pulling.until(lambda: "trying until it works" in pulling.errors)
+    pulling.until(lambda: "trying again until it works" in pulling.errors)
     publish(bus, 150)
     server(api_port=port)
     pulling.until(lambda: counts(bus) == (0, 0, 151))

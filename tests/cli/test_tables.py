@@ -1,8 +1,12 @@
+import json
 from typing import Any
 
 import pytest
 
-from fastpubsub.cli.tables import Column, Table, cropped
+from fastpubsub.cli.arguments import body_of, json_text
+from fastpubsub.cli.exits import printable_json
+from fastpubsub.cli.records import Record
+from fastpubsub.cli.tables import Column, Table, cropped, text_of
 
 COLUMNS = [Column("id"), Column("created_at"), Column("payload", grows=True)]
 
@@ -46,3 +50,27 @@ def test_wide_letters_are_two_columns() -> None:
 def test_nothing_steers_the_terminal() -> None:
     row = {"id": "a", "created_at": "\x1b[31m\u202e", "payload": {"a": "\x9b31m [red]👩\u200d👩"}}
     assert lines(80, row)[1] == 'a   \\x1b[31m\\u202e  {"a": "\\x9b31m [red]👩\u200d👩"}'
+
+
+@pytest.mark.parametrize("text", ["12345678901234567.89", "1e400", "1E-400", "-0", "1.10", "9" * 300])
+def test_numbers_are_shown_as_they_are_written(text: str) -> None:
+    record = Record(f'{{"id":"a","n":{text},"payload":{{"a":[{text},"{text}",null,true]}}}}'.encode())
+    assert text_of(record.fields["n"]) == text
+    assert text_of(record.fields["payload"]) == f'{{"a": [{text}, "{text}", null, true]}}'
+
+
+@pytest.mark.parametrize("text", ["12345678901234567.89", "1e400", "1E-400", "-0", "1.10", "9" * 300])
+def test_numbers_are_sent_as_they_are_written(text: str) -> None:
+    assert body_of({"id": "a", "filter": json_text(f'{{"a": [{text}]}}', "--filter")}) == (
+        f'{{"id":"a","filter":{{"a": [{text}]}}}}'.encode()
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["\x7f", "\x80", "\x9b31m", "\u200b", "\u202e", "\u2028", "\ufeff", "\U000e0041", "\ud7ff"]
+)
+def test_escapes_are_the_same_json(text: str) -> None:
+    line = f'{{"é{text}":\t"{text}👩\u200d👩"}}'
+    escaped = printable_json(line)
+    assert json.loads(escaped) == json.loads(line)
+    assert escaped.replace("\u200d", "").isprintable()

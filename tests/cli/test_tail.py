@@ -5,7 +5,6 @@ import signal
 import httpx
 import pytest
 
-from fastpubsub.cli.tailing import events
 from fastpubsub.client import Client
 from tests import harness
 from tests.cli.conftest import Cli, Running, Start, until
@@ -71,7 +70,7 @@ def test_nothing_is_missed_while_the_server_is_away(server: StartServer, bus: Cl
     else:
         until(lambda: "fastpubsub_open_streams 1.0" in httpx.get(f"{killed.base_url}/metrics").text)
         killed.stop()
-    tailing.until(lambda: "trying until it works" in tailing.errors)
+    tailing.until(lambda: "trying again until it works" in tailing.errors)
     publish(bus, 1500)
     server(api_port=port)
     tailing.until(lambda: '"n":1499}' in tailing.output)
@@ -93,17 +92,3 @@ def test_what_is_refused(cli: Cli) -> None:
     wrong = cli("tail", "orders", "--from", "yesterday")
     assert (wrong.returncode, wrong.stdout) == (1, "")
     assert "a message id is a UUID" in wrong.stderr
-
-
-def test_the_format_of_events() -> None:
-    stream = (
-        'retry: 1000\n\nid: 0\n\n:\n\nevent: message\r\nid: 1\ndata: {"a":\ndata:"\u2028"}\r\n\ndata: {}\n\nevent: end'
-    )
-    for size in (1, 7, 1000):
-        text = stream.encode()
-        chunks = [text[start : start + size] for start in range(0, len(text), size)]
-        assert [event for event in events(chunks) if event.kind] == [
-            ("message", "1", '{"a":\n"\u2028"}'.encode()),
-            ("message", "1", b"{}"),
-        ]
-        assert [event.id for event in events(chunks)] == [None, "0", "0", "1", "1"]

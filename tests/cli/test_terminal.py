@@ -38,6 +38,7 @@ def test_programs_get_json_whatever_else_is_a_terminal(terminal: Callable[[int],
 
 
 def test_json_on_a_terminal(terminal: Callable[[int], Terminal]) -> None:
+    """The same JSON, with escapes where a letter would steer it."""
     assert terminal(80).run("topics", "list", "--json")[1].startswith('{"id":"orders",')
 
 
@@ -56,10 +57,11 @@ def test_long_work_has_a_bar(
     (tmp_path / "sitecustomize.py").write_text("from fastpubsub.cli import progress\nprogress.PATIENCE_SECONDS = 0\n")
     (tmp_path / "lines").write_text("{}\n" * 1200)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    code, seen = terminal(80).run("publish", "orders", "--file", "lines")
+    code, seen = terminal(80).run("publish", "orders", "--file", "lines", cold=True)
     assert (code, "publishing" in seen, "1200/?" in seen) == (0, True, True)
     assert seen.endswith("published 1200 messages to orders\n")
-    assert "publishing" not in terminal(80).run("publish", "orders", "-f", "lines", stderr=subprocess.DEVNULL)[1]
+    quiet = terminal(80).run("publish", "orders", "-f", "lines", cold=True, stderr=subprocess.DEVNULL)
+    assert "publishing" not in quiet[1]
 
 
 def test_completion(cli: Cli) -> None:

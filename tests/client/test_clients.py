@@ -200,11 +200,11 @@ class TestAuthentication:
             second = await bus.rotate_client_secret(shop.id, old_secret_seconds=60)
             assert second.old_secret_expires_at is not None
             assert [await works(one) for one in (shop.secret, second.secret)] == [True, True]
-            with pytest.raises(AlreadyExists, match="two secrets already"):
+            with pytest.raises(AlreadyExists, match="already has two secrets"):
                 await bus.rotate_client_secret(shop.id)
             await bus.revoke_client_secret(shop.id, "old")
             assert [await works(one) for one in (shop.secret, second.secret)] == [False, True]
-            with pytest.raises(AlreadyExists, match="one secret only"):
+            with pytest.raises(AlreadyExists, match="has only one secret"):
                 await bus.revoke_client_secret(shop.id, "new")
             third = await bus.rotate_client_secret(shop.id, old_secret_seconds=0)
             assert third.old_secret_expires_at is None
@@ -252,11 +252,11 @@ async def test_an_address_with_a_path() -> None:
 
 def test_both_clients_say_what_their_methods_take() -> None:
     operations = [name for name, value in vars(Operations).items() if isinstance(value, Operation)]
-    assert len(operations) == 28
+    assert len(operations) == 47
     for name in operations:
         method = getattr(Client("http://localhost"), name)
         assert method.__name__ == vars(Operations)[name].build.__name__
-        assert inspect.signature(method).parameters
+        assert inspect.signature(method).parameters or name == "overview"
         assert inspect.signature(getattr(Client, name)) == inspect.signature(method)
 
 

@@ -1,6 +1,7 @@
 """Tokens, repetitions and deadlines, without any server: the test says what was answered."""
 
 import json
+import logging
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -212,3 +213,22 @@ def test_authorize_names_its_tokens() -> None:
     tokens = Tokens("id", "secret")
     effect = next(exchange(requests.metrics("s"), POLICY, tokens))
     assert effect == Authorize(tokens, None)
+
+
+def test_a_server_that_is_not_up_yet_is_waited_for_aloud(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    flow = exchange(requests.get_topic("t"), Policy(backoff=0))
+    with caplog.at_level(logging.INFO, "fastpubsub.client"):
+        flow.send(None)
+        for now in (0.5, 1.9, 2.1, 20.0):  # noqa: B007 - the clock
+            assert isinstance(flow.send(NOT_SENT), Pause)
+            assert isinstance(flow.send(None), Send)
+        with pytest.raises(StopIteration):
+            flow.send(answer(200, {"id": "t", "created_at": "2026-01-31T12:00:00Z", "retention_seconds": None}))
+    assert caplog.messages == [
+        "still waiting for an answer to GET /topics/t, for up to 58 seconds more: ConnectError",
+        "the server has answered GET /topics/t",
+    ]

@@ -12,8 +12,10 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from pydantic import BaseModel
 
 from fastpubsub.client import Closed, Worker
+from fastpubsub.integrations import fastapi
 from fastpubsub.integrations.fastapi import Bus, BusClient, BusPublisher, Lifespan
 from fastpubsub.testing import InMemoryBus
+from tests.client.conftest import QUICK
 
 SECONDS = 30.0
 
@@ -137,19 +139,93 @@ async def test_subscribers_can_run_elsewhere(memory: InMemoryBus) -> None:
     assert billed == [7]
 
 
+async def test_the_application_s_own_start_comes_first(caplog: pytest.LogCaptureFixture) -> None:
+    """It makes what the subscribers need; they stop before it ends what they use."""
+    memory, bus = InMemoryBus(), Bus()
+    billed: asyncio.Queue[int] = asyncio.Queue()
+    is_open = False
+
+    @asynccontextmanager
+    async def own(_app: FastAPI) -> AsyncIterator[None]:
+        nonlocal is_open
+        await bus.client.create_topic("orders", exist_ok=True)
+        await bus.client.create_subscription("billing", "orders", exist_ok=True)
+        is_open = True
+        yield
+        is_open = False
+
+    @bus.subscriber("billing")
+    async def bill(order: Order) -> None:
+        assert is_open
+        await billed.put(order.order_id)
+
+    with bus.override(memory.transport):
+        async with opened(application(bus.lifespan_with(own))) as shop:
+            await shop.post("/orders", json={"order_id": 7})
+            assert await billed.get() == 7
+            assert bus.failure is None
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_the_bus_in_memory_lets_others_run_as_a_server_does(memory: InMemoryBus) -> None:
+    order: list[str] = []
+
+    async def other() -> None:
+        order.append("other")
+
+    async with memory.async_client() as client:
+        task = asyncio.create_task(other())
+        await client.get_topic("orders")
+        order.append("answered")
+        await task
+    assert order == ["other", "answered"]
+
+
+async def failing(bus: Bus) -> None:
+    while bus.failure is None:  # noqa: ASYNC110 - of another task
+        await asyncio.sleep(0)
+
+
 async def test_subscribers_that_cannot_run_are_told(memory: InMemoryBus, caplog: pytest.LogCaptureFixture) -> None:
-    bus = Bus()
+    bus = Bus(restart=False)
 
     @bus.subscriber("nowhere")
     async def handle(order: Order) -> None: ...
 
     with bus.override(memory.transport):
         async with opened(application(bus.lifespan)) as shop:
-            while bus.failure is None:  # noqa: ASYNC110 - of another task
-                await asyncio.sleep(0)
+            await failing(bus)
             assert (await shop.post("/orders", json={"order_id": 1})).status_code == 200
     assert "nowhere" in str(bus.failure)
-    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
+        "the subscribers of this application have stopped and stay stopped"
+    ]
+
+
+async def test_subscribers_are_started_until_they_run(
+    memory: InMemoryBus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fastapi, "AGAIN", QUICK)
+    bus = Bus()
+    handled: asyncio.Queue[int] = asyncio.Queue()
+
+    @bus.subscriber("later")
+    async def handle(order: Order) -> None:
+        await handled.put(order.order_id)
+
+    with bus.override(memory.transport), caplog.at_level(logging.INFO, "fastpubsub.client"):
+        async with opened(application(bus.lifespan)) as shop:
+            for number in (1, 2):
+                await failing(bus)
+                assert "later" in str(bus.failure)
+                memory.subscription("later", "orders")
+                await shop.post("/orders", json={"order_id": number})
+                assert await handled.get() == number
+                assert bus.failure is None
+                await bus.client.delete_subscription("later")
+    texts = [record.getMessage() for record in caplog.records]
+    assert texts.count("the subscribers of this application have stopped and are restarted until they run") >= 2
+    assert texts.count("the subscribers of this application run again") == 2
 
 
 async def test_what_was_published_is_sent_before_it_closes(memory: InMemoryBus) -> None:

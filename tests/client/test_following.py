@@ -6,26 +6,27 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 
+import httpx
 import psycopg
 import pytest
 
-from fastpubsub.client import AsyncClient, NotFound, PermissionDenied, TopicMessage, following
-from fastpubsub.client.following import Event, read_events
+from fastpubsub.client import AsyncClient, NotFound, PermissionDenied, TopicMessage, pulling
 from tests import harness
 from tests.client.conftest import QUICK
 from tests.conftest import Run, StartServer
+from tests.lasting import Last, Lasting
 
 SECONDS = 30.0
 
 
 @pytest.fixture
-def started(server: StartServer) -> harness.Server:
-    return server()
+def lasting(lasting_server: Last) -> Lasting:
+    return lasting_server()
 
 
 @pytest.fixture
-async def bus(started: harness.Server) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(started.base_url) as client:
+async def bus(lasting: Lasting) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(lasting.base_url) as client:
         await client.create_topic("chat")
         yield client
 
@@ -70,7 +71,7 @@ async def test_more_than_there_are_connections_for_requests(bus: AsyncClient) ->
 async def test_a_server_that_is_killed_and_comes_back(
     server: StartServer, seen: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(following, "AGAIN", QUICK)
+    monkeypatch.setattr(pulling, "AGAIN", QUICK)
     port = harness.free_port()
     killed = await asyncio.to_thread(server, api_port=port)
     async with AsyncClient(killed.base_url) as bus, aclosing(bus.follow("chat")) as messages:
@@ -92,8 +93,8 @@ async def test_a_server_that_is_killed_and_comes_back(
 
 async def until_open(bus: AsyncClient) -> None:
     """Until the server has a stream."""
-    async with asyncio.timeout(SECONDS):
-        while not re.search(r"open_streams\S* [1-9]", (await bus._http.get("/metrics")).text):  # noqa: ASYNC110
+    async with asyncio.timeout(SECONDS), httpx.AsyncClient(base_url=bus.url) as http:
+        while not re.search(r"open_streams\S* [1-9]", (await http.get("/metrics")).text):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
@@ -104,7 +105,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_a_server_that_stops_is_waited_for(server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "AGAIN", QUICK)
+    monkeypatch.setattr(pulling, "AGAIN", QUICK)
     port = harness.free_port()
     first = await asyncio.to_thread(server, api_port=port)
     async with AsyncClient(first.base_url) as bus, aclosing(bus.follow("chat", recent=10)) as messages:
@@ -117,9 +118,9 @@ async def test_a_server_that_stops_is_waited_for(server: StartServer, monkeypatc
         assert numbers(await take(messages, 1)) == [1]
 
 
-async def test_what_was_deleted_meanwhile(bus: AsyncClient, database_url: str) -> None:
+async def test_what_was_deleted_meanwhile(bus: AsyncClient, lasting: Lasting) -> None:
     ids = await publish(bus, 10)
-    with psycopg.connect(harness.libpq(database_url), autocommit=True) as connection:
+    with psycopg.connect(harness.libpq(lasting.database_url), autocommit=True) as connection:
         connection.execute("delete from fastpubsub.messages where position <= 5")
     async with aclosing(bus.follow("chat", after=ids[2])) as messages:
         assert [(one.payload["n"], one.missed) for one in await take(messages, 2)] == [(5, True), (6, False)]
@@ -152,23 +153,3 @@ async def test_credentials(server: StartServer, run: Run) -> None:
             assert numbers(await take(messages, 1)) == [0]
         with pytest.raises(PermissionDenied):
             await anext(other.follow("chat"))
-
-
-async def test_events_in_pieces() -> None:
-    text = (
-        b'retry: 1\n\n:\n\nid: 1\n\nevent: gap\ndata: {}\n\nevent: message\nid: 2\ndata: {"a":\ndata: 1}\n\nevent: mess'
-    )
-    whole = [
-        Event("message", None, b""),
-        Event("message", None, b""),
-        Event("message", "1", b""),
-        Event("gap", None, b"{}"),
-        Event("message", "2", b'{"a":\n1}'),
-    ]
-    for size in (1, 2, 7, len(text)):
-
-        async def chunks(size: int = size) -> AsyncIterator[bytes]:
-            for start in range(0, len(text), size):
-                yield text[start : start + size]
-
-        assert [event async for event in read_events(chunks())] == whole

@@ -99,6 +99,7 @@ async def kill_postgres(rig: Rig) -> None:
     await rig.start_postgres()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_fifty_workers_outlive_the_server_and_its_database(tmp_path: Path) -> None:
     (tmp_path / "work.py").write_text(MODULE)

@@ -3,9 +3,11 @@
 The real one is a server process over a socket. Time is passed by hand on both.
 """
 
+import threading
 import time
 import uuid
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any, Protocol
 
 import psycopg
@@ -19,8 +21,12 @@ from fastpubsub.client import (
     NotFound,
     Outgoing,
     Policy,
+    Settled,
+    Settlement,
     TooLarge,
 )
+from fastpubsub.client.requests import Request
+from fastpubsub.models import Redrive, Topic
 from fastpubsub.testing import InMemoryBus
 from tests import harness
 
@@ -61,8 +67,8 @@ class Memory:
 
 
 @pytest.fixture(scope="module")
-def real(template_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    database_url = harness.clone(template_url, f"{harness.PREFIX}_{uuid.uuid4().hex[:12]}")
+def real(databases: harness.Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
+    database_url = databases.take()
     settings = {"database_url": database_url, "lease_expiry_interval_seconds": 0.05}
     server = harness.start_server(["server"], tmp_path_factory.mktemp("server"), settings)
     try:
@@ -72,7 +78,7 @@ def real(template_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             yield world
     finally:
         server.stop()
-        harness.drop(database_url)
+        databases.drop(database_url)
 
 
 @pytest.fixture(params=["server", "memory"])
@@ -122,6 +128,52 @@ def test_publish_pull_and_ack(world: World) -> None:
     assert scene.numbers() == [3]
     assert scene.pull() == []
     assert scene.counts() == (0, 1, 2, 0)
+
+
+INEXACT = [Decimal("1e400"), Decimal("12345678901234567.89"), Decimal("1e-400")]
+
+
+def test_numbers_of_a_filter_are_exact(world: World) -> None:
+    """A copy that is made of what is shown matches what the first one does."""
+    scene = Scene(world, filter={"n": [*INEXACT, 1.5, 7]})
+    shown = scene.bus.get_subscription(scene.name)
+    assert shown.filter == {"n": [*INEXACT, 1.5, 7]}
+    (listed,) = scene.bus.list_subscriptions(topic_id=scene.topic)
+    assert listed.filter == shown.filter
+    assert [type(one) for one in (shown.filter or {})["n"]] == [Decimal, Decimal, Decimal, float, int]
+    copy = f"{scene.name}-copy"
+    made = scene.bus.create_subscription(copy, scene.topic, filter=shown.filter)
+    assert (made.filter, scene.bus.ensure_subscription(copy, scene.topic, filter=shown.filter).filter) == (
+        shown.filter,
+        shown.filter,
+    )
+    changed = scene.bus.update_subscription(copy, filter={"n": INEXACT[:1]})
+    assert changed.filter == {"n": INEXACT[:1]}
+    scene.bus.update_subscription(copy, filter=shown.filter)
+    scene.publish(1, 7)
+    assert len(scene.bus.pull(copy)) == 1
+
+
+def test_settling_with_the_next_pull(world: World) -> None:
+    scene = Scene(world, ack_deadline_seconds=30, backoff_min_seconds=60)
+    scene.publish(1, 2, 3, 4, 5, 6)
+    acked, nacked, returned, rejected, extended = scene.pull(5)
+    settlement = Settlement().ack(acked).nack(nacked).nack(returned, undelivered=True)
+    settlement.reject(rejected, reason="no").extend([extended, acked], seconds=600)
+    answer = scene.bus.settle_and_pull(scene.name, settlement)
+    assert [message.payload["n"] for message in answer.data] == [3, 6]
+    assert [message.delivery_attempts for message in answer.data] == [1, 1]
+    assert answer.acks == Settled(settled=[acked.ack_id], gone=[], stale=[])
+    assert answer.nacks == Settled(settled=[nacked.ack_id, returned.ack_id], gone=[], stale=[])
+    assert answer.rejects == Settled(settled=[rejected.ack_id], gone=[], stale=[])
+    assert answer.leases == Settled(settled=[extended.ack_id], gone=[acked.ack_id], stale=[])
+    assert [letter.reason for letter in scene.bus.list_dead_letters(scene.name)] == ["no"]
+    assert scene.counts() == (1, 3, 1, 1)
+    with pytest.raises(InvalidRequest):
+        scene.bus.settle_and_pull(scene.name, Settlement().ack(answer.data), batch_size=101)
+    assert scene.counts() == (1, 3, 1, 1)
+    waited = scene.bus.settle_and_pull(scene.name, Settlement().ack(answer.data), wait_seconds=1)
+    assert (waited.data, len(waited.acks.settled if waited.acks else [])) == ([], 2)
 
 
 def test_every_subscription_gets_every_message(world: World) -> None:
@@ -177,6 +229,31 @@ def test_a_delay_of_ones_own(world: World) -> None:
     assert scene.numbers() == [2]
     scene.advance(601)
     assert 1 in scene.numbers()
+
+
+def test_what_was_not_looked_at_is_uncounted(world: World) -> None:
+    scene = Scene(world, max_delivery_attempts=1)
+    scene.publish(1, 2)
+    for _ in range(3):
+        one, two = scene.pull()
+        assert (one.delivery_attempts, two.delivery_attempts) == (1, 1)
+        assert scene.bus.nack(scene.name, [one, two], undelivered=True).settled == [one.ack_id, two.ack_id]
+    with pytest.raises(InvalidRequest, match="are due at once"):
+        scene.bus.nack(scene.name, scene.pull(), undelivered=True, delay_seconds=0)
+    assert scene.counts() == (0, 2, 0, 0)
+
+
+def test_a_consumer_that_leaves_waits_no_longer(world: World) -> None:
+    scene = Scene(world)
+    got: list[Any] = []
+    waits = threading.Thread(target=lambda: got.append(scene.bus.pull(scene.name, wait_seconds=20, consumer_id="me")))
+    waits.start()
+    while waits.is_alive():
+        scene.bus.end_waits(scene.name, "me")
+        waits.join(0.1)
+    assert got == [[]]
+    with pytest.raises(NotFound):
+        scene.bus.end_waits("nowhere")
 
 
 def test_what_waited_comes_first(world: World) -> None:
@@ -260,6 +337,150 @@ def test_a_filter_can_be_changed(world: World) -> None:
     assert scene.bus.update_subscription(scene.name, filter=None).filter is None
     scene.publish(7)
     assert scene.numbers() == [7]
+
+
+def test_what_became_of_a_message(world: World) -> None:
+    scene = Scene(world, filter={"n": [1, 2, 3, 4]}, backoff_min_seconds=60)
+    ids = scene.publish(1, 2, 3, 9, 4)
+    one, two, three = scene.pull(3)
+    scene.bus.ack(scene.name, one)
+    scene.bus.nack(scene.name, two)
+    states = [scene.bus.explain(scene.name, id_).state for id_ in ids]
+    assert states == ["settled", "waiting", "leased", "filtered", "ahead"]
+    scene.bus.reject(scene.name, three)
+    assert scene.bus.explain(scene.name, three.ack_id).state == "dead"
+    scene.bus.seek(scene.name, "latest")
+    assert scene.bus.explain(scene.name, ids[4]).state == "skipped"
+    with pytest.raises(NotFound):
+        scene.bus.explain(scene.name, "00000000-0000-4000-8000-000000000000")
+
+
+def test_looking_without_taking(world: World) -> None:
+    scene = Scene(world, filter={"n": [1, 2, 3, 4, 5]}, backoff_min_seconds=60)
+    ids = scene.publish(1, 2, 3, 9, 4, 5)
+    one, two, three = scene.pull(3)
+    scene.bus.nack(scene.name, two)
+    scene.bus.reject(scene.name, three, reason="no")
+    ahead = scene.bus.browse(scene.name)
+    assert ([str(seen.id) for seen in ahead.data], ahead.next) == ([ids[4], ids[5]], None)
+    assert [seen.delivery_attempts for seen in ahead.data] == [0, 0]
+    (leased,) = scene.bus.browse(scene.name, "leased").data
+    assert (leased.id, leased.lease_expires_at, leased.payload) == (one.id, one.lease_expires_at, {"n": 1})
+    (waiting,) = scene.bus.browse(scene.name, "waiting").data
+    assert (waiting.position, waiting.delivery_attempts, waiting.due_at is None) == (2, 1, False)
+    assert scene.bus.browse(scene.name, "waiting", start_from=waiting.due_at).data == [waiting]
+    (dead,) = scene.bus.browse(scene.name, "dead", q="payload.n=3").data
+    assert (dead.reason, dead.position) == ("no", 3)
+    assert scene.bus.browse(scene.name, "dead", q="payload.n=4").data == []
+    assert scene.numbers() == [4, 5]
+
+
+def test_a_topic_page_by_page(world: World) -> None:
+    scene = Scene(world)
+    ids = scene.publish(*range(1, 8))
+    newest = scene.bus.browse_topic(scene.topic, limit=3)
+    assert ([str(seen.id) for seen in newest.data], newest.next, newest.previous) == (ids[4:], None, 5)
+    older = scene.bus.browse_topic(scene.topic, before=newest.previous, limit=3)
+    assert ([seen.position for seen in older.data], older.next, older.previous) == ([2, 3, 4], 5, 2)
+    assert scene.bus.browse_topic(scene.topic, start_from=older.next, limit=3).data == newest.data
+    assert scene.bus.browse_topic(scene.topic, start_from=newest.data[-1]).data == newest.data[-1:]
+    assert scene.bus.browse_topic(scene.topic, start_from=newest.data[0].created_at).data[-1] == newest.data[-1]
+    found = scene.bus.browse_topic(scene.topic, q='"N":', limit=1)
+    assert (found.data, found.looked_at) == (newest.data[-1:], 1)
+    with pytest.raises(InvalidRequest):
+        scene.bus.browse_topic(scene.topic, start_from="yesterday")
+
+
+def wait_for(scene: Scene, redrive: Redrive) -> None:
+    deadline = time.monotonic() + SECONDS
+    while scene.bus.get_redrive(scene.name, redrive.id).state == "running":
+        assert time.monotonic() < deadline
+
+
+def test_dead_letters_that_match_go_back(world: World) -> None:
+    scene = Scene(world, backoff_min_seconds=0)
+    scene.publish(1, 2, 3)
+    one, two, three = scene.pull(3)
+    scene.bus.reject(scene.name, [one, three], reason="no such customer")
+    scene.bus.reject(scene.name, two, reason="no such product")
+    reasons = [(one.reason, one.count) for one in scene.bus.list_dead_letter_reasons(scene.name)]
+    assert reasons == [("no such customer", 2), ("no such product", 1)]
+    begun = scene.bus.create_redrive(scene.name, reason="no such customer", per_second=10000)
+    assert (begun.action, begun.matched) == ("reprocess", 2)
+    wait_for(scene, begun)
+    assert scene.numbers() == [1, 3]
+    purged = scene.bus.create_redrive(scene.name, "purge")
+    wait_for(scene, purged)
+    assert scene.bus.list_dead_letters(scene.name) == []
+    assert [one.id for one in scene.bus.list_redrives(scene.name)] == [purged.id, begun.id]
+    scene.bus.cancel_redrive(scene.name, begun.id)
+    assert scene.bus.get_redrive(scene.name, begun.id).state == "done"
+    with pytest.raises(NotFound):
+        scene.bus.cancel_redrive(scene.name, 2**40)
+
+
+def test_a_pause(world: World) -> None:
+    scene = Scene(world)
+    scene.publish(1, 2)
+    (one,) = scene.pull(1)
+    paused = scene.bus.pause(scene.name)
+    assert (paused.is_paused, paused.paused_at is None) == (True, False)
+    assert scene.bus.metrics(scene.name).paused
+    assert scene.pull() == []
+    answer = scene.bus.settle_and_pull(scene.name, Settlement().ack(one), wait_seconds=1)
+    assert (answer.data, answer.paused, answer.acks and answer.acks.settled) == ([], True, [one.ack_id])
+    assert scene.bus.get_subscription(scene.name).paused_at == paused.paused_at
+    resumed = scene.bus.resume(scene.name)
+    assert (resumed.is_paused, resumed.paused_at) == (False, None)
+    assert scene.numbers() == [2]
+
+
+def test_a_pull_that_waits_is_answered_when_it_is_paused(world: World) -> None:
+    scene = Scene(world)
+    answered = threading.Event()
+
+    def pull() -> None:
+        scene.bus.pull(scene.name, wait_seconds=20)
+        answered.set()
+
+    thread = threading.Thread(target=pull)
+    thread.start()
+    scene.bus.pause(scene.name)
+    # It may not wait yet the first time.
+    while not answered.wait(0.2):
+        scene.bus.resume(scene.name)
+        scene.bus.pause(scene.name)
+    thread.join()
+
+
+def test_a_purge(world: World) -> None:
+    scene = Scene(world, backoff_min_seconds=60)
+    ids = scene.publish(1, 2, 3, 4)
+    one, two = scene.pull(2)
+    scene.bus.nack(scene.name, two)
+    purged = scene.bus.purge(scene.name)
+    assert (purged.purged, purged.is_estimated) == (4, False)
+    assert scene.bus.ack(scene.name, one).gone == [one.ack_id]
+    assert [scene.bus.explain(scene.name, id_).state for id_ in ids] == ["settled", "settled", "purged", "purged"]
+    scene.publish(5)
+    assert scene.numbers() == [5]
+
+
+def test_trying_before_setting(world: World) -> None:
+    scene = Scene(world, filter={"n": [1, 2]})
+    ids = scene.publish(1, 2, 3, 4)
+    scene.pull(1)
+    seek = scene.bus.seek(scene.name, "earliest", dry_run=True)
+    assert seek is not None
+    assert (seek.ahead_now, seek.ahead_after, seek.ends_leased, seek.ends_waiting) == (1, 2, 1, 0)
+    wanted = {"n": [2, 3, 4]}
+    tested = scene.bus.test_filter(scene.name, wanted)
+    assert (tested.looked_at, tested.passed, tested.ahead_now, tested.ahead_after) == (4, 3, 1, 3)
+    assert [[str(one.id) for one in some or ()] for some in (tested.passing, tested.filtered)] == [ids[:0:-1], ids[:1]]
+    assert scene.bus.test_topic_filter(scene.topic, wanted, last=2).passed == 2
+    assert scene.bus.test_topic_filter(scene.topic, wanted, payload={"n": 1}).passes is False
+    assert scene.bus.test_filter(scene.name, None, payload={"n": 1}).passes
+    assert scene.counts() == (1, 1, 0, 0), "nothing has changed"
 
 
 def test_seeking(world: World) -> None:
@@ -348,18 +569,48 @@ def test_what_is_refused(world: World) -> None:
         (InvalidRequest, "not JSON", lambda: bus.publish(scene.topic, {"n": float("nan")})),
         (InvalidRequest, "message 1 is not a JSON object", lambda: bus.publish(scene.topic, {}, [])),
         (InvalidRequest, "neither a message id", lambda: bus.ack(scene.name, "x")),
-        (InvalidRequest, "is no message of the topic", lambda: bus.seek(scene.name, uuid.uuid4())),
+        (InvalidRequest, "is not a message of the topic", lambda: bus.seek(scene.name, uuid.uuid4())),
         (InvalidRequest, "query.limit", lambda: bus.list_topics(limit=101)),
         (InvalidRequest, "query.batch_size", lambda: bus.pull(scene.name, batch_size=0)),
         (InvalidRequest, "body.extend_seconds", lambda: bus.extend(scene.name, [], seconds=0)),
-        (TooLarge, "1001 messages", lambda: bus.publish(scene.topic, *({} for _ in range(1001)))),
-        (TooLarge, "1001 ids", lambda: bus.ack(scene.name, ["x"] * 1001)),
+        (TooLarge, "than the 1000 of one publish", lambda: bus.publish(scene.topic, *({} for _ in range(1001)))),
+        (TooLarge, "than the 1000 of one request", lambda: bus.ack(scene.name, ["x"] * 1001)),
     ]
     for kind, sentence, call in refused:
         with pytest.raises(kind, match=sentence):
             call()
     assert scene.counts() == (0, 0, 0, 0)
     assert bus.publish(scene.topic) == []
+
+
+def test_what_a_schema_refuses(world: World) -> None:
+    """The client has no schemas yet, so the request is made by hand."""
+    scene = Scene(world)
+
+    def schema(value: str) -> Request[Topic]:
+        return Request("PATCH", f"/topics/{scene.topic}", Topic.model_validate_json, f'{{"schema":{value}}}'.encode())
+
+    with pytest.raises(InvalidRequest):
+        world.bus.send(schema('{"type": 7}'))
+    world.bus.send(schema('{"required": ["n"]}'))
+    with pytest.raises(InvalidRequest, match="message 1 does not match the schema"):
+        world.bus.publish(scene.topic, {"n": 1}, {})
+    assert scene.counts() == (0, 0, 0, 0)
+    world.bus.send(schema("null"))
+    world.bus.publish(scene.topic, {})
+    assert scene.counts()[0] == 1
+
+
+def test_what_else_is_refused(world: World) -> None:
+    scene = Scene(world)
+    for call in (
+        lambda: world.bus.pull(scene.name, wait_seconds=21),
+        lambda: world.bus.publish(scene.topic, {}, idempotency_key="x" * 256),
+        lambda: world.bus.publish(scene.topic, {}, idempotency_key=""),
+    ):
+        with pytest.raises(InvalidRequest):
+            call()
+    assert scene.counts() == (0, 0, 0, 0)
 
 
 def test_topics_and_subscriptions(world: World) -> None:
@@ -374,6 +625,8 @@ def test_topics_and_subscriptions(world: World) -> None:
     changed = bus.update_subscription(scene.name, backoff_min_seconds=0, ack_deadline_seconds=7)
     assert bus.get_subscription(scene.name) == changed
     assert scene.name in [subscription.id for subscription in bus.list_subscriptions(limit=100)]
+    assert [subscription.id for subscription in bus.list_subscriptions(topic_id=scene.topic)] == [scene.name]
+    assert bus.list_subscriptions(topic_id=f"not-{scene.topic}") == []
     bus.delete_topic(scene.topic)
     for gone in (bus.get_subscription, bus.metrics):
         with pytest.raises(NotFound):

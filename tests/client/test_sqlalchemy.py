@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from fastpubsub.client import Client, Outgoing
+from fastpubsub.database.urls import normalise
 from fastpubsub.integrations.sqlalchemy import publish
-from fastpubsub.urls import normalise
-from tests.conftest import StartServer
+from tests.lasting import Last, Lasting
 from tests.pages import DOCS, blocks
 
 
@@ -23,8 +23,18 @@ class Order(BaseModel):
 
 
 @pytest.fixture
-def bus(server: StartServer) -> Iterator[Client]:
-    with Client(server().base_url) as client:
+def lasting(lasting_server: Last) -> Lasting:
+    return lasting_server()
+
+
+@pytest.fixture
+def database_url(lasting: Lasting) -> str:
+    return lasting.database_url
+
+
+@pytest.fixture
+def bus(lasting: Lasting) -> Iterator[Client]:
+    with Client(lasting.base_url) as client:
         client.create_topic("orders")
         client.create_subscription("billing", "orders")
         yield client

@@ -3,15 +3,19 @@
 import asyncio
 import logging
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import BaseModel
 
-from fastpubsub.client import AsyncClient, Delivery, Message, NotFound, Reject, Retry, Worker, consumer, leases, pulling
+from fastpubsub.client import AsyncClient, Delivery, Message, NotFound, Reject, Retry, Worker, leases, pulling, threads
+from fastpubsub.client.deliveries import ACK, Outcome
+from fastpubsub.client.settling import Settler
 from tests.client.conftest import QUICK
 
 SECONDS = 30.0
@@ -93,7 +97,7 @@ async def test_plain_functions(bus: AsyncClient) -> None:
 
     async with running(worker_of(handle), bus):
         await until(done)
-    assert all(name.startswith(consumer.THREADS) for name in seen)
+    assert all(name.startswith(threads.THREADS) for name in seen)
 
 
 @pytest.mark.usefixtures("orders")
@@ -121,7 +125,7 @@ async def test_what_handlers_say(bus: AsyncClient) -> None:
     assert reasons == [
         "nobody wants it",
         "nacked on delivery attempt 5 of 5",
-        "the payload does not fit Order: order_id: Field required",
+        "the payload does not match Order: order_id: Field required",
     ]
 
 
@@ -139,6 +143,93 @@ async def test_handlers_can_settle_by_themselves(bus: AsyncClient) -> None:
     async with running(worker_of(handle), bus):
         await until(done)
     assert [letter.reason for letter in await bus.list_dead_letters("billing")] == ["by itself"]
+
+
+@pytest.mark.usefixtures("orders")
+async def test_what_handlers_do_touches_no_other_message(bus: AsyncClient) -> None:
+    """Whatever they raise, write into reasons and return; more often than there may be messages that wait to settle."""
+    await bus.update_subscription("billing", max_delivery_attempts=2)
+    weird: list[Callable[[], BaseException]] = [
+        lambda: Reject("x\udcff.csv"),
+        lambda: Reject("a\0b"),
+        lambda: Reject(ValueError("no")),
+        lambda: Reject(None),
+        lambda: Retry(after=float("nan")),
+        lambda: Retry(after=timedelta(0)),
+        SystemExit,
+        KeyboardInterrupt,
+        asyncio.CancelledError,
+        GeneratorExit,
+        lambda: BaseExceptionGroup("several", [SystemExit()]),
+        StopIteration,
+    ]
+    seen: Counter[int] = Counter()
+
+    async def handle(payload: dict[str, Any]) -> None:
+        seen[payload["n"]] += 1
+        if payload["n"] % 12:
+            error = weird[payload["n"] // 12 % 12]()
+            raise error
+
+    await bus.publish("orders", *({"n": n} for n in range(1000)))
+    await bus.publish("orders", *({"n": n} for n in range(1000, 1200)))
+
+    async def done() -> bool:
+        return await counts(bus) == {"available": 0, "delivered": 0, "acked": 100, "dlq": 1100}
+
+    async with running(worker_of(handle, concurrency=100), bus):
+        await until(done)
+    assert {seen[n] for n in range(0, 1200, 12)} == {1}
+    assert {seen[n] for n in range(1200) if n % 12} == {1, 2}
+    reasons = {letter.reason for letter in await bus.list_dead_letters("billing", limit=100)}
+    assert reasons == {"x\\udcff.csv", "a\\x00b", "ValueError: no", "rejected", "nacked on delivery attempt 2 of 2"}
+
+
+@pytest.mark.usefixtures("orders")
+async def test_plain_functions_that_raise_what_no_future_takes(bus: AsyncClient) -> None:
+    await bus.update_subscription("billing", max_delivery_attempts=1)
+
+    def handle(order: Order) -> None:
+        if order.order_id < 20:
+            raise (StopIteration, SystemExit, KeyboardInterrupt, asyncio.CancelledError)[order.order_id % 4]
+
+    await bus.publish("orders", *({"order_id": n} for n in range(21)))
+
+    async def done() -> bool:
+        return await counts(bus) == {"available": 0, "delivered": 0, "acked": 1, "dlq": 20}
+
+    async with running(worker_of(handle, concurrency=1), bus):
+        await until(done)
+
+
+@pytest.mark.usefixtures("orders")
+async def test_what_cannot_be_settled_keeps_no_neighbor_from_it(
+    transport: httpx.ASGITransport, bus: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that takes fewer ids at once, and a transport with a defect."""
+    seen: Counter[str] = Counter()
+
+    class Few(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("/acks") and request.content.count(b",") >= 3:
+                seen["refused"] += 1
+                return httpx.Response(413, request=request)
+            if request.url.path.endswith("/rejects"):
+                raise RuntimeError("a defect")
+            return await transport.handle_async_request(request)
+
+    await bus.publish("orders", *({"order_id": n} for n in range(20)))
+    async with AsyncClient(transport=Few(), policy=QUICK) as few:
+        settler = Settler(few, "billing")
+        messages = await bus.pull("billing", batch_size=20)
+        for message in messages[:19]:
+            settler.add(Delivery(**message.model_dump()), ACK)
+        settler.add(Delivery(**messages[19].model_dump()), Outcome("reject"))
+        await settler.flush()
+    assert seen["refused"]
+    assert settler.pending == 0
+    assert await counts(bus) == {"available": 0, "delivered": 1, "acked": 19, "dlq": 0}
+    assert "1 messages could not be settled and come again" in caplog.text
 
 
 async def told(delivery: Delivery) -> bool:
@@ -172,7 +263,7 @@ async def test_no_more_is_pulled_than_can_be_worked_on(transport: httpx.ASGITran
     spy = Spy(transport)
 
     async def full() -> bool:
-        return (await counts(bus))["delivered"] == 3
+        return busy == 3
 
     async def done() -> bool:
         return (await counts(bus))["acked"] == 20
@@ -182,15 +273,175 @@ async def test_no_more_is_pulled_than_can_be_worked_on(transport: httpx.ASGITran
         running(worker_of(handle, concurrency=3, consumer_id="me"), spied),
     ):
         await until(full)
-        pulls = [one.url.params for one in spy.requests if one.url.path.endswith("/messages")]
-        assert [pull["batch_size"] for pull in pulls] == ["3"]
-        assert pulls[0]["wait_seconds"] == "20"
-        assert pulls[0]["consumer_id"] == "me"
+        (pull,) = (one.url.params for one in spy.requests)
+        assert pull["batch_size"] == "3"
+        assert "wait_seconds" not in pull
+        assert pull["consumer_id"] == "me"
         go_on.set()
         await until(done)
     assert most == 3
-    acks = [one for one in spy.requests if one.url.path.endswith("/acks")]
-    assert 1 <= len(acks) <= 20
+
+
+def paths(spy: Spy) -> Counter[str]:
+    return Counter(one.url.path.rpartition("/")[2] for one in spy.requests)
+
+
+@pytest.mark.usefixtures("orders")
+async def test_what_is_done_is_settled_with_the_next_pull(transport: httpx.ASGITransport, bus: AsyncClient) -> None:
+    async def handle(order: Order) -> None:
+        if order.order_id % 10 == 1:
+            raise Reject("one of ten")
+
+    await bus.publish("orders", *({"order_id": n} for n in range(500)))
+    spy = Spy(transport)
+
+    async def done() -> bool:
+        return await counts(bus) == {"available": 0, "delivered": 0, "acked": 450, "dlq": 50}
+
+    async with AsyncClient(transport=spy, policy=QUICK) as spied, running(worker_of(handle), spied):
+        await until(done)
+    seen = paths(spy)
+    assert seen["pulls"] >= 5
+    assert seen["messages"] + seen["acks"] + seen["rejects"] < seen["pulls"]
+    sizes = [int(one.url.params["batch_size"]) for one in spy.requests if "batch_size" in one.url.params]
+    assert sizes[0] == 10
+    assert max(sizes) == 100
+
+
+@pytest.mark.usefixtures("orders")
+async def test_an_outcome_does_not_wait_for_a_pull_that_waits(transport: httpx.ASGITransport, bus: AsyncClient) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    held: list[httpx.Request] = []
+
+    class Holds(Spy):
+        """Answers no pull that waits."""
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if "wait_seconds" in request.url.params:
+                held.append(request)
+                await asyncio.Event().wait()
+            return await super().handle_async_request(request)
+
+    async def handle(order: Order) -> None:
+        begun.set()
+        await go_on.wait()
+
+    async def waits() -> bool:
+        return bool(held)
+
+    async def done() -> bool:
+        return (await counts(bus))["acked"] == 1
+
+    await bus.publish("orders", {"order_id": 1})
+    holds = Holds(transport)
+    async with AsyncClient(transport=holds, policy=QUICK) as client:
+        task = asyncio.create_task(worker_of(handle).serve(client))
+        async with asyncio.timeout(SECONDS):
+            await begun.wait()
+            await until(waits)
+            go_on.set()
+            await until(done)
+        assert (len(held), paths(holds)["acks"]) == (1, 1)
+        task.cancel()
+        await asyncio.wait([task], timeout=SECONDS)
+
+
+@pytest.mark.usefixtures("orders")
+async def test_what_waits_for_too_long_is_given_back(transport: httpx.ASGITransport, bus: AsyncClient) -> None:
+    """After quick handlers, slow ones: others get what waits behind them, without an attempt used."""
+    stuck = asyncio.Event()
+
+    async def handle(order: Order) -> None:
+        if order.order_id >= 30:
+            await stuck.wait()
+
+    spy = Spy(transport)
+    await bus.publish("orders", *({"order_id": n} for n in range(100)))
+
+    async def given_back() -> bool:
+        return (await counts(bus))["delivered"] == 3 and bool(paths(spy)["nacks"])
+
+    async with (
+        AsyncClient(transport=spy, policy=QUICK) as spied,
+        running(worker_of(handle, concurrency=3, prefetch_seconds=0.1), spied),
+    ):
+        await until(given_back)
+        others = await bus.pull("billing", batch_size=100)
+        assert {message.delivery_attempts for message in others} == {1}
+        assert len(others) == (await counts(bus))["delivered"] - 3
+        await bus.ack("billing", others)
+        stuck.set()
+    assert (await counts(bus))["acked"] == 100
+
+
+@pytest.mark.usefixtures("orders")
+async def test_nothing_waits_without_time_for_it(transport: httpx.ASGITransport, bus: AsyncClient) -> None:
+    async def handle(order: Order) -> None: ...
+
+    await bus.publish("orders", *({"order_id": n} for n in range(30)))
+    spy = Spy(transport)
+
+    async def done() -> bool:
+        return (await counts(bus))["acked"] == 30
+
+    worker = worker_of(handle, concurrency=3, prefetch_seconds=0)
+    async with AsyncClient(transport=spy, policy=QUICK) as spied, running(worker, spied):
+        await until(done)
+    assert {one.url.params["batch_size"] for one in spy.requests if "batch_size" in one.url.params} <= {"1", "2", "3"}
+
+
+@pytest.mark.usefixtures("orders")
+@pytest.mark.parametrize("trouble", [0, 422, 500, 503])
+async def test_what_no_pull_could_settle_is_settled_apart(
+    transport: httpx.ASGITransport, bus: AsyncClient, trouble: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0: the answer is lost after the server has done it."""
+    monkeypatch.setattr(pulling, "AGAIN", QUICK)
+
+    class Refuses(Spy):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if not request.url.path.endswith("/pulls"):
+                return await super().handle_async_request(request)
+            if trouble:
+                return httpx.Response(trouble, request=request)
+            await super().handle_async_request(request)
+            raise httpx.ReadError("lost", request=request)
+
+    async def handle(order: Order) -> None: ...
+
+    async def done() -> bool:
+        found = await counts(bus)
+        return found["acked"] == 5 and (not trouble or found["delivered"] == 0)
+
+    await bus.publish("orders", *({"order_id": n} for n in range(5)))
+    spy = Refuses(transport)
+    async with AsyncClient(transport=spy, policy=QUICK) as spied, running(worker_of(handle, concurrency=5), spied):
+        await until(done)
+    assert paths(spy)["acks"]
+
+
+@pytest.mark.usefixtures("orders")
+async def test_what_waits_is_given_back_at_a_stop(bus: AsyncClient) -> None:
+    """With a single attempt: what no handler has seen is no dead letter."""
+    await bus.update_subscription("billing", max_delivery_attempts=1)
+    await bus.publish("orders", *({"order_id": n} for n in range(200)))
+    stuck, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handle(order: Order) -> None:
+        if order.order_id >= 20:
+            stuck.set()
+            await go_on.wait()
+
+    async with running(worker_of(handle, concurrency=2, prefetch_seconds=60), bus):
+        await stuck.wait()
+
+        async def waits() -> bool:
+            return (await counts(bus))["delivered"] > 2
+
+        await until(waits)
+        go_on.set()
+    found = await counts(bus)
+    assert (found["delivered"], found["dlq"], found["acked"] + found["available"]) == (0, 0, 200)
 
 
 @pytest.mark.usefixtures("orders")
@@ -377,7 +628,7 @@ async def test_a_lost_lease_is_told(
     assert handled == 2
     texts = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [text for text in texts if "a lease was lost" in text]
-    assert not [text for text in texts if "not held any more" in text]
+    assert not [text for text in texts if "no longer held" in text]
 
 
 @pytest.mark.usefixtures("orders")
@@ -427,3 +678,20 @@ async def until_given_back(bus: AsyncClient, acked: int) -> None:
 
     async with asyncio.timeout(SECONDS):
         await until(given_back)
+
+
+async def test_a_pause_is_told_once(bus: AsyncClient, orders: None, caplog: pytest.LogCaptureFixture) -> None:
+    worker = Worker()
+    handled = asyncio.Event()
+    worker.subscriber("billing")(lambda order: handled.set())
+    await bus.pause("billing")
+    await bus.publish("orders", {"order_id": 1})
+    with caplog.at_level(logging.INFO, "fastpubsub.client"):
+        async with running(worker, bus):
+            told = "the subscription is paused, and hands out nothing until it is resumed: subscription_id=billing"
+            await until(lambda: asyncio.sleep(0, told in caplog.messages))
+            assert not handled.is_set()
+            await bus.resume("billing")
+            await handled.wait()
+    assert caplog.messages.count(told) == 1
+    assert "the subscription is no longer paused: subscription_id=billing" in caplog.messages

@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import os
 import signal
 import subprocess
+import sys
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,11 @@ from typing import Any
 import pytest
 
 from fastpubsub.client import AsyncClient, Client, Worker, pulling
-from tests import harness
+from fastpubsub.stopping import BURST_SECONDS
+from tests import harness, warm
 from tests.client.conftest import QUICK
 from tests.conftest import StartServer
+from tests.lasting import Last
 from tests.pages import Background, Shell
 from tests.proxy import Proxy
 
@@ -28,8 +33,11 @@ from fastpubsub.client import Policy, Worker, consumer, pulling
 
 consumer.CANCEL_SECONDS = 0.1
 pulling.AGAIN = Policy(max_backoff=0.5)
+here = Worker(concurrency=1, prefetch_seconds=0)
 worker = Worker(concurrency=5, grace_seconds=float(os.environ.get("GRACE", "30")))
 other = Worker()
+idle = Worker()
+misconfigured = Worker(client_id="without a secret")
 not_a_worker = 1
 
 
@@ -42,12 +50,22 @@ async def bill(order: Order) -> None:
     if order.order_id < 0:
         print("waiting", flush=True)
         await asyncio.sleep(-order.order_id)
-    print("billed", order.order_id, flush=True)
+    print(f"billed {order.order_id}\\n", end="", flush=True)
+
+
+@here.subscriber("billing")
+def compute(order: Order) -> None:
+    print("computed by", os.getpid(), flush=True)
+    time.sleep(order.order_id)
+
+
+@misconfigured.subscriber("billing")
+async def never(order: Order) -> None: ...
 
 
 @other.subscriber("audit")
 def audit(order: Order) -> None:
-    print("audited", order.order_id, flush=True)
+    print(f"audited {order.order_id}\\n", end="", flush=True)
     if order.order_id < 0:
         time.sleep(-order.order_id)
 """
@@ -85,8 +103,8 @@ def acked(bus: Client, subscription: str = "billing") -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_several_workers_until_a_signal(server: StartServer, folder: Path, number: signal.Signals) -> None:
-    with bus_of(server().base_url) as bus:
+def test_several_workers_until_a_signal(lasting_server: Last, folder: Path, number: signal.Signals) -> None:
+    with bus_of(lasting_server().base_url) as bus:
         bus.publish("orders", {"order_id": 7})
         with start(folder, bus.url, "work:worker work:other --concurrency 2") as worker:
             worker.wait_until(lambda: acked(bus) == acked(bus, "audit") == 1)
@@ -95,8 +113,66 @@ def test_several_workers_until_a_signal(server: StartServer, folder: Path, numbe
         assert worker.output().count("concurrency=2") == 2
 
 
-def test_handlers_finish_before_it_ends(server: StartServer, folder: Path) -> None:
-    with bus_of(server().base_url) as bus:
+def computed_by(worker: Background) -> set[int]:
+    return {int(line.split()[2]) for line in worker.output().splitlines() if line.startswith("computed by")}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_several_processes_until_a_signal(lasting_server: Last, folder: Path, number: signal.Signals) -> None:
+    with bus_of(lasting_server().base_url) as bus:
+        bus.publish("orders", *[{"order_id": 1}] * 3)
+        with start(folder, bus.url, "work:here --processes 3") as worker:
+            worker.wait_until(lambda: len(computed_by(worker)) == 3)
+            assert exit_code(worker, number) == 0
+        assert acked(bus) == 3
+        assert worker.output().count("a worker has stopped") == 3
+
+
+def test_a_process_that_is_killed_is_started_again(lasting_server: Last, folder: Path) -> None:
+    with bus_of(lasting_server().base_url, ack_deadline=1) as bus:
+        bus.publish("orders", *[{"order_id": 1}] * 2)
+        with start(folder, bus.url, "work:here --processes 2") as worker:
+            worker.wait_until(lambda: len(computed_by(worker)) == 2)
+            os.kill(min(computed_by(worker)), signal.SIGKILL)
+            worker.wait_until(lambda: worker.output().count("a worker starts") == 3)
+            worker.wait_until(lambda: acked(bus) == 2)
+            assert exit_code(worker) == 0
+        assert "a process of the workers was killed by SIGKILL and is started again: process=" in worker.output()
+
+
+def test_processes_do_not_outlive_their_parent(lasting_server: Last, folder: Path) -> None:
+    """The installed command, because what starts the others here would be killed with its group."""
+    command = [str(Path(sys.executable).with_name("fastpubsub")), "worker", "work:here", "--processes", "2"]
+    with bus_of(lasting_server().base_url) as bus, (folder / "log").open("w+") as log:
+        environment = os.environ | {"FASTPUBSUB_URL": bus.url}
+        parent = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+
+        def said(sentence: str) -> bool:
+            return (folder / "log").read_text().count(sentence) == 2
+
+        for sentence, after in (("a worker starts", parent.kill), ("a worker has stopped", parent.wait)):
+            deadline = time.monotonic() + 60
+            while not said(sentence):
+                assert time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.05)
+            after()
+
+
+def test_processes_that_fail_end_the_command(lasting_server: Last, folder: Path) -> None:
+    with Client(lasting_server().base_url) as bus, start(folder, bus.url, "work:here --processes 2") as worker:
+        assert worker.process.wait(60) == 1
+        assert 'subscription "billing" does not exist' in worker.output()
+        assert "a process of the workers has failed, so the others stop: process=" in worker.output()
+
+
+def test_processes_that_cannot_be_loaded(folder: Path) -> None:
+    with start(folder, "http://127.0.0.1:9", "work:nothing --processes 3") as worker:
+        assert worker.process.wait(60) == 2
+        assert "work:nothing: nothing is not a Worker" in worker.output()
+
+
+def test_handlers_finish_before_it_ends(lasting_server: Last, folder: Path) -> None:
+    with bus_of(lasting_server().base_url) as bus:
         bus.publish("orders", {"order_id": -1})
         with start(folder, bus.url) as worker:
             worker.wait_until(lambda: "waiting" in worker.output())
@@ -106,12 +182,14 @@ def test_handlers_finish_before_it_ends(server: StartServer, folder: Path) -> No
 
 
 @pytest.mark.parametrize("arguments", ["work:worker", "work:other"])
-def test_handlers_that_do_not_finish_are_left(server: StartServer, folder: Path, arguments: str) -> None:
-    with bus_of(server().base_url) as bus:
+def test_handlers_that_do_not_finish_are_left(lasting_server: Last, folder: Path, arguments: str) -> None:
+    with bus_of(lasting_server().base_url) as bus:
         bus.publish("orders", {"order_id": -600})
         with start(folder, bus.url, arguments, GRACE="600") as worker:
             worker.wait_until(lambda: "waiting" in worker.output() or "audited" in worker.output())
-            worker.process.send_signal(signal.SIGINT)
+            for _ in range(2):
+                worker.process.send_signal(signal.SIGINT)
+                time.sleep(3 * BURST_SECONDS)
             worker.wait_until(lambda: bus.metrics("billing").delivered + bus.metrics("audit").delivered == 1)
             assert exit_code(worker, signal.SIGINT) == (0 if arguments == "work:worker" else 1)
         subscription = "billing" if arguments == "work:worker" else "audit"
@@ -173,8 +251,9 @@ async def test_a_database_that_goes_away_and_comes_back(
     [
         ("work", "write MODULE:WORKER"),
         ("nowhere:worker", "there is no module nowhere"),
-        ("work:not_a_worker", "not_a_worker is no Worker; those of work are: worker, other"),
-        ("work:missing", "missing is no Worker"),
+        ("work:not_a_worker", "not_a_worker is not a Worker; work has: here, worker, other, idle, misconfigured"),
+        ("work:idle", "idle has no subscribers"),
+        ("work:missing", "missing is not a Worker"),
     ],
 )
 def test_wrong_targets(folder: Path, target: str, sentence: str) -> None:
@@ -191,14 +270,40 @@ def test_a_defect_of_the_module_is_shown(tmp_path: Path) -> None:
     assert "ModuleNotFoundError: No module named 'nowhere_at_all'" in done.stderr
 
 
-def test_a_subscription_that_does_not_exist(server: StartServer, folder: Path) -> None:
-    done = fastpubsub(folder, "worker", "work:worker", url=server().base_url)
+def test_a_subscription_that_does_not_exist(lasting_server: Last, folder: Path) -> None:
+    done = fastpubsub(folder, "worker", "work:worker", url=lasting_server().base_url)
     assert done.returncode == 1
     assert 'subscription "billing" does not exist' in done.stderr
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ("work:other", 'subscription "audit" does not exist'),
+        ("work:misconfigured", "a client id and its secret go together"),
+        ("work:idle", "idle has no subscribers"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_one_of_two_is_wrong(lasting_server: Last, folder: Path, wrong: str, sentence: str, first: bool) -> None:
+    with bus_of(lasting_server().base_url) as bus:
+        bus.delete_subscription("audit")
+        targets = [wrong, "work:worker"] if first else ["work:worker", wrong]
+        done = fastpubsub(folder, "worker", *targets, url=bus.url)
+    assert done.returncode == (1 if wrong == "work:other" else 2)
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_one_that_is_named_twice_runs_once(lasting_server: Last, folder: Path) -> None:
+    with bus_of(lasting_server().base_url) as bus:
+        bus.publish("orders", {"order_id": 7})
+        with start(folder, bus.url, "work:worker work:worker") as worker:
+            worker.wait_until(lambda: acked(bus) == 1)
+            assert exit_code(worker) == 0
+        assert worker.output().count("a worker starts") == 1
+
+
 def fastpubsub(folder: Path, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
-    environment = harness.environment(settings)
-    command = [str(harness.COMMAND), *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    return warm.run(arguments, cwd=folder, env=harness.environment(settings))

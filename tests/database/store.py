@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import psycopg
@@ -18,8 +19,8 @@ MICROSECOND = timedelta(microseconds=1)
 GONE, SETTLED, STALE = 0, 1, 2
 EVERYTHING = 1 << 40
 WAIT_SECONDS = 30.0
-# Of a property; FASTPUBSUB_TEST_EXAMPLES=2000 for a long look.
-EXAMPLES = int(os.environ.get("FASTPUBSUB_TEST_EXAMPLES", "40"))
+# Of a property; FASTPUBSUB_TEST_EXAMPLES=2000 is for a long look.
+EXAMPLES = int(os.environ.get("FASTPUBSUB_TEST_EXAMPLES", "15"))
 
 Row = tuple[Any, ...]
 
@@ -47,6 +48,9 @@ class Claimed:
     attributes: list[str | None]
     unreadable: list[int]
     unreadable_created_at: list[datetime]
+    lease_seconds: int | None
+    filtered: int | None
+    is_paused: bool | None = None
 
     @property
     def ids(self) -> "list[Id]":
@@ -65,6 +69,38 @@ class Id(NamedTuple):
         return self._replace(token=None)
 
 
+class Seen(NamedTuple):
+    position: int
+    created_at: datetime
+    attempts: int
+    at: datetime | None
+    note: str | None
+    payload: str
+    attributes: str | None
+
+
+class Browsed(NamedTuple):
+    seen: list[Seen]
+    looked_at: int
+    next: int | None
+    next_at: datetime | None
+    other_side: int | None
+
+    @property
+    def positions(self) -> list[int]:
+        return [one.position for one in self.seen]
+
+
+class Settles(NamedTuple):
+    """Of each kind the ids, and the value of each."""
+
+    acks: tuple[Sequence[Id], None] = ((), None)
+    nacks: tuple[Sequence[Id], Sequence[int | None] | None] = ((), None)
+    returns: tuple[Sequence[Id], None] = ((), None)
+    rejects: tuple[Sequence[Id], Sequence[str] | None] = ((), None)
+    extensions: tuple[Sequence[Id], Sequence[int] | None] = ((), None)
+
+
 class Released(NamedTuple):
     released: int
     died: int
@@ -78,6 +114,26 @@ class Metrics(NamedTuple):
     acked: int
     estimated: bool
     oldest_created_at: datetime | None
+    oldest_leased_created_at: datetime | None = None
+    oldest_waiting_created_at: datetime | None = None
+    unjudged: int = 0
+    filtered: int = 0
+
+
+class Judged(NamedTuple):
+    """Between the positions no message matches that filter."""
+
+    filter: int
+    from_: int
+    to: int
+
+
+class Kept(NamedTuple):
+    position: int | None
+    created_at: datetime | None
+    state: str | None
+    messages: int
+    bytes: int
 
 
 class DeadLetter(NamedTuple):
@@ -111,6 +167,26 @@ class Cursor(NamedTuple):
     retry_position: int
     routed: int
     purged: int
+
+
+class Explained(NamedTuple):
+    state: str
+    attempts: int | None
+    consumer_id: str | None
+    until: datetime | None
+    died_at: datetime | None
+    reason: str | None
+    before: int | None
+    before_is_estimated: bool | None
+    filter: str | None
+    field: str | None
+    expected: str | None
+    actual: str | None
+    actual_bytes: int | None
+    similar_field: str | None
+    is_readable: bool | None
+    sought_at: datetime | None
+    paused_at: datetime | None
 
 
 @dataclass
@@ -253,28 +329,19 @@ class Store:
             scan_milliseconds,
             now,
         )
-        return Claimed(*row[:4], *(column or [] for column in row[4:]))
+        return Claimed(*row[:4], *(column or [] for column in row[4:-3]), *row[-3:])
 
     def _settle(
         self, procedure: str, keys: Keys, ids: Sequence[Id], values: Sequence[object] | None, *more: object
     ) -> Row:
-        """Neighbours that share everything else go as one run."""
-        runs: list[tuple[Id, object]] = []
-        lengths: list[int] = []
-        for one, value in zip(ids, values or [None] * len(ids), strict=True):
-            if runs and runs[-1] == (one._replace(position=one.position - lengths[-1]), value):
-                lengths[-1] += 1
-            else:
-                runs.append((one, value))
-                lengths.append(1)
-        columns = list(zip(*(one for one, _ in runs), strict=True)) or [(), (), ()]
-        given = [] if values is None else [[value for _, value in runs]]
+        columns, given, lengths = runs(ids, values or [None] * len(ids))
+        more = (lengths, *more) if values is None else (given, lengths, *more)
         query = (
             f"select * from fastpubsub.{procedure}(%s, %s, %s::bigint[], %s::bigint[], %s::timestamptz[]"
-            + ", %s" * (len(given) + 1 + len(more))
+            + ", %s" * len(more)
             + ")"
         )
-        return self._retried(query, *keys, *map(list, columns), *given, lengths, *more)
+        return self._retried(query, *keys, *columns, *more)
 
     def _retried(self, query: str, *arguments: object) -> Row:
         """As the server does it: what 40001 refuses is called again."""
@@ -307,8 +374,40 @@ class Store:
         return list(outcomes or [])
 
     def give_back(self, keys: Keys, positions: Sequence[int], token: int | None, *, now: datetime | None = NOW) -> int:
-        query = "select fastpubsub.return_leases(%s, %s, %s::bigint[], %s, %s)"
-        return int(self.value(query, *keys, list(positions), token, now))
+        """How many were returned."""
+        tokens = [token] * len(positions)
+        query = "select fastpubsub.return_leases(%s, %s, %s::bigint[], %s::bigint[], null, null, %s)"
+        return list(self.value(query, *keys, list(positions), tokens, now) or []).count(SETTLED)
+
+    def settle_and_claim(
+        self,
+        keys: Keys,
+        settles: Settles,
+        limits: Sequence[int] = (100,),
+        consumers: Sequence[str] = ("consumer",),
+        *,
+        max_bytes: int = EVERYTHING,
+        scan_rows: int = 50_000,
+        now: datetime | None = NOW,
+    ) -> tuple[list[list[int]], Claimed]:
+        """The outcomes kind by kind, and what is claimed then."""
+        kinds = [runs(ids, values or [None] * len(ids)) for ids, values in settles]
+        counts = [len(lengths) for *_, lengths in kinds]
+        columns = [list(chain(*column)) for column in zip(*(columns for columns, *_ in kinds), strict=True)]
+        values = [value for _, values, _ in kinds for value in values]
+        seconds = [value if isinstance(value, int) else None for value in values]
+        reasons = [value if isinstance(value, str) else None for value in values]
+        lengths = [length for *_, lengths in kinds for length in lengths]
+        row = self._retried(
+            "select * from fastpubsub.settle_and_claim(%s, %s, %s::integer[], %s::bigint[], %s::bigint[],"
+            " %s::timestamptz[], %s::integer[], %s::text[], %s::integer[], %s::integer[], %s::text[], %s, %s,"
+            " 60000, %s)",
+            *keys,
+            *(counts, *columns, seconds, reasons, lengths, list(limits), list(consumers), max_bytes, scan_rows, now),
+        )
+        outcomes = iter(row[0] or [])
+        claimed = Claimed(*row[2:6], *(column or [] for column in row[6:-3]), *row[-3:])
+        return [list(islice(outcomes, len(settled))) for settled, _ in settles], claimed
 
     def release(
         self,
@@ -323,8 +422,21 @@ class Store:
         return Released(*self.row(query, *keys, look_back, limit, wait, now))
 
     def ready(self, *keys: Keys, now: datetime | None = NOW) -> list[Row]:
-        query = "select * from fastpubsub.list_ready_subscriptions(%s, %s, %s)"
+        """Place, whether it is ready, and when the next one is due."""
+        query = "select place, ready, due_seconds from fastpubsub.list_ready_subscriptions(%s, %s, %s)"
         return self.rows(query, [key.topic for key in keys], [key.subscription for key in keys], now)
+
+    def paused(self, *keys: Keys) -> list[int]:
+        """The places of those that are."""
+        query = "select place from fastpubsub.list_ready_subscriptions(%s, %s) where paused and not ready"
+        return [place for (place,) in self.rows(query, [k.topic for k in keys], [k.subscription for k in keys])]
+
+    def pause(self, *, is_paused: bool = True, name: str = "subscription", now: datetime | None = NOW) -> None:
+        self.execute("select fastpubsub.pause_subscription(%s, %s, %s)", name, is_paused, now)
+
+    def purge_all(self, keys: Keys, look: int = 10_000, *, now: datetime | None = NOW) -> tuple[int, bool]:
+        purged, is_estimated = self.row("select * from fastpubsub.purge_subscription(%s, %s, %s, %s)", *keys, look, now)
+        return purged, is_estimated
 
     def expired(self, *, now: datetime | None = NOW, look_back: float | None = None) -> list[Row]:
         return self.rows("select * from fastpubsub.list_expired_leases(%s, %s)", look_back, now)
@@ -378,8 +490,72 @@ class Store:
 
     # What is stored
 
+    def explain(self, keys: Keys, position: int, look: int = 10_000) -> Explained:
+        query = "select * from fastpubsub.explain_message(%s, %s, %s, %s)"
+        return Explained(*self.row(query, *keys, position, look))
+
+    def browse(
+        self,
+        keys: Keys,
+        state: str = "ahead",
+        position: int | None = None,
+        time: datetime | None = None,
+        *,
+        limit: int = 100,
+        max_bytes: int = EVERYTHING,
+        search: tuple[str, str | None, list[str]] | None = None,
+        rows: int = 10_000,
+        milliseconds: int = 60_000,
+        backwards: bool = False,
+    ) -> Browsed:
+        """The topic of the subscription when the state is `all`."""
+        *seen, end = self.rows(
+            f"select * from fastpubsub.browse_messages({', '.join(['%s'] * 14)})",
+            keys.topic,
+            None if state == "all" else keys.subscription,
+            state,
+            position,
+            time,
+            backwards,
+            limit,
+            max_bytes,
+            True,
+            *(search or (None, None, [])),
+            rows,
+            milliseconds,
+        )
+        return Browsed([Seen(*row[:7]) for row in seen], end[7], end[0], end[3], end[8])
+
     def metrics(self, keys: Keys, look: int = 10_000) -> Metrics:
-        return Metrics(*self.row("select * from fastpubsub.subscription_metrics(%s, %s, %s)", *keys, look))
+        return self.judge(keys, look)[0]
+
+    def kept(self, keys: Keys, retention: int = 0, *, now: datetime | None = NOW) -> Kept:
+        return self.scrape(keys, 1, retention=retention, now=now)[2]
+
+    def judge(
+        self, keys: Keys, look: int = 10_000, milliseconds: int = 0, judged: Judged | None = None
+    ) -> tuple[Metrics, Judged | None]:
+        """Goes on from where another call came."""
+        query = "select * from fastpubsub.subscription_metrics(%s, %s, %s, %s, %s, %s, %s)"
+        return judgement(self.row(query, *keys, look, milliseconds, *(judged or (None, None, None))))
+
+    def scrape(
+        self,
+        keys: Keys,
+        look: int = 10_000,
+        *,
+        judged: Judged | None = None,
+        retention: int = 0,
+        now: datetime | None = NOW,
+    ) -> tuple[Metrics, Judged | None, Kept]:
+        query = """
+            select m.*, k.* from fastpubsub.subscription_metrics(%s, %s, %s, 0, %s, %s, %s) as m
+            cross join lateral fastpubsub.kept_log(
+                %s, m.cursor_position + 1, m.leased_position, m.waiting_position, %s, %s
+            ) as k
+        """
+        row = self.row(query, *keys, look, *(judged or (None, None, None)), keys.topic, retention, now)
+        return *judgement(row), Kept(*row[18:])
 
     def leases(self, keys: Keys) -> list[Lease]:
         """One for each position, however long the rows are."""
@@ -421,7 +597,7 @@ class Store:
         }
 
 
-OF_SUBSCRIPTIONS = ("claims", "leases", "retries", "dead_letters", "revived")
+OF_SUBSCRIPTIONS = ("claims", "leases", "retries", "dead_letters", "revived", "filter_history")
 
 
 def orphans_of(table: str) -> str:
@@ -437,6 +613,24 @@ def orphans_of(table: str) -> str:
             where p.topic_key = t.topic_key and (p.subscription_key is null {purge.replace("and", "or", 1)})
         )
     """
+
+
+def runs(ids: Sequence[Id], values: Sequence[object]) -> tuple[tuple[list[Any], ...], list[Any], list[int]]:
+    """Positions, tokens and times; values; lengths. Neighbours that share everything else go as one run."""
+    found: list[tuple[Id, object]] = []
+    lengths: list[int] = []
+    for one, value in zip(ids, values, strict=True):
+        if found and found[-1] == (one._replace(position=one.position - lengths[-1]), value):
+            lengths[-1] += 1
+        else:
+            found.append((one, value))
+            lengths.append(1)
+    columns = tuple(map(list, zip(*(one for one, _ in found), strict=True))) or ([], [], [])
+    return columns, [value for _, value in found], lengths
+
+
+def judgement(row: Row) -> tuple[Metrics, Judged | None]:
+    return Metrics(*(*row[:10], row[16])), None if row[10] is None else Judged(*row[10:13])
 
 
 def connect(url: str, *, autocommit: bool) -> Store:

@@ -226,3 +226,18 @@ def test_subscriptions_that_start_later_do_not_see_what_died_before(store: Store
     other = store.create_subscription("other", settings=Settings(start="earliest"))
     assert store.dead_letters(other) == []
     assert store.claim(other).positions == [1]
+
+
+def test_a_reprocessed_message_behind_one_that_was_returned_is_settled_for_good(store: Store) -> None:
+    """Both are claimed at their first attempt, side by side; a seek must not find the dead letter again."""
+    keys = store.create()
+    store.fill(keys.topic, 2)
+    claimed = store.claim(keys)
+    store.reject(keys, claimed.ids[1:])
+    store.give_back(keys, [1], claimed.token)
+    store.reprocess(keys, [Id(2, None, NOW)])
+    again = store.claim(keys)
+    assert (again.positions, again.attempts) == ([1, 2], [1, 1])
+    assert store.ack(keys, again.ids) == [SETTLED, SETTLED]
+    store.seek(keys, "latest")
+    assert store.dead_letters(keys) == []

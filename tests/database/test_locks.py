@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tests.database.conftest import Background, OpenStore
-from tests.database.store import NOW, Id, Keys, Settings, Store
+from tests.database.store import NOW, Id, Keys, Settings, Settles, Store
 
 LATER = NOW + timedelta(days=1)
 MESSAGES = 60
@@ -26,6 +26,20 @@ def some_bare(draw: random.Random) -> list[Id]:
     return [Id(position, None, NOW) for position in draw.sample(range(1, MESSAGES + 1), 20)]
 
 
+def some_settles(store: Store, keys: Keys, draw: random.Random) -> Settles:
+    ids = some(store, keys, draw)
+    some_ids = [draw.sample(ids, min(len(ids), 4)) for _ in range(5)]
+    acks, nacks, returns, rejects, extensions = some_ids
+    reasons = ["no"] * len(rejects[:1])
+    return Settles(
+        (acks, None),
+        (nacks, [0] * len(nacks)),
+        (returns, None),
+        (rejects[:1], reasons),
+        (extensions, [60] * len(extensions)),
+    )
+
+
 CALLS_AT_ONCE: list[Call] = [
     lambda store, keys, draw: store.publish(keys.topic, ["1"]),
     lambda store, keys, draw: store.claim(keys, 20, now=LATER),
@@ -34,11 +48,14 @@ CALLS_AT_ONCE: list[Call] = [
     lambda store, keys, draw: store.reject(keys, some(store, keys, draw)[:3]),
     lambda store, keys, draw: store.extend(keys, some(store, keys, draw), 60),
     lambda store, keys, draw: store.extend(keys, some_bare(draw), 0),
+    lambda store, keys, draw: store.settle_and_claim(keys, some_settles(store, keys, draw), [5], now=LATER),
     lambda store, keys, draw: store.give_back(keys, [draw.randrange(MESSAGES)], 7),
     lambda store, keys, draw: store.release(keys, now=LATER, wait=draw.random() < 0.5),
     lambda store, keys, draw: store.reprocess(keys, some_bare(draw), now=LATER),
     lambda store, keys, draw: store.purge(keys, some_bare(draw)[:1]),
     lambda store, keys, draw: store.seek(keys, draw.choice(["earliest", "latest", "message"]), position=30, now=LATER),
+    lambda store, keys, draw: store.purge_all(keys, now=LATER) if draw.random() < 0.1 else None,
+    lambda store, keys, draw: store.pause(is_paused=draw.random() < 0.1),
     lambda store, keys, draw: store.trim(keys.topic, limit=1, wait=draw.random() < 0.5, now=LATER),
     lambda store, keys, draw: store.trim_claims(keys.topic),
     lambda store, keys, draw: store.update_subscription("subscription", max_delivery_attempts=draw.randint(1, 5)),

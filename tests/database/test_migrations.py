@@ -8,10 +8,11 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import text
 
-from fastpubsub import schema
+from fastpubsub.database import migrations
+from fastpubsub.database.urls import normalise
 from fastpubsub.exceptions import Unavailable
-from fastpubsub.urls import normalise
 from migrations import freeze
 from tests.harness import execute, libpq
 
@@ -50,35 +51,35 @@ def kinds(rows: set[tuple[str, ...]]) -> set[str]:
 
 
 def test_up_down_and_up_again(empty_database_url: str) -> None:
-    assert schema.current(empty_database_url) is None
-    schema.upgrade(empty_database_url)
-    assert schema.current(empty_database_url) == schema.head()
+    assert migrations.current(empty_database_url) is None
+    migrations.upgrade(empty_database_url)
+    assert migrations.current(empty_database_url) == migrations.head()
     before = catalog(empty_database_url)
-    schema.downgrade(empty_database_url, "base")
-    assert schema.current(empty_database_url) is None
+    migrations.downgrade(empty_database_url, "base")
+    assert migrations.current(empty_database_url) is None
     assert kinds(catalog(empty_database_url)) == {"alembic_version", "alembic_version_pkc"}
-    schema.upgrade(empty_database_url)
+    migrations.upgrade(empty_database_url)
     assert catalog(empty_database_url) == before
 
 
 def test_each_step_down_and_up(empty_database_url: str) -> None:
-    schema.upgrade(empty_database_url)
-    schema.downgrade(empty_database_url, "0001")
+    migrations.upgrade(empty_database_url)
+    migrations.downgrade(empty_database_url, "0001")
     assert not any(row[0] == "function" for row in catalog(empty_database_url))
-    schema.upgrade(empty_database_url)
-    assert schema.current(empty_database_url) == schema.head()
+    migrations.upgrade(empty_database_url)
+    assert migrations.current(empty_database_url) == migrations.head()
 
 
 def test_several_at_once(empty_database_url: str) -> None:
-    program = f"from fastpubsub import schema; schema.upgrade({empty_database_url!r})"
+    program = f"from fastpubsub.database import migrations; migrations.upgrade({empty_database_url!r})"
     running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
     assert [process.wait() for process in running] == [0, 0, 0]
-    assert schema.current(empty_database_url) == schema.head()
+    assert migrations.current(empty_database_url) == migrations.head()
 
 
 def test_again_changes_nothing(database_url: str) -> None:
     before = catalog(database_url)
-    schema.upgrade(database_url)
+    migrations.upgrade(database_url)
     assert catalog(database_url) == before
 
 
@@ -92,32 +93,32 @@ def test_a_locked_table_is_waited_for_in_turns(database_url: str, monkeypatch: p
             if len(waits) == 3:
                 reader.rollback()
 
-        monkeypatch.setattr(schema, "LOCK_TIMEOUT_SECONDS", 0.02)
-        monkeypatch.setattr("fastpubsub.schema.time.sleep", wait)
-        schema.downgrade(database_url, "base")
+        monkeypatch.setattr(migrations, "LOCK_TIMEOUT_SECONDS", 0.02)
+        monkeypatch.setattr("fastpubsub.database.migrations.time.sleep", wait)
+        migrations.downgrade(database_url, "base")
     assert len(waits) == 3
-    assert schema.current(database_url) is None
+    assert migrations.current(database_url) is None
 
 
 def test_a_table_locked_for_too_long(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "LOCK_TIMEOUT_SECONDS", 0.02)
-    monkeypatch.setattr(schema, "ATTEMPTS", 2)
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT_SECONDS", 0.02)
+    monkeypatch.setattr(migrations, "ATTEMPTS", 2)
     with psycopg.connect(libpq(database_url)) as reader:
         reader.execute("select from fastpubsub.topics")
-        with pytest.raises(Unavailable, match="hold locks on the tables for too long"):
-            schema.downgrade(database_url, "base")
-    assert schema.current(database_url) == schema.head()
+        with pytest.raises(Unavailable, match="held locks on the tables for too long"):
+            migrations.downgrade(database_url, "base")
+    assert migrations.current(database_url) == migrations.head()
 
 
 def test_a_database_of_a_newer_version_is_refused(database_url: str) -> None:
     execute(database_url, sql.SQL("update fastpubsub.alembic_version set version_num = '9999'").format())
-    with pytest.raises(Unavailable, match=r"'9999'.* migrated by a newer fastpubsub"):
-        schema.upgrade(database_url)
+    with pytest.raises(Unavailable, match=r"'9999'.* a newer fastpubsub migrated the database"):
+        migrations.upgrade(database_url)
 
 
 def test_a_database_that_is_not_there() -> None:
     with pytest.raises(Unavailable, match="cannot be reached") as refused:
-        schema.upgrade("postgresql://u:secret@127.0.0.1:1/d")
+        migrations.upgrade("postgresql://u:secret@127.0.0.1:1/d")
     assert "secret" not in refused.value.detail
 
 
@@ -126,20 +127,20 @@ def test_a_user_without_rights_is_told_so(empty_database_url: str) -> None:
     execute(empty_database_url, sql.SQL("create role {} login").format(sql.Identifier(name)))
     try:
         with pytest.raises(Unavailable, match=r"permission denied.*: migrate as a user who may create schemas"):
-            schema.upgrade(normalise(empty_database_url).set(username=name).render_as_string(False))
+            migrations.upgrade(normalise(empty_database_url).set(username=name).render_as_string(False))
     finally:
         execute(empty_database_url, sql.SQL("drop role {}").format(sql.Identifier(name)))
 
 
 def test_a_password_with_signs_in_it(empty_database_url: str) -> None:
     url = normalise(empty_database_url).set(password="p%25@:/?#é").render_as_string(False)
-    schema.upgrade(url)
-    assert schema.current(url) == schema.head()
+    migrations.upgrade(url)
+    assert migrations.current(url) == migrations.head()
 
 
 def test_frozen_procedures_are_the_canonical_ones(database_url: str, empty_database_url: str) -> None:
     assert freeze.frozen() == freeze.canonical(), "freeze them: make migration NAME=what_changed"
-    schema.upgrade(empty_database_url, "0001")
+    migrations.upgrade(empty_database_url, "0001")
     with psycopg.connect(libpq(empty_database_url)) as connection:
         for text in freeze.canonical().values():
             connection.execute(text.encode())
@@ -157,7 +158,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the migrations, which schema uses."""
     shutil.copytree(freeze.FOLDER, tmp_path / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(freeze.FOLDER.parent / "alembic.ini", tmp_path)
-    monkeypatch.setattr(schema, "migrations_folder", lambda: tmp_path / "migrations")
+    monkeypatch.setattr(migrations, "folder", lambda: tmp_path / "migrations")
     return tmp_path
 
 
@@ -173,14 +174,26 @@ def test_freezing_changes(checkout: Path, database_url: str) -> None:
     command = [sys.executable, "migrations/freeze.py", "--new", "three_changes"]
     subprocess.run(command, cwd=checkout, check=True, capture_output=True)
 
-    revision = f"{int(schema.head()):04}"
+    revision = f"{int(migrations.head()):04}"
     up = (checkout / "migrations" / "versions" / f"{revision}_three_changes.up.sql").read_text()
     assert freeze.sections(up) == {
         "added": added,
         "begin_call": "drop function fastpubsub.begin_call;\n",
         "get_topic": changed,
     }
-    schema.upgrade(database_url)
+    migrations.upgrade(database_url)
     assert {"added()"} <= {row[1].removeprefix("fastpubsub.") for row in catalog(database_url) - before}
-    schema.downgrade(database_url, "-1")
+    migrations.downgrade(database_url, "-1")
     assert catalog(database_url) == before
+
+
+def test_no_timeout_of_the_database_ends_a_migration(empty_database_url: str) -> None:
+    name = sql.Identifier(normalise(empty_database_url).database or "")
+    timeouts = ("statement_timeout", "idle_in_transaction_session_timeout")
+    for timeout in timeouts:
+        change = sql.SQL("alter database {} set {} = '90s'").format(name, sql.Identifier(timeout))
+        execute(empty_database_url, change)
+    with migrations.engine_for(empty_database_url).begin() as connection:
+        migrations.take_turns(connection)
+        shown = [connection.execute(text(f"show {timeout}")).scalar_one() for timeout in timeouts]
+        assert (shown, connection.execute(text("show client_encoding")).scalar_one()) == (["0", "0"], "UTF8")

@@ -1,12 +1,15 @@
-"""Everything together: random calls in virtual time do to the database what they do to a model in plain Python.
+"""Everything together: random calls in virtual time do to the database what they do to the store of the bus in memory.
 
 FASTPUBSUB_TEST_EXAMPLES=2000 looks longer.
 """
 
-from datetime import timedelta
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -18,26 +21,34 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.database.model import Subscription, Topic
+from fastpubsub.message_ids import Target, parse
+from fastpubsub.models import ChangedSubscription, NewSubscription
+from fastpubsub.testing import store as memory
+from fastpubsub.testing.store import Cursor, read_filter
 from tests.database.store import (
     EVERYTHING,
     EXAMPLES,
     NOW,
     OF_SUBSCRIPTIONS,
+    Claimed,
     DeadLetter,
     Id,
+    Judged,
+    Kept,
     Keys,
     Lease,
+    Metrics,
     Released,
     Retry,
     Settings,
+    Settles,
     Store,
 )
 
 PAYLOADS = st.sampled_from(
     ['{"a": 1}', '{"a": 1.0, "b": "x"}', '{"a": 2, "b": true}', '{"a": [1], "b": "x"}', '{"b": "x"}', "{}"]
 )
-FILTERS = st.sampled_from([None, "{}", '{"a": [1]}', '{"a": [1, 2], "b": ["x", true]}', '{"b": ["x"]}'])
+FILTERS = st.sampled_from([None, "null", "{}", '{"a": [1]}', '{"a": [1, 2], "b": ["x", true]}', '{"b": ["x"]}'])
 NAMES = st.sampled_from(["first", "second"])
 SETTINGS = st.builds(
     Settings,
@@ -48,8 +59,58 @@ SETTINGS = st.builds(
     backoff_max=st.sampled_from([10, 20]),
     start=st.sampled_from(["earliest", "latest", "time"]),
 )
+ROW_BYTES = 80
+"""Of a message beside its payload and attributes, with its entry in the index."""
+
 BYTES = st.sampled_from([EVERYTHING, EVERYTHING, 1, 20, 40])
 DELAYS = st.one_of(st.none(), st.integers(0, 20))
+
+
+def settings_of(settings: Settings) -> dict[str, Any]:
+    return {
+        "filter": json.loads(settings.filter or "null"),
+        "ack_deadline_seconds": settings.ack_deadline,
+        "max_delivery_attempts": settings.max_attempts,
+        "backoff_min_seconds": settings.backoff_min,
+        "backoff_max_seconds": settings.backoff_max,
+    }
+
+
+def targets(ids: Sequence[Id]) -> list[Target]:
+    return [Target(place, *one) for place, one in enumerate(ids)]
+
+
+def browsed(cursor: Cursor, state: str, position: int, more: dict[str, Any]) -> tuple[int, int, bytes]:
+    message = cursor.dead[position].message if state == "dead" else cursor.message(position)
+    return position, more["delivery_attempts"], message.payload
+
+
+def oldest(cursor: Cursor, positions: Iterable[int]) -> datetime | None:
+    return min((cursor.message(position).created_at for position in positions), default=None)
+
+
+def metrics_of(cursor: Cursor) -> Metrics:
+    ahead, waiting = cursor.ahead(), [one.position for one in cursor.waiting]
+    counts = (len(ahead), len(waiting), len(cursor.leases), len(cursor.dead), cursor.acked)
+    times = (oldest(cursor, ahead), oldest(cursor, cursor.leases), oldest(cursor, waiting))
+    return Metrics(*counts, False, *times, filtered=cursor.filtered)
+
+
+def pins(cursor: Cursor) -> list[tuple[int, str]]:
+    """What trimming must leave, and why."""
+    held = [(position, "leased") for position in cursor.leases] + [(one.position, "waiting") for one in cursor.waiting]
+    return [(cursor.position + 1, "ahead"), *((p, state) for p, state in held if p in cursor.log.messages)]
+
+
+def kept_of(cursor: Cursor, retention: int, now: datetime) -> Kept:
+    """What trimming would take away if the subscription were deleted, and no other kept it."""
+    messages = cursor.log.messages
+    position, state = min(((p, state) for p, state in pins(cursor) if p in messages), default=(cursor.log.last, ""))
+    end = cursor.log.before(now - timedelta(seconds=retention))
+    kept = [message for one, message in messages.items() if position <= one <= end]
+    if not kept or not state:
+        return Kept(None, None, None, 0, 0)
+    return Kept(position, kept[0].created_at, state, len(kept), sum(ROW_BYTES + one.size for one in kept))
 
 
 class Machine(RuleBasedStateMachine):
@@ -57,14 +118,17 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.store = store
         self.now = NOW
-        self.model = Topic()
+        self.model = memory.Store()
         self.keys: dict[str, Keys] = {}
         self.handed_out: dict[str, list[Id]] = {}
-        self.tokens: set[int] = set()
+        self.judged: dict[str, Judged | None] = {}
+        self.consumers: dict[int, dict[int, str]] = {}
 
     @initialize(settings=SETTINGS, payloads=st.lists(PAYLOADS, min_size=4, max_size=8))
     def begin(self, settings: Settings, payloads: list[str]) -> None:
         self.topic = self.store.create_topic(now=self.now)
+        self.model.create_topic("topic", None)
+        self.log = self.model.log("topic")
         self.subscribe("first", settings)
         self.publish(payloads, 0)
 
@@ -79,15 +143,14 @@ class Machine(RuleBasedStateMachine):
         finally:
             self.store.connection.rollback()
 
-    def subscription(self, data: st.DataObject) -> tuple[str, Subscription, Keys]:
+    def subscription(self, data: st.DataObject) -> tuple[str, Cursor, Keys]:
         name = data.draw(st.sampled_from(sorted(self.keys)))
-        return name, self.model.subscriptions[name], self.keys[name]
+        return name, self.model.cursor(name), self.keys[name]
 
-    def ids(self, data: st.DataObject, name: str, subscription: Subscription) -> list[Id]:
+    def ids(self, data: st.DataObject, name: str, cursor: Cursor) -> list[Id]:
         """Of deliveries now and earlier, with and without token, sometimes twice, sometimes wrong."""
         held = [
-            Id(position, lease.token, subscription.created_at(position))
-            for position, lease in subscription.leases.items()
+            Id(position, lease.token, cursor.message(position).created_at) for position, lease in cursor.leases.items()
         ]
         variations = st.sampled_from(
             [
@@ -111,7 +174,11 @@ class Machine(RuleBasedStateMachine):
     def publish(self, payloads: list[str], late: int) -> None:
         """Sometimes by a clock that is behind."""
         now = self.now - timedelta(milliseconds=late)
-        assert self.store.publish(self.topic, payloads, now=now) == self.model.publish(payloads, now)
+        published = self.store.publish(self.topic, payloads, now=now)
+        ids = self.log.publish([one.encode() for one in payloads], [None] * len(payloads), now)
+        assert [one and one[1:] for one in map(parse, ids)] == [
+            (published.first_position + index, published.created_at) for index in range(len(payloads))
+        ]
 
     @rule(name=NAMES, settings=SETTINGS)
     def subscribe(self, name: str, settings: Settings) -> None:
@@ -120,7 +187,12 @@ class Machine(RuleBasedStateMachine):
                 self.store.create_subscription(name, settings=settings, now=self.now)
             return
         settings.start_time = self.now - timedelta(seconds=3) if settings.start == "time" else None
-        self.model.subscribe(name, settings)
+        self.model.create_subscription(
+            NewSubscription(
+                id=name, topic_id="topic", start_from=settings.start_time or settings.start, **settings_of(settings)
+            ),
+            read_filter(settings.filter),
+        )
         self.keys[name] = self.store.create_subscription(name, settings=settings, now=self.now)
         self.handed_out[name] = []
 
@@ -129,7 +201,8 @@ class Machine(RuleBasedStateMachine):
     def unsubscribe(self, data: st.DataObject) -> None:
         name, _, keys = self.subscription(data)
         self.store.delete_subscription(name)
-        del self.model.subscriptions[name], self.keys[name], self.handed_out[name]
+        self.model.delete_subscription(name)
+        del self.keys[name], self.handed_out[name]
         with self.store.refused("FP404"):
             self.store.claim(keys, now=self.now)
         assert self.store.orphans() == {}
@@ -141,19 +214,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data(), settings=SETTINGS, with_filter=st.booleans())
     def patch(self, data: st.DataObject, settings: Settings, with_filter: bool) -> None:
-        name, subscription, _ = self.subscription(data)
-        changes: dict[str, Any] = {
-            "ack_deadline_seconds": settings.ack_deadline,
-            "max_delivery_attempts": settings.max_attempts,
-            "backoff_min_seconds": settings.backoff_min,
-            "backoff_max_seconds": settings.backoff_max,
-        }
+        name, _, _ = self.subscription(data)
+        changes = settings_of(settings)
+        if not with_filter:
+            del changes["filter"]
+        self.model.update_subscription(name, ChangedSubscription(**changes), read_filter(settings.filter))
         if with_filter:
             changes |= {"change_filter": True, "filter": settings.filter}
-        else:
-            settings.filter = subscription.settings.filter
         self.store.update_subscription(name, **changes)
-        subscription.settings = settings
 
     @rule(data=st.data(), limits=st.lists(st.integers(1, 4), min_size=1, max_size=3), max_bytes=BYTES)
     def claim(self, data: st.DataObject, limits: list[int], max_bytes: int) -> None:
@@ -161,115 +229,159 @@ class Machine(RuleBasedStateMachine):
         self.claim_of(name, limits, max_bytes, data.draw(st.sampled_from([1, 3, 50_000])))
 
     def claim_of(self, name: str, limits: list[int], max_bytes: int, scan_rows: int) -> None:
-        subscription, keys = self.model.subscriptions[name], self.keys[name]
         consumers = [f"consumer {index}" for index in range(len(limits))]
-        claimed = self.store.claim(keys, limits, consumers, now=self.now, max_bytes=max_bytes, scan_rows=scan_rows)
-        expected = subscription.claim(sum(limits), self.now, max_bytes, scan_rows)
-        assert claimed.positions == [delivery.position for delivery in expected]
-        assert claimed.attempts == [delivery.attempts for delivery in expected]
-        assert claimed.payloads == [delivery.message.payload for delivery in expected]
-        assert claimed.created_at == [delivery.message.created_at for delivery in expected]
-        assert claimed.scanned == subscription.position
-        assert claimed.last == self.model.last or not expected
+        claimed = self.store.claim(
+            self.keys[name], limits, consumers, now=self.now, max_bytes=max_bytes, scan_rows=scan_rows
+        )
+        self.claimed(name, claimed, limits, max_bytes, scan_rows)
+
+    def claimed(self, name: str, claimed: Claimed, limits: list[int], max_bytes: int, scan_rows: int) -> None:
+        cursor = self.model.cursor(name)
+        consumers = [f"consumer {index}" for index in range(len(limits))]
+        expected = cursor.claim(
+            sum(limits), self.now, token=claimed.token or 0, max_bytes=max_bytes, scan_rows=scan_rows
+        )
+        assert claimed.positions == [one.position for one in expected]
+        assert claimed.attempts == [one.lease.attempts for one in expected]
+        assert claimed.payloads == [one.message.payload.decode() for one in expected]
+        assert claimed.created_at == [one.message.created_at for one in expected]
+        assert claimed.scanned == cursor.position
+        assert claimed.is_paused == cursor.is_paused
+        assert claimed.last == self.log.last or not expected
         if not expected:
             return
         assert claimed.token is not None
-        assert claimed.token not in self.tokens
-        self.tokens.add(claimed.token)
+        assert claimed.token not in self.consumers
         shares = [consumer for consumer, limit in zip(consumers, limits, strict=True) for _ in range(limit)]
-        subscription.lease(expected, shares, claimed.token, self.now)
+        self.consumers[claimed.token] = dict(zip(claimed.positions, shares, strict=False))
         self.handed_out[name] += claimed.ids
 
     @rule(data=st.data())
     def claim_and_reject(self, data: st.DataObject) -> None:
         """Dead letters are where much can happen and little comes by chance."""
-        name, subscription, keys = self.subscription(data)
+        name, cursor, keys = self.subscription(data)
         before = len(self.handed_out[name])
         self.claim_of(name, [2], EVERYTHING, 50_000)
         ids = self.handed_out[name][before:]
         reasons = ["rejected"] * len(ids)
-        if all(subscription.holds(one) for one in ids):
-            assert self.store.reject(keys, ids, now=self.now) == subscription.reject(ids, reasons, self.now)
+        if all(map(cursor.holds, targets(ids))):
+            assert self.store.reject(keys, ids, now=self.now) == cursor.reject(targets(ids), reasons, self.now)
 
     @rule(data=st.data())
     def ack(self, data: st.DataObject) -> None:
-        name, subscription, keys = self.subscription(data)
-        ids = self.ids(data, name, subscription)
-        assert self.store.ack(keys, ids) == subscription.ack(ids)
+        name, cursor, keys = self.subscription(data)
+        ids = self.ids(data, name, cursor)
+        assert self.store.ack(keys, ids) == cursor.ack(targets(ids))
 
     @rule(data=st.data())
     def nack(self, data: st.DataObject) -> None:
-        name, subscription, keys = self.subscription(data)
-        ids = self.ids(data, name, subscription)
+        name, cursor, keys = self.subscription(data)
+        ids = self.ids(data, name, cursor)
         delays = data.draw(st.one_of(st.none(), st.lists(DELAYS, min_size=len(ids), max_size=len(ids))))
-        assert self.store.nack(keys, ids, delays, now=self.now) == subscription.nack(ids, delays, self.now)
+        assert self.store.nack(keys, ids, delays, now=self.now) == cursor.nack(targets(ids), delays, self.now)
 
     @rule(data=st.data())
     def reject(self, data: st.DataObject) -> None:
-        name, subscription, keys = self.subscription(data)
-        ids = self.ids(data, name, subscription)
+        name, cursor, keys = self.subscription(data)
+        ids = self.ids(data, name, cursor)
         reasons = [f"reason {index}" for index in range(len(ids))]
-        assert self.store.reject(keys, ids, reasons, now=self.now) == subscription.reject(ids, reasons, self.now)
+        assert self.store.reject(keys, ids, reasons, now=self.now) == cursor.reject(targets(ids), reasons, self.now)
 
     @rule(data=st.data(), seconds=st.integers(0, 60))
     def extend(self, data: st.DataObject, seconds: int) -> None:
-        name, subscription, keys = self.subscription(data)
-        ids = self.ids(data, name, subscription)
-        assert self.store.extend(keys, ids, seconds, now=self.now) == subscription.extend(ids, seconds, self.now)
+        name, cursor, keys = self.subscription(data)
+        ids = self.ids(data, name, cursor)
+        assert self.store.extend(keys, ids, seconds, now=self.now) == cursor.extend(targets(ids), seconds, self.now)
+
+    @rule(data=st.data(), limits=st.lists(st.integers(1, 4), max_size=2), max_bytes=BYTES, seconds=st.integers(1, 60))
+    def settle_and_claim(self, data: st.DataObject, limits: list[int], max_bytes: int, seconds: int) -> None:
+        name, cursor, keys = self.subscription(data)
+        acks, nacks, returns, rejects, extensions = (self.ids(data, name, cursor) for _ in range(5))
+        delays = data.draw(st.lists(DELAYS, min_size=len(nacks), max_size=len(nacks)))
+        reasons = [f"reason {index}" for index in range(len(rejects))]
+        longer = [seconds] * len(extensions)
+        outcomes, claimed = self.store.settle_and_claim(
+            keys,
+            Settles((acks, None), (nacks, delays), (returns, None), (rejects, reasons), (extensions, longer)),
+            limits,
+            [f"consumer {index}" for index in range(len(limits))],
+            now=self.now,
+            max_bytes=max_bytes,
+        )
+        assert outcomes == [
+            cursor.ack(targets(acks)),
+            cursor.nack(targets(nacks), delays, self.now),
+            cursor.give_back(targets(returns), self.now),
+            cursor.reject(targets(rejects), reasons, self.now),
+            cursor.extend(targets(extensions), seconds, self.now),
+        ]
+        if limits:
+            self.claimed(name, claimed, limits, max_bytes, 50_000)
 
     @rule(data=st.data(), share=st.integers(1, 5))
     def give_back(self, data: st.DataObject, share: int) -> None:
-        name, subscription, keys = self.subscription(data)
+        name, cursor, keys = self.subscription(data)
         if self.handed_out[name]:
             token = data.draw(st.sampled_from(list(dict.fromkeys(one.token or 0 for one in self.handed_out[name]))))
             positions = [one.position for one in self.handed_out[name] if one.token == token][:share]
-            given = subscription.give_back(positions, token, self.now)
-            assert self.store.give_back(keys, positions, token, now=self.now) == given
+            given = cursor.give_back(targets([Id(position, token, None) for position in positions]), self.now)
+            assert self.store.give_back(keys, positions, token, now=self.now) == given.count(memory.SETTLED)
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        _, subscription, keys = self.subscription(data)
-        assert self.store.release(keys, now=self.now) == Released(*subscription.release(1000, self.now))
+        _, cursor, keys = self.subscription(data)
+        assert self.store.release(keys, now=self.now) == Released(*cursor.release(self.now))
 
     @precondition(lambda self: self.has_dead())
     @rule(data=st.data())
     def reprocess(self, data: st.DataObject) -> None:
-        _, subscription, keys = self.subscription(data)
-        ids = self.dead_ids(data, subscription)
-        assert self.store.reprocess(keys, ids, now=self.now) == subscription.reprocess(ids, self.now)
+        _, cursor, keys = self.subscription(data)
+        ids = self.dead_ids(data, cursor)
+        assert self.store.reprocess(keys, ids, now=self.now) == cursor.reprocess(targets(ids), self.now)
 
     @precondition(lambda self: self.has_dead())
     @rule(data=st.data())
     def purge(self, data: st.DataObject) -> None:
-        _, subscription, keys = self.subscription(data)
-        ids = self.dead_ids(data, subscription)
-        assert self.store.purge(keys, ids) == subscription.purge(ids)
+        _, cursor, keys = self.subscription(data)
+        ids = self.dead_ids(data, cursor)
+        assert self.store.purge(keys, ids) == cursor.purge(targets(ids))
 
     def has_dead(self) -> bool:
-        return any(subscription.dead for subscription in self.model.subscriptions.values())
+        return any(cursor.dead for cursor in self.model.cursors.values())
 
-    def dead_ids(self, data: st.DataObject, subscription: Subscription) -> list[Id]:
-        choices = 3 * [Id(position, None, dead.message.created_at) for position, dead in subscription.dead.items()]
+    def dead_ids(self, data: st.DataObject, cursor: Cursor) -> list[Id]:
+        choices = 3 * [Id(position, None, dead.message.created_at) for position, dead in cursor.dead.items()]
         choices += [Id(1, None, NOW - timedelta(days=1)), Id(99, None, NOW)]
         return data.draw(st.lists(st.sampled_from(choices), min_size=1, max_size=6))
 
     @rule(data=st.data(), to=st.sampled_from(["earliest", "latest", "time", "message"]), offset=st.integers(-3, 30))
     def seek(self, data: st.DataObject, to: str, offset: int) -> None:
-        _, subscription, keys = self.subscription(data)
+        _, cursor, keys = self.subscription(data)
         time = NOW + timedelta(seconds=offset)
-        target = {
-            "earliest": self.model.first - 1,
-            "latest": self.model.last,
-            "time": self.model.before(time),
-            "message": max(min(offset, self.model.last + 1), self.model.first) - 1,
-        }[to]
-        subscription.seek(target, self.now)
+        cursor.seek(time if to == "time" else offset if to == "message" else to, self.now)
         self.store.seek(keys, to, time=time, position=offset, now=self.now)
+
+    @rule(data=st.data(), is_paused=st.sampled_from([True, False, False]))
+    def pause(self, data: st.DataObject, is_paused: bool) -> None:
+        name, cursor, _ = self.subscription(data)
+        cursor.pause(self.now if is_paused else None)
+        self.store.pause(name=name, is_paused=is_paused, now=self.now)
+
+    @rule(data=st.data())
+    def purge_all(self, data: st.DataObject) -> None:
+        _, cursor, keys = self.subscription(data)
+        assert self.store.purge_all(keys, now=self.now) == (cursor.settle_all(), False)
 
     @rule(retention=st.sampled_from([0, 0, 10]), limit=st.sampled_from([2, 5000]))
     def trim(self, retention: int, limit: int) -> None:
         trimmed = self.store.trim(self.topic, retention, limit=limit, now=self.now)
-        assert trimmed == self.model.trim(retention, limit, self.now)
+        log = self.log
+        end = min(log.last, log.first + limit, log.before(self.now - timedelta(seconds=retention)) + 1)
+        end = min([end, *(position for cursor in self.model.cursors.values() for position, _ in pins(cursor))])
+        gone = [position for position in log.messages if position < end]
+        for position in gone:
+            del log.messages[position]
+        assert trimmed == len(gone)
 
     @rule(limit=st.integers(1, 3))
     def trim_claims(self, limit: int) -> None:
@@ -280,23 +392,51 @@ class Machine(RuleBasedStateMachine):
         _, _, keys = self.subscription(data)
         assert self.store.value("select fastpubsub.lift_stranded_retries(%s, %s)", *keys) == 0
 
+    @rule(data=st.data())
+    def explain(self, data: st.DataObject) -> None:
+        _, cursor, keys = self.subscription(data)
+        for position in range(1, self.log.last + 1):
+            explained = self.store.explain(keys, position)
+            found = (explained.state, explained.sought_at is not None)
+            assert (position, *found) == (position, *cursor.explain(position))
+            if explained.state == "ahead":
+                assert explained.before == cursor.ahead().index(position)
+
+    @rule(data=st.data())
+    def browse(self, data: st.DataObject) -> None:
+        _, cursor, keys = self.subscription(data)
+        assert self.store.browse(keys, "all").positions == list(self.log.messages)
+        for state in ("ahead", "leased", "waiting", "dead"):
+            found = [(one.position, one.attempts, one.payload.encode()) for one in self.store.browse(keys, state).seen]
+            assert (state, found) == (state, [browsed(cursor, state, *one) for one in cursor.browse(state)])
+
+    def scrape(self, name: str, keys: Keys, retention: int) -> tuple[Metrics, Kept]:
+        """Looks at one message more than the scrapes before it, and then at the rest."""
+        started, judged = self.store.judge(keys, 1, judged=self.judged.get(name))
+        metrics, _, kept = self.store.scrape(keys, judged=judged, retention=retention, now=self.now)
+        assert started.oldest_created_at == (None if started.unjudged else metrics.oldest_created_at)
+        self.judged[name] = judged
+        return metrics, kept
+
     @invariant()
     def the_log_is_the_same(self) -> None:
-        assert self.store.positions(self.topic) == sorted(self.model.messages)
+        assert self.store.positions(self.topic) == list(self.log.messages)
 
     @invariant()
     def each_subscription_is_the_same(self) -> None:
         for name, keys in self.keys.items():
-            subscription = self.model.subscriptions[name]
-            metrics = self.store.metrics(keys)
-            assert metrics == subscription.metrics()
+            cursor = self.model.cursor(name)
+            retention = self.now.second % 2 * 10
+            metrics, kept = self.scrape(name, keys, retention)
+            assert metrics == metrics_of(cursor)
+            assert kept == kept_of(cursor, retention, self.now)
             assert metrics.acked >= 0
             assert self.store.leases(keys) == [
-                Lease(position, lease.token, lease.expires_at, lease.attempts, lease.consumer_id)
-                for position, lease in sorted(subscription.leases.items())
+                Lease(position, lease.token, lease.expires_at, lease.attempts, self.consumers[lease.token][position])
+                for position, lease in sorted(cursor.leases.items())
             ]
             assert self.store.retries(keys) == [
-                Retry(waiting.position, waiting.due_at, waiting.attempts) for waiting in sorted(subscription.waiting)
+                Retry(waiting.position, waiting.due_at, waiting.attempts) for waiting in sorted(cursor.waiting)
             ]
             assert self.store.dead_letters(keys) == [
                 DeadLetter(
@@ -305,13 +445,14 @@ class Machine(RuleBasedStateMachine):
                     dead.died_at,
                     dead.attempts,
                     dead.reason,
-                    dead.message.payload,
+                    dead.message.payload.decode(),
                     None,
                 )
-                for position, dead in sorted(subscription.dead.items())
+                for position, dead in sorted(cursor.dead.items())
             ]
 
 
+@pytest.mark.long
 def test_the_storage_does_what_the_model_does(store: Store) -> None:
     run_state_machine_as_test(
         partial(Machine, store),  # type: ignore[arg-type]

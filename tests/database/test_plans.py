@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import unique_name
 from tests.database.store import GONE, NOW, SETTLED, STALE, Id, Keys, Settings, Store, connect
 from tests.database.usage import HOT, measure
-from tests.harness import clone, drop, libpq
+from tests.harness import Databases, libpq
 
 MESSAGES = 30_000
 TRIMMED = 10_000
@@ -119,8 +118,8 @@ def analyse(store: Store) -> None:
 
 
 @pytest.fixture(scope="module", params=["analysed empty, then filled", "analysed full, then emptied", "never analysed"])
-def worn(request: pytest.FixtureRequest, template_url: str) -> Iterator[Worn]:
-    url = clone(template_url, unique_name(template_url))
+def worn(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Worn]:
+    url = databases.take()
     with (
         closing(connect(libpq(url), autocommit=True).connection) as holding,
         closing(connect(libpq(url), autocommit=True).connection) as connection,
@@ -139,7 +138,7 @@ def worn(request: pytest.FixtureRequest, template_url: str) -> Iterator[Worn]:
         query = "select backend_xmin is not null from pg_stat_activity where pid = %s"
         assert store.value(query, holding.info.backend_pid)
         yield Worn(store, keys)
-    drop(url)
+    databases.drop(url)
 
 
 Call = Callable[[Worn, int], Any]
@@ -208,6 +207,11 @@ def purge(worn: Worn, call: int) -> int:
 def ack_reprocessed(worn: Worn, call: int) -> list[int]:
     reprocess(worn, call)
     return worn.store.ack(worn.keys, worn.store.claim(worn.keys, 10).ids)
+
+
+def keep(worn: Worn, call: int) -> object:
+    query = "select * from fastpubsub.kept_log(%s, %s, null, null, 0, %s)"
+    return worn.store.row(query, worn.keys.topic, TRIMMED + 1, NOW + call * timedelta(seconds=1))
 
 
 CLAIM = {"cursors", "claims", "messages", "retries"}
@@ -298,6 +302,9 @@ STATEMENTS = {
     "ack what was reprocessed": Statement(
         ack_reprocessed, CLAIM | {"leases", "revived", "dead_letters"}, [SETTLED] * 10
     ),
+    "what a subscription keeps": Statement(
+        keep, {"heads", "messages"}, (TRIMMED + 1, AN_HOUR_AGO, "ahead", MESSAGES - TRIMMED, (MESSAGES - TRIMMED) * 89)
+    ),
     "reprocess": Statement(
         reprocess, {"cursors", "claims", "leases", "messages", "retries", "revived", "dead_letters"}, 10
     ),
@@ -319,3 +326,15 @@ def test_hot_statements_read_little(worn: Worn, name: str) -> None:
             assert usage.blocks < MAX_BLOCKS
     finally:
         worn.store.execute("rollback")
+
+
+def test_a_scrape_does_not_read_what_a_filter_has_judged(worn: Worn) -> None:
+    with worn.store.undone():
+        keys = worn.store.create_subscription("filtered", settings=Settings(filter='{"a": [2]}', start="earliest"))
+        (metrics, judged), first = measure(worn.store, lambda: worn.store.judge(keys, 100, milliseconds=60_000))
+        assert (metrics.ahead, metrics.unjudged, metrics.oldest_created_at) == (0, 0, None)
+        (again, _), second = measure(worn.store, lambda: worn.store.judge(keys, 100, judged=judged))
+        assert again == metrics
+        assert first.entries > MESSAGES - TRIMMED
+        assert second.sequential == set()
+        assert (second.entries < 100, second.blocks < 200) == (True, True)

@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from fastpubsub import schema
 from fastpubsub.config import Settings
-from fastpubsub.urls import normalise
+from fastpubsub.database import migrations
+from fastpubsub.database.urls import normalise
 from tests import harness
 from tests.conftest import Run
 from tests.pages import DOCS, blocks
@@ -37,7 +37,7 @@ def roles(empty_database_url: str) -> Iterator[Roles]:
         for role in harness.ROLES:
             alter = sql.SQL("alter role {} password 'test'").format(sql.Identifier(f"{name}_{role}"))
             harness.execute(empty_database_url, alter)
-        schema.upgrade(made.migrator)
+        migrations.upgrade(made.migrator)
         harness.execute(made.migrator, sql.SQL(grant))
         yield made
     finally:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.database.conftest import OpenStore
 from tests.database.outbox import Relay, publish
-from tests.database.store import NOW, SECOND, Id, Keys, Settings, Store
+from tests.database.store import NOW, SECOND, Id, Keys, Settings, Settles, Store
 
 LATER = NOW + timedelta(days=1)
 
@@ -28,10 +28,13 @@ DURABLE: dict[str, Call] = {
     "reject": lambda store, keys: store.reject(keys, store.leased(keys)),
     "extend": lambda store, keys: store.extend(keys, store.leased(keys), 60),
     "give back": lambda store, keys: store.give_back(keys, [1], store.leased(keys)[0].token),
+    "settle and claim": lambda store, keys: store.settle_and_claim(keys, Settles(acks=(store.leased(keys), None))),
     "release": lambda store, keys: store.release(keys, now=LATER),
     "reprocess": lambda store, keys: store.reprocess(keys, [Id(1, None, NOW)]),
     "purge": lambda store, keys: store.purge(keys, [Id(1, None, NOW)]),
     "seek": lambda store, keys: store.seek(keys, "earliest"),
+    "pause": lambda store, keys: store.pause(),
+    "purge all": lambda store, keys: store.purge_all(keys),
     "relay": lambda store, keys: Relay(store).move(keys.topic, [1], [1]),
     "create topic": lambda store, keys: store.create_topic("new"),
     "update topic": lambda store, keys: store.execute("select fastpubsub.update_topic('topic', 1)"),
@@ -204,11 +207,14 @@ INTERNAL = {
     "compile_filter",
     "first_position",
     "is_deeper",
+    "is_found",
     "is_jsonb",
+    "kept_log",
     "last_position",
     "lock_job",
     "lock_subscription",
     "matching_positions",
+    "message_created_at",
     "move_cursor",
     "position_before",
     "requeue_messages",
@@ -222,6 +228,14 @@ INTERNAL = {
     "read_matching_log",
     "cut_leases",
     "lease_runs",
+    "cursor_position",
+    "count_ahead",
+    "end_deliveries",
+    "is_paused",
+    "sought_position",
+    "deciding_field",
+    "remember_filter",
+    "remember_seek",
 }
 
 

@@ -72,11 +72,23 @@ def test_lists_are_by_id_in_pages(store: Store) -> None:
         assert store.rows(query, 0, 100, []) == []
 
 
+def test_the_subscriptions_of_a_topic(store: Store) -> None:
+    for topic in ("t", "u"):
+        store.create_topic(topic)
+        for number in range(2):
+            store.create_subscription(f"{topic}{number}", topic)
+    query = "select id from fastpubsub.list_subscriptions(0, %s, %s, %s)"
+    assert store.rows(query, 10, None, "u") == [("u0",), ("u1",)]
+    assert store.rows(query, 1, None, "u") == [("u0",)]
+    assert store.rows(query, 10, ["t0", "u1"], "u") == [("u1",)]
+    assert store.rows(query, 10, None, "nothing") == []
+
+
 def test_a_subscription_is_listed_as_it_was_made(store: Store) -> None:
     store.create_topic()
     settings = Settings(filter='{"a":  ["AT&T"]}', ack_deadline=7, max_attempts=8, backoff_min=9, backoff_max=10)
     keys = store.create_subscription(settings=settings, now=NOW + SECOND)
-    listed = ("subscription", "topic", '{"a":  ["AT&T"]}', 7, 8, 9, 10, NOW + SECOND)
+    listed = ("subscription", "topic", '{"a":  ["AT&T"]}', 7, 8, 9, 10, NOW + SECOND, None)
     assert store.rows("select * from fastpubsub.list_subscriptions(0, 10)") == [listed]
     assert store.row("select * from fastpubsub.resolve_subscription('subscription')") == keys
 

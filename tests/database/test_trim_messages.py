@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from tests.database.conftest import OpenStore
-from tests.database.store import NOW, SECOND, Keys, Settings, Store
+from tests.database.store import NOW, SECOND, Id, Keys, Settings, Store
 
 LATER = NOW + timedelta(days=1)
 
@@ -133,6 +133,22 @@ def test_the_newest_claim_of_each_subscription_stays(store: Store) -> None:
     store.fill(keys.topic, 1)
     store.claim(keys)
     assert sequences(store, keys) == [7, 8]
+
+
+def test_a_lease_that_begins_in_front_of_the_log_keeps_the_rest(store: Store) -> None:
+    """A reprocessed dead letter, whose message was trimmed, is claimed together with the message behind it."""
+    keys = store.create()
+    store.fill(keys.topic, 2)
+    store.reject(keys, store.claim(keys, 1).ids)
+    assert store.trim(keys.topic) == 1
+    store.fill(keys.topic, 1)
+    store.reprocess(keys, [Id(1, None, NOW)])
+    claimed = store.claim(keys, 2)
+    assert claimed.positions == [1, 2]
+    assert store.kept(keys, now=NOW + SECOND)[:3] == (2, NOW, "leased")
+    assert store.trim(keys.topic) == 0
+    store.nack(keys, claimed.ids, [0, 0])
+    assert store.claim(keys, 2, now=NOW + SECOND).payloads == ["{}", "{}"]
 
 
 def test_idempotency_keys_go_after_their_window(store: Store) -> None:

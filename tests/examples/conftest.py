@@ -10,15 +10,20 @@ import pytest
 
 from fastpubsub.client import Client
 from tests import harness
-from tests.conftest import StartServer
+from tests.lasting import Last, Lasting
 from tests.pages import ROOT, Background, Shell
 
 EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture
-def bus(server: StartServer) -> Iterator[Client]:
-    with Client(server().base_url) as client:
+def lasting(lasting_server: Last) -> Lasting:
+    return lasting_server()
+
+
+@pytest.fixture
+def bus(lasting: Lasting) -> Iterator[Client]:
+    with Client(lasting.base_url) as client:
         yield client
 
 
@@ -34,7 +39,7 @@ def copied(bus: Client, tmp_path: Path) -> Callable[[str], Shell]:
     return copy
 
 
-Serve = Callable[[Shell, str, int], Background]
+Serve = Callable[..., Background]
 
 
 @pytest.fixture
@@ -42,8 +47,9 @@ def serve() -> Iterator[Serve]:
     """`serve(shell, "chat:app", port)` as soon as it answers."""
     with ExitStack() as stack:
 
-        def start(shell: Shell, app: str, port: int) -> Background:
-            started = stack.enter_context(shell.start(f"exec python -m uvicorn {app} --port {port}"))
+        def start(shell: Shell, app: str, port: int, *, cold: bool = False) -> Background:
+            command = f"exec python -m uvicorn {app} --port {port}"
+            started = stack.enter_context(shell.start(command, cold=cold))
             started.wait_until(lambda: answers(port))
             return started
 

@@ -1,14 +1,13 @@
 """The page of the chat, in a real browser with two windows."""
 
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from statistics import median
 
 import pytest
 
 from fastpubsub.client import Client
-from tests.chromium import Browser, chromium
+from tests.chromium import Browser
 from tests.examples.conftest import Serve
 from tests.pages import SECONDS, Shell
 
@@ -31,12 +30,6 @@ TYPE = f"""
     document.querySelector('#form button').click();
     return {NOW};
 """
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    with chromium(tmp_path / "profile") as opened:
-        yield opened
 
 
 class Windows:
@@ -99,6 +92,7 @@ def test_what_is_typed_in_one_window_is_in_the_other(
     assert "Traceback" not in chat.output()
 
 
+@pytest.mark.long
 def test_a_restart_of_the_application_loses_nothing(
     browser: Browser, bus: Client, copied: Callable[[str], Shell], serve: Serve, port: int
 ) -> None:
@@ -114,7 +108,7 @@ def test_a_restart_of_the_application_loses_nothing(
         chat.process.wait(SECONDS)
         windows.wait_for(LOST)
         bus.publish("chat", *({"name": "Bob", "text": f"meanwhile {number}"} for number in range(60)))
-        chat = serve(shell, "chat:app", port)
+        chat = serve(shell, "chat:app", port, cold=True)
         windows.wait_for(CONNECTED)
         windows.say(1, "Alice", "after")
         expected += [*(f"meanwhile {number}" for number in range(60)), "after"]

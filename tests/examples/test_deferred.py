@@ -38,7 +38,7 @@ def test_it_is_answered_at_once_and_done_later(
         worker.wait_until(lambda: [status(place)["status"] for place in places] == ["done", "done", "failed"])
         worker.wait_until(lambda: bus.metrics("word-counts").dlq == 1)
     assert [status(place).get("words") for place in places] == [{"to": 2, "be": 2, "or": 1}, {}, None]
-    assert status(places[2])["reason"] == bus.list_dead_letters("word-counts")[0].reason == "this is no text in UTF-8"
+    assert status(places[2])["reason"] == bus.list_dead_letters("word-counts")[0].reason == "this is not UTF-8 text"
 
 
 def test_what_may_go_better_is_tried_again(

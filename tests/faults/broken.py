@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from fastpubsub import main
-from fastpubsub.services.messages import Messages
+from fastpubsub.services.publishing import Publishing
+from fastpubsub.services.settling import Settling
 
 LATE_SECONDS = 0.3
 JUMP_SECONDS = 4.0
@@ -15,9 +16,9 @@ _tasks: set[asyncio.Task[Any]] = set()
 
 
 def answers_before_the_commit() -> None:
-    publish = Messages.publish
+    publish = Publishing.publish
 
-    async def publish_later(self: Messages, *arguments: Any) -> None:
+    async def publish_later(self: Publishing, *arguments: Any) -> None:
         async def later() -> None:
             await asyncio.sleep(LATE_SECONDS)
             await publish(self, *arguments)
@@ -26,18 +27,18 @@ def answers_before_the_commit() -> None:
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
 
-    Messages.publish = publish_later  # type: ignore[method-assign, assignment]
+    Publishing.publish = publish_later  # type: ignore[method-assign, assignment]
 
 
 def settles_without_a_look_at_the_lease() -> None:
     """An ack_id counts like a message id."""
-    settle = Messages.settle
+    settle = Settling.settle
     length = len("00000000-0000-0000-0000-000000000000")
 
-    async def settle_by_id(self: Messages, kind: Any, subscription_id: str, ids: list[str], value: Any = None) -> Any:
+    async def settle_by_id(self: Settling, kind: Any, subscription_id: str, ids: list[str], value: Any = None) -> Any:
         return await settle(self, kind, subscription_id, [id_[:length] for id_ in ids], value)
 
-    Messages.settle = settle_by_id  # type: ignore[method-assign, assignment]
+    Settling.settle = settle_by_id  # type: ignore[method-assign, assignment]
 
 
 DEFECTS: dict[str, Callable[[], None]] = {

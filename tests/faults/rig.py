@@ -16,7 +16,7 @@ import psutil
 import psycopg
 
 from fastpubsub.embedded import EmbeddedPostgres
-from tests import harness
+from tests import clusters, harness
 from tests.faults.history import History
 from tests.faults.load import Load
 from tests.faults.wire import NoAnswerError, NotSentError
@@ -37,7 +37,7 @@ class Setup:
     postgres: Mapping[str, str] = field(default_factory=dict)
     through: Literal["nothing", "proxy", "pgbouncer"] = "nothing"
     command: tuple[str, ...] = ()
-    """Instead of `fastpubsub`."""
+    """Instead of a warm `fastpubsub`."""
     load: bool = True
     pace: float = 1.0
     standby: bool = False
@@ -63,7 +63,7 @@ class Rig:
             "max_wal_size": "64MB",
             **setup.postgres,
         }
-        self.postgres = EmbeddedPostgres(folder / "postgres", settings=options)
+        self.postgres = EmbeddedPostgres(clusters.fill(folder / "postgres", migrated=True), settings=options)
         self.database_url = self.url(self.ports[0])
         """Of the database itself, whatever lies before it."""
         self.server_url = self.database_url
@@ -98,7 +98,7 @@ class Rig:
             **self.setup.settings,
             **settings,
         }
-        command = command or self.setup.command or (str(harness.COMMAND),)
+        command = command or self.setup.command
         return harness.start_server(["server"], self.folder, given, command=command, port=port)
 
     async def ready(self, server: harness.Server) -> float:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tests import harness
 from tests.faults import campaign
 from tests.faults.campaign import Fault, Figures
 from tests.faults.report import table
@@ -85,7 +86,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60)
     arguments = parser.parse_args()
     # Messages go soon, so that what is kept does not look like a leak.
-    setup = Setup(pace=10, settings={"cleanup_acked_messages_older_than_seconds": 60, "trim_interval_seconds": 5})
+    settings = {"cleanup_acked_messages_older_than_seconds": 60, "trim_interval_seconds": 5}
+    setup = Setup(pace=10, settings=settings, command=(str(harness.COMMAND),))
     fault = Fault("F24", f"soak of {arguments.minutes:g} minutes", Soak(arguments.minutes).run, setup=setup)
     result = asyncio.run(campaign.run(fault, 1, 1))
     print(table([result]))

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 
-from fastpubsub import schema
 from fastpubsub.embedded import EmbeddedError, locked, stop_left_behind
 from tests import harness, pgbouncer
 from tests.faults.load import Load, addresses_of
@@ -32,7 +31,6 @@ async def opened(setup: Setup, seed: int) -> AsyncIterator[Rig]:
         rig = Rig(setup, seed, folder, stack)
         stack.push_async_callback(asyncio.to_thread, rig.postgres.stop)
         await asyncio.to_thread(rig.postgres.start)
-        await asyncio.to_thread(schema.upgrade, rig.database_url)
         stack.callback(stop_servers, rig)
         if setup.through == "proxy":
             rig.proxy = await stack.enter_async_context(Proxy(rig.database_url))

@@ -20,7 +20,7 @@ def test_good_histories(seed: int) -> None:
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_what_is_planted_is_found(plant: Plant) -> None:
-    for seed in SEEDS:
+    for seed in SEEDS[:12]:
         history = Queue(seed).history()
         plant(history, random.Random(seed))
         assert plant.__name__ in {violation.kind for violation in check(PLAN, history)}, seed

@@ -10,11 +10,11 @@ from pydantic import SecretStr
 
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
-from fastpubsub.database import Database
+from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import InvalidRequest, NotFound, OutcomeUnknown
 from fastpubsub.payloads import Batch
 from fastpubsub.services.directory import Directory
-from fastpubsub.services.messages import Messages
+from fastpubsub.services.publishing import Publishing
 from fastpubsub.services.wakeups import Wakeups
 from tests.api.calls import until_blocked
 from tests.conftest import Connect
@@ -45,8 +45,8 @@ async def database(settings: Settings, proxy: Proxy) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def messages(database: Database, settings: Settings) -> AsyncIterator[Messages]:
-    opened = Messages(
+async def publishing(database: Database, settings: Settings) -> AsyncIterator[Publishing]:
+    opened = Publishing(
         database, Directory(database), settings, Counters(CollectorRegistry(), 10), Wakeups(database, settings)
     )
     for topic in TOPICS:
@@ -55,25 +55,25 @@ async def messages(database: Database, settings: Settings) -> AsyncIterator[Mess
     await opened.close()
 
 
-class Publishing:
+class Publishes:
     """Publishes while a call to one topic is in flight, which a lock holds up."""
 
-    def __init__(self, messages: Messages) -> None:
-        self._messages = messages
+    def __init__(self, publishing: Publishing) -> None:
+        self._publishing = publishing
         self.tasks: dict[str, asyncio.Task[list[str]]] = {}
 
     def __call__(self, topic: str, payload: bytes = b"{}", count: int = 1) -> None:
         self.tasks[topic] = asyncio.create_task(self._publish(topic, [payload] * count))
 
     async def _publish(self, topic: str, payloads: list[bytes]) -> list[str]:
-        published = await self._messages.publish(topic, Batch(payloads, None, sum(map(len, payloads))))
+        published = await self._publishing.publish(topic, Batch(payloads, None, sum(map(len, payloads))))
         assert published is not None
         return published.ids()
 
 
 @pytest.fixture
-def publish(messages: Messages) -> Publishing:
-    return Publishing(messages)
+def publish(publishing: Publishing) -> Publishes:
+    return Publishes(publishing)
 
 
 async def hold(blocker: psycopg.AsyncConnection, *topics: str) -> None:
@@ -94,7 +94,7 @@ async def transactions(connection: psycopg.AsyncConnection, *topics: str) -> int
     return int(count)
 
 
-async def test_they_share_a_transaction_and_wait_for_no_other(publish: Publishing, connect: Connect) -> None:
+async def test_they_share_a_transaction_and_wait_for_no_other(publish: Publishes, connect: Connect) -> None:
     looking = await connect()
     async with (blocker := await connect()).transaction():
         await hold(blocker, "busy")
@@ -109,7 +109,7 @@ async def test_they_share_a_transaction_and_wait_for_no_other(publish: Publishin
     assert await transactions(looking, *TOPICS) == 2
 
 
-async def test_a_topic_that_others_hold_is_left_behind(publish: Publishing, connect: Connect) -> None:
+async def test_a_topic_that_others_hold_is_left_behind(publish: Publishes, connect: Connect) -> None:
     looking = await connect()
     async with (blocker := await connect()).transaction():
         await hold(blocker, "busy", "a")
@@ -126,7 +126,7 @@ async def test_a_topic_that_others_hold_is_left_behind(publish: Publishing, conn
 
 
 async def test_a_topic_that_is_gone_and_a_payload_that_is_none(
-    publish: Publishing, database: Database, connect: Connect
+    publish: Publishes, database: Database, connect: Connect
 ) -> None:
     looking = await connect()
     async with (blocker := await connect()).transaction():
@@ -146,7 +146,7 @@ async def test_a_topic_that_is_gone_and_a_payload_that_is_none(
     assert await (await looking.execute(STORED)).fetchall() == [("busy", 1), ("c", 1)]
 
 
-async def test_what_is_large_goes_by_itself(publish: Publishing, connect: Connect) -> None:
+async def test_what_is_large_goes_by_itself(publish: Publishes, connect: Connect) -> None:
     looking = await connect()
     async with (blocker := await connect()).transaction():
         await hold(blocker, "busy")
@@ -162,7 +162,7 @@ async def test_what_is_large_goes_by_itself(publish: Publishing, connect: Connec
     await publish.tasks["busy"]
 
 
-async def test_what_does_not_fit_a_call_goes_in_several(publish: Publishing, connect: Connect) -> None:
+async def test_what_does_not_fit_a_call_goes_in_several(publish: Publishes, connect: Connect) -> None:
     looking = await connect()
     async with (blocker := await connect()).transaction():
         await hold(blocker, "busy")
@@ -176,7 +176,7 @@ async def test_what_does_not_fit_a_call_goes_in_several(publish: Publishing, con
     await publish.tasks["busy"]
 
 
-async def test_schemas_hold(publish: Publishing, database: Database, connect: Connect) -> None:
+async def test_schemas_hold(publish: Publishes, database: Database, connect: Connect) -> None:
     for topic in ("a", "b"):
         await database.fetch_one("update_topic", topic, None, False, '{"required": ["n"]}', True)
     looking = await connect()
@@ -198,7 +198,7 @@ async def test_schemas_hold(publish: Publishing, database: Database, connect: Co
 
 @pytest.mark.parametrize("stage", Stage)
 async def test_a_call_that_is_lost_is_stored_whole_or_not_at_all(
-    stage: Stage, publish: Publishing, connect: Connect, proxy: Proxy
+    stage: Stage, publish: Publishes, connect: Connect, proxy: Proxy
 ) -> None:
     looking = await connect()
     async with (blocker := await connect()).transaction():

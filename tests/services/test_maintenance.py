@@ -2,16 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fastpubsub.arrays import Array
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
-from fastpubsub.database import Database
+from fastpubsub.database.arrays import Array
+from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import Unavailable
 from fastpubsub.services import maintenance
 from fastpubsub.services.maintenance import Maintenance, release_expired_leases, trim_messages
@@ -20,23 +20,6 @@ from fastpubsub.services.wakeups import Wakeups
 Connect = Callable[[], Awaitable[psycopg.AsyncConnection]]
 SECONDS = 30.0
 PAST = "update fastpubsub.leases set expires_at = expires_at - interval '1 day'"
-
-
-@pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[Database]:
-    opened = Database(settings)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def registry() -> CollectorRegistry:
-    return CollectorRegistry()
-
-
-@pytest.fixture
-def counters(registry: CollectorRegistry) -> Counters:
-    return Counters(registry, 10)
 
 
 async def subscribe(database: Database, topic: str = "t", attempts: int = 5) -> tuple[int, int]:

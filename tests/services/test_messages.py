@@ -9,28 +9,36 @@ from prometheus_client import CollectorRegistry
 
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
-from fastpubsub.database import Database
+from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import NotFound
 from fastpubsub.payloads import Batch
+from fastpubsub.services.claiming import Claim, Claiming
 from fastpubsub.services.directory import Directory
-from fastpubsub.services.messages import ACK, EXTEND, GONE, NACK, SETTLED, STALE, Claim, Messages
+from fastpubsub.services.publishing import Publishing
+from fastpubsub.services.settling import ACK, EXTEND, GONE, NACK, SETTLED, STALE, Settling
 from fastpubsub.services.wakeups import Wakeups
 from tests.api.calls import PATIENCE, until_blocked
 from tests.conftest import Connect
 
 
-@pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[Database]:
-    opened = Database(settings)
-    yield opened
-    await opened.close()
+class Messages:
+    """The three services, as an application has them."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        counters = Counters(CollectorRegistry(), 10)
+        shared = (database, Directory(database), settings, counters, Wakeups(database, settings))
+        self.publishing, self.claiming, self.settling = Publishing(*shared), Claiming(*shared), Settling(*shared)
+        self.publish, self.pull, self.give_back = self.publishing.publish, self.claiming.pull, self.claiming.give_back
+        self.settle = self.settling.settle
+
+    async def close(self) -> None:
+        for service in (self.publishing, self.claiming, self.settling):
+            await service.close()
 
 
 @pytest.fixture
 async def messages(database: Database, settings: Settings) -> AsyncIterator[Messages]:
-    opened = Messages(
-        database, Directory(database), settings, Counters(CollectorRegistry(), 10), Wakeups(database, settings)
-    )
+    opened = Messages(database, settings)
     yield opened
     await opened.close()
 

@@ -10,32 +10,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fastpubsub.config import Settings
-from fastpubsub.connections import Row
 from fastpubsub.counters import Counters
-from fastpubsub.database import Database
+from fastpubsub.database.calls import Database
+from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import Unavailable
 from fastpubsub.services import relay as module
 from fastpubsub.services.relay import Relay
 
 Connect = Callable[[], Awaitable[psycopg.AsyncConnection]]
 SECONDS = 30.0
-
-
-@pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[Database]:
-    opened = Database(settings)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def registry() -> CollectorRegistry:
-    return CollectorRegistry()
-
-
-@pytest.fixture
-def counters(registry: CollectorRegistry) -> Counters:
-    return Counters(registry, 10)
 
 
 @pytest.fixture

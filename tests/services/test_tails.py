@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry
 
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
-from fastpubsub.database import Database
+from fastpubsub.database.calls import Database
 from fastpubsub.payloads import Batch
 from fastpubsub.services.directory import Directory
-from fastpubsub.services.messages import Messages
+from fastpubsub.services.publishing import Publishing
 from fastpubsub.services.tails import Logged, Tail, Tails
 from fastpubsub.services.wakeups import Wakeups
 from tests.api.calls import PATIENCE
@@ -34,7 +34,7 @@ class Here:
         self.database = database
         self.wakeups = Wakeups(database, settings)
         directory = Directory(database)
-        self.messages = Messages(database, directory, settings, Counters(CollectorRegistry(), 10), self.wakeups)
+        self.publishing = Publishing(database, directory, settings, Counters(CollectorRegistry(), 10), self.wakeups)
         self.tails = Tails(database, directory, self.wakeups, settings, rendered)
         self.reads = 0
         fetch = database.fetch_one
@@ -43,10 +43,10 @@ class Here:
             self.reads += procedure == "read_messages"
             return await fetch(procedure, *arguments)
 
-        database.fetch_one = counting  # type: ignore[method-assign]
+        database.fetch_one = counting  # type: ignore[method-assign, assignment]
 
     async def publish(self, *texts: bytes) -> None:
-        await self.messages.publish("t", Batch(list(texts), None, sum(map(len, texts))))
+        await self.publishing.publish("t", Batch(list(texts), None, sum(map(len, texts))))
 
 
 def rendered(messages: Sequence[Logged]) -> list[bytes]:
@@ -60,7 +60,7 @@ async def here(settings: Settings) -> AsyncIterator[Here]:
     opened = Here(database, settings)
     yield opened
     await opened.tails.close()
-    await opened.messages.close()
+    await opened.publishing.close()
     await database.close()
 
 

@@ -12,10 +12,9 @@ import jwt
 import pytest
 
 from fastpubsub.config import Settings
-from fastpubsub.connections import Row
-from fastpubsub.database import Database
+from fastpubsub.database.calls import Database
+from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import InvalidRequest, Overloaded, PermissionDenied, Unauthenticated, Unavailable
-from fastpubsub.keys import signing_key
 from fastpubsub.models import ChangedClient, ClientCredentials, NewClient, TokenRequest
 from fastpubsub.scopes import ADMINISTRATOR
 from fastpubsub.services import clients
@@ -23,6 +22,7 @@ from fastpubsub.services.authenticator import STATE_SECONDS, Authenticator
 from fastpubsub.services.hashing import NO_HASH, SecretHasher
 from fastpubsub.services.recent import Recent
 from fastpubsub.services.tokens import MAX_TOKEN_BYTES, Signer, issue_token, make_signer
+from fastpubsub.signing_keys import signing_key
 from tests.attacks import ATTACKS, CLIENT_ID, KEY, NOW, sign
 from tests.conftest import MakeSettings
 from tests.harness import free_port

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
+from fastpubsub.api.recording import change_by
 from fastpubsub.api.render import NO_CONTENT
 from fastpubsub.api.requests import Limit, Offset
 from fastpubsub.api.security import ScopedRoute, requires
@@ -18,7 +19,9 @@ router = APIRouter(prefix="/clients", tags=["clients"], route_class=ScopedRoute)
 async def create_client(request: Request, body: NewClient) -> ClientCredentials:
     """Create a client; its secret is shown only now."""
     state = request.app.state
-    return await clients.create_client(state.database, state.authenticator.hasher, body, request.state.caller)
+    return await clients.create_client(
+        state.database, state.authenticator.hasher, body, request.state.caller, await change_by(request)
+    )
 
 
 @router.get("", dependencies=[requires("clients:read")])
@@ -38,7 +41,9 @@ async def get_client(request: Request, client_id: UUID) -> Client:
 async def update_client(request: Request, client_id: UUID, body: ChangedClient) -> Client:
     """Change a client; this ends all of its tokens."""
     state = request.app.state
-    return await clients.update_client(state.database, state.authenticator, client_id, body, request.state.caller)
+    return await clients.update_client(
+        state.database, state.authenticator, client_id, body, request.state.caller, await change_by(request)
+    )
 
 
 @router.post("/{client_id}/secrets", status_code=201, dependencies=[requires("clients:update", "client_id")])
@@ -46,7 +51,12 @@ async def rotate_client_secret(request: Request, client_id: UUID, body: NewSecre
     """Give a client another secret; the one before stays good for a while."""
     state = request.app.state
     return await clients.rotate_client_secret(
-        state.database, state.authenticator, client_id, body.old_secret_seconds, request.state.caller
+        state.database,
+        state.authenticator,
+        client_id,
+        body.old_secret_seconds,
+        request.state.caller,
+        await change_by(request),
     )
 
 
@@ -60,7 +70,7 @@ async def revoke_client_secret(request: Request, client_id: UUID, which: Literal
     """End one of the two secrets of a client, and all of its tokens."""
     state = request.app.state
     await clients.revoke_client_secret(
-        state.database, state.authenticator, client_id, which == "new", request.state.caller
+        state.database, state.authenticator, client_id, which == "new", request.state.caller, await change_by(request)
     )
     return Response(status_code=204)
 
@@ -71,5 +81,7 @@ async def revoke_client_secret(request: Request, client_id: UUID, which: Literal
 async def delete_client(request: Request, client_id: UUID) -> Response:
     """Delete a client; this ends all of its tokens."""
     state = request.app.state
-    await clients.delete_client(state.database, state.authenticator, client_id, request.state.caller)
+    await clients.delete_client(
+        state.database, state.authenticator, client_id, request.state.caller, await change_by(request)
+    )
     return NO_CONTENT

@@ -6,43 +6,58 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from fastpubsub.api import schemas
-from fastpubsub.api.cloud_events import events_json
+from fastpubsub.api import bodies, openapi
 from fastpubsub.api.events import MEDIA_TYPE, EventStream, delivery_events
-from fastpubsub.api.leaving import cancelled_by_leaving
-from fastpubsub.api.render import NO_CONTENT, claim_json, dead_letters_json
+from fastpubsub.api.pulls import Asked, check_slow, exchanged_json, messages, parts_of, pull
+from fastpubsub.api.recording import change_by
+from fastpubsub.api.render import NO_CONTENT, dead_letters_json, representation, sort_ids
 from fastpubsub.api.requests import (
     MAX_CONSUMER_ID,
-    REPRESENTATION,
     Limit,
     Offset,
+    flag_parameter,
     int_parameter,
     prefers_representation,
     stream_parameters,
     text_parameter,
-    wait_seconds,
     wants_events,
 )
-from fastpubsub.api.security import ScopedRoute, requires, stream_token
-from fastpubsub.cloudevents import BATCH
-from fastpubsub.database import Database
-from fastpubsub.exceptions import TooLarge
-from fastpubsub.models import DeadLetterList, Extend, Extended, MessageList, Moved, Reject, Settled
+from fastpubsub.api.security import ScopedRoute, lasting_token, requires
+from fastpubsub.database.calls import Database
+from fastpubsub.database.changes import Change
+from fastpubsub.exceptions import InvalidRequest, TooLarge
+from fastpubsub.models import (
+    MAX_DELAY_SECONDS,
+    UNDELIVERED_AND_DELAYED,
+    DeadLetterList,
+    Extend,
+    Extended,
+    MessageList,
+    Moved,
+    Reject,
+    Settled,
+    SettledAndPulled,
+)
 from fastpubsub.payloads import parse_ids
 from fastpubsub.services import dead_letters
 from fastpubsub.services.directory import Directory
-from fastpubsub.services.messages import ACK, EXTEND, GONE, NACK, REJECT, SETTLED, STALE, Kind
+from fastpubsub.services.settling import (
+    ACK,
+    EXTEND,
+    NACK,
+    REJECT,
+    RETURN,
+    SETTLED,
+    Kind,
+)
 
 router = APIRouter(prefix="/subscriptions/{subscription_id}", tags=["messages"], route_class=ScopedRoute)
 
 CONSUME = requires("subscriptions:consume", "subscription_id")
 CONSUME_DIRECTLY = requires("subscriptions:consume", "subscription_id", direct=True)
-MAX_BATCH = 100
-MAX_DELAY_SECONDS = 604800
-SLOW_SECONDS = 0.05
-"""A pull that took longer looks whether the consumer is still there; looking costs as much as a quick answer."""
-
-Move = Callable[[Database, Directory, str, Sequence[str]], Awaitable[list[str]]]
+SETTLE = requires("subscriptions:consume", "subscription_id", limit=bodies.ids)
+SETTLE_DIRECTLY = requires("subscriptions:consume", "subscription_id", limit=bodies.ids, direct=True)
+Move = Callable[[Database, Directory, str, Sequence[str], Change], Awaitable[list[str]]]
 
 SETTLED_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": Settled, "description": "with `Prefer: return=representation`"}
@@ -55,27 +70,40 @@ MOVED_RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/messages",
     response_class=Response,
-    responses={200: {"model": MessageList, "content": schemas.EVENTS}},
-    openapi_extra=schemas.PULL,
+    responses={200: {"model": MessageList, "content": openapi.EVENTS}},
+    openapi_extra=openapi.PULL,
     dependencies=[CONSUME_DIRECTLY],
 )
 async def pull_messages(request: Request) -> Response:
     """Lease messages to a consumer; due retries come first, then what was published, in its order."""
-    messages = request.app.state.messages
-    subscription_id = request.path_params["subscription_id"]
-    consumer_id = text_parameter(request, "consumer_id", MAX_CONSUMER_ID)
-    batch_size = int_parameter(request, "batch_size", 10, 1, MAX_BATCH)
-    started = time.monotonic()
-    if seconds := wait_seconds(request):
-        async with cancelled_by_leaving(request):
-            claim = await request.app.state.consumers.pull(subscription_id, batch_size, consumer_id, seconds)
+    return messages(request, await pull(request, Asked.by(request)))
+
+
+@router.post(
+    "/pulls",
+    response_class=Response,
+    responses={200: {"model": SettledAndPulled, "content": openapi.EVENTS}},
+    openapi_extra=openapi.SETTLE_AND_PULL,
+    dependencies=[SETTLE_DIRECTLY],
+)
+async def settle_and_pull(request: Request) -> Response:
+    """Settle messages and lease the next ones in one step; with `wait_seconds` what is settled is so at once."""
+    asked = Asked.by(request)
+    parts = parts_of(request, await request.body())
+    if not any(part.ids for part in parts):
+        claim, outcomes = await pull(request, asked), [()] * len(parts)
     else:
-        claim = await messages.pull(subscription_id, batch_size, consumer_id)
-        if time.monotonic() - started > SLOW_SECONDS and await request.is_disconnected():
-            messages.give_back(claim)
-    if wants_events(request):
-        return Response(events_json(claim, subscription_id), media_type=BATCH)
-    return Response(claim_json(claim, subscription_id), media_type="application/json")
+        started = time.monotonic()
+        outcomes, claim = await request.app.state.exchanging.exchange(
+            asked.subscription_id, parts, asked.limit, asked.consumer_id, waits=asked.seconds > 0
+        )
+        if claim.positions:
+            await check_slow(request, claim, started)
+        elif asked.seconds or claim.more:
+            claim = await pull(request, asked)
+    if not prefers_representation(request) or wants_events(request):
+        return messages(request, claim)
+    return representation(exchanged_json(parts, outcomes, claim, asked.subscription_id))
 
 
 @router.get(
@@ -83,7 +111,7 @@ async def pull_messages(request: Request) -> Response:
     status_code=200,
     response_class=Response,
     responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
-    openapi_extra=schemas.STREAM,
+    openapi_extra=openapi.STREAM,
     dependencies=[CONSUME_DIRECTLY],
 )
 async def stream_messages(request: Request) -> Response:
@@ -91,9 +119,9 @@ async def stream_messages(request: Request) -> Response:
     state = request.app.state
     subscription_id = request.path_params["subscription_id"]
     consumer_id, max_in_flight = stream_parameters(request)
-    await state.messages.require(subscription_id)
+    await state.claiming.require(subscription_id)
     deliveries = state.deliveries.stream(subscription_id, consumer_id, max_in_flight)
-    return EventStream(state.streams, stream_token(request), delivery_events(deliveries, subscription_id))
+    return EventStream(state.streams, lasting_token(request), delivery_events(deliveries, subscription_id))
 
 
 @router.post(
@@ -101,8 +129,8 @@ async def stream_messages(request: Request) -> Response:
     status_code=204,
     response_class=Response,
     responses=SETTLED_RESPONSES,
-    openapi_extra=schemas.SETTLE,
-    dependencies=[CONSUME_DIRECTLY],
+    openapi_extra=openapi.SETTLE,
+    dependencies=[SETTLE_DIRECTLY],
 )
 async def ack_messages(request: Request) -> Response:
     """Settle messages for good, by message id or by ack_id."""
@@ -114,12 +142,31 @@ async def ack_messages(request: Request) -> Response:
     status_code=204,
     response_class=Response,
     responses=SETTLED_RESPONSES,
-    openapi_extra=schemas.NACK,
-    dependencies=[CONSUME_DIRECTLY],
+    openapi_extra=openapi.NACK,
+    dependencies=[SETTLE_DIRECTLY],
 )
 async def nack_messages(request: Request) -> Response:
-    """Give messages back for another attempt after the backoff, or after `delay_seconds`."""
-    return await _settle(request, NACK, int_parameter(request, "delay_seconds", None, 0, MAX_DELAY_SECONDS))
+    """Give messages back for another attempt after the backoff, or after `delay_seconds`; or uncounted."""
+    delay_seconds = int_parameter(request, "delay_seconds", None, 0, MAX_DELAY_SECONDS)
+    if not flag_parameter(request, "undelivered"):
+        return await _settle(request, NACK, delay_seconds)
+    if delay_seconds is not None:
+        raise InvalidRequest(UNDELIVERED_AND_DELAYED)
+    return await _settle(request, RETURN)
+
+
+@router.delete(
+    "/waits",
+    status_code=204,
+    response_class=Response,
+    openapi_extra=openapi.LEAVE,
+    dependencies=[CONSUME_DIRECTLY],
+)
+async def end_waits(request: Request) -> Response:
+    """Answer the pulls of a consumer that wait now, with nothing: it stops, and wants to know what it has."""
+    consumer_id = text_parameter(request, "consumer_id", MAX_CONSUMER_ID)
+    await request.app.state.claiming.leave(request.path_params["subscription_id"], consumer_id)
+    return NO_CONTENT
 
 
 @router.post(
@@ -127,19 +174,19 @@ async def nack_messages(request: Request) -> Response:
     status_code=204,
     response_class=Response,
     responses=SETTLED_RESPONSES,
-    openapi_extra=schemas.REJECT,
-    dependencies=[CONSUME],
+    openapi_extra=openapi.REJECT,
+    dependencies=[SETTLE],
 )
 async def reject_messages(request: Request, body: Reject) -> Response:
     """Make messages dead letters at once, with the reason."""
     return await _settled(request, REJECT, _bounded(request, body.ids), body.reason)
 
 
-@router.post("/leases", dependencies=[CONSUME])
+@router.post("/leases", dependencies=[SETTLE])
 async def extend_leases(request: Request, subscription_id: str, body: Extend) -> Extended:
     """Move the deadline of messages to `extend_seconds` from now; answers those that are still held."""
     ids = _bounded(request, body.ids)
-    outcomes = await request.app.state.messages.settle(EXTEND, subscription_id, ids, body.extend_seconds)
+    outcomes = await request.app.state.settling.settle(EXTEND, subscription_id, ids, body.extend_seconds)
     return Extended(ids=[id_ for id_, outcome in zip(ids, outcomes, strict=True) if outcome == SETTLED])
 
 
@@ -158,8 +205,8 @@ async def list_dead_letters(request: Request, subscription_id: str, offset: Offs
     status_code=204,
     response_class=Response,
     responses=MOVED_RESPONSES,
-    openapi_extra=schemas.SETTLE,
-    dependencies=[CONSUME],
+    openapi_extra=openapi.SETTLE,
+    dependencies=[SETTLE],
 )
 async def reprocess_dead_letters(request: Request) -> Response:
     """Move dead letters back to the consumers; their attempts start again."""
@@ -174,8 +221,8 @@ async def reprocess_dead_letters(request: Request) -> Response:
     status_code=204,
     response_class=Response,
     responses=MOVED_RESPONSES,
-    openapi_extra=schemas.SETTLE,
-    dependencies=[CONSUME],
+    openapi_extra=openapi.SETTLE,
+    dependencies=[SETTLE],
 )
 async def purge_dead_letters(request: Request) -> Response:
     """Delete dead letters for good."""
@@ -188,31 +235,26 @@ async def _settle(request: Request, kind: Kind, value: int | None = None) -> Res
 
 
 async def _settled(request: Request, kind: Kind, ids: Sequence[str], value: int | str | None) -> Response:
-    outcomes = await request.app.state.messages.settle(kind, request.path_params["subscription_id"], ids, value)
+    outcomes = await request.app.state.settling.settle(kind, request.path_params["subscription_id"], ids, value)
     if not prefers_representation(request):
         return NO_CONTENT
     settled = Settled(settled=[], gone=[], stale=[])
-    lists = {SETTLED: settled.settled, GONE: settled.gone, STALE: settled.stale}
-    for id_, outcome in zip(ids, outcomes, strict=True):
-        lists[outcome].append(id_)
-    return _representation(settled.model_dump_json())
+    sort_ids(ids, outcomes, settled)
+    return representation(settled.model_dump_json())
 
 
 async def _move(request: Request, move: Move) -> Response:
     state = request.app.state
     ids = parse_ids(await request.body(), max_ids=state.settings.settle_max_ids)
-    moved = await move(state.database, state.directory, request.path_params["subscription_id"], ids)
+    change = await change_by(request)
+    moved = await move(state.database, state.directory, request.path_params["subscription_id"], ids, change)
     if not prefers_representation(request):
         return NO_CONTENT
-    return _representation(Moved(ids=moved).model_dump_json())
+    return representation(Moved(ids=moved).model_dump_json())
 
 
 def _bounded(request: Request, ids: list[str]) -> list[str]:
     limit = request.app.state.settings.settle_max_ids
     if len(ids) > limit:
-        raise TooLarge(f"{len(ids)} ids are more than the {limit} of one request; send several")
+        raise TooLarge(f"the body has more ids than the {limit} of one request; send several")
     return ids
-
-
-def _representation(body: str) -> Response:
-    return Response(body, 200, {"Preference-Applied": REPRESENTATION}, "application/json")

@@ -1,4 +1,4 @@
-"""Probes and metrics; for everybody who can reach the server, as the spec has it."""
+"""The probes, which are open to everyone, and the metrics."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 
-from fastpubsub.api.security import ScopedRoute, public
+from fastpubsub.api.security import ScopedRoute, public, scraping
 from fastpubsub.exceptions import Unavailable
 
 STOPPING = "the server is shutting down"
@@ -29,13 +29,13 @@ class NotReady(BaseModel):
 
 @router.get("/liveness", dependencies=[public()])
 async def liveness() -> Alive:
-    """Whether the process answers; says nothing about the database."""
+    """Say that the process answers; this says nothing about the database."""
     return Alive(status="alive")
 
 
 @router.get("/readiness", dependencies=[public()], response_model=Ready, responses={503: {"model": NotReady}})
 async def readiness(request: Request) -> Response:
-    """Whether requests should be sent here; answers within half a second, whatever the database does."""
+    """Say whether requests should be sent here, within half a second, whatever the database does."""
     state = request.app.state
     problem = STOPPING if state.stopping.is_set() else await state.probes.problem()
     if problem is None:
@@ -43,7 +43,7 @@ async def readiness(request: Request) -> Response:
     return JSONResponse({"detail": problem}, 503, {"Retry-After": str(Unavailable.retry_after_seconds)})
 
 
-@router.get("/metrics", dependencies=[public()], include_in_schema=False)
+@router.get("/metrics", dependencies=[scraping()], include_in_schema=False)
 async def metrics(request: Request) -> Response:
-    """Prometheus' text format."""
+    """Return metrics in the text format of Prometheus."""
     return Response(await request.app.state.probes.metrics(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

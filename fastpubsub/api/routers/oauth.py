@@ -8,18 +8,18 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.types import Message, Receive, Scope, Send
 
+from fastpubsub.api.bodies import FORM, media_type
 from fastpubsub.api.errors import DOCUMENTED
 from fastpubsub.api.middleware import API_POLICY, UNCACHED
-from fastpubsub.api.oauth_forms import CREDENTIALS, Refusal, answer_form, parse_form, read_credentials
-from fastpubsub.api.security import FORM, ScopedRoute, media_type, public
+from fastpubsub.api.oauth_forms import CREDENTIALS, OAuthError, answer_form, is_basic, parse_form, read_credentials
+from fastpubsub.api.security import ScopedRoute, public
 from fastpubsub.exceptions import InvalidRequest, NotFound
 from fastpubsub.models import AuthorizationServer, Introspection, PublicKeys, Token, TokenRequest
-from fastpubsub.payloads import check_json
+from fastpubsub.payloads import check_object
 from fastpubsub.scopes import SCOPES, parse
 from fastpubsub.services.introspection import introspect_token
 from fastpubsub.services.tokens import issue_token
 
-MAX_BODY_BYTES = 16_384
 HEADERS = [UNCACHED, (b"pragma", b"no-cache"), API_POLICY]
 
 GRANT_SCHEMA = {
@@ -36,12 +36,12 @@ INTROSPECTION_SCHEMA = {
     "required": ["token"],
     "properties": {
         "token": {"type": "string"},
-        "token_type_hint": {"type": "string", "description": "not looked at: there is one type"},
+        "token_type_hint": {"type": "string", "description": "ignored: there is one type"},
         **CREDENTIALS,
     },
 }
 REFUSED: dict[str, Any] = {
-    "description": "Refused; to a form in the words of RFC 6749",
+    "description": "Refused; a form gets the errors of RFC 6749",
     "content": {
         **DOCUMENTED["default"]["content"],
         "application/json": {
@@ -60,7 +60,7 @@ BODIES = {"application/json": {"schema": TokenRequest.model_json_schema()}, FORM
 
 
 class TokenRoute(ScopedRoute):
-    """No answer of it may be kept by a cache, whoever makes it."""
+    """No cache may keep any of its answers."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_uncached(message: Message) -> None:
@@ -85,7 +85,7 @@ async def list_public_keys(request: Request, response: Response) -> PublicKeys:
 
 @well_known.get("/oauth-authorization-server", dependencies=[public()])
 async def get_authorization_server(request: Request, response: Response) -> AuthorizationServer:
-    """Where tokens are to be had and how, for OAuth 2 libraries; 404 unless the server was told its address."""
+    """Tell OAuth 2 libraries where and how to get tokens; 404 unless FASTPUBSUB_AUTH_ISSUER is set."""
     issuer = request.app.state.settings.auth_issuer
     if issuer is None:
         raise NotFound("this server does not know its address; set FASTPUBSUB_AUTH_ISSUER, such as https://bus.example")
@@ -110,13 +110,13 @@ def _may_be_kept(response: Response) -> None:
     response_model=Token,
     responses={200: {"model": Token, "description": "To a form"}, **REFUSALS},
     openapi_extra={"requestBody": {"content": BODIES, "required": True}},
-    dependencies=[public(forms=True, max_body_bytes=MAX_BODY_BYTES)],
+    dependencies=[public(forms=True, query=["client_secret"])],
 )
 async def create_token(request: Request) -> Response:
     """Get an access token for a client's id and secret, as JSON or as the form of OAuth 2."""
     body = await request.body()
     if media_type(request) == FORM:
-        return await answer_form(_grant(request, body))
+        return await answer_form(request, _grant(request, body))
     token = await _issue(request, _read_json(request, body))
     return JSONResponse(token.model_dump(), 201)
 
@@ -126,11 +126,11 @@ async def create_token(request: Request) -> Response:
     response_model=Introspection,
     responses=REFUSALS,
     openapi_extra={"requestBody": {"content": {FORM: {"schema": INTROSPECTION_SCHEMA}}, "required": True}},
-    dependencies=[public(forms=True, max_body_bytes=MAX_BODY_BYTES)],
+    dependencies=[public(forms=True, query=["client_secret", "token"])],
 )
 async def create_introspection(request: Request) -> Response:
     """Ask whether an access token is good, and what it allows; any client may, with its id and secret."""
-    return await answer_form(_introspect(request, await request.body()))
+    return await answer_form(request, _introspect(request, await request.body()))
 
 
 async def _grant(request: Request, body: bytes) -> Token:
@@ -147,10 +147,12 @@ async def _issue(request: Request, wanted: TokenRequest) -> Token:
 
 async def _introspect(request: Request, body: bytes) -> Introspection:
     if media_type(request) != FORM:
-        raise Refusal("invalid_request", f"send a form: token, client_id and client_secret as {FORM}")
+        raise OAuthError("invalid_request", f"send a form: token, client_id and client_secret as {FORM}")
+    if "token" in request.query_params:
+        raise OAuthError("invalid_request", "the token must not be in the address; send it in the body")
     form = parse_form(body)
     if "token" not in form:
-        raise Refusal("invalid_request", "token is missing; send the access token to ask about as token")
+        raise OAuthError("invalid_request", "token is missing; send the access token as token")
     client_id, client_secret = read_credentials(request, form)
     asking = TokenRequest(client_id=client_id, client_secret=client_secret)
     state = request.app.state
@@ -162,10 +164,9 @@ def _address(request: Request) -> str | None:
 
 
 def _read_json(request: Request, body: bytes) -> TokenRequest:
-    sent_by_basic = request.headers.get("authorization", "").lower().startswith("basic ")
-    if sent_by_basic or "client_secret" in request.query_params:
-        raise InvalidRequest("the body is JSON: send client_id and client_secret in it, and nowhere else")
-    check_json(body)
+    if is_basic(request.headers.get("authorization", "")) or "client_secret" in request.query_params:
+        raise InvalidRequest("the body is JSON: send client_id and client_secret in it, and only there")
+    check_object(body)
     try:
         return TokenRequest.model_validate_json(body)
     except ValidationError as error:
@@ -176,14 +177,14 @@ def _read_json(request: Request, body: bytes) -> TokenRequest:
 def _read_grant(request: Request, body: bytes) -> TokenRequest:
     form = parse_form(body)
     if "grant_type" not in form:
-        raise Refusal("invalid_request", "grant_type is missing; send grant_type=client_credentials")
+        raise OAuthError("invalid_request", "grant_type is missing; send grant_type=client_credentials")
     if form["grant_type"] != "client_credentials":
-        raise Refusal("unsupported_grant_type", "the only grant_type here is client_credentials")
+        raise OAuthError("unsupported_grant_type", "the only grant_type here is client_credentials")
     client_id, client_secret = read_credentials(request, form)
     scope = form.get("scope")
     try:
         if scope:
             parse(scope)
     except InvalidRequest as error:
-        raise Refusal("invalid_scope", error.detail) from None
+        raise OAuthError("invalid_scope", error.detail) from None
     return TokenRequest(client_id=client_id, client_secret=client_secret, scope=scope)

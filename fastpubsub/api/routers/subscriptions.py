@@ -2,54 +2,88 @@
 
 from fastapi import APIRouter, Request, Response
 
-from fastpubsub.api.render import NO_CONTENT
-from fastpubsub.api.requests import Limit, Offset
+from fastpubsub.api import bodies
+from fastpubsub.api.recording import change_by
+from fastpubsub.api.render import NO_CONTENT, NO_FIGURES, Figures, json_answer, list_json, subscription_json
+from fastpubsub.api.requests import Include, Limit, Offset, PageToken, Part, after_page, page_token
 from fastpubsub.api.security import ScopedRoute, requires
 from fastpubsub.models import (
     ChangedSubscription,
     NewSubscription,
+    ObjectId,
+    PurgedSubscription,
     Seek,
     Subscription,
     SubscriptionList,
     SubscriptionMetrics,
 )
 from fastpubsub.payloads import member
-from fastpubsub.services import subscriptions
+from fastpubsub.services import figures, previews, subscriptions
 
 router = APIRouter(prefix="/subscriptions", tags=["subscriptions"], route_class=ScopedRoute)
 
 
-@router.post("", status_code=201, dependencies=[requires("subscriptions:create")])
-async def create_subscription(request: Request, body: NewSubscription) -> Subscription:
+@router.post(
+    "",
+    status_code=201,
+    response_model=Subscription,
+    dependencies=[requires("subscriptions:create", limit=bodies.subscription)],
+)
+async def create_subscription(request: Request, body: NewSubscription) -> Response:
     """Create a subscription; it gets what is published from now on, unless `start_from` says otherwise."""
     request.state.caller.require("subscriptions:create", body.id)
     state = request.app.state
     filter_json = member(await request.body(), "filter")
-    return await subscriptions.create_subscription(state.database, state.settings, body, filter_json)
+    created = await subscriptions.create_subscription(
+        state.database, state.settings, body, filter_json, await change_by(request, body.id)
+    )
+    return json_answer(subscription_json(created), 201)
 
 
-@router.get("", dependencies=[requires("subscriptions:read")])
-async def list_subscriptions(request: Request, offset: Offset = 0, limit: Limit = 10) -> SubscriptionList:
-    """List subscriptions, ordered by id."""
+@router.get("", response_model=SubscriptionList, dependencies=[requires("subscriptions:read")])
+async def list_subscriptions(
+    request: Request,
+    offset: Offset = 0,
+    limit: Limit = 10,
+    topic_id: ObjectId | None = None,
+    token: PageToken = None,
+    part: Part = None,
+    include: Include = None,
+) -> Response:
+    """List the subscriptions of all topics or of one, ordered by id."""
     visible = request.state.caller.objects("subscriptions:read")
-    data = await subscriptions.list_subscriptions(request.app.state.database, offset, limit, visible)
-    return SubscriptionList(data=data)
+    after = after_page(request, token)
+    found = await subscriptions.list_subscriptions(
+        request.app.state.database, offset, limit + 1, visible, topic_id, part=part, after=after
+    )
+    known = await _figures(request, [one.id for one in found[:limit]], include)
+    more = page_token(found[limit - 1].id) if len(found) > limit else None
+    return json_answer(list_json([subscription_json(one, known) for one in found[:limit]], more))
 
 
-@router.get("/{subscription_id}", dependencies=[requires("subscriptions:read", "subscription_id")])
-async def get_subscription(request: Request, subscription_id: str) -> Subscription:
+@router.get(
+    "/{subscription_id}", response_model=Subscription, dependencies=[requires("subscriptions:read", "subscription_id")]
+)
+async def get_subscription(request: Request, subscription_id: str, include: Include = None) -> Response:
     """Get a subscription."""
-    return await subscriptions.get_subscription(request.app.state.database, subscription_id)
+    found = await subscriptions.get_subscription(request.app.state.database, subscription_id)
+    return json_answer(subscription_json(found, await _figures(request, [subscription_id], include)))
 
 
-@router.patch("/{subscription_id}", dependencies=[requires("subscriptions:create", "subscription_id")])
-async def update_subscription(request: Request, subscription_id: str, body: ChangedSubscription) -> Subscription:
-    """Change filter, attempts, backoff or deadline. What was not delivered yet is judged by the new filter."""
+@router.patch(
+    "/{subscription_id}",
+    response_model=Subscription,
+    dependencies=[requires("subscriptions:create", "subscription_id", limit=bodies.subscription)],
+)
+async def update_subscription(request: Request, subscription_id: str, body: ChangedSubscription) -> Response:
+    """Change filter, attempts, backoff or deadline. The new filter applies to messages that are not delivered yet."""
     filter_json = member(await request.body(), "filter")
     state = request.app.state
-    changed = await subscriptions.update_subscription(state.database, subscription_id, body, filter_json)
+    changed = await subscriptions.update_subscription(
+        state.database, state.settings, subscription_id, body, filter_json, await change_by(request)
+    )
     state.wakeups.changed(await state.directory.subscriptions.key(subscription_id))
-    return changed
+    return json_answer(subscription_json(changed))
 
 
 @router.delete(
@@ -60,7 +94,7 @@ async def update_subscription(request: Request, subscription_id: str, body: Chan
 )
 async def delete_subscription(request: Request, subscription_id: str) -> Response:
     """Delete a subscription and everything in it."""
-    await subscriptions.delete_subscription(request.app.state.database, subscription_id)
+    await subscriptions.delete_subscription(request.app.state.database, subscription_id, await change_by(request))
     return NO_CONTENT
 
 
@@ -73,13 +107,65 @@ async def delete_subscription(request: Request, subscription_id: str) -> Respons
 async def seek_subscription(request: Request, subscription_id: str, body: Seek) -> Response:
     """Replay or skip: what comes next is the message at `to`. Deliveries that are out end without effect."""
     state = request.app.state
-    await subscriptions.seek_subscription(state.database, state.directory, subscription_id, body.to)
+    if body.dry_run:
+        preview = await previews.preview_seek(state.database, state.directory, subscription_id, body.to)
+        return json_answer(preview.model_dump_json(by_alias=True).encode())
+    await subscriptions.seek_subscription(
+        state.database, state.directory, subscription_id, body.to, await change_by(request)
+    )
     state.wakeups.changed(await state.directory.subscriptions.key(subscription_id))
     return NO_CONTENT
 
 
-@router.get("/{subscription_id}/metrics", dependencies=[requires("subscriptions:read", "subscription_id")])
+@router.post(
+    "/{subscription_id}/pause",
+    response_model=Subscription,
+    dependencies=[requires("subscriptions:create", "subscription_id")],
+)
+async def pause_subscription(request: Request, subscription_id: str) -> Response:
+    """Let pulls and streams get nothing until it is resumed. What consumers hold they can settle."""
+    return await _pause(request, subscription_id, is_paused=True)
+
+
+@router.post(
+    "/{subscription_id}/resume",
+    response_model=Subscription,
+    dependencies=[requires("subscriptions:create", "subscription_id")],
+)
+async def resume_subscription(request: Request, subscription_id: str) -> Response:
+    """End a pause."""
+    return await _pause(request, subscription_id, is_paused=False)
+
+
+async def _pause(request: Request, subscription_id: str, *, is_paused: bool) -> Response:
+    state = request.app.state
+    change = await change_by(request)
+    found = await subscriptions.pause_subscription(state.database, subscription_id, is_paused=is_paused, change=change)
+    state.wakeups.changed(await state.directory.subscriptions.key(subscription_id))
+    return json_answer(subscription_json(found))
+
+
+@router.post("/{subscription_id}/purge", dependencies=[requires("subscriptions:consume", "subscription_id")])
+async def purge_subscription(request: Request, subscription_id: str) -> PurgedSubscription:
+    """Settle everything that is ahead, leased or waiting. Dead letters stay."""
+    state = request.app.state
+    purged = await subscriptions.purge_subscription(
+        state.database, state.directory, subscription_id, await change_by(request)
+    )
+    state.wakeups.changed(await state.directory.subscriptions.key(subscription_id))
+    return purged
+
+
+@router.get(
+    "/{subscription_id}/metrics",
+    response_model_exclude_none=True,
+    dependencies=[requires("subscriptions:read", "subscription_id")],
+)
 async def get_metrics(request: Request, subscription_id: str) -> SubscriptionMetrics:
     """Count the messages of a subscription by state."""
     state = request.app.state
     return await subscriptions.get_metrics(state.database, state.directory, subscription_id)
+
+
+async def _figures(request: Request, ids: list[str], include: str | None) -> Figures:
+    return await figures.subscription_figures(request.app.state.database, ids) if include else NO_FIGURES

@@ -4,58 +4,85 @@ import hashlib
 
 from fastapi import APIRouter, Request, Response
 
-from fastpubsub.api.cloud_events import envelope
+from fastpubsub.api import bodies
+from fastpubsub.api.cloud_events import parse_published
 from fastpubsub.api.events import MEDIA_TYPE, EventStream, tail_events
-from fastpubsub.api.render import NO_CONTENT
+from fastpubsub.api.openapi import PUBLISH, TAIL
+from fastpubsub.api.recording import change_by
+from fastpubsub.api.render import NO_CONTENT, NO_FIGURES, Figures, json_answer, list_json, topic_json
 from fastpubsub.api.requests import (
     MAX_RECENT,
     REPRESENTATION,
+    Include,
     Limit,
     Offset,
+    PageToken,
+    Part,
+    after_page,
     has_event,
     idempotency_key,
     int_parameter,
     last_event_id,
+    page_token,
     prefers_representation,
 )
-from fastpubsub.api.schemas import PUBLISH, TAIL
-from fastpubsub.api.security import ScopedRoute, requires, stream_token
+from fastpubsub.api.security import ScopedRoute, lasting_token, requires
 from fastpubsub.models import ChangedTopic, NewTopic, PublishedIds, Topic, TopicList
-from fastpubsub.payloads import member, parse_batch
-from fastpubsub.services import topics
-from fastpubsub.services.messages import Idempotency
+from fastpubsub.payloads import Batch, member, parse_batch
+from fastpubsub.services import figures, topics
+from fastpubsub.services.publishing import Idempotency
 
 router = APIRouter(prefix="/topics", tags=["topics"], route_class=ScopedRoute)
 
 
-@router.post("", status_code=201, dependencies=[requires("topics:create")])
-async def create_topic(request: Request, body: NewTopic) -> Topic:
+@router.post("", status_code=201, response_model=Topic, dependencies=[requires("topics:create", limit=bodies.topic)])
+async def create_topic(request: Request, body: NewTopic) -> Response:
     """Create a topic."""
     request.state.caller.require("topics:create", body.id)
     state = request.app.state
     schema_json = member(await request.body(), "schema")
-    return await topics.create_topic(state.database, state.settings, body, schema_json)
+    topic = await topics.create_topic(
+        state.database, state.settings, body, schema_json, await change_by(request, body.id)
+    )
+    return json_answer(topic_json(topic), 201)
 
 
-@router.get("", dependencies=[requires("topics:read")])
-async def list_topics(request: Request, offset: Offset = 0, limit: Limit = 10) -> TopicList:
+@router.get("", response_model=TopicList, dependencies=[requires("topics:read")])
+async def list_topics(
+    request: Request,
+    offset: Offset = 0,
+    limit: Limit = 10,
+    token: PageToken = None,
+    part: Part = None,
+    include: Include = None,
+) -> Response:
     """List topics, ordered by id."""
     visible = request.state.caller.objects("topics:read")
-    return TopicList(data=await topics.list_topics(request.app.state.database, offset, limit, visible))
+    after = after_page(request, token)
+    found = await topics.list_topics(request.app.state.database, offset, limit + 1, visible, part=part, after=after)
+    known = await _figures(request, [topic.id for topic in found[:limit]], include)
+    more = page_token(found[limit - 1].id) if len(found) > limit else None
+    return json_answer(list_json([topic_json(topic, known) for topic in found[:limit]], more))
 
 
-@router.get("/{topic_id}", dependencies=[requires("topics:read", "topic_id")])
-async def get_topic(request: Request, topic_id: str) -> Topic:
+@router.get("/{topic_id}", response_model=Topic, dependencies=[requires("topics:read", "topic_id")])
+async def get_topic(request: Request, topic_id: str, include: Include = None) -> Response:
     """Get a topic."""
-    return await topics.get_topic(request.app.state.database, topic_id)
+    topic = await topics.get_topic(request.app.state.database, topic_id)
+    return json_answer(topic_json(topic, await _figures(request, [topic_id], include)))
 
 
-@router.patch("/{topic_id}", dependencies=[requires("topics:create", "topic_id")])
-async def update_topic(request: Request, topic_id: str, body: ChangedTopic) -> Topic:
+@router.patch(
+    "/{topic_id}", response_model=Topic, dependencies=[requires("topics:create", "topic_id", limit=bodies.topic)]
+)
+async def update_topic(request: Request, topic_id: str, body: ChangedTopic) -> Response:
     """Change how long settled messages stay, or the schema of the payloads. What is in the topic stays as it is."""
     state = request.app.state
     schema_json = member(await request.body(), "schema")
-    return await topics.update_topic(state.database, state.settings, topic_id, body, schema_json)
+    topic = await topics.update_topic(
+        state.database, state.settings, topic_id, body, schema_json, await change_by(request)
+    )
+    return json_answer(topic_json(topic))
 
 
 @router.delete(
@@ -63,7 +90,7 @@ async def update_topic(request: Request, topic_id: str, body: ChangedTopic) -> T
 )
 async def delete_topic(request: Request, topic_id: str) -> Response:
     """Delete a topic, its subscriptions and everything in them."""
-    await topics.delete_topic(request.app.state.database, topic_id)
+    await topics.delete_topic(request.app.state.database, topic_id, await change_by(request))
     return NO_CONTENT
 
 
@@ -73,21 +100,17 @@ async def delete_topic(request: Request, topic_id: str) -> Response:
     response_class=Response,
     responses={201: {"model": PublishedIds, "description": "with `Prefer: return=representation`"}},
     openapi_extra=PUBLISH,
-    dependencies=[requires("topics:publish", "topic_id", direct=True, events=True)],
+    dependencies=[requires("topics:publish", "topic_id", limit=bodies.messages, direct=True, events=True)],
 )
 async def publish_messages(request: Request) -> Response:
     """Publish messages; what is answered with 2xx is on disk for every subscription of the topic."""
     state = request.app.state
     body = await request.body()
-    settings = state.settings
-    if has_event(request):
-        body = envelope(request, body)
-    batch = parse_batch(body, max_messages=settings.publish_max_messages, max_depth=settings.payload_max_depth)
-    key = idempotency_key(request)
-    idempotency = None
-    if key is not None:
-        idempotency = Idempotency(request.state.caller.client_id, key, hashlib.sha256(body).digest())
-    published = await state.messages.publish(request.path_params["topic_id"], batch, idempotency)
+    if len(body) <= bodies.LARGE_BYTES:
+        batch, idempotency = _parse(request, body)
+    else:
+        batch, idempotency = await state.large_bodies.parse(_parse, request, body)
+    published = await state.publishing.publish(request.path_params["topic_id"], batch, idempotency)
     if not prefers_representation(request):
         return NO_CONTENT
     ids = PublishedIds(ids=published.ids() if published is not None else [])
@@ -108,4 +131,22 @@ async def follow_topic(request: Request) -> Response:
     state = request.app.state
     recent = int_parameter(request, "recent", 0, 0, MAX_RECENT) or 0
     tail = await state.tails.open(request.path_params["topic_id"], last_event_id(request), recent)
-    return EventStream(state.streams, stream_token(request), tail_events(tail))
+    return EventStream(state.streams, lasting_token(request), tail_events(tail))
+
+
+async def _figures(request: Request, ids: list[str], include: str | None) -> Figures:
+    return await figures.topic_figures(request.app.state.database, ids) if include else NO_FIGURES
+
+
+def _parse(request: Request, body: bytes) -> tuple[Batch, Idempotency | None]:
+    settings = request.app.state.settings
+    is_event = has_event(request)
+    limits = {"max_messages": settings.publish_max_messages, "max_depth": settings.payload_max_depth}
+    batch = parse_published(request, body) if is_event else parse_batch(body, **limits)
+    key = idempotency_key(request)
+    if key is None:
+        return batch, None
+    # The context of an event may have come in headers.
+    context = filter(None, batch.attributes or []) if is_event else ()
+    digest = hashlib.sha256(b"".join([body, *context])).digest()
+    return batch, Idempotency(request.state.caller.client_id, key, digest)

@@ -49,8 +49,8 @@ async def mutate(rig: Rig) -> Figures:
 
 def raw_request(method: str, target: str, body: object) -> bytes:
     content = b"" if body is None else json.dumps(body).encode()
-    head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
-    return f"{head}\r\nConnection: close\r\n\r\n".encode() + content
+    head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+    return f"{head}\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode() + content
 
 
 def damaged(rig: Rig, request: bytes) -> bytes:

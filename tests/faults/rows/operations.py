@@ -7,7 +7,7 @@ import time
 
 import psycopg
 
-from fastpubsub import schema
+from fastpubsub.database import migrations
 from fastpubsub.embedded import Account, EmbeddedPostgres
 from tests import harness, pgbouncer
 from tests.faults.campaign import Fault, Figures
@@ -118,7 +118,7 @@ async def start_cold(rig: Rig) -> Figures:
     after_schema = await rig.until_answered("/readiness", 200)
     await rig.query("update fastpubsub.alembic_version set version_num = '9999'")
     await expect_unready(rig, "9999")
-    await rig.query("update fastpubsub.alembic_version set version_num = %s", schema.head())
+    await rig.query("update fastpubsub.alembic_version set version_num = %s", migrations.head())
     await rig.until_answered("/readiness", 200)
     return {"ready_s": max(after_start, after_schema)}
 

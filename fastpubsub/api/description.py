@@ -1,0 +1,269 @@
+"""What the OpenAPI document says beyond the models: names, examples, settings of this server, and each refusal."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+from fastapi import FastAPI
+
+from fastpubsub.api.errors import DOCUMENTED, MEDIA_TYPE
+from fastpubsub.api.security import SCHEME
+from fastpubsub.config import Settings
+from fastpubsub.scopes import SCOPES
+
+PROBLEM = {"$ref": "#/components/schemas/Problem"}
+EXAMPLE_ID = "550e8400-e29b-41d4-a716-446655440000"
+TOPIC, SUBSCRIPTION = "user-events", "user-events-processor"
+
+TAGS = [
+    {"name": "topics", "description": "Create topics, publish to them, and follow what is published."},
+    {"name": "subscriptions", "description": "Create subscriptions, change them, count their messages, and seek."},
+    {"name": "messages", "description": "Pull and settle messages, and find out what became of them."},
+    {"name": "clients", "description": "Manage the clients of this API, and get access tokens for them."},
+    {"name": "audit", "description": "See who changed what, and when."},
+    {"name": "overview", "description": "See the whole server at one look."},
+    {"name": "monitoring", "description": "Ask whether the server runs."},
+]
+
+REFUSALS = {
+    401: "The access token is missing, expired or revoked.",
+    403: "The client does not have the scope that this needs.",
+    404: "What the request names does not exist.",
+    409: "The request does not fit what exists: the id is taken, or there are not as many secrets.",
+    413: "The body, or something in it, is larger than the server accepts.",
+    415: "The body is not JSON, or it is compressed.",
+    422: "The request says something that cannot be done; `errors` names the members and parameters.",
+    503: "The server cannot do it now, and has stored nothing unless `detail` says otherwise; see `Retry-After`.",
+}
+CONFLICTS = ("createTopic", "createSubscription", "rotateClientSecret", "revokeClientSecret")
+MISSING = ("createSubscription", "getAuthorizationServer")
+WITHOUT_DATABASE = ("listPublicKeys", "getAuthorizationServer", "liveness")
+
+PARAMETERS: dict[str, tuple[str, Any]] = {
+    "topic_id": ("the id of a topic", TOPIC),
+    "subscription_id": ("the id of a subscription", SUBSCRIPTION),
+    "message_id": ("the id of a message", EXAMPLE_ID),
+    "client_id": ("the id of a client", EXAMPLE_ID),
+    "consumer_id": ("a name for the consumer that you choose; it holds the messages", "consumer-1"),
+    "offset": ("how many to skip at the beginning", 0),
+    "limit": ("the highest number to answer with", 10),
+    "redrive_id": ("the id of a redrive", 1),
+    "state": ("where the messages are", "ahead"),
+    "include": ("`metrics` adds figures to each item", None),
+    "q": ("only ids that contain this text, in any case", None),
+    "page_token": ("`next_page_token` of the page before, instead of `offset`", None),
+    "interval_seconds": ("the seconds of each figure: 5 for the last hour, 60 for the last day", None),
+    "from": ("the beginning", None),
+    "to": ("the end", None),
+    "which": ("`old` is the previous secret, `new` is the latest one", "old"),
+}
+"""Descriptions, where there are none, and examples, which optional parameters without a default do not get."""
+
+MEMBERS = {
+    "id": "the id",
+    "ids": "ids of messages, or of deliveries (`ack_id`)",
+    "data": "the items of this page",
+    "message_id": "the id of the message",
+    "topic_id": "the id of the topic",
+    "subscription_id": "the id of the subscription",
+    "created_at": "when it was created; a message, when it was published",
+    "updated_at": "when it was last changed",
+    "died_at": "when the message became a dead letter",
+    "lease_expires_at": "until when the consumer holds the message, by the clock of the database",
+    "payload": "the JSON object that was published",
+    "attributes": "names and values that were published beside the payload",
+    "delivery_attempts": "how often the message was delivered, including this time",
+    "reason": "why the message is a dead letter",
+    "filter": "only messages that match are delivered; null delivers all",
+    "name": "a name for people to read",
+    "scopes": "what the client may do, separated by spaces",
+    "is_active": "whether the client may get tokens",
+    "token_version": "increases when all tokens of the client end",
+    "max_delivery_attempts": "deliveries until a message becomes a dead letter",
+    "backoff_min_seconds": "seconds to wait after the first failed delivery; doubles with each further one",
+    "backoff_max_seconds": "the longest wait after a failed delivery, in seconds",
+    "ack_deadline_seconds": "seconds that a consumer has to settle a message",
+    "retention_seconds": "seconds that settled messages are kept; null is the setting of the server",
+    "schema": "JSON Schema that every payload must match; null for none",
+    "start_from": "the first message: `latest` what is published from now on, `earliest` all that is kept, or a time",
+    "state": "where the message is",
+    "subscriptions": "one item for each subscription of the topic",
+    "messages": "the messages to publish",
+    "settled": "ids that are settled now",
+    "before_is_estimated": "whether `before` is an estimate",
+    "extend_seconds": "seconds from now until the new deadline",
+    "acks": "what to acknowledge, or what became of that",
+    "nacks": "what to give back, or what became of that",
+    "rejects": "what becomes a dead letter, or what became of that",
+    "leases": "which deadlines to move, or what became of that",
+    "secret": "the secret of the client",
+    "old_secret_expires_at": "when the previous secret ends; null when it has ended",
+    "client_secret": "the secret of the client",
+    "client_id": "the id of the client",
+    "access_token": "send it as `Authorization: Bearer <token>`",
+    "token_type": "how to send the token",
+    "scope": "scopes, separated by spaces",
+    "active": "whether the token is good",
+    "sub": "the id of the client",
+    "status": "what the probe found",
+    "detail": "what is wrong, why, and what to do",
+    "action": "`reprocess` gives the dead letters to consumers again, `purge` deletes them",
+    "died_after": "only those that died at this time or later",
+    "died_before": "only those that died before this time",
+    "first_died_at": "when the first of them died",
+    "last_died_at": "when the last of them died",
+    "per_second": "how many to move a second; null is as many as the server can",
+    "ended_at": "when it ended; null while it runs",
+    "passes": "whether the payload passes; only with `payload`",
+    "field": "the first field of the filter that keeps the message out",
+    "expected": "the values that the filter takes there",
+    "actual": "the value of the message there",
+    "similar_field": "a field of the message whose name differs only in case",
+    "looked_at": "messages that were judged",
+    "passed": "how many of them pass",
+    "passing": "up to five that pass",
+    "filtered": "up to five that do not pass, and why",
+    "ahead_now": "messages that are ahead of the subscription now",
+    "ahead_after": "messages that would be ahead of it",
+    "is_estimated": "whether these two numbers are estimates",
+    "is_paused": "whether pulls are answered with nothing",
+    "paused_at": "since when it is paused",
+    "paused": "whether the subscription is paused",
+    "next_page_token": "of the next page, when there is one",
+    "keys": "the public keys",
+    "error": "the code of RFC 6749",
+    "error_description": "what is wrong, and what to do",
+    "grant_type": "the only one that there is",
+    "token": "the access token",
+    "specversion": "the version of CloudEvents",
+    "source": "where the event happened",
+    "type": "the kind of event",
+    "issuer": "the address of the server",
+    "token_endpoint": "where to get access tokens",
+    "introspection_endpoint": "where to ask whether a token is good",
+    "jwks_uri": "where the public keys are",
+    "token_endpoint_auth_methods_supported": "how to send the secret there",
+    "introspection_endpoint_auth_methods_supported": "how to send the secret there",
+    "grant_types_supported": "the only one that there is",
+    "scopes_supported": "all scopes, without those of single objects",
+}
+"""Descriptions of members that have none of their own."""
+
+BODIES: dict[str, Any] = {
+    "createTopic": {"id": TOPIC},
+    "updateTopic": {"retention_seconds": 86400},
+    "publishMessages": [{"event": "user.created", "user_id": "123", "country": "BR"}],
+    "createSubscription": {"id": SUBSCRIPTION, "topic_id": TOPIC, "filter": {"country": ["BR", "US"]}},
+    "updateSubscription": {"max_delivery_attempts": 10, "backoff_min_seconds": 5, "backoff_max_seconds": 300},
+    "seekSubscription": {"to": "earliest"},
+    "testFilterOfTopic": {"filter": {"country": ["BR"]}, "payload": {"country": "br"}},
+    "testFilterOfSubscription": {"filter": {"country": ["BR"]}, "last": 100},
+    "settleAndPull": {"acks": [EXAMPLE_ID]},
+    "ackMessages": [EXAMPLE_ID],
+    "nackMessages": [EXAMPLE_ID],
+    "rejectMessages": {"ids": [EXAMPLE_ID], "reason": "the order does not exist"},
+    "extendLeases": {"ids": [EXAMPLE_ID], "extend_seconds": 60},
+    "purgeDeadLetters": [EXAMPLE_ID],
+    "reprocessDeadLetters": [EXAMPLE_ID],
+    "createRedrive": {"action": "reprocess", "per_second": 100},
+    "createClient": {"name": "My Application", "scopes": "topics:read topics:publish:user-events"},
+    "updateClient": {"name": "My Application", "scopes": "topics:read", "is_active": True},
+    "rotateClientSecret": {"old_secret_seconds": 86400},
+    "createToken": {"client_id": EXAMPLE_ID, "client_secret": "fps_x3Yb0dQm1nT8vKcE5rWzLh7uJpAs2GfM"},
+}
+"""Examples of JSON bodies, by the id of the operation. They name the same objects, so that they work in turn."""
+
+
+def describe(app: FastAPI) -> None:
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        is_new = app.openapi_schema is None
+        document = make()
+        if is_new:
+            complete(document, app.state.settings)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def complete(document: dict[str, Any], settings: Settings) -> None:
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = deepcopy(DOCUMENTED["default"]["content"][MEDIA_TYPE]["schema"])
+    # The address is relative, so it follows the root path.
+    flow = {"tokenUrl": "oauth/token", "scopes": SCOPES}
+    document["components"]["securitySchemes"] = {SCHEME: {"type": "oauth2", "flows": {"clientCredentials": flow}}}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            _describe_parameters(operation)
+            _describe_body(operation)
+            _describe_answers(path, operation)
+    _show_settings(schemas, settings)
+    for schema in _objects(document):
+        for name, member in schema["properties"].items():
+            if name in MEMBERS:
+                member.setdefault("description", MEMBERS[name])
+
+
+def _describe_parameters(operation: dict[str, Any]) -> None:
+    for parameter in operation.get("parameters", ()):
+        description, example = PARAMETERS.get(parameter["name"], (None, None))
+        if description:
+            parameter.setdefault("description", description)
+        if example is not None and (parameter.get("required") or "default" in parameter["schema"]):
+            parameter.setdefault("example", example)
+
+
+def _describe_body(operation: dict[str, Any]) -> None:
+    example = BODIES.get(operation["operationId"])
+    if example is not None:
+        operation["requestBody"]["content"]["application/json"]["example"] = example
+
+
+def _describe_answers(path: str, operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    for status in _refusals(path, operation):
+        content = {MEDIA_TYPE: {"schema": PROBLEM}}
+        responses.setdefault(str(status), {"description": REFUSALS[status], "content": content})
+    for response in responses.values():
+        if MEDIA_TYPE in response.get("content", ()):
+            response["content"] = response["content"] | {MEDIA_TYPE: {"schema": PROBLEM}}
+    # A reader looks for the status that came; what fits none is last.
+    rest = responses.pop("default")
+    operation["responses"] = dict(sorted(responses.items())) | {"default": rest}
+
+
+def _refusals(path: str, operation: dict[str, Any]) -> Iterator[int]:
+    name = operation["operationId"]
+    if "security" in operation:
+        yield from (401, 403)
+    if "_id}" in path or name in MISSING:
+        yield 404
+    if name in CONFLICTS:
+        yield 409
+    if "requestBody" in operation:
+        yield from (413, 415)
+    yield 422
+    if name not in WITHOUT_DATABASE:
+        yield 503
+
+
+def _show_settings(schemas: dict[str, Any], settings: Settings) -> None:
+    """What a subscription gets for a setting that is left out."""
+    properties = schemas["NewSubscription"]["properties"]
+    properties["max_delivery_attempts"]["default"] = settings.subscription_max_attempts
+    properties["backoff_min_seconds"]["default"] = settings.subscription_backoff_min_seconds
+    properties["backoff_max_seconds"]["default"] = settings.subscription_backoff_max_seconds
+    properties["ack_deadline_seconds"]["default"] = settings.cleanup_stuck_messages_lock_timeout_seconds
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Returns all schemas of objects, wherever they stand."""
+    if isinstance(value, dict):
+        if isinstance(value.get("properties"), dict):
+            yield value
+        for one in value.values():
+            yield from _objects(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _objects(one)

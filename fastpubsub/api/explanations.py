@@ -1,0 +1,124 @@
+"""The answer to "what became of this message?", in words and as members."""
+
+import json
+
+from fastpubsub.api.render import json_object, time_text
+from fastpubsub.services.explaining import Explained, FoundMessage
+from fastpubsub.services.previews import Decision
+
+Members = dict[str, bytes | str | int | None]
+
+SENTENCES = {
+    "leased": "delivery {attempts} is with consumer {consumer_id}, which has until {until} to settle it",
+    "waiting": "delivery {attempts} has ended without an ack, and the next one is due at {until}",
+    "dead": "it became a dead letter at {died_at}, after {attempts} deliveries: {reason}",
+    "settled": "it was acknowledged, or purged as a dead letter",
+    "skipped": "the seek at {sought_at} moved the subscription past it",
+    "purged": "the purge at {sought_at} settled it before any consumer had it",
+    "before_subscription": "it was published before the position at which the subscription began",
+    "trimmed": "the topic no longer has it, so nothing tells whether it was acknowledged or filtered out",
+    "unknown": "the filter has changed 100 times since, so nothing tells whether it was acknowledged or filtered out",
+}
+SETTLED_BEFORE_SEEK = (
+    "it was acknowledged, or a seek or purge at {sought_at} ended its delivery; the two cannot be told apart"
+)
+PAUSED = "the subscription has been paused since {paused_at}, and hands out nothing; "
+
+
+def explanation_json(explained: Explained, message_id: str, *, shows_payload: bool) -> bytes:
+    """Without `messages:read`, nothing that the payload says."""
+    times = _times(explained)
+    members: Members = {
+        "message_id": message_id,
+        "subscription_id": explained.subscription_id,
+        "state": explained.state,
+        "detail": _detail(explained, shows_payload=shows_payload),
+        "before": explained.before,
+        "before_is_estimated": explained.before_is_estimated,
+        "delivery_attempts": explained.attempts,
+        "consumer_id": explained.consumer_id,
+        "lease_expires_at": times.get("until") if explained.state == "leased" else None,
+        "due_at": times.get("until") if explained.state == "waiting" else None,
+        "died_at": times.get("died_at"),
+        "reason": explained.reason,
+        "filter": explained.filter,
+        "field": explained.field,
+        "expected": explained.expected,
+        "actual": explained.actual if shows_payload else None,
+        "similar_field": explained.similar_field if shows_payload else None,
+        "sought_at": times.get("sought_at"),
+        "paused_at": times.get("paused_at"),
+    }
+    return json_object({name: value for name, value in members.items() if value is not None})
+
+
+def message_json(found: FoundMessage, message_id: str, explanations: list[bytes], *, shows_payload: bool) -> bytes:
+    members: Members = {"id": message_id, "topic_id": found.topic_id, "created_at": time_text(found.created_at)}
+    if shows_payload:
+        members |= {"payload": found.payload, "attributes": found.attributes}
+    members["subscriptions"] = b"[" + b",".join(explanations) + b"]"
+    return json_object({name: value for name, value in members.items() if value is not None})
+
+
+def _detail(explained: Explained, *, shows_payload: bool) -> str:
+    paused = "" if explained.paused_at is None else PAUSED.format(paused_at=time_text(explained.paused_at))
+    return paused + _sentence(explained, shows_payload=shows_payload)
+
+
+def _sentence(explained: Explained, *, shows_payload: bool) -> str:
+    if explained.state == "ahead":
+        return _ahead(explained)
+    if explained.state == "filtered":
+        return _filtered(explained, shows_payload=shows_payload)
+    sentence = SENTENCES[explained.state]
+    if explained.state == "settled" and explained.sought_at is not None:
+        sentence = SETTLED_BEFORE_SEEK
+    return sentence.format(
+        attempts=explained.attempts,
+        consumer_id=json.dumps(explained.consumer_id),
+        reason=explained.reason,
+        **_times(explained),
+    )
+
+
+def decision_members(decision: Decision, *, shows_payload: bool) -> Members:
+    """Why a filter keeps a payload out."""
+    members: Members = {
+        "field": decision.field,
+        "expected": decision.expected,
+        "actual": decision.actual if shows_payload else None,
+        "similar_field": decision.similar_field if shows_payload else None,
+        "detail": _filtered(decision, shows_payload=shows_payload),
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _times(explained: Explained) -> dict[str, str]:
+    names = ("until", "died_at", "sought_at", "paused_at")
+    times = {name: getattr(explained, name) for name in names}
+    return {name: time_text(time) for name, time in times.items() if time is not None}
+
+
+def _ahead(explained: Explained) -> str:
+    about = "about " if explained.before_is_estimated else ""
+    if explained.before or about:
+        messages = "other message comes" if explained.before == 1 else "other messages come"
+        return f"no consumer has had it yet: {about}{explained.before} {messages} before it"
+    return "no consumer has had it yet: it is the next message of the log"
+
+
+def _filtered(explained: Explained | Decision, *, shows_payload: bool) -> str:
+    if not explained.is_readable:
+        return "the filter keeps it out, because PostgreSQL cannot read its payload as jsonb"
+    field = json.dumps(explained.field)
+    sentence = f"the filter keeps it out: its field {field} is none of the values that the filter takes"
+    if not shows_payload:
+        return sentence
+    if explained.actual is not None:
+        return f"{sentence}; it is {explained.actual.decode()}"
+    if explained.actual_bytes is not None:
+        return f"{sentence}; it has {explained.actual_bytes} bytes"
+    sentence = f"the filter keeps it out: it has no field {field}"
+    return (
+        sentence if explained.similar_field is None else f"{sentence}, but it has {json.dumps(explained.similar_field)}"
+    )

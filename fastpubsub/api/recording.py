@@ -1,0 +1,32 @@
+"""What is recorded of a request that changes something."""
+
+import json
+
+from fastapi import Request
+
+from fastpubsub.database.changes import Change
+
+MAX_BODY_BYTES = 4096
+"""Of a body that is recorded as it came; of a longer one its size is."""
+
+
+async def change_by(request: Request, object_id: str | None = None) -> Change:
+    """The change that a route makes to the object of its path, or to one with this id."""
+    route = request.scope["route"]
+    name = route.path.split("/")[1].removesuffix("s")
+    # A route that takes no body has not looked whether it is JSON.
+    takes_body = route.body_field is not None or "requestBody" in (route.openapi_extra or {})
+    return Change(
+        request.state.caller.client_id,
+        request.state.request_id,
+        route.name,
+        name,
+        request.path_params.get(f"{name}_id", object_id),
+        _recorded(await request.body()) if takes_body else None,
+    )
+
+
+def _recorded(body: bytes) -> str | None:
+    if len(body) > MAX_BODY_BYTES:
+        return json.dumps({"body_bytes": len(body)})
+    return body.decode() or None

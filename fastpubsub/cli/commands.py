@@ -1,0 +1,92 @@
+"""What all commands have that talk to a server: the format of their output, and where the server is."""
+
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+from typer.models import ArgumentInfo, OptionInfo
+
+from fastpubsub.cli import output
+from fastpubsub.cli.arguments import text
+
+PRINTS = "as_json"
+"""The parameter of commands that print what a server answers."""
+
+Format = Annotated[
+    output.Format | None,
+    typer.Option(
+        "--output", "-o", help="Print it in this format; wide is a table that is not cropped.", show_default=False
+    ),
+]
+Url = Annotated[
+    str | None, typer.Option(help="The server, instead of FASTPUBSUB_URL.", callback=text, show_default=False)
+]
+ClientId = Annotated[
+    str | None,
+    typer.Option(help="Your client, instead of FASTPUBSUB_CLIENT_ID.", metavar="ID", callback=text, show_default=False),
+]
+
+WRITTEN: dict[str, str] = {}
+"""How the running command names what it sends, by the name of the member: `--filter`, `TOPIC`."""
+
+
+class Commands(typer.Typer):
+    """The whole, or a group; its commands get these options."""
+
+    def talking(self, name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+        """Registers a command that talks to a server."""
+
+        def register(function: Callable[..., None]) -> Callable[..., None]:
+            self.command(name, **options)(_talking(function))
+            return function
+
+        return register
+
+
+def _talking(function: Callable[..., None]) -> Callable[..., None]:
+    own = function.__annotations__
+    more = {"url": Url, "client_id": ClientId} | ({"output_format": Format} if PRINTS in own else {})
+
+    @wraps(function)
+    def run(**given: Any) -> None:
+        chosen = {name: given.pop(name) for name in more}
+        for name, variable in (("url", "FASTPUBSUB_URL"), ("client_id", "FASTPUBSUB_CLIENT_ID")):
+            if chosen[name] is not None:
+                os.environ[variable] = chosen[name]
+        output.chosen = chosen.get("output_format")
+        WRITTEN.update(_written(own))
+        function(**given)
+
+    signature = inspect.signature(function)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    added = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in more.items()]
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+    run.__annotations__ = own | more
+    return run
+
+
+def _written(own: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The first argument is the id of what is made or changed."""
+    arguments = []
+    for name, hint in own.items():
+        for about in getattr(hint, "__metadata__", ()):
+            if isinstance(about, OptionInfo):
+                yield name.rstrip("_"), f"--{name.rstrip('_').replace('_', '-')}"
+            elif isinstance(about, ArgumentInfo):
+                arguments.append(about.metavar or name.upper())
+                yield f"{name}_id", arguments[-1]
+    if arguments:
+        yield "id", arguments[0]
+
+
+def in_words_of_options(detail: str) -> str:
+    """Names the option that a refusal is about, where the server names the member."""
+    where, colon, what = detail.partition(": ")
+    source, _, path = where.partition(".")
+    member, _, rest = path.partition(".")
+    if not colon or source not in ("body", "query", "path") or member not in WRITTEN:
+        return detail
+    return f"{WRITTEN[member]}: {what}" if not rest else f"{WRITTEN[member]}: at {rest}: {what}"

@@ -1,0 +1,40 @@
+"""`fastpubsub explain`."""
+
+from typing import Annotated
+
+import typer
+
+from fastpubsub.cli.arguments import object_id
+from fastpubsub.cli.connection import connected
+from fastpubsub.cli.groups import list_all
+from fastpubsub.cli.output import AsJson, Output
+from fastpubsub.cli.records import single
+
+COLUMNS = ("subscription_id", "state", "detail")
+
+
+def explain(
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="The id of a message.", callback=object_id)],
+    subscription: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SUB", help="Only this subscription.", callback=lambda value: value and object_id(value)
+        ),
+    ] = None,
+    as_json: AsJson = None,
+) -> None:
+    """Say what became of a message in each subscription of its topic, and why."""
+    from fastpubsub.client import requests
+
+    output = Output(as_json, *COLUMNS, grows="detail")
+    if subscription is None:
+        list_all(
+            output,
+            lambda offset, limit: requests.get_message(message, offset=offset, limit=limit),
+            limit=None,
+            offset=0,
+            member="subscriptions",
+        )
+        return
+    with connected() as client:
+        output.rows([client.send(single(requests.explain(subscription, message)))])

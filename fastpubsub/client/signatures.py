@@ -1,0 +1,112 @@
+"""Reads from a handler's signature whether it takes a payload, the message, or both."""
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fastpubsub.models import Message
+
+EMPTY = inspect.Parameter.empty
+KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
+VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class Argument(NamedTuple):
+    name: str
+    annotation: Any
+    default: Any
+    by_keyword: bool
+    is_message: bool
+
+    @property
+    def is_taken(self) -> bool:
+        """A message is passed for every argument that asks for it, a payload only without a default."""
+        return self.is_message or self.default is EMPTY
+
+
+class Signature:
+    """Says which argument is the message and which the payload; raises `TypeError` when that is unclear."""
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self._name = name
+        arguments = list(self._read(function))
+        self._by_position = _up_to_last_taken([one for one in arguments if not one.by_keyword])
+        self._by_keyword = [one for one in arguments if one.by_keyword and one.is_taken]
+        taken = [one for one in arguments if one.is_taken]
+        payloads = [one for one in taken if not one.is_message]
+        if not taken or len(payloads) > 1 or len(taken) - len(payloads) > 1:
+            raise TypeError(
+                f"{name} takes a payload, a message, or both: annotate the payload with a Pydantic model or dict, "
+                "and the message with fastpubsub.client.Message; a decorator needs functools.wraps"
+            )
+        self.payload = payloads[0] if payloads else None
+        self.takes_message = len(taken) > len(payloads)
+
+    def bind(self, payload: Any, message: Message) -> tuple[list[Any], dict[str, Any]]:
+        def value(one: Argument) -> Any:
+            if one.is_message:
+                return message
+            return payload if one is self.payload else one.default
+
+        return [value(one) for one in self._by_position], {one.name: value(one) for one in self._by_keyword}
+
+    def _read(self, function: Callable[..., Any]) -> Iterator[Argument]:
+        try:
+            parameters = inspect.signature(function).parameters.values()
+            hints = get_type_hints(_annotated(function), include_extras=True)
+        except (NameError, AttributeError, SyntaxError) as error:
+            raise TypeError(f"{self._name}: {error}; its annotations must be names of its module") from None
+        except ValueError as error:
+            raise TypeError(f"{self._name}: {error}") from None
+        for parameter in parameters:
+            annotation = EMPTY if parameter.annotation is EMPTY else hints.get(parameter.name, parameter.annotation)
+            is_message = _is_message(annotation)
+            if (not is_message or parameter.kind in VARIABLE) and _mentions_message(annotation):
+                raise TypeError(
+                    f"{self._name}: a handler gets one message, so {parameter.name!r} cannot be {annotation}: "
+                    "annotate it with fastpubsub.client.Message"
+                )
+            if parameter.kind not in VARIABLE:
+                by_keyword = parameter.kind is KEYWORD_ONLY
+                yield Argument(parameter.name, annotation, parameter.default, by_keyword, is_message)
+
+
+def _up_to_last_taken(arguments: list[Argument]) -> list[Argument]:
+    """Passes the defaults of the arguments before it."""
+    count = max((place for place, one in enumerate(arguments, 1) if one.is_taken), default=0)
+    return arguments[:count]
+
+
+def _annotated(function: Any) -> Any:
+    """Returns the object with the annotations of a function, a partial, or a callable object."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    return function if inspect.isroutine(function) else type(function).__call__
+
+
+def _is_message(annotation: Any) -> bool:
+    annotation = _bare(annotation)
+    if get_origin(annotation) in (Union, types.UnionType):
+        some = [one for one in get_args(annotation) if one is not types.NoneType]
+        return all(_is_message(one) for one in some)
+    return inspect.isclass(annotation) and issubclass(annotation, Message)
+
+
+def _mentions_message(annotation: Any) -> bool:
+    annotation = _bare(annotation)
+    if inspect.isclass(annotation) and not get_args(annotation):
+        return issubclass(annotation, Message)
+    return any(_mentions_message(one) for one in get_args(annotation))
+
+
+def _bare(annotation: Any) -> Any:
+    """Returns the type inside `Annotated`, `NewType`, a type alias or a bound type variable."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if isinstance(annotation, TypeVar):
+        return annotation.__bound__
+    inner = getattr(annotation, "__supertype__", None) or getattr(annotation, "__value__", None)
+    return annotation if inner is None else _bare(inner)

@@ -1,0 +1,26 @@
+// Who holds messages or waits for some, in every process of the server.
+
+import {html} from "../lib/ui.js";
+import {at, get} from "../lib/api.js";
+import {optional, useResource} from "../lib/resource.js";
+import {Count, Empty, Loading, Problem, Table, Time} from "./basics.js";
+
+const EVERY = 3000;
+
+export function Consumers({id}) {
+  const {data, error} = useResource((signal) => optional(get(at`/subscriptions/${id}/consumers`, {}, signal)), [id], {every: EVERY});
+  if (data === null) return html`<${Empty} title="This server does not tell its consumers"><//>`;
+  if (!data) return error ? html`<${Problem} error=${error} />` : html`<${Loading} />`;
+  if (!data.data.length) {
+    return html`<${Empty} title="No consumer is here"><p>Nobody holds a message or waits for one. A consumer pulls:</p><pre tabindex="0">curl '${new URL(`subscriptions/${encodeURIComponent(id)}/messages?consumer_id=me&wait_seconds=20`, document.baseURI).href}'</pre><//>`;
+  }
+  return html`<${Table} label="Consumers" columns=${["Consumer", {name: "Holds", class: "right"}, {name: "Oldest lease", class: "fit"}, {name: "Waits", class: "fit"}, {name: "Last seen", class: "fit"}]}>
+    ${data.data.map((one) => html`<tr key=${one.consumer_id}>
+      <td class="id">${one.consumer_id}</td>
+      <td class="right"><${Count} value=${one.leased} /></td>
+      <td class="fit"><${Time} at=${one.oldest_leased_at} relative /></td>
+      <td class="fit">${one.waits ? html`in a ${one.waits} for <${Time} at=${one.waits_since} relative />` : "–"}</td>
+      <td class="fit"><${Time} at=${one.last_seen_at} relative /></td>
+    </tr>`)}
+  <//>`;
+}

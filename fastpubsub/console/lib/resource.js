@@ -1,0 +1,48 @@
+// What a page has asked the server for, and asks again while it is looked at.
+
+import {useEffect, useRef, useState} from "./ui.js";
+import {Refused} from "./api.js";
+
+const EMPTY = {data: undefined, error: undefined};
+
+/** `load` gets a signal that ends it; `every` is in milliseconds. Old data stays until there is new. */
+export function useResource(load, inputs, {every = 0} = {}) {
+  const [state, set] = useState(EMPTY);
+  const again = useRef();
+  useEffect(() => {
+    const controller = new AbortController();
+    let timer;
+    async function run() {
+      clearTimeout(timer);
+      try {
+        const data = await load(controller.signal);
+        if (!controller.signal.aborted) set({data, error: undefined});
+      } catch (error) {
+        if (!controller.signal.aborted) set(({data}) => ({data, error}));
+      }
+      if (every && !controller.signal.aborted) timer = setTimeout(tick, every);
+    }
+    function tick() {
+      if (document.hidden) timer = setTimeout(tick, every);
+      else run();
+    }
+    set(EMPTY);
+    again.current = run;
+    run();
+    return () => {
+      controller.abort();
+      clearTimeout(timer);
+    };
+  }, inputs);
+  return {...state, reload: () => again.current?.()};
+}
+
+/** null where this server has no such part, so that a page can leave it out. */
+export async function optional(promise) {
+  try {
+    return await promise;
+  } catch (error) {
+    if (error instanceof Refused && error.isMissing) return null;
+    throw error;
+  }
+}

@@ -1,0 +1,94 @@
+// The dead letters of a subscription: by reason, one by one, and all that match as a job.
+
+import {html, useState} from "../lib/ui.js";
+import {at, get, send} from "../lib/api.js";
+import {count} from "../lib/format.js";
+import {amend, here, href} from "../lib/router.js";
+import {optional, useResource} from "../lib/resource.js";
+import {can} from "../lib/session.js";
+import {Action} from "../components/action.js";
+import {Count, Empty, Heading, Loading, MessageLink, Problem, Table, Time} from "../components/basics.js";
+import {Preview} from "../components/json-view.js";
+import {LIMIT} from "../components/lists.js";
+import {pageOf, Pager} from "../components/pager.js";
+import {Redrives} from "../components/redrives.js";
+
+const EVERY = 3000;
+
+export default function DeadLettersOf({id, query}) {
+  const [changes, setChanges] = useState(0);
+  const changed = () => setChanges((one) => one + 1);
+  const mayConsume = can("subscriptions:consume", id);
+  return html`
+    <${Heading} above=${html`<a href="#/dead-letters">Dead letters</a>`} title=${id} isId>
+      <a class="button" href=${href(["subscriptions", id])}>Open the subscription</a>
+    <//>
+    <${Reasons} id=${id} query=${query} changes=${changes} />
+    ${mayConsume ? html`<${Redrives} id=${id} reason=${query.reason} onProgress=${changed} />` : null}
+    ${mayConsume ? html`<${Letters} id=${id} query=${query} changes=${changes} onChange=${changed} />` : null}
+  `;
+}
+
+function Reasons({id, query, changes}) {
+  const {data, error} = useResource((signal) => optional(get(at`/subscriptions/${id}/dlq/reasons`, {}, signal)), [id, changes], {every: EVERY});
+  if (!data?.data.length) return html`<${Problem} error=${error} />`;
+  return html`<${Table} label="Reasons" columns=${["Reason", {name: "Dead letters", class: "right"}, {name: "First", class: "fit secondary"}, {name: "Last", class: "fit"}]}>
+    ${data.data.map((one) => html`<tr key=${one.reason}>
+      <td class="reason"><a href=${here({reason: one.reason, page_token: undefined, offset: undefined})} aria-current=${query.reason === one.reason ? "true" : undefined}>${one.reason}</a></td>
+      <td class="right"><${Count} value=${one.count} /></td>
+      <td class="fit secondary"><${Time} at=${one.first_died_at} /></td>
+      <td class="fit"><${Time} at=${one.last_died_at} relative /></td>
+    </tr>`)}
+  <//>`;
+}
+
+/** Servers that cannot choose by reason answer a page of all, from which this takes what fits. */
+async function lettersOf(id, query, signal) {
+  const request = {path: at`/subscriptions/${id}/dlq`, query: {limit: LIMIT, ...pageOf(query)}, exact: true};
+  try {
+    return await send({...request, query: {...request.query, reason: query.reason}}, signal);
+  } catch (error) {
+    if (!query.reason || error.status !== 422) throw error;
+    const answer = await send(request, signal);
+    return {...answer, data: answer.data.filter((one) => one.reason === query.reason)};
+  }
+}
+
+function Letters({id, query, changes, onChange}) {
+  const [chosen, setChosen] = useState([]);
+  const {data, error} = useResource((signal) => lettersOf(id, query, signal), [id, query.reason, query.page_token, query.offset, changes]);
+  if (!data) return error ? html`<${Problem} error=${error} />` : html`<${Loading} />`;
+  if (!data.data.length) return html`<${Empty} title="There are no dead letters${query.reason ? " of this reason" : ""}"><p>A message becomes one when a consumer rejects it, or when its last attempt fails.</p><//>`;
+  const ids = data.data.map((one) => one.id);
+  const here_ = chosen.filter((one) => ids.includes(one));
+  const done = () => (setChosen([]), onChange());
+  return html`
+    <div class="toolbar">
+      <span class="muted">${query.reason ? html`Only “${query.reason}” · <button type="button" class="quiet" onClick=${() => amend({reason: undefined})}>show all</button>` : "All reasons"}</span>
+      <span class="push toolbar">
+        <span class="number muted" aria-live="polite">${here_.length} selected</span>
+        <${Action} label="Reprocess selected" isDisabled=${!here_.length} request=${() => ({method: "POST", path: at`/subscriptions/${id}/dlq/reprocess`, body: here_})} done="Given to the consumers again." onDone=${done} />
+        <${Action} label="Purge selected" kind="danger" isDisabled=${!here_.length} request=${() => ({method: "DELETE", path: at`/subscriptions/${id}/dlq`, body: here_})}
+          ask=${{title: `Purge ${count(here_.length)} dead letters`, text: "They are deleted with their payloads. This cannot be undone."}} done="Purged." onDone=${done} />
+      </span>
+    </div>
+    <${LetterTable} letters=${data.data} chosen=${here_} setChosen=${setChosen} />
+    <${Pager} answer=${data} limit=${LIMIT} />
+  `;
+}
+
+function LetterTable({letters, chosen, setChosen}) {
+  const all = letters.map((one) => one.id);
+  const toggle = (id) => setChosen(chosen.includes(id) ? chosen.filter((one) => one !== id) : [...chosen, id]);
+  const whole = html`<input type="checkbox" aria-label="Select all on this page" checked=${chosen.length === all.length} onChange=${() => setChosen(chosen.length === all.length ? [] : all)} />`;
+  return html`<${Table} label="Dead letters" columns=${[{name: whole, class: "fit"}, {name: "Died", class: "fit"}, {name: "Message", class: "fit"}, {name: "Attempts", class: "right secondary"}, "Reason", "Payload"]}>
+    ${letters.map((one) => html`<tr key=${one.id}>
+      <td class="fit"><input type="checkbox" aria-label=${`Select ${one.id}`} checked=${chosen.includes(one.id)} onChange=${() => toggle(one.id)} /></td>
+      <td class="fit"><${Time} at=${one.died_at} /></td>
+      <td class="fit"><${MessageLink} id=${one.id} /></td>
+      <td class="right secondary">${count(one.delivery_attempts)}</td>
+      <td class="reason">${one.reason}</td>
+      <td class="payload"><${Preview} payload=${one.payload} /></td>
+    </tr>`)}
+  <//>`;
+}

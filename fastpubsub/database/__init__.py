@@ -1,0 +1,1 @@
+"""All access to PostgreSQL: procedure calls, their connections, the migrations."""

@@ -1,0 +1,145 @@
+"""Calls procedures of PostgreSQL, and turns SQLSTATEs into exceptions."""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Sequence
+
+import psycopg
+
+from fastpubsub.config import Settings
+from fastpubsub.database.changes import Change
+from fastpubsub.database.connections import Connections, Row, cut_after
+from fastpubsub.exceptions import (
+    AlreadyExists,
+    FastpubsubError,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    SchemaChanged,
+    Unavailable,
+)
+
+logger = logging.getLogger(__name__)
+
+_REFUSALS: dict[str, type[FastpubsubError]] = {
+    "FP403": PermissionDenied,
+    "FP404": NotFound,
+    "FP409": AlreadyExists,
+    "FP422": InvalidRequest,
+    "FP428": SchemaChanged,
+}
+# Reported before the commit, so nothing was stored, and about what was sent: with less of it the call may succeed. Not
+# 40 and 55P03, for each repetition would wait for the same lock, nor FP404, which is about all of it.
+_ABOUT_ARGUMENTS = ("22", "23", "54", "FP422")
+_RETRIED = ("40001", "40P01")
+# Missing schema, table or function: not migrated yet.
+_UNMIGRATED = ("3F000", "42P01", "42883")
+_TROUBLE = ("08", "53", "55P03", "25006", *_RETRIED, *_UNMIGRATED)
+# The server gave up the call or the session, for whatever timeout or shutdown.
+_UNKNOWN = ("57014", "57P", "25P")
+_ATTEMPTS = 4
+
+
+class Database:
+    """Calls procedures of the schema `fastpubsub`, each as one statement in its own transaction.
+
+    A call waits at most `database_call_timeout_seconds` for its answer; then its connection is cut, and nobody knows
+    whether it was done.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._connections = Connections(settings)
+        self._timeout = settings.database_call_timeout_seconds
+        self._prepare = settings.database_pooler != "transaction"
+        self._echo = settings.database_echo
+
+    async def close(self) -> None:
+        await self._connections.close()
+
+    async def fetch_one(self, procedure: str, *arguments: object, change: Change | None = None) -> Row:
+        """Returns the only row of `fastpubsub.<procedure>(…)`. A change is recorded in the same transaction."""
+        if change is None:
+            rows = await self.fetch_all(procedure, *arguments)
+        else:
+            rows = await self._fetch(_recorded_query(procedure, len(arguments)), (*arguments, *change))
+        return rows[0]
+
+    async def fetch_all(self, procedure: str, *arguments: object) -> list[Row]:
+        return await self._fetch(_query(procedure, len(arguments)), arguments)
+
+    async def _fetch(self, query: bytes, arguments: Sequence[object]) -> list[Row]:
+        if self._echo:
+            logger.info("%s", query.decode())
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return await self._execute(query, arguments)
+            except psycopg.Error as error:
+                hide_values(error)
+                if error.sqlstate in _RETRIED and attempt < _ATTEMPTS:
+                    await asyncio.sleep(0.01 * attempt)
+                    continue
+                refusal = translate(error)
+                if refusal is None:
+                    raise
+                raise refusal from error
+        raise AssertionError("unreachable")
+
+    async def _execute(self, query: bytes, arguments: Sequence[object]) -> list[Row]:
+        borrowed = await self._connections.borrow()
+        connection = borrowed.connection
+        usable = True
+        try:
+            with cut_after(self._timeout, connection):
+                cursor = await connection.execute(query, arguments, prepare=self._prepare, binary=True)
+                return await cursor.fetchall()
+        except psycopg.errors.ReadOnlySqlTransaction:
+            # After a failover this is the old primary; the next connection looks for the new one.
+            usable = False
+            raise
+        finally:
+            await self._connections.give_back(borrowed, usable)
+
+
+def translate(error: psycopg.Error) -> FastpubsubError | None:
+    """Returns the error for the caller of a procedure, or None for an unexpected one."""
+    state = error.sqlstate
+    if state in _REFUSALS:
+        return _REFUSALS[state](error.diag.message_primary or "the request was refused")
+    if state is None or state.startswith(_UNKNOWN):
+        return OutcomeUnknown("the connection to the database was lost before it answered; try again")
+    if state in _UNMIGRATED:
+        return Unavailable("the database has no fastpubsub schema of this version; run `fastpubsub db-migrate`")
+    if state.startswith(_TROUBLE):
+        return Unavailable("the database cannot do this at the moment; try again")
+    return None
+
+
+def hide_values(error: psycopg.Error) -> None:
+    """Removes details, because the text may be logged, and they show rows: payloads, hashes of secrets."""
+    if error.sqlstate is not None:
+        places = [line for line in (error.diag.context or "").splitlines() if line.startswith("PL/pgSQL function ")]
+        error.args = ("\n".join([f"{error.diag.message_primary} ({error.sqlstate})", *places]),)
+
+
+def blames_arguments(error: BaseException) -> bool:
+    """Returns whether the server stored nothing because of the caller's values."""
+    cause = error if isinstance(error, psycopg.Error) else error.__cause__
+    return (
+        isinstance(cause, psycopg.Error) and cause.sqlstate is not None and cause.sqlstate.startswith(_ABOUT_ARGUMENTS)
+    )
+
+
+@functools.cache
+def _query(procedure: str, arguments: int) -> bytes:
+    # Procedures are named by this program only.
+    return f"select * from fastpubsub.{procedure}({', '.join(['%s'] * arguments)})".encode()  # noqa: S608
+
+
+@functools.cache
+def _recorded_query(procedure: str, arguments: int) -> bytes:
+    """It refers to the result of the procedure, which is therefore called first."""
+    called = f"fastpubsub.{procedure}({', '.join(['%s'] * arguments)}) as result"
+    recorded = "fastpubsub.record_change(%s, %s, %s, %s, coalesce(%s, result::text), %s::json)"
+    return f"select result.* from {called} cross join lateral {recorded}".encode()  # noqa: S608

@@ -1,0 +1,127 @@
+"""Migrates the schema: calls Alembic with a connection instead of a URL in a file."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from psycopg.errors import InsufficientPrivilege, LockNotAvailable
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.pool import NullPool
+
+from fastpubsub.database.sessions import SESSION, encoding_problem
+from fastpubsub.database.urls import normalise
+from fastpubsub.exceptions import Unavailable
+
+SCHEMA = "fastpubsub"
+# Any number that applications are unlikely to use; advisory locks are per database.
+ADVISORY_LOCK = 0x66707362
+LOCK_TIMEOUT_SECONDS = 2.0
+ATTEMPTS = 30
+TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
+UNLIMITED = "select set_config(:name, '0', true) where current_setting(:name, true) is not null"
+"""For older PostgreSQL does not know all of them."""
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Two at once are safe. Waits for locks in short turns, so that it never holds up the traffic that it waits for."""
+    migrate(url, command.upgrade, revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Down to `base` nothing is left but the empty schema and its version table."""
+    migrate(url, command.downgrade, revision)
+
+
+def current(url: str) -> str | None:
+    """Returns the revision, or None for a database that was never migrated."""
+    try:
+        with engine_for(url).connect() as connection:
+            context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
+            return context.get_current_revision()
+    except (OperationalError, ProgrammingError) as error:
+        raise explained(error) from error
+
+
+def head() -> str:
+    revision = ScriptDirectory(str(folder())).get_current_head()
+    if revision is None:
+        raise RuntimeError(f"no migrations in {folder()}")
+    return revision
+
+
+def is_known(revision: str) -> bool:
+    """Returns whether this version has the revision; otherwise a newer one made it."""
+    scripts = ScriptDirectory(str(folder()))
+    return any(one.revision == revision for one in scripts.walk_revisions())
+
+
+def migrate(url: str, step: Callable[[Config, str], None], revision: str) -> None:
+    engine = engine_for(url)
+    for attempt in range(ATTEMPTS):
+        try:
+            with engine.begin() as connection:
+                refuse_encoding(connection)
+                step(config_for(connection), revision)
+            return
+        except (OperationalError, ProgrammingError) as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise explained(error) from error
+            time.sleep(min(0.1 * 2**attempt, LOCK_TIMEOUT_SECONDS))
+        except CommandError as error:
+            raise Unavailable(f"{error}: a newer fastpubsub migrated the database; install that version") from error
+    raise Unavailable("other transactions held locks on the tables for too long: end them, then run db-migrate again")
+
+
+def refuse_encoding(connection: Connection) -> None:
+    if problem := encoding_problem(connection.execute(text("show server_encoding")).scalar_one()):
+        raise Unavailable(problem)
+
+
+def explained(error: DBAPIError) -> Exception:
+    reason = str(error.orig).strip().partition("\n")[0]
+    if isinstance(error.orig, InsufficientPrivilege):
+        return Unavailable(f"{reason}: migrate as a user who may create schemas in this database and owns fastpubsub's")
+    if isinstance(error, OperationalError):
+        return Unavailable(f"the database cannot be reached: {reason}: check FASTPUBSUB_DATABASE_URL")
+    return error
+
+
+def engine_for(url: str) -> Engine:
+    """Connects without start-up options: a transaction pooler may be in between."""
+    arguments = {**SESSION, "options": "", "prepare_threshold": None}
+    return create_engine(normalise(url), poolclass=NullPool, connect_args=arguments)
+
+
+def config_for(connection: Connection) -> Config:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(folder()).replace("%", "%%"))
+    return config
+
+
+def folder() -> Path:
+    """Returns the folder of the migrations: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    packaged = package / "migrations"
+    return packaged if packaged.is_dir() else package.parent / "migrations"
+
+
+def take_turns(connection: Connection) -> None:
+    """Until the end of the transaction, no one else migrates, and waits for locks on tables are short."""
+    connection.execute(text("set local search_path = pg_catalog, pg_temp"))
+    for timeout in TIMEOUTS:
+        connection.execute(text(UNLIMITED), {"name": timeout})
+    connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+    connection.execute(text(f"set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
+    connection.execute(text(f"create schema if not exists {SCHEMA}"))
+
+
+def execute_file(connection: Connection, migration: str, direction: str) -> None:
+    """Runs the SQL beside a migration, NNNN_what.<direction>.sql, as it stands: `:` and `%` mean nothing in it."""
+    statements = Path(migration).with_suffix(f".{direction}.sql").read_text(encoding="utf-8")
+    connection.exec_driver_sql(statements, execution_options={"no_parameters": True})

@@ -1,0 +1,1 @@
+"""The checks of `fastpubsub doctor`, which only reads, over its own connections."""

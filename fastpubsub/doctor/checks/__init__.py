@@ -1,0 +1,1 @@
+"""Each looks at one thing and returns findings."""

@@ -1,0 +1,217 @@
+"""Claiming: pulls of many consumers, at once or when something comes, coalesced into calls of one procedure."""
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from fastpubsub.config import Settings
+from fastpubsub.counters import Counters
+from fastpubsub.database.arrays import Array
+from fastpubsub.database.calls import Database
+from fastpubsub.exceptions import FastpubsubError, NotFound
+from fastpubsub.message_ids import MessageIds
+from fastpubsub.services.coalescer import Coalescer, call_bounds
+from fastpubsub.services.directory import Directory, SubscriptionKey
+from fastpubsub.services.waiting_lines import WaitingLine
+from fastpubsub.services.wakeups import Wakeups
+from fastpubsub.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+_SCAN_ROWS = 50_000
+_SCAN_MILLISECONDS = 20
+_PULL_SECONDS = 5.0
+
+
+class ClaimRequest(NamedTuple):
+    limit: int
+    consumer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The messages of one consumer in a claim call; `more` when this call may have left some."""
+
+    keys: SubscriptionKey
+    token: int
+    expires_at: datetime | None
+    lease_seconds: int | None
+    positions: list[int]
+    attempts: list[int]
+    created_at: list[datetime]
+    payloads: list[bytes]
+    attributes: list[bytes | None]
+    more: bool
+    is_paused: bool = False
+
+
+class ClaimKey(NamedTuple):
+    keys: SubscriptionKey
+    subscription_id: str
+
+
+class Claiming:
+    def __init__(
+        self, database: Database, directory: Directory, settings: Settings, counters: Counters, wakeups: Wakeups
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._counters = counters
+        self._wakeups = wakeups
+        self._max_bytes = settings.pull_max_bytes
+        self._claiming = Coalescer(self._call_claim, call_bounds(settings), lambda _key, claim: self.give_back(claim))
+        self._returning = Tasks()
+
+    async def close(self) -> None:
+        """Lets what was accepted finish."""
+        await self._claiming.drain()
+        await self._returning.finish()
+
+    async def require(self, subscription_id: str) -> None:
+        async def require(keys: SubscriptionKey) -> None:
+            await self._database.fetch_one("require_subscription", *keys)
+
+        await self._directory.subscriptions.use(subscription_id, require)
+
+    async def pull(self, subscription_id: str, limit: int, consumer_id: str, seconds: float | None = 0) -> Claim:
+        """Waits so long for a message, or for ever without a number. A consumer that finds others waiting queues up.
+
+        Empty when the time is over, when the subscription is paused meanwhile, when the consumer leaves, when the
+        server stops, or when looking through a filter took too long.
+        """
+        if seconds == 0:
+            return await self._claim(subscription_id, limit, consumer_id)
+        until = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        woken = False
+        while True:
+            keys = await self._directory.subscriptions.key(subscription_id)
+            with self._wakeups.lines.join(keys) as line:
+                if woken or not line.is_waiting:
+                    claim = await self._claim_in(line, subscription_id, limit, consumer_id)
+                    if claim.positions:
+                        return claim
+                    if claim.keys != keys:
+                        continue
+                with self._counters.waiting.track_inprogress():
+                    # A stream does not leave: its consumer goes away.
+                    leaves = None if until is None else consumer_id
+                    woken = not self._wakeups.lines.ended and await line.wait(limit, until, leaves)
+                if not woken:
+                    return nothing(keys, is_paused=bool(line.is_paused))
+
+    async def leave(self, subscription_id: str, consumer_id: str) -> None:
+        """Answers all waiting pulls of this consumer now, here and in other processes."""
+        self._wakeups.left(await self._directory.subscriptions.key(subscription_id), consumer_id)
+
+    def give_back(self, claim: Claim) -> None:
+        """Gives back an answer of which no byte was sent: due again at once, without the attempt."""
+        if claim.positions:
+            self._returning.start(self._return(claim))
+
+    async def _claim(self, subscription_id: str, limit: int, consumer_id: str) -> Claim:
+        """Empty only when nothing was there at the start, or the time for looking through a filter is spent."""
+        until = time.monotonic() + _PULL_SECONDS
+
+        async def claim(keys: SubscriptionKey) -> Claim:
+            key = ClaimKey(keys, subscription_id)
+            while True:
+                claim = await self._claiming.submit(key, ClaimRequest(limit, consumer_id), rows=limit)
+                if claim.positions or not claim.more or time.monotonic() > until:
+                    return claim
+
+        claimed = await self._directory.subscriptions.use(subscription_id, claim)
+        self._counters.delivered(subscription_id, len(claimed.positions))
+        return claimed
+
+    async def _claim_in(self, line: WaitingLine, subscription_id: str, limit: int, consumer_id: str) -> Claim:
+        line.begin_claim()
+        try:
+            claim = await self._claim(subscription_id, limit, consumer_id)
+        except asyncio.CancelledError:
+            line.wake(limit)
+            raise
+        except NotFound:
+            line.wake(sys.maxsize)
+            raise
+        line.learn(is_paused=claim.is_paused)
+        if len(claim.positions) >= limit:
+            line.wake(1)
+        return claim
+
+    async def _call_claim(self, key: ClaimKey, requests: Sequence[ClaimRequest]) -> list[Claim]:
+        row = await self._database.fetch_one("claim_messages", *key.keys, *self.arguments(requests))
+        return self.shares(key, requests, row)
+
+    def arguments(self, requests: Sequence[ClaimRequest]) -> tuple[object, ...]:
+        """Of the procedures that claim."""
+        return (
+            Array("int4", [request.limit for request in requests]),
+            Array("text", [request.consumer_id for request in requests]),
+            self._max_bytes,
+            _SCAN_ROWS,
+            _SCAN_MILLISECONDS,
+        )
+
+    def shares(self, key: ClaimKey, requests: Sequence[ClaimRequest], row: Sequence[Any]) -> list[Claim]:
+        """What each consumer gets of what `claim_messages` answered."""
+        token, expires_at, scanned, last, *columns, lease_seconds, filtered, is_paused = row
+        *columns, unreadable, unreadable_created_at = columns
+        positions, attempts, created_at, payloads, attributes = (column or [] for column in columns)
+        if unreadable:
+            self._report_unreadable(key, unreadable, unreadable_created_at)
+        self._counters.filtered(key.subscription_id, filtered or 0)
+        claims = []
+        start = 0
+        more = not is_paused and (scanned < last or bool(positions))
+        for request in requests:
+            part = slice(start, start + request.limit)
+            start += request.limit
+            claims.append(
+                Claim(
+                    key.keys,
+                    token,
+                    expires_at,
+                    lease_seconds,
+                    positions[part],
+                    attempts[part],
+                    created_at[part],
+                    payloads[part],
+                    attributes[part],
+                    more,
+                    is_paused,
+                )
+            )
+        return claims
+
+    def _report_unreadable(self, key: ClaimKey, positions: list[int], created_at: list[datetime]) -> None:
+        self._counters.unreadable(key.subscription_id, len(positions))
+        for position, time_ in zip(positions, created_at, strict=True):
+            message_id = MessageIds(key.keys.topic_key, time_).at(position)
+            logger.warning(
+                "the filter of a subscription cannot read a message and skips it: subscription_id=%s message_id=%s",
+                key.subscription_id,
+                message_id,
+            )
+
+    async def _return(self, claim: Claim) -> None:
+        try:
+            count = len(claim.positions)
+            await self._database.fetch_one(
+                "return_leases",
+                *claim.keys,
+                Array("int8", claim.positions),
+                Array("int8", [claim.token] * count),
+                Array("timestamptz", [None] * count),
+            )
+            self._wakeups.changed(claim.keys)
+        except FastpubsubError:
+            logger.warning("messages could not be given back; they come again after their ack deadline")
+
+
+def nothing(keys: SubscriptionKey, *, is_paused: bool = False) -> Claim:
+    return Claim(keys, 0, None, None, [], [], [], [], [], False, is_paused)

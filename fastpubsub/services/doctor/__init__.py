@@ -1,1 +1,0 @@
-"""What `fastpubsub doctor` looks at. It only reads, over connections of its own."""

@@ -1,0 +1,177 @@
+"""Exchanging: what consumers have done for what they get next, settled and claimed in one call, coalesced."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from fastpubsub.config import Settings
+from fastpubsub.counters import Counters
+from fastpubsub.database.arrays import Array
+from fastpubsub.database.calls import Database
+from fastpubsub.exceptions import InvalidRequest
+from fastpubsub.message_ids import parse_targets
+from fastpubsub.services.claiming import Claim, Claiming, ClaimKey, ClaimRequest, nothing
+from fastpubsub.services.coalescer import Coalescer, call_bounds
+from fastpubsub.services.directory import Directory, SubscriptionKey
+from fastpubsub.services.settling import (
+    KINDS,
+    NACK,
+    Kind,
+    Settle,
+    SettleKey,
+    Settling,
+    of_each,
+    runs,
+    split,
+)
+from fastpubsub.services.wakeups import Wakeups
+
+
+class Part(NamedTuple):
+    """Ids that are settled alike; `name` is where they stand in the request."""
+
+    name: str
+    kind: Kind
+    ids: Sequence[str]
+    value: int | str | None = None
+
+
+class Exchanged(NamedTuple):
+    """`outcomes` by part, for each id."""
+
+    outcomes: list[Sequence[int]]
+    claim: Claim
+
+
+class _Request(NamedTuple):
+    settles: list[tuple[Kind, Settle]]
+    claim: ClaimRequest
+
+
+class _Place(NamedTuple):
+    """A settle, and whose it is: which part of which request."""
+
+    request: int
+    part: int
+    kind: Kind
+    settle: Settle
+
+
+class Exchanging:
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        settings: Settings,
+        counters: Counters,
+        wakeups: Wakeups,
+        claiming: Claiming,
+        settling: Settling,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._counters = counters
+        self._wakeups = wakeups
+        self._claiming = claiming
+        self._settling = settling
+        self._exchanging = Coalescer(
+            self._call, call_bounds(settings), lambda _key, answer: claiming.give_back(answer.claim)
+        )
+
+    async def close(self) -> None:
+        """Lets what was accepted finish."""
+        await self._exchanging.drain()
+
+    async def exchange(
+        self, subscription_id: str, parts: Sequence[Part], limit: int, consumer_id: str, *, waits: bool = False
+    ) -> Exchanged:
+        """Settles all parts and claims up to `limit` messages, or does neither.
+
+        One that `waits` for messages claims none while others wait, who come first.
+        """
+
+        async def exchange(keys: SubscriptionKey) -> Exchanged:
+            settles = [(part.kind, _settle(part, keys)) for part in parts]
+            rows = max(limit, sum(len(part.ids) for part in parts))
+            claim = ClaimRequest(0 if waits and self._others_wait(keys) else limit, consumer_id)
+            key = ClaimKey(keys, subscription_id)
+            outcomes, claimed = await self._exchanging.submit(key, _Request(settles, claim), rows=rows)
+            of_all = [
+                of_each(settle.targets, outcome, len(part.ids))
+                for part, (_, settle), outcome in zip(parts, settles, outcomes, strict=True)
+            ]
+            return Exchanged(of_all, claimed)
+
+        exchanged = await self._directory.subscriptions.use(subscription_id, exchange)
+        self._counters.delivered(subscription_id, len(exchanged.claim.positions))
+        return exchanged
+
+    def _others_wait(self, keys: SubscriptionKey) -> bool:
+        line = self._wakeups.lines.find(keys)
+        return line is not None and line.is_waiting
+
+    async def _call(self, key: ClaimKey, requests: Sequence[_Request]) -> list[Exchanged]:
+        places = _in_order(requests)
+        claims = [request.claim for request in requests if request.claim.limit]
+        outcomes, died, *claimed = await self._database.fetch_one(
+            "settle_and_claim", *key.keys, *_arguments(places), *self._claiming.arguments(claims)
+        )
+        answers = [Exchanged([()] * len(request.settles), nothing(key.keys)) for request in requests]
+        self._settled(key, places, outcomes or [], died, answers)
+        shares = iter(self._claiming.shares(key, claims, claimed) if claims else ())
+        return [
+            answer._replace(claim=next(shares)) if request.claim.limit else answer
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+
+    def _settled(
+        self, key: ClaimKey, places: Sequence[_Place], outcomes: Sequence[int], died: int, answers: Sequence[Exchanged]
+    ) -> None:
+        start = 0
+        for kind, group in groupby(places, key=lambda place: place.kind):
+            alike = list(group)
+            targets = [place.settle.targets for place in alike]
+            end = start + sum(sum(target.lengths) for target in targets)
+            settle_key = SettleKey(key.keys, kind, key.subscription_id)
+            self._settling.settled(settle_key, targets, outcomes[start:end], died if kind is NACK else 0)
+            for place, outcome in zip(alike, split(targets, outcomes[start:end]), strict=True):
+                answers[place.request].outcomes[place.part] = outcome
+            start = end
+
+
+def _settle(part: Part, keys: SubscriptionKey) -> Settle:
+    try:
+        return Settle(parse_targets(part.ids, keys.topic_key), part.value)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{part.name}: {error.detail}") from None
+
+
+def _in_order(requests: Sequence[_Request]) -> list[_Place]:
+    """Kind by kind, as the procedure takes them."""
+    places = [
+        _Place(number, part, kind, settle)
+        for number, request in enumerate(requests)
+        for part, (kind, settle) in enumerate(request.settles)
+    ]
+    return sorted(places, key=lambda place: KINDS.index(place.kind))
+
+
+def _arguments(places: Sequence[_Place]) -> tuple[Array, ...]:
+    positions, tokens, created_at, lengths = runs([place.settle.targets for place in places])
+    counts = dict.fromkeys(KINDS, 0)
+    seconds: list[int | None] = []
+    reasons: list[str | None] = []
+    for _, _, kind, settle in places:
+        count = len(settle.targets.positions)
+        counts[kind] += count
+        seconds += [settle.value if isinstance(settle.value, int) else None] * count
+        reasons += [settle.value if isinstance(settle.value, str) else None] * count
+    return (
+        Array("int4", list(counts.values())),
+        positions,
+        tokens,
+        created_at,
+        Array("int4", seconds),
+        Array("text", reasons),
+        lengths,
+    )

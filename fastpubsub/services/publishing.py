@@ -1,0 +1,117 @@
+"""Coalesces the publish requests of many clients for a topic into calls of one procedure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from fastpubsub.config import Settings
+from fastpubsub.counters import Counters
+from fastpubsub.database.arrays import Array
+from fastpubsub.database.calls import Database
+from fastpubsub.exceptions import InvalidRequest
+from fastpubsub.message_ids import MessageIds
+from fastpubsub.payloads import Batch
+from fastpubsub.services.appends import Appends, columns
+from fastpubsub.services.coalescer import Coalescer, call_bounds
+from fastpubsub.services.directory import Directory
+from fastpubsub.services.topic_schemas import StoreKey, TopicSchemas, split
+from fastpubsub.services.wakeups import Wakeups
+
+
+class Idempotency(NamedTuple):
+    client: str
+    key: str
+    body_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    topic_key: int
+    first_position: int
+    created_at: datetime
+    count: int
+
+    def ids(self) -> list[str]:
+        ids = MessageIds(self.topic_key, self.created_at)
+        return [ids.at(position) for position in range(self.first_position, self.first_position + self.count)]
+
+
+class Keyed(NamedTuple):
+    batch: Batch
+    idempotency: Idempotency
+
+
+class Publishing:
+    def __init__(
+        self, database: Database, directory: Directory, settings: Settings, counters: Counters, wakeups: Wakeups
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._counters = counters
+        self._wakeups = wakeups
+        self._window_seconds = settings.idempotency_window_seconds
+        self._schemas = TopicSchemas(database)
+        self._appends = Appends(database)
+        self._plain = Coalescer(self._call_publish, call_bounds(settings), ready=self._appends.ready)
+        self._once = Coalescer(self._call_publish_once, call_bounds(settings))
+
+    async def close(self) -> None:
+        """Lets what was accepted finish."""
+        await self._plain.drain()
+        await self._once.drain()
+
+    async def publish(self, topic_id: str, batch: Batch, idempotency: Idempotency | None = None) -> Published | None:
+        """Returns None when there was nothing to publish."""
+        if not batch.payloads:
+            await self._database.fetch_one("resolve_topic", topic_id)
+            return None
+        rows = len(batch.payloads)
+
+        async def store(key: StoreKey) -> Published:
+            if idempotency is None:
+                return await self._plain.submit(key, batch, rows=rows, size=batch.size)
+            keyed = Keyed(batch, idempotency)
+            published = await self._once.submit(key, keyed, rows=rows, size=batch.size)
+            if published is None:
+                raise InvalidRequest(
+                    "this Idempotency-Key was used with another body; repeat that body, or use a new key"
+                )
+            return published
+
+        async def publish(topic_key: int) -> Published:
+            return await self._schemas.use(topic_key, batch.payloads, store)
+
+        published = await self._directory.topics.use(topic_id, publish)
+        self._counters.published(topic_id, rows)
+        return published
+
+    async def _call_publish(self, key: StoreKey, batches: Sequence[Batch]) -> list[Published]:
+        topic_key = split(key)[0]
+        position, created_at = await self._appends.append(key, batches)
+        answers = []
+        for batch in batches:
+            answers.append(Published(topic_key, position, created_at, len(batch.payloads)))
+            position += len(batch.payloads)
+        self._wakeups.published(topic_key, position - answers[0].first_position)
+        return answers
+
+    async def _call_publish_once(self, key: StoreKey, requests: Sequence[Keyed]) -> list[Published | None]:
+        topic_key, *schema_version = split(key)
+        counts = [len(request.batch.payloads) for request in requests]
+        positions, created_at = await self._database.fetch_one(
+            "publish_messages_once",
+            topic_key,
+            *columns([request.batch for request in requests]),
+            Array("int4", counts),
+            Array("text", [request.idempotency.client for request in requests]),
+            Array("text", [request.idempotency.key for request in requests]),
+            Array("bytea", [request.idempotency.body_hash for request in requests]),
+            self._window_seconds,
+            *schema_version,
+        )
+        self._wakeups.published(topic_key, sum(counts))
+        return [
+            None if position is None else Published(topic_key, position, time, count)
+            for position, time, count in zip(positions, created_at, counts, strict=True)
+        ]

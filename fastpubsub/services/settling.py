@@ -1,0 +1,139 @@
+"""Coalesces acks, nacks, rejects and extensions of many consumers into calls of one procedure each."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from fastpubsub.config import Settings
+from fastpubsub.counters import Counters
+from fastpubsub.database.arrays import Array
+from fastpubsub.database.calls import Database
+from fastpubsub.message_ids import Targets, parse_targets
+from fastpubsub.services.coalescer import Coalescer, call_bounds
+from fastpubsub.services.directory import Directory, SubscriptionKey
+from fastpubsub.services.in_flight import InFlight
+from fastpubsub.services.wakeups import Wakeups
+
+SETTLED, GONE, STALE = 1, 0, 2
+
+
+class Kind(NamedTuple):
+    """A way to settle: its procedure, and the type of the value that each id gets, if it has one."""
+
+    procedure: str
+    value_type: str | None = None
+
+
+ACK = Kind("ack_messages")
+NACK = Kind("nack_messages", "int4")
+REJECT = Kind("reject_messages", "text")
+RETURN = Kind("return_leases")
+EXTEND = Kind("extend_leases", "int4")
+KINDS = (ACK, NACK, RETURN, REJECT, EXTEND)
+"""In the order in which `settle_and_claim` does them."""
+
+
+class SettleKey(NamedTuple):
+    keys: SubscriptionKey
+    kind: Kind
+    subscription_id: str
+
+
+class Settle(NamedTuple):
+    targets: Targets
+    value: int | str | None
+
+
+class Settling:
+    def __init__(
+        self, database: Database, directory: Directory, settings: Settings, counters: Counters, wakeups: Wakeups
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._counters = counters
+        self._wakeups = wakeups
+        self._settling = Coalescer(self._call_settle, call_bounds(settings))
+        self.in_flight = InFlight()
+
+    async def close(self) -> None:
+        """Lets what was accepted finish."""
+        await self._settling.drain()
+
+    async def settle(
+        self, kind: Kind, subscription_id: str, ids: Sequence[str], value: int | str | None = None
+    ) -> Sequence[int]:
+        """Returns for each id SETTLED, GONE or STALE; `value` is the delay, reason or extension."""
+
+        async def settle(keys: SubscriptionKey) -> Sequence[int]:
+            targets = parse_targets(ids, keys.topic_key)
+            if not targets.positions:
+                await self._database.fetch_one("require_subscription", *keys)
+                return [GONE] * len(ids)
+            key = SettleKey(keys, kind, subscription_id)
+            answer = await self._settling.submit(key, Settle(targets, value), rows=len(ids))
+            return of_each(targets, answer, len(ids))
+
+        return await self._directory.subscriptions.use(subscription_id, settle)
+
+    async def hand_back(self, keys: SubscriptionKey, subscription_id: str, tokens: Mapping[int, int]) -> None:
+        """Deliveries, by position, that their consumer saw and will not settle: due again at once."""
+        targets = Targets()
+        for position, token in tokens.items():
+            targets.append(position, token, None)
+        await self._settling.submit(SettleKey(keys, NACK, subscription_id), Settle(targets, 0), rows=len(tokens))
+
+    async def _call_settle(self, key: SettleKey, settles: Sequence[Settle]) -> list[Sequence[int]]:
+        targets = [settle.targets for settle in settles]
+        positions, tokens, created_at, lengths = runs(targets)
+        values = []
+        if key.kind.value_type is not None:
+            values.append(Array(key.kind.value_type, [s.value for s in settles for _ in s.targets.positions]))
+        outcomes, *died = await self._database.fetch_one(
+            key.kind.procedure, *key.keys, positions, tokens, created_at, *values, lengths
+        )
+        self.settled(key, targets, outcomes, *died)
+        return split(targets, outcomes)
+
+    def settled(self, key: SettleKey, targets: Sequence[Targets], outcomes: Sequence[int], died: int = 0) -> None:
+        """Has those who count, wait or stream know of it."""
+        self._count(key, outcomes.count(SETTLED), died)
+        if key.kind in (NACK, RETURN):
+            self._wakeups.changed(key.keys)
+        if key.kind is not EXTEND:
+            self.in_flight.settled(key.keys, targets, outcomes)
+
+    def _count(self, key: SettleKey, settled: int, died: int = 0) -> None:
+        if key.kind is ACK:
+            self._counters.acked(key.subscription_id, settled)
+        elif key.kind is NACK:
+            self._counters.nacked(key.subscription_id, settled)
+            self._counters.dead_lettered(key.subscription_id, died)
+        elif key.kind is REJECT:
+            self._counters.rejected(key.subscription_id, settled)
+            self._counters.dead_lettered(key.subscription_id, settled)
+
+
+def runs(targets: Sequence[Targets]) -> tuple[Array, Array, Array, Array]:
+    """Positions, tokens, times of creation and lengths."""
+    return (
+        Array("int8", [position for target in targets for position in target.positions]),
+        Array("int8", [token for target in targets for token in target.tokens]),
+        Array("timestamptz", [time for target in targets for time in target.created_at]),
+        Array("int4", [length for target in targets for length in target.lengths]),
+    )
+
+
+def split(targets: Sequence[Targets], outcomes: Sequence[int]) -> list[Sequence[int]]:
+    """To each what belongs to it."""
+    ends = list(itertools.accumulate((sum(target.lengths) for target in targets), initial=0))
+    return [outcomes[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def of_each(targets: Targets, outcomes: Sequence[int], count: int) -> Sequence[int]:
+    """Of so many ids in their order, those too that name nothing of the topic."""
+    if targets.indexes is None or len(outcomes) == count:
+        return outcomes
+    of_all = [GONE] * count
+    for index, outcome in zip(targets.indexes, outcomes, strict=True):
+        of_all[index] = outcome
+    return of_all

@@ -1,0 +1,115 @@
+-- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
+-- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment.
+-- `before`: messages that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond.
+create or replace function fastpubsub.explain_message(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_look integer default 10000,
+    out state text,
+    out attempts integer,
+    out consumer_id text,
+    out until timestamptz,
+    out died_at timestamptz,
+    out reason text,
+    out before bigint,
+    out before_is_estimated boolean,
+    out filter json,
+    out field text,
+    out expected json,
+    out actual json,
+    out actual_bytes integer,
+    out similar_field text,
+    out is_readable boolean,
+    out sought_at timestamptz,
+    out paused_at timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor record;
+    v_past record;
+    v_payload json;
+begin
+    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at into v_cursor
+    from fastpubsub.claims as c
+    inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
+    inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    filter := v_cursor.filter;
+
+    select 'leased', l.attempts, l.consumer_id, l.expires_at
+    into explain_message.state, explain_message.attempts, explain_message.consumer_id, explain_message.until
+    from (
+        select l.* from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+            and l.position <= p_position and l.position > p_position - 100
+        order by l.position desc limit 1
+    ) as l
+    where l.last_position >= p_position;
+    if explain_message.state is not null then
+        return;
+    end if;
+    select 'waiting', r.attempts, r.due_at into explain_message.state, explain_message.attempts, explain_message.until
+    from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = p_position;
+    if explain_message.state is not null then
+        paused_at := v_cursor.paused_at;
+        return;
+    end if;
+    select 'dead', d.attempts, d.died_at, d.reason
+    into explain_message.state, explain_message.attempts, explain_message.died_at, explain_message.reason
+    from fastpubsub.dead_letters as d
+    where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p_position;
+    if explain_message.state is not null then
+        return;
+    end if;
+
+    select m.payload into v_payload from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+    if p_position <= v_cursor.position then
+        select h.* into v_past from fastpubsub.filter_history as h
+        where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.from_position <= p_position
+        order by h.from_position desc limit 1;
+        filter := v_past.filter;
+        sought_at := v_past.sought_at;
+        state := case
+            when v_past.state is null then 'before_subscription'
+            when v_past.state in ('skipped', 'purged') then v_past.state
+            when v_past.state = 'forgotten' then 'unknown'
+            when v_payload is null and v_past.filter is not null then 'trimmed'
+            else 'settled'
+        end;
+    else
+        state := 'ahead';
+    end if;
+    if explain_message.state not in ('ahead', 'settled') then
+        return;
+    end if;
+    select d.field, d.expected, d.actual, d.actual_bytes, d.similar_field, d.is_readable
+    into
+        explain_message.field, explain_message.expected, explain_message.actual, explain_message.actual_bytes,
+        explain_message.similar_field, explain_message.is_readable
+    from fastpubsub.deciding_field(v_payload, explain_message.filter) as d;
+    if explain_message.field is not null or not explain_message.is_readable then
+        state := 'filtered';
+    elsif explain_message.state = 'ahead' then
+        paused_at := v_cursor.paused_at;
+        select c.messages, c.is_estimated into explain_message.before, explain_message.before_is_estimated
+        from fastpubsub.count_ahead(p_topic_key, v_cursor.position, p_position - 1, v_cursor.filter_path, p_look) as c;
+    end if;
+end;
+$$;

@@ -1,0 +1,26 @@
+-- A message of a topic, without a lease. `last` is the newest position; a message at or below it without a payload was trimmed.
+create or replace function fastpubsub.find_message(
+    p_topic_key bigint,
+    p_position bigint,
+    out topic_id text,
+    out last bigint,
+    out created_at timestamptz,
+    out payload json,
+    out attributes jsonb
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+begin
+    select t.id into find_message.topic_id from fastpubsub.topics as t where t.topic_key = p_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    last := fastpubsub.last_position(p_topic_key);
+    select m.created_at, m.payload, m.attributes into find_message.created_at, find_message.payload, find_message.attributes
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+end;
+$$;

@@ -1,0 +1,39 @@
+-- Newest first; p_before_key is that of the last one of the page before.
+create or replace function fastpubsub.list_changes(
+    p_object text,
+    p_object_id text,
+    p_client_id text,
+    p_after timestamptz,
+    p_before timestamptz,
+    p_before_key bigint,
+    p_limit integer
+) returns table (
+    change_key bigint,
+    changed_at timestamptz,
+    client_id text,
+    request_id text,
+    action text,
+    object text,
+    object_id text,
+    body json
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
+    from fastpubsub.changes as c
+    where
+        (p_object is null or c.object = p_object)
+        and (p_object_id is null or c.object_id = p_object_id)
+        and (p_client_id is null or c.client_id = p_client_id)
+        and (p_after is null or c.changed_at >= p_after)
+        and (p_before is null or c.changed_at < p_before)
+        and (p_before_key is null or c.change_key < p_before_key)
+    order by c.change_key desc
+    limit p_limit;
+end;
+$$;

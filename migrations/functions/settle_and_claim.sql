@@ -1,0 +1,131 @@
+-- Settles, then claims, in one transaction: nothing is claimed when something cannot be settled, and messages that are given back
+-- without a delay may be claimed again at once. The runs of ids are those of p_counts[1] acks, p_counts[2] nacks, p_counts[3] returns,
+-- p_counts[4] rejects and p_counts[5] extensions, one after the other; p_seconds has the delays and extensions, p_reasons the reasons,
+-- by run. `outcomes` says of every id, in the order of the runs, what take_leases says; `died` counts what was nacked for the last time.
+--
+-- The rest is claim_messages; without p_limits nothing is claimed. The cursor is locked first, even for an ack of whole leases, because
+-- whoever holds leases may not wait for the cursor.
+create or replace function fastpubsub.settle_and_claim(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_counts integer [],
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_seconds integer [],
+    p_reasons text [],
+    p_lengths integer [],
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_scan_rows bigint default 50000,
+    p_scan_milliseconds integer default 20,
+    p_now timestamptz default null,
+    out outcomes smallint [],
+    out died integer,
+    out token bigint,
+    out expires_at timestamptz,
+    out scanned bigint,
+    out last bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out lease_seconds integer,
+    out filtered bigint,
+    out paused boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_durable text;
+    v_first integer := 1;
+    v_end integer;
+    v_nacked record;
+begin
+    perform fastpubsub.begin_call(true);
+    v_durable := current_setting('synchronous_commit');
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    -- Kind by kind, leases would be locked in another order than by an ack of the same ones that holds no cursor.
+    if cardinality(array_remove(p_counts, 0)) > 1 then
+        perform from (
+            select r.position, r.position + r.length - 1 as last_position
+            from unnest(p_positions, p_lengths) as r (position, length)
+            order by r.position
+        ) as r
+        cross join lateral (
+            select from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position > r.position - 100 and l.position <= r.last_position and l.last_position >= r.position
+            order by l.position
+            for update
+        ) as l;
+    end if;
+    died := 0;
+    v_end := p_counts[1];
+    if v_end >= v_first then
+        outcomes := fastpubsub.ack_messages(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_lengths[v_first:v_end]
+        );
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[2];
+    if v_end >= v_first then
+        v_nacked := fastpubsub.nack_messages(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now
+        );
+        outcomes := settle_and_claim.outcomes || v_nacked.outcomes;
+        died := v_nacked.died;
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[3];
+    if v_end >= v_first then
+        outcomes := settle_and_claim.outcomes || fastpubsub.return_leases(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_lengths[v_first:v_end], p_now
+        );
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[4];
+    if v_end >= v_first then
+        outcomes := settle_and_claim.outcomes || fastpubsub.reject_messages(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_reasons[v_first:v_end], p_lengths[v_first:v_end], p_now
+        );
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[5];
+    if v_end >= v_first then
+        outcomes := settle_and_claim.outcomes || fastpubsub.extend_leases(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now
+        );
+    end if;
+
+    if cardinality(p_limits) > 0 then
+        select
+            c.token, c.expires_at, c.scanned, c.last, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
+            c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused
+        into
+            token, expires_at, scanned, last, settle_and_claim.positions, attempts, created_at, payloads, attributes, unreadable,
+            unreadable_created_at, lease_seconds, filtered, paused
+        from fastpubsub.claim_messages(
+            p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, p_scan_rows, p_scan_milliseconds, p_now
+        ) as c;
+        -- A claim alone may be lost in a crash; what was settled may not.
+        perform set_config('synchronous_commit', v_durable, true);
+    end if;
+end;
+$$;

@@ -1,0 +1,110 @@
+"""Settling with the next pull: what each half does has tests of its own."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.calls import REPRESENTATION, Calls, Json, ids_of, payloads, problem, success
+
+NOTHING: dict[str, list[str]] = {"settled": [], "gone": [], "stale": []}
+
+
+async def exchange(client: httpx.AsyncClient, body: Json, **parameters: Any) -> httpx.Response:
+    query = {"consumer_id": "tester", **parameters}
+    return await client.post("/subscriptions/s/pulls", params=query, json=body, headers=REPRESENTATION)
+
+
+async def test_settles_and_pulls(client: httpx.AsyncClient, calls: Calls) -> None:
+    await calls.topic_and_subscription(backoff_min_seconds=3600, backoff_max_seconds=3600)
+    await calls.publish(*({"n": n} for n in range(8)))
+    a, b, c, d, e = ids_of(await calls.pull(5), "ack_id")
+    body: Json = {
+        "acks": [a],
+        "nacks": [{"ids": [b]}, {"ids": [c], "undelivered": True}],
+        "rejects": [{"ids": [d], "reason": "no"}],
+        "leases": [{"ids": [e], "extend_seconds": 600}],
+    }
+    response = await exchange(client, body, batch_size=2)
+    assert response.headers["preference-applied"] == "return=representation"
+    answer = success(response, 200)
+    assert payloads(answer.pop("data")) == [{"n": 2}, {"n": 5}], "what nobody has looked at comes again at once"
+    settled = {"acks": [a], "nacks": [b, c], "rejects": [d], "leases": [e]}
+    assert answer == {name: NOTHING | {"settled": ids} for name, ids in settled.items()}
+    assert await calls.counts() == (3, 3, 1, 1)
+    again = success(await exchange(client, body, batch_size=1), 200)
+    assert again["acks"] == NOTHING | {"gone": [a]}
+    assert again["nacks"] == NOTHING | {"gone": [b], "stale": [c]}
+    assert [letter["reason"] for letter in await calls.dead_letters()] == ["no"]
+
+
+async def test_without_the_wish_only_messages_are_answered(client: httpx.AsyncClient, calls: Calls) -> None:
+    await calls.topic_and_subscription()
+    await calls.publish({"n": 1}, {"n": 2})
+    (first,) = await calls.pull(1)
+    url = "/subscriptions/s/pulls?consumer_id=c"
+    answer = success(await client.post(url, json={"acks": [first["id"]]}), 200)
+    assert payloads(answer.pop("data")) == [{"n": 2}]
+    assert answer == {}
+    assert await calls.counts() == (0, 1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "parameters", "status"),
+    [
+        ({"acks": ["no id"]}, {}, 422),
+        ({"rejects": [{"ids": ["no id"]}]}, {}, 422),
+        ({"nacks": [{"ids": [], "delay_seconds": -1}]}, {}, 422),
+        ({"nacks": [{"ids": [], "delay_seconds": 1, "undelivered": True}]}, {}, 422),
+        ({"nacks": [[]]}, {}, 422),
+        ({"leases": [{"ids": []}]}, {}, 422),
+        ({"acknowledged": []}, {}, 422),
+        ({}, {"batch_size": 101}, 422),
+        ({}, {"wait_seconds": 21}, 422),
+        ({"nacks": [{"ids": ["550e8400-e29b-41d4-a716-446655440000"] * 1001}]}, {}, 413),
+    ],
+)
+async def test_what_is_refused_settles_and_leases_nothing(
+    client: httpx.AsyncClient, calls: Calls, body: Json, parameters: Json, status: int
+) -> None:
+    await calls.topic_and_subscription()
+    await calls.publish({"n": 1}, {"n": 2})
+    held = ids_of(await calls.pull(1), "ack_id")
+    problem(await exchange(client, {"acks": held} | body, **parameters), status)
+    assert await calls.counts() == (1, 1, 0, 0)
+
+
+async def test_the_part_with_a_wrong_id_is_named(client: httpx.AsyncClient, calls: Calls) -> None:
+    await calls.topic_and_subscription()
+    detail = problem(await exchange(client, {"nacks": [{"ids": []}, {"ids": ["x"]}]}), 422)
+    assert detail.startswith("nacks.1: id 0 of the list")
+
+
+async def test_waiting_settles_at_once(client: httpx.AsyncClient, calls: Calls) -> None:
+    await calls.topic_and_subscription()
+    await calls.publish({"n": 1})
+    held = ids_of(await calls.pull(), "ack_id")
+    waiting = asyncio.create_task(exchange(client, {"acks": held}, wait_seconds=20))
+    while await calls.counts() != (0, 0, 1, 0):
+        pass
+    assert not waiting.done()
+    await calls.publish({"n": 2})
+    answer = success(await waiting, 200)
+    assert payloads(answer["data"]) == [{"n": 2}]
+    assert answer["acks"]["settled"] == held
+
+
+async def test_many_at_once_each_get_their_own(client: httpx.AsyncClient, calls: Calls) -> None:
+    """One call of the database serves several; a wrong id is the fault of its request alone."""
+    await calls.topic_and_subscription()
+    await calls.publish(*({"n": n} for n in range(40)))
+    held = ids_of(await calls.pull(20), "ack_id")
+    answers = await asyncio.gather(
+        *(exchange(client, {"acks": [one]}, batch_size=1) for one in held), exchange(client, {"acks": ["x"]})
+    )
+    problem(answers.pop(), 422)
+    bodies = [success(answer, 200) for answer in answers]
+    assert [body["acks"]["settled"] for body in bodies] == [[one] for one in held]
+    assert sorted(message["payload"]["n"] for body in bodies for message in body["data"]) == list(range(20, 40))
+    assert await calls.counts() == (0, 20, 20, 0)

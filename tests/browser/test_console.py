@@ -1,0 +1,332 @@
+"""The console in a real browser."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from fastpubsub.api import console
+from tests.browser.pilot import AXE, Pilot
+from tests.chromium import Browser
+from tests.conftest import Run
+from tests.lasting import Last, Lasting
+
+KEY = "k" * 32
+FIRST_PAGE_BYTES = 200_000
+EVIL = "<img src=x onerror=window.pwned=1>"
+ATTACKS = {
+    "html": f"</script><script>window.pwned=1</script>{EVIL}",
+    EVIL: "a name may be one, too",
+    "address": "javascript:window.pwned=1",
+    "style": "</style><style>body{display:none}",
+    "nested": [
+        {"template": "${window.pwned=1}{{constructor.constructor('window.pwned=1')()}}"},
+        "\u202egnp.exe\u0000"[:-1],
+    ],
+    "__proto__": {"polluted": True},
+    "dangerouslySetInnerHTML": {"__html": EVIL},
+    "huge": "A" * 50_000,
+    "exact": 12345678901234567890.5,
+}
+PAGES = {
+    "#/": "Overview",
+    "#/topics": "orders",
+    "#/topics/orders": "Messages",
+    "#/topics/orders?tab=live": "Live",
+    "#/topics/orders?tab=publish": "Payload",
+    "#/topics/orders?tab=subscriptions": "billing",
+    "#/topics/orders?tab=settings": "JSON Schema",
+    "#/subscriptions": "billing",
+    "#/subscriptions/billing": "Not done",
+    "#/subscriptions/billing?tab=messages&state=dead": "Dead",
+    "#/subscriptions/billing?tab=consumers": "Consumers",
+    "#/subscriptions/tax-report?tab=filter": "Country",
+    "#/subscriptions/billing?tab=seek": "What comes next",
+    "#/subscriptions/billing?tab=settings": "Ack deadline",
+    "#/dead-letters/billing": "card declined",
+    "#/clients": "Clients",
+    "#/audit": "Audit",
+    "#/nowhere": "Nothing is here",
+}
+SHOWN = """
+    const typed = [...document.querySelectorAll('textarea')].map((one) => one.value);
+    return [document.body.innerText, ...typed].some((one) => one.includes('onerror=window.pwned=1'));
+"""
+MADE = """
+    const made = 'img, iframe, object, embed, form[action], #app script, #app style';
+    return document.querySelectorAll(made).length;
+"""
+FOREIGN_LINKS = """
+    const links = [...document.querySelectorAll('a')].map((one) => one.getAttribute('href'));
+    return links.filter((one) => !/^#|^docs$/.test(one));
+"""
+SCHEMA = {"type": "object", "required": ["order"], "properties": {"order": {"type": "integer"}}}
+
+
+@pytest.fixture
+def shop(lasting_server: Last) -> Lasting:
+    """Of `billing` two messages are dead, `tax-report` gets nothing because of its filter."""
+    started = lasting_server()
+    fill_shop(httpx.Client(base_url=started.base_url))
+    return started
+
+
+def fill_shop(http: httpx.Client) -> list[str]:
+    with http:
+        http.post("/topics", json={"id": "orders", "schema": SCHEMA}).raise_for_status()
+        http.post("/subscriptions", json={"id": "billing", "topic_id": "orders"}).raise_for_status()
+        tax = {"id": "tax-report", "topic_id": "orders", "filter": {"Country": ["BR"]}}
+        http.post("/subscriptions", json=tax).raise_for_status()
+        orders = [{"order": number, "country": "BR"} for number in range(1, 6)]
+        ids: list[str] = http.post(
+            "/topics/orders/messages", json=orders, headers={"Prefer": "return=representation"}
+        ).json()["ids"]
+        http.get("/subscriptions/billing/messages", params={"consumer_id": "worker-1", "batch_size": 3})
+        rejected = {"ids": ids[:2], "reason": "card declined"}
+        http.post("/subscriptions/billing/rejects", json=rejected).raise_for_status()
+        return ids
+
+
+@pytest.fixture
+def pilot(browser: Browser, shop: Lasting) -> Iterator[Pilot]:
+    pilot = Pilot(browser, shop.base_url)
+    yield pilot
+    assert pilot.complaints() == []
+    assert browser.run("return window.pwned") is None
+    pilot.cdp("Emulation.clearDeviceMetricsOverride")
+    pilot.cdp("Emulation.setEmulatedMedia", features=[])
+
+
+def message_ids(pilot: Pilot, topic_id: str = "orders") -> list[str]:
+    found = httpx.get(f"{pilot.base_url}/topics/{topic_id}/messages").json()["data"]
+    return [one["id"] for one in found]
+
+
+def test_every_page_is_there_for_everyone(pilot: Pilot) -> None:
+    """What axe looks for, in light and in dark; and 360 px are enough."""
+    pages = PAGES | {f"#/messages/{message_ids(pilot)[0]}": "billing"}
+    found: dict[str, object] = {}
+    pilot.open()
+    for place, text in pages.items():
+        pilot.look(1280)
+        pilot.go(place)
+        pilot.sees(text)
+        found[place] = pilot.faults()
+        pilot.look(360, "dark")
+        found[f"{place} in dark"] = pilot.faults()
+        root = "document.documentElement"
+        found[f"{place} is wider than 360 px"] = pilot.browser.run(f"return {root}.scrollWidth > 360")
+    assert {place: faults for place, faults in found.items() if faults} == {}
+
+
+def test_the_first_page_is_small_and_comes_from_here(pilot: Pilot) -> None:
+    pilot.browser.loaded()
+    pilot.open()
+    loaded = pilot.browser.loaded()
+    assert [url for url in loaded if not url.startswith((f"{pilot.base_url}/", "data:", "chrome:"))] == []
+    size = "return performance.getEntries().reduce((sum, one) => sum + (one.encodedBodySize ?? 0), 0)"
+    assert 0 < pilot.browser.run(size) < FIRST_PAGE_BYTES
+
+
+def test_every_module_loads(pilot: Pilot) -> None:
+    pilot.open()
+    names = [
+        f"./console/{console._release()}/{name}"
+        for name in console.assets()
+        if name.endswith(".js") and "vendor" not in name
+    ]
+    script = """
+        const done = arguments[arguments.length - 1];
+        Promise.all(arguments[0].map((one) => import(new URL(one, document.baseURI)).then(() => null, String)))
+            .then((all) => done(all.filter(Boolean)));
+    """
+    assert pilot.browser.post("/execute/async", {"script": script, "args": [names]}) == []
+
+
+def test_a_payload_of_attacks_stays_text(pilot: Pilot) -> None:
+    http = httpx.Client(base_url=pilot.base_url)
+    with http:
+        http.post("/topics", json={"id": "evil"})
+        http.post("/subscriptions", json={"id": "victim", "topic_id": "evil"})
+        body = {"messages": [{"payload": ATTACKS, "attributes": {EVIL: EVIL}}]}
+        text = json.dumps(body).replace("1.2345678901234567e+19", "12345678901234567890.5")
+        (id_,) = http.post(
+            "/topics/evil/messages",
+            content=text,
+            headers={"Prefer": "return=representation", "Content-Type": "application/json"},
+        ).json()["ids"]
+        http.get("/subscriptions/victim/messages", params={"consumer_id": EVIL})
+        pilot.open("#/subscriptions/victim?tab=messages&state=leased")
+        pilot.sees(EVIL)
+        http.post("/subscriptions/victim/rejects", json={"ids": [id_], "reason": EVIL}).raise_for_status()
+    for place in (
+        "#/topics/evil",
+        "#/topics/evil?tab=live",
+        f"#/messages/{id_}",
+        "#/dead-letters/victim",
+        f"#/topics/evil?tab=publish&template={id_}",
+    ):
+        pilot.go(place)
+        pilot.browser.wait_for(SHOWN)
+        assert pilot.browser.run(MADE) == 0, place
+        assert pilot.browser.run(FOREIGN_LINKS) == [], place
+        assert pilot.browser.run("return [window.pwned, ({}).polluted]") == [None, None]
+    pilot.go(f"#/messages/{id_}")
+    pilot.sees("12345678901234567890.5")
+    pilot.press("Raw")
+    pilot.sees('"exact": 12345678901234567890.5')
+
+
+def test_the_keyboard_is_enough(pilot: Pilot) -> None:
+    first, *_ = message_ids(pilot)
+    pilot.open("#/topics")
+    pilot.type("Tab")
+    assert pilot.browser.run("return document.activeElement.textContent") == "Skip to the page"
+    pilot.type("Enter")
+    assert pilot.browser.run("return document.activeElement.id") == "main"
+    pilot.type("/")
+    pilot.type(first, "Enter")
+    pilot.sees("tax-report", "filtered")
+    pilot.go("#/topics/orders")
+    for _ in range(40):
+        pilot.type("Tab")
+        if pilot.browser.run("return document.activeElement.textContent") == "Delete":
+            break
+    pilot.type("Enter")
+    pilot.sees("Type orders to confirm")
+    assert pilot.browser.run("return document.querySelector('dialog .danger').disabled")
+    pilot.type("Escape")
+    assert pilot.browser.wait_for("return !document.querySelector('dialog')")
+    assert httpx.get(f"{pilot.base_url}/topics/orders").status_code == 200
+
+
+def test_topics_are_made_published_to_and_deleted(pilot: Pilot) -> None:
+    pilot.open("#/topics")
+    pilot.press("New topic")
+    pilot.fill("Id", "letters")
+    pilot.fill("JSON Schema", json.dumps({"type": "object", "required": ["to"]}))
+    pilot.press("Create topic")
+    pilot.sees('The payload lacks "to"')
+    pilot.fill("Payload", '{"to": "Ada", "n": 1.10}')
+    pilot.press("Publish", "button")
+    pilot.sees("Published:")
+    (message,) = httpx.get(f"{pilot.base_url}/topics/letters/messages").json()["data"]
+    assert httpx.get(f"{pilot.base_url}/messages/{message['id']}").text.count('{"to": "Ada", "n": 1.10}') == 1
+    pilot.press("Subscriptions", "main nav a")
+    pilot.press("New subscription of letters")
+    pilot.fill("Id", "mailing")
+    pilot.press("Create subscription")
+    pilot.sees("Not done")
+    pilot.press("Delete")
+    pilot.fill("Type mailing to confirm", "mailing")
+    pilot.press("Delete", "dialog button")
+    pilot.sees("Deleted mailing.")
+    assert httpx.get(f"{pilot.base_url}/subscriptions/mailing").status_code == 404
+
+
+def test_the_tail_is_live(pilot: Pilot) -> None:
+    pilot.open("#/topics/orders?tab=live")
+    pilot.sees('"order":5')
+    httpx.post(f"{pilot.base_url}/topics/orders/messages", json=[{"order": 77}])
+    pilot.sees('"order":77')
+    assert pilot.text().index('"order":77') < pilot.text().index('"order":5')
+
+
+def test_the_story(pilot: Pilot) -> None:
+    """Why does a message not come? Because of a filter: it is changed, and the next one comes."""
+    pilot.open("#/subscriptions")
+    pilot.press("tax-report")
+    pilot.sees("Nothing waits to be delivered")
+    pilot.go(f"#/messages/{message_ids(pilot)[-1]}")
+    pilot.sees("filtered", "The message has country")
+    pilot.press("tax-report")
+    pilot.fill("Filter", '{"country": ["BR"]}')
+    pilot.press("Save filter")
+    pilot.sees("Saved.")
+    httpx.post(f"{pilot.base_url}/topics/orders/messages", json=[{"order": 6, "country": "BR"}])
+    pilot.press("Messages")
+    pilot.sees('"order":6')
+    pilot.go("#/dead-letters/billing")
+    pilot.press("card declined")
+    pilot.fill("Messages per second", "1000")
+    pilot.press("Redrive this reason")
+    pilot.press("Redrive this reason", "dialog button")
+    pilot.sees("2 of 2 messages · done")
+    pilot.sees("There are no dead letters")
+    assert httpx.get(f"{pilot.base_url}/subscriptions/billing/metrics").json()["dlq"] == 0
+
+
+def make_client(run: Run, name: str, scopes: str, url: str) -> dict[str, str]:
+    made = run("create_client", name, scopes, auth_enabled=True, auth_secret_key=KEY, database_url=url)
+    return dict(re.findall(r"^(client_\w+)=(.*)$", made.stdout, re.MULTILINE))
+
+
+def log_in(pilot: Pilot, credentials: dict[str, str]) -> None:
+    pilot.sees("Client secret")
+    pilot.fill("Client id", credentials["client_id"])
+    pilot.fill("Client secret", credentials["client_secret"])
+    pilot.press("Log in", "button")
+
+
+def headers_of(base_url: str, credentials: dict[str, str]) -> dict[str, Any]:
+    token = httpx.post(f"{base_url}/oauth/token", json=credentials).json()["access_token"]
+    return {"Authorization": f"Bearer {token}"}
+
+
+def test_what_the_scopes_do_not_allow_is_not_shown(browser: Browser, lasting_server: Last, run: Run) -> None:
+    started = lasting_server(auth_enabled=True, auth_secret_key=KEY)
+    administrator = make_client(run, "admin", "*", started.database_url)
+    fill_shop(httpx.Client(base_url=started.base_url, headers=headers_of(started.base_url, administrator)))
+    narrow = make_client(run, "narrow", "topics:read:orders subscriptions:read:billing", started.database_url)
+    pilot = Pilot(browser, started.base_url)
+    pilot.open("#/topics/orders")
+    assert pilot.faults() == []
+    log_in(pilot, narrow | {"client_secret": "wrong"})
+    pilot.sees("wrong")
+    log_in(pilot, narrow)
+    pilot.sees("orders", "Messages", "not shown")
+    assert not any(pilot.has(label) for label in ("Delete", "Publish", "Live", "Clients", "Audit", "Save settings"))
+    pilot.go("#/subscriptions")
+    pilot.sees("billing")
+    assert "tax-report" not in pilot.text()
+    pilot.go("#/subscriptions/billing")
+    pilot.sees("Not done")
+    assert not any(pilot.has(label) for label in ("Delete", "Pause", "Seek"))
+    assert not browser.run("return sessionStorage.length + document.cookie.length")
+    pilot.press("Log out")
+    pilot.sees("Client secret")
+    log_in(pilot, administrator)
+    pilot.sees("Not done", "Delete")
+    pilot.go("#/clients")
+    pilot.press("narrow")
+    pilot.press("Rotate secret")
+    pilot.press("Rotate secret", "dialog button")
+    pilot.sees("This is the only time that the secret is shown.", "fps_")
+    assert [one for one in pilot.complaints() if "favicon" not in one] == []
+
+
+def test_a_reload_asks_again_unless_the_tab_remembers(browser: Browser, lasting_server: Last, run: Run) -> None:
+    started = lasting_server(auth_enabled=True, auth_secret_key=KEY)
+    credentials = make_client(run, "admin", "*", started.database_url)
+    pilot = Pilot(browser, started.base_url)
+    pilot.open("#/topics")
+    log_in(pilot, credentials)
+    pilot.sees("There are no topics")
+    browser.post("/refresh", {})
+    pilot.sees("Client secret")
+    browser.run("document.querySelector('[name=kept]').click()")
+    log_in(pilot, credentials)
+    pilot.sees("There are no topics")
+    browser.post("/refresh", {})
+    pilot.sees("There are no topics")
+    assert credentials["client_secret"] not in browser.run("return JSON.stringify(sessionStorage)")
+    browser.run("sessionStorage.clear()")
+
+
+def test_the_vendored_file_is_the_original() -> None:
+    (checksum,) = re.findall(r"`([0-9a-f]{64})`", (AXE.parent / "README.md").read_text())
+    assert hashlib.sha256(AXE.read_bytes()).hexdigest() == checksum
