@@ -1870,6 +1870,8 @@ begin
     if
         p_positions[v_count] - p_positions[1] = v_count - 1 and p_attempts = array_fill(1, array[v_count::integer])
         and not true = any(p_revived)
+        -- Returned messages come first, and in another order.
+        and p_positions = array(select generate_series(p_positions[1], p_positions[v_count]))
     then
         return query
         select

@@ -1,17 +1,25 @@
 """claim_messages: one holder (invariant 2), tokens (3), an empty poll writes nothing (9), order and bounds."""
 
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import accumulate
+from operator import itemgetter
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from tests.database.conftest import Background, OpenStore
 from tests.database.store import (
+    EXAMPLES,
     MICROSECOND,
     NOW,
     SECOND,
+    SETTLED,
     Id,
     Keys,
     Released,
@@ -22,6 +30,7 @@ from tests.database.store import (
 
 DEADLINE = 60
 EXPIRY = NOW + timedelta(seconds=DEADLINE)
+MESSAGES = st.tuples(st.integers(1, 12), st.integers(1, 2), st.booleans())
 
 
 def test_a_claim_leases_in_order_until_the_deadline(store: Store) -> None:
@@ -52,6 +61,47 @@ def test_retries_come_first_by_due_time_and_then_the_log(store: Store) -> None:
     assert store.claim(keys, now=NOW + 10 * SECOND).positions == [3, 1, 5]
     assert store.claim(keys, now=NOW + 99 * SECOND).positions == []
     assert store.claim(keys, now=NOW + 100 * SECOND).positions == [4]
+
+
+def test_each_message_that_is_handed_out_is_leased_in_whatever_order(store: Store) -> None:
+    """Returned messages come in the order of their return, and look like a stretch of the log by their ends."""
+    keys = store.create()
+    store.publish(keys.topic, ["1", "2", "3", "4"])
+    first = store.claim(keys)
+    assert store.give_back(keys, [1, 4], first.token) == 2
+    assert store.give_back(keys, [3], first.token, now=NOW + SECOND) == 1
+    again = store.claim(keys, now=NOW + 2 * SECOND)
+    assert again.positions == [1, 4, 3]
+    assert store.ack(keys, [first.ids[1], *again.ids]) == [SETTLED] * 4
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 12), st.integers(1, 2), st.booleans()),
+        min_size=1,
+        max_size=12,
+        unique_by=itemgetter(0),
+    ),
+    st.lists(st.integers(1, 5), min_size=1, max_size=3),
+)
+@example([(1, 1, False), (4, 1, False), (3, 1, False)], [3])
+@hypothesis_settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_leases_are_of_exactly_what_each_consumer_gets(
+    store: Store, messages: list[tuple[int, int, bool]], limits: list[int]
+) -> None:
+    ends = list(accumulate(limits))
+    messages = messages[: ends[-1]]
+    runs = store.connection.execute(
+        "select * from fastpubsub.lease_runs(%s::bigint[], %s::integer[], %s::boolean[], %s::bigint[])",
+        [*map(list, zip(*messages, strict=True)), ends],
+    ).fetchall()
+    leased = [
+        (position, attempts, revived, consumer)
+        for start, end, attempts, revived, consumer in runs
+        for position in range(start, end + 1)
+    ]
+    expected = [(*message, bisect_right(ends, place) + 1) for place, message in enumerate(messages)]
+    assert sorted(leased) == sorted(expected)
 
 
 def test_a_limit_is_filled_from_both(store: Store) -> None:
