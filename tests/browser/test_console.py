@@ -64,6 +64,7 @@ FOREIGN_LINKS = """
     const links = [...document.querySelectorAll('a')].map((one) => one.getAttribute('href'));
     return links.filter((one) => !/^#|^docs$/.test(one));
 """
+AHEAD = "return Number(document.querySelector('.figure.ahead strong').textContent.replaceAll(',', ''))"
 SCHEMA = {"type": "object", "required": ["order"], "properties": {"order": {"type": "integer"}}}
 
 
@@ -237,27 +238,66 @@ def test_the_tail_is_live(pilot: Pilot) -> None:
 
 
 def test_the_story(pilot: Pilot) -> None:
-    """Why does a message not come? Because of a filter: it is changed, and the next one comes."""
-    pilot.open("#/subscriptions")
+    """A backlog grows, a message does not come because of a filter, and dead letters go back."""
+    sees_a_growing_backlog(pilot)
+    finds_why_a_message_does_not_come(pilot)
+    mends_the_filter(pilot)
+    redrives_at_a_rate(pilot)
+
+
+def sees_a_growing_backlog(pilot: Pilot) -> None:
+    pilot.open()
+    pilot.sees("Ahead")
+    before = pilot.browser.run(AHEAD)
+    publish(pilot, *({"order": number, "country": "BR"} for number in range(100, 150)))
+    pilot.browser.wait_for(f"return (() => {{ {AHEAD} }})() >= {before} + 50")
+    pilot.press("Ahead", ".figure .label")
+    pilot.sees("Subscriptions", "billing")
+    pilot.browser.wait_for("return document.querySelector('tbody').innerText.includes('52')")
+
+
+def finds_why_a_message_does_not_come(pilot: Pilot) -> None:
     pilot.press("tax-report")
     pilot.sees("Nothing waits to be delivered")
     pilot.go(f"#/messages/{message_ids(pilot)[-1]}")
     pilot.sees("filtered", "The message has country")
     pilot.press("tax-report")
+
+
+def mends_the_filter(pilot: Pilot) -> None:
+    test = "Test with the last 100 messages"
+    pilot.press(test)
+    pilot.sees("Kept out\n55", "Some that are kept out, and why", "The message has country")
     pilot.fill("Filter", '{"country": ["BR"]}')
+    pilot.press(test)
+    pilot.sees("Pass\n55", "Kept out\n0", "Some that pass")
     pilot.press("Save filter")
     pilot.sees("Saved.")
-    httpx.post(f"{pilot.base_url}/topics/orders/messages", json=[{"order": 6, "country": "BR"}])
     pilot.press("Messages")
-    pilot.sees('"order":6')
+    pilot.sees('"order":5')
+    pulled = httpx.get(f"{pilot.base_url}/subscriptions/tax-report/messages", params={"consumer_id": "clerk"})
+    assert [one["payload"]["order"] for one in pulled.json()["data"]][:5] == [1, 2, 3, 4, 5]
+    publish(pilot, {"order": 6, "country": "BR"})
+    pilot.go(f"#/messages/{message_ids(pilot)[-1]}")
+    states = "[...document.querySelectorAll('.state')]"
+    pilot.browser.wait_for(f"return {states}.every((one) => one.textContent === 'ahead')")
+
+
+def redrives_at_a_rate(pilot: Pilot) -> None:
     pilot.go("#/dead-letters/billing")
     pilot.press("card declined")
-    pilot.fill("Messages per second", "1000")
+    pilot.fill("Messages per second", "1")
     pilot.press("Redrive this reason")
     pilot.press("Redrive this reason", "dialog button")
-    pilot.sees("2 of 2 messages · done")
-    pilot.sees("There are no dead letters")
+    pilot.sees("of 2 messages · running")
+    assert pilot.browser.run("return document.querySelector('progress').position") < 1
+    pilot.sees("2 of 2 messages · done", "There are no dead letters")
+    assert pilot.browser.run("return document.querySelector('progress').position") == 1
     assert httpx.get(f"{pilot.base_url}/subscriptions/billing/metrics").json()["dlq"] == 0
+
+
+def publish(pilot: Pilot, *payloads: dict[str, object]) -> None:
+    httpx.post(f"{pilot.base_url}/topics/orders/messages", json=payloads).raise_for_status()
 
 
 def make_client(run: Run, name: str, scopes: str, url: str) -> dict[str, str]:
