@@ -1,5 +1,7 @@
 """Fixtures of the API's tests."""
 
+import asyncio
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -10,6 +12,7 @@ from fastpubsub.models import NewClient
 from fastpubsub.scopes import ADMINISTRATOR
 from fastpubsub.services import clients
 from fastpubsub.services.authenticator import Authenticator
+from fastpubsub.services.waiting_lines import WaitingLine
 from tests.api.calls import Calls
 
 
@@ -41,3 +44,17 @@ async def token(client: httpx.AsyncClient) -> Tokens:
 @pytest.fixture
 def calls(client: httpx.AsyncClient) -> Calls:
     return Calls(client)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set by a consumer that begins to wait in a line; it stands there when `wait` returns. Clear it before another."""
+    begun = asyncio.Event()
+    wait = WaitingLine.wait
+
+    async def begin(line: WaitingLine, *arguments: Any) -> bool:
+        begun.set()
+        return await wait(line, *arguments)
+
+    monkeypatch.setattr(WaitingLine, "wait", begin)
+    return begun

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from fastpubsub.config import Settings
+from fastpubsub.services.waiting_lines import WaitingLine
 from tests.api.calls import PATIENCE, Calls, Json, ids_of, payloads, problem, success
 from tests.api.conftest import Tokens, app_of
 from tests.attacks import KEY
@@ -55,50 +56,51 @@ async def test_settling_with_the_next_pull(client: httpx.AsyncClient, calls: Cal
     assert success(answer, 200).items() >= NOTHING.items()
 
 
-async def test_who_waits_is_answered_once(client: httpx.AsyncClient, calls: Calls) -> None:
-    """At once when it is paused; who comes later waits, and gets what comes when it is resumed."""
-    await calls.topic_and_subscription()
+async def look(client: httpx.AsyncClient) -> WaitingLine:
+    """Asks the database once what is ready, as `Wakeups` does; whom it wakes is out of the line when this returns."""
     state = app_of(client).state
     keys = await state.directory.subscriptions.key("s")
+    state.wakeups.look(keys)
+    await state.wakeups._look_once()
+    line: WaitingLine = state.wakeups.lines.find(keys)
+    return line
 
-    async def waiting() -> "asyncio.Task[Json]":
-        task = asyncio.create_task(pull(client, 20))
-        while (line := state.wakeups.lines.find(keys)) is None or not line.is_waiting:  # noqa: ASYNC110
-            await asyncio.sleep(0)
-        return task
 
+async def test_who_waits_is_answered_once(client: httpx.AsyncClient, calls: Calls, waits: asyncio.Event) -> None:
+    """At once when it is paused; who comes later waits, and gets what comes when it is resumed."""
+    await calls.topic_and_subscription()
     async with asyncio.timeout(PATIENCE):
-        first = await waiting()
+        first = asyncio.create_task(pull(client, 20))
+        await waits.wait()
         await post(client, "pause")
         assert await first == NOTHING
-        later = await waiting()
+        waits.clear()
+        later = asyncio.create_task(pull(client, 20))
+        await waits.wait()
         await calls.publish({"n": 1})
-        state.wakeups.look_everywhere()
-        await asyncio.sleep(0.1)
-        assert not later.done()
+        assert (await look(client)).is_waiting
         await post(client, "resume")
         assert payloads((await later)["data"]) == [{"n": 1}]
     await post(client, "pause")
     assert await pull(client, 1) == NOTHING
 
 
-async def test_a_publish_wakes_again_after_a_pause_without_messages(client: httpx.AsyncClient, calls: Calls) -> None:
+async def test_a_publish_wakes_again_after_a_pause_without_messages(
+    client: httpx.AsyncClient, calls: Calls, waits: asyncio.Event
+) -> None:
     await calls.topic_and_subscription()
     await post(client, "pause")
     async with asyncio.timeout(PATIENCE):
         task = asyncio.create_task(pull(client, 20))
-        lines = app_of(client).state.wakeups.lines
-        keys = await app_of(client).state.directory.subscriptions.key("s")
-        while (line := lines.find(keys)) is None or not line.is_paused:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await waits.wait()
+        assert (await look(client)).is_paused
         await post(client, "resume")
-        while line.is_paused:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        assert not (await look(client)).is_paused
         await calls.publish({"n": 1})
         assert payloads((await task)["data"]) == [{"n": 1}]
 
 
-async def test_a_stream_stays_and_gets_nothing(client: httpx.AsyncClient, calls: Calls) -> None:
+async def test_a_stream_stays_and_gets_nothing(client: httpx.AsyncClient, calls: Calls, waits: asyncio.Event) -> None:
     await calls.topic_and_subscription()
     deliveries = app_of(client).state.deliveries.stream("s", "c", 10)
     async with contextlib.aclosing(deliveries), asyncio.timeout(PATIENCE):
@@ -107,10 +109,11 @@ async def test_a_stream_stays_and_gets_nothing(client: httpx.AsyncClient, calls:
         assert first.claim.payloads == [b'{"n":1}']
         first.is_sent = True
         coming = asyncio.create_task(anext(deliveries))
+        await waits.wait()
         await post(client, "pause")
+        assert (await look(client)).is_paused
         await calls.publish({"n": 2})
-        await asyncio.sleep(0.1)
-        assert not coming.done()
+        assert (await look(client)).is_waiting
         await post(client, "resume")
         assert (await coming).claim.payloads == [b'{"n":2}']
 
