@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.datastructures import State
@@ -133,55 +134,60 @@ def create_app(settings: Settings) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Starts what needs the event loop: connections, coalescers, background jobs."""
     state = app.state
-    settings = state.settings
+    build(state)
+    jobs = [asyncio.create_task(job) for job in background(state)]
+    try:
+        yield
+    finally:
+        state.stopping.set()
+        await stop(state, jobs)
+
+
+def build(state: State) -> None:
+    """What needs the event loop: connections, coalescers, what runs in the background."""
+    settings, counters = state.settings, state.counters
     state.database = database = Database(settings)
     state.authenticator = Authenticator(settings, database)
     state.directory = Directory(database)
     state.wakeups = wakeups = Wakeups(database, settings)
-    shared = (database, state.directory, settings, state.counters, wakeups)
+    shared = (database, state.directory, settings, counters, wakeups)
     state.publishing = Publishing(*shared)
     state.claiming = Claiming(*shared)
     state.settling = Settling(*shared)
     state.exchanging = Exchanging(*shared, state.claiming, state.settling)
     state.deliveries = Deliveries(database, state.claiming, state.settling)
     state.tails = Tails(database, state.directory, wakeups, settings, logged_events)
-    state.streams = Streams(settings, state.authenticator, state.counters)
+    state.streams = Streams(settings, state.authenticator, counters)
     state.probes = Probes(settings, database, state.registry)
     state.large_bodies = LargeBodies()
-    recorder = Recorder(database, state.counters)
-    maintenance = Maintenance(database, settings, state.counters, wakeups)
+    state.recorder = Recorder(database, counters)
+    state.maintenance = Maintenance(database, settings, counters, wakeups)
     state.redrives = Redrives(database, wakeups)
-    relay = Relay(database, settings, state.counters, on_relayed=wakeups.published)
-    jobs = (
-        maintenance.run(),
-        state.redrives.run(),
-        relay.run(),
-        recorder.run(),
-        wakeups.run(),
-        state.streams.run(),
-        end_waiting(state),
-    )
-    background = {asyncio.create_task(job) for job in jobs}
-    try:
-        yield
-    finally:
-        state.stopping.set()
-        await state.tails.close()
-        await state.deliveries.close()
-        await finish(state)
-        for job in background:
-            job.cancel()
-        await asyncio.wait(background)
-        await finish(state)
-        with contextlib.suppress(FastpubsubError, TimeoutError):
-            async with asyncio.timeout(LAST_WRITE_SECONDS):
-                await recorder.write()
-        await state.probes.close()
-        state.large_bodies.close()
-        state.authenticator.close()
-        await database.close()
+    state.relay = Relay(database, settings, counters, on_relayed=wakeups.published)
+
+
+def background(state: State) -> list[Coroutine[Any, Any, None]]:
+    running = (state.maintenance, state.redrives, state.relay, state.recorder, state.wakeups, state.streams)
+    return [*(one.run() for one in running), end_waiting(state)]
+
+
+async def stop(state: State, jobs: list[asyncio.Task[None]]) -> None:
+    """Finishes what was accepted, and closes the connections last."""
+    await state.tails.close()
+    await state.deliveries.close()
+    await finish(state)
+    for job in jobs:
+        job.cancel()
+    await asyncio.wait(jobs)
+    await finish(state)
+    with contextlib.suppress(FastpubsubError, TimeoutError):
+        async with asyncio.timeout(LAST_WRITE_SECONDS):
+            await state.recorder.write()
+    await state.probes.close()
+    state.large_bodies.close()
+    state.authenticator.close()
+    await state.database.close()
 
 
 async def finish(state: State) -> None:

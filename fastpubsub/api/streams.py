@@ -13,6 +13,7 @@ from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
 from fastpubsub.exceptions import FastpubsubError, Overloaded, Unauthenticated, Unavailable
 from fastpubsub.services.authenticator import Authenticator
+from fastpubsub.services.surviving import Surviving
 
 logger = logging.getLogger(__name__)
 
@@ -111,10 +112,8 @@ class Streams:
         """Runs until it is cancelled."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            try:
+            with Surviving(logger, "checking the open streams"):
                 await self._check()
-            except Exception:
-                logger.exception("checking the open streams failed")
 
     async def _check(self) -> None:
         verdicts: dict[bytes, str | None] = {}

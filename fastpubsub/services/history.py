@@ -9,6 +9,7 @@ from fastpubsub.counters import Counters
 from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import FastpubsubError, OutcomeUnknown
+from fastpubsub.services.surviving import Surviving
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +35,8 @@ class Recorder:
         """Runs until it is cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_SECONDS - (time.time() - MIDDLE_SECONDS) % INTERVAL_SECONDS)
-            try:
+            with Surviving(logger, "writing the history", logging.DEBUG):
                 await self.write()
-            except FastpubsubError as error:
-                logger.debug("the history waits for the database: %s", error.detail)
-            except Exception:
-                logger.exception("the history could not be written")
 
     async def write(self) -> None:
         """What was not stored is kept for the next time; what may have been stored is not counted twice."""

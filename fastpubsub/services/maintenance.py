@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
 from fastpubsub.database.calls import Database
-from fastpubsub.exceptions import Unavailable
 from fastpubsub.services.changes import trim_changes
 from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.history import trim_history
+from fastpubsub.services.surviving import Surviving
 from fastpubsub.services.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
@@ -134,10 +134,6 @@ class Maintenance:
 async def _repeat(job: Callable[[], Awaitable[None]], seconds: float) -> None:
     """A failure is logged and never ends the loop; processes that started together do not stay in step."""
     while True:
-        try:
+        with Surviving(logger, "a background job"):
             await job()
-        except Unavailable as error:
-            logger.warning("background job waits for the database: %s", error.detail)
-        except Exception:
-            logger.exception("background job failed")
         await asyncio.sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - no secret

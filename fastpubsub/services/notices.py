@@ -15,8 +15,8 @@ from fastpubsub.config import Settings
 from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.database.connections import Connector, cut_after
-from fastpubsub.exceptions import FastpubsubError
 from fastpubsub.services.directory import SubscriptionKey
+from fastpubsub.services.surviving import Surviving
 
 logger = logging.getLogger(__name__)
 
@@ -126,12 +126,8 @@ class Notices:
         return words
 
     async def _tell(self, words: list[str]) -> None:
-        try:
+        with Surviving(logger, "notifying other servers", logging.DEBUG):
             await self._database.fetch_one("notify_servers", Array("text", list(self._payloads(words))))
-        except FastpubsubError as error:
-            logger.debug("other servers were not notified: %s", error.detail)
-        except Exception:
-            logger.exception("other servers could not be notified")
 
     def _payloads(self, words: list[str]) -> Iterator[str]:
         payload = self._name

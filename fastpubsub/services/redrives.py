@@ -6,9 +6,10 @@ import logging
 from fastpubsub.database.calls import Database
 from fastpubsub.database.changes import Change
 from fastpubsub.database.connections import Row
-from fastpubsub.exceptions import NotFound, Unavailable
+from fastpubsub.exceptions import NotFound
 from fastpubsub.models import DeadLetterReason, NewRedrive, Redrive
 from fastpubsub.services.directory import Directory, SubscriptionKey
+from fastpubsub.services.surviving import Surviving
 from fastpubsub.services.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
@@ -110,12 +111,8 @@ class Redrives:
     async def run(self) -> None:
         """Runs until it is cancelled."""
         while True:
-            try:
+            with Surviving(logger, "a step of the redrives"):
                 await self._step_all()
-            except Unavailable as error:
-                logger.warning("redrives wait for the database: %s", error.detail)
-            except Exception:
-                logger.exception("redrives failed")
             await self._until_wanted()
 
     async def _until_wanted(self) -> None:

@@ -14,6 +14,7 @@ from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import Unavailable
+from fastpubsub.services.surviving import Surviving
 
 logger = logging.getLogger(__name__)
 
@@ -77,15 +78,10 @@ class Relay:
     async def run(self) -> None:
         """Runs until it is cancelled."""
         while True:
-            try:
+            pause = None
+            with Surviving(logger, "the relay of the outbox"):
                 pause = await self.step()
-            except Unavailable as error:
-                logger.warning("the relay of the outbox waits for the database: %s", error.detail)
-                pause = self._trouble()
-            except Exception:
-                logger.exception("the relay of the outbox failed")
-                pause = self._trouble()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(self._trouble() if pause is None else pause)
 
     async def step(self) -> float:
         """Moves what is new, and a part of what is left of more; answers the seconds until the next step."""

@@ -6,9 +6,9 @@ import logging
 from fastpubsub.config import Settings
 from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
-from fastpubsub.exceptions import Unavailable
 from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.notices import Notices
+from fastpubsub.services.surviving import Surviving
 from fastpubsub.services.waiting_lines import WaitingLine, WaitingLines, digest
 
 logger = logging.getLogger(__name__)
@@ -111,19 +111,13 @@ class Wakeups:
         keys, self._to_look = list(self._to_look), set()
         topics = Array("int8", [key.topic_key for key in keys])
         subscriptions = Array("int8", [key.subscription_key for key in keys])
-        try:
+        with Surviving(logger, "looking for messages of waiting consumers"):
             rows = await self._database.fetch_all("list_ready_subscriptions", topics, subscriptions)
-        except Unavailable as error:
-            logger.warning("waiting consumers could not be checked: %s", error.detail)
-            return
-        except Exception:
-            logger.exception("checking for waiting consumers failed")
-            return
-        found = {keys[place - 1]: row for place, *row in rows}
-        for key in keys:
-            line = self.lines.find(key)
-            if line is not None:
-                self._tell(line, *found.get(key, (False, None, False)))
+            found = {keys[place - 1]: row for place, *row in rows}
+            for key in keys:
+                line = self.lines.find(key)
+                if line is not None:
+                    self._tell(line, *found.get(key, (False, None, False)))
 
     def _tell(self, line: WaitingLine, ready: bool, due_seconds: float | None, is_paused: bool) -> None:
         line.pause(is_paused=is_paused)
