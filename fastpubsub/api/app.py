@@ -18,6 +18,7 @@ from fastpubsub.api.events import logged_events
 from fastpubsub.api.middleware import RequestMiddleware
 from fastpubsub.api.probes import Probes
 from fastpubsub.api.prometheus import RequestMetrics, make_registry
+from fastpubsub.api.request_log import RequestLog
 from fastpubsub.api.routers import (
     audit,
     browsing,
@@ -72,14 +73,8 @@ class Application(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         direct = DirectRoutes(super().build_middleware_stack(), [*topics.router.routes, *messages.router.routes])
         state = self.state
-        return RequestMiddleware(
-            direct,
-            state.request_metrics,
-            state.settings.log_requests,
-            Sockets(self),
-            state.browsers,
-            style_of(state.settings) == "terminal",
-        )
+        log = RequestLog(is_on=state.settings.log_requests, real_paths=style_of(state.settings) == "terminal")
+        return RequestMiddleware(direct, Sockets(self), state.browsers, state.request_metrics, log)
 
 
 ROUTERS = [
@@ -119,7 +114,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=description.TAGS,
     )
     app.state.settings = settings
-    app.state.browsers = None if settings.auth_enabled else Browsers(settings)
+    app.state.browsers = Browsers(settings)
     app.state.stopping = asyncio.Event()
     app.state.registry = registry = make_registry()
     app.state.request_metrics = RequestMetrics(registry)

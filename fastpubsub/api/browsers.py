@@ -33,11 +33,17 @@ ANOTHER_HOST = (
 
 class Browsers:
     def __init__(self, settings: Settings) -> None:
+        self._is_open = not settings.auth_enabled
         self._allowed = settings.allowed_hosts()
         self._taken: set[tuple[bytes, str]] = set()
 
     def refusal(self, scope: Scope) -> str | None:
-        """Why a request is not answered; None for all but those that a browser may have been made to send."""
+        """Why a request is not answered; None for all but those that a browser may have been made to send.
+
+        With authentication the token decides, which a page of another site does not have.
+        """
+        if not self._is_open:
+            return None
         headers = dict(scope["headers"])
         host, origin, site = headers.get(b"host", b""), headers.get(b"origin", b""), headers.get(b"sec-fetch-site", b"")
         address = (scope.get("server") or ("",))[0]

@@ -33,18 +33,16 @@ class RequestMiddleware:
     def __init__(
         self,
         app: ASGIApp,
+        sockets: ASGIApp,
+        browsers: Browsers,
         metrics: RequestMetrics,
-        log_requests: bool = True,
-        sockets: ASGIApp | None = None,
-        browsers: Browsers | None = None,
-        real_paths: bool = False,
+        log: RequestLog,
     ) -> None:
         self.app = app
-        self.sockets = sockets or app
-        self.metrics = metrics
+        self.sockets = sockets
         self.browsers = browsers
-        self.log_requests = log_requests
-        self._log = RequestLog(real_paths=real_paths)
+        self.metrics = metrics
+        self.log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -105,7 +103,7 @@ class RequestMiddleware:
 
     def _refusal(self, scope: Scope, encoding: bytes) -> Problem | None:
         """Refuses NUL, which PostgreSQL cannot store, and compressed bodies, which may inflate without a bound."""
-        if self.browsers is not None and (why := self.browsers.refusal(scope)):
+        if why := self.browsers.refusal(scope):
             return Problem(Request(scope), 403, why)
         if encoding and encoding.strip().lower() != b"identity":
             return Problem(Request(scope), 415, "compressed bodies are not accepted; leave out Content-Encoding")
@@ -119,9 +117,8 @@ class RequestMiddleware:
         route = scope.get("route")
         template = None if route is None else route.path
         self.metrics.finished(scope["method"], template or UNROUTED, status, seconds)
-        if self.log_requests:
-            level = logging.WARNING if status >= 500 else logging.DEBUG if template in PROBES else logging.INFO
-            self._log.add(level, scope, template, status, seconds)
+        level = logging.WARNING if status >= 500 else logging.DEBUG if template in PROBES else logging.INFO
+        self.log.add(level, scope, template, status, seconds)
 
 
 def _read(headers: list[tuple[bytes, bytes]]) -> tuple[str, bytes]:

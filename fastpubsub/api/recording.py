@@ -14,15 +14,13 @@ async def change_by(request: Request, object_id: str | None = None) -> Change:
     """The change that a route makes to the object of its path, or to one with this id."""
     route = request.scope["route"]
     name = route.path.split("/")[1].removesuffix("s")
-    # A route that takes no body has not looked whether it is JSON.
-    takes_body = route.body_field is not None or "requestBody" in (route.openapi_extra or {})
     return Change(
         request.state.caller.client_id,
         request.state.request_id,
         route.name,
         name,
         request.path_params.get(f"{name}_id", object_id),
-        _recorded(await request.body()) if takes_body else None,
+        _recorded(await request.body()),
     )
 
 

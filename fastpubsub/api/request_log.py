@@ -22,15 +22,16 @@ MAX_CHARACTERS = 2000
 
 
 class RequestLog:
-    def __init__(self, *, real_paths: bool = False) -> None:
+    def __init__(self, *, is_on: bool = True, real_paths: bool = False) -> None:
         """`real_paths`: those that were asked for, with the ids in them, instead of those of the routes."""
+        self._is_on = is_on
         self._real_paths = real_paths
         self._events = Events()
         self._characters = 0
 
     def add(self, level: int, scope: Scope, template: str | None, status: int, seconds: float) -> None:
         """`template` is the path of the route, without ids in it; None for a request that has no route."""
-        if not logger.isEnabledFor(level):
+        if not self._is_on or not logger.isEnabledFor(level):
             return
         event = _event(scope, None if self._real_paths else template, status, seconds)
         if level != logging.INFO:

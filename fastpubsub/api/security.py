@@ -106,7 +106,8 @@ class ScopedRoute(APIRoute):
     def get_route_handler(self) -> Handler:
         handler = self.endpoint if self.access.direct else super().get_route_handler()
         access, is_parsed = self.access, self.body_field is not None
-        takes_body = bool((self.methods or set()) - {"GET", "HEAD"})
+        takes_body = is_parsed or "requestBody" in (self.openapi_extra or {})
+        may_have_body = bool((self.methods or set()) - {"GET", "HEAD"})
         query = access.query | _documented_query(self)
 
         async def handle(request: Request) -> Response:
@@ -116,7 +117,7 @@ class ScopedRoute(APIRoute):
             access.check(request, caller)
             if request.scope["query_string"]:
                 check_query(request, query)
-            if takes_body:
+            if may_have_body:
                 limit = access.limit(state.settings)
                 check_headers(request, limit, forms=access.forms, events=access.events)
                 started = time.monotonic()
@@ -126,7 +127,7 @@ class ScopedRoute(APIRoute):
                 # The endpoints that FastAPI hands no parsed body check what they read themselves.
                 if is_parsed and body:
                     check_object(body)
-                request._body = body  # noqa: SLF001 - where Starlette keeps what it has read
+                request._body = body if takes_body else b""  # noqa: SLF001 - where Starlette keeps what it has read
             return await handler(request)
 
         return handle

@@ -56,8 +56,7 @@ class Sockets:
 
     async def _open(self, connection: Request) -> "_Socket":
         scope = connection.scope
-        browsers = self._app.state.browsers
-        if browsers is not None and (why := browsers.refusal(scope)):
+        if why := self._app.state.browsers.refusal(scope):
             raise PermissionDenied(why)
         match = _PATH.fullmatch(scope["path"].removeprefix(scope.get("root_path", "")))
         if match is None or "\x00" in match[1]:

@@ -14,8 +14,10 @@ from starlette.requests import ClientDisconnect
 
 from fastpubsub import exceptions
 from fastpubsub.api import errors
+from fastpubsub.api.browsers import Browsers
 from fastpubsub.api.middleware import RequestMiddleware
 from fastpubsub.api.prometheus import RequestMetrics
+from fastpubsub.api.request_log import RequestLog
 from fastpubsub.config import Settings
 
 SECRET = "hunter2"
@@ -64,6 +66,12 @@ def make_app(debug: bool = False) -> FastAPI:
     return app
 
 
+def around(app: FastAPI) -> RequestMiddleware:
+    return RequestMiddleware(
+        app, app, Browsers(Settings(_env_file=None)), RequestMetrics(CollectorRegistry()), RequestLog()
+    )
+
+
 @pytest.fixture
 def debug() -> bool:
     return False
@@ -71,7 +79,7 @@ def debug() -> bool:
 
 @pytest.fixture
 async def api(debug: bool) -> AsyncIterator[httpx.AsyncClient]:
-    app = RequestMiddleware(make_app(debug), RequestMetrics(CollectorRegistry()))
+    app = around(make_app(debug))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         yield client
 
@@ -195,7 +203,7 @@ async def test_debug_mode_shows_the_traceback(api: httpx.AsyncClient) -> None:
 
 
 async def test_failing_in_the_middle_of_an_answer(caplog: pytest.LogCaptureFixture) -> None:
-    app = RequestMiddleware(make_app(), RequestMetrics(CollectorRegistry()))
+    app = around(make_app())
     sent: list[Any] = []
     scope = {"type": "http", "method": "GET", "path": "/half", "headers": [], "query_string": b"", "state": {}}
 

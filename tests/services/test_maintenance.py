@@ -106,7 +106,7 @@ async def test_the_background_outlives_failures(
     await connection.execute("alter function fastpubsub.list_expired_leases rename to gone")
     quick = settings.model_copy(update={"lease_expiry_interval_seconds": 0.05, "trim_interval_seconds": 0.05})
     failed = asyncio.Event()
-    monkeypatch.setattr(maintenance.logger, "warning", lambda *_: failed.set())
+    monkeypatch.setattr(maintenance.logger, "log", lambda *_: failed.set())
     background = asyncio.create_task(Maintenance(database, quick, counters, Wakeups(database, quick)).run())
     try:
         async with asyncio.timeout(SECONDS):
