@@ -277,19 +277,62 @@ def test_a_wish_to_upgrade_is_ignored(started: harness.Server) -> None:
 
 
 def test_what_comes_before_is_answered_first(started: harness.Server) -> None:
+    """Then what cannot be read is refused as it would be alone, also for a client that has closed its half."""
     first = b"GET /topics HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for name, follows, expected in (
-        ("garbage", b"nonsense\r\n\r\n", [b"200"]),
-        ("a long head", first[:-2] + b"X: " + b"x" * 40_000, [b"200"]),
+        ("garbage", b"nonsense\r\n\r\n", [b"200", b"400"]),
+        ("garbage after another", first + b"nonsense\r\n\r\n", [b"200", b"200", b"400"]),
+        ("a long head", first[:-2] + b"X: " + b"x" * 600_000, [b"200", b"431"]),
         ("two Hosts", first[:-2] + b"Host: y\r\n\r\n", [b"200", b"400"]),
         ("a bad chunk", CHUNKED + b"\r\nzz\r\n", [b"200", b"400"]),
         ("a WebSocket", SOCKET + b"\r\n", [b"200", b"400"]),
         ("another", first + END, [b"200", b"200", b"200"]),
     ):
-        assert statuses(answers(started, first + follows)) == expected, name
-    many = statuses(answers(started, first * 5000))
+        for half in (False, True):
+            assert statuses(answers(started, first + follows, half=half)) == expected, (name, half)
+    *many, last = statuses(answers(started, first * 5000))
     assert 100 <= len(many) <= 102
-    assert set(many) == {b"200"}
+    assert (set(many), last) == ({b"200"}, b"429")
+
+
+def test_what_comes_before_is_answered_however_late_the_rest_comes(server: StartServer) -> None:
+    """The time for a head or a body begins with the answer before it: until then perhaps nothing of it was read."""
+    seconds = 2
+    names = ("api_header_timeout_seconds", "api_body_timeout_seconds", "api_keep_alive_seconds")
+    started = server(**dict.fromkeys(names, seconds))
+    subscription = {"id": "s", "topic_id": "q"}
+    for path, made in (("topics", {"id": "t"}), ("topics", {"id": "q"}), ("subscriptions", subscription)):
+        httpx.post(f"{started.base_url}/{path}", json=made).raise_for_status()
+    pull = b"GET /subscriptions/s/messages?consumer_id=c&batch_size=1&wait_seconds=20 HTTP/1.1\r\nHost: [::1]\r\n\r\n"
+    post = HEAD + b"Connection: close\r\nContent-Length: 10\r\n\r\n"
+    asked = [
+        (END[:20], END[20:], [b"200", b"200"]),
+        (post, b'[{"a": 1}]', [b"200", b"204"]),
+        (GOOD_HEAD + b"\r\n" + post, b'[{"a": 1}]', [b"200", b"200", b"204"]),
+        (END[:20], b"", [b"200"]),
+        (post, b"", [b"200"]),
+    ]
+
+    def rest(connection: socket.socket, rest: bytes) -> list[bytes]:
+        received = connection.recv(65536)
+        connection.sendall(rest)
+        while data := connection.recv(65536):
+            received += data
+        connection.close()
+        return statuses(received)
+
+    connections = [connected(started) for _ in asked]
+    for connection in connections:
+        connection.sendall(pull)
+    while f"fastpubsub_waiting_consumers {len(asked)}.0\n" not in httpx.get(f"{started.base_url}/metrics").text:
+        pass
+    for connection, (start, _, _) in zip(connections, asked, strict=True):
+        connection.sendall(start)
+    time.sleep(seconds + 1)
+    httpx.post(f"{started.base_url}/topics/q/messages", json=[{}] * len(asked)).raise_for_status()
+    with ThreadPoolExecutor(len(asked)) as pool:
+        answered = pool.map(rest, connections, [rest for _, rest, _ in asked])
+    assert list(answered) == [expected for _, _, expected in asked]
 
 
 def request(good: Good, version: str) -> bytes:
