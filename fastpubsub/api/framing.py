@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
+MAX_PIPELINED = 100
+"""Requests of a connection that wait for the answer to an earlier one."""
+
 HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 
@@ -40,6 +43,11 @@ def bad_request(text: str) -> Refusal:
 
 
 TOO_LARGE = Refusal(431, "Request Header Fields Too Large", "The request line and headers are too long.")
+TOO_MANY = Refusal(
+    429,
+    "Too Many Requests",
+    f"More than {MAX_PIPELINED} requests wait for an answer on this connection; read the answers before sending more.",
+)
 ONE_HOST = bad_request("A request must have exactly one Host: a name or an address, with or without a port.")
 OTHER_HOST = bad_request("The Host is not that of the address in the request line.")
 OLD_CODING = bad_request("A request of HTTP/1.0 cannot have a Transfer-Encoding.")

@@ -1,6 +1,7 @@
 """uvicorn's HTTP/1.1 protocol, strict about where a request begins and ends, and with bounds on what one may cost."""
 
 import asyncio
+import functools
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -8,11 +9,8 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from fastpubsub.api.framing import NOT_ALONE, TOO_LARGE, Refusal, bad_request, judge
+from fastpubsub.api.framing import MAX_PIPELINED, NOT_ALONE, TOO_LARGE, TOO_MANY, Refusal, bad_request, judge
 from fastpubsub.api.http_cycle import Cycle, CycleUntilClose
-
-MAX_PIPELINED = 100
-"""Requests of a connection that wait for the answer to an earlier one."""
 
 LINGER_BYTES = 32 << 20
 """Of a request that is refused already, dropped: a client that is still writing would never read the answer."""
@@ -33,6 +31,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         "_dropped",
         "_has_cycle",
         "_in_head",
+        "_is_half_closed",
         "_is_ignored",
         "_is_refused",
         "_max_bytes",
@@ -62,7 +61,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._completed = 0.0
         self._running: Cycle | None = None
         self._refusal: Refusal | None = None  # of this request, and of all that follow it
-        self._is_refused = False
+        self._is_refused = self._is_half_closed = False
         self._dropped = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -91,7 +90,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         answering = self._answering
         if answering is None or not (self._is_refused or (self._in_head and not self._received)):
             return False
-        self.cycle.keep_alive = False
+        self._is_half_closed = True
+        if not self._is_refused:
+            self.cycle.keep_alive = False
         answering.half_closed(self.loop.time() - self._completed)
         return True
 
@@ -134,7 +135,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _make_cycle(self, version: str) -> None:
         """As uvicorn does it, which makes cycles of its own class."""
         if len(self.pipeline) >= MAX_PIPELINED:
-            self._fail(TOO_LARGE)
+            self._fail(TOO_MANY)
         is_current = version == "1.1"
         if not is_current:
             self.scope["http_version"] = version
@@ -268,7 +269,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_refused = True
         self._stop_timer()
         if self._in_head and self._answering is not None:
-            self.cycle.keep_alive = False
+            self.cycle.on_response = functools.partial(self._answered_last, refusal)
         elif self.pipeline:
             self.pipeline[0] = self.cycle, cast(Any, refusal)
         else:
@@ -283,6 +284,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             answering.disconnected = True
             answering.message_event.set()
 
+    def _answered_last(self, refusal: Refusal) -> None:
+        """Before what could not be read."""
+        self.on_response_complete()
+        if not self.transport.is_closing():
+            self.transport.write(refusal.written)
+            self._linger()
+
     def _answered_early(self) -> None:
         self.on_response_complete()
         self._linger()
@@ -291,8 +299,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Until the client has closed too, for so long as a body may take."""
         self._is_refused = True
         self._unset_keepalive_if_required()
-        if not self.transport.is_closing():
-            self._stop_timer()
+        self._stop_timer()
+        if self._is_half_closed:
+            self.transport.close()
+        elif not self.transport.is_closing():
             self._start_timer(self._body_seconds)
             self.transport.write_eof()
 
@@ -311,5 +321,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _out_of_time(self) -> None:
         self._timer = None
-        if not self.transport.is_closing():
+        if (before := self._before) is not None:
+            before.on_response = self._answered_late
+        elif not self.transport.is_closing():
             self.transport.close()
+
+    @property
+    def _before(self) -> Cycle | None:
+        """The last request before the one that is not complete, as long as it is not answered."""
+        if self._answering is None:
+            return None
+        if self._in_head:
+            return cast(Cycle, self.cycle)
+        earlier = [cycle for cycle, _ in self.pipeline if cycle is not self.cycle]
+        return cast(Cycle, earlier[0]) if earlier else self._running if self.pipeline else None
+
+    def _answered_late(self) -> None:
+        """Only now has the next request the time to be completed: perhaps nothing of it was read meanwhile."""
+        self.on_response_complete()
+        self._bound()

@@ -17,9 +17,6 @@ from fastpubsub.client.exchange import Flow
 from fastpubsub.client.requests import Encoded, Outgoing, Payload, Request, encode, publish_encoded
 
 
-LARGE = 100
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """A message is sent at once when no batch of its topic is on its way, and otherwise with all that came meanwhile.
@@ -113,11 +110,10 @@ class Buffer(Generic[W]):
 
 
 Exchange: TypeAlias = Callable[[Request[list[str]]], Flow[list[str]]]
-Stored: TypeAlias = Callable[[list[Entry[W]], list[str]], None]
 
 
-def deliver(exchange: Exchange, topic_id: str, batch: list[Entry[W]], stored: Stored[W]) -> Flow[None]:
-    """Calls `stored` with what is stored. A refused message does not fail the others of its batch: halves are tried."""
+def deliver(exchange: Exchange, topic_id: str, batch: list[Entry[W]]) -> Flow[None]:
+    """Resolves every future. A refused message does not fail the others of its batch: halves are tried."""
     request = publish_encoded(topic_id, [entry.message for entry in batch])
     try:
         ids = yield from exchange(request)
@@ -127,12 +123,8 @@ def deliver(exchange: Exchange, topic_id: str, batch: list[Entry[W]], stored: St
             return
         middle = len(batch) // 2
         for half in (batch[:middle], batch[middle:]):
-            yield from deliver(exchange, topic_id, half, stored)
+            yield from deliver(exchange, topic_id, half)
         return
-    stored(batch, ids)
-
-
-def resolve(batch: list[Entry[W]], ids: list[str]) -> None:
     for entry, id_ in zip(batch, ids, strict=True):
         if not entry.waiter.done():
             entry.waiter.set_result(id_)
@@ -211,7 +203,7 @@ class AsyncPublisher:
                     await self._full[topic_id].wait()
         while batch := self._buffer.take(topic_id):
             try:
-                await self._client.run(deliver(self._client.flow, topic_id, batch, self._stored))
+                await self._client.run(deliver(self._client.flow, topic_id, batch))
             except Exception as error:  # noqa: BLE001 - everybody is answered
                 fail(batch, error)
             self._buffer.forget(batch)
@@ -219,12 +211,6 @@ class AsyncPublisher:
                 self._changed.notify_all()
             await asyncio.sleep(0)  # the callers that were answered publish their next messages, which go together
         del self._senders[topic_id], self._full[topic_id]
-
-    def _stored(self, batch: list[Entry[asyncio.Future[str]]], ids: list[str]) -> None:
-        """Of a large batch, some callers go on while the next messages are on their way already."""
-        first = len(batch) // 2 if len(batch) >= LARGE else len(batch)
-        resolve(batch[:first], ids[:first])
-        asyncio.get_running_loop().call_soon(resolve, batch[first:], ids[first:])
 
 
 class Publisher:
@@ -296,7 +282,7 @@ class Publisher:
                     lingered = True
                 batch = self._buffer.take(topic_id)
             try:
-                self._client.run(deliver(self._client.flow, topic_id, batch, resolve))
+                self._client.run(deliver(self._client.flow, topic_id, batch))
             except Exception as error:  # noqa: BLE001 - everybody is answered
                 fail(batch, error)
             with self._changed:
