@@ -13,15 +13,20 @@ from fastpubsub.cli import (
     clients,
     dead_letters,
     explaining,
+    filters,
+    looking,
     mcp,
     messages,
+    opening,
     settling,
     subscriptions,
+    top,
     topics,
     topology,
 )
 from fastpubsub.cli.commands import Commands
 from fastpubsub.cli.exits import FAILED, INTERRUPTED, WRONG_USAGE, fail, note, printable
+from fastpubsub.cli.output import reopen_closed
 
 if TYPE_CHECKING:
     from fastpubsub.config import Settings
@@ -61,6 +66,7 @@ def main() -> None:
     """Runs a command; the exit codes are 0 (done), 1 (failed) and 2 (wrong usage or settings)."""
     from fastpubsub.exceptions import FastpubsubError, InvalidRequest
 
+    reopen_closed()
     if COMPLETION in os.environ:
         from typer.completion import completion_init  # type: ignore[attr-defined]
 
@@ -317,6 +323,9 @@ def healthcheck() -> None:
 app.talking("publish")(messages.publish)
 app.talking("pull")(messages.pull)
 app.talking("tail")(messages.tail)
+app.talking("status")(looking.status)
+app.talking("top")(top.top)
+app.talking("open")(opening.open_console)
 app.talking("explain")(explaining.explain)
 app.talking("ack")(settling.ack)
 app.talking("nack")(settling.nack)
@@ -328,6 +337,7 @@ app.talking("export")(topology.export)
 app.talking("mcp")(mcp.mcp)
 app.add_typer(topics.app, name="topics")
 app.add_typer(subscriptions.app, name="subscriptions")
+app.add_typer(filters.app, name="filter")
 app.add_typer(clients.app, name="clients")
 app.add_typer(dead_letters.app, name="dlq")
 

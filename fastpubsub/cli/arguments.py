@@ -67,6 +67,7 @@ SubscriptionId = Annotated[str, typer.Argument(metavar="SUB", callback=object_id
 ClientId = Annotated[str, typer.Argument(metavar="CLIENT", callback=object_id, help="The id of the client.")]
 Limit = Annotated[int | None, typer.Option(help="How many to list; all by default.", min=1, show_default=False)]
 Offset = Annotated[int, typer.Option(help="How many to skip at the beginning.", min=0)]
+Stats = Annotated[bool, typer.Option("--stats", help="With counts, ages, and rates of the last minute.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 ExistOk = Annotated[
     bool,

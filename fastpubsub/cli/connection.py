@@ -20,7 +20,7 @@ HASTY_SECONDS = 15.0
 
 
 @contextmanager
-def connected() -> Iterator["Client"]:
+def connected(seconds: float = HASTY_SECONDS, attempts: int = HASTY_ATTEMPTS) -> Iterator["Client"]:
     """Ends the command with one sentence, or without one when nobody reads what it prints any more."""
     from fastpubsub.client.clients import Client
     from fastpubsub.client.connections import Misconfigured
@@ -28,7 +28,7 @@ def connected() -> Iterator["Client"]:
     from fastpubsub.client.exchange import Policy
 
     try:
-        client = Client(policy=Policy(timeout=HASTY_SECONDS, attempts=HASTY_ATTEMPTS))
+        client = Client(policy=Policy(timeout=seconds, attempts=attempts))
     except Misconfigured as error:
         fail(printable(str(error)), WRONG_USAGE)
     try:

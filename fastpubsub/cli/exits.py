@@ -4,8 +4,11 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
+from fastpubsub.cli.colors import styled
+
 FAILED = 1
 WRONG_USAGE = 2
+FOUND_SOMETHING = 3
 INTERRUPTED = 130
 
 JOINERS = "\u200c\u200d"
@@ -14,14 +17,18 @@ JOINERS = "\u200c\u200d"
 
 def note(sentence: str) -> None:
     """Prints to people; only data for programs goes to standard output. Quoted text cannot control the terminal."""
-    with suppress(BrokenPipeError):
-        print(printable(sentence), file=sys.stderr, flush=True)
+    _print(printable(sentence))
 
 
 def fail(sentences: str, code: int) -> NoReturn:
     for sentence in sentences.splitlines():
-        note(f"fastpubsub: {sentence}")
+        _print(f"{styled('fastpubsub:', 'red', sys.stderr)} {printable(sentence)}")
     raise SystemExit(code)
+
+
+def _print(line: str) -> None:
+    with suppress(BrokenPipeError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def counted(number: int, noun: str) -> str:

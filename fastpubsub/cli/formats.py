@@ -11,7 +11,7 @@ import yaml
 
 from fastpubsub.cli.exits import printable
 from fastpubsub.cli.records import Number
-from fastpubsub.cli.tables import json_of
+from fastpubsub.cli.tables import json_of, member
 
 _JSON_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
 
@@ -61,7 +61,7 @@ def csv_lines(records: Sequence[dict[str, Any]], columns: Sequence[str], *, with
     writer = csv.writer(written, lineterminator="\n")
     if with_titles:
         writer.writerow(names)
-    writer.writerows([_cell(one.get(name)) for name in names] for one in records)
+    writer.writerows([_cell(member(one, name)) for name in names] for one in records)
     return written.getvalue()
 
 

@@ -4,15 +4,17 @@ import os
 import select
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
+from fastpubsub.cli.colors import styled
 from fastpubsub.cli.exits import printable, printable_json
 from fastpubsub.cli.records import Record
-from fastpubsub.cli.tables import Column, Table, text_of, with_age
+from fastpubsub.cli.tables import Column, Table, Times, text_of, with_age
 
 AsJson = Annotated[
     bool | None,
@@ -34,6 +36,7 @@ class Format(StrEnum):
 
 
 TABLES = (Format.table, Format.wide)
+GROWING = ("detail", "payload")
 UNCROPPED = 10_000
 """Columns of a table that is not cropped."""
 
@@ -47,8 +50,10 @@ class Output:
         self._format = chosen or (Format.json if as_json else Format.table)
         self._columns = columns
         self._has_titles = False
-        shown = [Column(name, name == grows and self._format != Format.wide) for name in columns]
-        self._table = Table(shown, UNCROPPED if self._format == Format.wide else shutil.get_terminal_size().columns)
+        is_wide = self._format == Format.wide
+        shown = [Column(name, name == grows and not is_wide) for name in columns]
+        self.width = UNCROPPED if is_wide else shutil.get_terminal_size().columns
+        self._table = Table(shown, self.width, terminal_times(is_wide=is_wide))
 
     @property
     def as_json(self) -> bool:
@@ -83,14 +88,32 @@ class Output:
             self._write_for_programs([record])
             return
         width = max(map(len, record.fields), default=0)
-        lines = (f"{printable(name):{width}}  {with_age(text_of(value))}\n" for name, value in record.fields.items())
-        write_text("".join(lines))
+        shown = with_age if sys.stdout.isatty() else str
+        names = {name: styled(f"{printable(name):{width}}", "bold") for name in record.fields}
+        write_text("".join(f"{names[name]}  {shown(text_of(value))}\n" for name, value in record.fields.items()))
+
+
+def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    """The lines of one that is whole."""
+    return Table([Column(one, one in GROWING) for one in columns], width, terminal_times()).lines(rows)
+
+
+def terminal_times(*, is_wide: bool = False) -> Times:
+    """How tables write times."""
+    return Times.exact if not sys.stdout.isatty() else Times.both if is_wide else Times.age
 
 
 def _json_line(record: Record) -> bytes:
     """Programs get every byte as it is; on a terminal, nothing that would steer it."""
     line = printable_json(record.line.decode(errors="replace")).encode() if sys.stdout.isatty() else record.line
     return line + b"\n"
+
+
+def reopen_closed() -> None:
+    """A command that is started without a standard stream reads and writes nothing there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))
 
 
 def write_text(text: str) -> None:

@@ -4,11 +4,13 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from fastpubsub.client.clients import Client
     from fastpubsub.client.requests import Request
+
+T = TypeVar("T")
 
 PAGE = 100
 
@@ -38,6 +40,11 @@ def single(request: "Request[Any]") -> "Request[Record]":
     """The same request, its answer as it is."""
     instead = {status: single(other) for status, other in request.instead.items()}
     return replace(request, read=_read_one, instead=instead)
+
+
+def checked(request: "Request[T]") -> "Request[tuple[Record, T]]":
+    """The answer as it is, and as the client understands it."""
+    return replace(request, read=lambda answer: (Record(answer), request.read(answer)))  # type: ignore[arg-type, return-value]
 
 
 def several(request: "Request[Any]", member: str = "data") -> "Request[list[Record]]":

@@ -10,6 +10,7 @@ from fastpubsub.cli.arguments import (
     ExistOk,
     Limit,
     Offset,
+    Stats,
     SubscriptionId,
     TopicId,
     Yes,
@@ -24,6 +25,10 @@ from fastpubsub.cli.groups import delete_each, group, list_all, show
 from fastpubsub.cli.output import AsJson, Output
 
 COLUMNS = ("id", "topic_id", "max_delivery_attempts", "ack_deadline_seconds", "created_at", "filter")
+STATS = (
+    *("id", "topic_id", "metrics.available", "metrics.delivered", "metrics.dlq", "metrics.oldest_ahead_seconds"),
+    *("metrics.rates.delivered", "metrics.rates.acked"),
+)
 
 OfTopic = Annotated[
     str | None,
@@ -48,13 +53,17 @@ StartFrom = Annotated[
 
 
 @app.talking("list")
-def list_subscriptions(topic: OfTopic = None, limit: Limit = None, offset: Offset = 0, as_json: AsJson = None) -> None:
+def list_subscriptions(
+    topic: OfTopic = None, stats: Stats = False, limit: Limit = None, offset: Offset = 0, as_json: AsJson = None
+) -> None:
     """List the subscriptions of all topics, or of one, ordered by id."""
     from fastpubsub.client import requests
 
     list_all(
-        Output(as_json, *COLUMNS, grows="filter"),
-        lambda offset, limit: requests.list_subscriptions(topic_id=topic, offset=offset, limit=limit),
+        Output(as_json, *STATS) if stats else Output(as_json, *COLUMNS, grows="filter"),
+        lambda offset, limit: requests.list_subscriptions(
+            topic_id=topic, include_metrics=stats, offset=offset, limit=limit
+        ),
         limit,
         offset,
     )

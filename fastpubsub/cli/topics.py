@@ -9,6 +9,7 @@ from fastpubsub.cli.arguments import (
     ExistOk,
     Limit,
     Offset,
+    Stats,
     TopicId,
     Yes,
     body_of,
@@ -20,6 +21,7 @@ from fastpubsub.cli.groups import delete_each, group, list_all, show
 from fastpubsub.cli.output import AsJson, Output
 
 COLUMNS = ("id", "retention_seconds", "created_at", "schema")
+STATS = ("id", "metrics.published", "metrics.kept", "metrics.subscriptions", "metrics.rates.published", "created_at")
 
 app = group("Create, list, show, change and delete topics.")
 
@@ -33,12 +35,16 @@ Schema = Annotated[
 
 
 @app.talking("list")
-def list_topics(limit: Limit = None, offset: Offset = 0, as_json: AsJson = None) -> None:
+def list_topics(stats: Stats = False, limit: Limit = None, offset: Offset = 0, as_json: AsJson = None) -> None:
     """List topics, ordered by id."""
     from fastpubsub.client import requests
 
-    output = Output(as_json, *COLUMNS, grows="schema")
-    list_all(output, lambda offset, limit: requests.list_topics(offset=offset, limit=limit), limit, offset)
+    list_all(
+        Output(as_json, *STATS) if stats else Output(as_json, *COLUMNS, grows="schema"),
+        lambda offset, limit: requests.list_topics(include_metrics=stats, offset=offset, limit=limit),
+        limit,
+        offset,
+    )
 
 
 @app.talking("show")

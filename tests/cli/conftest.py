@@ -7,10 +7,11 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from fcntl import ioctl
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -125,13 +126,21 @@ class Terminal:
         self._folder = folder
         self._size = struct.pack("HHHH", 24, columns, 0, 0)
 
-    def run(self, *arguments: str, typed: bytes = b"", cold: bool = False, **options: Any) -> tuple[int, str]:
+    def run(
+        self,
+        *arguments: str,
+        typed: bytes = b"",
+        cold: bool = False,
+        variables: Mapping[str, str] = MappingProxyType({}),
+        **options: Any,
+    ) -> tuple[int, str]:
         """Its exit code, and what is to be seen then; a `cold` interpreter heeds PYTHONPATH."""
         ours, its = pty.openpty()
         ioctl(its, termios.TIOCSWINSZ, self._size)
         environment = harness.environment({"url": self._url}) | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
-        for name in ("COLUMNS", "LINES"):
+        for name in ("COLUMNS", "LINES", "NO_COLOR"):
             environment.pop(name, None)
+        environment |= variables
         try:
             streams: dict[str, Any] = {"stdin": its, "stdout": its, "stderr": its, **options}
             process: warm.Process | subprocess.Popen[bytes]

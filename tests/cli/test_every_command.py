@@ -1,6 +1,7 @@
 """One walk over all commands: none steers a terminal with what users wrote, none deletes without being told to."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from tests.cli.conftest import Cli, Terminal
 pytestmark = pytest.mark.timeout(300)  # many processes, on whatever machine it is
 
 TEXT = "\x7f\x9b31m\x9d0;x\u202e\u2028\u200b\ufeff\U000e0041é"
+COLORS = re.compile("\x1b\\[(?:0|1|31|32|33)m")
+"""Those that the commands have; no text of users has them."""
+
 BIDI = "\u202eclient"
 SCHEMA = json.dumps({"description": TEXT}, ensure_ascii=False)
 FILTER = json.dumps({TEXT: [TEXT]}, ensure_ascii=False)
@@ -51,6 +55,10 @@ WALK = {
     "export": [],
     "apply": ["-f", "/dev/null"],
     "mcp": ["--url", TEXT],
+    "status": [],
+    "top": ["--once"],
+    "open": [TEXT],
+    "filter test": ["--filter", FILTER, "--subscription", "billing"],
     "explain": [TEXT, TEXT],
     "tail": [TEXT],
     "dlq list": ["billing"],
@@ -86,6 +94,7 @@ def test_no_command_steers_the_terminal(terminal: Callable[[int], Terminal], bus
     for name, arguments in WALK.items():
         has_json = any(one == name and "--json" in options for one, options in commands())
         _, seen = terminal(80).run(*name.split(), *arguments, *(["--json"] if has_json else []))
+        seen = COLORS.sub("", seen)
         steering = {one for one in seen if not one.isprintable() and one not in JOINERS + "\n"}
         assert (seen != "", steering) == (True, set()), (name, ascii(seen))
         if has_json and "Usage" not in seen:

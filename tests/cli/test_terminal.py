@@ -15,12 +15,13 @@ from tests.cli.conftest import Cli, Terminal
 
 def test_a_table(terminal: Callable[[int], Terminal], bus: Client) -> None:
     bus.publish("orders", {"text": "日本語 " * 100}, {"text": "\u009b31m"})
-    code, seen = terminal(100).run("pull", "billing")
+    code, seen = terminal(100).run("pull", "billing", variables={"NO_COLOR": "1"})
     titles, *rows = seen.splitlines()
     assert (code, titles.split()) == (0, ["ID", "CREATED", "ATTEMPTS", "PAYLOAD"])
     assert all(cell_len(row) <= 100 for row in rows)
     assert rows[0].endswith("…")
     assert rows[1].endswith('{"text": "\\x9b31m"}')
+    assert re.search(r"  \d+ s ago +1  ", rows[0])
 
 
 def test_one_is_shown_in_full(terminal: Callable[[int], Terminal], bus: Client) -> None:
@@ -28,6 +29,24 @@ def test_one_is_shown_in_full(terminal: Callable[[int], Terminal], bus: Client) 
     code, seen = terminal(40).run("subscriptions", "show", "billing")
     assert code == 0
     assert '"BR", ' * 49 + '"BR"]}' in seen
+
+
+def test_colors_are_for_terminals_that_have_them(terminal: Callable[[int], Terminal], cli: Cli) -> None:
+    titles = "\x1b[1mID      RETENTION  CREATED    SCHEMA\x1b[0m"
+    assert terminal(80).run("topics", "list")[1].splitlines()[0] == titles
+    assert "\x1b[31mfastpubsub:\x1b[0m topic" in terminal(80).run("topics", "show", "none")[1]
+    for variables in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        assert "\x1b" not in terminal(80).run("status", variables=variables)[1]
+    assert "\x1b" not in cli("topics", "list", "--table").stdout
+
+
+def test_times_on_a_terminal(terminal: Callable[[int], Terminal]) -> None:
+    plain = {"NO_COLOR": "1"}
+    both = r"\d{4}-\d\d-\d\dT[\d:]{8}Z \(\d+ s ago\)"
+    assert re.search(r"  \d+ s ago ", terminal(80).run("topics", "list", variables=plain)[1])
+    assert re.search(both, terminal(80).run("topics", "list", "-o", "wide", variables=plain)[1])
+    assert re.search(both, terminal(80).run("topics", "show", "orders", variables=plain)[1])
+    assert " ago" not in terminal(80).run("topics", "list", "--json")[1]
 
 
 def test_programs_get_json_whatever_else_is_a_terminal(terminal: Callable[[int], Terminal], tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""`fastpubsub filter`."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastpubsub.cli.arguments import body_of, json_text, object_id
+from fastpubsub.cli.connection import connected
+from fastpubsub.cli.groups import group
+from fastpubsub.cli.output import AsJson, Output, table, write_text
+from fastpubsub.cli.records import checked
+from fastpubsub.cli.tables import text_of
+
+if TYPE_CHECKING:
+    from fastpubsub.client.requests import Request
+
+MOST = 1000
+
+app = group("Try filters before they are set.")
+
+Which = Annotated[
+    str | None,
+    typer.Option(
+        help="The subscription.", metavar="SUB", callback=lambda one: one and object_id(one), show_default=False
+    ),
+]
+OfTopic = Annotated[
+    str | None,
+    typer.Option(
+        help="A topic, when there is no subscription yet.",
+        metavar="TOPIC",
+        callback=lambda one: one and object_id(one),
+        show_default=False,
+    ),
+]
+Filter = Annotated[
+    str, typer.Option("--filter", help="""Such as '{"country": ["BR", "US"]}'; null for none.""", metavar="JSON")
+]
+Payload = Annotated[
+    str | None, typer.Option(help="A payload to judge, instead of messages.", metavar="JSON", show_default=False)
+]
+Last = Annotated[
+    int | None,
+    typer.Option(
+        "--last",
+        "-n",
+        help="How many of the last messages to judge; 100 by default.",
+        min=1,
+        max=MOST,
+        show_default=False,
+    ),
+]
+
+
+@app.talking("test")
+def try_filter(
+    filter_: Filter,
+    subscription: Which = None,
+    topic: OfTopic = None,
+    payload: Payload = None,
+    last: Last = None,
+    as_json: AsJson = None,
+) -> None:
+    """Say what a filter lets through, of a payload or of the last messages, and why not the rest. Changes nothing."""
+    if (subscription is None) == (topic is None):
+        raise typer.BadParameter("give --subscription, or --topic")
+    if payload is not None and last is not None:
+        raise typer.BadParameter("give --payload, or --last")
+    body: dict[str, Any] = {"filter": json_text(filter_, "--filter")}
+    body |= {} if payload is None else {"payload": json_text(payload, "--payload")}
+    body |= {} if last is None else {"last": last}
+    output = Output(as_json)
+    with connected() as client:
+        record, _ = client.send(replace(checked(_request(subscription, topic)), content=body_of(body)))
+        if output.as_json or payload is not None:
+            output.one(record)
+        else:
+            write_text("".join(f"{line}\n" for line in _judged(record.fields, output.width)))
+
+
+def _request(subscription: str | None, topic: str | None) -> "Request[Any]":
+    from fastpubsub.client import requests
+
+    return requests.test_filter(subscription, None) if subscription else requests.test_topic_filter(topic or "", None)
+
+
+def _judged(fields: dict[str, Any], width: int) -> list[str]:
+    """Of the last messages: how many pass, and examples of both kinds."""
+    lines = [f"{text_of(fields.get('passed'))} of {text_of(fields.get('looked_at'))} messages pass"]
+    if "ahead_now" in fields:
+        estimate = " (an estimate)" if fields.get("is_estimated") else ""
+        now, after = text_of(fields["ahead_now"]), text_of(fields.get("ahead_after"))
+        lines.append(f"ahead now {now}, with this filter {after}{estimate}")
+    for member, title, columns in (
+        ("passing", "passes:", ("id", "payload")),
+        ("filtered", "is kept out:", ("id", "detail", "payload")),
+    ):
+        if rows := fields.get(member):
+            lines += ["", title, *table(columns, rows, width)]
+    return lines
