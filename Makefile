@@ -25,7 +25,7 @@ YAMLLINT := {extends: default, rules: {line-length: {max: 140}, document-start: 
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-role test-faults test-versions test-pythons torture soak bench bench-quick bench-long bench-peers check $(CHECKS) audit sbom format lint lock migration create-migration schema \
+.PHONY: help install run test test-role test-faults test-versions test-pythons torture soak bench bench-quick bench-long bench-peers check $(CHECKS) audit sbom screenshots format lint lock migration create-migration schema \
 	docker-build start-postgresql remove-postgresql run-server run-db-migrate
 
 help: ## This list
@@ -114,6 +114,9 @@ sbom: install ## Write what production installs to dist/sbom.json, as CycloneDX
 	$(BIN)/python -W ignore -m cyclonedx_py requirements requirements/runtime.txt --pyproject pyproject.toml --mc-type application --of JSON --output-reproducible -o dist/sbom.json
 
 lint: check ## The same
+
+screenshots: install ## Take the pictures of docs/console again, in half a minute; needs chromium and chromedriver (ARGS="overview topics")
+	$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 format: install ## Format the code and fix what the tools can fix
 	$(BIN)/ruff check --fix

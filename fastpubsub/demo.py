@@ -50,8 +50,8 @@ async def run(url: str, client_id: str | None = None, secret: str | None = None,
         await open_shop(bus)
         async with asyncio.TaskGroup() as shop:
             shop.create_task(sell(bus, luck))
-            for subscription_id, consumer_id, work in CONSUMERS:
-                shop.create_task(consume(bus, subscription_id, consumer_id, work, luck))
+            for consumer in CONSUMERS:
+                shop.create_task(consume(bus, *consumer, luck))
 
 
 async def open_shop(bus: AsyncClient) -> None:
@@ -89,7 +89,6 @@ async def bill(bus: AsyncClient, message: Message, luck: random.Random) -> str |
 
 
 async def pack(bus: AsyncClient, message: Message, luck: random.Random) -> str | None:
-    await asyncio.sleep(luck.uniform(0, 0.4))
     await bus.publish("shipments", {**_about(message), "parcels": luck.randint(1, 2)})
     return None
 
@@ -98,8 +97,7 @@ async def check(_bus: AsyncClient, _message: Message, luck: random.Random) -> st
     return "score above 0.9" if luck.random() < 0.03 else None
 
 
-async def track(_bus: AsyncClient, _message: Message, luck: random.Random) -> str | None:
-    await asyncio.sleep(luck.uniform(0, 0.2))
+async def track(_bus: AsyncClient, _message: Message, _luck: random.Random) -> str | None:
     return None
 
 
@@ -107,17 +105,20 @@ def _about(message: Message) -> dict[str, Any]:
     return {name: message.payload[name] for name in ("order", "country")}
 
 
-CONSUMERS: list[tuple[str, str, Work]] = [
-    ("billing", "billing-1", bill),
-    ("billing", "billing-2", bill),
-    ("warehouse", "packer-ana", pack),
-    ("warehouse", "packer-ben", pack),
-    ("fraud-check", "fraud-1", check),
-    ("tracking", "tracker-1", track),
+CONSUMERS: list[tuple[str, str, Work, float]] = [
+    ("billing", "billing-1", bill, 0),
+    ("billing", "billing-2", bill, 0),
+    ("warehouse", "packer-ana", pack, 0.4),
+    ("warehouse", "packer-ben", pack, 0.4),
+    ("fraud-check", "fraud-1", check, 0),
+    ("tracking", "tracker-1", track, 0.2),
 ]
+"""The last column is how many seconds a message takes at most."""
 
 
-async def consume(bus: AsyncClient, subscription_id: str, consumer_id: str, work: Work, luck: random.Random) -> None:
+async def consume(
+    bus: AsyncClient, subscription_id: str, consumer_id: str, work: Work, seconds: float, luck: random.Random
+) -> None:
     """Now and then the consumer dies with messages in its hands; others get them after the deadline."""
     while True:
         try:
@@ -127,6 +128,7 @@ async def consume(bus: AsyncClient, subscription_id: str, consumer_id: str, work
             if luck.random() < 0.01:
                 continue
             for message in messages:
+                await asyncio.sleep(luck.uniform(0, seconds))
                 await settle(bus, message, await work(bus, message, luck), luck)
         except BusError:
             await asyncio.sleep(BREAK_SECONDS)

@@ -341,6 +341,8 @@ class SubscriptionRates(BaseModel):
 
 
 class SubscriptionFigures(SubscriptionMetrics):
+    ahead: int = Field(description="messages that wait for their first delivery")
+    waiting: int = Field(description="messages that wait for a retry")
     ahead_is_estimated: bool = Field(description="whether a filter has still to judge messages that are ahead")
     oldest_ahead_seconds: float | None = Field(
         description="age of the oldest message that waits for its first delivery"

@@ -11,7 +11,7 @@ Members = dict[str, bytes | str | int | None]
 SENTENCES = {
     "leased": "delivery {attempts} is with consumer {consumer_id}, which has until {until} to settle it",
     "waiting": "delivery {attempts} has ended without an ack, and the next one is due at {until}",
-    "dead": "it became a dead letter at {died_at}, after {attempts} deliveries: {reason}",
+    "dead": "it became a dead letter at {died_at}, after {deliveries}: {reason}",
     "settled": "it was acknowledged, or purged as a dead letter",
     "skipped": "the seek at {sought_at} moved the subscription past it",
     "purged": "the purge at {sought_at} settled it before any consumer had it",
@@ -75,6 +75,7 @@ def _sentence(explained: Explained, *, shows_payload: bool) -> str:
         sentence = SETTLED_BEFORE_SEEK
     return sentence.format(
         attempts=explained.attempts,
+        deliveries="1 delivery" if explained.attempts == 1 else f"{explained.attempts} deliveries",
         consumer_id=json.dumps(explained.consumer_id),
         reason=explained.reason,
         **_times(explained),

@@ -26,6 +26,8 @@ async def subscription_figures(database: Database, ids: Sequence[str]) -> dict[s
         id_: SubscriptionFigures(
             subscription_id=id_,
             available=ahead + waiting,
+            ahead=ahead,
+            waiting=waiting,
             delivered=leased,
             acked=acked,
             dlq=dead,

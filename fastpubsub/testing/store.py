@@ -225,6 +225,8 @@ class Cursor:
 
         return SubscriptionFigures(
             **self.metrics().model_dump(),
+            ahead=len(self.ahead()),
+            waiting=len(self.waiting),
             ahead_is_estimated=False,
             oldest_ahead_seconds=age(self.ahead()),
             oldest_leased_seconds=age(self.leases),

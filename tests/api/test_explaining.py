@@ -35,7 +35,7 @@ async def test_every_state(client: httpx.AsyncClient, calls: Calls) -> None:
             'the filter keeps it out: its field "a" is none of the values that the filter takes; it is 2',
         ),
         ids[2]: ("waiting", "delivery 1 has ended without an ack, and the next one is due at "),
-        ids[3]: ("dead", ", after 1 deliveries: no such customer"),
+        ids[3]: ("dead", ", after 1 delivery: no such customer"),
         ids[4]: ("settled", "it was acknowledged, or purged as a dead letter"),
         ids[5]: ("ahead", "no consumer has had it yet: it is the next message of the log"),
         ids[6]: ("ahead", "no consumer has had it yet: 1 other message comes before it"),

@@ -62,6 +62,11 @@ async def test_a_list_has_figures_when_they_are_asked_for(client: httpx.AsyncCli
     assert metrics["oldest_leased_seconds"] > 0
     one = await get(client, "/subscriptions/s-u?include=metrics", admin)
     assert one["metrics"].keys() == metrics.keys()
+    ids = [held["id"] for held in (await get(client, "/subscriptions/s-u/messages/browse?state=leased", admin))["data"]]
+    success(await client.post("/subscriptions/s-u/nacks?delay_seconds=60", json=ids, headers=admin), 204)
+    success(await client.post("/topics/u/messages", json=[{"a": 1}, {"a": 1}], headers=admin), 204)
+    figures = (await get(client, "/subscriptions/s-u?include=metrics", admin))["metrics"]
+    assert [figures[name] for name in ("ahead", "delivered", "waiting", "dlq", "available")] == [2, 0, 1, 0, 3]
     assert "metrics" not in await get(client, "/subscriptions/s-u", admin)
     problem(await client.get("/topics?include=everything", headers=admin), 422)
 

@@ -38,8 +38,8 @@ class Pilot:
         self.browser.open("about:blank")
         self.complaints()
 
-    def look(self, width: int, scheme: str = "light") -> None:
-        self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    def look(self, width: int, scheme: str = "light", height: int = 900) -> None:
+        self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def cdp(self, command: str, **parameters: object) -> Any:

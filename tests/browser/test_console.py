@@ -300,6 +300,17 @@ def publish(pilot: Pilot, *payloads: dict[str, object]) -> None:
     httpx.post(f"{pilot.base_url}/topics/orders/messages", json=payloads).raise_for_status()
 
 
+def test_four_counts_add_up(pilot: Pilot) -> None:
+    url = f"{pilot.base_url}/subscriptions/billing"
+    (held,) = httpx.get(f"{url}/messages/browse", params={"state": "leased"}).json()["data"]
+    httpx.post(f"{url}/nacks", params={"delay_seconds": 600}, json=[held["id"]]).raise_for_status()
+    httpx.get(f"{url}/messages", params={"consumer_id": "worker-2", "batch_size": 1})
+    pilot.open("#/subscriptions/billing")
+    pilot.sees("Not done")
+    shown = pilot.browser.run("return [...document.querySelectorAll('.meter strong')].map((one) => one.textContent)")
+    assert shown == ["1", "1", "1", "2", "= 5"]
+
+
 def make_client(run: Run, name: str, scopes: str, url: str) -> dict[str, str]:
     made = run("create_client", name, scopes, auth_enabled=True, auth_secret_key=KEY, database_url=url)
     return dict(re.findall(r"^(client_\w+)=(.*)$", made.stdout, re.MULTILINE))

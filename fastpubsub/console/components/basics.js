@@ -7,6 +7,11 @@ import {href} from "../lib/router.js";
 export const Time = ({at, relative}) =>
   at ? html`<time dateTime=${at} title=${`${localTime(at)} · ${utcTime(at)}`}>${relative ? ago(at) : localTime(at)}</time>` : "–";
 
+const TIME = /(\d{4}-\d\d-\d\dT\d\d:\d\d:[\d.]+Z)/;
+
+/** A sentence of the server, with its times as those of the page. */
+export const Told = ({text}) => String(text ?? "").split(TIME).map((part, nth) => (nth % 2 ? html`<${Time} key=${nth} at=${part} />` : part));
+
 export const Count = ({value, isEstimated}) =>
   html`<span class="number" title=${count(value)}>${isEstimated ? "~" : ""}${compact(value)}</span>`;
 

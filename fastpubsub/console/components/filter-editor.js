@@ -76,7 +76,7 @@ function Tested({tested}) {
 const Examples = ({examples, why}) => html`<${Table} label=${why ? "Kept out" : "Pass"} columns=${[{name: "Message", class: "fit"}, ...(why ? ["Why"] : []), "Payload"]}>
   ${examples.map((one) => html`<tr key=${one.id}>
     <td class="fit"><${MessageLink} id=${one.id} /></td>
-    ${why ? html`<td><${Why} verdict=${one} /></td>` : null}
+    ${why ? html`<td class="why"><${Why} verdict=${one} /></td>` : null}
     <td class="payload"><${Preview} payload=${one.payload} /></td>
   </tr>`)}
 <//>`;

@@ -60,7 +60,7 @@ function options(width, shown, setAt) {
     legend: {show: false},
     cursor: {y: false, points: {size: 6}, drag: {x: false, y: false}},
     scales: {y: {range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1]}},
-    axes: [{...axis, grid: {show: false}, space: 70, values: times}, {...axis, size: 42, space: 34}],
+    axes: [{...axis, grid: {show: false}, size: 26, space: 70, values: times}, {...axis, size: 42, space: 34}],
     series: [{}, ...shown.map(([, label, variable]) => ({label, stroke: color(variable), width: 1.5, points: {show: false}}))],
     hooks: {setCursor: [({cursor}) => setAt(cursor.idx ?? null)]},
   };

@@ -40,11 +40,11 @@ export function Publish({topic, template}) {
   });
   return html`<div class="card form publish">
     <${Field} isWide label="Payload" hint="One JSON object, stored byte for byte as it stands here">
-      <textarea rows="10" name="payload" value=${payload} onInput=${(event) => setPayload(event.target.value)} spellcheck=${false} aria-describedby="publish-problems"></textarea>
+      <textarea rows="12" name="payload" value=${payload} onInput=${(event) => setPayload(event.target.value)} spellcheck=${false} aria-describedby="publish-problems"></textarea>
     <//>
     <ul id="publish-problems" class="wide" aria-live="polite">${problems.map((one) => html`<li key=${one} class="problem">${one}</li>`)}</ul>
     <${Field} isWide label="Attributes" hint=${html`A JSON object of strings, such as <code>{"source": "console"}</code>; may be empty`}>
-      <textarea class="short" rows="2" name="attributes" value=${attributes} onInput=${(event) => setAttributes(event.target.value)} spellcheck=${false}></textarea>
+      <textarea class="short" rows="3" name="attributes" value=${attributes} onInput=${(event) => setAttributes(event.target.value)} spellcheck=${false}></textarea>
     <//>
     <footer>
       ${mayLook ? html`<button type="button" onClick=${() => startFrom(last)}>Use the last message</button>` : null}

@@ -9,7 +9,7 @@ export function ScopeMatrix({scopes, onChange}) {
   const isAll = scopes.includes(EVERYTHING);
   const toggle = (scope) => onChange(scopes.includes(scope) ? scopes.filter((one) => one !== scope) : [...scopes, scope]);
   return html`
-    <label class="check"><input type="checkbox" checked=${isAll} disabled=${!onChange} onChange=${() => toggle(EVERYTHING)} /> Everything (<code>*</code>)</label>
+    <label class="check"><input type="checkbox" checked=${isAll} disabled=${!onChange} onChange=${() => toggle(EVERYTHING)} /> <span>Everything (<code>*</code>)</span></label>
     <div class="scroll" tabindex="0" role="region" aria-label="Scopes"><table class="matrix">
       <thead><tr><th scope="col">May</th>${VERBS.map((verb) => html`<th scope="col" key=${verb}>${verb}</th>`)}</tr></thead>
       <tbody>${Object.entries(MATRIX).map(([resource, verbs]) => html`<tr key=${resource}>

@@ -38,7 +38,7 @@ function Entries({answer}) {
         <td class="fit"><${Time} at=${one.at} /></td>
         <td class="fit">${one.action.replaceAll("_", " ")}</td>
         <td><span class="muted">${one.object}</span> <${ObjectLink} ...${one} /></td>
-        <td>${one.details ? html`<code class="details">${oneLine(one.details)}</code>` : null}</td>
+        <td class="most">${one.details ? html`<code class="details">${oneLine(one.details)}</code>` : null}</td>
         <td class="fit">${one.client_id ? html`<a class="id" href=${here({client_id: one.client_id, page_token: undefined})} title=${one.client_id}>${one.client_id.slice(0, 13)}</a>` : "–"}</td>
         <td class="fit id secondary" title=${one.request_id}>${one.request_id?.slice(0, 12)}</td>
       </tr>`)}
@@ -49,4 +49,6 @@ function Entries({answer}) {
 
 const PLACES = {topic: "topics", subscription: "subscriptions", client: "clients"};
 const ObjectLink = ({object, object_id}) =>
-  PLACES[object] && object_id ? html`<a class="id" href=${href([PLACES[object], object_id])}>${object_id}</a>` : html`<span class="id">${object_id}</span>`;
+  PLACES[object] && object_id
+    ? html`<a class="id" href=${href([PLACES[object], object_id])} title=${object_id}>${object === "client" ? object_id.slice(0, 13) : object_id}</a>`
+    : html`<span class="id">${object_id}</span>`;

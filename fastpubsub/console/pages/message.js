@@ -8,7 +8,7 @@ import {here, href} from "../lib/router.js";
 import {useResource} from "../lib/resource.js";
 import {can} from "../lib/session.js";
 import {copy, Curl} from "../components/action.js";
-import {Empty, Facts, Heading, Loading, Problem, State, SubscriptionLink, Table, Time, TopicLink} from "../components/basics.js";
+import {Empty, Facts, Heading, Loading, Problem, State, SubscriptionLink, Table, Time, Told, TopicLink} from "../components/basics.js";
 import {Why} from "../components/filter-editor.js";
 import {JsonView} from "../components/json-view.js";
 
@@ -37,7 +37,7 @@ export default function Message({id, query}) {
 }
 
 const Whole = ({message, offset}) => html`
-  <${Facts} facts=${[["Topic", html`<${TopicLink} id=${message.topic_id} />`], ["Published", html`<${Time} at=${message.created_at} />`], ["", html`<${Time} at=${message.created_at} relative />`]]} />
+  <${Facts} facts=${[["Topic", html`<${TopicLink} id=${message.topic_id} />`], ["Published", html`<${Time} at=${message.created_at} /> <span class="muted">· <${Time} at=${message.created_at} relative /></span>`]]} />
   <section aria-label="Subscriptions"><${Fates} explained=${message.subscriptions} /></section>
   ${offset || message.subscriptions.length === LIMIT
     ? html`<nav class="pager" aria-label="Pages">${offset ? html`<a href=${here({offset: Math.max(offset - LIMIT, 0)})}>Previous</a>` : null}${message.subscriptions.length === LIMIT ? html`<a href=${here({offset: offset + LIMIT})}>Next</a>` : null}</nav>`
@@ -60,7 +60,7 @@ function Fates({explained}) {
     ${explained.map((one) => html`<tr key=${one.subscription_id}>
       <td><${SubscriptionLink} id=${one.subscription_id} query=${one.state === "filtered" ? {tab: "filter"} : {}} /></td>
       <td class="fit"><${State} state=${one.state} /></td>
-      <td>${one.state === "filtered" && one.field !== undefined ? html`<${Why} verdict=${one} />` : one.detail}</td>
+      <td>${one.state === "filtered" && one.field !== undefined ? html`<${Why} verdict=${one} />` : html`<${Told} text=${one.detail} />`}</td>
       <td class="right secondary">${count(one.delivery_attempts)}</td>
     </tr>`)}
   <//>`;

@@ -6,7 +6,7 @@ import {compact, rate} from "../lib/format.js";
 import {href} from "../lib/router.js";
 import {optional, useResource} from "../lib/resource.js";
 import {can} from "../lib/session.js";
-import {Empty, Heading, Loading, Problem, SubscriptionLink, Time, TopicLink} from "../components/basics.js";
+import {Empty, Heading, Loading, Problem, SubscriptionLink, Time, Told, TopicLink} from "../components/basics.js";
 import {HistoryPlots, Ranges} from "../components/history.js";
 
 const EVERY = 5000;
@@ -73,7 +73,7 @@ function Finding({finding: {kind, severity, topic_id, subscription_id, detail, s
     : topic_id ? html`<${TopicLink} id=${topic_id} />` : null;
   return html`<li>
     <span class=${`state ${severity}`}>${KINDS[kind] ?? kind.replaceAll("_", " ")}</span>
-    <span>${where} ${detail}</span>
+    <span>${where} <${Told} text=${detail} /></span>
     <span class="muted secondary">${since ? html`<${Time} at=${since} relative />` : null}</span>
   </li>`;
 }
