@@ -11,6 +11,7 @@ import typer
 from fastpubsub.cli import (
     browsing,
     clients,
+    consumers,
     dead_letters,
     explaining,
     filters,
@@ -332,6 +333,7 @@ app.talking("nack")(settling.nack)
 app.talking("reject")(settling.reject)
 app.talking("extend")(settling.extend)
 app.talking("browse")(browsing.browse)
+app.talking("consumers")(consumers.consumers)
 app.talking("apply")(topology.apply)
 app.talking("export")(topology.export)
 app.talking("mcp")(mcp.mcp)

@@ -495,6 +495,12 @@ State = Literal[
 ]
 
 
+WHY = (
+    "why the message is a dead letter, or why it waits: `nacked`, `lease expired`, `returned` (given back undelivered) "
+    "or `reprocessed` (it was a dead letter)"
+)
+
+
 class Explanation(BaseModel):
     """What became of a message in a subscription. Members that do not fit the state are left out."""
 
@@ -506,10 +512,11 @@ class Explanation(BaseModel):
     before_is_estimated: bool | None = None
     delivery_attempts: int | None = None
     consumer_id: str | None = Field(None, description="the holder of the lease")
+    leased_at: datetime | None = Field(None, description="when the holder got the message")
     lease_expires_at: datetime | None = None
     due_at: datetime | None = Field(None, description="when a waiting message may be delivered again")
     died_at: datetime | None = None
-    reason: str | None = Field(None, description="why the message is a dead letter")
+    reason: str | None = Field(None, description=WHY)
     filter: dict[str, Any] | None = Field(None, description="the filter that judged the message")
     field: str | None = Field(None, description="the first field of the filter that keeps the message out")
     expected: list[Any] | None = Field(None, description="the values that the filter takes there")
@@ -561,15 +568,35 @@ class BrowsedMessage(SeenMessage):
     delivery_attempts: int
     due_at: datetime | None = Field(None, description="when a waiting message may be delivered again")
     consumer_id: str | None = Field(None, description="the holder of the lease")
+    leased_at: datetime | None = Field(None, description="when the holder got the message")
     lease_expires_at: datetime | None = None
     died_at: datetime | None = None
-    reason: str | None = Field(None, description="why the message is a dead letter")
+    reason: str | None = Field(None, description=WHY)
 
 
 class BrowsedMessages(BaseModel):
     data: list[BrowsedMessage]
     looked_at: int = Field(description="messages that were looked at: with `q`, how far the search came")
     next: int | str | None = Field(description="the next value for `from`; null at the end")
+
+
+class Consumer(BaseModel):
+    """Who holds messages of a subscription or waits for some, at any of the servers."""
+
+    consumer_id: str = Field(description="the name that it gave")
+    leased: int = Field(description="messages that it holds")
+    oldest_leased_at: UtcTime | None = Field(description="when it got the one that it has held for the longest time")
+    pulls: int = Field(description="pulls that wait")
+    streams: int = Field(description="open streams")
+    waits_since: UtcTime | None = Field(description="when the oldest of its waiting pulls and streams began")
+    seen_at: UtcTime = Field(
+        description="when it got the newest message that it holds, or was last seen to wait or to have a stream"
+    )
+
+
+class ConsumerList(BaseModel):
+    data: list[Consumer]
+    next_page_token: str | None = Field(None, description="the `page_token` of the next page; left out at the end")
 
 
 class DeadLetter(BaseModel):

@@ -23,6 +23,7 @@ from fastpubsub.api.routers import (
     audit,
     browsing,
     clients,
+    consumers,
     explaining,
     filter_tests,
     history,
@@ -43,6 +44,7 @@ from fastpubsub.exceptions import FastpubsubError
 from fastpubsub.logs import style_of
 from fastpubsub.services.authenticator import Authenticator
 from fastpubsub.services.claiming import Claiming
+from fastpubsub.services.consumers import Consumers
 from fastpubsub.services.deliveries import Deliveries
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.exchanging import Exchanging
@@ -86,6 +88,7 @@ ROUTERS = [
     redrives.router,
     overview.router,
     history.router,
+    consumers.router,
     explaining.router,
     clients.router,
     audit.router,
@@ -151,7 +154,8 @@ def build(state: State) -> None:
     state.claiming = Claiming(*shared)
     state.settling = Settling(*shared)
     state.exchanging = Exchanging(*shared, state.claiming, state.settling)
-    state.deliveries = Deliveries(database, state.claiming, state.settling)
+    state.consumers = Consumers(database, state.directory, wakeups.lines)
+    state.deliveries = Deliveries(database, state.claiming, state.settling, state.consumers)
     state.tails = Tails(database, state.directory, wakeups, settings, logged_events)
     state.streams = Streams(settings, state.authenticator, counters)
     state.probes = Probes(settings, database, state.registry)
@@ -163,7 +167,15 @@ def build(state: State) -> None:
 
 
 def background(state: State) -> list[Coroutine[Any, Any, None]]:
-    running = (state.maintenance, state.redrives, state.relay, state.recorder, state.wakeups, state.streams)
+    running = (
+        state.maintenance,
+        state.redrives,
+        state.relay,
+        state.recorder,
+        state.consumers,
+        state.wakeups,
+        state.streams,
+    )
     return [*(one.run() for one in running), end_waiting(state)]
 
 
@@ -179,6 +191,7 @@ async def stop(state: State, jobs: list[asyncio.Task[None]]) -> None:
     with contextlib.suppress(FastpubsubError, TimeoutError):
         async with asyncio.timeout(LAST_WRITE_SECONDS):
             await state.recorder.write()
+            await state.consumers.write()
     await state.probes.close()
     state.large_bodies.close()
     state.authenticator.close()

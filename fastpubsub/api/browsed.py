@@ -10,7 +10,7 @@ Members = dict[str, bytes | str | int | None]
 NOTED = {
     "ahead": (None, None),
     "leased": ("lease_expires_at", "consumer_id"),
-    "waiting": ("due_at", None),
+    "waiting": ("due_at", "reason"),
     "dead": ("died_at", "reason"),
 }
 """What the time and the note of a message are, by its state."""
@@ -61,6 +61,8 @@ def _of_subscription(seen: Seen, state: BrowsedState) -> Members:
         members[at] = time_text(seen.at)
     if note is not None:
         members[note] = seen.note
+    if seen.since is not None:
+        members["leased_at"] = time_text(seen.since)
     return _members(seen) | members
 
 

@@ -9,8 +9,7 @@ from fastpubsub.services.previews import Decision
 Members = dict[str, bytes | str | int | None]
 
 SENTENCES = {
-    "leased": "delivery {attempts} is with consumer {consumer_id}, which has until {until} to settle it",
-    "waiting": "delivery {attempts} has ended without an ack, and the next one is due at {until}",
+    "leased": "consumer {consumer_id} got delivery {attempts} at {leased_at}, and has until {until} to settle it",
     "dead": "it became a dead letter at {died_at}, after {deliveries}: {reason}",
     "settled": "it was acknowledged, or purged as a dead letter",
     "skipped": "the seek at {sought_at} moved the subscription past it",
@@ -19,6 +18,14 @@ SENTENCES = {
     "trimmed": "the topic no longer has it, so nothing tells whether it was acknowledged or filtered out",
     "unknown": "the filter has changed 100 times since, so nothing tells whether it was acknowledged or filtered out",
 }
+WAITING = {
+    "nacked": "a consumer nacked delivery {attempts}, and the next one is due at {until}",
+    "lease expired": "the ack deadline of delivery {attempts} passed, and the next one is due at {until}",
+    "returned": "a delivery was given back before it was looked at, and does not count; the next one is due at {until}",
+    "reprocessed": "it was a dead letter and was reprocessed, and the next delivery is due at {until}",
+}
+"""By reason."""
+
 SETTLED_BEFORE_SEEK = (
     "it was acknowledged, or a seek or purge at {sought_at} ended its delivery; the two cannot be told apart"
 )
@@ -37,6 +44,7 @@ def explanation_json(explained: Explained, message_id: str, *, shows_payload: bo
         "before_is_estimated": explained.before_is_estimated,
         "delivery_attempts": explained.attempts,
         "consumer_id": explained.consumer_id,
+        "leased_at": times.get("leased_at"),
         "lease_expires_at": times.get("until") if explained.state == "leased" else None,
         "due_at": times.get("until") if explained.state == "waiting" else None,
         "died_at": times.get("died_at"),
@@ -70,7 +78,7 @@ def _sentence(explained: Explained, *, shows_payload: bool) -> str:
         return _ahead(explained)
     if explained.state == "filtered":
         return _filtered(explained, shows_payload=shows_payload)
-    sentence = SENTENCES[explained.state]
+    sentence = WAITING[explained.reason or ""] if explained.state == "waiting" else SENTENCES[explained.state]
     if explained.state == "settled" and explained.sought_at is not None:
         sentence = SETTLED_BEFORE_SEEK
     return sentence.format(
@@ -95,7 +103,7 @@ def decision_members(decision: Decision, *, shows_payload: bool) -> Members:
 
 
 def _times(explained: Explained) -> dict[str, str]:
-    names = ("until", "died_at", "sought_at", "paused_at")
+    names = ("until", "died_at", "sought_at", "paused_at", "leased_at")
     times = {name: getattr(explained, name) for name in names}
     return {name: time_text(time) for name, time in times.items() if time is not None}
 

@@ -4,6 +4,7 @@ import base64
 import binascii
 import functools
 import re
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from fastapi import Query, Request
@@ -47,7 +48,7 @@ def page_token(last: str) -> str:
     return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
 
 
-def after_page(request: Request, token: str | None) -> str | None:
+def after_page(request: Request, token: str | None, is_possible: Callable[[str], object] = is_object_id) -> str | None:
     """Returns the last id of the page before."""
     if token is None:
         return None
@@ -57,9 +58,13 @@ def after_page(request: Request, token: str | None) -> str | None:
         last = base64.urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4)).decode()
     except (binascii.Error, ValueError):
         last = ""
-    if not is_object_id(last) or page_token(last) != token:
+    if not is_possible(last) or page_token(last) != token:
         raise InvalidRequest("query.page_token: take it as it is from `next_page_token` of an answer")
     return last
+
+
+def is_consumer_id(text: str) -> bool:
+    return 1 <= len(text) <= MAX_CONSUMER_ID and "\0" not in text
 
 
 def prefers_representation(request: Request) -> bool:

@@ -26,6 +26,8 @@ TITLES = {
     "is_active": "ACTIVE",
     "created_at": "CREATED",
     "died_at": "DIED",
+    "oldest_leased_at": "OLDEST_LEASE",
+    "seen_at": "SEEN",
     "topic_id": "TOPIC",
     "subscription_id": "SUBSCRIPTION",
     "metrics.delivered": "LEASED",

@@ -61,6 +61,7 @@ class Operations:
     resume = Operation(requests.resume)
     purge = Operation(requests.purge)
     metrics = Operation(requests.metrics)
+    list_consumers = Operation(requests.list_consumers)
     overview = Operation(requests.overview)
     history = Operation(requests.history)
     explain = Operation(requests.explain)

@@ -23,6 +23,7 @@ from fastpubsub.models import (
     BrowsedState,
     BrowsedTopic,
     ClientCredentials,
+    ConsumerList,
     DeadLetter,
     DeadLetterReason,
     ExplainedMessage,
@@ -641,6 +642,17 @@ def purge(subscription_id: str) -> Request[PurgedSubscription]:
 def metrics(subscription_id: str) -> Request[SubscriptionMetrics]:
     """Counts the messages of a subscription by state."""
     return Request("GET", _path("subscriptions", subscription_id, "metrics"), SubscriptionMetrics.model_validate_json)
+
+
+def list_consumers(subscription_id: str, *, limit: int = 100, page_token: str | None = None) -> Request[ConsumerList]:
+    """Lists up to 100 that hold messages or wait for some, ordered by id, at all servers.
+
+    Who waits at another server process may have begun or ended it up to 5 seconds ago. `page_token` is
+    `next_page_token` of the page before.
+    """
+    path = _path("subscriptions", subscription_id, "consumers")
+    params = _texts(_given(limit=limit, page_token=page_token))
+    return Request("GET", path, ConsumerList.model_validate_json, params=params)
 
 
 def overview() -> Request[Overview]:

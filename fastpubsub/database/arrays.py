@@ -18,6 +18,8 @@ _MICROSECOND = timedelta(microseconds=1)
 _NULL = b"\xff\xff\xff\xff"
 
 _length = struct.Struct("!i").pack
+_bool = struct.Struct("!i?").pack
+_float8 = struct.Struct("!id").pack
 _int4 = struct.Struct("!ii").pack
 _int8 = struct.Struct("!iq").pack
 _header = struct.Struct("!iiIii").pack
@@ -46,6 +48,8 @@ def _timestamp(value: datetime) -> bytes:
 
 
 _TYPES = {
+    "bool": _Type(1000, 16, lambda value: _bool(1, value)),
+    "float8": _Type(1022, 701, lambda value: _float8(8, value)),
     "int4": _Type(1007, 23, lambda value: _int4(4, value)),
     "int8": _Type(1016, 20, lambda value: _int8(8, value)),
     "text": _Type(1009, 25, _text),

@@ -21,7 +21,9 @@ class Page(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """`at`: the deadline, the due time or the time of death; `note`: the consumer or the reason."""
+    """`at`: the deadline, the due time or the time of death; `note`: the consumer or the reason; `since`: when
+    it was leased.
+    """
 
     id: str
     position: int
@@ -29,6 +31,7 @@ class Seen:
     attempts: int
     at: datetime | None
     note: str | None
+    since: datetime | None
     payload: bytes | None
     attributes: bytes | None
 
@@ -82,7 +85,7 @@ async def _browse(
     page: Page,
 ) -> Browsed:
     where, name, values = page.search or (None, None, ())
-    *rows, (position, _, _, at, _, _, _, looked_at, other_side) = await database.fetch_all(
+    *rows, (position, _, _, at, _, _, _, _, looked_at, other_side) = await database.fetch_all(
         "browse_messages",
         topic_key,
         subscription_key,
@@ -96,6 +99,6 @@ async def _browse(
         name,
         Array("text", values),
     )
-    seen = [Seen(MessageIds(topic_key, row[1]).at(row[0]), *row[:7]) for row in rows]
+    seen = [Seen(MessageIds(topic_key, row[1]).at(row[0]), *row[:8]) for row in rows]
     following = None if position is None else Place(position, at if state == "waiting" else None)
     return Browsed(seen, looked_at, following, other_side)

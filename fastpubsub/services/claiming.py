@@ -86,7 +86,8 @@ class Claiming:
         """
         if seconds == 0:
             return await self._claim(subscription_id, limit, consumer_id)
-        until = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        since = asyncio.get_running_loop().time()
+        until = None if seconds is None else since + seconds
         woken = False
         while True:
             keys = await self._directory.subscriptions.key(subscription_id)
@@ -100,7 +101,7 @@ class Claiming:
                 with self._counters.waiting.track_inprogress():
                     # A stream does not leave: its consumer goes away.
                     leaves = None if until is None else consumer_id
-                    woken = not self._wakeups.lines.ended and await line.wait(limit, until, leaves)
+                    woken = not self._wakeups.lines.ended and await line.wait(limit, until, leaves, since)
                 if not woken:
                     return nothing(keys, is_paused=bool(line.is_paused))
 

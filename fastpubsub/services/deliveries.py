@@ -8,6 +8,7 @@ from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import FastpubsubError
 from fastpubsub.services.claiming import Claim, Claiming
+from fastpubsub.services.consumers import Consumers
 from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.in_flight import FIRST_CHECK_SECONDS, LAST_CHECK_SECONDS, StreamHolder
 from fastpubsub.services.settling import Settling
@@ -27,10 +28,11 @@ class StreamedClaim:
 
 
 class Deliveries:
-    def __init__(self, database: Database, claiming: Claiming, settling: Settling) -> None:
+    def __init__(self, database: Database, claiming: Claiming, settling: Settling, consumers: Consumers) -> None:
         self._database = database
         self._claiming = claiming
         self._settling = settling
+        self._consumers = consumers
         self._ending = Tasks()
 
     async def close(self) -> None:
@@ -40,6 +42,7 @@ class Deliveries:
         """Ends when the server stops. What is not settled goes back when it is closed."""
         keys: SubscriptionKey | None = None
         holder = StreamHolder()
+        stream = self._consumers.open_stream(subscription_id, consumer_id)
         try:
             while True:
                 limit = min(await self._room(keys, holder, max_in_flight), CLAIM_MESSAGES)
@@ -58,6 +61,7 @@ class Deliveries:
                         self._settling.in_flight.release(keys, claim.positions, holder)
                         self._claiming.give_back(claim)
         finally:
+            self._consumers.close_stream(stream)
             if keys is not None and holder.tokens:
                 tokens = dict(holder.tokens)
                 self._forget(keys, holder)

@@ -43,6 +43,7 @@ class Explained:
     is_readable: bool | None
     sought_at: datetime | None
     paused_at: datetime | None
+    leased_at: datetime | None
 
 
 def locate(message_id: str) -> MessageId:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from fastpubsub.counters import Counters
 from fastpubsub.database.arrays import Array
@@ -33,10 +33,7 @@ class Recorder:
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
-        while True:
-            await asyncio.sleep(INTERVAL_SECONDS - (time.time() - MIDDLE_SECONDS) % INTERVAL_SECONDS)
-            with Surviving(logger, "writing the history", logging.DEBUG):
-                await self.write()
+        await every_interval(self.write, "writing the history")
 
     async def write(self) -> None:
         """What was not stored is kept for the next time; what may have been stored is not counted twice."""
@@ -60,6 +57,14 @@ class Recorder:
             for name, counter in self._counters.items():
                 counter.put_back(taken[name])
             raise
+
+
+async def every_interval(write: Callable[[], Awaitable[None]], what: str) -> None:
+    """Runs until it is cancelled; `what` it does is for the log."""
+    while True:
+        await asyncio.sleep(INTERVAL_SECONDS - (time.time() - MIDDLE_SECONDS) % INTERVAL_SECONDS)
+        with Surviving(logger, what, logging.DEBUG):
+            await write()
 
 
 async def read_history(

@@ -11,6 +11,7 @@ from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
 from fastpubsub.database.calls import Database
 from fastpubsub.services.changes import trim_changes
+from fastpubsub.services.consumers import trim_consumers
 from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.history import trim_history
 from fastpubsub.services.surviving import Surviving
@@ -129,6 +130,7 @@ class Maintenance:
         )
         await trim_changes(self._database, self._settings.audit_retention_seconds)
         await trim_history(self._database)
+        await trim_consumers(self._database)
 
 
 async def _repeat(job: Callable[[], Awaitable[None]], seconds: float) -> None:

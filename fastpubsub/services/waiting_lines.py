@@ -30,12 +30,16 @@ class WaitingLine:
         self.is_paused: bool | None = None
         """Whether the subscription hands out nothing, None as long as nobody has asked."""
         self.timer: asyncio.TimerHandle | None = None
-        self._waiting: OrderedDict[asyncio.Future[bool], tuple[int, str | None]] = OrderedDict()
+        self._waiting: OrderedDict[asyncio.Future[bool], tuple[int, str | None, float]] = OrderedDict()
 
     @property
     def is_waiting(self) -> bool:
         """Returns whether a consumer waits, and so knows that there is no message."""
         return bool(self._waiting)
+
+    def pulls(self) -> Iterator[tuple[str, float]]:
+        """Who waits with a limit of time, and since when by the clock of the loop."""
+        return ((waits, since) for _, waits, since in self._waiting.values() if waits is not None)
 
     def learn(self, *, is_paused: bool) -> None:
         """From a claim, which may be older than what was found since."""
@@ -45,7 +49,7 @@ class WaitingLine:
     def pause(self, *, is_paused: bool) -> None:
         """What was found. When it is paused, those who wait with a limit of time are told; later ones wait theirs."""
         if is_paused and self.is_paused is False:
-            for place, (_, waits) in self._waiting.items():
+            for place, (_, waits, _) in self._waiting.items():
                 if waits is not None:
                     _give_up(place)
         self.is_paused = is_paused
@@ -56,7 +60,7 @@ class WaitingLine:
 
     def wake(self, messages: int) -> None:
         while messages > 0 and self._waiting:
-            place, (limit, _) = self._waiting.popitem(last=False)
+            place, (limit, *_) = self._waiting.popitem(last=False)
             if not place.done():
                 place.set_result(True)
                 messages -= limit
@@ -71,12 +75,12 @@ class WaitingLine:
 
     def leave(self, consumer: str) -> None:
         """Ends the waits of a consumer, by the digest of its id."""
-        for place, (_, waits) in self._waiting.items():
+        for place, (_, waits, _) in self._waiting.items():
             if waits is not None and digest(waits) == consumer:
                 _give_up(place)
 
-    async def wait(self, limit: int, until: float | None, consumer_id: str | None = None) -> bool:
-        """Waits until it is time to claim up to `limit` messages.
+    async def wait(self, limit: int, until: float | None, consumer_id: str | None = None, since: float = 0.0) -> bool:
+        """Waits until it is time to claim up to `limit` messages; the consumer has done so `since` then.
 
         False when the time of the loop's clock is over, or when the consumer leaves.
         """
@@ -85,7 +89,7 @@ class WaitingLine:
         loop = asyncio.get_running_loop()
         place: asyncio.Future[bool] = loop.create_future()
         timer = None if until is None else loop.call_at(until, _give_up, place)
-        self._waiting[place] = (limit, consumer_id)
+        self._waiting[place] = (limit, consumer_id, since)
         try:
             return await place
         except asyncio.CancelledError:
@@ -142,6 +146,10 @@ class WaitingLines:
         for line in self._lines.values():
             line.end()
             line.look_in(None, _nowhere)
+
+    def pulls(self) -> Iterator[tuple[SubscriptionKey, list[tuple[str, float]]]]:
+        """Who waits with a limit of time in each line."""
+        return ((keys, list(line.pulls())) for keys, line in self._lines.items() if line.is_waiting)
 
     def find(self, keys: SubscriptionKey) -> WaitingLine | None:
         return self._lines.get(keys)

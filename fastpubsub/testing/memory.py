@@ -3,8 +3,8 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -87,6 +87,19 @@ class InMemoryBus:
             path = request.url.path.rpartition("/")[0]
             return self._server.left[path, request.url.params.get("consumer_id", "")]
 
+    @contextmanager
+    def waits(self, request: httpx.Request) -> Iterator[None]:
+        """Lets `list_consumers` show the pull."""
+        with self._lock:
+            path = request.url.path.rpartition("/")[0]
+            wait = (path, request.url.params.get("consumer_id", ""), self._store.now)
+            self._server.waiting.append(wait)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._server.waiting.remove(wait)
+
     def when_changed(self, wake: Callable[[], None]) -> None:
         with self._lock:
             self._waiting.add(wake)
@@ -126,7 +139,7 @@ class MemoryTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             while (
                 _is_to_wait(request, response)
                 and left == self._bus.times_left(request)
-                and changed.wait(_seconds(request))
+                and self._is_changed(changed, request)
             ):
                 changed.clear()
                 before, response = response, _later(response, self._bus.answer(_pull(request)))
@@ -146,7 +159,7 @@ class MemoryTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             while (
                 _is_to_wait(request, response)
                 and left == self._bus.times_left(request)
-                and await changed.wait(_seconds(request))
+                and await self._is_changed_later(changed, request)
             ):
                 before, response = response, _later(response, self._bus.answer(_pull(request)))
                 if _is_paused(response) and not _is_paused(before):
@@ -154,6 +167,14 @@ class MemoryTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             return response
         finally:
             changed.close()
+
+    def _is_changed(self, changed: threading.Event, request: httpx.Request) -> bool:
+        with self._bus.waits(request):
+            return changed.wait(_seconds(request))
+
+    async def _is_changed_later(self, changed: "_AsyncSignal", request: httpx.Request) -> bool:
+        with self._bus.waits(request):
+            return await changed.wait(_seconds(request))
 
 
 class _AsyncSignal:

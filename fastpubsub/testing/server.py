@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -62,9 +63,9 @@ class Call(NamedTuple):
     def read(self, model: type[Model]) -> Model:
         check_json(self.body)
         read, exact = model.model_validate_json(self.body), loads_exactly(self.body)
-        for name, field in (("filter", "filter"), ("schema", "payload_schema")):
-            if field in read.model_fields_set:
-                setattr(read, field, exact[name])
+        for name, member_ in (("filter", "filter"), ("schema", "payload_schema")):
+            if member_ in read.model_fields_set:
+                setattr(read, member_, exact[name])
         return read
 
     def number(self, name: str, default: int | None, low: int, high: int) -> Any:
@@ -124,11 +125,34 @@ def route(method: str, path: str) -> Callable[[Handler], Handler]:
     return register
 
 
+@dataclass
+class Present:
+    """A consumer, since when it holds each of its messages, and since when each of its pulls waits."""
+
+    consumer_id: str
+    leased_at: list[datetime] = field(default_factory=list)
+    waits: list[datetime] = field(default_factory=list)
+    now: datetime | None = None
+
+    def consumer(self) -> models.Consumer:
+        return models.Consumer(
+            consumer_id=self.consumer_id,
+            leased=len(self.leased_at),
+            oldest_leased_at=min(self.leased_at, default=None),
+            pulls=len(self.waits),
+            streams=0,
+            waits_since=min(self.waits, default=None),
+            seen_at=self.now or max(self.leased_at),
+        )
+
+
 class MemoryServer:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.left: Counter[tuple[str, str]] = Counter()
         """How often a consumer has said that it leaves, by the path of the subscription."""
+        self.waiting: list[tuple[str, str, datetime]] = []
+        """The pulls that wait: the path of the subscription, the consumer, and since when."""
         self.redrives: defaultdict[str, list[models.Redrive]] = defaultdict(list)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
@@ -306,16 +330,35 @@ class MemoryServer:
 
     @route("GET", "/subscriptions/{id}/messages/{id}")
     def explain(self, call: Call) -> Answer:
-        """The state alone; the words and what belongs to them are the server's."""
+        """The state, with what a lease, a retry or a dead letter says; the words are the server's."""
         subscription_id, message_id = call.ids
         cursor = self.store.cursor(subscription_id)
         place = message_ids.parse(message_id)
         if place is None or place.topic_key != cursor.log.key or not 0 < place.position <= cursor.log.last:
             raise NotFound(f"there is no message {message_id} in the topic of the subscription")
         state, _ = cursor.explain(place.position)
+        is_seen = state in ("leased", "waiting", "dead")
+        more = dict(cursor.browse(state))[place.position] if is_seen else {}
         return 200, models.Explanation(
-            message_id=UUID(message_id), subscription_id=subscription_id, state=state, detail=f"it is {state}"
+            message_id=UUID(message_id), subscription_id=subscription_id, state=state, detail=f"it is {state}", **more
         )
+
+    @route("GET", "/subscriptions/{id}/consumers")
+    def list_consumers(self, call: Call) -> Answer:
+        """Those that hold messages, and those whose pull waits at this moment."""
+        found = [one.consumer() for one in self._present(*call.ids).values()]
+        return 200, models.ConsumerList(data=sorted(found, key=lambda one: one.consumer_id))
+
+    def _present(self, subscription_id: str) -> dict[str, "Present"]:
+        present: dict[str, Present] = {}
+        for lease in self.store.cursor(subscription_id).leases.values():
+            present.setdefault(lease.consumer_id, Present(lease.consumer_id)).leased_at.append(lease.leased_at)
+        for path, consumer_id, since in self.waiting:
+            if path == f"/subscriptions/{subscription_id}":
+                one = present.setdefault(consumer_id, Present(consumer_id))
+                one.waits.append(since)
+                one.now = self.store.now
+        return present
 
     @route("POST", "/subscriptions/{id}/pause")
     def pause(self, call: Call) -> Answer:
@@ -359,7 +402,7 @@ class MemoryServer:
 
     @route("GET", "/subscriptions/{id}/messages")
     def pull(self, call: Call) -> Answer:
-        return 200, self._claim(self.store.cursor(*call.ids), call.batch_size)
+        return 200, self._claim(self.store.cursor(*call.ids), call.batch_size, call.consumer_id)
 
     @route("POST", "/subscriptions/{id}/pulls")
     def settle_and_pull(self, call: Call) -> Answer:
@@ -370,7 +413,7 @@ class MemoryServer:
         answer = {name: models.Settled(settled=[], gone=[], stale=[]) for name in models.Settles.model_fields}
         for name, ids, settle in self._settles(cursor, body):
             _sort(ids, _outcomes(cursor, ids, settle), answer[name])
-        data = self._claim(cursor, limit)
+        data = self._claim(cursor, limit, call.consumer_id)
         if not call.prefers_representation:
             return 200, data
         settled = b"".join(b',"%b":%b' % (k.encode(), v.model_dump_json().encode()) for k, v in answer.items())
@@ -392,8 +435,8 @@ class MemoryServer:
         for extend in body.leases:
             yield "leases", extend.ids, partial(cursor.extend, seconds=extend.extend_seconds, now=now)
 
-    def _claim(self, cursor: Cursor, limit: int) -> bytes:
-        claimed = cursor.claim(limit, self.store.now, max_bytes=MAX_PULL_BYTES)
+    def _claim(self, cursor: Cursor, limit: int, consumer_id: str) -> bytes:
+        claimed = cursor.claim(limit, self.store.now, consumer_id=consumer_id, max_bytes=MAX_PULL_BYTES)
         data = _data([_delivery(cursor, one) for one in claimed])
         return data[:-1] + b',"paused":true}' if cursor.is_paused else data
 

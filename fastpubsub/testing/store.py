@@ -57,12 +57,15 @@ class Lease:
     token: int
     expires_at: datetime
     attempts: int
+    leased_at: datetime
+    consumer_id: str
 
 
 class WaitingMessage(NamedTuple):
     due_at: datetime
     position: int
     attempts: int
+    reason: str
 
 
 class Dead(NamedTuple):
@@ -184,10 +187,13 @@ class Cursor:
         """The messages in a state, in their order, each with what belongs to the state."""
         if state == "leased":
             leased = sorted(self.leases.items())
-            return [(p, {"delivery_attempts": one.attempts, "lease_expires_at": one.expires_at}) for p, one in leased]
+            return [(p, {"delivery_attempts": one.attempts} | of_lease(one)) for p, one in leased]
         if state == "waiting":
             waiting = sorted(self.waiting)
-            return [(one.position, {"delivery_attempts": one.attempts, "due_at": one.due_at}) for one in waiting]
+            return [
+                (one.position, {"delivery_attempts": one.attempts, "due_at": one.due_at, "reason": one.reason})
+                for one in waiting
+            ]
         if state == "dead":
             dead = sorted(self.dead.items())
             return [
@@ -238,6 +244,7 @@ class Cursor:
         limit: int,
         now: datetime,
         *,
+        consumer_id: str = "",
         token: int | None = None,
         max_bytes: int = sys.maxsize,
         scan_rows: int = sys.maxsize,
@@ -251,7 +258,9 @@ class Cursor:
             taken += self._claim_ahead(limit - len(taken), left, scan_rows, is_first=not taken)
         token = secrets.randbits(63) if token is None else token
         expires_at = now + timedelta(seconds=self.subscription.ack_deadline_seconds)
-        claimed = [Claimed(position, message, Lease(token, expires_at, n)) for position, message, n in taken]
+        claimed = [
+            Claimed(position, message, Lease(token, expires_at, n, now, consumer_id)) for position, message, n in taken
+        ]
         self.leases |= {one.position: one.lease for one in claimed}
         return claimed
 
@@ -360,13 +369,13 @@ class Cursor:
         if delay is None:
             doubled = settings.backoff_min_seconds * 2 ** max(attempts - 1, 0)
             delay = min(settings.backoff_max_seconds, doubled)
-        self._wait(position, attempts, now + timedelta(seconds=delay))
+        self._wait(position, attempts, now + timedelta(seconds=delay), cause)
         return False
 
-    def _wait(self, position: int, attempts: int, due_at: datetime) -> None:
+    def _wait(self, position: int, attempts: int, due_at: datetime, reason: str) -> None:
         if self.floor is not None:
             due_at = max(due_at, self.floor + datetime.resolution)
-        self.waiting.append(WaitingMessage(due_at, position, attempts))
+        self.waiting.append(WaitingMessage(due_at, position, attempts, reason))
 
     def _die(self, position: int, attempts: int, reason: str, now: datetime) -> None:
         message = self.message(position)
@@ -387,7 +396,7 @@ class Cursor:
                 self.purged += 1
             else:
                 self.revived[position] = message
-                self._wait(position, 0, now)
+                self._wait(position, 0, now, "reprocessed")
         return moved
 
     def purge(self, targets: Iterable[Target]) -> list[int]:
@@ -494,6 +503,15 @@ class Store:
     def delete_subscription(self, subscription_id: str) -> None:
         self.cursor(subscription_id)
         del self.cursors[subscription_id]
+
+
+def of_lease(lease: Lease) -> dict[str, Any]:
+    """What is known of who holds a message, by its names in answers."""
+    return {
+        "consumer_id": lease.consumer_id,
+        "leased_at": lease.leased_at,
+        "lease_expires_at": lease.expires_at,
+    }
 
 
 def read_filter(text: bytes | str | None) -> Filter | None:

@@ -2,7 +2,7 @@
 -- 'waiting' or 'dead', from p_position or p_time on. They come by position; the waiting ones by the time at which they are due, which is
 -- their p_time. Backwards, which only 'all' can, come those before, the newest first. The number of rows looked at, the time, and the bytes
 -- of what is returned (the first always comes) are bounded. is_found says what p_search_in, p_name and p_values find. `at` is a deadline, a
--- due time or a time of death, `note` a consumer or a reason.
+-- due time or a time of death, `note` a consumer or a reason, `since` when a message was leased.
 --
 -- The last row has no created_at. It says how many messages were looked at, and where this ended: at the position, and the due time, that
 -- comes next, null at the end. `other_side` is where 'all' began, null when nothing is on its other side.
@@ -27,6 +27,7 @@ create or replace function fastpubsub.browse_messages(
     attempts integer,
     at timestamptz,
     note text,
+    since timestamptz,
     payload json,
     attributes jsonb,
     looked_at integer,
@@ -69,7 +70,7 @@ begin
 
     if p_state = 'leased' then
         open v_messages for
-        select p.position, m.created_at, l.attempts, l.expires_at as at, l.consumer_id as note, m.payload, m.attributes
+        select p.position, m.created_at, l.attempts, l.expires_at as at, l.consumer_id as note, l.leased_at as since, m.payload, m.attributes
         from fastpubsub.leases as l
         cross join lateral generate_series(greatest(l.position, v_from), l.last_position) as p (position)
         cross join lateral (
@@ -84,7 +85,7 @@ begin
         order by l.position, p.position;
     elsif p_state = 'waiting' then
         open v_messages for
-        select r.position, m.created_at, r.attempts, r.due_at as at, null::text as note, m.payload, m.attributes
+        select r.position, m.created_at, r.attempts, r.due_at as at, r.reason as note, null::timestamptz as since, m.payload, m.attributes
         from fastpubsub.retries as r
         cross join lateral (
             select m.created_at, m.payload, m.attributes from fastpubsub.messages as m
@@ -101,7 +102,7 @@ begin
         order by r.due_at, r.position;
     elsif p_state = 'dead' then
         open v_messages for
-        select d.position, d.created_at, d.attempts, d.died_at as at, d.reason as note, d.payload, d.attributes
+        select d.position, d.created_at, d.attempts, d.died_at as at, d.reason as note, null::timestamptz as since, d.payload, d.attributes
         from fastpubsub.dead_letters as d
         where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position >= coalesce(v_from, 0)
         order by d.position;
@@ -121,12 +122,12 @@ begin
         end if;
         if p_backwards then
             open v_messages for
-            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, m.payload, m.attributes
+            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes
             from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position < v_from
             order by m.position desc;
         else
             open v_messages for
-            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, m.payload, m.attributes
+            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes
             from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position >= v_from
             order by m.position;
         end if;
@@ -149,6 +150,7 @@ begin
             attempts := v_message.attempts;
             at := v_message.at;
             note := v_message.note;
+            since := v_message.since;
             payload := case when p_with_content then v_message.payload end;
             attributes := case when p_with_content then v_message.attributes end;
             return next;

@@ -151,11 +151,11 @@ begin
         lease_seconds := v_settings.ack_deadline_seconds;
         expires_at := v_now + make_interval(secs => v_settings.ack_deadline_seconds);
         insert into fastpubsub.leases (
-            topic_key, subscription_key, position, last_position, token, expires_at, attempts, revived, consumer_id
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
         )
         select
-            p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_messages.token, claim_messages.expires_at,
-            r.attempts, r.revived, p_consumer_ids[r.consumer]
+            p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_messages.token, v_now,
+            claim_messages.expires_at, r.attempts, r.revived, p_consumer_ids[r.consumer]
         from fastpubsub.lease_runs(claim_messages.positions, claim_messages.attempts, v_revived, v_ends) as r;
     end if;
     insert into fastpubsub.claims (

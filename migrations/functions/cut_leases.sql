@@ -9,6 +9,7 @@ create or replace function fastpubsub.cut_leases(
     p_lengths integer [],
     out positions bigint [],
     out tokens bigint [],
+    out leased_at timestamptz [],
     out attempts integer [],
     out revived boolean [],
     out consumer_ids text [],
@@ -90,11 +91,11 @@ begin
             raise exception using errcode = '40001', message = 'another call settled a delivery at the same moment';
         end if;
         insert into fastpubsub.leases (
-            topic_key, subscription_key, position, last_position, token, expires_at, attempts, revived, consumer_id
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
         )
         select
-            p_topic_key, p_subscription_key, r.position, r.last_position, v_lease.token, v_lease.expires_at, v_lease.attempts,
-            v_lease.revived, v_lease.consumer_id
+            p_topic_key, p_subscription_key, r.position, r.last_position, v_lease.token, v_lease.leased_at, v_lease.expires_at,
+            v_lease.attempts, v_lease.revived, v_lease.consumer_id
         from (
             select lag(p, 1, v_lease.position - 1) over (order by p) + 1 as position, p - 1 as last_position
             from unnest(v_part.positions || v_lease.last_position + 1) as p
@@ -102,6 +103,7 @@ begin
         where r.position <= r.last_position;
         positions := cut_leases.positions || v_part.positions;
         tokens := cut_leases.tokens || array_fill(v_lease.token, array[cardinality(v_part.positions)]);
+        leased_at := cut_leases.leased_at || array_fill(v_lease.leased_at, array[cardinality(v_part.positions)]);
         attempts := cut_leases.attempts || array_fill(v_lease.attempts, array[cardinality(v_part.positions)]);
         revived := cut_leases.revived || array_fill(v_lease.revived, array[cardinality(v_part.positions)]);
         consumer_ids := cut_leases.consumer_ids || array_fill(v_lease.consumer_id, array[cardinality(v_part.positions)]);

@@ -23,7 +23,8 @@ create or replace function fastpubsub.explain_in_subscriptions(
     similar_field text,
     is_readable boolean,
     sought_at timestamptz,
-    paused_at timestamptz
+    paused_at timestamptz,
+    leased_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -22,7 +22,8 @@ create or replace function fastpubsub.explain_message(
     out similar_field text,
     out is_readable boolean,
     out sought_at timestamptz,
-    out paused_at timestamptz
+    out paused_at timestamptz,
+    out leased_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -49,8 +50,8 @@ begin
     end if;
     filter := v_cursor.filter;
 
-    select 'leased', l.attempts, l.consumer_id, l.expires_at
-    into explain_message.state, explain_message.attempts, explain_message.consumer_id, explain_message.until
+    select 'leased', l.attempts, l.consumer_id, l.expires_at, l.leased_at
+    into explain_message.state, explain_message.attempts, explain_message.consumer_id, explain_message.until, explain_message.leased_at
     from (
         select l.* from fastpubsub.leases as l
         where
@@ -62,7 +63,8 @@ begin
     if explain_message.state is not null then
         return;
     end if;
-    select 'waiting', r.attempts, r.due_at into explain_message.state, explain_message.attempts, explain_message.until
+    select 'waiting', r.attempts, r.due_at, r.reason
+    into explain_message.state, explain_message.attempts, explain_message.until, explain_message.reason
     from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key

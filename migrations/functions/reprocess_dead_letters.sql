@@ -80,10 +80,10 @@ begin
         limit 1
     ) as d
     where p <> all(v_coming);
-    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts)
+    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
     select
         p_topic_key, p_subscription_key,
-        greatest(coalesce(p_now, clock_timestamp()), v_cursor.retry_due_at + interval '1 microsecond'), p, 0
+        greatest(coalesce(p_now, clock_timestamp()), v_cursor.retry_due_at + interval '1 microsecond'), p, 0, 'reprocessed'
     from unnest(v_positions) as p
     where p <> all(v_coming);
     foreach v_position in array v_positions loop

@@ -43,7 +43,7 @@ begin
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
 
-    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts)
+    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
     select
         p_topic_key, p_subscription_key,
         greatest(
@@ -53,7 +53,7 @@ begin
             )),
             v_cursor.retry_due_at + interval '1 microsecond'
         ),
-        u.position, u.attempts
+        u.position, u.attempts, p_cause
     from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons) as u (position, attempts, delay_seconds, reason)
     where u.attempts < v_settings.max_delivery_attempts and u.reason is null
     order by u.position;

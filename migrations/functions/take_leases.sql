@@ -14,6 +14,7 @@ create or replace function fastpubsub.take_leases(
     out positions bigint [],
     out last_positions bigint [],
     out tokens bigint [],
+    out leased_at timestamptz [],
     out attempts integer [],
     out revived boolean [],
     out consumer_ids text [],
@@ -76,6 +77,7 @@ begin
         positions := v_taken.positions;
         last_positions := v_taken.positions;
         tokens := v_taken.tokens;
+        leased_at := v_taken.leased_at;
         attempts := v_taken.attempts;
         revived := v_taken.revived;
         consumer_ids := v_taken.consumer_ids;
@@ -93,17 +95,18 @@ begin
                 and l.position >= v_positions[v_start] and l.position <= v_lasts[v_end]
                 and l.last_position <= v_lasts[width_bucket(l.position, v_positions)]
                 and coalesce(l.token = v_tokens[width_bucket(l.position, v_positions)], true)
-            returning l.position, l.last_position, l.token, l.attempts, l.revived, l.consumer_id
+            returning l.position, l.last_position, l.token, l.leased_at, l.attempts, l.revived, l.consumer_id
         )
         select
             array_agg(t.position) as positions, array_agg(t.last_position) as last_positions, array_agg(t.token) as tokens,
-            array_agg(t.attempts) as attempts, array_agg(t.revived) as revived, array_agg(t.consumer_id) as consumer_ids,
+            array_agg(t.leased_at) as leased_at, array_agg(t.attempts) as attempts, array_agg(t.revived) as revived, array_agg(t.consumer_id) as consumer_ids,
             array_agg(v_ordinals[width_bucket(t.position, v_positions)]) as ordinals
         into v_taken
         from taken as t;
         positions := take_leases.positions || v_taken.positions;
         last_positions := take_leases.last_positions || v_taken.last_positions;
         tokens := take_leases.tokens || v_taken.tokens;
+        leased_at := take_leases.leased_at || v_taken.leased_at;
         attempts := take_leases.attempts || v_taken.attempts;
         revived := take_leases.revived || v_taken.revived;
         consumer_ids := take_leases.consumer_ids || v_taken.consumer_ids;

@@ -1,5 +1,6 @@
 drop table
 fastpubsub.jobs,
+fastpubsub.consumers,
 fastpubsub.purges,
 fastpubsub.changes,
 fastpubsub.outbox,

@@ -99,6 +99,7 @@ create table fastpubsub.leases (
     position bigint,
     last_position bigint not null check (last_position >= position and last_position < position + 100),
     token bigint not null,
+    leased_at timestamptz not null,
     expires_at timestamptz not null,
     attempts integer not null,
     revived boolean not null,
@@ -114,6 +115,7 @@ create table fastpubsub.retries (
     due_at timestamptz,
     position bigint,
     attempts integer not null,
+    reason text not null,
     primary key (topic_key, subscription_key, due_at, position)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
 
@@ -233,6 +235,19 @@ create table fastpubsub.purges (
     topic_key bigint not null,
     subscription_key bigint
 );
+
+-- Who waits at a server process for messages of a subscription, or has a stream: written by the process every 5 seconds. After a crash
+-- nobody waits any more.
+create unlogged table fastpubsub.consumers (
+    topic_key bigint,
+    subscription_key bigint,
+    process bigint,
+    seen_at timestamptz not null,
+    consumer_ids text [] not null,
+    streams boolean [] not null,
+    since timestamptz [] not null,
+    primary key (topic_key, subscription_key, process)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
 -- One row per background job, locked while it runs. `holder` is the process that looks for work more often than the others.
 create table fastpubsub.jobs (

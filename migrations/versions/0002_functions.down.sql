@@ -145,6 +145,9 @@ drop function fastpubsub.list_changes;
 -- functions/list_clients.sql
 drop function fastpubsub.list_clients;
 
+-- functions/list_consumers.sql
+drop function fastpubsub.list_consumers;
+
 -- functions/list_dead_letter_reasons.sql
 drop function fastpubsub.list_dead_letter_reasons;
 
@@ -268,6 +271,9 @@ drop function fastpubsub.recent_rates;
 -- functions/record_change.sql
 drop function fastpubsub.record_change;
 
+-- functions/record_consumers.sql
+drop function fastpubsub.record_consumers;
+
 -- functions/record_history.sql
 drop function fastpubsub.record_history;
 
@@ -348,6 +354,9 @@ drop function fastpubsub.trim_changes;
 
 -- functions/trim_claims.sql
 drop function fastpubsub.trim_claims;
+
+-- functions/trim_consumers.sql
+drop function fastpubsub.trim_consumers;
 
 -- functions/trim_history.sql
 drop function fastpubsub.trim_history;

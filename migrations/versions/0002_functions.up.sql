@@ -57,7 +57,7 @@ $$;
 -- 'waiting' or 'dead', from p_position or p_time on. They come by position; the waiting ones by the time at which they are due, which is
 -- their p_time. Backwards, which only 'all' can, come those before, the newest first. The number of rows looked at, the time, and the bytes
 -- of what is returned (the first always comes) are bounded. is_found says what p_search_in, p_name and p_values find. `at` is a deadline, a
--- due time or a time of death, `note` a consumer or a reason.
+-- due time or a time of death, `note` a consumer or a reason, `since` when a message was leased.
 --
 -- The last row has no created_at. It says how many messages were looked at, and where this ended: at the position, and the due time, that
 -- comes next, null at the end. `other_side` is where 'all' began, null when nothing is on its other side.
@@ -82,6 +82,7 @@ create or replace function fastpubsub.browse_messages(
     attempts integer,
     at timestamptz,
     note text,
+    since timestamptz,
     payload json,
     attributes jsonb,
     looked_at integer,
@@ -124,7 +125,7 @@ begin
 
     if p_state = 'leased' then
         open v_messages for
-        select p.position, m.created_at, l.attempts, l.expires_at as at, l.consumer_id as note, m.payload, m.attributes
+        select p.position, m.created_at, l.attempts, l.expires_at as at, l.consumer_id as note, l.leased_at as since, m.payload, m.attributes
         from fastpubsub.leases as l
         cross join lateral generate_series(greatest(l.position, v_from), l.last_position) as p (position)
         cross join lateral (
@@ -139,7 +140,7 @@ begin
         order by l.position, p.position;
     elsif p_state = 'waiting' then
         open v_messages for
-        select r.position, m.created_at, r.attempts, r.due_at as at, null::text as note, m.payload, m.attributes
+        select r.position, m.created_at, r.attempts, r.due_at as at, r.reason as note, null::timestamptz as since, m.payload, m.attributes
         from fastpubsub.retries as r
         cross join lateral (
             select m.created_at, m.payload, m.attributes from fastpubsub.messages as m
@@ -156,7 +157,7 @@ begin
         order by r.due_at, r.position;
     elsif p_state = 'dead' then
         open v_messages for
-        select d.position, d.created_at, d.attempts, d.died_at as at, d.reason as note, d.payload, d.attributes
+        select d.position, d.created_at, d.attempts, d.died_at as at, d.reason as note, null::timestamptz as since, d.payload, d.attributes
         from fastpubsub.dead_letters as d
         where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position >= coalesce(v_from, 0)
         order by d.position;
@@ -176,12 +177,12 @@ begin
         end if;
         if p_backwards then
             open v_messages for
-            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, m.payload, m.attributes
+            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes
             from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position < v_from
             order by m.position desc;
         else
             open v_messages for
-            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, m.payload, m.attributes
+            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes
             from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position >= v_from
             order by m.position;
         end if;
@@ -204,6 +205,7 @@ begin
             attempts := v_message.attempts;
             at := v_message.at;
             note := v_message.note;
+            since := v_message.since;
             payload := case when p_with_content then v_message.payload end;
             attributes := case when p_with_content then v_message.attributes end;
             return next;
@@ -469,11 +471,11 @@ begin
         lease_seconds := v_settings.ack_deadline_seconds;
         expires_at := v_now + make_interval(secs => v_settings.ack_deadline_seconds);
         insert into fastpubsub.leases (
-            topic_key, subscription_key, position, last_position, token, expires_at, attempts, revived, consumer_id
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
         )
         select
-            p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_messages.token, claim_messages.expires_at,
-            r.attempts, r.revived, p_consumer_ids[r.consumer]
+            p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_messages.token, v_now,
+            claim_messages.expires_at, r.attempts, r.revived, p_consumer_ids[r.consumer]
         from fastpubsub.lease_runs(claim_messages.positions, claim_messages.attempts, v_revived, v_ends) as r;
     end if;
     insert into fastpubsub.claims (
@@ -780,6 +782,7 @@ create or replace function fastpubsub.cut_leases(
     p_lengths integer [],
     out positions bigint [],
     out tokens bigint [],
+    out leased_at timestamptz [],
     out attempts integer [],
     out revived boolean [],
     out consumer_ids text [],
@@ -861,11 +864,11 @@ begin
             raise exception using errcode = '40001', message = 'another call settled a delivery at the same moment';
         end if;
         insert into fastpubsub.leases (
-            topic_key, subscription_key, position, last_position, token, expires_at, attempts, revived, consumer_id
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
         )
         select
-            p_topic_key, p_subscription_key, r.position, r.last_position, v_lease.token, v_lease.expires_at, v_lease.attempts,
-            v_lease.revived, v_lease.consumer_id
+            p_topic_key, p_subscription_key, r.position, r.last_position, v_lease.token, v_lease.leased_at, v_lease.expires_at,
+            v_lease.attempts, v_lease.revived, v_lease.consumer_id
         from (
             select lag(p, 1, v_lease.position - 1) over (order by p) + 1 as position, p - 1 as last_position
             from unnest(v_part.positions || v_lease.last_position + 1) as p
@@ -873,6 +876,7 @@ begin
         where r.position <= r.last_position;
         positions := cut_leases.positions || v_part.positions;
         tokens := cut_leases.tokens || array_fill(v_lease.token, array[cardinality(v_part.positions)]);
+        leased_at := cut_leases.leased_at || array_fill(v_lease.leased_at, array[cardinality(v_part.positions)]);
         attempts := cut_leases.attempts || array_fill(v_lease.attempts, array[cardinality(v_part.positions)]);
         revived := cut_leases.revived || array_fill(v_lease.revived, array[cardinality(v_part.positions)]);
         consumer_ids := cut_leases.consumer_ids || array_fill(v_lease.consumer_id, array[cardinality(v_part.positions)]);
@@ -1014,7 +1018,7 @@ begin
     if not found then
         return null;
     end if;
-    foreach v_table in array array ['leases', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'idempotency_keys', 'messages'] loop
+    foreach v_table in array array ['leases', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'consumers', 'idempotency_keys', 'messages'] loop
         continue when v_table in ('idempotency_keys', 'messages') and v_purge.subscription_key is not null;
         execute format(
             'delete from fastpubsub.%1$I where ctid = any(array(select t.ctid from fastpubsub.%1$I as t where t.topic_key = $1%2$s limit $3))',
@@ -1087,7 +1091,8 @@ create or replace function fastpubsub.explain_in_subscriptions(
     similar_field text,
     is_readable boolean,
     sought_at timestamptz,
-    paused_at timestamptz
+    paused_at timestamptz,
+    leased_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1133,7 +1138,8 @@ create or replace function fastpubsub.explain_message(
     out similar_field text,
     out is_readable boolean,
     out sought_at timestamptz,
-    out paused_at timestamptz
+    out paused_at timestamptz,
+    out leased_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1160,8 +1166,8 @@ begin
     end if;
     filter := v_cursor.filter;
 
-    select 'leased', l.attempts, l.consumer_id, l.expires_at
-    into explain_message.state, explain_message.attempts, explain_message.consumer_id, explain_message.until
+    select 'leased', l.attempts, l.consumer_id, l.expires_at, l.leased_at
+    into explain_message.state, explain_message.attempts, explain_message.consumer_id, explain_message.until, explain_message.leased_at
     from (
         select l.* from fastpubsub.leases as l
         where
@@ -1173,7 +1179,8 @@ begin
     if explain_message.state is not null then
         return;
     end if;
-    select 'waiting', r.attempts, r.due_at into explain_message.state, explain_message.attempts, explain_message.until
+    select 'waiting', r.attempts, r.due_at, r.reason
+    into explain_message.state, explain_message.attempts, explain_message.until, explain_message.reason
     from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
@@ -1252,10 +1259,10 @@ begin
     perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
     v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
     insert into fastpubsub.leases (
-        topic_key, subscription_key, position, last_position, token, expires_at, attempts, revived, consumer_id
+        topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
     )
     select
-        p_topic_key, p_subscription_key, min(t.position), max(t.last_position), t.token,
+        p_topic_key, p_subscription_key, min(t.position), max(t.last_position), t.token, t.leased_at,
         coalesce(p_now, clock_timestamp()) + make_interval(secs => p_extend_seconds[t.run]), t.attempts, t.revived, t.consumer_id
     from (
         select
@@ -1265,11 +1272,11 @@ begin
             -- Single positions were cut out of leases: join them again, up to the longest that a lease can be.
             case when t.position = t.last_position then t.position / 100 else - t.position end as part
         from unnest(
-            v_taken.positions, v_taken.last_positions, v_taken.tokens, v_taken.attempts, v_taken.revived, v_taken.consumer_ids,
+            v_taken.positions, v_taken.last_positions, v_taken.tokens, v_taken.leased_at, v_taken.attempts, v_taken.revived, v_taken.consumer_ids,
             v_taken.ordinals
-        ) as t (position, last_position, token, attempts, revived, consumer_id, run)
+        ) as t (position, last_position, token, leased_at, attempts, revived, consumer_id, run)
     ) as t
-    group by t.token, t.run, t.attempts, t.revived, t.consumer_id, t.island, t.part
+    group by t.token, t.leased_at, t.run, t.attempts, t.revived, t.consumer_id, t.island, t.part
     order by min(t.position);
     return v_taken.outcomes;
 end;
@@ -1994,6 +2001,71 @@ begin
     where p_ids is null or c.id = any(p_ids)
     order by c.id
     offset p_offset
+    limit p_limit;
+end;
+$$;
+
+-- functions/list_consumers.sql
+-- Returns who holds messages of a subscription, or waits for some in a pull or a stream, ordered by id, after the id p_after. Who waits at
+-- this process comes with the call; the other processes have written it, and what is older than p_seconds is that of a process that is gone.
+-- `seen_at` is when a consumer got the newest message that it holds, or was last seen waiting.
+create or replace function fastpubsub.list_consumers(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_process bigint,
+    p_consumer_ids text [],
+    p_streams boolean [],
+    p_seconds double precision [],
+    p_after text,
+    p_limit integer,
+    p_old_seconds double precision default 15,
+    p_now timestamptz default null
+) returns table (
+    consumer_id text,
+    leased bigint,
+    oldest_leased_at timestamptz,
+    pulls bigint,
+    streams bigint,
+    waits_since timestamptz,
+    seen_at timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
+    return query
+    with
+    present as (
+        select
+            l.consumer_id, l.last_position - l.position + 1 as leased, l.leased_at, null::boolean as is_stream,
+            null::timestamptz as since, l.leased_at as seen_at
+        from fastpubsub.leases as l
+        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+        union all
+        select w.consumer_id, 0, null, w.is_stream, w.since, c.seen_at
+        from fastpubsub.consumers as c
+        cross join lateral unnest(c.consumer_ids, c.streams, c.since) as w (consumer_id, is_stream, since)
+        where
+            c.topic_key = p_topic_key and c.subscription_key = p_subscription_key and c.process <> p_process
+            and c.seen_at > v_now - make_interval(secs => p_old_seconds)
+        union all
+        select w.consumer_id, 0, null, w.is_stream, v_now - make_interval(secs => w.seconds), v_now
+        from unnest(p_consumer_ids, p_streams, p_seconds) as w (consumer_id, is_stream, seconds)
+    )
+    select
+        p.consumer_id, sum(p.leased)::bigint, min(p.leased_at), count(*) filter (where not p.is_stream), count(*) filter (where p.is_stream),
+        min(p.since), max(p.seen_at)
+    from present as p
+    where p_after is null or p.consumer_id collate "C" > p_after
+    group by p.consumer_id
+    order by p.consumer_id collate "C"
     limit p_limit;
 end;
 $$;
@@ -3679,6 +3751,52 @@ begin
 end;
 $$;
 
+-- functions/record_consumers.sql
+-- Writes who waits at this process: for each subscription p_counts consumers, one after the other in the other arrays, and for how many
+-- seconds they have done so. A subscription with none is one that had some the last time. What other processes wrote stays until it is old.
+create or replace function fastpubsub.record_consumers(
+    p_process bigint,
+    p_topic_keys bigint [],
+    p_subscription_keys bigint [],
+    p_counts integer [],
+    p_consumer_ids text [],
+    p_streams boolean [],
+    p_seconds double precision [],
+    p_now timestamptz default null
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_since timestamptz [] := array(
+        select v_now - make_interval(secs => u.seconds) from unnest(p_seconds) with ordinality as u (seconds, ordinal) order by u.ordinal
+    );
+    v_end integer := 0;
+begin
+    perform fastpubsub.begin_call(false);
+    for i in 1..cardinality(p_counts) loop
+        v_end := v_end + p_counts[i];
+        if p_counts[i] = 0 then
+            delete from fastpubsub.consumers as c
+            where c.topic_key = p_topic_keys[i] and c.subscription_key = p_subscription_keys[i] and c.process = p_process;
+        else
+            insert into fastpubsub.consumers (topic_key, subscription_key, process, seen_at, consumer_ids, streams, since)
+            values (
+                p_topic_keys[i], p_subscription_keys[i], p_process, v_now, p_consumer_ids[v_end - p_counts[i] + 1:v_end],
+                p_streams[v_end - p_counts[i] + 1:v_end], v_since[v_end - p_counts[i] + 1:v_end]
+            )
+            on conflict (topic_key, subscription_key, process) do update set
+                seen_at = excluded.seen_at,
+                consumer_ids = excluded.consumer_ids,
+                streams = excluded.streams,
+                since = excluded.since;
+        end if;
+    end loop;
+end;
+$$;
+
 -- functions/record_history.sql
 -- Adds what a process has counted since its last call to the interval of 5 seconds that it is now: one number for each topic of
 -- p_topic_ids, and of p_subscription_ids one in each of the other arrays. What was deleted meanwhile is left out, but for the sum of the
@@ -4048,10 +4166,10 @@ begin
         limit 1
     ) as d
     where p <> all(v_coming);
-    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts)
+    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
     select
         p_topic_key, p_subscription_key,
-        greatest(coalesce(p_now, clock_timestamp()), v_cursor.retry_due_at + interval '1 microsecond'), p, 0
+        greatest(coalesce(p_now, clock_timestamp()), v_cursor.retry_due_at + interval '1 microsecond'), p, 0, 'reprocessed'
     from unnest(v_positions) as p
     where p <> all(v_coming);
     foreach v_position in array v_positions loop
@@ -4113,7 +4231,7 @@ begin
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
 
-    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts)
+    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
     select
         p_topic_key, p_subscription_key,
         greatest(
@@ -4123,7 +4241,7 @@ begin
             )),
             v_cursor.retry_due_at + interval '1 microsecond'
         ),
-        u.position, u.attempts
+        u.position, u.attempts, p_cause
     from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons) as u (position, attempts, delay_seconds, reason)
     where u.attempts < v_settings.max_delivery_attempts and u.reason is null
     order by u.position;
@@ -4991,6 +5109,7 @@ create or replace function fastpubsub.take_leases(
     out positions bigint [],
     out last_positions bigint [],
     out tokens bigint [],
+    out leased_at timestamptz [],
     out attempts integer [],
     out revived boolean [],
     out consumer_ids text [],
@@ -5053,6 +5172,7 @@ begin
         positions := v_taken.positions;
         last_positions := v_taken.positions;
         tokens := v_taken.tokens;
+        leased_at := v_taken.leased_at;
         attempts := v_taken.attempts;
         revived := v_taken.revived;
         consumer_ids := v_taken.consumer_ids;
@@ -5070,17 +5190,18 @@ begin
                 and l.position >= v_positions[v_start] and l.position <= v_lasts[v_end]
                 and l.last_position <= v_lasts[width_bucket(l.position, v_positions)]
                 and coalesce(l.token = v_tokens[width_bucket(l.position, v_positions)], true)
-            returning l.position, l.last_position, l.token, l.attempts, l.revived, l.consumer_id
+            returning l.position, l.last_position, l.token, l.leased_at, l.attempts, l.revived, l.consumer_id
         )
         select
             array_agg(t.position) as positions, array_agg(t.last_position) as last_positions, array_agg(t.token) as tokens,
-            array_agg(t.attempts) as attempts, array_agg(t.revived) as revived, array_agg(t.consumer_id) as consumer_ids,
+            array_agg(t.leased_at) as leased_at, array_agg(t.attempts) as attempts, array_agg(t.revived) as revived, array_agg(t.consumer_id) as consumer_ids,
             array_agg(v_ordinals[width_bucket(t.position, v_positions)]) as ordinals
         into v_taken
         from taken as t;
         positions := take_leases.positions || v_taken.positions;
         last_positions := take_leases.last_positions || v_taken.last_positions;
         tokens := take_leases.tokens || v_taken.tokens;
+        leased_at := take_leases.leased_at || v_taken.leased_at;
         attempts := take_leases.attempts || v_taken.attempts;
         revived := take_leases.revived || v_taken.revived;
         consumer_ids := take_leases.consumer_ids || v_taken.consumer_ids;
@@ -5193,6 +5314,20 @@ begin
     where k.topic_key = p_topic_key and k.client = o.client and k.key = o.key;
     get diagnostics v_rows = row_count;
     return v_trimmed + v_rows;
+end;
+$$;
+
+-- functions/trim_consumers.sql
+-- Deletes what processes wrote that are gone.
+create or replace function fastpubsub.trim_consumers(p_old_seconds double precision default 60, p_now timestamptz default null) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.consumers as c
+    where c.seen_at < coalesce(p_now, clock_timestamp()) - make_interval(secs => p_old_seconds);
 end;
 $$;
 

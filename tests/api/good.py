@@ -93,6 +93,7 @@ GOOD = [
     Good("POST /subscriptions/{subscription_id}/dlq/reprocess", [UUID]),
     Good("DELETE /subscriptions/{subscription_id}/dlq", [UUID]),
     Good("GET /subscriptions/{subscription_id}/dlq/reasons"),
+    Good("GET /subscriptions/{subscription_id}/consumers", query="limit=10"),
     Good("POST /subscriptions/{subscription_id}/redrives", {"action": "purge", "reason": SECRET, "per_second": 5}),
     Good("GET /subscriptions/{subscription_id}/redrives"),
     Good("GET /subscriptions/{subscription_id}/redrives/{redrive_id}"),

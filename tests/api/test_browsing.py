@@ -55,8 +55,8 @@ async def test_every_state(client: httpx.AsyncClient, calls: Calls) -> None:
     members = {"id", "position", "created_at", "payload", "state", "delivery_attempts"}
     more = {
         "ahead": set(),
-        "leased": {"lease_expires_at", "consumer_id"},
-        "waiting": {"due_at"},
+        "leased": {"leased_at", "lease_expires_at", "consumer_id"},
+        "waiting": {"due_at", "reason"},
         "dead": {"died_at", "reason"},
     }
     for state, own in more.items():

@@ -5,10 +5,10 @@ import pytest
 
 from fastpubsub.config import Settings
 from fastpubsub.services.maintenance import trim_messages
-from tests.api.calls import Calls, Json, ids_of, problem, success
+from tests.api.calls import Calls, Json, expire_leases, ids_of, problem, success
 from tests.api.conftest import Tokens, app_of
 from tests.attacks import KEY
-from tests.conftest import MakeSettings
+from tests.conftest import Connect, MakeSettings
 
 
 async def explain(client: httpx.AsyncClient, message_id: str, name: str = "s") -> Json:
@@ -29,12 +29,12 @@ async def test_every_state(client: httpx.AsyncClient, calls: Calls) -> None:
     await calls.ack(acked)
     expected = {
         early: ("before_subscription", "it was published before the position at which the subscription began"),
-        ids[0]: ("leased", 'delivery 1 is with consumer "tester", which has until '),
+        ids[0]: ("leased", 'consumer "tester" got delivery 1 at '),
         ids[1]: (
             "filtered",
             'the filter keeps it out: its field "a" is none of the values that the filter takes; it is 2',
         ),
-        ids[2]: ("waiting", "delivery 1 has ended without an ack, and the next one is due at "),
+        ids[2]: ("waiting", "a consumer nacked delivery 1, and the next one is due at "),
         ids[3]: ("dead", ", after 1 delivery: no such customer"),
         ids[4]: ("settled", "it was acknowledged, or purged as a dead letter"),
         ids[5]: ("ahead", "no consumer has had it yet: it is the next message of the log"),
@@ -47,6 +47,31 @@ async def test_every_state(client: httpx.AsyncClient, calls: Calls) -> None:
     assert (await explain(client, ids[5]))["state"] == "skipped"
     assert "cannot be told apart" in (await explain(client, ids[4]))["detail"]
     assert leased
+
+
+async def test_why_a_message_waits(client: httpx.AsyncClient, calls: Calls, connect: Connect) -> None:
+    await calls.topic_and_subscription(backoff_min_seconds=600)
+    ids = await calls.publish(*({"n": n} for n in range(4)))
+    nacked, returned, dead, late = [message["ack_id"] for message in await calls.pull()]
+    explained = await explain(client, ids[3])
+    assert explained["leased_at"] < explained["lease_expires_at"]
+    await calls.nack(nacked)
+    await calls.nack(returned, undelivered="true")
+    await calls.reject(dead, reason="no")
+    await calls.reprocess(ids[2])
+    await expire_leases(await connect(), app_of(client).state.database)
+    expected = {
+        "nacked": "a consumer nacked delivery 1, and",
+        "returned": "a delivery was given back before it was looked at, and does not count;",
+        "reprocessed": "it was a dead letter and was reprocessed, and",
+        "lease expired": "the ack deadline of delivery 1 passed, and",
+    }
+    assert late
+    for id_, (reason, words) in zip(ids, expected.items(), strict=True):
+        explained = await explain(client, id_)
+        assert (explained["state"], explained["reason"]) == ("waiting", reason)
+        assert explained["detail"].startswith(words)
+        assert "leased_at" not in explained
 
 
 async def test_a_name_that_differs_in_case(client: httpx.AsyncClient, calls: Calls) -> None:

@@ -57,6 +57,7 @@ EXPECTED = {
     "GET /subscriptions/{subscription_id}/redrives/{redrive_id}": "subscriptions:consume",
     "DELETE /subscriptions/{subscription_id}/redrives/{redrive_id}": "subscriptions:consume",
     "POST /subscriptions/{subscription_id}/dlq/reprocess": "subscriptions:consume",
+    "GET /subscriptions/{subscription_id}/consumers": "subscriptions:read",
     "GET /overview": "subscriptions:read",
     "GET /overview/history": "subscriptions:read",
     "GET /topics/{topic_id}/history": "topics:read",

@@ -52,6 +52,7 @@ WALK = {
     "reject": ["billing", TEXT, "--reason", TEXT],
     "extend": ["billing", TEXT],
     "browse": ["orders", "--topic"],
+    "consumers": ["billing"],
     "export": [],
     "apply": ["-f", "/dev/null"],
     "mcp": ["--url", TEXT],

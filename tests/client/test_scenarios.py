@@ -256,6 +256,30 @@ def test_a_consumer_that_leaves_waits_no_longer(world: World) -> None:
         scene.bus.end_waits("nowhere")
 
 
+def test_who_consumes(world: World) -> None:
+    scene = Scene(world)
+    scene.publish(1, 2, 3)
+    for consumer_id, size in (("b", 1), ("a", 2)):
+        scene.bus.pull(scene.name, batch_size=size, consumer_id=consumer_id)
+    waits = threading.Thread(target=lambda: scene.bus.pull(scene.name, wait_seconds=20, consumer_id="b"))
+    waits.start()
+    while not any(one.pulls for one in scene.bus.list_consumers(scene.name).data):
+        pass
+    a, b = scene.bus.list_consumers(scene.name).data
+    assert (a.consumer_id, a.leased, a.pulls, a.streams, a.waits_since) == ("a", 2, 0, 0, None)
+    assert (b.consumer_id, b.leased, b.pulls, b.streams) == ("b", 1, 1, 0)
+    assert a.oldest_leased_at == a.seen_at
+    assert b.oldest_leased_at is not None
+    assert b.waits_since is not None
+    assert b.oldest_leased_at < b.waits_since <= b.seen_at
+    while waits.is_alive():
+        scene.bus.end_waits(scene.name, "b")
+        waits.join(0.1)
+    assert [one.pulls for one in scene.bus.list_consumers(scene.name).data] == [0, 0]
+    with pytest.raises(NotFound):
+        scene.bus.list_consumers("nowhere")
+
+
 def test_what_waited_comes_first(world: World) -> None:
     scene = Scene(world)
     scene.publish(1, 2, 3)
@@ -347,6 +371,10 @@ def test_what_became_of_a_message(world: World) -> None:
     scene.bus.nack(scene.name, two)
     states = [scene.bus.explain(scene.name, id_).state for id_ in ids]
     assert states == ["settled", "waiting", "leased", "filtered", "ahead"]
+    assert scene.bus.explain(scene.name, ids[1]).reason == "nacked"
+    leased = scene.bus.explain(scene.name, ids[2])
+    assert leased.leased_at is not None
+    assert leased.lease_expires_at == three.lease_expires_at
     scene.bus.reject(scene.name, three)
     assert scene.bus.explain(scene.name, three.ack_id).state == "dead"
     scene.bus.seek(scene.name, "latest")

@@ -75,6 +75,7 @@ class Seen(NamedTuple):
     attempts: int
     at: datetime | None
     note: str | None
+    since: datetime | None
     payload: str
     attributes: str | None
 
@@ -149,6 +150,7 @@ class DeadLetter(NamedTuple):
 class Lease(NamedTuple):
     position: int
     token: int
+    leased_at: datetime
     expires_at: datetime
     attempts: int
     consumer_id: str
@@ -158,6 +160,7 @@ class Retry(NamedTuple):
     position: int
     due_at: datetime
     attempts: int
+    reason: str
 
 
 class Cursor(NamedTuple):
@@ -187,6 +190,7 @@ class Explained(NamedTuple):
     is_readable: bool | None
     sought_at: datetime | None
     paused_at: datetime | None
+    leased_at: datetime | None
 
 
 @dataclass
@@ -524,7 +528,7 @@ class Store:
             rows,
             milliseconds,
         )
-        return Browsed([Seen(*row[:7]) for row in seen], end[7], end[0], end[3], end[8])
+        return Browsed([Seen(*row[:8]) for row in seen], end[8], end[0], end[3], end[9])
 
     def metrics(self, keys: Keys, look: int = 10_000) -> Metrics:
         return self.judge(keys, look)[0]
@@ -560,7 +564,7 @@ class Store:
     def leases(self, keys: Keys) -> list[Lease]:
         """One for each position, however long the rows are."""
         query = """
-            select p, token, expires_at, attempts, consumer_id
+            select p, token, leased_at, expires_at, attempts, consumer_id
             from fastpubsub.leases cross join generate_series(position, last_position) as p
             where topic_key = %s and subscription_key = %s order by p
         """
@@ -572,7 +576,7 @@ class Store:
 
     def retries(self, keys: Keys) -> list[Retry]:
         query = """
-            select position, due_at, attempts from fastpubsub.retries
+            select position, due_at, attempts, reason from fastpubsub.retries
             where topic_key = %s and subscription_key = %s order by due_at, position
         """
         return [Retry(*row) for row in self.rows(query, *keys)]

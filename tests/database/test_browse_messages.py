@@ -27,8 +27,8 @@ def test_what_each_state_has(store: Store, keys: Keys) -> None:
     assert (dead.position, dead.attempts, dead.at, dead.note) == (1, 1, NOW, "no such customer")
     waiting = store.browse(keys, "waiting").seen
     assert [(one.position, one.attempts, one.at, one.note) for one in waiting] == [
-        (2, 1, NOW, None),
-        (3, 1, NOW + 10 * SECOND, None),
+        (2, 1, NOW, "nacked"),
+        (3, 1, NOW + 10 * SECOND, "nacked"),
     ]
     leased = store.browse(keys, "leased").seen
     assert [(one.position, one.note) for one in leased] == [(4, "one"), (5, "one"), (6, "two")]

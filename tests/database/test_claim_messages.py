@@ -265,7 +265,7 @@ def test_the_primary_key_is_the_last_guard(open_store: OpenStore, background: Ba
 def test_a_message_that_waits_but_is_nowhere_is_reported(store: Store) -> None:
     keys = store.create()
     store.publish(keys.topic, ["1", "2"])
-    store.execute("insert into fastpubsub.retries values (%s, %s, %s, 77, 1)", *keys, NOW)
+    store.execute("insert into fastpubsub.retries values (%s, %s, %s, 77, 1, 'nacked')", *keys, NOW)
     with store.refused("FP500"):
         store.claim(keys)
     assert [retry.position for retry in store.retries(keys)] == [77]

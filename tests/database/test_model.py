@@ -80,9 +80,9 @@ def targets(ids: Sequence[Id]) -> list[Target]:
     return [Target(place, *one) for place, one in enumerate(ids)]
 
 
-def browsed(cursor: Cursor, state: str, position: int, more: dict[str, Any]) -> tuple[int, int, bytes]:
+def browsed(cursor: Cursor, state: str, position: int, more: dict[str, Any]) -> tuple[Any, ...]:
     message = cursor.dead[position].message if state == "dead" else cursor.message(position)
-    return position, more["delivery_attempts"], message.payload
+    return position, more["delivery_attempts"], more.get("leased_at"), more.get("reason"), message.payload
 
 
 def oldest(cursor: Cursor, positions: Iterable[int]) -> datetime | None:
@@ -399,6 +399,9 @@ class Machine(RuleBasedStateMachine):
             explained = self.store.explain(keys, position)
             found = (explained.state, explained.sought_at is not None)
             assert (position, *found) == (position, *cursor.explain(position))
+            if explained.state in ("leased", "waiting", "dead"):
+                more = dict(cursor.browse(explained.state))[position]
+                assert (explained.leased_at, explained.reason) == (more.get("leased_at"), more.get("reason"))
             if explained.state == "ahead":
                 assert explained.before == cursor.ahead().index(position)
 
@@ -407,7 +410,10 @@ class Machine(RuleBasedStateMachine):
         _, cursor, keys = self.subscription(data)
         assert self.store.browse(keys, "all").positions == list(self.log.messages)
         for state in ("ahead", "leased", "waiting", "dead"):
-            found = [(one.position, one.attempts, one.payload.encode()) for one in self.store.browse(keys, state).seen]
+            found = [
+                (one.position, one.attempts, one.since, None if state == "leased" else one.note, one.payload.encode())
+                for one in self.store.browse(keys, state).seen
+            ]
             assert (state, found) == (state, [browsed(cursor, state, *one) for one in cursor.browse(state)])
 
     def scrape(self, name: str, keys: Keys, retention: int) -> tuple[Metrics, Kept]:
@@ -432,11 +438,19 @@ class Machine(RuleBasedStateMachine):
             assert kept == kept_of(cursor, retention, self.now)
             assert metrics.acked >= 0
             assert self.store.leases(keys) == [
-                Lease(position, lease.token, lease.expires_at, lease.attempts, self.consumers[lease.token][position])
+                Lease(
+                    position,
+                    lease.token,
+                    lease.leased_at,
+                    lease.expires_at,
+                    lease.attempts,
+                    self.consumers[lease.token][position],
+                )
                 for position, lease in sorted(cursor.leases.items())
             ]
             assert self.store.retries(keys) == [
-                Retry(waiting.position, waiting.due_at, waiting.attempts) for waiting in sorted(cursor.waiting)
+                Retry(waiting.position, waiting.due_at, waiting.attempts, waiting.reason)
+                for waiting in sorted(cursor.waiting)
             ]
             assert self.store.dead_letters(keys) == [
                 DeadLetter(

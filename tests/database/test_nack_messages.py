@@ -11,7 +11,9 @@ from tests.database.store import MICROSECOND, NOW, SECOND, SETTLED, STALE, Id, K
 
 def delay_after(store: Store, keys: Keys, attempts: int) -> timedelta:
     """Of a message that was nacked on that attempt."""
-    store.execute("insert into fastpubsub.leases values (%s, %s, 1, 1, 7, %s, %s, false, '')", *keys, NOW, attempts)
+    store.execute(
+        "insert into fastpubsub.leases values (%s, %s, 1, 1, 7, %s, %s, %s, false, '')", *keys, NOW, NOW, attempts
+    )
     assert store.nack(keys, [Id(1, 7, None)]) == [SETTLED]
     (retry,) = store.retries(keys)
     assert retry.attempts == attempts

@@ -57,7 +57,7 @@ def fill(store: Store) -> Keys:
         store.execute(
             """
             insert into fastpubsub.leases
-            select %s, %s, i, i, i, case when i %% 100 = 0 then %s else %s end, 1, false, 'consumer'
+            select %s, %s, i, i, i, '2026-01-01', case when i %% 100 = 0 then %s else %s end, 1, false, 'consumer'
             from generate_series(%s::bigint, %s::bigint) as i
             """,
             topic_key,
@@ -68,7 +68,7 @@ def fill(store: Store) -> Keys:
             TRIMMED + DEAD - 1000,
         )
         store.execute(
-            "insert into fastpubsub.retries select %s, %s, %s - make_interval(secs => %s - i), i, 1"
+            "insert into fastpubsub.retries select %s, %s, %s - make_interval(secs => %s - i), i, 1, 'nacked'"
             " from generate_series(1, %s::bigint) as i",
             topic_key,
             subscription_key,
@@ -77,7 +77,7 @@ def fill(store: Store) -> Keys:
             DEAD,
         )
         store.execute(
-            "insert into fastpubsub.retries select %s, %s, %s + make_interval(secs => i), %s + i, 1"
+            "insert into fastpubsub.retries select %s, %s, %s + make_interval(secs => i), %s + i, 1, 'nacked'"
             " from generate_series(1, 90) as i",
             topic_key,
             subscription_key,

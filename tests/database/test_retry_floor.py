@@ -135,7 +135,7 @@ def test_the_net_lifts_what_lies_below(store: Store) -> None:
             *keys,
             position,
         )
-        store.execute("insert into fastpubsub.retries values (%s, %s, %s, %s, 1)", *keys, due_at, position)
+        store.execute("insert into fastpubsub.retries values (%s, %s, %s, %s, 1, 'nacked')", *keys, due_at, position)
     assert store.claim(keys, now=NOW + 100 * SECOND).positions == []
     assert stranded(store) == ["subscription"]
     assert lift(store, keys) == 2
@@ -153,7 +153,7 @@ def test_a_trim_does_not_take_what_the_net_will_lift(store: Store) -> None:
     store.claim(keys, now=NOW + 10 * SECOND)
     store.ack(keys, ids)
     store.ack(keys, [one.bare for one in ids])
-    store.execute("insert into fastpubsub.retries values (%s, %s, %s, 1, 1)", *keys, NOW)
+    store.execute("insert into fastpubsub.retries values (%s, %s, %s, 1, 1, 'nacked')", *keys, NOW)
     lift(store, keys)
     assert store.trim(keys.topic) == 0
     assert store.claim(keys, now=LATER).positions == [1]

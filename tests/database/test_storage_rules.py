@@ -107,7 +107,9 @@ def test_orphans_would_be_found(store: Store, table: str) -> None:
         "body_hash": "''",
         "revived": "false",
     }
-    times = dict.fromkeys(("created_at", "died_at", "due_at", "retry_due_at", "expires_at"), "'2026-01-01'")
+    times = dict.fromkeys(
+        ("created_at", "died_at", "due_at", "retry_due_at", "expires_at", "leased_at"), "'2026-01-01'"
+    )
     row = ", ".join((values | times).get(name, "1") for name in columns)
     store.execute(f"insert into fastpubsub.{table} ({', '.join(columns)}) values ({row})")
     assert store.orphans() == {table: 1}

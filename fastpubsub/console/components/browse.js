@@ -23,7 +23,7 @@ const STATES = {
 
 const MORE = {
   ahead: [],
-  leased: [["Consumer", (one) => html`<span class="id">${one.consumer_id}</span>`], ["Attempt", (one) => count(one.delivery_attempts)], ["Until", (one) => html`<${Time} at=${one.lease_expires_at} relative />`]],
+  leased: [["Consumer", (one) => html`<span class="id">${one.consumer_id}</span>`], ["Attempt", (one) => count(one.delivery_attempts)], ["Since", (one) => html`<${Time} at=${one.leased_at} relative />`], ["Until", (one) => html`<${Time} at=${one.lease_expires_at} relative />`]],
   waiting: [["Due", (one) => html`<${Time} at=${one.due_at} relative />`], ["Attempts", (one) => count(one.delivery_attempts)], ["Reason", (one) => one.reason]],
   dead: [["Died", (one) => html`<${Time} at=${one.died_at} />`], ["Attempts", (one) => count(one.delivery_attempts)], ["Reason", (one) => one.reason]],
 };

@@ -19,7 +19,7 @@ const EVERY = 3000;
 
 const TABS = [
   ["messages", "Messages", () => true, ({subscription, query}) => html`<${Browse} subscription=${subscription} query=${query} />`],
-  ["consumers", "Consumers", () => true, ({subscription}) => html`<${Consumers} id=${subscription.id} />`],
+  ["consumers", "Consumers", () => true, ({subscription, query}) => html`<${Consumers} id=${subscription.id} from=${query.from} />`],
   ["filter", "Filter", () => true, ({subscription, reload}) => html`<${FilterEditor} subscription=${subscription} onDone=${reload} />`],
   ["seek", "Seek", (id) => can("subscriptions:consume", id), ({subscription, reload}) => html`<${Seek} subscription=${subscription} onDone=${reload} />`],
   ["settings", "Settings", () => true, ({subscription, reload}) => html`<${SubscriptionSettings} subscription=${subscription} onDone=${reload} />`],
