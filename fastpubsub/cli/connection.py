@@ -61,6 +61,11 @@ class Trouble:
         self._failures += 1
         time.sleep(seconds)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it has been reported, and is not over."""
+        return bool(self._failures)
+
     def is_over(self) -> None:
         if self._failures:
             note("fastpubsub: it works again")

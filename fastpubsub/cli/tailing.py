@@ -36,9 +36,11 @@ class Tailing:
 
     def _listen(self) -> None:
         from fastpubsub.client import requests
+        from fastpubsub.client.connections import ONCE, ONCE_MORE
         from fastpubsub.client.errors import ConnectionFailed
 
-        with self._client.stream(requests.follow(self._topic_id, after=self._after), QUIET_SECONDS) as chunks:
+        request = requests.follow(self._topic_id, after=self._after)
+        with self._client.stream(request, QUIET_SECONDS, ONCE_MORE if self._trouble.is_known else ONCE) as chunks:
             self._trouble.is_over()
             for event in _events(chunks):
                 if event.kind == "end":

@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Self, TypeVar
@@ -33,6 +34,7 @@ from fastpubsub.client.exchange import (
 )
 from fastpubsub.client.over_httpx import AsyncHttpxWire, HttpxWire, head, pieces, pieces_as_they_come
 from fastpubsub.client.requests import Request
+from fastpubsub.client.waiting import TaskWatch, ThreadWatch, Watch
 
 T = TypeVar("T")
 Http = TypeVar("Http")
@@ -53,6 +55,9 @@ HEADERS = {
     "Accept-Encoding": ENCODINGS,
 }
 ONCE = Policy(attempts=1)
+ONCE_MORE = replace(ONCE, is_aloud=False)
+"""For those who repeat it themselves, and have said so."""
+
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -90,6 +95,8 @@ def _tokens(client_id: str | None, client_secret: str | None) -> Tokens | None:
 class _Settings:
     """Missing arguments are taken from FASTPUBSUB_URL, FASTPUBSUB_CLIENT_ID and FASTPUBSUB_CLIENT_SECRET."""
 
+    _watch: Watch
+
     def __init__(
         self,
         url: str | None = None,
@@ -107,7 +114,7 @@ class _Settings:
 
     def flow(self, request: Request[T], policy: Policy | None = None) -> Flow[T]:
         """Returns the steps of a request, for `run`."""
-        return exchange(request, policy or self._policy, self._tokens)
+        return exchange(request, policy or self._policy, self._tokens, self._watch)
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -147,13 +154,14 @@ class Connection(_Settings):
         origin = self._origin(transport)
         self._wire = self._httpx if origin is None else DirectWire(origin, self._max_answer_bytes)
         self._lock = threading.Lock()
+        self._watch = ThreadWatch()
 
     def send(self, request: Request[T], policy: Policy | None = None) -> T:
         """Sends any request of `fastpubsub.client.requests`."""
         return self.run(self.flow(request, policy))
 
     @contextmanager
-    def stream(self, request: Request[Any], quiet_seconds: float) -> Iterator[Iterator[bytes]]:
+    def stream(self, request: Request[Any], quiet_seconds: float, policy: Policy = ONCE) -> Iterator[Iterator[bytes]]:
         """The bytes of an answer as they come; tried once. `ConnectionFailed` when none come for `quiet_seconds`."""
         with ExitStack() as stack:
             opened: list[Iterator[bytes]] = []
@@ -166,7 +174,7 @@ class Connection(_Settings):
                 return head(response)
 
             try:
-                self.run(self.flow(request, ONCE), send)
+                self.run(self.flow(request, policy), send)
                 yield opened[-1]
             except httpx.RequestError as error:
                 raise ConnectionFailed(_lost(error).reason) from None
@@ -183,13 +191,16 @@ class Connection(_Settings):
 
     def run(self, flow: Flow[T], send: Callable[[Send], Answer | Lost] | None = None) -> T:
         result = None
-        while True:
-            try:
-                effect = flow.send(result)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            result = send(effect) if send is not None and isinstance(effect, Send) else self._do(effect)
+        try:
+            while True:
+                try:
+                    effect = flow.send(result)
+                except StopIteration as end:
+                    value: T = end.value
+                    return value
+                result = send(effect) if send is not None and isinstance(effect, Send) else self._do(effect)
+        finally:
+            flow.close()
 
     def _do(self, effect: Effect) -> Any:
         if isinstance(effect, Pause):
@@ -197,7 +208,8 @@ class Connection(_Settings):
             return None
         if isinstance(effect, Authorize):
             with self._lock:
-                return effect.tokens.current(effect.refused) or self.run(effect.tokens.fetch(self._policy))
+                tokens = effect.tokens
+                return tokens.current(effect.refused) or self.run(tokens.fetch(self._policy, self._watch))
         try:
             return self._wire.send(effect)
         except httpx.RequestError as error:
@@ -222,13 +234,14 @@ class AsyncConnection(_Settings):
         origin = self._origin(transport)
         self._wire = self._httpx if origin is None else AsyncDirectWire(origin, self._max_answer_bytes)
         self._lock = asyncio.Lock()
+        self._watch = TaskWatch()
 
     async def send(self, request: Request[T], policy: Policy | None = None) -> T:
         """Sends any request of `fastpubsub.client.requests`."""
         return await self.run(self.flow(request, policy))
 
     @asynccontextmanager
-    async def open(self, request: Request[None]) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def open(self, request: Request[None], policy: Policy = ONCE) -> AsyncIterator[AsyncIterator[bytes]]:
         """An answer that does not end, as it comes; tried once. Silence is a lost connection."""
         if self._streams is None:
             http = _make(httpx.AsyncClient, self._options(None) | {"limits": STREAMS})
@@ -246,7 +259,7 @@ class AsyncConnection(_Settings):
                 return head(response)
 
             try:
-                await self.run(self.flow(request, ONCE), send)
+                await self.run(self.flow(request, policy), send)
                 yield opened[-1]
             except httpx.RequestError as error:
                 raise ConnectionFailed(_lost(error).reason) from None
@@ -265,13 +278,16 @@ class AsyncConnection(_Settings):
 
     async def run(self, flow: Flow[T], send: Callable[[Send], Awaitable[Answer | Lost]] | None = None) -> T:
         result = None
-        while True:
-            try:
-                effect = flow.send(result)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            result = await (send(effect) if send is not None and isinstance(effect, Send) else self._do(effect))
+        try:
+            while True:
+                try:
+                    effect = flow.send(result)
+                except StopIteration as end:
+                    value: T = end.value
+                    return value
+                result = await (send(effect) if send is not None and isinstance(effect, Send) else self._do(effect))
+        finally:
+            flow.close()
 
     async def _do(self, effect: Effect) -> Any:
         if isinstance(effect, Pause):
@@ -279,7 +295,8 @@ class AsyncConnection(_Settings):
             return None
         if isinstance(effect, Authorize):
             async with self._lock:
-                return effect.tokens.current(effect.refused) or await self.run(effect.tokens.fetch(self._policy))
+                tokens = effect.tokens
+                return tokens.current(effect.refused) or await self.run(tokens.fetch(self._policy, self._watch))
         try:
             return await self._wire.send(effect)
         except httpx.RequestError as error:

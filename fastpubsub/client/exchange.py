@@ -3,7 +3,6 @@
 A generator that yields what is to be done, and does none of it: so the two clients are two short loops.
 """
 
-import logging
 import random
 import re
 import time
@@ -17,14 +16,10 @@ from pydantic import ValidationError
 
 from fastpubsub.client.errors import BusError, ConnectionFailed, Refused, UnexpectedAnswer, refusal
 from fastpubsub.client.requests import Request, fetch_token
+from fastpubsub.client.waiting import Waiting, Watch
 from fastpubsub.models import Token
 
 T = TypeVar("T")
-
-logger = logging.getLogger("fastpubsub.client")
-
-SILENT_SECONDS = 2.0
-"""For so long nothing is said about a request that has to be repeated."""
 
 UNAUTHORIZED = 401
 TOO_MANY = 429
@@ -45,7 +40,8 @@ RENEW_SHARE = 0.1
 class Policy:
     """`timeout` is the seconds for a whole call with all its repetitions, `attempt_timeout` those for one of them.
 
-    `attempts` is the highest number of attempts, `max_answer_bytes` the largest size of an answer.
+    `attempts` is the highest number of attempts, `max_answer_bytes` the largest size of an answer. `is_aloud`:
+    whether the log says that a call takes long.
     """
 
     timeout: float = 60.0
@@ -54,6 +50,7 @@ class Policy:
     max_backoff: float = 10.0
     attempts: int | None = None
     max_answer_bytes: int = 64 << 20
+    is_aloud: bool = True
 
     def pause(self, attempt: int, retry_after: float | None) -> float:
         """Full jitter, so that a thousand clients do not come back at once."""
@@ -113,6 +110,8 @@ class Lost:
 
 Flow: TypeAlias = Generator[Effect, Any, T]
 
+UNWATCHED = Watch()
+
 
 class Tokens:
     """The token of a client id and secret, as long as it is good."""
@@ -127,8 +126,8 @@ class Tokens:
         fresh = time.monotonic() < self._renew_at and self._token != refused
         return self._token if fresh else None
 
-    def fetch(self, policy: Policy) -> Flow[str]:
-        token: Token = yield from exchange(fetch_token(self._client_id, self._client_secret), policy)
+    def fetch(self, policy: Policy, watch: Watch = UNWATCHED) -> Flow[str]:
+        token: Token = yield from exchange(fetch_token(self._client_id, self._client_secret), policy, None, watch)
         if not _TOKEN.fullmatch(token.access_token) or not 0 <= token.expires_in <= MAX_TOKEN_SECONDS:
             raise UnexpectedAnswer("POST /oauth/token was answered with a token that no fastpubsub server makes")
         self._token = token.access_token
@@ -136,37 +135,27 @@ class Tokens:
         return token.access_token
 
 
-class Waiting:
-    """Logs once that the server is away, so that the user knows why nothing happens."""
-
-    __slots__ = ("_is_told", "_request", "_tell_at")
-
-    def __init__(self, request: Request[Any], now: float) -> None:
-        self._request = request
-        self._tell_at = now + SILENT_SECONDS
-        self._is_told = False
-
-    @property
-    def _what(self) -> str:
-        return f"{self._request.method} {self._request.path}"
-
-    def goes_on(self, error: BusError, deadline: float) -> None:
-        now = time.monotonic()
-        if not self._is_told and now >= self._tell_at:
-            self._is_told = True
-            message = "still waiting for an answer to %s, for up to %.0f seconds more: %s"
-            logger.warning(message, self._what, deadline - now, error)
-
-    def is_over(self) -> None:
-        if self._is_told:
-            logger.info("the server has answered %s", self._what)
-
-
-def exchange(request: Request[T], policy: Policy, tokens: Tokens | None = None) -> Flow[T]:
+def exchange(request: Request[T], policy: Policy, tokens: Tokens | None = None, watch: Watch = UNWATCHED) -> Flow[T]:
     """Repeats what may be repeated until the deadline; the last refusal is raised then."""
     started = time.monotonic()
     deadline = started + policy.timeout + request.holds
-    waiting = Waiting(request, started)
+    waiting = Waiting(request, started, deadline if policy.attempts != 1 else started + policy.attempt_timeout)
+    if policy.is_aloud:
+        watch.begin(waiting)
+    try:
+        result = yield from _attempts(request, policy, tokens, deadline, waiting)
+    finally:
+        watch.end(waiting)
+    if result.status in request.instead:
+        rest = replace(policy, timeout=max(deadline - time.monotonic(), 0.0))
+        return (yield from _with_existing(request, request.instead[result.status], rest, tokens, watch))
+    return _read(request, result)
+
+
+def _attempts(
+    request: Request[Any], policy: Policy, tokens: Tokens | None, deadline: float, waiting: Waiting
+) -> Flow[Answer]:
+    """Returns an answer that is no refusal."""
     attempt = 0
     refused: str | None = None
     in_doubt = False
@@ -177,28 +166,29 @@ def exchange(request: Request[T], policy: Policy, tokens: Tokens | None = None) 
         if isinstance(result, Answer):
             if result.status < 300 or (in_doubt and result.status == request.done):
                 waiting.is_over()
-                return _read(request, result)
+                return result
             if result.status == UNAUTHORIZED and token is not None and refused is None:
                 refused = token
                 continue
             if result.status in request.instead:
-                rest = replace(policy, timeout=max(deadline - time.monotonic(), 0.0))
-                return (yield from _with_existing(request, request.instead[result.status], rest, tokens))
+                return result
         error, pause = _judge(request, result, policy, attempt)
         attempt += 1
         if pause is None or attempt == policy.attempts or time.monotonic() + pause >= deadline:
             raise error
-        waiting.goes_on(error, deadline)
+        waiting.failed(error)
         in_doubt = in_doubt or not isinstance(result, Answer) or result.status != TOO_MANY
         yield Pause(pause)
 
 
-def _with_existing(request: Request[T], existing: Request[T], policy: Policy, tokens: Tokens | None) -> Flow[T]:
+def _with_existing(
+    request: Request[T], existing: Request[T], policy: Policy, tokens: Tokens | None, watch: Watch
+) -> Flow[T]:
     """Looks at what is there instead of what was sent, and changes it if the request says so."""
-    found = yield from exchange(_raw(existing), policy, tokens)
+    found = yield from exchange(_raw(existing), policy, tokens, watch)
     change = request.reconcile(request.content or b"", found)
     if change is not None:
-        found = yield from exchange(_raw(change), policy, tokens)
+        found = yield from exchange(_raw(change), policy, tokens, watch)
     return _read(existing, Answer(200, {}, found))
 
 

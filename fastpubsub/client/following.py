@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from pydantic import ValidationError
 
 from fastpubsub.client import requests
-from fastpubsub.client.connections import AsyncConnection
+from fastpubsub.client.connections import ONCE, ONCE_MORE, AsyncConnection
 from fastpubsub.client.errors import BusError, UnexpectedAnswer
 from fastpubsub.client.pulling import PASSING, pause
 from fastpubsub.client.server_sent_events import Event, EventParser
@@ -24,7 +24,8 @@ async def follow(
     while True:
         trouble: BusError | None = None
         try:
-            async with client.open(requests.follow(topic_id, after=after, recent=recent)) as chunks:
+            request = requests.follow(topic_id, after=after, recent=recent)
+            async with client.open(request, ONCE_MORE if failures else ONCE) as chunks:
                 async for event in _events(chunks):
                     if failures:
                         logger.info("the topic can be followed again: topic_id=%s", topic_id)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from fastpubsub.client import requests
-from fastpubsub.client.connections import ONCE, AsyncConnection
+from fastpubsub.client.connections import ONCE, ONCE_MORE, AsyncConnection
 from fastpubsub.client.deliveries import Delivery, DeliveryList
 from fastpubsub.client.errors import (
     BusError,
@@ -130,7 +130,7 @@ class Puller:
         taken = self._settler.take(answered_soon=not seconds)
         asked = (self._read, self._subscription_id, batch_size, seconds, self._consumer_id, _settlement(taken))
         try:
-            pulled = await self._client.send(requests.pull_with(*asked), ONCE)
+            pulled = await self._client.send(requests.pull_with(*asked), ONCE_MORE if self._failures else ONCE)
         except BaseException as error:
             self._settler.put_back(taken)
             if taken and isinstance(error, BusError) and not isinstance(error, PASSING):
