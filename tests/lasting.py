@@ -12,6 +12,8 @@ from psycopg import sql
 from tests import harness
 
 KEPT = ("alembic_version", "jobs")
+IDLE = {"outbox_poll_interval_seconds": 1.0}
+"""Several of them live as long as the run, and by default each would look 20 times a second for what SQL published."""
 
 
 @dataclass
@@ -51,7 +53,7 @@ def lasting_servers(
         def start(folder: Path, **settings: object) -> Lasting:
             url = databases.take()
             stack.callback(databases.drop, url)
-            given = {"database_url": harness.with_role(url, template_url), **settings}
+            given = {"database_url": harness.with_role(url, template_url), **IDLE, **settings}
             server = harness.start_server(["server"], folder, given)
             stack.callback(server.stop)
             server.wait_until_ready()

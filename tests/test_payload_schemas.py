@@ -216,14 +216,14 @@ KINDS = {
 def test_recursion_with_alternatives_does_not_explode(kind: str) -> None:
     """Every level doubles what a simple-minded check would do; 60 of them would take for ever."""
     schema = compiled({"$defs": {"node": KINDS[kind]}, "$ref": "#/$defs/node"})
-    started = time.monotonic()
+    started = time.process_time()
     insides: list[object] = [1, {}, "x", None]
     for inside in insides:
         try:
             schema.check([json.dumps(nested(60, inside)).encode()])
         except InvalidRequest as error:
             assert "message 0" in error.detail  # noqa: PT017 - either answer is right
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_a_pointer_into_a_recursive_schema() -> None:
@@ -233,19 +233,19 @@ def test_a_pointer_into_a_recursive_schema() -> None:
 
 def test_many_wrong_values_are_not_all_collected() -> None:
     many = json.dumps({"a": list(range(300_000))})
-    started = time.monotonic()
+    started = time.process_time()
     assert refusal({"properties": {"a": {"items": {"type": "string"}}}}, many).errors[0]["pointer"] == "/a/0"
     alternatives = [{"items": {"type": "string", "minLength": length}} for length in range(20)]
     assert refusal({"properties": {"a": {"anyOf": alternatives}}}, many).errors[0]["pointer"] == ""
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_regular_expressions_take_linear_time() -> None:
     schema = compiled({"properties": {"a": {"pattern": "^(a+)+$"}}})
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(InvalidRequest):
         schema.check([json.dumps({"a": "a" * 1_000_000 + "!"}).encode()])
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_large_work_is_for_a_thread_and_too_large_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

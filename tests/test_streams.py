@@ -17,8 +17,8 @@ from tests.lasting import Last, Lasting
 from tests.streams import SOON, Events, Json, stream, tail
 
 NEVER = 3600
-GRACE = 20.0
-"""What requests in flight are given at most; streams take none of it."""
+LONG_GRACE = {"api_shutdown_grace_seconds": 3600}
+"""What requests in flight are given at most; streams take none of it, however slow the machine is."""
 HELD = "select coalesce(sum(last_position - position + 1), 0)::int from fastpubsub.leases"
 AUTHENTICATED = {"auth_enabled": True, "auth_secret_key": KEY}
 
@@ -354,7 +354,7 @@ def opens(server: harness.Server) -> bool:
 
 
 def test_shutdown_ends_a_hundred_streams(server: StartServer, query: Callable[[str], Any]) -> None:
-    started = server(api_num_workers=2)
+    started = server(api_num_workers=2, **LONG_GRACE)
     make(started)
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
         opened = [stack.enter_context(tail(started)) for _ in range(50)]
@@ -364,25 +364,21 @@ def test_shutdown_ends_a_hundred_streams(server: StartServer, query: Callable[[s
         for events in opened[:50]:
             events.messages(100)
         started.process.terminate()
-        begun = time.monotonic()
         assert set(pool.map(Events.end, opened)) == {"the server is shutting down; open the stream again"}
         assert started.process.wait(SOON) == 0
-        assert time.monotonic() - begun < GRACE
     assert query(HELD) == 0
     assert "Traceback" not in started.output()
 
 
 def test_a_client_that_takes_nothing_does_not_hold_up_the_shutdown(server: StartServer) -> None:
-    started = server(wake_poll_seconds=NEVER)
+    started = server(wake_poll_seconds=NEVER, **LONG_GRACE)
     make(started)
     text = "x" * 1_000_000
     with raw(started, "/topics/t/stream"), raw(started, "/subscriptions/s/stream?consumer_id=c"):
         for _ in range(2):
             publish(started, *[{"text": text} for _ in range(8)])
         started.process.terminate()
-        begun = time.monotonic()
         assert started.process.wait(SOON) == 0
-        assert time.monotonic() - begun < GRACE
     assert "Traceback" not in started.output()
 
 

@@ -21,9 +21,6 @@ SOON = 30.0
 LESS_THAN_DEFAULT = 9.0
 """So long is a head waited for unless a setting says otherwise."""
 
-GRACE = 20.0
-"""What requests in flight are given at most."""
-
 LINE = re.compile(r"asctime=\S+Z level=[A-Z]+ pathname=\S+ line=\d+ message=.+")
 
 
@@ -86,12 +83,11 @@ def test_a_request_in_flight_is_finished(server: StartServer, database_url: str)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_stopping_is_prompt_although_clients_stay(server: StartServer, number: signal.Signals) -> None:
-    started = server(api_num_workers=2)
+    """An hour is what requests in flight would be given."""
+    started = server(api_num_workers=2, api_shutdown_grace_seconds=3600)
     with httpx.Client(base_url=started.base_url) as client:
         client.get("/liveness")
-        begun = time.monotonic()
-        assert started.stop(number) == 0
-        assert time.monotonic() - begun < GRACE, "it waited for the client"
+        assert started.stop(number) == 0, "within a minute"
     assert "Traceback" not in started.output()
 
 
