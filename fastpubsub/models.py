@@ -788,6 +788,7 @@ class Extended(BaseModel):
 
 FindingKind = Literal[
     "backlog_grows",
+    "old_backlog",
     "old_lease",
     "old_waiting",
     "dead_letters",

@@ -1,5 +1,5 @@
 -- Returns who holds messages of a subscription, or waits for some in a pull or a stream, ordered by id, after the id p_after. Who waits at
--- this process comes with the call; the other processes have written it, and what is older than p_seconds is that of a process that is gone.
+-- this process comes with the call. The other processes have written it; what is older than p_old_seconds is of one that is gone.
 -- `seen_at` is when a consumer got the newest message that it holds, or was last seen waiting.
 create or replace function fastpubsub.list_consumers(
     p_topic_key bigint,

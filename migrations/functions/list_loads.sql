@@ -1,7 +1,7 @@
--- Returns the subscriptions in which something is ahead, leased, waiting or dead, all at once instead of one by one: for looking at the
--- whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids holds the only
--- ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has it;
--- `retention_seconds` is how long the topic keeps what nobody needs.
+-- Returns the subscriptions in which something is ahead, leased, waiting or dead, or which are paused, all at once instead of one by one:
+-- for looking at the whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids
+-- holds the only ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has
+-- it, and of the first lease that expires; `retention_seconds` is how long the topic keeps what nobody needs.
 create or replace function fastpubsub.list_loads(p_ids text [], p_retention_seconds bigint)
 returns table (
     topic_id text,
@@ -15,7 +15,9 @@ returns table (
     leased_created_at timestamptz,
     waiting_created_at timestamptz,
     died_at timestamptz,
-    retention_seconds bigint
+    retention_seconds bigint,
+    paused_at timestamptz,
+    first_expires_at timestamptz
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -26,7 +28,8 @@ begin
     return query
     with
     leased as (
-        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as messages, min(l.position) as first
+        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as messages, min(l.position) as first,
+            min(l.expires_at) as expires_at
         from fastpubsub.leases as l group by l.topic_key, l.subscription_key
     ),
     waiting as (
@@ -52,7 +55,7 @@ begin
             select e.died_at from fastpubsub.dead_letters as e
             where e.topic_key = s.topic_key and e.subscription_key = s.subscription_key and e.position = d.first
         ),
-        t.retention
+        t.retention, c.paused_at, l.expires_at
     from fastpubsub.subscriptions as s
     inner join tops as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
@@ -66,6 +69,6 @@ begin
     left join dead as d on s.topic_key = d.topic_key and s.subscription_key = d.subscription_key
     where
         (p_ids is null or s.id = any(p_ids))
-        and (t.position > n.position or l.messages > 0 or w.messages > 0 or d.messages > 0);
+        and (t.position > n.position or l.messages > 0 or w.messages > 0 or d.messages > 0 or c.paused_at is not null);
 end;
 $$;

@@ -157,6 +157,9 @@ drop function fastpubsub.list_dead_letters;
 -- functions/list_expired_leases.sql
 drop function fastpubsub.list_expired_leases;
 
+-- functions/list_flows.sql
+drop function fastpubsub.list_flows;
+
 -- functions/list_history.sql
 drop function fastpubsub.list_history;
 
@@ -174,6 +177,9 @@ drop function fastpubsub.list_ready_subscriptions;
 
 -- functions/list_redrives.sql
 drop function fastpubsub.list_redrives;
+
+-- functions/list_rhythms.sql
+drop function fastpubsub.list_rhythms;
 
 -- functions/list_running_redrives.sql
 drop function fastpubsub.list_running_redrives;

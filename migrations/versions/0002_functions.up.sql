@@ -2007,7 +2007,7 @@ $$;
 
 -- functions/list_consumers.sql
 -- Returns who holds messages of a subscription, or waits for some in a pull or a stream, ordered by id, after the id p_after. Who waits at
--- this process comes with the call; the other processes have written it, and what is older than p_seconds is that of a process that is gone.
+-- this process comes with the call. The other processes have written it; what is older than p_old_seconds is of one that is gone.
 -- `seen_at` is when a consumer got the newest message that it holds, or was last seen waiting.
 create or replace function fastpubsub.list_consumers(
     p_topic_key bigint,
@@ -2170,6 +2170,50 @@ begin
 end;
 $$;
 
+-- functions/list_flows.sql
+-- Returns how many messages came to these subscriptions, and how many were delivered or filtered out, in the first and in the second half
+-- of the last p_seconds that are over. It leaves out younger ones: the history does not say what came before they were made.
+create or replace function fastpubsub.list_flows(p_ids text [], p_seconds integer default 300, p_now timestamptz default null)
+returns table (subscription_id text, came_before bigint, went_before bigint, came bigint, went bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_to bigint := floor(extract(epoch from coalesce(p_now, clock_timestamp())))::bigint / 5 * 5;
+    v_from bigint := v_to - p_seconds;
+    v_half bigint := v_to - p_seconds / 2;
+begin
+    return query
+    select
+        s.id, coalesce(t.before, 0), coalesce(o.before, 0), coalesce(t.after, 0), coalesce(o.after, 0)
+    from unnest(p_ids) as i (id)
+    inner join fastpubsub.subscriptions as s on s.id = i.id
+    cross join lateral (
+        select sum(h.published) filter (where h.at < v_half) as before, sum(h.published) filter (where h.at >= v_half) as after
+        from fastpubsub.history as h
+        where
+            h.topic_key = s.topic_key and h.subscription_key = 0 and h.interval_seconds = 5
+            and h.at >= v_from and h.at < v_to
+    ) as t
+    cross join lateral (
+        select
+            sum(h.delivered + h.filtered) filter (where h.at < v_half) as before,
+            sum(h.delivered + h.filtered) filter (where h.at >= v_half) as after
+        from fastpubsub.history as h
+        where
+            h.topic_key = s.topic_key and h.subscription_key = s.subscription_key and h.interval_seconds = 5
+            and h.at >= v_from and h.at < v_to
+    ) as o
+    where s.created_at < to_timestamp(v_from);
+end;
+$$;
+
 -- functions/list_history.sql
 -- Returns the intervals from p_from to before p_to (Unix time) that are over, each with the sums of topics (`published`) and of
 -- subscriptions (the rest); null is all of them. The intervals of 5 seconds last an hour; those of 60 seconds a day.
@@ -2284,10 +2328,10 @@ end;
 $$;
 
 -- functions/list_loads.sql
--- Returns the subscriptions in which something is ahead, leased, waiting or dead, all at once instead of one by one: for looking at the
--- whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids holds the only
--- ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has it;
--- `retention_seconds` is how long the topic keeps what nobody needs.
+-- Returns the subscriptions in which something is ahead, leased, waiting or dead, or which are paused, all at once instead of one by one:
+-- for looking at the whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids
+-- holds the only ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has
+-- it, and of the first lease that expires; `retention_seconds` is how long the topic keeps what nobody needs.
 create or replace function fastpubsub.list_loads(p_ids text [], p_retention_seconds bigint)
 returns table (
     topic_id text,
@@ -2301,7 +2345,9 @@ returns table (
     leased_created_at timestamptz,
     waiting_created_at timestamptz,
     died_at timestamptz,
-    retention_seconds bigint
+    retention_seconds bigint,
+    paused_at timestamptz,
+    first_expires_at timestamptz
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -2312,7 +2358,8 @@ begin
     return query
     with
     leased as (
-        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as messages, min(l.position) as first
+        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as messages, min(l.position) as first,
+            min(l.expires_at) as expires_at
         from fastpubsub.leases as l group by l.topic_key, l.subscription_key
     ),
     waiting as (
@@ -2338,7 +2385,7 @@ begin
             select e.died_at from fastpubsub.dead_letters as e
             where e.topic_key = s.topic_key and e.subscription_key = s.subscription_key and e.position = d.first
         ),
-        t.retention
+        t.retention, c.paused_at, l.expires_at
     from fastpubsub.subscriptions as s
     inner join tops as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
@@ -2352,7 +2399,7 @@ begin
     left join dead as d on s.topic_key = d.topic_key and s.subscription_key = d.subscription_key
     where
         (p_ids is null or s.id = any(p_ids))
-        and (t.position > n.position or l.messages > 0 or w.messages > 0 or d.messages > 0);
+        and (t.position > n.position or l.messages > 0 or w.messages > 0 or d.messages > 0 or c.paused_at is not null);
 end;
 $$;
 
@@ -2520,6 +2567,83 @@ begin
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (p_redrive_key is null or r.redrive_key = p_redrive_key)
     order by r.redrive_key desc;
+end;
+$$;
+
+-- functions/list_rhythms.sql
+-- Returns of topics that were silent for p_seconds, but published within the last day, and of the named subscriptions, in how many minutes
+-- of that day something was published, or delivered; the time from the first to the last of them, and the longest pause in it; and since
+-- when nothing was. At most p_limit topics, those that fell silent last.
+create or replace function fastpubsub.list_rhythms(
+    p_topic_ids text [],
+    p_subscription_ids text [],
+    p_seconds integer default 600,
+    p_limit integer default 100,
+    p_now timestamptz default null
+) returns table (
+    topic_id text,
+    subscription_id text,
+    minutes bigint,
+    lasted_seconds bigint,
+    longest_pause_seconds bigint,
+    silent_since timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_from bigint := floor(extract(epoch from v_now))::bigint - 86400;
+begin
+    return query
+    with
+    topics as (
+        select t.id, t.topic_key, m.created_at
+        from fastpubsub.topics as t
+        cross join lateral (
+            select m.created_at from fastpubsub.messages as m where m.topic_key = t.topic_key order by m.position desc limit 1
+        ) as m
+        where
+            (p_topic_ids is null or t.id = any(p_topic_ids))
+            and m.created_at < v_now - make_interval(secs => p_seconds) and m.created_at > v_now - interval '1 day'
+        order by m.created_at desc
+        limit p_limit
+    ),
+    objects as (
+        select t.id as topic_id, null::text as subscription_id, t.topic_key, 0::bigint as subscription_key, t.created_at as silent_since
+        from topics as t
+        union all
+        select t.id, s.id, s.topic_key, s.subscription_key, null
+        from unnest(p_subscription_ids) as i (id)
+        inner join fastpubsub.subscriptions as s on s.id = i.id
+        inner join fastpubsub.topics as t on t.topic_key = s.topic_key
+    )
+    select
+        o.topic_id, o.subscription_id, r.minutes, r.lasted_seconds, r.longest_pause_seconds, coalesce(o.silent_since, to_timestamp(r.ended))
+    from objects as o
+    cross join lateral (
+        select
+            count(*) as minutes, (max(a.minute) - min(a.minute)) * 60 as lasted_seconds,
+            coalesce(max(a.pause) * 60, 0) as longest_pause_seconds, max(a.ended) as ended
+        from (
+            select m.minute, m.minute - lag(m.minute) over (order by m.minute) as pause, m.ended
+            from (
+                select h.at / 60 as minute, max(h.at + h.interval_seconds) as ended
+                from fastpubsub.history as h
+                where
+                    h.topic_key = o.topic_key and h.subscription_key = o.subscription_key and h.interval_seconds in (5, 60)
+                    and h.at >= v_from and case when o.subscription_key = 0 then h.published else h.delivered end > 0
+                group by h.at / 60
+            ) as m
+        ) as a
+    ) as r
+    where r.minutes > 0;
 end;
 $$;
 

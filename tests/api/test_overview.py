@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from fastpubsub.config import Settings
+from fastpubsub.services.findings import Load, findings, worst
 from fastpubsub.services.history import Recorder
-from fastpubsub.services.overview import Load, findings, worst
 from tests.api.calls import Calls, Json, problem, success
 from tests.api.conftest import Tokens, app_of
 from tests.attacks import KEY
@@ -113,6 +113,49 @@ def test_the_worst_comes_first() -> None:
     idle = load._replace(dead=0, leased_created_at=now, waiting_created_at=None)
     assert list(findings(idle, now)) == []
     assert len(worst(one for _ in range(50) for one in findings(load, now))) == 100
+
+
+async def test_what_goes_on_is_held_against_what_was(
+    client: httpx.AsyncClient, token: Tokens, admin: dict[str, str]
+) -> None:
+    """The messages of `t` are an hour old; it was used until then. To `u` comes more than goes."""
+    state = app_of(client).state
+    ago = "extract(epoch from clock_timestamp())::bigint / 5 * 5"
+    history = f"""
+        insert into fastpubsub.history (topic_key, subscription_key, at, interval_seconds, published, delivered)
+        select s.topic_key, k.key, {ago} - n, 5, (k.key = 0)::integer, (k.key > 0 and %(delivers)s)::integer
+        from fastpubsub.subscriptions as s cross join lateral (values (0), (s.subscription_key)) as k (key)
+        cross join generate_series(%(from)s, %(to)s, 60) as n where s.id = %(name)s
+    """.encode()
+    async with await psycopg.AsyncConnection.connect(
+        state.settings.database_url.get_secret_value().replace("+psycopg", "")
+    ) as connection:
+        await connection.execute("update fastpubsub.subscriptions set created_at = created_at - interval '1 day'")
+        back = b"""
+            update fastpubsub.messages as m
+            set created_at = m.created_at - make_interval(mins => case t.id when 't' then 59 else 10 end)
+            from fastpubsub.topics as t where m.topic_key = t.topic_key
+        """
+        await connection.execute(back)
+        await connection.execute(history, {"from": 3600, "to": 9000, "name": "s-t", "delivers": True})
+        await connection.execute(history, {"from": 60, "to": 240, "name": "s-u", "delivers": False})
+    found = (await get(client, "/overview", token("*")))["findings"]
+    assert {(one["kind"], one["topic_id"], one["subscription_id"]) for one in found} == {
+        ("consumers_silent", "t", "s-t"),
+        ("publishers_silent", "t", None),
+    }
+    for scopes, expected in {
+        "topics:read:t": "publishers_silent",
+        "subscriptions:read:s-t": "consumers_silent",
+    }.items():
+        seen = await get(client, "/overview", token(scopes))
+        assert [one["kind"] for one in seen["findings"]] == [expected]
+    for scopes in ("topics:read:u", "subscriptions:read:nothing"):
+        assert (await get(client, "/overview", token(scopes)))["findings"] == []
+    success(await client.post("/topics/u/messages", json=[{"a": n} for n in range(9)], headers=admin), 204)
+    success(await client.post("/subscriptions/s-t/pause", headers=admin), 200)
+    kinds = [one["kind"] for one in (await get(client, "/overview", token("*")))["findings"]]
+    assert kinds == ["backlog_grows", "publishers_silent", "paused"]
 
 
 async def test_the_history_of_what_the_caller_may_see(

@@ -48,7 +48,9 @@ function Tiles({overview}) {
 }
 
 const KINDS = {
+  expired_leases: "Expired leases",
   backlog_grows: "Backlog grows",
+  old_backlog: "Old backlog",
   old_lease: "Old lease",
   old_waiting: "Old retry",
   dead_letters: "Dead letters",
