@@ -1,6 +1,5 @@
 """The models of requests and answers."""
 
-import json
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
@@ -21,6 +20,8 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
+
+from fastpubsub import filters
 
 
 def _explained(sentence: str) -> WrapValidator:
@@ -249,28 +250,13 @@ class PublishedIds(BaseModel):
 
 # subscriptions
 
-FILTER_FIELDS = 100
-FILTER_VALUES = 1000
-
-
-def _few(value: Any) -> Any:
-    """Counted before each is looked at, for an error is made for each that is wrong."""
-    values = list(value.values()) if isinstance(value, dict) else []
-    if len(values) > FILTER_FIELDS or sum(len(one) for one in values if isinstance(one, list)) > FILTER_VALUES:
-        raise ValueError(f"a filter has at most {FILTER_FIELDS} fields and {FILTER_VALUES} values")
-    for name, one in value.items() if values else ():
-        if one == []:
-            raise ValueError(f"the filter of the field {json.dumps(name)} must be a list of at least one value")
-    return value
-
-
 Filter = Annotated[
-    dict[str, Annotated[list[str | bool | int | float], FailFast()]] | None,
+    dict[str, Any] | None,
     Field(
-        description="every field must be present and equal one of its values, by JSON type and value",
-        examples=[{"country": ["BR", "US"]}],
+        description="every field must have one of its values, by JSON type and value, or do what an operator says",
+        examples=[{"country": ["BR", "US"]}, {"total": [{"numeric": [">=", 100]}]}],
     ),
-    BeforeValidator(_few),
+    BeforeValidator(filters.check),
 ]
 MAX_LEASE_SECONDS = 43_200
 """Twelve hours."""

@@ -3,6 +3,7 @@
 import json
 
 from fastpubsub.api.render import json_object, time_text
+from fastpubsub.filters import ALTERNATIVES
 from fastpubsub.services.explaining import Explained, FoundMessage
 from fastpubsub.services.previews import Decision
 
@@ -119,6 +120,8 @@ def _ahead(explained: Explained) -> str:
 def _filtered(explained: Explained | Decision, *, shows_payload: bool) -> str:
     if not explained.is_readable:
         return "the filter keeps it out, because PostgreSQL cannot read its payload as jsonb"
+    if explained.field == ALTERNATIVES and (explained.expected or b"").lstrip(b"[ \t\r\n").startswith(b"{"):
+        return f'the filter keeps it out: it passes none of the alternatives of "{ALTERNATIVES}"'
     field = json.dumps(explained.field)
     sentence = f"the filter keeps it out: its field {field} is none of the values that the filter takes"
     if not shows_payload:

@@ -195,11 +195,14 @@ def filter_text(settings: Settings, filter_json: bytes | None) -> str | None:
         raise InvalidRequest(
             f"the filter has {len(filter_json)} bytes, more than the limit of {settings.filter_max_bytes}"
         )
-    names = [name for name, _ in json.loads(filter_json, object_pairs_hook=list) or ()]
-    for name, times in Counter(names).items():
+    json.loads(filter_json, object_pairs_hook=_check_names)
+    return filter_json.decode()
+
+
+def _check_names(members: list[tuple[str, object]]) -> None:
+    for name, times in Counter(name for name, _ in members).items():
         if times > 1:
             raise InvalidRequest(f"the filter names the field {json.dumps(name, ensure_ascii=False)} twice")
-    return filter_json.decode()
 
 
 def _check_backoff(minimum: int | None, maximum: int | None) -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from fastpubsub import filters
 from fastpubsub.exceptions import AlreadyExists, InvalidRequest, NotFound
 from fastpubsub.message_ids import MessageIds, Target
 from fastpubsub.models import (
@@ -38,7 +39,7 @@ DEFAULTS = {
 
 EXACTLY: dict[str, Any] = {"parse_float": Decimal, "parse_int": Decimal}
 
-Filter = dict[str, list[Any]]
+Filter = dict[str, Any]
 
 
 class Stored(NamedTuple):
@@ -520,13 +521,8 @@ def read_filter(text: bytes | str | None) -> Filter | None:
 
 
 def matches(wanted: Filter | None, payload: bytes) -> bool:
-    """Every named top-level field is there and equals one of its values, by JSON type and value."""
-    if not wanted:
-        return True
-    document = json.loads(payload, **EXACTLY)
-    return isinstance(document, dict) and all(
-        name in document and any(_equal(document[name], value) for value in values) for name, values in wanted.items()
-    )
+    """Whether a message with this payload passes."""
+    return not wanted or filters.matches(wanted, json.loads(payload, **EXACTLY))
 
 
 def is_found(search: Search | None, message: Stored) -> bool:
@@ -540,10 +536,6 @@ def is_found(search: Search | None, message: Stored) -> bool:
     return search.name in document and any(
         type(document[search.name]) is type(value) and document[search.name] == value for value in values
     )
-
-
-def _equal(found: Any, wanted: Any) -> bool:
-    return type(found) is type(wanted) and not isinstance(found, list | dict) and bool(found == wanted)
 
 
 def _given(value: int | None, default: int) -> int:

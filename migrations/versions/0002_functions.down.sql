@@ -7,6 +7,9 @@ drop function fastpubsub.begin_call;
 -- functions/browse_messages.sql
 drop function fastpubsub.browse_messages;
 
+-- functions/but_values.sql
+drop function fastpubsub.but_values;
+
 -- functions/cancel_redrive.sql
 drop function fastpubsub.cancel_redrive;
 
@@ -69,6 +72,12 @@ drop function fastpubsub.explain_message;
 
 -- functions/extend_leases.sql
 drop function fastpubsub.extend_leases;
+
+-- functions/filter_condition.sql
+drop function fastpubsub.filter_condition;
+
+-- functions/filter_pattern.sql
+drop function fastpubsub.filter_pattern;
 
 -- functions/find_client_credentials.sql
 drop function fastpubsub.find_client_credentials;
@@ -378,6 +387,9 @@ drop function fastpubsub.update_subscription;
 
 -- functions/update_topic.sql
 drop function fastpubsub.update_topic;
+
+-- functions/value_condition.sql
+drop function fastpubsub.value_condition;
 
 -- functions/were_created_at.sql
 drop function fastpubsub.were_created_at;

@@ -220,6 +220,36 @@ begin
 end;
 $$;
 
+-- functions/but_values.sql
+-- Returns what `anything-but` negates: each of its scalars, or each of the texts of its operator as an object of their own.
+create or replace function fastpubsub.but_values(p_operand json) returns setof json
+language plpgsql immutable as $$
+declare
+    v_operator text;
+    v_operand json := p_operand;
+begin
+    if json_typeof(p_operand) = 'object' and (select count(*) from json_each(p_operand)) = 1 then
+        select o.key, o.value into v_operator, v_operand from json_each(p_operand) as o;
+    end if;
+    if json_typeof(v_operand) <> 'array' then
+        v_operand := json_build_array(v_operand);
+    end if;
+    if
+        json_array_length(v_operand) = 0 or v_operator not in ('prefix', 'suffix', 'equals-ignore-case', 'wildcard')
+        or exists (
+            select from json_array_elements(v_operand) as e (value)
+            where json_typeof(e.value) in ('array', 'object') or (v_operator is not null and json_typeof(e.value) <> 'string')
+        )
+    then
+        raise exception using
+            errcode = 'FP422', message = format('"anything-but" does not take %s', left(p_operand::text, 100));
+    end if;
+    return query
+    select case when v_operator is null then e.value else json_build_object(v_operator, e.value) end
+    from json_array_elements(v_operand) as e (value);
+end;
+$$;
+
 -- functions/cancel_redrive.sql
 -- Ends a redrive that runs; one that has ended stays as it is. Returns whether there is such a redrive.
 create or replace function fastpubsub.cancel_redrive(
@@ -488,52 +518,23 @@ end;
 $$;
 
 -- functions/compile_filter.sql
--- Turns {"field": [v1, v2]} into a strict jsonpath (lax would look inside arrays), or into null for a filter that every message passes.
+-- Turns a filter into a strict jsonpath (lax would look inside arrays), or into null for a filter that every message passes.
 create or replace function fastpubsub.compile_filter(p_filter json) returns jsonpath
 language plpgsql immutable as $$
 declare
-    v_field record;
-    v_value record;
-    v_fields text[] := '{}';
-    v_values text[];
-    v_names text[] := '{}';
-    v_count integer := 0;
+    v_compiled record;
 begin
-    if p_filter is null or json_typeof(p_filter) = 'null' then
+    if p_filter is null or json_typeof(p_filter) = 'null' or p_filter::text ~ '^\s*{\s*}\s*$' then
         return null;
     end if;
     if json_typeof(p_filter) <> 'object' then
         raise exception using errcode = 'FP422', message = 'a filter must be an object that maps field names to lists of values';
     end if;
-    for v_field in select f.key, f.value from json_each(p_filter) as f loop
-        if v_field.key = any(v_names) then
-            raise exception using errcode = 'FP422', message = format('the filter names the field %s twice', to_json(v_field.key));
-        end if;
-        v_names := v_names || v_field.key;
-        if json_typeof(v_field.value) <> 'array' or json_array_length(v_field.value) = 0 then
-            raise exception using
-                errcode = 'FP422',
-                message = format('the filter of the field %s must be a list of at least one value', to_json(v_field.key));
-        end if;
-        v_values := '{}';
-        for v_value in select e.value from json_array_elements(v_field.value) as e loop
-            if json_typeof(v_value.value) not in ('string', 'number', 'boolean') then
-                raise exception using
-                    errcode = 'FP422',
-                    message = format('the filter of the field %s takes only strings, numbers and booleans', to_json(v_field.key));
-            end if;
-            v_values := v_values || format('@.%s == %s', to_json(v_field.key), v_value.value::jsonb);
-        end loop;
-        v_count := v_count + cardinality(v_values);
-        v_fields := v_fields || ('(' || array_to_string(v_values, ' || ') || ')');
-    end loop;
-    if cardinality(v_fields) > 100 or v_count > 1000 then
+    v_compiled := fastpubsub.filter_condition(p_filter, 1);
+    if v_compiled.fields > 100 or v_compiled.compared > 1000 then
         raise exception using errcode = 'FP422', message = 'a filter has at most 100 fields and 1000 values';
     end if;
-    if v_count = 0 then
-        return null;
-    end if;
-    return ('strict $ ? (' || array_to_string(v_fields, ' && ') || ')')::jsonpath;
+    return ('strict $ ? (' || v_compiled.condition || ')')::jsonpath;
 end;
 $$;
 
@@ -1280,6 +1281,114 @@ begin
     order by min(t.position);
     return v_taken.outcomes;
 end;
+$$;
+
+-- functions/filter_condition.sql
+-- Returns the condition of a filter on the object `@`, and how many fields and values it has. It calls itself for nested objects and for
+-- the alternatives of `$or`, which is a field like any other when it holds no objects. Each name is written once, so the result is
+-- about as long as the filter. fastpubsub/filters.py refuses the same before, and explains it.
+create or replace function fastpubsub.filter_condition(
+    p_filter json,
+    p_depth integer,
+    out condition text,
+    out fields integer,
+    out compared integer
+)
+language plpgsql immutable as $$
+#variable_conflict use_column
+declare
+    v_field record;
+    v_part record;
+    v_nested record;
+    v_name text;
+    v_names text [] := '{}';
+    v_all text [] := '{}';
+    v_any text [];
+    v_values text [];
+begin
+    fields := 0;
+    compared := 0;
+    if p_depth > 10 then
+        raise exception using errcode = 'FP422', message = 'a filter has at most 10 levels';
+    end if;
+    for v_field in select f.key, f.value, json_typeof(f.value) as type from json_each(p_filter) as f loop
+        v_name := to_json(v_field.key)::text;
+        if v_field.key = any(v_names) then
+            raise exception using errcode = 'FP422', message = format('the filter names the field %s twice', v_name);
+        end if;
+        v_names := v_names || v_field.key;
+        fields := filter_condition.fields + 1;
+        if v_field.type = 'object' then
+            v_nested := fastpubsub.filter_condition(v_field.value, p_depth + 1);
+            v_all := v_all || format('exists(@.%s ? (%s))', v_name, v_nested.condition);
+            fields := filter_condition.fields + v_nested.fields;
+            compared := filter_condition.compared + v_nested.compared;
+            continue;
+        end if;
+        if v_field.type <> 'array' or json_array_length(v_field.value) = 0 then
+            raise exception using
+                errcode = 'FP422',
+                message = format('the filter of the field %s must be a list of at least one value', v_name);
+        end if;
+        v_any := '{}';
+        v_values := '{}';
+        for v_part in select e.value, json_typeof(e.value) as type from json_array_elements(v_field.value) as e loop
+            compared := filter_condition.compared + 1;
+            if v_field.key = '$or' and v_part.type = 'object' then
+                v_nested := fastpubsub.filter_condition(v_part.value, p_depth + 1);
+                v_any := v_any || v_nested.condition;
+                fields := filter_condition.fields + v_nested.fields;
+                compared := filter_condition.compared + v_nested.compared;
+            elsif v_part.type = 'object' and v_part.value::jsonb = '{"exists": true}' then
+                v_any := v_any || format('exists(@.%s)', v_name);
+            elsif v_part.type = 'object' and v_part.value::jsonb = '{"exists": false}' then
+                v_any := v_any || format('(exists(@.%s)) is unknown', v_name);
+            else
+                v_values := v_values || fastpubsub.value_condition(v_part.value);
+                compared := filter_condition.compared + case
+                    when v_part.type = 'object' and json_typeof(v_part.value -> 'anything-but') = 'array'
+                    then json_array_length(v_part.value -> 'anything-but') else 0
+                end;
+            end if;
+        end loop;
+        if cardinality(v_values) > 0 then
+            v_any := v_any || format('exists(@.%s ? (%s))', v_name, array_to_string(v_values, ' || '));
+        end if;
+        v_all := v_all || format('(%s)', array_to_string(v_any, ' || '));
+    end loop;
+    if cardinality(v_all) = 0 then
+        raise exception using errcode = 'FP422', message = 'an object of a filter must name at least one field';
+    end if;
+    condition := array_to_string(v_all, ' && ');
+    if p_depth > 1 then
+        condition := format('(%s)', filter_condition.condition);
+    end if;
+end;
+$$;
+
+-- functions/filter_pattern.sql
+-- Returns the regular expression of a `suffix`, an `equals-ignore-case` or a `wildcard`. It has no group and no back reference, so that
+-- PostgreSQL decides it without backtracking. Only ASCII letters have no case, whatever the collation of the database is.
+create or replace function fastpubsub.filter_pattern(p_operator text, p_text text) returns text
+language sql immutable as $$
+    select
+        case when p_operator = 'suffix' then '' else '^' end
+        || coalesce(string_agg(
+            case
+                when p_operator = 'wildcard' and p.token = '*' then '.*'
+                when p_operator = 'equals-ignore-case' and p.token ~ '^[A-Za-z]$'
+                then '[' || lower(p.token collate "C") || upper(p.token collate "C") || ']'
+                when right(p.token, 1) ~ '[][\\.^$*+?(){}|]' then '\' || right(p.token, 1)
+                else p.token
+            end,
+            '' order by p.ordinal
+        ), '')
+        || '$'
+    from (
+        select m.found[1] as token, m.ordinal
+        from regexp_matches(p_text, case when p_operator = 'wildcard' then '\\[*\\]|.' else '.' end, 'g')
+            with ordinality as m (found, ordinal)
+    ) as p;
 $$;
 
 -- functions/find_client_credentials.sql
@@ -5710,6 +5819,49 @@ begin
     if not found then
         raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_id);
     end if;
+end;
+$$;
+
+-- functions/value_condition.sql
+-- Returns the condition that `@` equals a scalar, or does what the one operator of an object says. A comparison with a value of another
+-- type is unknown, and matches nothing; a negation has to ask for that.
+create or replace function fastpubsub.value_condition(p_value json) returns text
+language plpgsql immutable as $$
+declare
+    v_operator text;
+    v_operand json;
+    v_type text;
+    v_operands json [];
+    v_all text [] := '{}';
+begin
+    if json_typeof(p_value) not in ('array', 'object') then
+        return format('@ == %s', p_value::jsonb);
+    end if;
+    if json_typeof(p_value) = 'object' and (select count(*) from json_each(p_value)) = 1 then
+        select o.key, o.value, json_typeof(o.value) into v_operator, v_operand, v_type from json_each(p_value) as o;
+    end if;
+    if v_type = 'array' then
+        v_operands := array(select json_array_elements(v_operand));
+    end if;
+    if v_operator = 'prefix' and v_type = 'string' then
+        return format('@ starts with %s', v_operand::jsonb);
+    elsif v_operator in ('suffix', 'equals-ignore-case', 'wildcard') and v_type = 'string' then
+        return format('@ like_regex %s flag "s"', to_json(fastpubsub.filter_pattern(v_operator, p_value ->> v_operator)));
+    elsif v_operator = 'numeric' and cardinality(v_operands) in (2, 4) then
+        for v_at in 1..cardinality(v_operands) by 2 loop
+            continue when v_operands[v_at]::text not in ('"="', '"<"', '"<="', '">"', '">="');
+            continue when json_typeof(v_operands[v_at + 1]) <> 'number';
+            v_all := v_all || format('@ %s %s', replace(v_operands[v_at] #>> '{}', '=', '=='), v_operands[v_at + 1]::jsonb);
+        end loop;
+        if cardinality(v_all) * 2 = cardinality(v_operands) then
+            return replace(replace(array_to_string(v_all, ' && '), '>==', '>='), '<==', '<=');
+        end if;
+    elsif v_operator = 'anything-but' then
+        v_all := array(select fastpubsub.value_condition(b.value) from fastpubsub.but_values(v_operand) as b (value));
+        return '(@.type() != "array" && @.type() != "object"'
+            || (select string_agg(format(' && (!(%1$s) || (%1$s) is unknown)', c), '') from unnest(v_all) as c) || ')';
+    end if;
+    raise exception using errcode = 'FP422', message = format('a filter cannot compare a value with %s', left(p_value::text, 100));
 end;
 $$;
 

@@ -300,7 +300,10 @@ REFUSED_BY_SQL = {
     "a filter must be an object that maps field names to lists of values": '{"filter": [1]}',
     "the filter names the field %s twice": '{"filter": {"a": [1], "a": [2]}}',
     "the filter of the field %s must be a list of at least one value": '{"filter": {"a": []}}',
-    "the filter of the field %s takes only strings, numbers and booleans": '{"filter": {"a": [{}]}}',
+    "a filter cannot compare a value with %s": '{"filter": {"a": [{}]}}',
+    '"anything-but" does not take %s': '{"filter": {"a": [{"anything-but": []}]}}',
+    "an object of a filter must name at least one field": '{"filter": {"a": {"b": {}}}}',
+    "a filter has at most 10 levels": '{"filter": ' + '{"a": ' * 11 + "[1]" + "}" * 12,
     "a filter has at most 100 fields and 1000 values": json.dumps({"filter": {"a": [1] * 1001}}),
     "backoff_max_seconds must not be below backoff_min_seconds": '{"backoff_min_seconds": 9, "backoff_max_seconds": 8}',
 }

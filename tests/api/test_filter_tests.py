@@ -34,6 +34,19 @@ async def test_a_payload(client: httpx.AsyncClient, calls: Calls) -> None:
         assert (await judge(client, path, {"A": [1]}, payload={"a": 1}))["similar_field"] == "a"
 
 
+async def test_operators_are_told_apart_by_the_field_that_holds_them(client: httpx.AsyncClient, calls: Calls) -> None:
+    await calls.topic_and_subscription()
+    wanted = {"total": [{"numeric": [">=", 100]}], "to": {"country": ["BR"]}, "$or": [{"a": [1]}, {"b": [1]}]}
+    for path in PATHS:
+        assert (await judge(client, path, wanted, payload={"total": 100.0, "to": {"country": "BR"}, "b": 1}))["passes"]
+        low = await judge(client, path, wanted, payload={"total": 99})
+        assert (low["field"], low["expected"], low["actual"]) == ("total", wanted["total"], 99)
+        elsewhere = await judge(client, path, wanted, payload={"total": 100, "to": {"country": "US"}})
+        assert (elsewhere["field"], elsewhere["actual"]) == ("to", {"country": "US"})
+        neither = await judge(client, path, wanted, payload={"total": 100, "to": {"country": "BR"}, "$or": 1})
+        assert neither["detail"] == 'the filter keeps it out: it passes none of the alternatives of "$or"'
+
+
 async def test_the_last_messages(client: httpx.AsyncClient, calls: Calls) -> None:
     await calls.topic_and_subscription(filter={"n": [1]})
     ids = await calls.publish(*({"n": n % 3} for n in range(30)))
@@ -86,7 +99,7 @@ async def test_what_is_refused(client: httpx.AsyncClient, calls: Calls) -> None:
             b'{"filter": null, "last": 1001}',
         ):
             problem(await client.post(path, content=content, headers=headers), 422)
-        wrong: list[Any] = [{"a": []}, {"a": [None]}, {"a": "x"}, [1]]
+        wrong: list[Any] = [{"a": []}, {"a": [{"like": "x"}]}, {"a": "x"}, [1]]
         for filter_ in wrong:
             problem(await client.post(path, json={"filter": filter_}), 422)
         problem(await client.post(path, json={"filter": None, "payload": {"a": "x" * 400_000}}), 413)

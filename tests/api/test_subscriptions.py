@@ -120,10 +120,9 @@ NO_FILTERS: list[Any] = [
     {"a": "x"},
     {"a": 1},
     {"a": None},
-    {"a": [None]},
     {"a": [["x"]]},
     {"a": [{"b": 1}]},
-    {"a": {"b": ["x"]}},
+    {"a": {"b": "x"}},
     {f"f{number}": [1] for number in range(101)},
     {"a": list(range(1001))},
 ]
@@ -133,6 +132,11 @@ FILTERS: list[Json] = [
     {'quote"\\$.*?[@]': ['"; drop table --', "$", "é漢"]},
     {"a": ["x" * 1000]},
     {f"f{number}": list(range(10)) for number in range(100)},
+    {
+        "total": [{"numeric": [">=", 100.50, "<", 1e3]}, None],
+        "address": {"country": ["BR", {"anything-but": {"prefix": ["x"]}}]},
+        "$or": [{"file": [{"suffix": ".png"}]}, {"file": [{"exists": False}]}],
+    },
 ]
 
 

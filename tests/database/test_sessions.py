@@ -202,9 +202,12 @@ def test_names_mean_the_same_whatever_the_search_path(open_store: OpenStore, pat
 # Called by other procedures only, and so under their search path; setting it again would cost time on each call.
 INTERNAL = {
     "begin_call",
+    "but_values",
     "check_attributes",
     "check_payload",
     "compile_filter",
+    "filter_condition",
+    "filter_pattern",
     "first_position",
     "is_deeper",
     "is_found",
@@ -223,6 +226,7 @@ INTERNAL = {
     "scopes_cover",
     "take_due_retries",
     "take_leases",
+    "value_condition",
     "were_created_at",
     "read_log",
     "read_matching_log",
