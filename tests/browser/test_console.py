@@ -53,7 +53,7 @@ PAGES = {
     "#/nowhere": "Nothing is here",
 }
 SHOWN = """
-    const typed = [...document.querySelectorAll('textarea')].map((one) => one.value);
+    const typed = [...document.querySelectorAll('textarea, input')].map((one) => one.value);
     return [document.body.innerText, ...typed].some((one) => one.includes('onerror=window.pwned=1'));
 """
 MADE = """
@@ -155,6 +155,8 @@ def test_a_payload_of_attacks_stays_text(pilot: Pilot) -> None:
         http.post("/subscriptions", json={"id": "victim", "topic_id": "evil"})
         body = {"messages": [{"payload": ATTACKS, "attributes": {EVIL: EVIL}}]}
         text = json.dumps(body).replace("1.2345678901234567e+19", "12345678901234567890.5")
+        http.post("/clients", json={"name": EVIL, "scopes": "topics:read"}).raise_for_status()
+        (client,) = http.get("/clients").json()["data"]
         (id_,) = http.post(
             "/topics/evil/messages",
             content=text,
@@ -170,6 +172,9 @@ def test_a_payload_of_attacks_stays_text(pilot: Pilot) -> None:
         f"#/messages/{id_}",
         "#/dead-letters/victim",
         f"#/topics/evil?tab=publish&template={id_}",
+        "#/clients",
+        f"#/clients/{client['id']}",
+        "#/audit",
     ):
         pilot.go(place)
         pilot.browser.wait_for(SHOWN)
@@ -298,6 +303,114 @@ def redrives_at_a_rate(pilot: Pilot) -> None:
 
 def publish(pilot: Pilot, *payloads: dict[str, object]) -> None:
     httpx.post(f"{pilot.base_url}/topics/orders/messages", json=payloads).raise_for_status()
+
+
+SHIFTS = """
+    window.shifts = [];
+    new PerformanceObserver((list) => {
+        const texts = ({sources}) => sources.map(({node}) => node?.outerHTML ?? node?.textContent);
+        for (const one of list.getEntries()) window.shifts.push([one.value, texts(one).join(' | ').slice(0, 300)]);
+    }).observe({type: 'layout-shift'});
+"""
+ASKED = "return performance.getEntriesByType('resource').length"
+LIVE = ("#/", "#/topics/orders", "#/topics/orders?tab=live", "#/subscriptions/billing")
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_nothing_moves_while_live(pilot: Pilot, width: int) -> None:
+    pilot.look(width)
+    publish(pilot, *({"order": number} for number in range(100, 150)))
+    for number, place in enumerate(LIVE):
+        pilot.open(place)
+        pilot.sees('"order"' if place != "#/" else "Ahead")
+        pilot.browser.wait_for("return document.readyState === 'complete' && !document.querySelector('.plot-space')")
+        pilot.browser.run(SHIFTS)
+        asked = pilot.browser.run(ASKED)
+        publish(pilot, *({"order": 200 + number, "more": "x" * 300} for _ in range(3)))
+        pilot.browser.wait_for(f"return (() => {{ {ASKED} }})() > {asked} + 1")
+        assert [one for one in pilot.browser.run("return window.shifts") if one[0] > 0.001] == [], place
+
+
+def test_rows_stand_still_under_the_mouse(pilot: Pilot) -> None:
+    pilot.open("#/topics/orders?tab=live")
+    pilot.sees('"order":5', "5 messages")
+    move(pilot, "td.payload")
+    publish(pilot, {"order": 78})
+    pilot.sees("6 messages")
+    assert '"order":78' not in pilot.text()
+    move(pilot, "h1")
+    pilot.sees('"order":78')
+
+
+def move(pilot: Pilot, place: str) -> None:
+    box = pilot.browser.run(
+        f"const {{x, y}} = document.querySelector('{place}').getBoundingClientRect(); return [x, y]"
+    )
+    pilot.cdp("Input.dispatchMouseEvent", type="mouseMoved", x=box[0] + 5, y=box[1] + 5)
+
+
+def test_what_is_wrong_with_a_form_is_told_and_not_copied(pilot: Pilot) -> None:
+    pilot.open("#/subscriptions/billing?tab=filter")
+    pilot.fill("Filter", "{")
+    pilot.press("Copy the test as curl")
+    pilot.sees("The filter is not JSON")
+    pilot.go("#/subscriptions/billing?tab=seek")
+    pilot.press("A message", "label")
+    pilot.press("Copy the preview as curl")
+    pilot.sees("Give the id of the message.")
+
+
+def test_dialogs_are_there_for_everyone_and_ask_by_name(pilot: Pilot) -> None:
+    faults: list[str] = []
+    for place, label in (
+        ("#/topics", "New topic"),
+        ("#/subscriptions", "New subscription"),
+        ("#/clients", "New client"),
+    ):
+        pilot.open(place)
+        pilot.press(label)
+        pilot.browser.wait_for("return document.querySelector('dialog[open]')")
+        faults += pilot.faults()
+    pilot.open("#/dead-letters/billing")
+    pilot.press("Select all on this page")
+    for label in ("Purge selected", "Purge all"):
+        pilot.press(label)
+        pilot.sees("Type billing to confirm")
+        faults += pilot.faults()
+        assert pilot.browser.run("return document.querySelector('dialog .danger').disabled")
+        pilot.press("Cancel")
+    assert faults == []
+    pilot.press("Purge selected")
+    pilot.fill("Type billing to confirm", "billing")
+    pilot.press("Purge selected", "dialog button")
+    pilot.sees("There are no dead letters")
+
+
+def test_a_schema_that_leads_to_itself(pilot: Pilot) -> None:
+    """Such a schema is never done here; what it says of a payload is the server's to say."""
+    schema = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}
+    pilot.open("#/topics/orders?tab=publish")
+    pilot.fill("Payload", "{}")
+    pilot.sees('lacks "order"')
+    script = """
+        const [name, schema, done] = arguments;
+        import(new URL(name, document.baseURI)).then(({mismatches}) => done(mismatches(schema, {}))).catch(done);
+    """
+    name = f"./console/{console._release()}/lib/schema.js"
+    assert pilot.browser.post("/execute/async", {"script": script, "args": [name, schema]}) == []
+
+
+def test_times_in_sentences_are_those_of_the_browser(pilot: Pilot) -> None:
+    pilot.cdp("Emulation.setTimezoneOverride", timezoneId="Asia/Kathmandu")
+    pilot.open(f"#/messages/{message_ids(pilot)[0]}")
+    pilot.sees("it became a dead letter at")
+    shown, titles = pilot.browser.run("""
+        const times = [...document.querySelectorAll('tbody time')];
+        return [document.querySelector('tbody').innerText, times.map((one) => one.title)];
+    """)
+    assert not re.search(r"\dT\d\d:", shown)
+    assert all(" UTC" in title for title in titles)
+    pilot.cdp("Emulation.setTimezoneOverride", timezoneId="")
 
 
 def test_four_counts_add_up(pilot: Pilot) -> None:

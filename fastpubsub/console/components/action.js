@@ -13,9 +13,19 @@ export async function copy(text, what) {
   }
 }
 
-/** Copies the request as a command. */
+function copyCommand(request) {
+  let command;
+  try {
+    command = curl(request());
+  } catch (error) {
+    return tell(error.message); // what is wrong with the form
+  }
+  return copy(command, "the command");
+}
+
+/** Copies the request as a command; `request` may throw what is wrong with the form. */
 export const Curl = ({request, label = "Copy as curl"}) =>
-  html`<button type="button" class="quiet curl" onClick=${() => copy(curl(request()), "the command")} title=${label} aria-label=${label}>curl</button>`;
+  html`<button type="button" class="quiet curl" onClick=${() => copyCommand(request)} title=${label} aria-label=${label}>curl</button>`;
 
 /** `request` makes the request when the button is pressed, and may throw what is wrong with the form. */
 export function Action({label, request, onDone, done, kind = "", ask, isDisabled}) {
@@ -39,20 +49,12 @@ export function Action({label, request, onDone, done, kind = "", ask, isDisabled
 
   return html`<span class="action">
     <button type="button" class=${kind} disabled=${isBusy || isDisabled} onClick=${ask ? () => setAsking(true) : run}>${label}</button>
-    <${Curl} request=${() => attempted(request)} label=${`Copy “${label}” as curl`} />
+    <${Curl} request=${request} label=${`Copy “${label}” as curl`} />
     ${isAsking ? null : html`<${Problem} error=${error} />`}
     ${isAsking ? html`<${Asking} ...${ask} label=${label} isBusy=${isBusy} error=${error} onYes=${run} onClose=${() => setAsking(false)} />` : null}
   </span>`;
 }
 
-function attempted(request) {
-  try {
-    return request();
-  } catch (error) {
-    tell(error.message);
-    throw error;
-  }
-}
 
 /** `name`: has to be typed before the button works. */
 function Asking({title, text, name, label, isBusy, error, onYes, onClose}) {

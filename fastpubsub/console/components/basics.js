@@ -62,8 +62,8 @@ export const Tabs = ({label, tabs}) =>
   </nav>`;
 
 /** A table that can be scrolled with the keyboard where it is wider than the screen. */
-export const Table = ({label, columns, children}) =>
-  html`<div class="scroll" tabindex="0" role="region" aria-label=${label}>
+export const Table = ({label, columns, children, ...more}) =>
+  html`<div class="scroll" tabindex="0" role="region" aria-label=${label} ...${more}>
     <table>
       <thead><tr>${columns.map((one) => html`<th scope="col" class=${one.class ?? ""}>${one.name ?? one}</th>`)}</tr></thead>
       <tbody>${children}</tbody>

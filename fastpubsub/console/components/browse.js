@@ -3,6 +3,7 @@
 import {html} from "../lib/ui.js";
 import {at, send} from "../lib/api.js";
 import {count, plural} from "../lib/format.js";
+import {useHeld} from "../lib/held.js";
 import {here} from "../lib/router.js";
 import {optional, useResource} from "../lib/resource.js";
 import {can} from "../lib/session.js";
@@ -39,7 +40,7 @@ export function Browse({subscription: {id, topic_id}, query: {state, q, from}}) 
         ${Object.entries(STATES).map(([name, [label]]) => html`<a key=${name} href=${here({state: name, from: undefined})} aria-current=${name === current ? "page" : undefined}>${label}</a>`)}
       </nav>
       ${can("messages:read", topic_id) ? html`<${Search} label="Search payloads and attributes" placeholder="text, payload.field=value" />` : null}
-      <span class="muted push">${data ? `Looked at ${plural(data.looked_at, "message")}` : ""}</span>
+      <span class="muted push">Looked at ${data ? plural(data.looked_at, "message") : "…"}</span>
       <${Curl} request=${request} />
     </div>
     <${Problem} error=${error} />
@@ -53,12 +54,7 @@ function Page({answer, state, from, q}) {
   const columns = [{name: "Published", class: "fit"}, {name: "Message", class: "fit"}, ...more.map(([name]) => ({name, class: "fit"})), "Payload"];
   return html`
     ${answer.data.length
-      ? html`<${Table} label="Messages" columns=${columns}>${answer.data.map((one) => html`<tr key=${one.id}>
-          <td class="fit"><${Time} at=${one.created_at} /></td>
-          <td class="fit"><${MessageLink} id=${one.id} /></td>
-          ${more.map(([name, show]) => html`<td key=${name} class=${name === "Reason" ? "reason" : "fit"}>${show(one)}</td>`)}
-          <td class="payload"><${Preview} payload=${one.payload} /></td>
-        </tr>`)}<//>`
+      ? html`<${Rows} key=${state} ...${{messages: answer.data, columns, more}} />`
       : html`<${Empty} title=${q ? "Nothing was found here" : title}><p>${q ? `${plural(answer.looked_at, "message was", "messages were")} looked at.` : text}</p><//>`}
     ${from || answer.next
       ? html`<nav class="pager" aria-label="Places in the subscription">
@@ -67,4 +63,14 @@ function Page({answer, state, from, q}) {
         </nav>`
       : null}
   `;
+}
+
+function Rows({messages, columns, more}) {
+  const [shown, holds] = useHeld(messages);
+  return html`<${Table} label="Messages" columns=${columns} ...${holds}>${shown.map((one, place) => html`<tr key=${place}>
+    <td class="fit"><${Time} at=${one.created_at} /></td>
+    <td class="fit"><${MessageLink} id=${one.id} /></td>
+    ${more.map(([name, show]) => html`<td key=${name} class=${name === "Reason" ? "reason" : "fit"}>${show(one)}</td>`)}
+    <td class="payload"><${Preview} payload=${one.payload} /></td>
+  </tr>`)}<//>`;
 }

@@ -6,7 +6,7 @@ import {count, plural} from "../lib/format.js";
 import {oneLine, pretty} from "../lib/json.js";
 import {can} from "../lib/session.js";
 import {Action, Curl} from "./action.js";
-import {Facts, Field, MessageLink, Problem, Table, tell} from "./basics.js";
+import {Facts, Field, MessageLink, Problem, Table} from "./basics.js";
 import {objectOrNull} from "./forms.js";
 import {Preview} from "./json-view.js";
 
@@ -40,22 +40,13 @@ export function FilterEditor({subscription, onDone}) {
         <textarea rows="6" name="filter" value=${text} onInput=${(event) => setText(event.target.value)} spellcheck=${false}></textarea>
       <//>
       <footer>
-        <button type="button" onClick=${run}>Test with the last ${LAST} messages</button><${Curl} request=${() => attempted(test)} label="Copy the test as curl" />
+        <button type="button" onClick=${run}>Test with the last ${LAST} messages</button><${Curl} request=${test} label="Copy the test as curl" />
         ${mayChange ? html`<${Action} kind="primary" label="Save filter" request=${change} done="Saved. Messages that were judged already stay as they were judged." onDone=${save} />` : null}
       </footer>
       <${Problem} error=${error} />
     </div>
     ${tested ? html`<${Tested} tested=${tested} />` : null}
   `;
-}
-
-function attempted(make) {
-  try {
-    return make();
-  } catch (error) {
-    tell(error.message);
-    throw error;
-  }
 }
 
 function Tested({tested}) {

@@ -5,18 +5,25 @@ import {at} from "../lib/api.js";
 import {plural} from "../lib/format.js";
 import {follow} from "../lib/stream.js";
 import {Curl} from "./action.js";
-import {Empty, Problem} from "./basics.js";
+import {Empty, Loading, Problem} from "./basics.js";
 import {MessageTable} from "./topic-messages.js";
 
 const KEPT = 200;
 const RECENT = 20;
+const QUIET = 1000;
 const WORDS = {opening: "Connecting…", live: "Live", away: "Connecting again…", refused: "Refused", paused: "Paused"};
 
 export function LiveTail({id}) {
   const [{messages, seen}, setShown] = useState({messages: [], seen: 0});
   const [{state, error}, setState] = useState({state: "opening"});
   const [isPaused, setPaused] = useState(false);
+  const [isQuiet, setQuiet] = useState(false);
   const request = () => ({path: at`/topics/${id}/stream`, query: {recent: RECENT}});
+
+  useEffect(() => {
+    const timer = setTimeout(() => setQuiet(true), QUIET);
+    return () => clearTimeout(timer);
+  }, []);
 
   useEffect(() => {
     if (isPaused) return setState({state: "paused"});
@@ -49,6 +56,6 @@ export function LiveTail({id}) {
       <${Curl} request=${request} />
     </div>
     <${Problem} error=${error} />
-    ${messages.length ? html`<${MessageTable} messages=${messages} />` : html`<${Empty} title="Nothing was published yet"><p>Messages appear here as they are published. Following a topic takes none away from its consumers.</p><//>`}
+    ${messages.length ? html`<${MessageTable} messages=${messages} />` : !isQuiet ? html`<${Loading} />` : html`<${Empty} title="Nothing was published yet"><p>Messages appear here as they are published. Following a topic takes none away from its consumers.</p><//>`}
   `;
 }

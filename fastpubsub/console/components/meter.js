@@ -7,7 +7,7 @@ import {count, duration, plural} from "../lib/format.js";
 const PARTS = [
   ["ahead", "Ahead", "not delivered yet"],
   ["leased", "Leased", "with consumers"],
-  ["waiting", "Waiting", "for their next delivery"],
+  ["waiting", "Waiting", "for a retry"],
   ["dead", "Dead", "letters"],
 ];
 

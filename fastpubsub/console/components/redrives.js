@@ -20,7 +20,7 @@ export function Redrives({id, reason, onProgress}) {
     if (before.current !== undefined && before.current !== done) onProgress();
     before.current = done;
   }, [done]);
-  if (!data) return null;
+  if (data === null) return null;
   const request = (action) => () => ({method: "POST", path: at`/subscriptions/${id}/redrives`, body: {action, reason, per_second: wholeOrNull(perSecond, "The rate")}});
   const which = reason ? `with the reason “${reason}”` : "of this subscription";
   return html`<section class="card" aria-label="Redrive">
@@ -33,7 +33,7 @@ export function Redrives({id, reason, onProgress}) {
           ask=${{title: "Purge", text: `All dead letters ${which} are deleted with their payloads. This cannot be undone.`, name: id}} />
       </span>
     </div>
-    ${data.data.slice(0, 5).map((one) => html`<${Redrive} key=${one.id} id=${id} redrive=${one} reload=${reload} />`)}
+    ${(data?.data ?? []).slice(0, 5).map((one) => html`<${Redrive} key=${one.id} id=${id} redrive=${one} reload=${reload} />`)}
   </section>`;
 }
 

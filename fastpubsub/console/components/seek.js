@@ -3,7 +3,7 @@
 import {html, useState} from "../lib/ui.js";
 import {at, send} from "../lib/api.js";
 import {count} from "../lib/format.js";
-import {Action} from "./action.js";
+import {Action, Curl} from "./action.js";
 import {Facts, Field, Problem, Time} from "./basics.js";
 
 const CHOICES = [
@@ -46,7 +46,7 @@ export function Seek({subscription: {id}, onDone}) {
     ${preview ? html`<div class="wide note"><${Preview} preview=${preview} /></div>` : null}
     <${Problem} error=${error} />
     <footer>
-      <button type="button" onClick=${look}>Preview</button>
+      <button type="button" onClick=${look}>Preview</button><${Curl} request=${() => request({dry_run: true})} label="Copy the preview as curl" />
       <${Action} kind="danger" label="Seek" request=${request} done="Done. Messages come from there now."
         ask=${{title: `Seek ${id}`, text: "Open deliveries end without effect, and waiting retries are dropped. Dead letters stay.", name: id}}
         onDone=${() => (setPreview(undefined), onDone())} />

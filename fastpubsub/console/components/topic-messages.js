@@ -3,6 +3,7 @@
 import {html} from "../lib/ui.js";
 import {at, send} from "../lib/api.js";
 import {plural} from "../lib/format.js";
+import {useHeld} from "../lib/held.js";
 import {here} from "../lib/router.js";
 import {optional, useResource} from "../lib/resource.js";
 import {can} from "../lib/session.js";
@@ -22,7 +23,7 @@ export function TopicMessages({id, query: {q, from, before}}) {
   return html`
     <div class="toolbar">
       ${can("messages:read", id) ? html`<${Search} label="Search payloads and attributes" placeholder="text, payload.field=value, attributes.name=value" />` : null}
-      <span class="muted push">${data ? `Looked at ${plural(data.looked_at, "message")}` : ""}</span>
+      <span class="muted push">Looked at ${data ? plural(data.looked_at, "message") : "…"}</span>
       <${Curl} request=${request} />
     </div>
     <${Problem} error=${error} />
@@ -46,10 +47,16 @@ const None = ({q, answer}) => q
   ? html`<${Empty} title="Nothing was found here"><p>${plural(answer.looked_at, "message was", "messages were")} looked at. ${answer.previous ? "There are older ones." : "There are no older ones."}</p><//>`
   : html`<${Empty} title="The topic is empty"><p>Messages stay until every subscription is done with them, and for the retention of the topic. <a href=${here({tab: "publish"})}>Publish one</a>.</p><//>`;
 
-export const MessageTable = ({messages}) => html`<${Table} label="Messages" columns=${[{name: "Published", class: "fit"}, {name: "Message", class: "fit"}, "Payload"]}>
-  ${messages.map((one) => html`<tr key=${one.id}>
-    <td class="fit"><${Time} at=${one.created_at} /></td>
-    <td class="fit"><${MessageLink} id=${one.id} /></td>
-    <td class="payload"><${Preview} payload=${one.payload} /></td>
-  </tr>`)}
-<//>`;
+const COLUMNS = [{name: "Published", class: "fit"}, {name: "Message", class: "fit"}, "Payload"];
+
+/** The rows have their places for keys: what is new changes their texts, and moves nothing. */
+export function MessageTable({messages}) {
+  const [shown, holds] = useHeld(messages);
+  return html`<${Table} label="Messages" columns=${COLUMNS} ...${holds}>
+    ${shown.map((one, place) => html`<tr key=${place}>
+      <td class="fit"><${Time} at=${one.created_at} /></td>
+      <td class="fit"><${MessageLink} id=${one.id} /></td>
+      <td class="payload"><${Preview} payload=${one.payload} /></td>
+    </tr>`)}
+  <//>`;
+}

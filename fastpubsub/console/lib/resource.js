@@ -5,22 +5,24 @@ import {Refused} from "./api.js";
 
 const EMPTY = {data: undefined, error: undefined};
 
-/** `load` gets a signal that ends it; `every` is in milliseconds. Old data stays until there is new. */
-export function useResource(load, inputs, {every = 0} = {}) {
+/** `load` gets a signal that ends it; `every` is in milliseconds. Another `version` asks again; what was read stays until then. */
+export function useResource(load, inputs, {every = 0, version} = {}) {
   const [state, set] = useState(EMPTY);
   const again = useRef();
   useEffect(() => {
     const controller = new AbortController();
-    let timer;
+    let timer, runs = 0;
     async function run() {
       clearTimeout(timer);
+      const number = (runs += 1);
+      const isCurrent = () => number === runs && !controller.signal.aborted;
       try {
         const data = await load(controller.signal);
-        if (!controller.signal.aborted) set({data, error: undefined});
+        if (isCurrent()) set({data, error: undefined});
       } catch (error) {
-        if (!controller.signal.aborted) set(({data}) => ({data, error}));
+        if (isCurrent()) set(({data}) => ({data, error}));
       }
-      if (every && !controller.signal.aborted) timer = setTimeout(tick, every);
+      if (every && isCurrent()) timer = setTimeout(tick, every);
     }
     function tick() {
       if (document.hidden) timer = setTimeout(tick, every);
@@ -34,6 +36,11 @@ export function useResource(load, inputs, {every = 0} = {}) {
       clearTimeout(timer);
     };
   }, inputs);
+  const before = useRef(version);
+  useEffect(() => {
+    if (before.current !== version) again.current?.();
+    before.current = version;
+  }, [version]);
   return {...state, reload: () => again.current?.()};
 }
 

@@ -58,7 +58,7 @@ function Secrets({client}) {
     <footer>
       <${Action} label="Rotate secret" request=${request} onDone=${setMade} ask=${{title: "Rotate the secret", text: "The client gets another secret, which is shown once."}} />
       <${Action} label="End the old secret" kind="danger" request=${() => ({method: "DELETE", path: at`/clients/${client.id}/secrets/old`})} done="The old secret and all tokens have ended."
-        ask=${{title: "End the old secret", text: "Applications that still use it are refused. All tokens of the client end."}} />
+        ask=${{title: "End the old secret", text: "Applications that still use it are refused. All tokens of the client end.", name: client.name}} />
     </footer>
   </section>`;
 }

@@ -19,21 +19,25 @@ export default function DeadLettersOf({id, query}) {
   const [changes, setChanges] = useState(0);
   const changed = () => setChanges((one) => one + 1);
   const mayConsume = can("subscriptions:consume", id);
+  const {data: reasons, error} = useResource((signal) => optional(get(at`/subscriptions/${id}/dlq/reasons`, {}, signal)), [id], {every: EVERY, version: changes});
   return html`
     <${Heading} above=${html`<a href="#/dead-letters">Dead letters</a>`} title=${id} isId>
       <a class="button" href=${href(["subscriptions", id])}>Open the subscription</a>
     <//>
-    <${Reasons} id=${id} query=${query} changes=${changes} />
-    ${mayConsume ? html`<${Redrives} id=${id} reason=${query.reason} onProgress=${changed} />` : null}
-    ${mayConsume ? html`<${Letters} id=${id} query=${query} changes=${changes} onChange=${changed} />` : null}
+    <${Problem} error=${error} />
+    ${reasons === undefined && !error ? html`<${Loading} />` : null}
+    ${reasons?.data.length ? html`<${Reasons} query=${query} reasons=${reasons.data} />` : null}
+    ${reasons !== undefined && mayConsume
+      ? html`<${Redrives} id=${id} reason=${query.reason} onProgress=${changed} />
+          <${Letters} id=${id} query=${query} changes=${changes} onChange=${changed} />`
+      : null}
+    ${reasons?.data.length === 0 && !mayConsume ? html`<${NoLetters} />` : null}
   `;
 }
 
-function Reasons({id, query, changes}) {
-  const {data, error} = useResource((signal) => optional(get(at`/subscriptions/${id}/dlq/reasons`, {}, signal)), [id, changes], {every: EVERY});
-  if (!data?.data.length) return html`<${Problem} error=${error} />`;
+function Reasons({query, reasons}) {
   return html`<${Table} label="Reasons" columns=${["Reason", {name: "Dead letters", class: "right"}, {name: "First", class: "fit secondary"}, {name: "Last", class: "fit"}]}>
-    ${data.data.map((one) => html`<tr key=${one.reason}>
+    ${reasons.map((one) => html`<tr key=${one.reason}>
       <td class="reason"><a href=${here({reason: one.reason, page_token: undefined, offset: undefined})} aria-current=${query.reason === one.reason ? "true" : undefined}>${one.reason}</a></td>
       <td class="right"><${Count} value=${one.count} /></td>
       <td class="fit secondary"><${Time} at=${one.first_died_at} /></td>
@@ -54,11 +58,13 @@ async function lettersOf(id, query, signal) {
   }
 }
 
+const NoLetters = ({reason}) => html`<${Empty} title="There are no dead letters${reason ? " of this reason" : ""}"><p>A message becomes one when a consumer rejects it, or when its last attempt fails.</p><//>`;
+
 function Letters({id, query, changes, onChange}) {
   const [chosen, setChosen] = useState([]);
-  const {data, error} = useResource((signal) => lettersOf(id, query, signal), [id, query.reason, query.page_token, query.offset, changes]);
+  const {data, error} = useResource((signal) => lettersOf(id, query, signal), [id, query.reason, query.page_token, query.offset], {version: changes});
   if (!data) return error ? html`<${Problem} error=${error} />` : html`<${Loading} />`;
-  if (!data.data.length) return html`<${Empty} title="There are no dead letters${query.reason ? " of this reason" : ""}"><p>A message becomes one when a consumer rejects it, or when its last attempt fails.</p><//>`;
+  if (!data.data.length) return html`<${NoLetters} reason=${query.reason} />`;
   const ids = data.data.map((one) => one.id);
   const here_ = chosen.filter((one) => ids.includes(one));
   const done = () => (setChosen([]), onChange());
@@ -69,7 +75,7 @@ function Letters({id, query, changes, onChange}) {
         <span class="number muted" aria-live="polite">${here_.length} selected</span>
         <${Action} label="Reprocess selected" isDisabled=${!here_.length} request=${() => ({method: "POST", path: at`/subscriptions/${id}/dlq/reprocess`, body: here_})} done="Given to the consumers again." onDone=${done} />
         <${Action} label="Purge selected" kind="danger" isDisabled=${!here_.length} request=${() => ({method: "DELETE", path: at`/subscriptions/${id}/dlq`, body: here_})}
-          ask=${{title: `Purge ${count(here_.length)} dead letters`, text: "They are deleted with their payloads. This cannot be undone."}} done="Purged." onDone=${done} />
+          ask=${{title: `Purge ${count(here_.length)} dead letters`, text: "They are deleted with their payloads. This cannot be undone.", name: id}} done="Purged." onDone=${done} />
       </span>
     </div>
     <${LetterTable} letters=${data.data} chosen=${here_} setChosen=${setChosen} />
