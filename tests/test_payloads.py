@@ -459,6 +459,31 @@ def test_a_hostile_body_takes_no_longer_than_a_harmless_one(name: str) -> None:
     assert min(seconds(HOSTILE[name]) for _ in range(2)) < 30 * harmless
 
 
+FILLINGS = {
+    "brackets 60 deep": (b"[" * 60 + b"]" * 60 + b",") * (SIZE // 121),
+    "numbers": b"1," * (SIZE // 2),
+    "texts": b'"",' * (SIZE // 3),
+    "exponents": b"1e1000," * (SIZE // 7),
+    "escapes": rb'"\n",' * (SIZE // 5),
+}
+BOUNDS = {
+    "levels": (b"[" * 63 + b"]" * 63, b"[" * 64 + b"]" * 64),
+    "exponents": (b"1e1000", b"1e1001"),
+    "digits": (b'"%b"' % (b"1" * 1001), b"1" * 1001),
+}
+"""What just fits at the end of a body, and looks as if it would not; and what does not."""
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("filling", FILLINGS)
+def test_what_is_refused_at_its_end_takes_no_longer_than_what_just_fits(filling: str, bound: str) -> None:
+    fits, refused = (b'[{"a":[%b1],"b":%b}]' % (FILLINGS[filling], end) for end in BOUNDS[bound])
+    parse(fits)
+    with pytest.raises(InvalidRequest):
+        parse(refused)
+    assert min(seconds(refused) for _ in range(3)) < 2 * min(seconds(fits) for _ in range(3)) + 0.01
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_body_takes_little_memory(name: str) -> None:
     body = HOSTILE[name][:MEBIBYTE] + HOSTILE[name][-10:]
