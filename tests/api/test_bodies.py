@@ -2,16 +2,20 @@
 
 import asyncio
 import functools
+import itertools
 import json
 import re
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
+import psutil
 import pytest
+from websockets.sync.client import connect
 
 from fastpubsub.api import bodies
 from fastpubsub.api.app import create_app
@@ -21,10 +25,11 @@ from fastpubsub.api.server import uvicorn_options
 from fastpubsub.cloudevents import BATCH, STRUCTURED
 from fastpubsub.config import Settings
 from fastpubsub.database.calls import Database
-from tests.api.calls import JSON, Calls, problem, success
+from tests import harness
+from tests.api.calls import JSON, PATIENCE, Calls, problem, success
 from tests.api.conftest import app_of
 from tests.api.good import GOOD, UUID
-from tests.conftest import MakeSettings
+from tests.conftest import MakeSettings, StartServer
 
 ACK_ID = f"{UUID}.0123456789abcdef"
 FORM = {"Content-Type": bodies.FORM}
@@ -418,3 +423,82 @@ class TestLarge:
         assert publish.result().status_code in ((204,) if is_stored else (404, 422))
         assert len(found) > 20, "the parser lets the event loop run"
         assert max(found) < TIMES * max(once, reading_once()), name
+
+
+# the same over sockets, to a server in a process of its own
+
+PENDING_SECONDS = 1.0
+"""Of the processor of the server, at most, while it owes an answer to `/liveness`; a tenth of it is usual."""
+
+
+class Alive(threading.Thread):
+    """Asks `/liveness` again and again, and notes how long the server worked on other things before it answered."""
+
+    def __init__(self, server: harness.Server) -> None:
+        super().__init__()
+        self._url = f"{server.base_url}/liveness"
+        (self._worker,) = psutil.Process(server.process.pid).children()
+        self._ended = threading.Event()
+        self.seconds: list[float] = []
+
+    def used(self) -> float:
+        return sum(self._worker.cpu_times()[:2])
+
+    def run(self) -> None:
+        with httpx.Client(timeout=PATIENCE) as client:
+            while not self._ended.is_set():
+                before = self.used()
+                assert client.get(self._url).status_code == 200
+                self.seconds.append(self.used() - before)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ended.set()
+        self.join()
+
+
+Hostile = tuple[str, str, bytes, dict[str, str]]
+
+
+def hostile_requests(settings: Settings) -> Iterator[Hostile]:
+    """Some to every operation, and a publish of ten megabytes in each form."""
+    for route, (limit, content, document) in operations(settings).items():
+        good = next(one for one in GOOD if one.route == route)
+        if "application/json" in content and limit < MEGABYTE:
+            hostile = of_route(route, content["application/json"]["schema"], document, limit)
+            for _, body in itertools.islice(hostile, 0, None, 5):
+                yield good.method, f"{good.path}?{good.query}", body, JSON
+    for name, filling in fillings(settings.api_max_body_bytes - 200):
+        if name in LARGE:
+            for headers in (JSON, {"Content-Type": BATCH}, {"Content-Type": STRUCTURED}):
+                yield "POST", "/topics/t/messages", filling, headers
+
+
+def hostile_frames(settings: Settings) -> Iterator[str]:
+    for kind in ("ack", "nack", "reject", "extend", "x"):
+        for _, filling in fillings(bodies.ids(settings) - 100):
+            yield f'{{"type":"{kind}","extend_seconds":5,"ids":{filling.decode()}}}'
+
+
+@pytest.mark.long
+def test_liveness_is_answered_meanwhile_by_a_real_server(server: StartServer, make_settings: MakeSettings) -> None:
+    started, settings = server(), make_settings()
+    for path, made in (("/topics", {"id": "t"}), ("/subscriptions", {"id": "s", "topic_id": "t"})):
+        httpx.post(started.base_url + path, json=made).raise_for_status()
+    address = f"{started.base_url.replace('http', 'ws')}/subscriptions/s/ws?consumer_id=c"
+    with Alive(started) as alive, httpx.Client(base_url=started.base_url, timeout=60) as client:
+        for method, path, body, headers in hostile_requests(settings):
+            before = alive.used()
+            response = client.request(method, path, content=body, headers=headers)
+            assert response.status_code < 500, (method, path, response.text)
+            used = alive.used() - before
+            assert used < SECONDS + SECONDS_PER_MEGABYTE * len(body) / MEGABYTE, (method, path, body[:80], used)
+        with connect(address, open_timeout=PATIENCE) as opened:
+            for frame in hostile_frames(settings):
+                opened.send(frame)
+                assert json.loads(opened.recv(PATIENCE))["type"] == "error"
+    assert len(alive.seconds) > 100
+    assert max(alive.seconds) < PENDING_SECONDS
