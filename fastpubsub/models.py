@@ -598,6 +598,7 @@ class DeadLetter(BaseModel):
 
 class DeadLetterList(BaseModel):
     data: list[DeadLetter]
+    next_page_token: str | None = Field(None, description="the `page_token` of the next page; left out at the end")
 
 
 class DeadLetterReason(BaseModel):

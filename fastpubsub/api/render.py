@@ -83,7 +83,7 @@ def logged_json(message: Logged) -> tuple[str, bytes]:
     )
 
 
-def dead_letters_json(letters: Sequence[Letter], subscription_id: str) -> bytes:
+def dead_letters_json(letters: Sequence[Letter], subscription_id: str, next_page_token: str | None) -> bytes:
     parts: list[bytes] = []
     for letter in letters:
         parts += (
@@ -95,7 +95,7 @@ def dead_letters_json(letters: Sequence[Letter], subscription_id: str) -> bytes:
         if letter.attributes is not None:
             parts += (b',"attributes":', letter.attributes)
         parts.append(b"},")
-    return _data(parts)
+    return _data(parts, next_page_token)
 
 
 def topic_json(topic: StoredTopic, figures: Figures = NO_FIGURES) -> bytes:
@@ -145,10 +145,11 @@ def json_object(members: Mapping[str, bytes | str | int | None]) -> bytes:
     return b"{" + b",".join(b'"%b":%b' % (name.encode(), value) for name, value in values.items()) + b"}"
 
 
-def _data(parts: list[bytes]) -> bytes:
+def _data(parts: list[bytes], next_page_token: str | None = None) -> bytes:
     if parts:
         parts[-1] = b"}"
-    return b'{"data":[' + b"".join(parts) + b"]}"
+    more = b"" if next_page_token is None else b',"next_page_token":' + json.dumps(next_page_token).encode()
+    return b'{"data":[' + b"".join(parts) + b"]" + more + b"}"
 
 
 def time_text(time: datetime) -> str:

@@ -21,6 +21,9 @@ REPRESENTATION = "return=representation"
 MAX_KEY_CHARACTERS = 255
 MAX_WAIT_SECONDS = 20
 MAX_CONSUMER_ID = 255
+MAX_DIGITS = 18
+"""Of a position in a token, so that it is one."""
+
 DEFAULT_IN_FLIGHT = 100
 MAX_IN_FLIGHT = 1000
 MAX_RECENT = 1000
@@ -65,6 +68,10 @@ def after_page(request: Request, token: str | None, is_possible: Callable[[str],
 
 def is_consumer_id(text: str) -> bool:
     return 1 <= len(text) <= MAX_CONSUMER_ID and "\0" not in text
+
+
+def is_position(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
 
 
 def prefers_representation(request: Request) -> bool:

@@ -8,7 +8,7 @@ from fastpubsub.cli.arguments import object_id, text
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.exits import note
 from fastpubsub.cli.output import AsJson, Output
-from fastpubsub.cli.records import PAGE, several, single
+from fastpubsub.cli.records import PAGE, items, single
 
 if TYPE_CHECKING:
     from fastpubsub.cli.records import Record
@@ -67,18 +67,10 @@ def _show(client: "Client", output: Output, build: Any, start: str | None, limit
     looked_at = 0
     while True:
         page: Record = client.send(single(build(start, min(limit, PAGE))))
-        rows = several_of(page)
+        rows = items(page)
         output.rows(rows)
         looked_at += int(page.fields["looked_at"])
         limit -= len(rows)
         start = page.fields.get("next")
         if limit <= 0 or start is None:
             return looked_at
-
-
-def several_of(page: "Record", member: str = "data") -> "list[Record]":
-    """The items of an answer."""
-    from fastpubsub.client.requests import Request
-
-    request: Request[Any] = Request("GET", "", lambda _answer: None)
-    return several(request, member).read(page.text)

@@ -74,7 +74,8 @@ def _written(own: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, hint in own.items():
         for about in getattr(hint, "__metadata__", ()):
             if isinstance(about, OptionInfo):
-                yield name.rstrip("_"), f"--{name.rstrip('_').replace('_', '-')}"
+                names = [one for one in map(str, (about.default, *(about.param_decls or ()))) if one.startswith("--")]
+                yield name.rstrip("_"), names[0] if names else f"--{name.rstrip('_').replace('_', '-')}"
             elif isinstance(about, ArgumentInfo):
                 arguments.append(about.metavar or name.upper())
                 yield f"{name}_id", arguments[-1]

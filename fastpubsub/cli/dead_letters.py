@@ -1,13 +1,13 @@
 """`fastpubsub dlq`."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastpubsub.cli.arguments import Limit, Offset, SubscriptionId, Yes, object_ids
+from fastpubsub.cli.arguments import Limit, Offset, SubscriptionId, Yes, object_ids, text
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.exits import FAILED, counted, fail, note, printable
-from fastpubsub.cli.groups import confirm, group, list_all
+from fastpubsub.cli.groups import confirm, group, list_by_token
 from fastpubsub.cli.output import AsJson, Output
 from fastpubsub.cli.progress import progress
 
@@ -32,18 +32,27 @@ All = Annotated[bool, typer.Option("--all", help="All dead letters that exist no
 
 @app.talking("list")
 def list_dead_letters(
-    subscription: SubscriptionId, limit: Limit = None, offset: Offset = 0, as_json: AsJson = None
+    subscription: SubscriptionId,
+    reason: Annotated[
+        str | None, typer.Option(help="Only those with exactly this reason.", callback=text, show_default=False)
+    ] = None,
+    died_after: Annotated[
+        str | None,
+        typer.Option("--since", help="Only those that died at this time or later.", callback=text, show_default=False),
+    ] = None,
+    died_before: Annotated[
+        str | None, typer.Option("--until", help="Only those that died earlier.", callback=text, show_default=False)
+    ] = None,
+    limit: Limit = None,
+    offset: Offset = 0,
+    as_json: AsJson = None,
 ) -> None:
     """List the dead letters of a subscription, oldest message first."""
     from fastpubsub.client import requests
 
     output = Output(as_json, *COLUMNS, grows="payload")
-    list_all(
-        output,
-        lambda offset, limit: requests.list_dead_letters(subscription, offset=offset, limit=limit),
-        limit,
-        offset,
-    )
+    wanted: dict[str, Any] = {"reason": reason, "died_after": died_after, "died_before": died_before}
+    list_by_token(output, lambda **page: requests.list_dead_letters(subscription, **wanted, **page), limit, offset)
 
 
 @app.talking("reprocess")

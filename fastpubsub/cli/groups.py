@@ -10,7 +10,7 @@ from fastpubsub.cli.commands import Commands
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.exits import WRONG_USAGE, fail, note, printable
 from fastpubsub.cli.output import Output
-from fastpubsub.cli.records import pages, single
+from fastpubsub.cli.records import PAGE, items, pages, single
 
 if TYPE_CHECKING:
     from fastpubsub.client.requests import Request
@@ -35,6 +35,22 @@ def list_all(
             found = True
         if not found:
             output.rows([])
+
+
+def list_by_token(
+    output: Output, build: "Callable[..., Request[Any]]", limit: int | None = None, offset: int = 0
+) -> None:
+    """Page by page, each after the one before: the last costs what the first does."""
+    page: dict[str, Any] = {"offset": offset} if offset else {}
+    with connected() as client:
+        while True:
+            answer = client.send(single(build(**page, limit=PAGE if limit is None else min(limit, PAGE))))
+            rows = items(answer)
+            output.rows(rows)
+            limit = None if limit is None else limit - len(rows)
+            page = {"page_token": answer.fields.get("next_page_token")}
+            if page["page_token"] is None or limit == 0:
+                return
 
 
 def show(output: Output, request: "Request[Any]") -> None:

@@ -52,6 +52,11 @@ def several(request: "Request[Any]", member: str = "data") -> "Request[list[Reco
     return replace(request, read=partial(_read_several, member), instead={})
 
 
+def items(answer: Record, member: str = "data") -> list[Record]:
+    """The objects in the list that is a member of an answer."""
+    return _read_several(member, answer.text)
+
+
 def pages(
     client: "Client",
     build: "Callable[[int, int], Request[Any]]",

@@ -344,14 +344,37 @@ def follow(topic_id: str, *, after: str | None = None, recent: int = 0) -> Reque
 # dead letters
 
 
-def list_dead_letters(subscription_id: str, *, offset: int = 0, limit: int = 10) -> Request[list[DeadLetter]]:
-    """Lists up to 100, in the order in which they were published."""
-    return Request(
-        "GET",
-        _path("subscriptions", subscription_id, "dlq"),
-        lambda answer: models.DeadLetterList.model_validate_json(answer).data,
-        params=_page(offset, limit),
-    )
+class Page(list[T]):
+    """A list with `next_page_token`, which is None on the last page. A page may be empty and not the last."""
+
+    next_page_token: str | None = None
+
+
+def list_dead_letters(
+    subscription_id: str,
+    *,
+    reason: str | None = None,
+    died_after: datetime | None = None,
+    died_before: datetime | None = None,
+    page_token: str | None = None,
+    offset: int = 0,
+    limit: int = 10,
+) -> Request[Page[DeadLetter]]:
+    """Lists up to 100, in the order in which they were published.
+
+    `reason` is the exact one; `died_after` is included, `died_before` is not. `page_token` is `next_page_token` of the
+    page before, instead of `offset`.
+    """
+    given = _given(reason=reason) | _place("died_after", died_after) | _place("died_before", died_before)
+    page = _page(offset, limit) if page_token is None else {"page_token": page_token, "limit": str(limit)}
+    return Request("GET", _path("subscriptions", subscription_id, "dlq"), _read_letters, params=page | given)
+
+
+def _read_letters(answer: bytes) -> Page[DeadLetter]:
+    read = models.DeadLetterList.model_validate_json(answer)
+    page = Page(read.data)
+    page.next_page_token = read.next_page_token
+    return page
 
 
 def reprocess_dead_letters(subscription_id: str, ids: Ids) -> Request[list[str]]:

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
@@ -20,12 +21,29 @@ class Letter:
     attributes: bytes | None
 
 
+class Wanted(NamedTuple):
+    """Which dead letters: of exactly this reason, that died from a time on, and before another; None is any."""
+
+    reason: str | None = None
+    died_after: datetime | None = None
+    died_before: datetime | None = None
+
+
 async def list_dead_letters(
-    database: Database, directory: Directory, subscription_id: str, offset: int, limit: int, max_bytes: int
-) -> list[Letter]:
-    async def list_(keys: SubscriptionKey) -> list[Letter]:
-        rows = await database.fetch_all("list_dead_letters", *keys, offset, limit, max_bytes)
-        return [Letter(MessageIds(keys.topic_key, row[1]).at(row[0]), *row[1:]) for row in rows]
+    database: Database,
+    directory: Directory,
+    subscription_id: str,
+    wanted: Wanted,
+    offset: int,
+    after: int | None,
+    limit: int,
+    max_bytes: int,
+) -> tuple[list[Letter], int | None]:
+    """Those after a position, and the position after which the next page begins, None at the end."""
+
+    async def list_(keys: SubscriptionKey) -> tuple[list[Letter], int | None]:
+        *rows, end = await database.fetch_all("list_dead_letters", *keys, offset, limit, max_bytes, after, *wanted)
+        return [Letter(MessageIds(keys.topic_key, row[1]).at(row[0]), *row[1:]) for row in rows], end[0]
 
     return await directory.subscriptions.use(subscription_id, list_)
 

@@ -1,5 +1,6 @@
 """The HTTP API over the store in memory: the routes that clients and workers use."""
 
+import base64
 import hashlib
 import json
 import re
@@ -95,6 +96,28 @@ class Call(NamedTuple):
         self.consumer_id  # noqa: B018 - to refuse it
         self.number("wait_seconds", 0, 0, 20)
         return int(self.number("batch_size", 10, 1, 100))
+
+    @property
+    def wanted_letters(self) -> models.NewRedrive:
+        names = ("reason", "died_after", "died_before")
+        try:
+            return models.NewRedrive.model_validate({name: self.query.get(name) for name in names})
+        except ValidationError as error:
+            (first, *_) = error.errors()
+            raise InvalidRequest(f"query.{first['loc'][0]}: {first['msg']}") from None
+
+    @property
+    def after(self) -> int:
+        """The position in the token of a page."""
+        token = self.query.get("page_token")
+        if token is None:
+            return 0
+        if "offset" in self.query:
+            raise InvalidRequest("query.page_token: give it or `offset`, not both")
+        try:
+            return int(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        except ValueError:
+            raise InvalidRequest("query.page_token: take it as it is from `next_page_token` of an answer") from None
 
     @property
     def part(self) -> str:
@@ -485,9 +508,14 @@ class MemoryServer:
     @route("GET", "/subscriptions/{id}/dlq")
     def list_dead_letters(self, call: Call) -> Answer:
         cursor = self.store.cursor(*call.ids)
-        return 200, _data(
-            [_letter(cursor, position, dead) for position, dead in call.page(sorted(cursor.dead.items()))]
-        )
+        wanted, after = call.wanted_letters, call.after
+        found = [one for one in sorted(cursor.dead.items()) if one[0] > after and _fits(wanted, one[1])]
+        letters = call.page(found)
+        data = _data([_letter(cursor, position, dead) for position, dead in letters])
+        if not letters or letters[-1] is found[-1]:
+            return 200, data
+        token = base64.urlsafe_b64encode(str(letters[-1][0]).encode()).decode().rstrip("=")
+        return 200, data[:-1] + b',"next_page_token":' + to_json(token) + b"}"
 
     @route("POST", "/subscriptions/{id}/dlq/reprocess")
     def reprocess(self, call: Call) -> Answer:
@@ -537,9 +565,7 @@ class MemoryServer:
         matched = [
             Target(place, position, None, dead.message.created_at)
             for place, (position, dead) in enumerate(sorted(cursor.dead.items()))
-            if (new.reason is None or dead.reason == new.reason)
-            and (new.died_after is None or dead.died_at >= new.died_after)
-            and dead.died_at < before
+            if _fits(new, dead) and dead.died_at < before
         ]
         moved = cursor.purge(matched) if new.action == "purge" else cursor.reprocess(matched, now)
         made = self.redrives[cursor.subscription.id]
@@ -563,6 +589,14 @@ class MemoryServer:
             if str(redrive.id) == redrive_id:
                 return redrive
         raise NotFound(f'subscription "{subscription_id}" has no redrive {redrive_id}')
+
+
+def _fits(wanted: models.NewRedrive, dead: Dead) -> bool:
+    return (
+        (wanted.reason is None or dead.reason == wanted.reason)
+        and (wanted.died_after is None or dead.died_at >= wanted.died_after)
+        and (wanted.died_before is None or dead.died_at < wanted.died_before)
+    )
 
 
 def _seek_preview(cursor: Cursor, to: str | datetime | int) -> models.SeekPreview:

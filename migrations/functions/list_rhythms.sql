@@ -1,11 +1,12 @@
--- Returns of topics that were silent for p_seconds, but published within the last day, and of the named subscriptions, in how many minutes
--- of that day something was published, or delivered; the time from the first to the last of them, and the longest pause in it; and since
--- when nothing was. At most p_limit topics, those that fell silent last.
+-- Returns of topics that were silent for p_seconds, but published within the last day, and of the named subscriptions that were silent for
+-- p_consumer_seconds, in how many minutes of that day something was published, or delivered; the time from the first to the last of them,
+-- and the longest pause in it; and since when nothing was. At most p_limit topics, those that fell silent last.
 create or replace function fastpubsub.list_rhythms(
     p_topic_ids text [],
     p_subscription_ids text [],
     p_seconds integer default 600,
     p_limit integer default 100,
+    p_consumer_seconds integer default 300,
     p_now timestamptz default null
 ) returns table (
     topic_id text,
@@ -50,6 +51,12 @@ begin
         from unnest(p_subscription_ids) as i (id)
         inner join fastpubsub.subscriptions as s on s.id = i.id
         inner join fastpubsub.topics as t on t.topic_key = s.topic_key
+        where not exists (
+            select from fastpubsub.history as h
+            where
+                h.topic_key = s.topic_key and h.subscription_key = s.subscription_key and h.interval_seconds = 5
+                and h.at >= floor(extract(epoch from v_now))::bigint - p_consumer_seconds and h.delivered > 0
+        )
     )
     select
         o.topic_id, o.subscription_id, r.minutes, r.lasted_seconds, r.longest_pause_seconds, coalesce(o.silent_since, to_timestamp(r.ended))

@@ -89,7 +89,10 @@ GOOD = [
     Good("DELETE /subscriptions/{subscription_id}/waits", query="consumer_id=c"),
     Good("POST /subscriptions/{subscription_id}/rejects", {"ids": [UUID], "reason": SECRET}),
     Good("POST /subscriptions/{subscription_id}/leases", {"ids": [UUID], "extend_seconds": 5}),
-    Good("GET /subscriptions/{subscription_id}/dlq", query="offset=0&limit=10"),
+    Good(
+        "GET /subscriptions/{subscription_id}/dlq",
+        query="offset=0&limit=10&reason=no&died_after=2026-01-31T12:00:00Z",
+    ),
     Good("POST /subscriptions/{subscription_id}/dlq/reprocess", [UUID]),
     Good("DELETE /subscriptions/{subscription_id}/dlq", [UUID]),
     Good("GET /subscriptions/{subscription_id}/dlq/reasons"),

@@ -45,6 +45,36 @@ async def test_list(client: httpx.AsyncClient, calls: Calls) -> None:
     }
 
 
+async def test_the_list_goes_on_and_chooses(client: httpx.AsyncClient, calls: Calls) -> None:
+    path = "/subscriptions/s/dlq"
+    await calls.topic_and_subscription()
+    for reason in ("é <b>", "no", "é <b>", "é <b>"):
+        await calls.publish({})
+        await calls.reject(*ids_of(await calls.pull()), reason=reason)
+    whole = success(await client.get(path), 200)
+    assert whole.keys() == {"data"}
+    first = success(await client.get(path, params={"limit": 1, "reason": "é <b>"}), 200)
+    more = {"limit": "2", "reason": "é <b>", "page_token": first["next_page_token"]}
+    rest = success(await client.get(path, params=more), 200)
+    assert ids_of(first["data"] + rest["data"]) == ids_of([whole["data"][n] for n in (0, 2, 3)])
+    assert "next_page_token" not in rest
+    second, third = (whole["data"][n]["died_at"] for n in (1, 2))
+    between = success(await client.get(path, params={"died_after": second, "died_before": third}), 200)
+    assert ids_of(between["data"]) == ids_of(whole["data"][1:2])
+    for wrong in (
+        {"reason": ""},
+        {"reason": "x" * 1025},
+        {"died_after": "yesterday"},
+        {"died_before": "2026-01-31T12:00:00"},
+        {"page_token": "x"},
+        {"page_token": "LTE"},
+        {"page_token": "2aE"},
+        {"page_token": "OTk5OTk5OTk5OTk5OTk5OTk5OQ"},
+        {"page_token": first["next_page_token"], "offset": "0"},
+    ):
+        assert next(iter(wrong)) in problem(await client.get(path, params=wrong), 422)
+
+
 async def test_list_in_pages(client: httpx.AsyncClient, calls: Calls) -> None:
     await calls.topic_and_subscription()
     await calls.publish(*[{"n": number} for number in range(12)])

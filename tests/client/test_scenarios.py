@@ -319,6 +319,24 @@ def test_dead_letters_come_back_or_go(world: World) -> None:
     assert scene.counts() == (0, 0, 1, 0)
 
 
+def test_dead_letters_by_reason_time_and_page(world: World) -> None:
+    scene = Scene(world)
+    scene.publish(1, 2, 3, 4)
+    for reason in ("a", "b", "a", "a"):
+        scene.bus.reject(scene.name, scene.pull(1), reason=reason)
+    page = scene.bus.list_dead_letters(scene.name, reason="a", limit=2)
+    assert [letter.payload["n"] for letter in page] == [1, 3]
+    rest = scene.bus.list_dead_letters(scene.name, reason="a", limit=2, page_token=page.next_page_token)
+    assert [letter.payload["n"] for letter in rest] == [4]
+    assert rest.next_page_token is None
+    _, b, a, _ = scene.bus.list_dead_letters(scene.name)
+    assert scene.bus.list_dead_letters(scene.name, died_after=b.died_at, died_before=a.died_at) == [b]
+    with pytest.raises(InvalidRequest, match="page_token"):
+        scene.bus.list_dead_letters(scene.name, page_token="x")
+    with pytest.raises(InvalidRequest, match="reason"):
+        scene.bus.list_dead_letters(scene.name, reason="")
+
+
 def test_a_reprocessed_message_dies_again(world: World) -> None:
     scene = Scene(world)
     ids = scene.publish(1)

@@ -477,8 +477,15 @@ class Store:
     def dead_letters(
         self, keys: Keys, offset: int = 0, limit: int = 1000, max_bytes: int = EVERYTHING
     ) -> list[DeadLetter]:
-        query = "select * from fastpubsub.list_dead_letters(%s, %s, %s, %s, %s)"
-        return [DeadLetter(*row) for row in self.rows(query, *keys, offset, limit, max_bytes)]
+        return self.page_of_dead_letters(keys, offset, limit, max_bytes)[0]
+
+    def page_of_dead_letters(
+        self, keys: Keys, offset: int = 0, limit: int = 1000, max_bytes: int = EVERYTHING, *more: object
+    ) -> tuple[list[DeadLetter], int | None]:
+        """And after which position the next page begins; `more` are the other arguments."""
+        query = f"select * from fastpubsub.list_dead_letters(%s, %s, %s, %s, %s{', %s' * len(more)})"
+        *rows, end = self.rows(query, *keys, offset, limit, max_bytes, *more)
+        return [DeadLetter(*row) for row in rows], end[0]
 
     def _move_dead(self, procedure: str, keys: Keys, ids: Sequence[Id], *more: object) -> list[int]:
         query = f"select fastpubsub.{procedure}(%s, %s, %s::bigint[], %s::timestamptz[]{', %s' * len(more)})"

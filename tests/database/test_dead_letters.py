@@ -2,10 +2,12 @@
 
 import json
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
 from tests.database.store import (
+    EVERYTHING,
     GONE,
     MICROSECOND,
     NOW,
@@ -18,6 +20,7 @@ from tests.database.store import (
     Settings,
     Store,
 )
+from tests.database.usage import measure
 
 LATER = NOW + timedelta(days=1)
 
@@ -41,6 +44,59 @@ def test_the_list_is_by_position_in_pages(store: Store) -> None:
     assert [dead.position for dead in store.dead_letters(keys, 1, 2)] == [2, 3]
     assert store.dead_letters(keys, 5, 2) == []
     assert [dead.position for dead in store.dead_letters(keys, 1, 5, max_bytes=1)] == [2]
+
+
+def test_the_list_goes_on_after_a_position(store: Store) -> None:
+    keys = store.create()
+    store.fill(keys.topic, 5)
+    die(store, keys, 5)
+
+    def page(*arguments: object) -> tuple[list[int], int | None]:
+        letters, end = store.page_of_dead_letters(keys, 0, *arguments)  # type: ignore[arg-type]
+        return [dead.position for dead in letters], end
+
+    assert page(2, EVERYTHING) == ([1, 2], 2)
+    assert page(2, EVERYTHING, 2) == ([3, 4], 4)
+    assert page(2, EVERYTHING, 4) == ([5], None)
+    assert page(5, EVERYTHING) == ([1, 2, 3, 4, 5], None)
+    assert page(5, EVERYTHING, 9) == ([], None)
+    assert page(5, 1, 1) == ([2], 2), "cut by its size"
+    assert store.page_of_dead_letters(keys, 1, 2)[1] == 3
+
+
+def test_the_list_chooses_by_reason_and_time(store: Store) -> None:
+    keys = store.create()
+    store.fill(keys.topic, 6)
+    for second in range(6):
+        reason = "even" if second % 2 == 0 else "odd"
+        store.reject(keys, store.claim(keys, 1).ids, [reason], now=NOW + second * SECOND)
+
+    def page(*wanted: object, limit: int = 10) -> tuple[list[int], int | None]:
+        letters, end = store.page_of_dead_letters(keys, 0, limit, EVERYTHING, *wanted)
+        return [dead.position for dead in letters], end
+
+    assert page(None, "odd") == ([2, 4, 6], None)
+    assert page(None, "odd", limit=2) == ([2, 4], 4)
+    assert page(4, "odd", limit=2) == ([6], None)
+    assert page(None, "Odd") == ([], None)
+    assert page(None, None, NOW + SECOND, NOW + 4 * SECOND) == ([2, 3, 4], None)
+    assert page(None, "even", NOW + SECOND, None) == ([3, 5], None)
+    assert page(None, "even", None, NOW + 2 * SECOND, 100) == ([1], None)
+    assert page(None, "odd", NOW + 5 * SECOND, None, 4) == ([], 4), "it has looked at four"
+    assert page(4, "odd", NOW + 5 * SECOND, None, 4) == ([6], None)
+    skipped, _ = store.page_of_dead_letters(keys, 2, 10, EVERYTHING, None, None, None, None, 1)
+    assert [one.position for one in skipped] == [3]
+
+
+def test_a_late_page_costs_what_the_first_does(store: Store) -> None:
+    keys = store.create()
+    store.fill(keys.topic, 2000)
+    die(store, keys, 2000)
+    for after in (0, 1900):
+        call = partial(store.page_of_dead_letters, keys, 0, 10, EVERYTHING, after)
+        (letters, _), usage = measure(store, call)
+        assert [one.position for one in letters] == list(range(after + 1, after + 11))
+        assert usage.blocks < 100
 
 
 def test_a_missing_subscription(store: Store) -> None:

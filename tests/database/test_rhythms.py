@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from tests.database.store import NOW, Keys, Settings, Store
 
 FLOWS = "select * from fastpubsub.list_flows(%s, 300, %s)"
-RHYTHMS = "select * from fastpubsub.list_rhythms(%s, %s, 600, %s, %s)"
+RHYTHMS = "select * from fastpubsub.list_rhythms(%s, %s, 600, %s, 300, %s)"
 HISTORY = """
     insert into fastpubsub.history (topic_key, subscription_key, at, interval_seconds, published, delivered, filtered)
     values (%s, %s, %s, %s, %s, %s, %s)
@@ -76,6 +76,7 @@ def test_how_long_a_silence_was_usual(store: Store) -> None:
     assert rhythms(store, 0, ["subscription"], []) == [subscription]
     assert rhythms(store, 0, [], ["other"]) == []
     assert rhythms(store, -11 * 60, []) == [], "not silent for ten minutes"
+    assert rhythms(store, -16 * 60, ["subscription"], []) == [], "something was delivered in the last five minutes"
     assert rhythms(store, 86_400, ["subscription"]) == [], "a day later nothing is known of it"
 
 

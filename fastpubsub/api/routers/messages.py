@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from fastpubsub.api import bodies, openapi
 from fastpubsub.api.events import MEDIA_TYPE, EventStream, delivery_events
@@ -15,8 +15,12 @@ from fastpubsub.api.requests import (
     MAX_CONSUMER_ID,
     Limit,
     Offset,
+    PageToken,
+    after_page,
     flag_parameter,
     int_parameter,
+    is_position,
+    page_token,
     prefers_representation,
     stream_parameters,
     text_parameter,
@@ -37,6 +41,7 @@ from fastpubsub.models import (
     Reject,
     Settled,
     SettledAndPulled,
+    Time,
 )
 from fastpubsub.payloads import parse_ids
 from fastpubsub.services import dead_letters
@@ -57,6 +62,7 @@ CONSUME = requires("subscriptions:consume", "subscription_id")
 CONSUME_DIRECTLY = requires("subscriptions:consume", "subscription_id", direct=True)
 SETTLE = requires("subscriptions:consume", "subscription_id", limit=bodies.ids)
 SETTLE_DIRECTLY = requires("subscriptions:consume", "subscription_id", limit=bodies.ids, direct=True)
+MAX_REASON = 1024
 Move = Callable[[Database, Directory, str, Sequence[str], Change], Awaitable[list[str]]]
 
 SETTLED_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -191,13 +197,33 @@ async def extend_leases(request: Request, subscription_id: str, body: Extend) ->
 
 
 @router.get("/dlq", response_class=Response, responses={200: {"model": DeadLetterList}}, dependencies=[CONSUME])
-async def list_dead_letters(request: Request, subscription_id: str, offset: Offset = 0, limit: Limit = 10) -> Response:
-    """List dead letters, oldest message first."""
+async def list_dead_letters(
+    request: Request,
+    subscription_id: str,
+    offset: Offset = 0,
+    limit: Limit = 10,
+    token: PageToken = None,
+    reason: Annotated[
+        str | None, Query(min_length=1, max_length=MAX_REASON, description="only those with exactly this reason")
+    ] = None,
+    died_after: Annotated[Time | None, Query(description="only those that died then or later")] = None,
+    died_before: Annotated[Time | None, Query(description="only those that died earlier")] = None,
+) -> Response:
+    """List dead letters, oldest message first; all, or those of a reason, or that died in a time."""
     state = request.app.state
-    letters = await dead_letters.list_dead_letters(
-        state.database, state.directory, subscription_id, offset, limit, state.settings.pull_max_bytes
+    after = after_page(request, token, is_position)
+    letters, end = await dead_letters.list_dead_letters(
+        state.database,
+        state.directory,
+        subscription_id,
+        dead_letters.Wanted(reason, died_after, died_before),
+        offset,
+        None if after is None else int(after),
+        limit,
+        state.settings.pull_max_bytes,
     )
-    return Response(dead_letters_json(letters, subscription_id), media_type="application/json")
+    more = None if end is None else page_token(str(end))
+    return Response(dead_letters_json(letters, subscription_id, more), media_type="application/json")
 
 
 @router.post(
