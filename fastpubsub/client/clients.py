@@ -64,6 +64,7 @@ class Operations:
     list_consumers = Operation(requests.list_consumers)
     overview = Operation(requests.overview)
     history = Operation(requests.history)
+    list_changes = Operation(requests.list_changes)
     explain = Operation(requests.explain)
     get_message = Operation(requests.get_message)
     browse = Operation(requests.browse)

@@ -22,6 +22,7 @@ from fastpubsub.models import (
     BrowsedMessages,
     BrowsedState,
     BrowsedTopic,
+    ChangeList,
     ClientCredentials,
     ConsumerList,
     DeadLetter,
@@ -703,6 +704,26 @@ def history(
         path = _path("topics", topic_id, "history")
     params = _given(interval_seconds=interval_seconds, to=end) | ({} if start is None else {"from": start})
     return Request("GET", path, History.model_validate_json, params=_texts(params))
+
+
+def list_changes(
+    *,
+    object: Literal["topic", "subscription", "client"] | None = None,
+    object_id: str | None = None,
+    client_id: str | uuid.UUID | None = None,
+    after: datetime | None = None,
+    before: datetime | None = None,
+    limit: int = 10,
+    page_token: str | None = None,
+) -> Request[ChangeList]:
+    """Lists up to 100 changes of topics, subscriptions and clients, newest first: what, when, and by which client.
+
+    Those of one kind of object, of one id, of one client, from `after` on, and earlier than `before`; both are times
+    with a time zone. `page_token` is `next_page_token` of the page before. It needs the scope `audit:read`.
+    """
+    params = _given(object=object, object_id=object_id, client_id=client_id, limit=limit, page_token=page_token)
+    params |= _place("after", after) | _place("before", before)
+    return Request("GET", "/audit", ChangeList.model_validate_json, params=_texts(params))
 
 
 def explain(subscription_id: str, message: Id) -> Request[Explanation]:

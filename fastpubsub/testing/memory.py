@@ -23,8 +23,8 @@ PAUSED = NOTHING + b',"paused":true'
 class InMemoryBus:
     """A bus in memory; its data ends with it.
 
-    Backoffs, delays and ack deadlines pass by `advance` alone; a call takes a microsecond. Clients, scopes, streams,
-    history and retention are left out.
+    Backoffs, delays and ack deadlines pass by `advance` alone; a call takes a microsecond. Clients, scopes, streams
+    and retention are left out.
     """
 
     def __init__(self) -> None:

@@ -6,6 +6,7 @@ tests/database/test_model.py does random calls to it and to the database, and co
 import json
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,8 +22,10 @@ from fastpubsub.models import (
     Subscription,
     SubscriptionFigures,
     SubscriptionMetrics,
+    SubscriptionRates,
     Topic,
     TopicFigures,
+    TopicRates,
 )
 from fastpubsub.payload_schemas import PayloadSchema
 from fastpubsub.searches import Search
@@ -40,6 +43,11 @@ DEFAULTS = {
 EXACTLY: dict[str, Any] = {"parse_float": Decimal, "parse_int": Decimal}
 
 Filter = dict[str, Any]
+
+INTERVAL_SECONDS = 5
+"""Of the history."""
+
+MINUTE = 60
 
 
 class Stored(NamedTuple):
@@ -92,6 +100,8 @@ class Log:
     messages: dict[int, Stored] = field(default_factory=dict)
     last: int = 0
     keys: dict[str, tuple[bytes, list[str]]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    past: dict[int, Counter[str]] = field(default_factory=dict)
 
     @property
     def first(self) -> int:
@@ -107,10 +117,12 @@ class Log:
         for payload, one in zip(payloads, attributes, strict=True):
             self.last += 1
             self.messages[self.last] = Stored(payload, one, created_at)
+        self.counts["published"] += len(payloads)
         return [ids.at(position) for position in range(first, self.last + 1)]
 
-    def figures(self, subscriptions: int) -> TopicFigures:
-        return TopicFigures(published=self.last, kept=len(self.messages), subscriptions=subscriptions)
+    def figures(self, subscriptions: int, now: datetime) -> TopicFigures:
+        rates = TopicRates(**rates_of(self.past, now, TopicRates.model_fields))
+        return TopicFigures(published=self.last, kept=len(self.messages), subscriptions=subscriptions, rates=rates)
 
     def id_of(self, position: int, message: Stored) -> str:
         return MessageIds(self.key, message.created_at).at(position)
@@ -158,6 +170,8 @@ class Cursor:
     dead: dict[int, Dead] = field(default_factory=dict)
     revived: dict[int, Stored] = field(default_factory=dict)
     passed: dict[int, Passed] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    past: dict[int, Counter[str]] = field(default_factory=dict)
 
     @property
     def is_paused(self) -> bool:
@@ -238,6 +252,7 @@ class Cursor:
             oldest_ahead_seconds=age(self.ahead()),
             oldest_leased_seconds=age(self.leases),
             oldest_waiting_seconds=age(one.position for one in self.waiting),
+            rates=SubscriptionRates(**rates_of(self.past, now, SubscriptionRates.model_fields)),
         )
 
     def claim(
@@ -263,6 +278,7 @@ class Cursor:
             Claimed(position, message, Lease(token, expires_at, n, now, consumer_id)) for position, message, n in taken
         ]
         self.leases |= {one.position: one.lease for one in claimed}
+        self.counts["delivered"] += len(claimed)
         return claimed
 
     def _claim_waiting(self, limit: int, now: datetime, max_bytes: int) -> list[tuple[int, Stored, int]]:
@@ -296,6 +312,7 @@ class Cursor:
             state = "settled" if position in found else "filtered"
             self.passed[position] = Passed(state, self.wanted is not None)
         self.filtered += until - self.position - len(taken)
+        self.counts["filtered"] += until - self.position - len(taken)
         self.position = until
         self.routed += len(taken)
         return taken
@@ -323,6 +340,7 @@ class Cursor:
         for position in settled:
             del self.leases[position]
             self.revived.pop(position, None)
+        self.counts["acked"] += len(settled)
         return outcomes
 
     def nack(self, targets: Sequence[Target], delays: Sequence[int | None] | None, now: datetime) -> list[int]:
@@ -331,6 +349,7 @@ class Cursor:
         for position, index in settled.items():
             delay = delays[index] if delays else None
             self._retry(position, self.leases.pop(position).attempts, delay, now, "nacked")
+        self.counts["nacked"] += len(settled)
         return outcomes
 
     def give_back(self, targets: Sequence[Target], now: datetime) -> list[int]:
@@ -344,6 +363,7 @@ class Cursor:
         outcomes, settled = self._settle(targets)
         for position, index in settled.items():
             self._die(position, self.leases.pop(position).attempts, reasons[index], now)
+        self.counts["rejected"] += len(settled)
         return outcomes
 
     def extend(self, targets: Sequence[Target], seconds: int, now: datetime) -> list[int]:
@@ -358,6 +378,7 @@ class Cursor:
         died = 0
         for _, position in expired:
             died += self._retry(position, self.leases.pop(position).attempts, None, now, "lease expired")
+        self.counts["expired"] += len(expired)
         return len(expired), died
 
     def _retry(self, position: int, attempts: int, delay: int | None, now: datetime, cause: str) -> bool:
@@ -382,6 +403,7 @@ class Cursor:
         message = self.message(position)
         self.revived.pop(position, None)
         self.purged += position in self.dead
+        self.counts["dead_lettered"] += 1
         self.dead[position] = Dead(message, now, attempts, reason)
 
     def _dead_among(self, targets: Iterable[Target]) -> list[int]:
@@ -442,6 +464,7 @@ class Store:
         self.now = datetime.now(UTC)
         self.logs: dict[str, Log] = {}
         self.cursors: dict[str, Cursor] = {}
+        self.past: dict[int, Counter[str]] = {}
         self._last_key = 0
 
     def advance(self, seconds: float) -> None:
@@ -449,6 +472,17 @@ class Store:
         self.now += timedelta(seconds=seconds)
         for cursor in self.cursors.values():
             cursor.release(self.now)
+        self.count()
+
+    def count(self) -> None:
+        """Adds to the history what has happened since the last call."""
+        at = int(self.now.timestamp()) // INTERVAL_SECONDS * INTERVAL_SECONDS
+        counted: list[Log | Cursor] = [*self.logs.values(), *self.cursors.values()]
+        for one in counted:
+            if one.counts:
+                for past in (one.past, self.past):
+                    past.setdefault(at, Counter()).update(one.counts)
+                one.counts.clear()
 
     def log(self, topic_id: str) -> Log:
         if topic_id not in self.logs:
@@ -504,6 +538,13 @@ class Store:
     def delete_subscription(self, subscription_id: str) -> None:
         self.cursor(subscription_id)
         del self.cursors[subscription_id]
+
+
+def rates_of(past: dict[int, Counter[str]], now: datetime, names: Iterable[str]) -> dict[str, float]:
+    """Per second, over the last minute that is over."""
+    end = int(now.timestamp()) // INTERVAL_SECONDS * INTERVAL_SECONDS
+    last = [past[at] for at in range(end - MINUTE, end, INTERVAL_SECONDS) if at in past]
+    return {name: sum(counts[name] for counts in last) / MINUTE for name in names}
 
 
 def of_lease(lease: Lease) -> dict[str, Any]:

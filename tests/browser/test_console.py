@@ -319,7 +319,7 @@ LIVE = ("#/", "#/topics/orders", "#/topics/orders?tab=live", "#/subscriptions/bi
 @pytest.mark.parametrize("width", [1280, 360])
 def test_nothing_moves_while_live(pilot: Pilot, width: int) -> None:
     pilot.look(width)
-    publish(pilot, *({"order": number} for number in range(100, 150)))
+    publish(pilot, *({"order": number, "country": "BR"} for number in range(100, 150)))
     for number, place in enumerate(LIVE):
         pilot.open(place)
         pilot.sees('"order"' if place != "#/" else "Ahead")
