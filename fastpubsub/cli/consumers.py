@@ -4,7 +4,7 @@ from fastpubsub.cli.arguments import SubscriptionId
 from fastpubsub.cli.groups import list_by_token
 from fastpubsub.cli.output import AsJson, Output
 
-COLUMNS = ("consumer_id", "leased", "oldest_leased_at", "pulls", "streams", "waits_since", "seen_at")
+COLUMNS = ("consumer_id", "leased", "oldest_leased_at", "pulls", "streams", "waits_since")
 
 
 def consumers(subscription: SubscriptionId, as_json: AsJson = None) -> None:

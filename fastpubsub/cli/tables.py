@@ -27,7 +27,6 @@ TITLES = {
     "created_at": "CREATED",
     "died_at": "DIED",
     "oldest_leased_at": "OLDEST_LEASE",
-    "seen_at": "SEEN",
     "topic_id": "TOPIC",
     "subscription_id": "SUBSCRIPTION",
     "metrics.delivered": "LEASED",

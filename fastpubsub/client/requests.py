@@ -24,6 +24,7 @@ from fastpubsub.models import (
     BrowsedTopic,
     ChangeList,
     ClientCredentials,
+    Consumer,
     ConsumerList,
     DeadLetter,
     DeadLetterReason,
@@ -368,11 +369,12 @@ def list_dead_letters(
     """
     given = _given(reason=reason) | _place("died_after", died_after) | _place("died_before", died_before)
     page = _page(offset, limit) if page_token is None else {"page_token": page_token, "limit": str(limit)}
-    return Request("GET", _path("subscriptions", subscription_id, "dlq"), _read_letters, params=page | given)
+    path = _path("subscriptions", subscription_id, "dlq")
+    return Request("GET", path, partial(_read_page, models.DeadLetterList), params=page | given)
 
 
-def _read_letters(answer: bytes) -> Page[DeadLetter]:
-    read = models.DeadLetterList.model_validate_json(answer)
+def _read_page(model: type[Any], answer: bytes) -> Page[Any]:
+    read = model.model_validate_json(answer)
     page = Page(read.data)
     page.next_page_token = read.next_page_token
     return page
@@ -668,7 +670,7 @@ def metrics(subscription_id: str) -> Request[SubscriptionMetrics]:
     return Request("GET", _path("subscriptions", subscription_id, "metrics"), SubscriptionMetrics.model_validate_json)
 
 
-def list_consumers(subscription_id: str, *, limit: int = 100, page_token: str | None = None) -> Request[ConsumerList]:
+def list_consumers(subscription_id: str, *, limit: int = 100, page_token: str | None = None) -> Request[Page[Consumer]]:
     """Lists up to 100 that hold messages or wait for some, ordered by id, at all servers.
 
     Who waits at another server process may have begun or ended it up to 5 seconds ago. `page_token` is
@@ -676,7 +678,7 @@ def list_consumers(subscription_id: str, *, limit: int = 100, page_token: str | 
     """
     path = _path("subscriptions", subscription_id, "consumers")
     params = _texts(_given(limit=limit, page_token=page_token))
-    return Request("GET", path, ConsumerList.model_validate_json, params=params)
+    return Request("GET", path, partial(_read_page, ConsumerList), params=params)
 
 
 def overview() -> Request[Overview]:

@@ -264,9 +264,9 @@ def test_who_consumes(world: World) -> None:
         scene.bus.pull(scene.name, batch_size=size, consumer_id=consumer_id)
     waits = threading.Thread(target=lambda: scene.bus.pull(scene.name, wait_seconds=20, consumer_id="b"))
     waits.start()
-    while not any(one.pulls for one in scene.bus.list_consumers(scene.name).data):
+    while not any(one.pulls for one in scene.bus.list_consumers(scene.name)):
         pass
-    a, b = scene.bus.list_consumers(scene.name).data
+    a, b = scene.bus.list_consumers(scene.name)
     assert (a.consumer_id, a.leased, a.pulls, a.streams, a.waits_since) == ("a", 2, 0, 0, None)
     assert (b.consumer_id, b.leased, b.pulls, b.streams) == ("b", 1, 1, 0)
     assert a.oldest_leased_at == a.seen_at
@@ -276,7 +276,7 @@ def test_who_consumes(world: World) -> None:
     while waits.is_alive():
         scene.bus.end_waits(scene.name, "b")
         waits.join(0.1)
-    assert [one.pulls for one in scene.bus.list_consumers(scene.name).data] == [0, 0]
+    assert [one.pulls for one in scene.bus.list_consumers(scene.name)] == [0, 0]
     with pytest.raises(NotFound):
         scene.bus.list_consumers("nowhere")
 
