@@ -12,6 +12,7 @@ from fastpubsub.cli import (
     browsing,
     clients,
     consumers,
+    contexts,
     dead_letters,
     explaining,
     filters,
@@ -340,6 +341,7 @@ app.talking("mcp")(mcp.mcp)
 app.add_typer(topics.app, name="topics")
 app.add_typer(subscriptions.app, name="subscriptions")
 app.add_typer(filters.app, name="filter")
+app.add_typer(contexts.app, name="context")
 app.add_typer(clients.app, name="clients")
 app.add_typer(dead_letters.app, name="dlq")
 

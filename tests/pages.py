@@ -106,7 +106,7 @@ class Shell:
         self.environment = {
             **harness.environment(self.settings),
             "PATH": f"{commands}:{self.cold_path}",
-            "CURL_HOME": str(self.folder),
+            **dict.fromkeys(("CURL_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), str(self.folder)),
         }
 
     def run(self, script: str) -> str:

@@ -1,7 +1,6 @@
 """What all commands have that talk to a server: the format of their output, and where the server is."""
 
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
-from fastpubsub.cli import output
+from fastpubsub.cli import output, places
 from fastpubsub.cli.arguments import text
 
 PRINTS = "as_json"
@@ -28,6 +27,13 @@ ClientId = Annotated[
     str | None,
     typer.Option(help="Your client, instead of FASTPUBSUB_CLIENT_ID.", metavar="ID", callback=text, show_default=False),
 ]
+ContextName = Annotated[
+    str | None,
+    typer.Option(
+        "--context", help="Server and client of this context.", metavar="NAME", callback=text, show_default=False
+    ),
+]
+PLACE = {"url": Url, "client_id": ClientId, "context": ContextName}
 
 WRITTEN: dict[str, str] = {}
 """How the running command names what it sends, by the name of the member: `--filter`, `TOPIC`."""
@@ -38,24 +44,32 @@ class Commands(typer.Typer):
 
     def talking(self, name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
         """Registers a command that talks to a server."""
+        return self._with(name, PLACE, options)
 
+    def local(self, name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+        """Registers a command that needs no server."""
+        return self._with(name, {}, options)
+
+    def _with(
+        self, name: str, more: dict[str, Any], options: dict[str, Any]
+    ) -> Callable[[Callable[..., None]], Callable[..., None]]:
         def register(function: Callable[..., None]) -> Callable[..., None]:
-            self.command(name, **options)(_talking(function))
+            self.command(name, **options)(_extended(function, more))
             return function
 
         return register
 
 
-def _talking(function: Callable[..., None]) -> Callable[..., None]:
+def _extended(function: Callable[..., None], more: dict[str, Any]) -> Callable[..., None]:
     own = function.__annotations__
-    more = {"url": Url, "client_id": ClientId} | ({"output_format": Format} if PRINTS in own else {})
+    is_talking = bool(more)
+    more = more | ({"output_format": Format} if PRINTS in own else {})
 
     @wraps(function)
     def run(**given: Any) -> None:
         chosen = {name: given.pop(name) for name in more}
-        for name, variable in (("url", "FASTPUBSUB_URL"), ("client_id", "FASTPUBSUB_CLIENT_ID")):
-            if chosen[name] is not None:
-                os.environ[variable] = chosen[name]
+        if is_talking:
+            places.choose(chosen["url"], chosen["client_id"], chosen["context"])
         output.chosen = chosen.get("output_format")
         WRITTEN.update(_written(own))
         function(**given)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from fastpubsub.cli import places
 from fastpubsub.cli.commands import in_words_of_options
 from fastpubsub.cli.exits import FAILED, INTERRUPTED, WRONG_USAGE, fail, note, printable
 
@@ -22,19 +23,21 @@ HASTY_SECONDS = 15.0
 @contextmanager
 def connected(seconds: float = HASTY_SECONDS, attempts: int = HASTY_ATTEMPTS) -> Iterator["Client"]:
     """Ends the command with one sentence, or without one when nobody reads what it prints any more."""
-    from fastpubsub.client.clients import Client
+    from fastpubsub.cli.remembering import RememberingClient
     from fastpubsub.client.connections import Misconfigured
-    from fastpubsub.client.errors import BusError
+    from fastpubsub.client.errors import BusError, Unauthenticated
     from fastpubsub.client.exchange import Policy
 
     try:
-        client = Client(policy=Policy(timeout=seconds, attempts=attempts))
+        client = RememberingClient(Policy(timeout=seconds, attempts=attempts))
     except Misconfigured as error:
         fail(printable(str(error)), WRONG_USAGE)
     try:
         with client:
             yield client
     except BusError as error:
+        if isinstance(error, Unauthenticated):
+            client.forget()
         fail(explained(error), FAILED)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
@@ -79,20 +82,25 @@ def explained(error: "BusError") -> str:
     detail = in_words_of_options(error.detail) if isinstance(error, Refused) else str(error)
     sentence = " ".join(printable(detail).split())
     if isinstance(error, ConnectionFailed):
-        return f"no answer from {address()} ({sentence}): does a server run there? FASTPUBSUB_URL says where it is"
+        return f"no answer from {address()} ({sentence}): does a server run there? {whence()} says where it is"
     if isinstance(error, Unauthenticated):
-        return f"{sentence}; set FASTPUBSUB_CLIENT_ID and FASTPUBSUB_CLIENT_SECRET to those of a client"
+        return (
+            f"{sentence}; set FASTPUBSUB_CLIENT_ID and FASTPUBSUB_CLIENT_SECRET to those of a client, or use a context"
+        )
     if isinstance(error, UnexpectedAnswer):
-        return f"{sentence}; is {address()}, from FASTPUBSUB_URL, a fastpubsub server?"
+        return f"{sentence}; is {address()}, from {whence()}, a fastpubsub server?"
     if isinstance(error, ServerError) and error.request_id:
         return f"{sentence} ({error.request_id})"
     return sentence
 
 
+def whence() -> str:
+    """Where the address is from."""
+    return "FASTPUBSUB_URL" if places.in_use is None else f"the context {places.in_use}"
+
+
 def address() -> str:
     """Returns the address without its password."""
-    import httpx
-
     from fastpubsub.client.connections import DEFAULT_URL, URL
 
-    return str(httpx.URL(os.environ.get(URL) or DEFAULT_URL).copy_with(username=None, password=None))
+    return places.without_password(os.environ.get(URL) or DEFAULT_URL)

@@ -117,22 +117,35 @@ class Tokens:
     """The token of a client id and secret, as long as it is good."""
 
     def __init__(self, client_id: str, client_secret: str) -> None:
-        self._client_id = client_id
-        self._client_secret = client_secret
+        self.client_id = client_id
+        self.client_secret = client_secret
         self._token: str | None = None
         self._renew_at = 0.0
+
+    @property
+    def fresh_seconds(self) -> float:
+        """For how long the token is used from now on."""
+        return self._renew_at - time.monotonic()
 
     def current(self, refused: str | None) -> str | None:
         fresh = time.monotonic() < self._renew_at and self._token != refused
         return self._token if fresh else None
 
     def fetch(self, policy: Policy, watch: Watch = UNWATCHED) -> Flow[str]:
-        token: Token = yield from exchange(fetch_token(self._client_id, self._client_secret), policy, None, watch)
-        if not _TOKEN.fullmatch(token.access_token) or not 0 <= token.expires_in <= MAX_TOKEN_SECONDS:
+        token: Token = yield from exchange(fetch_token(self.client_id, self.client_secret), policy, None, watch)
+        seconds = token.expires_in - min(RENEW_SECONDS, RENEW_SHARE * token.expires_in)
+        taken = self.take(token.access_token, seconds) if 0 <= token.expires_in <= MAX_TOKEN_SECONDS else None
+        if taken is None:
             raise UnexpectedAnswer("POST /oauth/token was answered with a token that no fastpubsub server makes")
-        self._token = token.access_token
-        self._renew_at = time.monotonic() + token.expires_in - min(RENEW_SECONDS, RENEW_SHARE * token.expires_in)
-        return token.access_token
+        return taken
+
+    def take(self, token: object, seconds: float) -> str | None:
+        """Uses this token for so long; returns None for what cannot be one."""
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            return None
+        self._token = token
+        self._renew_at = time.monotonic() + seconds
+        return token
 
 
 def exchange(request: Request[T], policy: Policy, tokens: Tokens | None = None, watch: Watch = UNWATCHED) -> Flow[T]:

@@ -33,6 +33,19 @@ def until(condition: Callable[[], Any], otherwise: Callable[[], str] = str) -> N
         time.sleep(0.02)
 
 
+def make_pipe(file: Path) -> None:
+    """Instead of the file; whoever opens it without care waits forever."""
+    file.unlink()
+    os.mkfifo(file, 0o600)
+
+
+@pytest.fixture(autouse=True)
+def _own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contexts and tokens of the test, and not those of whoever runs it."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def lasting(lasting_server: Last) -> Lasting:
     return lasting_server()
