@@ -14,7 +14,8 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from fastpubsub.exceptions import InvalidRequest, UnsupportedMediaType
-from fastpubsub.payloads import ATTRIBUTES_MAX, Batch, check_json, count_messages, make_batch, strings
+from fastpubsub.models import MAX_ATTRIBUTES
+from fastpubsub.payloads import Batch, check_json, count_messages, make_batch, strings
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
@@ -32,7 +33,7 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _SPACE = b" \t\r\n"
 _RESERVED = ("data", "data_base64")
 
-_MAX_MEMBERS = ATTRIBUTES_MAX + len(DELIVERY) + 1
+_MAX_MEMBERS = MAX_ATTRIBUTES + len(DELIVERY) + 1
 
 
 class _Data(msgspec.Struct):
@@ -67,7 +68,7 @@ def parse_events(body: bytes, media_type: str, *, max_messages: int, max_depth: 
 def _decoded(index: int, raw: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
     """Members are counted first: all strings, without those of the data, are names and values of them."""
     if strings(raw) - strings(_event_data.decode(raw).data) > 2 * _MAX_MEMBERS:
-        raise InvalidRequest(f"event {index} has more than {ATTRIBUTES_MAX} attributes")
+        raise InvalidRequest(f"event {index} has more than {MAX_ATTRIBUTES} attributes")
     return _event.decode(raw)
 
 

@@ -20,6 +20,7 @@ MAX_TEXT = 256
 """Of the texts that PostgreSQL makes regular expressions of, and characters of each. It keeps 32 compiled ones."""
 
 ALTERNATIVES = "$or"
+ATTRIBUTES = "$attributes"
 SCALARS = str | bool | int | float | Decimal | None
 
 NUMERIC: dict[str, Callable[[Decimal, Decimal], bool]] = {
@@ -71,20 +72,29 @@ def check(wanted: Any) -> Any:
     return wanted
 
 
-def matches(wanted: Mapping[str, Any], document: Any) -> bool:
+@dataclass(frozen=True)
+class Attributes:
+    """Those of the message; only of a whole payload can a filter ask for them."""
+
+    value: Any
+
+
+def matches(wanted: Mapping[str, Any], document: Any, attributes: Attributes | None = None) -> bool:
     """Whether each named field has one of its values, by JSON type and value. Numbers of both are Decimals."""
-    return all(_matches(document, name, values) for name, values in wanted.items())
+    return all(_matches(document, name, values, attributes) for name, values in wanted.items())
 
 
-def _matches(parent: Any, name: str, values: Any) -> bool:
-    if isinstance(values, dict):
-        return _has(parent, name) and matches(values, parent[name])
-    return any(_passes(parent, name, value) for value in values)
+def _matches(parent: Any, name: str, values: Any, attributes: Attributes | None) -> bool:
+    if not isinstance(values, dict):
+        return any(_passes(parent, name, value, attributes) for value in values)
+    if name == ATTRIBUTES and attributes is not None:
+        return matches(values, attributes.value)
+    return _has(parent, name) and matches(values, parent[name])
 
 
-def _passes(parent: Any, name: str, value: Any) -> bool:
+def _passes(parent: Any, name: str, value: Any, attributes: Attributes | None) -> bool:
     if name == ALTERNATIVES and isinstance(value, dict):
-        return matches(value, parent)
+        return matches(value, parent, attributes)
     if isinstance(value, dict) and "exists" in value:
         return _has(parent, name) is value["exists"]
     return _has(parent, name) and _fits(parent[name], value)

@@ -386,17 +386,35 @@ class SeekPreview(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
 
+MAX_ATTRIBUTES = 100
+
+
+def _texts(value: Any) -> Any:
+    """Refused by one error, for there would be one for each that is wrong."""
+    if isinstance(value, dict):
+        if len(value) > MAX_ATTRIBUTES:
+            raise ValueError(f"a message has at most {MAX_ATTRIBUTES} attributes")
+        if not all(isinstance(one, str) for one in value.values()):
+            raise ValueError("the values of attributes are strings")
+    return value
+
+
 class FilterTest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"filter": {"country": ["BR"]}}]})
 
     filter: Filter
     payload: dict[str, Any] | None = Field(None, description="the payload to judge, instead of the last messages")
+    attributes: Annotated[dict[str, str] | None, BeforeValidator(_texts)] = Field(
+        None, description="the attributes that are judged with the payload"
+    )
     last: WholeNumber | None = Field(None, ge=1, le=1000, description="messages to judge, default 100")
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:
         if self.payload is not None and self.last is not None:
             raise ValueError("give `payload` or `last`, not both")
+        if self.payload is None and self.attributes is not None:
+            raise ValueError("give `attributes` only with a `payload`")
         return self
 
 
@@ -404,7 +422,7 @@ class FilteredExample(BaseModel):
     id: UUID
     payload: dict[str, Any] | None = Field(None, description="needs the scope `messages:read`")
     field: str | None = None
-    expected: list[Any] | None = None
+    expected: Any = None
     actual: Any = None
     similar_field: str | None = None
     detail: str | None = None
@@ -415,7 +433,7 @@ class FilterTested(BaseModel):
 
     passes: bool | None = None
     field: str | None = None
-    expected: list[Any] | None = None
+    expected: Any = None
     actual: Any = None
     similar_field: str | None = None
     detail: str | None = None
@@ -505,7 +523,7 @@ class Explanation(BaseModel):
     reason: str | None = Field(None, description=WHY)
     filter: dict[str, Any] | None = Field(None, description="the filter that judged the message")
     field: str | None = Field(None, description="the first field of the filter that keeps the message out")
-    expected: list[Any] | None = Field(None, description="the values that the filter takes there")
+    expected: Any = Field(None, description="what the filter takes there")
     actual: Any = Field(None, description="the value of the message there; needs the scope `messages:read`")
     similar_field: str | None = Field(None, description="a field of the message whose name differs only in case")
     sought_at: datetime | None = Field(

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from fastpubsub.exceptions import InvalidRequest, TooLarge
+from fastpubsub.models import MAX_ATTRIBUTES
 
 _BRACE = ord("{")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -35,7 +36,6 @@ _MANY = 100_000
 """Commas of a body. With fewer it has few elements, and what is wrong with them is found before it costs much."""
 
 MAX_MEMBERS = 20
-ATTRIBUTES_MAX = 100
 _ATTRIBUTE_NAME_MAX = 256
 _ATTRIBUTE_VALUE_MAX = 1024
 
@@ -111,8 +111,8 @@ def count_messages(body: bytes, max_messages: int, is_envelope: bool = False) ->
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if strings(self.attributes) > 2 * ATTRIBUTES_MAX:
-                raise InvalidRequest(f"a message has more than {ATTRIBUTES_MAX} attributes")
+            if strings(self.attributes) > 2 * MAX_ATTRIBUTES:
+                raise InvalidRequest(f"a message has more than {MAX_ATTRIBUTES} attributes")
 
     class Envelope(msgspec.Struct):
         messages: list[WithAttributes]
@@ -213,8 +213,8 @@ def _check_text(body: bytes) -> None:
 def _attributes(index: int, attributes: Mapping[str, str] | None) -> bytes | None:
     if not attributes:
         return None
-    if len(attributes) > ATTRIBUTES_MAX:
-        raise InvalidRequest(f"message {index} has more than {ATTRIBUTES_MAX} attributes")
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise InvalidRequest(f"message {index} has more than {MAX_ATTRIBUTES} attributes")
     for name, value in attributes.items():
         if not 0 < len(name) <= _ATTRIBUTE_NAME_MAX or len(value) > _ATTRIBUTE_VALUE_MAX:
             raise InvalidRequest(

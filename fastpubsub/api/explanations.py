@@ -3,7 +3,7 @@
 import json
 
 from fastpubsub.api.render import json_object, time_text
-from fastpubsub.filters import ALTERNATIVES
+from fastpubsub.filters import ALTERNATIVES, ATTRIBUTES
 from fastpubsub.services.explaining import Explained, FoundMessage
 from fastpubsub.services.previews import Decision
 
@@ -120,7 +120,10 @@ def _ahead(explained: Explained) -> str:
 def _filtered(explained: Explained | Decision, *, shows_payload: bool) -> str:
     if not explained.is_readable:
         return "the filter keeps it out, because PostgreSQL cannot read its payload as jsonb"
-    if explained.field == ALTERNATIVES and (explained.expected or b"").lstrip(b"[ \t\r\n").startswith(b"{"):
+    expected = (explained.expected or b"").lstrip()
+    if explained.field == ATTRIBUTES and expected.startswith(b"{"):
+        return _filtered_by_attributes(explained.actual if shows_payload else None)
+    if explained.field == ALTERNATIVES and expected[1:].lstrip().startswith(b"{"):
         return f'the filter keeps it out: it passes none of the alternatives of "{ALTERNATIVES}"'
     field = json.dumps(explained.field)
     sentence = f"the filter keeps it out: its field {field} is none of the values that the filter takes"
@@ -134,3 +137,8 @@ def _filtered(explained: Explained | Decision, *, shows_payload: bool) -> str:
     return (
         sentence if explained.similar_field is None else f"{sentence}, but it has {json.dumps(explained.similar_field)}"
     )
+
+
+def _filtered_by_attributes(actual: bytes | None) -> str:
+    sentence = "the filter keeps it out: its attributes are not those that the filter takes"
+    return sentence if actual is None else f"{sentence}; they are {actual.decode()}"

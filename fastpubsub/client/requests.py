@@ -625,27 +625,32 @@ def test_filter(
     filter: Mapping[str, Any] | None,
     *,
     payload: Payload | None = None,
+    attributes: Mapping[str, str] | None = None,
     last: int | None = None,
 ) -> Request[FilterTested]:
-    """Judges a payload, or the last messages (100, up to 1,000), by a filter; nothing changes.
+    """Judges a payload with its attributes, or the last messages (100, up to 1,000), by a filter; nothing changes.
 
     It also estimates how many messages would be ahead.
     """
-    return _test_filter("subscriptions", subscription_id, filter, payload, last)
+    given = _given(payload=payload, attributes=attributes, last=last)
+    return _test_filter(_path("subscriptions", subscription_id, "filter", "test"), filter, given)
 
 
 def test_topic_filter(
-    topic_id: str, filter: Mapping[str, Any] | None, *, payload: Payload | None = None, last: int | None = None
+    topic_id: str,
+    filter: Mapping[str, Any] | None,
+    *,
+    payload: Payload | None = None,
+    attributes: Mapping[str, str] | None = None,
+    last: int | None = None,
 ) -> Request[FilterTested]:
-    """Judges a payload, or the last messages of a topic (100, up to 1,000), by a filter."""
-    return _test_filter("topics", topic_id, filter, payload, last)
+    """Judges a payload with its attributes, or the last messages of a topic (100, up to 1,000), by a filter."""
+    given = _given(payload=payload, attributes=attributes, last=last)
+    return _test_filter(_path("topics", topic_id, "filter", "test"), filter, given)
 
 
-def _test_filter(
-    kind: str, name: str, filter: Mapping[str, Any] | None, payload: Payload | None, last: int | None
-) -> Request[FilterTested]:
-    body = {"filter": filter, **_given(payload=payload, last=last)}
-    path = _path(kind, name, "filter", "test")
+def _test_filter(path: str, filter: Mapping[str, Any] | None, given: dict[str, Any]) -> Request[FilterTested]:
+    body = {"filter": filter, **given}
     return Request("POST", path, FilterTested.model_validate_json, write_exactly(body, _json))
 
 

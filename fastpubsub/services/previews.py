@@ -49,8 +49,11 @@ class Backlog(NamedTuple):
     is_estimated: bool
 
 
-async def judge_payload(database: Database, filter_json: str | None, payload: bytes) -> Decision:
-    return Decision(*await database.fetch_one("judge_payload", filter_json, payload.decode()))
+async def judge_payload(
+    database: Database, filter_json: str | None, payload: bytes, attributes: bytes | None
+) -> Decision:
+    arguments = (filter_json, payload.decode(), None if attributes is None else attributes.decode())
+    return Decision(*await database.fetch_one("judge_payload", *arguments))
 
 
 async def judge_last_messages(

@@ -130,7 +130,8 @@ class Log:
     def matching(self, position: int, wanted: Filter | None) -> list[int]:
         """The positions after this one that a filter matches."""
         after = range(max(position + 1, self.first), self.last + 1)
-        return [one for one in after if matches(wanted, self.messages[one].payload)]
+        messages = self.messages
+        return [one for one in after if matches(wanted, messages[one].payload, messages[one].attributes)]
 
     def before(self, to: str | datetime | int) -> int:
         """The position before what is sought: the first message that is kept, a time, a position, or what comes."""
@@ -561,9 +562,12 @@ def read_filter(text: bytes | str | None) -> Filter | None:
     return None if text is None else json.loads(text, **EXACTLY) or None
 
 
-def matches(wanted: Filter | None, payload: bytes) -> bool:
-    """Whether a message with this payload passes."""
-    return not wanted or filters.matches(wanted, json.loads(payload, **EXACTLY))
+def matches(wanted: Filter | None, payload: bytes, attributes: bytes | None = None) -> bool:
+    """Whether a message with these passes."""
+    if not wanted:
+        return True
+    of_message = filters.Attributes(json.loads(attributes or b"null"))
+    return filters.matches(wanted, json.loads(payload, **EXACTLY), of_message)
 
 
 def is_found(search: Search | None, message: Stored) -> bool:

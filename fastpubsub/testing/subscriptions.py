@@ -107,9 +107,11 @@ def _filter_tested(log: Log, cursor: Cursor | None, call: Call) -> models.Filter
     """Without the reasons, whose words are the server's."""
     asked, wanted = call.read(models.FilterTest), given_filter(call.body)
     if asked.payload is not None:
-        return models.FilterTested(passes=matches(wanted, member(call.body, "payload") or b"null"))
+        payload, attributes = member(call.body, "payload") or b"null", member(call.body, "attributes")
+        return models.FilterTested(passes=matches(wanted, payload, attributes))
     last = sorted(log.messages)[-(asked.last or DEFAULT_LAST) :][::-1]
-    passing = [position for position in last if matches(wanted, log.messages[position].payload)]
+    messages = log.messages
+    passing = [one for one in last if matches(wanted, messages[one].payload, messages[one].attributes)]
     filtered = [position for position in last if position not in passing]
     tested = models.FilterTested(looked_at=len(last), passed=len(passing))
     tested.passing, tested.filtered = (

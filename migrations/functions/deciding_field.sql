@@ -1,8 +1,9 @@
--- The first field of the filter that keeps the payload out. Null for a payload that passes. `actual` is the value that the payload has
+-- The first field of the filter that keeps a message out. Null for a message that passes. `actual` is the value that the payload has
 -- there, when it is short enough to be shown, `actual_bytes` its size, null for none; `similar_field` is a name that differs only in case.
 -- A payload that cannot be read as jsonb is not `is_readable`, and passes no filter.
 create or replace function fastpubsub.deciding_field(
     p_payload json,
+    p_attributes jsonb,
     p_filter json,
     out field text,
     out expected json,
@@ -16,19 +17,25 @@ as $$
 #variable_conflict use_column
 declare
     c_shown_bytes constant integer := 1024;
-    v_payload jsonb;
     v_field record;
 begin
     is_readable := true;
     if p_filter is null then
         return;
     end if;
-    v_payload := p_payload;
     for v_field in select f.key, f.value from json_each(p_filter) as f loop
-        if (v_payload @? fastpubsub.compile_filter(json_build_object(v_field.key, v_field.value))) is not true then
+        if
+            not fastpubsub.passes_filter(
+                p_payload, p_attributes, fastpubsub.compile_filter(json_build_object(v_field.key, v_field.value))
+            )
+        then
             field := v_field.key;
             expected := v_field.value;
-            actual := p_payload -> v_field.key;
+            if v_field.key = '$attributes' and json_typeof(v_field.value) = 'object' then
+                actual := p_attributes;
+            else
+                actual := p_payload -> v_field.key;
+            end if;
             actual_bytes := octet_length(deciding_field.actual::text);
             if deciding_field.actual_bytes > c_shown_bytes then
                 actual := null;

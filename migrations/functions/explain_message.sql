@@ -38,6 +38,7 @@ declare
     v_cursor record;
     v_past record;
     v_payload json;
+    v_attributes jsonb;
 begin
     select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at into v_cursor
     from fastpubsub.claims as c
@@ -81,7 +82,8 @@ begin
         return;
     end if;
 
-    select m.payload into v_payload from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+    select m.payload, m.attributes into v_payload, v_attributes
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
     if p_position <= v_cursor.position then
         select h.* into v_past from fastpubsub.filter_history as h
         where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.from_position <= p_position
@@ -105,7 +107,7 @@ begin
     into
         explain_message.field, explain_message.expected, explain_message.actual, explain_message.actual_bytes,
         explain_message.similar_field, explain_message.is_readable
-    from fastpubsub.deciding_field(v_payload, explain_message.filter) as d;
+    from fastpubsub.deciding_field(v_payload, v_attributes, explain_message.filter) as d;
     if explain_message.field is not null or not explain_message.is_readable then
         state := 'filtered';
     elsif explain_message.state = 'ahead' then

@@ -1,10 +1,13 @@
--- Returns the condition of a filter on the object `@`, and how many fields and values it has. It calls itself for nested objects and for
+-- Returns the condition of a filter on the object `@`, which p_of_message says is a whole payload, and how many fields and values it has.
+-- `attributes` is the part that `$attributes` makes. It calls itself for nested objects and for
 -- the alternatives of `$or`, which is a field like any other when it holds no objects. Each name is written once, so the result is
 -- about as long as the filter. fastpubsub/filters.py refuses the same before, and explains it.
 create or replace function fastpubsub.filter_condition(
     p_filter json,
     p_depth integer,
+    p_of_message boolean,
     out condition text,
+    out attributes text,
     out fields integer,
     out compared integer
 )
@@ -33,8 +36,13 @@ begin
         v_names := v_names || v_field.key;
         fields := filter_condition.fields + 1;
         if v_field.type = 'object' then
-            v_nested := fastpubsub.filter_condition(v_field.value, p_depth + 1);
-            v_all := v_all || format('exists(@.%s ? (%s))', v_name, v_nested.condition);
+            v_nested := fastpubsub.filter_condition(v_field.value, p_depth + 1, false);
+            if p_of_message and v_field.key = '$attributes' then
+                attributes := v_nested.condition;
+                v_all := v_all || format('exists($attributes ? %s)', v_nested.condition);
+            else
+                v_all := v_all || format('exists(@.%s ? %s)', v_name, v_nested.condition);
+            end if;
             fields := filter_condition.fields + v_nested.fields;
             compared := filter_condition.compared + v_nested.compared;
             continue;
@@ -49,7 +57,7 @@ begin
         for v_part in select e.value, json_typeof(e.value) as type from json_array_elements(v_field.value) as e loop
             compared := filter_condition.compared + 1;
             if v_field.key = '$or' and v_part.type = 'object' then
-                v_nested := fastpubsub.filter_condition(v_part.value, p_depth + 1);
+                v_nested := fastpubsub.filter_condition(v_part.value, p_depth + 1, p_of_message);
                 v_any := v_any || v_nested.condition;
                 fields := filter_condition.fields + v_nested.fields;
                 compared := filter_condition.compared + v_nested.compared;

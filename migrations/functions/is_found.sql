@@ -15,7 +15,7 @@ declare
     c_searched_characters constant integer := 1048576;
     v_text text;
 begin
-    if p_path is not null and (p_payload::jsonb @? p_path) is not true then
+    if p_path is not null and not fastpubsub.passes_filter(p_payload, p_attributes, p_path) then
         return false;
     end if;
     case p_search_in

@@ -1,7 +1,8 @@
--- Whether a payload would pass a filter, and which field decides (deciding_field).
+-- Whether a message would pass a filter, and which field decides (deciding_field).
 create or replace function fastpubsub.judge_payload(
     p_filter json,
     p_payload json,
+    p_attributes jsonb,
     out field text,
     out expected json,
     out actual json,
@@ -16,6 +17,8 @@ as $$
 begin
     select d.* into judge_payload.field, judge_payload.expected, judge_payload.actual, judge_payload.actual_bytes,
         judge_payload.similar_field, judge_payload.is_readable
-    from fastpubsub.deciding_field(p_payload, case when fastpubsub.compile_filter(p_filter) is not null then p_filter end) as d;
+    from fastpubsub.deciding_field(
+        p_payload, p_attributes, case when fastpubsub.compile_filter(p_filter) is not null then p_filter end
+    ) as d;
 end;
 $$;

@@ -1,4 +1,4 @@
--- Returns the positions in (p_after, p_to] whose payload matches, in order, at most p_limit. A payload that cannot be read as jsonb does
+-- Returns the positions in (p_after, p_to] whose messages match, in order, at most p_limit. A payload that cannot be read as jsonb does
 -- not match and raises no error: it is reported in `unreadable`.
 create or replace function fastpubsub.matching_positions(
     p_topic_key bigint,
@@ -17,26 +17,42 @@ as $$
 #variable_conflict use_column
 declare
     v_message record;
+    v_reads_payload boolean := p_path::text not like 'strict $"attributes"%';
 begin
     begin
-        select array_agg(f.position) into positions
-        from (
-            select m.position from fastpubsub.messages as m
-            where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to and m.payload::jsonb @? p_path
-            order by m.position
-            limit p_limit
-        ) as f;
+        if strpos(p_path::text, '$"attributes"') = 0 then
+            select array_agg(f.position) into positions
+            from (
+                select m.position from fastpubsub.messages as m
+                where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to and m.payload::jsonb @? p_path
+                order by m.position
+                limit p_limit
+            ) as f;
+        else
+            select array_agg(f.position) into positions
+            from (
+                select m.position from fastpubsub.messages as m
+                where
+                    m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+                    and jsonb_path_exists(
+                        case when v_reads_payload then m.payload::jsonb else 'null' end, p_path,
+                        jsonb_build_object('attributes', m.attributes), true
+                    )
+                order by m.position
+                limit p_limit
+            ) as f;
+        end if;
         return;
     exception when data_exception or program_limit_exceeded then
         positions := null;
     end;
     for v_message in
-        select m.position, m.payload from fastpubsub.messages as m
+        select m.position, m.payload, m.attributes from fastpubsub.messages as m
         where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
         order by m.position
     loop
         begin
-            if v_message.payload::jsonb @? p_path then
+            if fastpubsub.passes_filter(v_message.payload, v_message.attributes, p_path) then
                 positions := positions || v_message.position;
             end if;
         exception when data_exception or program_limit_exceeded then

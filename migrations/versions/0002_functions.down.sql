@@ -241,6 +241,9 @@ drop function fastpubsub.nack_messages;
 -- functions/notify_servers.sql
 drop function fastpubsub.notify_servers;
 
+-- functions/passes_filter.sql
+drop function fastpubsub.passes_filter;
+
 -- functions/pause_subscription.sql
 drop function fastpubsub.pause_subscription;
 

@@ -518,7 +518,8 @@ end;
 $$;
 
 -- functions/compile_filter.sql
--- Turns a filter into a strict jsonpath (lax would look inside arrays), or into null for a filter that every message passes.
+-- Turns a filter into a strict jsonpath (lax would look inside arrays), or into null for a filter that every message passes. Its variable
+-- `$attributes` has those of the message; passes_filter puts it to one.
 create or replace function fastpubsub.compile_filter(p_filter json) returns jsonpath
 language plpgsql immutable as $$
 declare
@@ -530,9 +531,13 @@ begin
     if json_typeof(p_filter) <> 'object' then
         raise exception using errcode = 'FP422', message = 'a filter must be an object that maps field names to lists of values';
     end if;
-    v_compiled := fastpubsub.filter_condition(p_filter, 1);
+    v_compiled := fastpubsub.filter_condition(p_filter, 1, true);
     if v_compiled.fields > 100 or v_compiled.compared > 1000 then
         raise exception using errcode = 'FP422', message = 'a filter has at most 100 fields and 1000 values';
+    end if;
+    -- Of a filter on nothing but attributes, payloads need not be read.
+    if v_compiled.attributes is not null and (select count(*) from json_object_keys(p_filter)) = 1 then
+        return ('strict $attributes ? ' || v_compiled.attributes)::jsonpath;
     end if;
     return ('strict $ ? (' || v_compiled.condition || ')')::jsonpath;
 end;
@@ -887,11 +892,12 @@ end;
 $$;
 
 -- functions/deciding_field.sql
--- The first field of the filter that keeps the payload out. Null for a payload that passes. `actual` is the value that the payload has
+-- The first field of the filter that keeps a message out. Null for a message that passes. `actual` is the value that the payload has
 -- there, when it is short enough to be shown, `actual_bytes` its size, null for none; `similar_field` is a name that differs only in case.
 -- A payload that cannot be read as jsonb is not `is_readable`, and passes no filter.
 create or replace function fastpubsub.deciding_field(
     p_payload json,
+    p_attributes jsonb,
     p_filter json,
     out field text,
     out expected json,
@@ -905,19 +911,25 @@ as $$
 #variable_conflict use_column
 declare
     c_shown_bytes constant integer := 1024;
-    v_payload jsonb;
     v_field record;
 begin
     is_readable := true;
     if p_filter is null then
         return;
     end if;
-    v_payload := p_payload;
     for v_field in select f.key, f.value from json_each(p_filter) as f loop
-        if (v_payload @? fastpubsub.compile_filter(json_build_object(v_field.key, v_field.value))) is not true then
+        if
+            not fastpubsub.passes_filter(
+                p_payload, p_attributes, fastpubsub.compile_filter(json_build_object(v_field.key, v_field.value))
+            )
+        then
             field := v_field.key;
             expected := v_field.value;
-            actual := p_payload -> v_field.key;
+            if v_field.key = '$attributes' and json_typeof(v_field.value) = 'object' then
+                actual := p_attributes;
+            else
+                actual := p_payload -> v_field.key;
+            end if;
             actual_bytes := octet_length(deciding_field.actual::text);
             if deciding_field.actual_bytes > c_shown_bytes then
                 actual := null;
@@ -1155,6 +1167,7 @@ declare
     v_cursor record;
     v_past record;
     v_payload json;
+    v_attributes jsonb;
 begin
     select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at into v_cursor
     from fastpubsub.claims as c
@@ -1198,7 +1211,8 @@ begin
         return;
     end if;
 
-    select m.payload into v_payload from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+    select m.payload, m.attributes into v_payload, v_attributes
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
     if p_position <= v_cursor.position then
         select h.* into v_past from fastpubsub.filter_history as h
         where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.from_position <= p_position
@@ -1222,7 +1236,7 @@ begin
     into
         explain_message.field, explain_message.expected, explain_message.actual, explain_message.actual_bytes,
         explain_message.similar_field, explain_message.is_readable
-    from fastpubsub.deciding_field(v_payload, explain_message.filter) as d;
+    from fastpubsub.deciding_field(v_payload, v_attributes, explain_message.filter) as d;
     if explain_message.field is not null or not explain_message.is_readable then
         state := 'filtered';
     elsif explain_message.state = 'ahead' then
@@ -1284,13 +1298,16 @@ end;
 $$;
 
 -- functions/filter_condition.sql
--- Returns the condition of a filter on the object `@`, and how many fields and values it has. It calls itself for nested objects and for
+-- Returns the condition of a filter on the object `@`, which p_of_message says is a whole payload, and how many fields and values it has.
+-- `attributes` is the part that `$attributes` makes. It calls itself for nested objects and for
 -- the alternatives of `$or`, which is a field like any other when it holds no objects. Each name is written once, so the result is
 -- about as long as the filter. fastpubsub/filters.py refuses the same before, and explains it.
 create or replace function fastpubsub.filter_condition(
     p_filter json,
     p_depth integer,
+    p_of_message boolean,
     out condition text,
+    out attributes text,
     out fields integer,
     out compared integer
 )
@@ -1319,8 +1336,13 @@ begin
         v_names := v_names || v_field.key;
         fields := filter_condition.fields + 1;
         if v_field.type = 'object' then
-            v_nested := fastpubsub.filter_condition(v_field.value, p_depth + 1);
-            v_all := v_all || format('exists(@.%s ? (%s))', v_name, v_nested.condition);
+            v_nested := fastpubsub.filter_condition(v_field.value, p_depth + 1, false);
+            if p_of_message and v_field.key = '$attributes' then
+                attributes := v_nested.condition;
+                v_all := v_all || format('exists($attributes ? %s)', v_nested.condition);
+            else
+                v_all := v_all || format('exists(@.%s ? %s)', v_name, v_nested.condition);
+            end if;
             fields := filter_condition.fields + v_nested.fields;
             compared := filter_condition.compared + v_nested.compared;
             continue;
@@ -1335,7 +1357,7 @@ begin
         for v_part in select e.value, json_typeof(e.value) as type from json_array_elements(v_field.value) as e loop
             compared := filter_condition.compared + 1;
             if v_field.key = '$or' and v_part.type = 'object' then
-                v_nested := fastpubsub.filter_condition(v_part.value, p_depth + 1);
+                v_nested := fastpubsub.filter_condition(v_part.value, p_depth + 1, p_of_message);
                 v_any := v_any || v_nested.condition;
                 fields := filter_condition.fields + v_nested.fields;
                 compared := filter_condition.compared + v_nested.compared;
@@ -1731,7 +1753,7 @@ declare
     c_searched_characters constant integer := 1048576;
     v_text text;
 begin
-    if p_path is not null and (p_payload::jsonb @? p_path) is not true then
+    if p_path is not null and not fastpubsub.passes_filter(p_payload, p_attributes, p_path) then
         return false;
     end if;
     case p_search_in
@@ -1828,17 +1850,18 @@ begin
     looked_at := 0;
     passed := 0;
     for v_message in
-        select m.position, m.created_at, m.payload from fastpubsub.messages as m
+        select m.position, m.created_at, m.payload, m.attributes from fastpubsub.messages as m
         where m.topic_key = p_topic_key
         order by m.position desc
         limit p_last
     loop
         exit when looked_at > 0 and clock_timestamp() >= v_until;
         looked_at := looked_at + 1;
-        passes := v_path is null or fastpubsub.is_found(v_message.payload, null, v_path, null, null, null);
+        passes := v_path is null or fastpubsub.is_found(v_message.payload, v_message.attributes, v_path, null, null, null);
         passed := passed + passes::integer;
         if (case when passes then passed else looked_at - passed end) <= p_examples then
-            select d.* into v_field from fastpubsub.deciding_field(v_message.payload, case when not passes then p_filter end) as d;
+            select d.* into v_field
+            from fastpubsub.deciding_field(v_message.payload, v_message.attributes, case when not passes then p_filter end) as d;
             message_position := v_message.position;
             created_at := v_message.created_at;
             field := v_field.field;
@@ -1862,10 +1885,11 @@ end;
 $$;
 
 -- functions/judge_payload.sql
--- Whether a payload would pass a filter, and which field decides (deciding_field).
+-- Whether a message would pass a filter, and which field decides (deciding_field).
 create or replace function fastpubsub.judge_payload(
     p_filter json,
     p_payload json,
+    p_attributes jsonb,
     out field text,
     out expected json,
     out actual json,
@@ -1880,7 +1904,9 @@ as $$
 begin
     select d.* into judge_payload.field, judge_payload.expected, judge_payload.actual, judge_payload.actual_bytes,
         judge_payload.similar_field, judge_payload.is_readable
-    from fastpubsub.deciding_field(p_payload, case when fastpubsub.compile_filter(p_filter) is not null then p_filter end) as d;
+    from fastpubsub.deciding_field(
+        p_payload, p_attributes, case when fastpubsub.compile_filter(p_filter) is not null then p_filter end
+    ) as d;
 end;
 $$;
 
@@ -3194,7 +3220,7 @@ end;
 $$;
 
 -- functions/matching_positions.sql
--- Returns the positions in (p_after, p_to] whose payload matches, in order, at most p_limit. A payload that cannot be read as jsonb does
+-- Returns the positions in (p_after, p_to] whose messages match, in order, at most p_limit. A payload that cannot be read as jsonb does
 -- not match and raises no error: it is reported in `unreadable`.
 create or replace function fastpubsub.matching_positions(
     p_topic_key bigint,
@@ -3213,26 +3239,42 @@ as $$
 #variable_conflict use_column
 declare
     v_message record;
+    v_reads_payload boolean := p_path::text not like 'strict $"attributes"%';
 begin
     begin
-        select array_agg(f.position) into positions
-        from (
-            select m.position from fastpubsub.messages as m
-            where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to and m.payload::jsonb @? p_path
-            order by m.position
-            limit p_limit
-        ) as f;
+        if strpos(p_path::text, '$"attributes"') = 0 then
+            select array_agg(f.position) into positions
+            from (
+                select m.position from fastpubsub.messages as m
+                where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to and m.payload::jsonb @? p_path
+                order by m.position
+                limit p_limit
+            ) as f;
+        else
+            select array_agg(f.position) into positions
+            from (
+                select m.position from fastpubsub.messages as m
+                where
+                    m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+                    and jsonb_path_exists(
+                        case when v_reads_payload then m.payload::jsonb else 'null' end, p_path,
+                        jsonb_build_object('attributes', m.attributes), true
+                    )
+                order by m.position
+                limit p_limit
+            ) as f;
+        end if;
         return;
     exception when data_exception or program_limit_exceeded then
         positions := null;
     end;
     for v_message in
-        select m.position, m.payload from fastpubsub.messages as m
+        select m.position, m.payload, m.attributes from fastpubsub.messages as m
         where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
         order by m.position
     loop
         begin
-            if v_message.payload::jsonb @? p_path then
+            if fastpubsub.passes_filter(v_message.payload, v_message.attributes, p_path) then
                 positions := positions || v_message.position;
             end if;
         exception when data_exception or program_limit_exceeded then
@@ -3345,6 +3387,16 @@ begin
         perform pg_notify('fastpubsub', v_payload);
     end loop;
 end;
+$$;
+
+-- functions/passes_filter.sql
+-- Whether a message passes a filter. A filter on nothing but attributes does not read the payload.
+create or replace function fastpubsub.passes_filter(p_payload json, p_attributes jsonb, p_path jsonpath) returns boolean
+language sql immutable as $$
+    select jsonb_path_exists(
+        case when p_path::text like 'strict $"attributes"%' then 'null' else p_payload::jsonb end, p_path,
+        jsonb_build_object('attributes', p_attributes), true
+    ) is true;
 $$;
 
 -- functions/pause_subscription.sql

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from fastpubsub.config import Settings
-from tests.api.calls import Calls, Json, ids_of, problem, success
+from tests.api.calls import REPRESENTATION, Calls, Json, ids_of, problem, success
 from tests.api.conftest import Tokens
 from tests.attacks import KEY
 from tests.conftest import Connect, MakeSettings
@@ -45,6 +45,31 @@ async def test_operators_are_told_apart_by_the_field_that_holds_them(client: htt
         assert (elsewhere["field"], elsewhere["actual"]) == ("to", {"country": "US"})
         neither = await judge(client, path, wanted, payload={"total": 100, "to": {"country": "BR"}, "$or": 1})
         assert neither["detail"] == 'the filter keeps it out: it passes none of the alternatives of "$or"'
+
+
+async def test_attributes(client: httpx.AsyncClient, calls: Calls) -> None:
+    wanted = {"$attributes": {"source": [{"prefix": "/shop"}]}}
+    await calls.topic_and_subscription(filter=wanted)
+    body = {"messages": [{"payload": {}, "attributes": {"source": source}} for source in ("/bank", "/shop/1")]}
+    ids = success(await client.post("/topics/t/messages", json=body, headers=REPRESENTATION), 201)["ids"]
+    for path in PATHS:
+        assert (await judge(client, path, wanted, payload={}, attributes={"source": "/shop"}))["passes"]
+        kept_out = await judge(client, path, wanted, payload={}, attributes={"source": "/bank"})
+        assert kept_out == {
+            "passes": False,
+            "field": "$attributes",
+            "expected": wanted["$attributes"],
+            "actual": {"source": "/bank"},
+            "detail": "the filter keeps it out: its attributes are not those that the filter takes; "
+            'they are {"source": "/bank"}',
+        }
+        assert "they are" not in (await judge(client, path, wanted, payload={}))["detail"]
+        judged = await judge(client, path, wanted, last=2)
+        assert (ids_of(judged["passing"]), ids_of(judged["filtered"])) == ([ids[1]], [ids[0]])
+        problem(await client.post(path, json={"filter": wanted, "attributes": {}}), 422)
+    explained = success(await client.get(f"/subscriptions/s/messages/{ids[0]}"), 200)
+    assert (explained["state"], explained["field"]) == ("filtered", "$attributes")
+    assert [one["id"] for one in await calls.pull()] == [ids[1]]
 
 
 async def test_the_last_messages(client: httpx.AsyncClient, calls: Calls) -> None:

@@ -268,13 +268,22 @@ def with_levels(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(fields, st.builds(lambda one: {"$or": one}, st.lists(fields, min_size=1, max_size=2)))
 
 
-FILTERS = st.recursive(st.dictionaries(NAMES, COMPARED, min_size=1, max_size=2), with_levels, max_leaves=4)
+OF_PAYLOADS = st.recursive(st.dictionaries(NAMES, COMPARED, min_size=1, max_size=2), with_levels, max_leaves=4)
+OF_ATTRIBUTES = st.builds(
+    lambda one, two: {"$attributes": one, **two},
+    st.dictionaries(NAMES, COMPARED, min_size=1, max_size=2),
+    st.one_of(st.just({}), st.just({}), OF_PAYLOADS),
+)
+FILTERS = st.one_of(
+    OF_PAYLOADS, OF_ATTRIBUTES, st.builds(lambda *some: {"$or": list(some)}, OF_PAYLOADS, OF_ATTRIBUTES)
+)
 LEAVES = st.one_of(st.none(), SCALARS, SHORT)
 DOCUMENTS = st.recursive(
     st.dictionaries(NAMES, LEAVES, max_size=2),
     lambda inner: st.dictionaries(NAMES, st.one_of(LEAVES, inner, st.lists(LEAVES, max_size=2)), max_size=3),
     max_leaves=4,
 )
+CONTEXTS = st.dictionaries(NAMES, st.one_of(TEXTS, SHORT), min_size=1, max_size=2)
 
 
 def scalars(wanted: Any) -> Iterator[Any]:
@@ -295,12 +304,53 @@ def test_any_filter_and_any_payload(store: Store, data: st.DataObject) -> None:
     fitting = st.dictionaries(NAMES, st.one_of(some, st.dictionaries(NAMES, some, max_size=2)), max_size=2)
     payload: dict[str, Any] = data.draw(DOCUMENTS) | data.draw(fitting)
     text = json.dumps(payload, ensure_ascii=data.draw(st.booleans()))
-    query = "select coalesce(%s::jsonb @? fastpubsub.compile_filter(%s::json), true)"
+    attributes = data.draw(st.one_of(st.none(), CONTEXTS))
+    context = json.dumps(attributes)
+    query = "select fastpubsub.passes_filter(%s, %s, fastpubsub.compile_filter(%s::json))"
     given = json.dumps(wanted, ensure_ascii=data.draw(st.booleans()))
-    assert store.value(query, text, given) == matches(read_filter(given), text.encode())
+    passes = store.value(query, text, None if attributes is None else context, given)
+    assert passes == matches(read_filter(given), text.encode(), context.encode())
 
 
 TWICE = ['{"a": [1], "a": [2]}', '{"a": [1], "\\u0061": [2]}', '{"a": {"b": [1], "b": [2]}}']
+# (filter, attributes, whether a message passes with any payload)
+OF_CONTEXT: list[tuple[str, str | None, bool]] = [
+    ('{"$attributes": {"source": ["shop"]}}', '{"source": "shop"}', True),
+    ('{"$attributes": {"source": ["shop"]}}', '{"source": "bank"}', False),
+    ('{"$attributes": {"source": ["shop"]}}', None, False),
+    ('{"$attributes": {"source": [1]}}', '{"source": "1"}', False),
+    ('{"$attributes": {"source": [{"prefix": "/eu/"}], "type": ["a"]}}', '{"source": "/eu/1", "type": "a"}', True),
+    ('{"$attributes": {"source": [{"exists": false}]}}', '{"type": "a"}', True),
+    ('{"$attributes": {"source": [{"exists": false}]}}', None, True),
+    ('{"$attributes": {"$or": [{"a": ["1"]}, {"b": ["1"]}]}}', '{"b": "1"}', True),
+    ('{"$attributes": ["source"]}', '{"source": "source"}', False),
+    ('{"x": {"$attributes": {"source": ["shop"]}}}', '{"source": "shop"}', False),
+    ('{"$or": [{"$attributes": {"a": ["1"]}}, {"n": [2]}]}', '{"a": "1"}', True),
+    ('{"$or": [{"$attributes": {"a": ["1"]}}, {"n": [2]}]}', '{"a": "2"}', False),
+    ('{"$attributes": {"a": ["1"]}, "n": [1]}', '{"a": "1"}', True),
+    ('{"$attributes": {"a": ["1"]}, "n": [2]}', '{"a": "1"}', False),
+    ('{"$attributes": {"a": ["1"]}, "n": [1]}', '{"a": "2"}', False),
+    ('{"a\\"$\\"attributes\\"": [1]}', '{"a": "1"}', False),
+]
+
+
+@pytest.mark.parametrize(("wanted", "attributes", "expected"), OF_CONTEXT)
+def test_attributes(store: Store, wanted: str, attributes: str | None, expected: bool) -> None:
+    """A field of the payload can have the name, too: as a list it means that, and inside of an object."""
+    payload = '{"n": 1, "x": {}}'
+    keys = store.create(filter=wanted)
+    store.publish(keys.topic, [payload], attributes=[attributes])
+    assert store.claim(keys).positions == [1] * expected
+    assert matches(read_filter(wanted), payload.encode(), (attributes or "null").encode()) == expected
+
+
+def test_a_filter_on_attributes_alone_does_not_read_payloads(store: Store) -> None:
+    keys = store.create(filter='{"$attributes": {"a": ["1"]}}')
+    store.publish(keys.topic, ['{"n": 1e200000}'] * 2, attributes=['{"a": "1"}', '{"a": "2"}'])
+    claimed = store.claim(keys)
+    assert (claimed.positions, claimed.unreadable) == ([1], [])
+
+
 REFUSED = [
     *TWICE,
     "[]",

@@ -228,6 +228,7 @@ INTERNAL = {
     "take_leases",
     "value_condition",
     "were_created_at",
+    "passes_filter",
     "read_log",
     "read_matching_log",
     "cut_leases",

@@ -64,8 +64,9 @@ def _shows(request: Request, topic_id: str) -> bool:
 
 
 async def _judge_payload(request: Request, filter_json: str | None) -> Response:
-    payload = member(await request.body(), "payload") or b"null"
-    decision = await previews.judge_payload(request.app.state.database, filter_json, payload)
+    body = await request.body()
+    payload, attributes = member(body, "payload") or b"null", member(body, "attributes")
+    decision = await previews.judge_payload(request.app.state.database, filter_json, payload, attributes)
     return json_answer(json_object(_members(decision, shows_payload=True)))
 
 
