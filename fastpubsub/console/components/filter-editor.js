@@ -36,7 +36,7 @@ export function FilterEditor({subscription, onDone}) {
   };
   return html`
     <div class="card form">
-      <${Field} isWide label="Filter" hint=${html`Each field must be there and have one of its values, by type and to the letter: <code>{"country": ["BR", "US"], "premium": [true]}</code>. Empty: everything passes.`}>
+      <${Field} isWide label="Filter" hint=${html`Each field must be there and have one of its values, by type and to the letter: <code>{"country": ["BR", "US"], "total": [{"numeric": [">=", 100]}]}</code>. Without a filter, everything passes.`}>
         <textarea rows="6" name="filter" value=${text} onInput=${(event) => setText(event.target.value)} spellcheck=${false}></textarea>
       <//>
       <footer>
@@ -72,10 +72,14 @@ const Examples = ({examples, why}) => html`<${Table} label=${why ? "Kept out" : 
   </tr>`)}
 <//>`;
 
+const wanted = (expected) => Array.isArray(expected)
+  ? html`must be one of <code>${expected.map(oneLine).join(", ")}</code>`
+  : html`must have <code>${oneLine(expected)}</code>`;
+
 /** The field that decided, what the filter takes there, and what the message has. */
 export function Why({verdict: {field, expected, actual, similar_field, detail}}) {
   if (field === undefined) return detail ?? null;
-  return html`<code>${field}</code> ${expected ? html`must be one of <code>${expected.map(oneLine).join(", ")}</code>` : null}
+  return html`<code>${field}</code> ${expected ? wanted(expected) : null}
     ${actual !== undefined ? html`, and is <code>${oneLine(actual)}</code>` : null}
     ${similar_field ? html`. The message has <code>${similar_field}</code>` : null}`;
 }
