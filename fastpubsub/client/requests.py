@@ -565,15 +565,21 @@ def list_subscriptions(
     topic_id: str | None = None,
     q: str | None = None,
     include_metrics: bool = False,
+    has_dead_letters: bool = False,
     offset: int = 0,
     limit: int = 10,
 ) -> Request[list[Subscription]]:
-    """Lists up to 100 of all topics, or of one, ordered by id; `q` is a part of their ids, without case."""
+    """Lists up to 100 of all topics, or of one, ordered by id; `q` is a part of their ids, without case.
+
+    `has_dead_letters=True` lists only those with dead letters.
+    """
     return Request(
         "GET",
         "/subscriptions",
         lambda answer: read_exactly(models.SubscriptionList, answer).data,
-        params=_page(offset, limit) | _given(topic_id=topic_id, q=q) | _metrics(include_metrics),
+        params=_page(offset, limit)
+        | _given(topic_id=topic_id, q=q, has_dead_letters="true" if has_dead_letters else None)
+        | _metrics(include_metrics),
     )
 
 

@@ -75,12 +75,15 @@ async def list_subscriptions(
     *,
     part: str | None = None,
     after: str | None = None,
+    has_dead_letters: bool = False,
 ) -> list[StoredSubscription]:
     """`only`: the subscriptions that the caller may see, None for all; `topic_id`: None for those of all topics; `part`
     of their ids; `after` an id.
     """
     visible = None if only is None else list(only)
-    rows = await database.fetch_all("list_subscriptions", offset, limit, visible, topic_id, part, after)
+    rows = await database.fetch_all(
+        "list_subscriptions", offset, limit, visible, topic_id, part, after, has_dead_letters
+    )
     return [_subscription(row) for row in rows]
 
 

@@ -25,6 +25,8 @@ class Subscriptions(Part):
         found = [cursor for id_, cursor in sorted(self.store.cursors.items()) if call.part in id_.lower()]
         if topic_id := call.query.get("topic_id"):
             found = [cursor for cursor in found if cursor.subscription.topic_id == topic_id]
+        if call.flag("has_dead_letters"):
+            found = [cursor for cursor in found if cursor.dead]
         return 200, models.SubscriptionList(data=[self._subscription(call, cursor) for cursor in call.page(found)])
 
     @route("GET", "/subscriptions/{id}")

@@ -1,4 +1,5 @@
--- A message of a topic, without a lease. `last` is the newest position; a message at or below it without a payload was trimmed.
+-- A message of a topic, without a lease. One that was trimmed is the copy of a dead letter, if there is one. `last` is the newest position; a
+-- message at or below it without a payload was trimmed.
 create or replace function fastpubsub.find_message(
     p_topic_key bigint,
     p_position bigint,
@@ -22,5 +23,12 @@ begin
     last := fastpubsub.last_position(p_topic_key);
     select m.created_at, m.payload, m.attributes into find_message.created_at, find_message.payload, find_message.attributes
     from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+    if not found then
+        select d.created_at, d.payload, d.attributes into find_message.created_at, find_message.payload, find_message.attributes
+        from fastpubsub.subscriptions as s
+        inner join fastpubsub.dead_letters as d on s.topic_key = d.topic_key and s.subscription_key = d.subscription_key
+        where s.topic_key = p_topic_key and d.position = p_position
+        limit 1;
+    end if;
 end;
 $$;

@@ -1,12 +1,13 @@
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
--- only topic; p_part is a part of the id, without case.
+-- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
 create or replace function fastpubsub.list_subscriptions(
     p_offset bigint,
     p_limit integer,
     p_ids text[] default null,
     p_topic_id text default null,
     p_part text default null,
-    p_after text default null
+    p_after text default null,
+    p_has_dead_letters boolean default false
 )
 returns table (
     id text,
@@ -35,6 +36,13 @@ begin
         (p_ids is null or s.id = any(p_ids)) and (p_topic_id is null or t.id = p_topic_id)
         and (p_part is null or strpos(lower(s.id), lower(p_part)) > 0)
         and (p_after is null or s.id collate "C" > p_after)
+        and (
+            not p_has_dead_letters
+            or exists (
+                select from fastpubsub.dead_letters as d
+                where d.topic_key = s.topic_key and d.subscription_key = s.subscription_key
+            )
+        )
     order by s.id collate "C"
     offset p_offset
     limit p_limit;

@@ -1444,7 +1444,8 @@ end;
 $$;
 
 -- functions/find_message.sql
--- A message of a topic, without a lease. `last` is the newest position; a message at or below it without a payload was trimmed.
+-- A message of a topic, without a lease. One that was trimmed is the copy of a dead letter, if there is one. `last` is the newest position; a
+-- message at or below it without a payload was trimmed.
 create or replace function fastpubsub.find_message(
     p_topic_key bigint,
     p_position bigint,
@@ -1468,6 +1469,13 @@ begin
     last := fastpubsub.last_position(p_topic_key);
     select m.created_at, m.payload, m.attributes into find_message.created_at, find_message.payload, find_message.attributes
     from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+    if not found then
+        select d.created_at, d.payload, d.attributes into find_message.created_at, find_message.payload, find_message.attributes
+        from fastpubsub.subscriptions as s
+        inner join fastpubsub.dead_letters as d on s.topic_key = d.topic_key and s.subscription_key = d.subscription_key
+        where s.topic_key = p_topic_key and d.position = p_position
+        limit 1;
+    end if;
 end;
 $$;
 
@@ -3010,14 +3018,15 @@ $$;
 
 -- functions/list_subscriptions.sql
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
--- only topic; p_part is a part of the id, without case.
+-- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
 create or replace function fastpubsub.list_subscriptions(
     p_offset bigint,
     p_limit integer,
     p_ids text[] default null,
     p_topic_id text default null,
     p_part text default null,
-    p_after text default null
+    p_after text default null,
+    p_has_dead_letters boolean default false
 )
 returns table (
     id text,
@@ -3046,6 +3055,13 @@ begin
         (p_ids is null or s.id = any(p_ids)) and (p_topic_id is null or t.id = p_topic_id)
         and (p_part is null or strpos(lower(s.id), lower(p_part)) > 0)
         and (p_after is null or s.id collate "C" > p_after)
+        and (
+            not p_has_dead_letters
+            or exists (
+                select from fastpubsub.dead_letters as d
+                where d.topic_key = s.topic_key and d.subscription_key = s.subscription_key
+            )
+        )
     order by s.id collate "C"
     offset p_offset
     limit p_limit;

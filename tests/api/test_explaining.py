@@ -49,6 +49,21 @@ async def test_every_state(client: httpx.AsyncClient, calls: Calls) -> None:
     assert leased
 
 
+async def test_a_dead_letter_outlives_its_topic_s_copy(
+    client: httpx.AsyncClient, calls: Calls, connect: Connect
+) -> None:
+    await calls.topic_and_subscription()
+    dead, trimmed, _ = await calls.publish({"a": 1}, {"a": 2}, {"a": 3})
+    first, *others = [message["ack_id"] for message in await calls.pull()]
+    await calls.reject(first, reason="no")
+    await calls.ack(*others)
+    connection = await connect()
+    await connection.execute("select fastpubsub.trim_messages(topic_key, 0, p_wait => true) from fastpubsub.topics")
+    found = success(await client.get(f"/messages/{dead}"), 200)
+    assert (found["payload"], found["subscriptions"][0]["state"]) == ({"a": 1}, "dead")
+    assert "payload" not in success(await client.get(f"/messages/{trimmed}"), 200)
+
+
 async def test_why_a_message_waits(client: httpx.AsyncClient, calls: Calls, connect: Connect) -> None:
     await calls.topic_and_subscription(backoff_min_seconds=600)
     ids = await calls.publish(*({"n": n} for n in range(4)))

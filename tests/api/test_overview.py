@@ -71,6 +71,17 @@ async def test_a_list_has_figures_when_they_are_asked_for(client: httpx.AsyncCli
     problem(await client.get("/topics?include=everything", headers=admin), 422)
 
 
+async def test_a_list_of_those_with_dead_letters(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
+    path = "/subscriptions?has_dead_letters=true"
+    assert (await get(client, path, admin))["data"] == []
+    (held,) = (await get(client, "/subscriptions/s-u/messages?consumer_id=c", admin))["data"]
+    success(await client.post("/subscriptions/s-u/rejects", json={"ids": [held["id"]]}, headers=admin), 204)
+    assert [one["id"] for one in (await get(client, path, admin))["data"]] == ["s-u"]
+    assert [one["id"] for one in (await get(client, f"{path}&topic_id=t", admin))["data"]] == []
+    assert len((await get(client, "/subscriptions?has_dead_letters=false", admin))["data"]) == 2
+    problem(await client.get("/subscriptions?has_dead_letters=many", headers=admin), 422)
+
+
 async def test_the_sums_are_those_of_what_the_caller_may_see(
     client: httpx.AsyncClient, token: Tokens, admin: dict[str, str]
 ) -> None:

@@ -46,7 +46,15 @@ def misspellings(names: set[str]) -> Iterator[str]:
 
 async def test_every_route_takes_what_is_documented_and_nothing_else(client: httpx.AsyncClient) -> None:
     routes = documented(app_of(client))
-    assert routes["GET /subscriptions"] == {"include", "limit", "offset", "page_token", "q", "topic_id"}
+    assert routes["GET /subscriptions"] == {
+        "has_dead_letters",
+        "include",
+        "limit",
+        "offset",
+        "page_token",
+        "q",
+        "topic_id",
+    }
     assert len(routes) > 30
     for route, names in routes.items():
         known = dict.fromkeys(names, "1")

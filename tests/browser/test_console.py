@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from fastpubsub.api import console
+from tests import harness
 from tests.browser.pilot import AXE, Pilot
 from tests.chromium import Browser
 from tests.conftest import Run
@@ -414,6 +416,27 @@ def test_times_in_sentences_are_those_of_the_browser(pilot: Pilot) -> None:
     assert not re.search(r"\dT\d\d:", shown)
     assert all(" UTC" in title for title in titles)
     pilot.cdp("Emulation.setTimezoneOverride", timezoneId="")
+
+
+def test_a_dead_letter_is_edited_and_published(pilot: Pilot, shop: Lasting) -> None:
+    """Also when the topic no longer has its message."""
+    url = f"{pilot.base_url}/subscriptions"
+    held = httpx.get(f"{url}/billing/messages", params={"consumer_id": "worker-1", "batch_size": 9}).json()["data"]
+    held += httpx.get(f"{url}/billing/messages/browse", params={"state": "leased"}).json()["data"]
+    httpx.post(f"{url}/billing/acks", json=[one["id"] for one in held]).raise_for_status()
+    httpx.delete(f"{url}/tax-report").raise_for_status()
+    first = message_ids(pilot)[0]
+    with psycopg.connect(harness.libpq(shop.database_url), autocommit=True) as connection:
+        connection.execute("select fastpubsub.trim_messages(topic_key, 0, p_wait => true) from fastpubsub.topics")
+    assert first not in message_ids(pilot)
+    pilot.open("#/dead-letters")
+    pilot.press("billing")
+    pilot.press(f"…{first[-12:]}")
+    pilot.press("Edit and publish")
+    pilot.browser.wait_for("return document.querySelector('[name=payload]')?.value.includes('order')")
+    pilot.fill("Payload", '{"order": 1, "country": "US"}')
+    pilot.press("Publish", "button")
+    pilot.sees("Published:")
 
 
 def test_four_counts_add_up(pilot: Pilot) -> None:

@@ -281,6 +281,15 @@ def test_who_consumes(world: World) -> None:
         scene.bus.list_consumers("nowhere")
 
 
+def test_those_with_dead_letters(world: World) -> None:
+    scene = Scene(world)
+    scene.publish(1)
+    assert scene.bus.list_subscriptions(topic_id=scene.topic, has_dead_letters=True) == []
+    scene.bus.reject(scene.name, scene.pull())
+    (found,) = scene.bus.list_subscriptions(topic_id=scene.topic, has_dead_letters=True)
+    assert found.id == scene.name
+
+
 def test_the_history_counts_what_happened(world: World) -> None:
     scene = Scene(world, filter={"n": [1, 2, 3, 4, 5, 6]}, ack_deadline_seconds=30, max_delivery_attempts=1)
     scene.publish(1, 2, 3, 4, 5, 6, 7)

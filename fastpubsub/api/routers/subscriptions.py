@@ -1,6 +1,8 @@
 """`/subscriptions`."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
 
 from fastpubsub.api import bodies
 from fastpubsub.api.recording import change_by
@@ -49,12 +51,20 @@ async def list_subscriptions(
     token: PageToken = None,
     part: Part = None,
     include: Include = None,
+    has_dead_letters: Annotated[bool, Query(description="`true`: only those with dead letters")] = False,
 ) -> Response:
     """List the subscriptions of all topics or of one, ordered by id."""
     visible = request.state.caller.objects("subscriptions:read")
     after = after_page(request, token)
     found = await subscriptions.list_subscriptions(
-        request.app.state.database, offset, limit + 1, visible, topic_id, part=part, after=after
+        request.app.state.database,
+        offset,
+        limit + 1,
+        visible,
+        topic_id,
+        part=part,
+        after=after,
+        has_dead_letters=has_dead_letters,
     )
     known = await _figures(request, [one.id for one in found[:limit]], include)
     more = page_token(found[limit - 1].id) if len(found) > limit else None

@@ -46,23 +46,12 @@ function Reasons({query, reasons}) {
   <//>`;
 }
 
-/** Servers that cannot choose by reason answer a page of all, from which this takes what fits. */
-async function lettersOf(id, query, signal) {
-  const request = {path: at`/subscriptions/${id}/dlq`, query: {limit: LIMIT, ...pageOf(query)}, exact: true};
-  try {
-    return await send({...request, query: {...request.query, reason: query.reason}}, signal);
-  } catch (error) {
-    if (!query.reason || error.status !== 422) throw error;
-    const answer = await send(request, signal);
-    return {...answer, data: answer.data.filter((one) => one.reason === query.reason)};
-  }
-}
-
 const NoLetters = ({reason}) => html`<${Empty} title="There are no dead letters${reason ? " of this reason" : ""}"><p>A message becomes one when a consumer rejects it, or when its last attempt fails.</p><//>`;
 
 function Letters({id, query, changes, onChange}) {
   const [chosen, setChosen] = useState([]);
-  const {data, error} = useResource((signal) => lettersOf(id, query, signal), [id, query.reason, query.page_token, query.offset], {version: changes});
+  const request = () => ({path: at`/subscriptions/${id}/dlq`, query: {limit: LIMIT, reason: query.reason, ...pageOf(query)}, exact: true});
+  const {data, error} = useResource((signal) => send(request(), signal), [id, query.reason, query.page_token, query.offset], {version: changes});
   if (!data) return error ? html`<${Problem} error=${error} />` : html`<${Loading} />`;
   if (!data.data.length) return html`<${NoLetters} reason=${query.reason} />`;
   const ids = data.data.map((one) => one.id);
