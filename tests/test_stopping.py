@@ -1,5 +1,6 @@
 """Signals to stop, to a process and to its group, once and again, for everything here that runs until it is told."""
 
+import itertools
 import os
 import re
 import shlex
@@ -48,6 +49,7 @@ def to_group(pid: int, number: int) -> None:
     os.killpg(pid, number)
 
 
+WORKERS = {"server": 2, "a server of one worker": 1}
 SENDERS = {"itself": os.kill, "its group": to_group}
 
 
@@ -55,7 +57,7 @@ def commands(url: str, port: int) -> dict[str, tuple[list[str], list[str]]]:
     """What to run instead of a warm `fastpubsub`, and arguments."""
     on_database = ["--port", str(port), "--database-url", url]
     return {
-        "server": ([], ["server"]),
+        **{what: ([], ["server"]) for what in WORKERS},
         "dev": ([], ["dev", *on_database]),
         "make run": (["make"], ["-C", str(ROOT), "-o", ".venv/.installed", "run", f"ARGS={shlex.join(on_database)}"]),
     }
@@ -65,7 +67,7 @@ def commands(url: str, port: int) -> dict[str, tuple[list[str], list[str]]]:
 def started(what: str, url: str, folder: Path) -> Iterator[harness.Server]:
     port = harness.free_port()
     settings: dict[str, object] = {**SETTINGS, "api_port": port}
-    settings |= {"database_url": url, "api_num_workers": 2} if what == "server" else {}
+    settings |= {"database_url": url, "api_num_workers": WORKERS[what]} if what in WORKERS else {}
     command, arguments = commands(url, port)[what]
     server = harness.start_server(arguments, folder, settings, command=command, port=port)
     try:
@@ -128,7 +130,12 @@ def is_quiet(output: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("what", "to"), [("server", "itself"), ("server", "its group"), ("dev", "itself"), ("make run", "its group")]
+    ("what", "to"),
+    [
+        *itertools.product(WORKERS, SENDERS),
+        ("dev", "itself"),
+        ("make run", "its group"),
+    ],
 )
 def test_a_second_signal_changes_nothing(what: str, to: str, database_url: str, tmp_path: Path) -> None:
     with started(what, database_url, tmp_path) as server:
@@ -156,7 +163,7 @@ def the_one_that_serves(server: harness.Server) -> psutil.Process:
     return next((one for one in family if one.cmdline()[1:2] and one.cmdline()[1].endswith("/fastpubsub")), family[0])
 
 
-@pytest.mark.parametrize("what", ["server", "dev"])
+@pytest.mark.parametrize("what", [*WORKERS, "dev"])
 def test_a_third_signal_ends_without_an_answer(what: str, database_url: str, tmp_path: Path) -> None:
     with started(what, database_url, tmp_path) as server:
         with waiting_publishes(server, database_url) as (blocker, publishing):
@@ -173,7 +180,7 @@ def test_a_third_signal_ends_without_an_answer(what: str, database_url: str, tmp
 @pytest.mark.parametrize(
     ("what", "number"),
     [
-        *(("server", number) for number in STOPPING),
+        *itertools.product(WORKERS, STOPPING),
         *(("dev", number) for number in (signal.SIGQUIT, signal.SIGHUP)),
     ],
 )
