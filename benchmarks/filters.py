@@ -8,11 +8,11 @@ from benchmarks.service import Subscription
 FILTER = {"kind": ["k07"]}
 """Matches 1 of 100 messages."""
 
-_FIRST_FILL = 100_000
+FIRST_FILL = 100_000
 _PULL = 100
 
 
-def looked_at(subscription: Subscription, size: int) -> Arm:
+def looked_at(subscription: Subscription, size: int, first_fill: int = FIRST_FILL) -> Arm:
     """Pulls without settling, from the start of the log in every round; the rate at which its cursor moves."""
     topic = subscription.topic
     service = topic.service
@@ -21,7 +21,7 @@ def looked_at(subscription: Subscription, size: int) -> Arm:
     def arm(seconds: float) -> float:
         while True:
             if topic.last_position == 0:
-                topic.fill(_FIRST_FILL, size)
+                topic.fill(first_fill, size)
                 topic.settle_statistics()
             subscription.seek(1)
             done = pull(seconds)

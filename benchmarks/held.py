@@ -22,7 +22,6 @@ BATCH = 100
 ACK_DEADLINE_SECONDS = 5
 BACKOFF_SECONDS = 1
 PREFILL = 5_000
-WARM_UP_SECONDS = 3
 MEMORY_SAMPLES = 5
 
 _DEAD_LEASES = "select n_dead_tup from pg_stat_user_tables where relid = 'fastpubsub.leases'::regclass"
@@ -97,9 +96,9 @@ class _Pair:
 
 def _run(service: Service, subscription: Subscription, plan: Plan) -> _Pair:
     window = plan.held_before_seconds
-    wrk = _start(service, subscription, WARM_UP_SECONDS + 2 * window + plan.held_seconds + 2)
+    wrk = _start(service, subscription, plan.held_warm_up_seconds + 2 * window + plan.held_seconds + 2)
     try:
-        held_at = _sleep_to_second(WARM_UP_SECONDS + window)
+        held_at = _sleep_to_second(plan.held_warm_up_seconds + window)
         with hold_snapshot(service):
             _sleep_to_second(plan.held_seconds + window)
             (dead,) = service.one(_DEAD_LEASES)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 Arm = Callable[[float], float]
 """Runs for so many seconds; a rate."""
 
+LONGEST_SECONDS = 10.0
+"""From there on a rate of nothing is believed."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -29,13 +32,20 @@ class Spread:
 def interleave(arms: Sequence[Arm], rounds: int, seconds: float, warm_up_seconds: float) -> list[Spread]:
     """The rates of each arm; every second round goes through them backwards."""
     for arm in arms:
-        arm(warm_up_seconds)
+        _play(arm, warm_up_seconds)
     rates: list[list[float]] = [[] for _ in arms]
     for number in range(rounds):
         places = range(len(arms))
         for place in places if number % 2 == 0 else reversed(places):
-            rates[place].append(arms[place](seconds))
+            rates[place].append(_play(arms[place], seconds))
     return [Spread(values) for values in rates]
+
+
+def _play(arm: Arm, seconds: float) -> float:
+    """Its rate. On a busy machine nothing at all may happen in a short round: then one of twice the time is played."""
+    while (rate := arm(seconds)) == 0 and seconds < LONGEST_SECONDS:
+        seconds *= 2
+    return rate
 
 
 def ratio(above: Spread, below: Spread) -> Spread:

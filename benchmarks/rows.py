@@ -5,7 +5,7 @@ from collections.abc import Callable
 from benchmarks import held, latency, python_client, raw, wal, worker
 from benchmarks.bench import Bench, messages_per_second, replay, requests_per_second
 from benchmarks.consume import Consumer
-from benchmarks.filters import FILTER, looked_at
+from benchmarks.filters import FILTER, FIRST_FILL, looked_at
 from benchmarks.floor import Floor
 from benchmarks.load import Load
 from benchmarks.meter import Meter
@@ -108,7 +108,8 @@ def filtered(bench: Bench) -> list[Measure]:
     with bench.service() as service:
         for size in (SMALL, LARGE_FILTERED):
             topic = service.create_topic(keep=True)
-            some, all_ = (looked_at(topic.subscribe(filter=wanted), size) for wanted in (FILTER, None))
+            first_fill = min(FIRST_FILL, bench.plan.backlog)
+            some, all_ = (looked_at(topic.subscribe(filter=wanted), size, first_fill) for wanted in (FILTER, None))
             looked, pulled = bench.rounds(some, all_)
             name = f"looked at with a filter ÷ pulled without, {size / 1000:.1f} KB"
             measures.append(Measure(name, 0.3, 0.6, ratio(looked, pulled), _rates(looked, pulled)))

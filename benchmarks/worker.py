@@ -86,7 +86,8 @@ class Rounds:
             asyncio.run(self.consume(seconds, clock))
             self._rate = max(self._rate, clock.rate)
             if self.subscription.ahead > 0:
-                self.stalls.append(clock.longest)
+                if clock.rate:
+                    self.stalls.append(clock.longest)
                 return clock.rate
             self._rate *= 2
         raise BenchmarkError("the subscription ran empty again and again, so its worker could not be measured")

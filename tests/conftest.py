@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from fastpubsub.config import Settings
-from tests import harness, warm
+from tests import clusters, harness, warm
 from tests.chromium import browser, lasting_browser
 from tests.lasting import lasting_server, lasting_servers
 from tests.reports import pytest_report_to_serializable
@@ -146,6 +146,13 @@ def empty_database_url(template_url: str, databases: harness.Databases) -> Itera
     url = harness.clone(harness.with_database(template_url, "template0"), harness.unique_name(template_url))
     yield url
     databases.drop(url)
+
+
+@pytest.fixture
+def cluster_folder() -> Iterator[Path]:
+    """For clusters of the test's own."""
+    with clusters.folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

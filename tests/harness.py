@@ -79,9 +79,8 @@ class Postgres:
     def _start_embedded(self) -> str:
         for place in {MEMORY, Path(tempfile.gettempdir())}:
             remove_left_behind(place)
-        base = MEMORY if is_roomy(MEMORY) else Path(tempfile.gettempdir())
         wanted = os.environ.get("FASTPUBSUB_TEST_POSTGRES", "18")
-        data = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-", dir=base))
+        data = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-", dir=roomy_folder()))
         settings = {"max_connections": "300", "max_prepared_transactions": "10", "max_wal_size": "256MB"}
         if os.environ.get("FASTPUBSUB_TEST_FSYNC") != "on":
             settings |= {"fsync": "off", "full_page_writes": "off"}
@@ -126,8 +125,9 @@ def with_role(url: str, template: str) -> str:
     return normalise(url).set(username=f"{run}_{role}", password=run).render_as_string(hide_password=False)
 
 
-def is_roomy(folder: Path) -> bool:
-    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > MEMORY_BYTES
+def roomy_folder() -> Path:
+    is_roomy = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
+    return MEMORY if is_roomy else Path(tempfile.gettempdir())
 
 
 def remove_left_behind(base: Path) -> None:

@@ -29,12 +29,12 @@ StartCluster = Callable[[int], EmbeddedPostgres]
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[StartCluster]:
+def cluster(cluster_folder: Path) -> Iterator[StartCluster]:
     """Starts a PostgreSQL whose transaction ids begin in that epoch."""
     with ExitStack() as stack:
 
         def start(epoch: int) -> EmbeddedPostgres:
-            data = tmp_path / f"postgres-{len(list(tmp_path.glob('postgres-*')))}"
+            data = cluster_folder / f"postgres-{len(list(cluster_folder.glob('postgres-*')))}"
             postgres = stack.enter_context(EmbeddedPostgres(clusters.fill(data)))
             if epoch:
                 begin_in(postgres, epoch)

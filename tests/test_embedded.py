@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import LiteralString
 
@@ -35,11 +34,9 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def empty() -> Iterator[Path]:
+def empty(cluster_folder: Path) -> Path:
     """Inside a folder that nobody else may enter, with a path too long for a socket."""
-    private = Path(tempfile.mkdtemp())
-    yield private / ("long" * 30) / "data"
-    shutil.rmtree(private)
+    return cluster_folder / ("long" * 30) / "data"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fastpubsub.config import Settings
 from fastpubsub.database import migrations
 from fastpubsub.database.urls import normalise
 from fastpubsub.embedded import EmbeddedPostgres
-from tests import harness
+from tests import clusters, harness
 from tests.api.calls import JSON, PATIENCE, Calls, payloads, problem
 from tests.api.good import GOOD, SECRET
 from tests.conftest import Connect, MakeSettings
@@ -50,11 +50,10 @@ PUBLIC = {
 
 
 @pytest.fixture
-def small_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+def small_postgres(cluster_folder: Path) -> Iterator[EmbeddedPostgres]:
     """One of our own, that may be stopped and that has few connections."""
     limits = {"max_connections": str(CONNECTIONS), "superuser_reserved_connections": "0", "fsync": "off"}
-    with EmbeddedPostgres(tmp_path / "postgres", settings=limits) as postgres:
-        migrations.upgrade(postgres.url())
+    with EmbeddedPostgres(clusters.fill(cluster_folder / "postgres", migrated=True), settings=limits) as postgres:
         yield postgres
 
 

@@ -72,9 +72,9 @@ def set_for_database(url: str, name: str, value: str) -> None:
 
 
 @pytest.fixture
-def durable(tmp_path: Path) -> Iterator[str]:
+def durable(cluster_folder: Path) -> Iterator[str]:
     """A PostgreSQL as it should be."""
-    with EmbeddedPostgres(clusters.fill(tmp_path / "postgres", migrated=True)) as postgres:
+    with EmbeddedPostgres(clusters.fill(cluster_folder / "postgres", migrated=True)) as postgres:
         yield postgres.url()
 
 
@@ -180,10 +180,10 @@ async def test_no_schema_an_older_and_a_newer_one(make_settings: MakeSettings, e
 
 
 @pytest.fixture
-def unsafe(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+def unsafe(cluster_folder: Path) -> Iterator[EmbeddedPostgres]:
     switched_off = dict.fromkeys(("fsync", "full_page_writes", "synchronous_commit", "autovacuum"), "off")
     settings = {**switched_off, "max_connections": "12"}
-    with EmbeddedPostgres(clusters.fill(tmp_path / "postgres", migrated=True), settings=settings) as postgres:
+    with EmbeddedPostgres(clusters.fill(cluster_folder / "postgres", migrated=True), settings=settings) as postgres:
         yield postgres
 
 
