@@ -1444,8 +1444,8 @@ end;
 $$;
 
 -- functions/find_message.sql
--- A message of a topic, without a lease. One that was trimmed is the copy of a dead letter, if there is one. `last` is the newest position; a
--- message at or below it without a payload was trimmed.
+-- A message of a topic, without a lease; of one that was trimmed the copy that a dead letter has. `last` is the newest position; a message
+-- at or below it without a payload was trimmed.
 create or replace function fastpubsub.find_message(
     p_topic_key bigint,
     p_position bigint,

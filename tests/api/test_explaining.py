@@ -49,9 +49,7 @@ async def test_every_state(client: httpx.AsyncClient, calls: Calls) -> None:
     assert leased
 
 
-async def test_a_dead_letter_outlives_its_topic_s_copy(
-    client: httpx.AsyncClient, calls: Calls, connect: Connect
-) -> None:
+async def test_a_dead_letter_outlives_its_message(client: httpx.AsyncClient, calls: Calls, connect: Connect) -> None:
     await calls.topic_and_subscription()
     dead, trimmed, _ = await calls.publish({"a": 1}, {"a": 2}, {"a": 3})
     first, *others = [message["ack_id"] for message in await calls.pull()]

@@ -88,8 +88,8 @@ async def test_a_websocket_takes_what_is_documented_and_nothing_else(client: htt
 async def test_the_refusal_says_what_there_is(client: httpx.AsyncClient) -> None:
     detail = problem(await client.get("/subscriptions", params={"topic": "t"}), 422)
     assert (
-        detail
-        == "query.topic: this parameter is unknown; the path takes include, limit, offset, page_token, q, topic_id"
+        detail == "query.topic: this parameter is unknown; "
+        "the path takes has_dead_letters, include, limit, offset, page_token, q, topic_id"
     )
     detail = problem(await client.get("/subscriptions/s/redrives", params={"x": "1"}), 422)
     assert detail == "query.x: this parameter is unknown; the path takes none"
