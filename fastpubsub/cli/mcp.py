@@ -29,7 +29,8 @@ SECRETS = frozenset({"payload", "attributes", "actual"})
 INSTRUCTIONS = (
     "fastpubsub delivers messages of topics to subscriptions. To find out why a message did not arrive: "
     "explain_message with its id tells its state in each subscription and why; list_subscriptions and get_metrics "
-    "show backlogs; browse_subscription shows what is ahead, leased, waiting or dead. Nothing here changes anything."
+    "show backlogs, list_consumers who consumes, and get_overview what is wrong; browse_subscription shows what is "
+    "ahead, leased, waiting or dead. Nothing here changes anything."
 )
 TEXT, NUMBER = {"type": "string"}, {"type": "integer", "minimum": 1, "maximum": 100, "default": 10}
 STATES = {"type": "string", "enum": ["ahead", "leased", "waiting", "dead"], "default": "ahead"}
@@ -111,6 +112,13 @@ def tools(*, searches: bool) -> dict[str, Tool]:
         "get_metrics": Tool(
             "Count the messages of a subscription by state.", subscription, ("subscription_id",), requests.metrics
         ),
+        "list_consumers": Tool(
+            "List who holds messages of a subscription or waits for some, and since when.",
+            subscription,
+            ("subscription_id",),
+            requests.list_consumers,
+        ),
+        "get_overview": Tool("Sum up the server, and say what somebody should look at.", {}, (), requests.overview),
         "explain_message": Tool(
             "Say what became of a message, in each subscription or in one, and why.",
             message | subscription,

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -20,6 +21,7 @@ from tests.lasting import Last, Lasting
 KEY = "k" * 32
 FIRST_PAGE_BYTES = 200_000
 EVIL = "<img src=x onerror=window.pwned=1>"
+EVIL_PULL = {"consumer_id": EVIL, "wait_seconds": "20"}
 ATTACKS = {
     "html": f"</script><script>window.pwned=1</script>{EVIL}",
     EVIL: "a name may be one, too",
@@ -437,6 +439,30 @@ def test_a_dead_letter_is_edited_and_published(pilot: Pilot, shop: Lasting) -> N
     pilot.fill("Payload", '{"order": 1, "country": "US"}')
     pilot.press("Publish", "button")
     pilot.sees("Published:")
+
+
+def test_who_consumes_and_why_a_message_waits(pilot: Pilot) -> None:
+    """Who pulls is named by whoever pulls."""
+    api = httpx.Client(base_url=f"{pilot.base_url}/subscriptions/billing")
+    with api, ThreadPoolExecutor() as pool:
+        tax_report = f"{pilot.base_url}/subscriptions/tax-report"
+        waits = pool.submit(httpx.get, f"{tax_report}/messages", params=EVIL_PULL, timeout=60)
+        pilot.open("#/subscriptions/tax-report?tab=consumers")
+        pilot.sees(EVIL, "1 pull")
+        api.delete(f"{tax_report}/waits", params={"consumer_id": EVIL}).raise_for_status()
+        waits.result().raise_for_status()
+        pilot.sees("No consumer is here")
+        pilot.go("#/subscriptions/billing?tab=consumers")
+        pilot.sees("worker-1", "ago")
+        held = api.get("/messages/browse", params={"state": "leased"}).json()["data"][0]["id"]
+        api.post("/nacks?delay_seconds=600", json=[held]).raise_for_status()
+        pilot.go(f"#/messages/{held}")
+        pilot.sees("a consumer nacked delivery 1")
+        pilot.go("#/subscriptions/billing?tab=messages&state=waiting")
+        pilot.sees("nacked")
+        api.post("/pause").raise_for_status()
+        pilot.go("#/")
+        pilot.sees("Paused", "it is paused: consumers get nothing until it is resumed")
 
 
 def test_four_counts_add_up(pilot: Pilot) -> None:

@@ -36,7 +36,9 @@ def test_an_agent_finds_out_why_a_message_did_not_arrive(cli: Cli, bus: Client) 
         call(6, "get_metrics", subscription_id="billing"),
     )
     assert start["result"]["protocolVersion"] == "2025-03-26"
-    assert {"explain_message", "browse_topic"} <= {one["name"] for one in found["result"]["tools"]}
+    assert {"explain_message", "browse_topic", "list_consumers", "get_overview"} <= {
+        one["name"] for one in found["result"]["tools"]
+    }
     assert all(one["annotations"]["readOnlyHint"] for one in found["result"]["tools"])
     subscriptions, explained, browsed, metrics = (json.loads(text) for text in texts(answers))
     assert [one["id"] for one in subscriptions["data"]] == ["billing", "mails"]
