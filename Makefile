@@ -9,7 +9,7 @@ PEERS := .venv-peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
-# They kill servers and databases, and want the machine for themselves: they run after the others, one at a time.
+# They kill servers and databases, and want the machine for themselves: they run after the others, the rows beside the controls, which mostly wait.
 FAULT_TESTS := tests/faults/test_rows.py tests/faults/test_controls.py
 ROLE_TESTS := cloudevents clients dead_letters idempotency monitoring publish pull seek settle subscriptions topic_schemas topics waiting
 # What another interpreter could change, without the walks over every route and page, which would only repeat themselves.
@@ -19,6 +19,7 @@ WALKS := api/test_bodies.py api/test_hostile.py api/test_schemathesis.py api/tes
 	client/test_lying_server.py client/test_many_workers.py
 IN_PARALLEL := --numprocesses=auto --maxprocesses=8 --dist=worksteal
 PYTEST := $(BIN)/pytest $(IN_PARALLEL)
+PYTEST_FAULTS := $(BIN)/pytest --numprocesses=2 --dist=loadfile $(FAULT_TESTS)
 POSTGRESQL := fastpubsub-postgresql
 CHECKS := check-types check-sql check-rest
 YAMLLINT := {extends: default, rules: {line-length: {max: 140}, document-start: disable, comments-indentation: disable}}
@@ -49,10 +50,10 @@ run: install ## Serve on this machine with an embedded PostgreSQL: fastpubsub de
 
 test: install ## Run the tests in parallel, in random order, then those of test-faults; only the former with arguments (ARGS="-k publish")
 	$(PYTEST) $(FAULT_TESTS:%=--ignore=%) $(ARGS)
-	$(if $(strip $(ARGS)),,$(BIN)/pytest $(FAULT_TESTS))
+	$(if $(strip $(ARGS)),,$(PYTEST_FAULTS))
 
-test-faults: install ## Run the fast faults, in less than a minute: a torture of 8 seconds, two rows, and the controls of its checker
-	$(BIN)/pytest $(FAULT_TESTS) $(ARGS)
+test-faults: install ## Run the fast faults, in half a minute: a torture of 8 seconds, two rows, and the controls of its checker
+	$(PYTEST_FAULTS) $(ARGS)
 
 test-role: install ## Run the tests of the services and the API with the rights of the serving role
 	FASTPUBSUB_TEST_ROLE=server $(PYTEST) tests/services $(ROLE_TESTS:%=tests/api/test_%.py) $(ARGS)

@@ -17,8 +17,8 @@ from tests.conftest import Connect, StartServer
 from tests.harness import Server
 
 PUBLISHERS = CONSUMERS = 8
-REQUESTS = 24
-"""Of each publisher."""
+REQUESTS = 12
+"""Of each publisher; `make torture` makes many more."""
 BATCH = 10
 SECONDS = 80.0
 PATIENT = {"database_pool_timeout_seconds": 30, "database_lock_timeout_seconds": 9}

@@ -17,6 +17,7 @@ from fastpubsub.api.http_protocol import LINGER_BYTES
 from tests import harness
 from tests.api.good import GOOD, Good
 from tests.conftest import StartServer
+from tests.lasting import Last
 
 SECONDS = 30.0
 HEAD = b"POST /topics/t/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -127,8 +128,8 @@ def answers(server: harness.Server, *parts: bytes, half: bool = False) -> bytes:
 
 
 @pytest.fixture
-def started(server: StartServer) -> Iterator[harness.Server]:
-    one = server(api_header_timeout_seconds=1, api_body_timeout_seconds=1, api_keep_alive_seconds=1)
+def started(lasting_server: Last) -> Iterator[harness.Server]:
+    one = lasting_server(api_header_timeout_seconds=1, api_body_timeout_seconds=1, api_keep_alive_seconds=1)
     # No connection is kept: the server may close it at the moment when it is used again.
     httpx.post(f"{one.base_url}/topics", json={"id": "t"}).raise_for_status()
     yield one
