@@ -98,6 +98,7 @@ PAGES: dict[str, Picture] = {
     "topic-publish": Picture("#/topics/orders?tab=publish", "Attributes", type_a_payload, 1040),
     "subscriptions": Picture("#/subscriptions", "warehouse"),
     "subscription": Picture("#/subscriptions/billing?tab=messages&state=leased", "billing-1"),
+    "subscription-consumers": Picture("#/subscriptions/billing?tab=consumers", "billing-2"),
     "subscription-filter": Picture("#/subscriptions/tax-report?tab=filter", "Save filter", press_test, 1180),
     "subscription-seek": Picture("#/subscriptions/newsletter?tab=seek", "What comes next", preview, 1000),
     "message": Picture("#/messages/{message}", "tax-report"),

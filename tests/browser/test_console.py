@@ -277,6 +277,7 @@ def mends_the_filter(pilot: Pilot) -> None:
     test = "Test with the last 100 messages"
     pilot.press(test)
     pilot.sees("Kept out\n55", "Some that are kept out, and why", "The message has country")
+    assert pilot.faults() == []
     pilot.fill("Filter", '{"country": ["BR"]}')
     pilot.press(test)
     pilot.sees("Pass\n55", "Kept out\n0", "Some that pass")
@@ -302,6 +303,7 @@ def redrives_at_a_rate(pilot: Pilot) -> None:
     assert pilot.browser.run("return document.querySelector('progress').position") < 1
     pilot.sees("2 of 2 messages · done", "There are no dead letters")
     assert pilot.browser.run("return document.querySelector('progress').position") == 1
+    assert pilot.faults() == []
     assert httpx.get(f"{pilot.base_url}/subscriptions/billing/metrics").json()["dlq"] == 0
 
 
@@ -365,6 +367,10 @@ def test_what_is_wrong_with_a_form_is_told_and_not_copied(pilot: Pilot) -> None:
     pilot.press("A message", "label")
     pilot.press("Copy the preview as curl")
     pilot.sees("Give the id of the message.")
+    pilot.press("The oldest message that is kept", "label")
+    pilot.press("Preview")
+    pilot.sees("Ahead then")
+    assert pilot.faults() == []
 
 
 def test_dialogs_are_there_for_everyone_and_ask_by_name(pilot: Pilot) -> None:
