@@ -792,6 +792,7 @@ class Extended(BaseModel):
 # the whole server
 
 FindingKind = Literal[
+    "held_snapshot",
     "backlog_grows",
     "old_backlog",
     "old_lease",

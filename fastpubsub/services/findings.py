@@ -33,6 +33,9 @@ QUIET = timedelta(minutes=10)
 MAX_RHYTHMS = 25
 """Topics that fell silent last, and subscriptions with the most messages, whose past day is looked at."""
 
+HELD = timedelta(minutes=5)
+"""Of a transaction of anybody, in which vacuum removes nothing; `fastpubsub doctor` says whose it is."""
+
 MANY_MINUTES = 10
 """In which something must have happened before silence means something."""
 
@@ -51,6 +54,7 @@ ORDER: Sequence[FindingKind] = (
     "old_waiting",
     "dead_letters",
     "pins_the_log",
+    "held_snapshot",
     "publishers_silent",
     "paused",
 )
@@ -113,6 +117,19 @@ def findings(load: Load, now: datetime) -> Iterator[Finding]:
     if is_before(oldest, now - timedelta(seconds=load.retention_seconds) - PINNED):
         detail = "the topic keeps messages beyond its retention, because this subscription still needs them"
         yield load.finding("pins_the_log", detail, oldest)
+
+
+async def held(database: Database, now: datetime) -> list[Finding]:
+    """A transaction that keeps vacuum from its work. It is of no topic, and for those who may see all."""
+    (since,) = await database.fetch_one("oldest_transaction")
+    if not is_before(since, now - HELD):
+        return []
+    detail = "a transaction stays open, so vacuum removes no deleted rows; `fastpubsub doctor` says whose it is"
+    return [
+        Finding(
+            kind="held_snapshot", severity="warning", topic_id=None, subscription_id=None, detail=detail, since=since
+        )
+    ]
 
 
 async def growing(database: Database, loads: Iterable[Load], now: datetime) -> list[Finding]:

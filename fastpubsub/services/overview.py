@@ -7,7 +7,7 @@ from fastpubsub import __version__
 from fastpubsub.config import Settings
 from fastpubsub.database.calls import Database
 from fastpubsub.models import Overview, Rates
-from fastpubsub.services.findings import Load, findings, growing, silent, worst
+from fastpubsub.services.findings import Load, findings, growing, held, silent, worst
 from fastpubsub.services.history import COLUMNS, read_history
 
 
@@ -43,6 +43,7 @@ async def look_at_all(
                 *(finding for load in loads for finding in findings(load, now)),
                 *await growing(database, loads, now),
                 *await silent(database, topic_ids, loads, now),
+                *(await held(database, now) if topic_ids is subscription_ids is None else ()),
             ]
         ),
     )

@@ -31,7 +31,7 @@ declare
 begin
     return query
     with
-    topics as (
+    quiet as (
         select t.id, t.topic_key, m.created_at
         from fastpubsub.topics as t
         cross join lateral (
@@ -45,7 +45,7 @@ begin
     ),
     objects as (
         select t.id as topic_id, null::text as subscription_id, t.topic_key, 0::bigint as subscription_key, t.created_at as silent_since
-        from topics as t
+        from quiet as t
         union all
         select t.id, s.id, s.topic_key, s.subscription_key, null
         from unnest(p_subscription_ids) as i (id)

@@ -241,6 +241,9 @@ drop function fastpubsub.nack_messages;
 -- functions/notify_servers.sql
 drop function fastpubsub.notify_servers;
 
+-- functions/oldest_transaction.sql
+drop function fastpubsub.oldest_transaction;
+
 -- functions/passes_filter.sql
 drop function fastpubsub.passes_filter;
 

@@ -2795,7 +2795,7 @@ declare
 begin
     return query
     with
-    topics as (
+    quiet as (
         select t.id, t.topic_key, m.created_at
         from fastpubsub.topics as t
         cross join lateral (
@@ -2809,7 +2809,7 @@ begin
     ),
     objects as (
         select t.id as topic_id, null::text as subscription_id, t.topic_key, 0::bigint as subscription_key, t.created_at as silent_since
-        from topics as t
+        from quiet as t
         union all
         select t.id, s.id, s.topic_key, s.subscription_key, null
         from unnest(p_subscription_ids) as i (id)
@@ -3403,6 +3403,25 @@ begin
         perform pg_notify('fastpubsub', v_payload);
     end loop;
 end;
+$$;
+
+-- functions/oldest_transaction.sql
+-- Returns since when the oldest transaction of this database is open, or prepared, that keeps vacuum from removing deleted rows, as far as
+-- this role may see it; null without one.
+create or replace function fastpubsub.oldest_transaction() returns timestamptz
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+    select min(t.since)
+    from (
+        select a.xact_start as since
+        from pg_catalog.pg_stat_activity as a
+        where
+            a.datname = current_database() and a.pid <> pg_backend_pid()
+            and coalesce(a.backend_xmin, a.backend_xid) is not null and coalesce(a.backend_type, '') <> 'autovacuum worker'
+        union all
+        select p.prepared from pg_catalog.pg_prepared_xacts as p where p.database = current_database()
+    ) as t
 $$;
 
 -- functions/passes_filter.sql

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from fastpubsub.config import Settings
+from fastpubsub.services import findings as service
 from fastpubsub.services.findings import Load, findings, worst
 from fastpubsub.services.history import Recorder
 from tests.api.calls import Calls, Json, problem, success
@@ -167,6 +168,19 @@ async def test_what_goes_on_is_held_against_what_was(
     success(await client.post("/subscriptions/s-t/pause", headers=admin), 200)
     kinds = [one["kind"] for one in (await get(client, "/overview", token("*")))["findings"]]
     assert kinds == ["backlog_grows", "publishers_silent", "paused"]
+
+
+async def test_a_transaction_that_stays_open(
+    client: httpx.AsyncClient, token: Tokens, admin: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "HELD", timedelta(0))
+    url = app_of(client).state.settings.database_url.get_secret_value().replace("+psycopg", "")
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        await connection.execute("select pg_current_xact_id()")
+        (found,) = (await get(client, "/overview", admin))["findings"]
+        assert (found["kind"], found["topic_id"], found["subscription_id"]) == ("held_snapshot", None, None)
+        for scopes in ("topics:read:t subscriptions:read", "topics:read subscriptions:read:s-t"):
+            assert (await get(client, "/overview", token(scopes)))["findings"] == []
 
 
 async def test_the_history_of_what_the_caller_may_see(

@@ -2,7 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from tests.database.store import NOW, Keys, Settings, Store
+from tests.database.conftest import OpenStore
+from tests.database.store import NOW, Keys, Row, Settings, Store
 
 FLOWS = "select * from fastpubsub.list_flows(%s, 300, %s)"
 RHYTHMS = "select * from fastpubsub.list_rhythms(%s, %s, 600, %s, 300, %s)"
@@ -47,9 +48,7 @@ def test_what_came_and_what_went_in_two_halves(store: Store) -> None:
     assert other.topic == keys.topic
 
 
-def rhythms(
-    store: Store, seconds: float, names: list[str], topics: list[str] | None = None
-) -> list[tuple[object, ...]]:
+def rhythms(store: Store, seconds: float, names: list[str], topics: list[str] | None = None) -> list[Row]:
     return store.rows(RHYTHMS, topics, names, 100, at(seconds))
 
 
@@ -88,3 +87,15 @@ def test_only_the_topics_that_fell_silent_last(store: Store) -> None:
     store.create_topic("never", now=at(-5000))
     assert sorted(row[0] for row in store.rows(RHYTHMS, None, [], 2, at(0))) == ["t0", "t1"]
     assert store.rows(RHYTHMS, None, [], 2, at(0) + timedelta(days=1)) == []
+
+
+def test_the_oldest_transaction(open_store: OpenStore) -> None:
+    store, other = open_store(), open_store()
+    query = "select fastpubsub.oldest_transaction()"
+    assert store.value(query) is None
+    with other.transaction():
+        other.execute("select pg_current_xact_id()")
+        begun = other.value("select xact_start from pg_stat_activity where pid = pg_backend_pid()")
+        assert store.value(query) == begun
+        assert other.value(query) is None, "it does not find itself"
+    assert store.value(query) is None

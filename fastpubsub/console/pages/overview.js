@@ -55,6 +55,7 @@ const KINDS = {
   old_waiting: "Old retry",
   dead_letters: "Dead letters",
   pins_the_log: "Pins the log",
+  held_snapshot: "Open transaction",
   consumers_silent: "Consumers silent",
   publishers_silent: "Publishers silent",
   paused: "Paused",
