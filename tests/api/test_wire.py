@@ -1,11 +1,13 @@
 """Bytes that are hardly HTTP: refused, or one answer for one request; never an answer to what was hidden in another."""
 
+import itertools
 import json
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from random import Random
 
 import httpx
 import psutil
@@ -96,7 +98,7 @@ REFUSED = {
     "a WebSocket that posts": SOCKET.replace(b"GET", b"POST") + b"Content-Length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN,
     "a WebSocket with a long line": SOCKET + b"Cookie: " + b"c" * 9000 + b"\r\n\r\n",
 }
-"""What must be refused with 400, or closed without an answer."""
+"""What must be refused with 400."""
 
 OTHERWISE = {
     "two spaces": b"200",
@@ -141,7 +143,7 @@ def test_malformed_requests_are_refused(started: harness.Server) -> None:
     wrong = {}
     for name, request in REFUSED.items():
         answered = answers(started, request + b"\r\n")
-        if statuses(answered) not in ([], [OTHERWISE.get(name, b"400")]):
+        if statuses(answered) != [OTHERWISE.get(name, b"400")]:
             wrong[name] = answered[:300]
         assert b"fastpubsub/" not in answered
     assert wrong == {}
@@ -275,6 +277,28 @@ def test_a_wish_to_upgrade_is_ignored(started: harness.Server) -> None:
     get = b"GET /topics HTTP/1.1\r\nHost: localhost\r\n" + wish + b"\r\n"
     assert statuses(answers(started, post + body + END)) == [b"204", b"200"]
     assert statuses(answers(started, post, body, get, END)) == [b"204", b"200", b"200"]
+
+
+AROUND = [
+    (GOOD_HEAD + b"\r\n", b"200"),
+    (HEAD + b'Content-Length: 10\r\n\r\n[{"a": 1}]', b"204"),
+    (CHUNKED + b'\r\n5\r\n[{"a"\r\n5\r\n: 1}]\r\n0\r\nX: y\r\n\r\n', b"204"),
+    (HEAD + b"Content-Length: 2\r\n\r\n{]", b"422"),
+    (b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n", b"404"),
+]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_malformed_requests_after_any_others(started: harness.Server, seed: int) -> None:
+    """However they are cut: an answer for each of the others, and one refusal."""
+    random = Random(seed)
+    for name in sorted(REFUSED.keys() - OTHERWISE.keys()):
+        before = random.choices(AROUND, k=random.randint(1, 5))
+        data = b"".join(one for one, _ in before) + REFUSED[name] + b"\r\n"
+        cuts = sorted(random.sample(range(1, len(data)), 3))
+        parts = [data[start:end] for start, end in itertools.pairwise([0, *cuts, len(data)])]
+        answered = answers(started, *parts, half=random.random() < 0.3)
+        assert statuses(answered) == [*(status for _, status in before), b"400"], (name, parts)
 
 
 def test_what_comes_before_is_answered_first(started: harness.Server) -> None:
