@@ -214,6 +214,42 @@ def test_the_keyboard_is_enough(pilot: Pilot) -> None:
     assert httpx.get(f"{pilot.base_url}/topics/orders").status_code == 200
 
 
+FOCUSED = "return document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"
+
+
+def tab_to(pilot: Pilot, text: str) -> None:
+    for _ in range(60):
+        pilot.type("Tab")
+        if pilot.browser.run(FOCUSED) == text:
+            return
+    raise AssertionError(f"no Tab leads to {text}")
+
+
+def test_a_topic_is_made_and_published_to_with_keys_alone(pilot: Pilot) -> None:
+    pilot.open("#/topics")
+    tab_to(pilot, "New topic")
+    pilot.type("Enter")
+    pilot.browser.wait_for("return document.activeElement.matches('dialog input')")
+    pilot.type("Escape")
+    pilot.browser.wait_for("return !document.querySelector('dialog')")
+    assert pilot.browser.run(FOCUSED) == "New topic"
+    pilot.type("Enter")
+    pilot.browser.wait_for("return document.activeElement.matches('dialog input')")
+    pilot.type("by-hand", "Enter")
+    pilot.sees("by-hand", "One JSON object")
+    for _ in range(60):
+        pilot.type("Tab")
+        if pilot.browser.run("return document.activeElement.name") == "payload":
+            break
+    pilot.browser.run("document.activeElement.select()")
+    pilot.type('{"n": 1}')
+    tab_to(pilot, "Publish")
+    pilot.type("Enter")
+    pilot.sees("Published:")
+    (message,) = httpx.get(f"{pilot.base_url}/topics/by-hand/messages").json()["data"]
+    assert message["payload"] == {"n": 1}
+
+
 def test_topics_are_made_published_to_and_deleted(pilot: Pilot) -> None:
     pilot.open("#/topics")
     pilot.press("New topic")

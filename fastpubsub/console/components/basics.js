@@ -90,14 +90,19 @@ export function tell(text) {
 
 export const Notice = () => html`<div class="notice" role="status" aria-live="polite">${notice.value ? html`<p>${notice.value.text}</p>` : null}</div>`;
 
-/** A dialog of the browser: it keeps the focus inside, and Escape closes it. */
+/** A dialog of the browser: it keeps the focus inside, and gives it back. Escape closes it, Enter in a field does what it is for. */
 export function Dialog({title, onClose, children}) {
   const dialog = useRef();
   useEffect(() => {
-    dialog.current.showModal();
-    dialog.current.querySelector("form input, .form input, footer button")?.focus();
+    const element = dialog.current; // its ref is empty when the page takes it away
+    element.showModal();
+    element.querySelector("form input, .form input, footer button")?.focus();
+    return () => element.close();
   }, []);
-  return html`<dialog ref=${dialog} onClose=${onClose} aria-label=${title}>
+  const enter = ({key, target}) => {
+    if (key === "Enter" && target.matches(".form input:not([type=checkbox])")) dialog.current.querySelector("footer .primary")?.click();
+  };
+  return html`<dialog ref=${dialog} onClose=${onClose} onKeyDown=${enter} aria-label=${title}>
     <header><h2>${title}</h2><button type="button" class="quiet" onClick=${() => dialog.current.close()} aria-label="Close">×</button></header>
     ${children}
   </dialog>`;
