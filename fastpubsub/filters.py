@@ -63,6 +63,18 @@ OPERATORS = sorted([*TEXTS, "anything-but", "exists", "numeric"])
 _SMALL = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+EXACTLY: dict[str, Any] = {"parse_float": Decimal, "parse_int": Decimal, "parse_constant": _refuse}
+
+
+def read(text: bytes | str) -> Any:
+    """Reads JSON with its numbers as `matches` compares them."""
+    return json.loads(text, **EXACTLY)
+
+
 def check(wanted: Any) -> Any:
     """Returns the filter. Raises ValueError, which says what is wrong first and where."""
     if wanted:

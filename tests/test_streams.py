@@ -330,6 +330,21 @@ def test_parameters_that_cannot_be(started: harness.Server, parameters: dict[str
     assert httpx.get(f"{started.base_url}/subscriptions/s/stream", params=query).status_code == 422
 
 
+def test_a_stream_of_a_topic_with_a_filter(started: harness.Server) -> None:
+    def messages(*of: Json) -> Json:
+        return {"messages": [{"payload": {"n": 1}, "attributes": one} for one in of]}
+
+    url = f"{started.base_url}/topics/t/messages"
+    query = {"filter": '{"n": [{"numeric": [">", 0.5]}], "$attributes": {"user": ["42"]}}'}
+    with tail(started, **query) as events:
+        httpx.post(url, json=messages({"user": "7"}, {"user": "42"}, {"user": "421"}))
+        assert events.message()["attributes"] == {"user": "42"}
+    for wrong in ("{", "[1]", '{"n": 1}', '{"n": [NaN]}', '{"n": [1], "n": [2]}', "[" * 4000, '{"n": ["\\ud800"]'):
+        refused = httpx.get(f"{started.base_url}/topics/t/stream", params={"filter": wrong})
+        assert (wrong, refused.status_code) == (wrong, 422)
+        assert "filter" in refused.json()["detail"]
+
+
 # all streams
 
 

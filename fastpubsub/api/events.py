@@ -39,16 +39,19 @@ def logged_events(messages: Sequence[Logged]) -> list[bytes]:
     return [message_event(*logged_json(message)) for message in messages]
 
 
-def place_event(message_id: str) -> bytes:
+def _place(topic_key: int, position: int) -> bytes:
     """No event, but what a client says as `Last-Event-ID` when it comes back before it has seen a message."""
-    return b"id: %b\n\n" % message_id.encode()
+    return b"id: %b\n\n" % MessageIds(topic_key, datetime.now(UTC)).at(position).encode()
 
 
 async def tail_events(tail: Tail) -> AsyncGenerator[bytes]:
-    yield place_event(MessageIds(tail.topic_key, datetime.now(UTC)).at(tail.start))
+    yield _place(tail.topic_key, tail.start)
     async with contextlib.aclosing(tail.parts()) as parts:
         async for part in parts:
-            yield b"".join([GAP, *part.messages] if part.missed else part.messages)
+            if part.messages or part.missed:
+                yield b"".join([GAP, *part.messages] if part.missed else part.messages)
+            else:
+                yield _place(tail.topic_key, part.position)
     if tail.ended is not None:
         yield end_event(tail.ended)
 

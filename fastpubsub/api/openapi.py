@@ -143,6 +143,7 @@ TAIL: dict[str, Any] = {
             {"type": "integer", "minimum": 0, "maximum": 1000, "default": 0},
             "how many earlier messages to begin with, unless there is a `Last-Event-ID`",
         ),
+        _query("filter", {"type": "string"}, "a filter as JSON: only the messages that pass it come"),
     ]
 }
 

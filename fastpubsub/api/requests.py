@@ -11,6 +11,7 @@ from fastapi import Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import QueryParams
 
+from fastpubsub import filters
 from fastpubsub.api.errors import MAX_ERRORS
 from fastpubsub.cloudevents import BATCH, HEADER_PREFIX
 from fastpubsub.exceptions import InvalidRequest
@@ -155,6 +156,19 @@ def text_parameter(request: Request, name: str, max_length: int) -> str:
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise _invalid(name, "String should be valid unicode", "string_unicode")
     return value
+
+
+def filter_parameter(request: Request) -> str | None:
+    """The JSON of a filter."""
+    text = _parameter(request, "filter")
+    try:
+        filters.check(None if text is None else filters.read(text))
+        if text is not None:
+            text.encode()
+    except (RecursionError, ValueError) as error:
+        message = "nests too deep" if isinstance(error, RecursionError) else str(error)
+        raise _invalid("filter", message, "filter") from None
+    return text
 
 
 def int_parameter(request: Request, name: str, default: int | None, low: int, high: int) -> int | None:

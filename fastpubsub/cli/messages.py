@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastpubsub.cli.arguments import SubscriptionId, TopicId, text
+from fastpubsub import filters
+from fastpubsub.cli.arguments import SubscriptionId, TopicId, json_text, text
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.exits import WRONG_USAGE, counted, fail, note, printable
 from fastpubsub.cli.output import AsJson, Output
@@ -153,6 +154,10 @@ def tail(
     after: Annotated[
         str | None, typer.Option("--from", metavar="ID", help="Start after this message instead of now.", callback=text)
     ] = None,
+    filter_: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="JSON", help="""Print only what passes, such as '{"country": ["BR"]}'."""),
+    ] = None,
     as_json: AsJson = None,
 ) -> None:
     """Print what is published to a topic as it arrives, until Ctrl-C. Takes no messages from consumers."""
@@ -160,8 +165,9 @@ def tail(
     from fastpubsub.cli.tailing import Tailing
 
     output = Output(as_json, "id", "created_at", "payload", grows="payload")
+    wanted = None if filter_ is None else filters.read(json_text(filter_, "--filter"))
     with connected() as client, Interrupts().installed(), told_to_end():
-        Tailing(client, topic, output, after).run()
+        Tailing(client, topic, output, after, wanted).run()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Following a topic by Server-Sent Events, over connections that end."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastpubsub.cli.connection import Trouble
 from fastpubsub.cli.exits import note
@@ -17,11 +17,12 @@ QUIET_SECONDS = 60.0
 
 
 class Tailing:
-    def __init__(self, client: "Client", topic_id: str, output: Output, after: str | None) -> None:
+    def __init__(self, client: "Client", topic_id: str, output: Output, after: str | None, wanted: Any) -> None:
         self._client = client
         self._topic_id = topic_id
         self._output = output
         self._after = after
+        self._wanted = wanted
         self._trouble = Trouble()
 
     def run(self) -> None:
@@ -39,7 +40,7 @@ class Tailing:
         from fastpubsub.client.connections import ONCE, ONCE_MORE
         from fastpubsub.client.errors import ConnectionFailed
 
-        request = requests.follow(self._topic_id, after=self._after)
+        request = requests.follow(self._topic_id, after=self._after, filter=self._wanted)
         with self._client.stream(request, QUIET_SECONDS, ONCE_MORE if self._trouble.is_known else ONCE) as chunks:
             self._trouble.is_over()
             for event in _events(chunks):

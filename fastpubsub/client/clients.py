@@ -1,7 +1,7 @@
 """The clients: each has a connection, and the operations of `requests` as its methods."""
 
 import uuid
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from functools import wraps
 from inspect import Parameter, signature
 from types import MethodType
@@ -127,11 +127,17 @@ class AsyncClient(Operations, AsyncConnection):
         return iterate(self, subscription_id, prefetch, lease_seconds)
 
     def follow(
-        self, topic_id: str, *, after: uuid.UUID | str | None = None, recent: int = 0
+        self,
+        topic_id: str,
+        *,
+        after: uuid.UUID | str | None = None,
+        recent: int = 0,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - as it is called everywhere
     ) -> AsyncGenerator[TopicMessage, None]:
         """Iterates without end over everything published from now on, or after a message; nothing is leased or settled.
 
-        Without `after` the `recent` messages (up to 1,000) that are there already come first. A connection that is lost
-        is opened again and misses nothing that is still kept. Raises `NotFound` when the topic is gone.
+        Without `after` the `recent` messages (up to 1,000) that are there already come first. With `filter` only what
+        passes comes. A connection that is lost is opened again and misses nothing that is still kept. Raises `NotFound`
+        when the topic is gone.
         """
-        return follow(self, topic_id, None if after is None else str(after), recent)
+        return follow(self, topic_id, None if after is None else str(after), recent, filter)

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,14 +18,14 @@ logger = logging.getLogger("fastpubsub.client")
 
 
 async def follow(
-    client: AsyncConnection, topic_id: str, after: str | None, recent: int
+    client: AsyncConnection, topic_id: str, after: str | None, recent: int, wanted: Mapping[str, Any] | None
 ) -> AsyncGenerator[TopicMessage, None]:
     missed = False
     failures = 0
     while True:
         trouble: BusError | None = None
         try:
-            request = requests.follow(topic_id, after=after, recent=recent)
+            request = requests.follow(topic_id, after=after, recent=recent, filter=wanted)
             async with client.open(request, ONCE_MORE if failures else ONCE) as chunks:
                 async for event in _events(chunks):
                     if failures:

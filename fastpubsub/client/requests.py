@@ -336,10 +336,14 @@ def _settle(
     )
 
 
-def follow(topic_id: str, *, after: str | None = None, recent: int = 0) -> Request[None]:
+def follow(
+    topic_id: str, *, after: str | None = None, recent: int = 0, filter: Mapping[str, Any] | None = None
+) -> Request[None]:
     """Opens a stream of Server-Sent Events: after a message, or from now on with the `recent` ones first."""
     headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": after})
     params = {"recent": str(recent)} if recent else {}
+    if filter:
+        params["filter"] = write_exactly(filter, _json).decode()
     return Request("GET", _path("topics", topic_id, "stream"), _nothing, params=params, headers=headers)
 
 

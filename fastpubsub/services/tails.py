@@ -1,7 +1,12 @@
-"""Follows topics without a subscription: a topic has one reader per process for all of its listeners."""
+"""Follows topics without a subscription: a topic has one reader per process for all of its listeners.
+
+What a listener's filter keeps out is sifted here, so that it costs the listener nothing.
+"""
 
 import asyncio
 import sys
+import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
@@ -13,6 +18,7 @@ from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import FastpubsubError, NotFound, Unavailable
 from fastpubsub.message_ids import MessageId
 from fastpubsub.services.directory import Directory, SubscriptionKey
+from fastpubsub.services.sifting import Documents, Sieve
 from fastpubsub.services.wakeups import Wakeups
 
 CHUNK_MESSAGES = 1000
@@ -23,6 +29,11 @@ NO_SUBSCRIPTION = 0
 DELETED = "the topic was deleted"
 PAUSE_SECONDS = 1.0
 """After the database could not be read."""
+
+QUIET_SECONDS = 5.0
+"""How often a listener whose filter keeps everything out learns how far the topic is."""
+
+SIFTING_SECONDS = 0.005
 
 
 class Logged(NamedTuple):
@@ -42,20 +53,37 @@ class Part(NamedTuple):
     """The next messages, rendered, up to `position`. `missed`: trimming deleted some before they were read."""
 
     missed: bool
-    first: int
     position: int
-    messages: list[bytes]
+    positions: Sequence[int]
+    messages: Sequence[bytes]
+
+    def only(self, places: Sequence[int]) -> "Part":
+        chosen = [self.positions[place] for place in places], [self.messages[place] for place in places]
+        return Part(self.missed, self.position, *chosen)
+
+
+class Read(NamedTuple):
+    """What a reader has read: rendered, and as filters see it."""
+
+    part: Part
+    documents: Documents
+
+    def sifted(self, sieve: Sieve | None) -> Part:
+        return self.part if sieve is None else self.part.only(self.documents.passing(sieve))
 
 
 class Listener:
     """Has got everything up to `after`. What the reader gives it waits here, up to a size; past it the listener is on
-    its own, and reads for itself until it is level with the reader again.
+    its own, and reads for itself until it is level with the reader again. It is woken for what its `sieve` lets pass,
+    and now and then to learn how far the reader is.
     """
 
-    __slots__ = ("_max_bytes", "after", "arrived", "ended", "joined", "size", "waiting")
+    __slots__ = ("_max_bytes", "_woken_at", "after", "arrived", "ended", "joined", "sieve", "size", "waiting")
 
-    def __init__(self, after: int, max_bytes: int) -> None:
+    def __init__(self, after: int, max_bytes: int, sieve: Sieve | None = None) -> None:
         self.after = after
+        self.sieve = sieve
+        self._woken_at = time.monotonic()
         self.joined = False
         self.ended: str | None = None
         self.arrived = asyncio.Event()
@@ -65,6 +93,10 @@ class Listener:
 
     def put(self, part: Part, size: int) -> bool:
         """Returns False when the listener cannot take it."""
+        now = time.monotonic()
+        if not part.messages and not part.missed and now < self._woken_at + QUIET_SECONDS:
+            return True
+        self._woken_at = now
         if self.size and self.size + size > self._max_bytes:
             self.joined = False
         else:
@@ -92,10 +124,23 @@ class _Reader:
         self.listeners: set[Listener] = set()
         self.task: asyncio.Task[None] | None = None
 
-    def give(self, part: Part) -> None:
-        self.position = part.position
-        size = sum(map(len, part.messages))
-        self.listeners -= {listener for listener in self.listeners if not listener.put(part, size)}
+    async def give(self, read: Read) -> None:
+        """With many filters it lets others run in between; who joins meanwhile has what is given here."""
+        self.position = read.part.position
+        until = time.monotonic() + SIFTING_SECONDS
+        for sieve, listeners in self._by_sieve().items():
+            if sieve is not None and time.monotonic() > until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + SIFTING_SECONDS
+            part = read.sifted(listeners[0].sieve)
+            size = sum(map(len, part.messages))
+            self.listeners -= {listener for listener in listeners if not listener.put(part, size)}
+
+    def _by_sieve(self) -> dict[str | None, list[Listener]]:
+        groups: dict[str | None, list[Listener]] = {}
+        for listener in self.listeners:
+            groups.setdefault(listener.sieve and listener.sieve.text, []).append(listener)
+        return groups
 
     def end(self, reason: str) -> None:
         for listener in self.listeners:
@@ -114,17 +159,18 @@ class Tails:
         self._render = render
         self._readers: dict[int, _Reader] = {}
 
-    async def open(self, topic_id: str, after: MessageId | None, recent: int = 0) -> "Tail":
-        """Opens after a message, or from now on with up to `recent` earlier ones."""
+    async def open(self, topic_id: str, after: MessageId | None, recent: int = 0, sieve: Sieve | None = None) -> "Tail":
+        """Opens after a message, or from now on with up to `recent` earlier ones, of which it gets what passes."""
 
         async def start(topic_key: int) -> Tail:
             last = (await self._read(topic_key, None))[0]
             if after is None:
                 begin = await self._before(topic_key, last - recent) if recent else last
-                return Tail(self, topic_key, Listener(begin, self._max_bytes), missed=False)
+                return Tail(self, topic_key, Listener(begin, self._max_bytes, sieve), missed=False)
             # Of a topic that had this name before, or from the time after a backup: what was between is not known.
             known = after.topic_key == topic_key and after.position <= last
-            return Tail(self, topic_key, Listener(after.position if known else last, self._max_bytes), missed=not known)
+            begin = after.position if known else last
+            return Tail(self, topic_key, Listener(begin, self._max_bytes, sieve), missed=not known)
 
         return await self._directory.topics.use(topic_id, start)
 
@@ -133,7 +179,7 @@ class Tails:
         last, _, positions, *_ = await self._read(topic_key, max(position, 0))
         return int(positions[0] - 1 if positions else last)
 
-    async def read(self, topic_key: int, after: int) -> Part:
+    async def read(self, topic_key: int, after: int) -> Read:
         """However long the database is away."""
         while True:
             try:
@@ -141,13 +187,13 @@ class Tails:
             except Unavailable:
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _part(self, topic_key: int, after: int) -> Part:
+    async def _part(self, topic_key: int, after: int) -> Read:
         _, missed, positions, created_at, payloads, attributes = await self._read(topic_key, after)
         if not positions:
-            return Part(missed, after + 1, after, [])
+            return Read(Part(missed, after, [], []), Documents([]))
         columns = zip(positions, created_at, payloads, attributes, strict=True)
-        messages = self._render([Logged(topic_key, *column) for column in columns])
-        return Part(missed, positions[0], positions[-1], messages)
+        messages = [Logged(topic_key, *column) for column in columns]
+        return Read(Part(missed, positions[-1], positions, self._render(messages)), Documents(messages))
 
     async def _read(self, topic_key: int, after: int | None) -> Row:
         return await self._database.fetch_one("read_messages", topic_key, after, CHUNK_MESSAGES, CHUNK_BYTES)
@@ -184,9 +230,9 @@ class Tails:
             with self._wakeups.lines.join(SubscriptionKey(topic_key, NO_SUBSCRIPTION)) as line:
                 while reader.listeners:
                     line.begin_claim()
-                    part = await self.read(topic_key, reader.position)
-                    if part.messages:
-                        reader.give(part)
+                    read = await self.read(topic_key, reader.position)
+                    if read.part.messages:
+                        await reader.give(read)
                     elif self._wakeups.lines.ended or not await line.wait(sys.maxsize, None):
                         return
         except NotFound:
@@ -216,7 +262,7 @@ class Tail:
     async def parts(self) -> AsyncGenerator[Part]:
         listener = self._listener
         if self._missed:
-            yield Part(True, listener.after + 1, listener.after, [])
+            yield Part(True, listener.after, [], [])
         try:
             while listener.ended is None:
                 async for part in self._catch_up():
@@ -234,14 +280,16 @@ class Tail:
         listener = self._listener
         while not self._tails.join(self.topic_key, listener):
             try:
-                part = await self._tails.read(self.topic_key, listener.after)
+                read = await self._tails.read(self.topic_key, listener.after)
             except NotFound:
                 listener.end(DELETED)
                 return
-            yield part
+            part = read.sifted(listener.sieve)
+            if part.messages or part.missed:
+                yield part
             listener.after = part.position
 
     def _rest(self, part: Part) -> Part:
         """Returns the messages that it did not read itself while it caught up."""
-        skip = self._listener.after + 1 - part.first
-        return part if skip <= 0 else part._replace(missed=False, messages=part.messages[skip:])
+        skip = bisect_right(part.positions, self._listener.after)
+        return part if skip == 0 else part._replace(missed=False, messages=part.messages[skip:])

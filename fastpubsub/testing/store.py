@@ -3,14 +3,12 @@
 tests/database/test_model.py does random calls to it and to the database, and compares them after each.
 """
 
-import json
 import secrets
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 from fastpubsub import filters
@@ -39,8 +37,6 @@ DEFAULTS = {
     "ack_deadline_seconds": 60,
 }
 """Of the settings of a server."""
-
-EXACTLY: dict[str, Any] = {"parse_float": Decimal, "parse_int": Decimal}
 
 Filter = dict[str, Any]
 
@@ -559,15 +555,15 @@ def of_lease(lease: Lease) -> dict[str, Any]:
 
 def read_filter(text: bytes | str | None) -> Filter | None:
     """Reads the filter with its numbers as written."""
-    return None if text is None else json.loads(text, **EXACTLY) or None
+    return None if text is None else filters.read(text) or None
 
 
 def matches(wanted: Filter | None, payload: bytes, attributes: bytes | None = None) -> bool:
     """Whether a message with these passes."""
     if not wanted:
         return True
-    of_message = filters.Attributes(json.loads(attributes or b"null"))
-    return filters.matches(wanted, json.loads(payload, **EXACTLY), of_message)
+    of_message = filters.Attributes(filters.read(attributes or b"null"))
+    return filters.matches(wanted, filters.read(payload), of_message)
 
 
 def is_found(search: Search | None, message: Stored) -> bool:
@@ -576,8 +572,8 @@ def is_found(search: Search | None, message: Stored) -> bool:
         return True
     if search.where == "text":
         return any(value.encode().lower() in message.payload.lower() for value in search.values)
-    document = json.loads(message.payload if search.where == "payload" else message.attributes or b"{}", **EXACTLY)
-    values = [json.loads(one, **EXACTLY) for one in search.values] if search.where == "payload" else search.values
+    document = filters.read(message.payload if search.where == "payload" else message.attributes or b"{}")
+    values = [filters.read(one) for one in search.values] if search.where == "payload" else search.values
     return search.name in document and any(
         type(document[search.name]) is type(value) and document[search.name] == value for value in values
     )

@@ -47,6 +47,16 @@ def test_from_a_message(start: Start, bus: Client) -> None:
     assert numbers(tailing) == list(range(1, 2500))
 
 
+def test_only_what_passes_a_filter(start: Start, bus: Client) -> None:
+    first = publish(bus, 500)
+    tailing = start("tail", "orders", "--from", first, "--filter", '{"n": [{"numeric": [">=", 397.50]}]}')
+    tailing.until_printed(102)
+    assert numbers(tailing) == list(range(398, 500))
+    refused = start("tail", "orders", "--filter", '{"n": 1}')
+    refused.until(lambda: refused.process.poll() is not None)
+    assert "--filter" in refused.errors
+
+
 def test_a_reader_that_goes_away(start: Start, bus: Client) -> None:
     first, *_ = bus.publish("orders", *({"n": n} for n in range(3)))
     reading, writing = os.pipe()

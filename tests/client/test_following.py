@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
+from decimal import Decimal
 
 import httpx
 import psycopg
@@ -54,6 +55,15 @@ async def test_from_the_recent_messages_and_after_one(bus: AsyncClient) -> None:
         assert message.payload == {"n": 10, "text": "a\u2028b\x85c\r\nd"}
         assert (message.attributes, message.missed) == ({"k": "v"}, False)
         assert numbers(await take(after, 1)) == [10]
+
+
+async def test_only_what_passes_a_filter(bus: AsyncClient) -> None:
+    ids = await publish(bus, 10)
+    wanted = {"n": [{"numeric": [">", Decimal("6.5")]}, 2]}
+    async with aclosing(bus.follow("chat", after=ids[0], filter=wanted)) as chosen:
+        assert numbers(await take(chosen, 4)) == [2, 7, 8, 9]
+        await publish(bus, 1, 3)
+        assert numbers(await take(chosen, 1)) == [2]
 
 
 async def test_more_than_there_are_connections_for_requests(bus: AsyncClient) -> None:

@@ -3,23 +3,28 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from fastpubsub import filters
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
 from fastpubsub.database.calls import Database
+from fastpubsub.message_ids import MessageId
 from fastpubsub.payloads import Batch
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.publishing import Publishing
+from fastpubsub.services.sifting import Documents, Sieve
 from fastpubsub.services.tails import Logged, Tail, Tails
 from fastpubsub.services.wakeups import Wakeups
 from tests.api.calls import PATIENCE
 from tests.conftest import MakeSettings
 
 MAX_BUFFER = 1024
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -113,3 +118,72 @@ async def test_who_is_slow_reads_for_itself_and_misses_nothing(here: Here) -> No
         while len(slow_got) < 100:
             slow_got += (await anext(parts)).messages
     assert slow_got == quick_got == texts
+
+
+def n(value: int) -> Sieve:
+    return Sieve.of(f'{{"n": [{value}]}}')
+
+
+async def test_each_listener_gets_what_passes_its_filter(here: Here) -> None:
+    """Whether it is given to it, or read by itself."""
+    texts = [b'{"n":%d,"text":"%b"}' % (number % 3, b"x" * 100) for number in range(60)]
+    tail = await here.tails.open("t", None)
+    await here.publish(*texts[:30])
+    begin = MessageId(tail.topic_key, 0, NOW)
+    got: dict[int | None, list[bytes]] = {0: [], 1: [], 2: [], None: []}
+    tasks = []
+    for value, into in got.items():
+        sieve = None if value is None else n(value)
+        tasks.append(collect(await here.tails.open("t", begin, sieve=sieve), 60 if value is None else 20, into))
+    gathered = asyncio.gather(*tasks)
+    for text in texts[30:]:
+        await here.publish(text)
+    await gathered
+    assert got == {None: texts} | {value: texts[value::3] for value in range(3)}
+
+
+async def test_what_a_filter_keeps_out_wakes_nobody(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for now and then, to say how far the topic is."""
+    tail = await here.tails.open("t", None, sieve=n(1))
+    async with aclosing(tail.parts()) as parts:
+        first = asyncio.create_task(anext(parts))
+        other: list[bytes] = []
+        others = asyncio.create_task(collect(await here.tails.open("t", None), 4, other))
+        await asyncio.sleep(0)
+        for _ in range(3):
+            await here.publish(b'{"n":0}')
+        await here.publish(b'{"n":1}')
+        await others
+        assert list((await first).messages) == [b'{"n":1}']
+        monkeypatch.setattr("fastpubsub.services.tails.QUIET_SECONDS", 0)
+        await here.publish(b'{"n":0}')
+        quiet = await anext(parts)
+        assert (list(quiet.messages), quiet.position) == ([], 5)
+
+
+async def test_a_message_is_parsed_once_for_all_filters(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = filters.read
+    parsed: list[bytes | str] = []
+
+    def reading(text: bytes | str) -> Any:
+        parsed.append(text)
+        return read(text)
+
+    monkeypatch.setattr(filters, "read", reading)
+    got: list[list[bytes]] = [[] for _ in range(50)]
+    tails = [await here.tails.open("t", None, sieve=n(number % 2)) for number in range(50)]
+    of_attributes = await here.tails.open("t", None, sieve=Sieve.of('{"$attributes": {"a": ["1"]}}'))
+    parsed.clear()
+    tasks = [asyncio.create_task(collect(tail, 1, into)) for tail, into in zip(tails, got, strict=True)]
+    ignored = asyncio.create_task(collect(of_attributes, 1, []))
+    await asyncio.sleep(0)
+    await here.publish(b'{"n":0}', b'{"n":1}')
+    await asyncio.gather(*tasks)
+    ignored.cancel()
+    assert sorted(one for one in parsed if one != b"null") == [b'{"n":0}', b'{"n":1}']
+
+
+def test_what_python_cannot_read_passes_no_filter() -> None:
+    deep = b'{"n":1,"deep":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    messages = [Logged(1, place, NOW, payload, None) for place, payload in enumerate([deep, b'{"n":1}', b"{"])]
+    assert Documents(messages).passing(n(1)) == [1]

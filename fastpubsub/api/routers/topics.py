@@ -19,6 +19,7 @@ from fastpubsub.api.requests import (
     PageToken,
     Part,
     after_page,
+    filter_parameter,
     has_event,
     idempotency_key,
     int_parameter,
@@ -27,10 +28,12 @@ from fastpubsub.api.requests import (
     prefers_representation,
 )
 from fastpubsub.api.security import ScopedRoute, lasting_token, requires
+from fastpubsub.config import Settings
 from fastpubsub.models import ChangedTopic, NewTopic, PublishedIds, Topic, TopicList
 from fastpubsub.payloads import Batch, member, parse_batch
-from fastpubsub.services import figures, topics
+from fastpubsub.services import figures, subscriptions, topics
 from fastpubsub.services.publishing import Idempotency
+from fastpubsub.services.sifting import Sieve
 
 router = APIRouter(prefix="/topics", tags=["topics"], route_class=ScopedRoute)
 
@@ -130,8 +133,14 @@ async def follow_topic(request: Request) -> Response:
     """Follow a topic from now on, or after `Last-Event-ID`, as Server-Sent Events; nothing is leased or settled."""
     state = request.app.state
     recent = int_parameter(request, "recent", 0, 0, MAX_RECENT) or 0
-    tail = await state.tails.open(request.path_params["topic_id"], last_event_id(request), recent)
+    sieve = _sieve(state.settings, filter_parameter(request))
+    tail = await state.tails.open(request.path_params["topic_id"], last_event_id(request), recent, sieve)
     return EventStream(state.streams, lasting_token(request), tail_events(tail))
+
+
+def _sieve(settings: Settings, wanted: str | None) -> Sieve | None:
+    text = subscriptions.filter_text(settings, None if wanted is None else wanted.encode())
+    return None if text is None else Sieve.of(text)
 
 
 async def _figures(request: Request, ids: list[str], include: str | None) -> Figures:
