@@ -133,8 +133,10 @@ class Tokens:
 
     def fetch(self, policy: Policy, watch: Watch = UNWATCHED) -> Flow[str]:
         token: Token = yield from exchange(fetch_token(self.client_id, self.client_secret), policy, None, watch)
-        seconds = token.expires_in - min(RENEW_SECONDS, RENEW_SHARE * token.expires_in)
-        taken = self.take(token.access_token, seconds) if 0 <= token.expires_in <= MAX_TOKEN_SECONDS else None
+        taken = None
+        if 0 <= token.expires_in <= MAX_TOKEN_SECONDS:
+            seconds = token.expires_in - min(RENEW_SECONDS, RENEW_SHARE * token.expires_in)
+            taken = self.take(token.access_token, seconds)
         if taken is None:
             raise UnexpectedAnswer("POST /oauth/token was answered with a token that no fastpubsub server makes")
         return taken
