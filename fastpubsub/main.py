@@ -28,6 +28,7 @@ from fastpubsub.cli import (
 )
 from fastpubsub.cli.commands import Commands
 from fastpubsub.cli.exits import FAILED, INTERRUPTED, WRONG_USAGE, fail, note, printable
+from fastpubsub.cli.helping import Group
 from fastpubsub.cli.output import reopen_closed
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Shell(StrEnum):
 
 app = Commands(
     name="fastpubsub",
+    cls=Group,
     help="Publish/subscribe over HTTP on nothing but PostgreSQL.",
     no_args_is_help=True,
     add_completion=False,

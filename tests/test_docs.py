@@ -170,7 +170,8 @@ def test_every_scope_is_on_its_page() -> None:
 
 
 def test_every_command_is_on_its_page(run: Run) -> None:
-    listed = re.findall(r"^  ([\w-]+) ", run("--help").stdout.partition("Commands:")[2], re.MULTILINE)
+    shown = run("--help").stdout.partition("Messages:")[2].partition("Examples:")[0]
+    listed = re.findall(r"^  ([\w-]+) ", shown, re.MULTILINE)
     headings = re.findall(r"^## (`fastpubsub .*)", (DOCS / "cli.md").read_text(), re.MULTILINE)
     named = [command for heading in headings for command in re.findall(r"`(?:fastpubsub )?([\w-]+)", heading)]
     assert sorted(named) == sorted(listed)

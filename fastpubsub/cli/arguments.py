@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from fastpubsub.cli.completing import subscription_ids, topic_ids
+
 NONE = "null"
 
 
@@ -62,8 +64,26 @@ def number_or_none(value: str | None, name: str) -> int | None:
     return int(value)
 
 
-TopicId = Annotated[str, typer.Argument(metavar="TOPIC", callback=object_id, help="The id of the topic.")]
-SubscriptionId = Annotated[str, typer.Argument(metavar="SUB", callback=object_id, help="The id of the subscription.")]
+TopicId = Annotated[
+    str,
+    typer.Argument(metavar="TOPIC", callback=object_id, autocompletion=topic_ids, help="The id of the topic."),
+]
+SubscriptionId = Annotated[
+    str,
+    typer.Argument(
+        metavar="SUB", callback=object_id, autocompletion=subscription_ids, help="The id of the subscription."
+    ),
+]
+TopicIds = Annotated[
+    list[str],
+    typer.Argument(metavar="TOPIC", callback=object_ids, autocompletion=topic_ids, help="The ids of the topics."),
+]
+SubscriptionIds = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SUB", callback=object_ids, autocompletion=subscription_ids, help="The ids of the subscriptions."
+    ),
+]
 ClientId = Annotated[str, typer.Argument(metavar="CLIENT", callback=object_id, help="The id of the client.")]
 Limit = Annotated[int | None, typer.Option(help="How many to list; all by default.", min=1, show_default=False)]
 Offset = Annotated[int, typer.Option(help="How many to skip at the beginning.", min=0)]

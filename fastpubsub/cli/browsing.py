@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fastpubsub.cli.arguments import object_id, text
+from fastpubsub.cli.completing import any_ids
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.exits import note
 from fastpubsub.cli.output import AsJson, Output
@@ -27,7 +28,13 @@ State = Literal["ahead", "leased", "waiting", "dead"]
 
 def browse(
     subscription: Annotated[
-        str, typer.Argument(metavar="SUB", help="A subscription, or with --topic a topic.", callback=object_id)
+        str,
+        typer.Argument(
+            metavar="SUB",
+            help="A subscription, or with --topic a topic.",
+            callback=object_id,
+            autocompletion=any_ids,
+        ),
     ],
     topic: Annotated[bool, typer.Option("--topic", help="Look at all messages of a topic.")] = False,
     state: Annotated[State, typer.Option(help="Which messages of the subscription.")] = "ahead",

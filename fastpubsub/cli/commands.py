@@ -10,6 +10,8 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from fastpubsub.cli import output, places
 from fastpubsub.cli.arguments import text
+from fastpubsub.cli.completing import context_names
+from fastpubsub.cli.helping import Command
 
 PRINTS = "as_json"
 """The parameter of commands that print what a server answers."""
@@ -20,19 +22,21 @@ Format = Annotated[
         "--output", "-o", help="Print it in this format; wide is a table that is not cropped.", show_default=False
     ),
 ]
-Url = Annotated[
-    str | None, typer.Option(help="The server, instead of FASTPUBSUB_URL.", callback=text, show_default=False)
-]
+Url = Annotated[str | None, typer.Option(help="The server, instead of FASTPUBSUB_URL.", show_default=False)]
 ClientId = Annotated[
-    str | None,
-    typer.Option(help="Your client, instead of FASTPUBSUB_CLIENT_ID.", metavar="ID", callback=text, show_default=False),
+    str | None, typer.Option(help="Your client, instead of FASTPUBSUB_CLIENT_ID.", metavar="ID", show_default=False)
 ]
 ContextName = Annotated[
     str | None,
     typer.Option(
-        "--context", help="Server and client of this context.", metavar="NAME", callback=text, show_default=False
+        "--context",
+        help="Server and client of this context.",
+        metavar="NAME",
+        autocompletion=context_names,
+        show_default=False,
     ),
 ]
+# Checked by the command: typer would look at the callback again for each of them, which one waits for.
 PLACE = {"url": Url, "client_id": ClientId, "context": ContextName}
 
 WRITTEN: dict[str, str] = {}
@@ -41,6 +45,9 @@ WRITTEN: dict[str, str] = {}
 
 class Commands(typer.Typer):
     """The whole, or a group; its commands get these options."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
+        return super().command(name, **{"cls": Command, **options})
 
     def talking(self, name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
         """Registers a command that talks to a server."""
@@ -61,7 +68,7 @@ class Commands(typer.Typer):
 
 
 def _extended(function: Callable[..., None], more: dict[str, Any]) -> Callable[..., None]:
-    own = function.__annotations__
+    own = {name: one.annotation for name, one in inspect.signature(function).parameters.items()}
     is_talking = bool(more)
     more = more | ({"output_format": Format} if PRINTS in own else {})
 
@@ -69,16 +76,27 @@ def _extended(function: Callable[..., None], more: dict[str, Any]) -> Callable[.
     def run(**given: Any) -> None:
         chosen = {name: given.pop(name) for name in more}
         if is_talking:
-            places.choose(chosen["url"], chosen["client_id"], chosen["context"])
+            places.choose(*(text(chosen[name]) for name in PLACE))
         output.chosen = chosen.get("output_format")
         WRITTEN.update(_written(own))
         function(**given)
 
-    signature = inspect.signature(function)
+    return with_options(function, run, more)
+
+
+def with_options(
+    function: Callable[..., None], run: Callable[..., None], options: dict[str, Any], instead: str | None = None
+) -> Callable[..., None]:
+    """`run` takes what `function` does and these options, which may stand in the place of one parameter."""
+    parameters = inspect.signature(function).parameters
     keyword = inspect.Parameter.KEYWORD_ONLY
-    added = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in more.items()]
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
-    run.__annotations__ = own | more
+    added = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in options.items()]
+    kept = {name: one for name, one in parameters.items() if name != instead}
+    place = list(parameters).index(instead) if instead else len(kept)
+    ordered = [*list(kept.values())[:place], *added, *list(kept.values())[place:]]
+    ordered = [one.replace(kind=keyword) for one in ordered]
+    run.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in ordered} | {"return": None}
     return run
 
 

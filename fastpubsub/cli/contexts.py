@@ -10,6 +10,7 @@ import typer
 
 from fastpubsub.cli import places
 from fastpubsub.cli.arguments import text
+from fastpubsub.cli.completing import context_names
 from fastpubsub.cli.exits import WRONG_USAGE, fail, note, printable
 from fastpubsub.cli.groups import group
 from fastpubsub.cli.output import AsJson, Output
@@ -28,7 +29,9 @@ def _name(value: str) -> str:
     return value
 
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the context.", callback=_name)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The name of the context.", callback=_name, autocompletion=context_names)
+]
 Server = Annotated[str, typer.Option("--url", help="The address of the server.", callback=text)]
 ClientId = Annotated[
     str | None, typer.Option(metavar="ID", help="The client that asks there.", callback=text, show_default=False)

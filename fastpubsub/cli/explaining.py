@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from fastpubsub.cli.arguments import object_id
+from fastpubsub.cli.completing import subscription_ids
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.groups import list_all
 from fastpubsub.cli.output import AsJson, Output
@@ -18,7 +19,10 @@ def explain(
     subscription: Annotated[
         str | None,
         typer.Argument(
-            metavar="SUB", help="Only this subscription.", callback=lambda value: value and object_id(value)
+            metavar="SUB",
+            help="Only this subscription.",
+            callback=lambda value: value and object_id(value),
+            autocompletion=subscription_ids,
         ),
     ] = None,
     as_json: AsJson = None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastpubsub.cli.arguments import body_of, json_text, object_id
+from fastpubsub.cli.completing import subscription_ids, topic_ids
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.groups import group
 from fastpubsub.cli.output import AsJson, Output, table, write_text
@@ -22,7 +23,11 @@ app = group("Try filters before they are set.")
 Which = Annotated[
     str | None,
     typer.Option(
-        help="The subscription.", metavar="SUB", callback=lambda one: one and object_id(one), show_default=False
+        help="The subscription.",
+        metavar="SUB",
+        callback=lambda one: one and object_id(one),
+        autocompletion=subscription_ids,
+        show_default=False,
     ),
 ]
 OfTopic = Annotated[
@@ -30,6 +35,7 @@ OfTopic = Annotated[
     typer.Option(
         help="A topic, when there is no subscription yet.",
         metavar="TOPIC",
+        autocompletion=topic_ids,
         callback=lambda one: one and object_id(one),
         show_default=False,
     ),

@@ -9,6 +9,7 @@ import typer
 from fastpubsub.cli.commands import Commands
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.exits import WRONG_USAGE, fail, note, printable
+from fastpubsub.cli.helping import Group
 from fastpubsub.cli.output import Output
 from fastpubsub.cli.records import PAGE, items, pages, single
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def group(help: str) -> Commands:  # noqa: A002 - typer's word for it
-    return Commands(help=help, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+    return Commands(help=help, cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 def list_all(

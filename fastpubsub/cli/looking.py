@@ -1,7 +1,6 @@
 """`fastpubsub status`: the whole server at one look, what is wrong first."""
 
 from collections.abc import Mapping, Sequence
-from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,6 +52,8 @@ def looked_at() -> "Request[tuple[Record, Overview]]":
 
 def summary(overview: "Overview", width: int, most: int = SHOWN) -> list[str]:
     """What is wrong first, then the sums."""
+    from textwrap import wrap
+
     access = "on" if overview.is_authentication_on else "off"
     estimated = "; ahead is an estimate, as filters have still to judge" if overview.ahead_is_estimated else ""
     rates = {} if overview.rates is None else overview.rates.model_dump()

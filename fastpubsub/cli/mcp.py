@@ -72,72 +72,74 @@ class Tool:
         return given
 
 
+PAGE = {"offset": {"type": "integer", "minimum": 0}, "limit": NUMBER}
+TOPIC, SUBSCRIPTION, MESSAGE = {"topic_id": TEXT}, {"subscription_id": TEXT}, {"message_id": TEXT}
+
+
 def tools(*, searches: bool) -> dict[str, Tool]:
+    """By their names. A search tells what is in payloads."""
+    place = {"from": TEXT, "limit": NUMBER} | ({"q": TEXT} if searches else {})
+    return tools_of_server() | tools_of_topics(place) | tools_of_subscriptions(place) | tools_of_messages()
+
+
+def tools_of_server() -> dict[str, Tool]:
     from fastpubsub.client import requests
 
-    page = {"offset": {"type": "integer", "minimum": 0}, "limit": NUMBER}
-    topic, subscription, message = {"topic_id": TEXT}, {"subscription_id": TEXT}, {"message_id": TEXT}
+    return {"get_overview": Tool("Sum up the server, and say what somebody should look at.", {}, (), requests.overview)}
 
-    def by_id(build: "Callable[[str], Request[Any]]") -> "Callable[..., Request[Any]]":
-        return lambda **given: build(*given.values())
+
+def tools_of_topics(place: dict[str, Any]) -> dict[str, Tool]:
+    from fastpubsub.client import requests
+
+    def get(topic_id: str) -> "Request[Any]":
+        return requests.get_topic(topic_id)
+
+    def browse(topic_id: str, **given: Any) -> "Request[Any]":
+        return requests.browse_topic(topic_id, start_from=given.pop("from", None), **given)
+
+    about = "Look at messages of a topic: the newest, or from a position, id or time on."
+    return {
+        "list_topics": Tool("List topics.", PAGE, (), requests.list_topics),
+        "get_topic": Tool("Show a topic.", TOPIC, ("topic_id",), get),
+        "browse_topic": Tool(about, TOPIC | place, ("topic_id",), browse),
+    }
+
+
+def tools_of_subscriptions(place: dict[str, Any]) -> dict[str, Tool]:
+    from fastpubsub.client import requests
+
+    needed = ("subscription_id",)
+
+    def get(subscription_id: str) -> "Request[Any]":
+        return requests.get_subscription(subscription_id)
+
+    def browse(subscription_id: str, state: Any = "ahead", **given: Any) -> "Request[Any]":
+        return requests.browse(subscription_id, state, start_from=given.pop("from", None), **given)
+
+    listed = "List subscriptions, of one topic or of all, with their filters."
+    shown = "Show a subscription with its filter and settings."
+    counted = "Count the messages of a subscription by state."
+    consuming = "List who holds messages of a subscription or waits for some, and since when."
+    browsed = "Look at messages of a subscription in a state, without taking them."
+    return {
+        "list_subscriptions": Tool(listed, TOPIC | PAGE, (), requests.list_subscriptions),
+        "get_subscription": Tool(shown, SUBSCRIPTION, needed, get),
+        "get_metrics": Tool(counted, SUBSCRIPTION, needed, requests.metrics),
+        "list_consumers": Tool(consuming, SUBSCRIPTION, needed, requests.list_consumers),
+        "browse_subscription": Tool(browsed, SUBSCRIPTION | {"state": STATES} | place, needed, browse),
+    }
+
+
+def tools_of_messages() -> dict[str, Tool]:
+    from fastpubsub.client import requests
 
     def explain(message_id: str, subscription_id: str | None = None) -> "Request[Any]":
         if subscription_id is None:
             return requests.get_message(message_id, limit=100)
         return requests.explain(subscription_id, message_id)
 
-    def browse(subscription_id: str, state: Any = "ahead", **given: Any) -> "Request[Any]":
-        return requests.browse(subscription_id, state, start_from=given.pop("from", None), **given)
-
-    def browse_topic(topic_id: str, **given: Any) -> "Request[Any]":
-        return requests.browse_topic(topic_id, start_from=given.pop("from", None), **given)
-
-    # A search tells what is in payloads.
-    search = {"from": TEXT, "limit": NUMBER} | ({"q": TEXT} if searches else {})
-    return {
-        "list_topics": Tool("List topics.", page, (), requests.list_topics),
-        "get_topic": Tool("Show a topic.", topic, ("topic_id",), by_id(requests.get_topic)),
-        "list_subscriptions": Tool(
-            "List subscriptions, of one topic or of all, with their filters.",
-            topic | page,
-            (),
-            requests.list_subscriptions,
-        ),
-        "get_subscription": Tool(
-            "Show a subscription with its filter and settings.",
-            subscription,
-            ("subscription_id",),
-            by_id(requests.get_subscription),
-        ),
-        "get_metrics": Tool(
-            "Count the messages of a subscription by state.", subscription, ("subscription_id",), requests.metrics
-        ),
-        "list_consumers": Tool(
-            "List who holds messages of a subscription or waits for some, and since when.",
-            subscription,
-            ("subscription_id",),
-            requests.list_consumers,
-        ),
-        "get_overview": Tool("Sum up the server, and say what somebody should look at.", {}, (), requests.overview),
-        "explain_message": Tool(
-            "Say what became of a message, in each subscription or in one, and why.",
-            message | subscription,
-            ("message_id",),
-            explain,
-        ),
-        "browse_topic": Tool(
-            "Look at messages of a topic: the newest, or from a position, id or time on.",
-            topic | search,
-            ("topic_id",),
-            browse_topic,
-        ),
-        "browse_subscription": Tool(
-            "Look at messages of a subscription in a state, without taking them.",
-            subscription | {"state": STATES} | search,
-            ("subscription_id",),
-            browse,
-        ),
-    }
+    about = "Say what became of a message, in each subscription or in one, and why."
+    return {"explain_message": Tool(about, MESSAGE | SUBSCRIPTION, ("message_id",), explain)}
 
 
 class Server:

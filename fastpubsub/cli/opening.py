@@ -1,13 +1,12 @@
 """`fastpubsub open`: the console in the browser."""
 
-import uuid
-import webbrowser
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from fastpubsub.cli.arguments import object_id
+from fastpubsub.cli.completing import any_ids
 from fastpubsub.cli.connection import address, connected
 from fastpubsub.cli.exits import FAILED, WRONG_USAGE, fail, note, printable
 from fastpubsub.cli.output import write_text
@@ -22,6 +21,7 @@ Name = Annotated[
         metavar="NAME",
         help="A topic, a subscription or a message; the overview by default.",
         callback=lambda one: one and object_id(one),
+        autocompletion=any_ids,
         show_default=False,
     ),
 ]
@@ -39,6 +39,8 @@ def open_console(
     with connected() as client:
         console = _console(client)
         place = "" if name is None else _place(client, name, topic, subscription)
+    import webbrowser
+
     where = f"{address().rstrip('/')}{console}#/{place}"
     if not prints and webbrowser.open(where):
         note(f"opened {where}")
@@ -73,6 +75,8 @@ def _place(client: "Client", name: str, topic: bool, subscription: bool) -> str:
 
 
 def _is_message(name: str) -> bool:
+    import uuid
+
     try:
         uuid.UUID(name)
     except ValueError:

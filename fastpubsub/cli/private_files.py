@@ -1,7 +1,6 @@
 """Files with secrets: nobody else may read them, and nothing that somebody else could have put there is believed."""
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -88,6 +87,8 @@ def make(folder: Path) -> None:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One command at a time; the others wait."""
+    import fcntl
+
     make(folder)
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

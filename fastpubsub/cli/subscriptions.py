@@ -1,7 +1,8 @@
 """`fastpubsub subscriptions`."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from typing import Annotated, Any
 
 import typer
@@ -12,13 +13,15 @@ from fastpubsub.cli.arguments import (
     Offset,
     Stats,
     SubscriptionId,
+    SubscriptionIds,
     TopicId,
     Yes,
     body_of,
     json_text,
-    object_ids,
     text,
 )
+from fastpubsub.cli.commands import with_options
+from fastpubsub.cli.completing import topic_ids
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.exits import note
 from fastpubsub.cli.groups import delete_each, group, list_all, show
@@ -32,7 +35,14 @@ STATS = (
 
 OfTopic = Annotated[
     str | None,
-    typer.Option("--topic", metavar="TOPIC", callback=text, help="Only those of this topic.", show_default=False),
+    typer.Option(
+        "--topic",
+        metavar="TOPIC",
+        callback=text,
+        autocompletion=topic_ids,
+        help="Only those of this topic.",
+        show_default=False,
+    ),
 ]
 
 app = group("Create, list, show, change and delete subscriptions.")
@@ -42,14 +52,38 @@ Filter = Annotated[
     typer.Option("--filter", help="""Such as '{"country": ["BR", "US"]}'; null for none.""", metavar="JSON"),
 ]
 Attempts = Annotated[
-    int | None, typer.Option(help="How many deliveries a message gets before it becomes a dead letter.")
+    int | None,
+    typer.Option(help="How many deliveries a message gets before it becomes a dead letter; new: 5."),
 ]
-BackoffMin = Annotated[int | None, typer.Option(help="The wait after the first failure, in seconds.")]
-BackoffMax = Annotated[int | None, typer.Option(help="The longest wait after a failure, in seconds.")]
-AckDeadline = Annotated[int | None, typer.Option(help="How long a consumer may hold a message, in seconds.")]
+BackoffMin = Annotated[int | None, typer.Option(help="The wait after the first failure, in seconds; new: 5.")]
+BackoffMax = Annotated[int | None, typer.Option(help="The longest wait after a failure, in seconds; new: 300.")]
+AckDeadline = Annotated[int | None, typer.Option(help="How long a consumer may hold a message, in seconds; new: 60.")]
 StartFrom = Annotated[
     str, typer.Option(help="latest, earliest, or a time such as 2026-01-31T12:00:00Z.", callback=text)
 ]
+
+Settings = dict[str, Any]
+OPTIONS = {
+    "filter_": Filter,
+    "max_delivery_attempts": Attempts,
+    "backoff_min_seconds": BackoffMin,
+    "backoff_max_seconds": BackoffMax,
+    "ack_deadline_seconds": AckDeadline,
+}
+
+
+def taking_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that has these options, and gets those that are given as `settings`."""
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        chosen = {name: given.pop(name) for name in OPTIONS}
+        settings: Settings = {name: value for name, value in chosen.items() if value is not None}
+        if "filter_" in settings:
+            settings = {"filter": json_text(settings.pop("filter_"), "--filter"), **settings}
+        command(settings=settings, **given)
+
+    return with_options(command, run, OPTIONS, instead="settings")
 
 
 @app.talking("list")
@@ -86,14 +120,11 @@ def show_metrics(subscription: SubscriptionId, as_json: AsJson = None) -> None:
 
 
 @app.talking("create")
+@taking_settings
 def create_subscription(
     subscription: SubscriptionId,
     topic: TopicId,
-    filter_: Filter = None,
-    max_delivery_attempts: Attempts = None,
-    backoff_min_seconds: BackoffMin = None,
-    backoff_max_seconds: BackoffMax = None,
-    ack_deadline_seconds: AckDeadline = None,
+    settings: Settings,
     start_from: StartFrom = "latest",
     exist_ok: ExistOk = False,
     as_json: AsJson = None,
@@ -101,47 +132,38 @@ def create_subscription(
     """Create a subscription and show it."""
     from fastpubsub.client import requests
 
-    settings = _settings(filter_, max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ack_deadline_seconds)
     body = {"id": subscription, "topic_id": topic, "start_from": start_from, **settings}
     request = requests.create_subscription(subscription, topic, exist_ok=exist_ok)
     show(Output(as_json), replace(request, content=body_of(body)))
 
 
 @app.talking("apply")
+@taking_settings
 def apply_subscription(
     subscription: SubscriptionId,
     topic: TopicId,
-    filter_: Filter = None,
-    max_delivery_attempts: Attempts = None,
-    backoff_min_seconds: BackoffMin = None,
-    backoff_max_seconds: BackoffMax = None,
-    ack_deadline_seconds: AckDeadline = None,
+    settings: Settings,
     start_from: StartFrom = "latest",
     as_json: AsJson = None,
 ) -> None:
     """Create a subscription, or change the settings given that differ, and show it."""
     from fastpubsub.client import existing, requests
 
-    settings = _settings(filter_, max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ack_deadline_seconds)
     body = body_of({"id": subscription, "topic_id": topic, "start_from": start_from, **settings})
     must_change = partial(existing.must_change, tell=note)
     show(Output(as_json), requests.ensuring_subscription(subscription, body, body_of(settings), must_change))
 
 
 @app.talking("update")
+@taking_settings
 def update_subscription(
     subscription: SubscriptionId,
-    filter_: Filter = None,
-    max_delivery_attempts: Attempts = None,
-    backoff_min_seconds: BackoffMin = None,
-    backoff_max_seconds: BackoffMax = None,
-    ack_deadline_seconds: AckDeadline = None,
+    settings: Settings,
     as_json: AsJson = None,
 ) -> None:
     """Change the given settings and show the subscription."""
     from fastpubsub.client import requests
 
-    settings = _settings(filter_, max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ack_deadline_seconds)
     if not settings:
         raise typer.BadParameter("say what to change: --filter, --max-delivery-attempts, …")
     request = requests.update_subscription(subscription)
@@ -162,27 +184,8 @@ def seek_subscription(
 
 
 @app.talking("delete")
-def delete_subscriptions(
-    subscriptions: Annotated[list[str], typer.Argument(metavar="SUB", callback=object_ids)], yes: Yes = False
-) -> None:
+def delete_subscriptions(subscriptions: SubscriptionIds, yes: Yes = False) -> None:
     """Delete subscriptions and everything in them."""
     from fastpubsub.client import requests
 
     delete_each("subscription", subscriptions, " with everything in it", requests.delete_subscription, yes)
-
-
-def _settings(
-    filter_: str | None,
-    max_delivery_attempts: int | None,
-    backoff_min_seconds: int | None,
-    backoff_max_seconds: int | None,
-    ack_deadline_seconds: int | None,
-) -> dict[str, Any]:
-    numbers = {
-        "max_delivery_attempts": max_delivery_attempts,
-        "backoff_min_seconds": backoff_min_seconds,
-        "backoff_max_seconds": backoff_max_seconds,
-        "ack_deadline_seconds": ack_deadline_seconds,
-    }
-    given: dict[str, Any] = {name: number for name, number in numbers.items() if number is not None}
-    return given if filter_ is None else {"filter": json_text(filter_, "--filter"), **given}

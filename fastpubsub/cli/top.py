@@ -5,9 +5,7 @@ import select
 import shutil
 import signal
 import sys
-import termios
 import time
-import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -135,6 +133,9 @@ def _key() -> str:
 @contextmanager
 def _screen() -> Iterator[None]:
     """The terminal is as it was afterwards, and while the command is stopped by Ctrl-Z."""
+    import termios
+    import tty
+
     keyboard = sys.stdin.fileno()
     before = termios.tcgetattr(keyboard)
 

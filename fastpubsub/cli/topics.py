@@ -11,11 +11,11 @@ from fastpubsub.cli.arguments import (
     Offset,
     Stats,
     TopicId,
+    TopicIds,
     Yes,
     body_of,
     json_text,
     number_or_none,
-    object_ids,
 )
 from fastpubsub.cli.groups import delete_each, group, list_all, show
 from fastpubsub.cli.output import AsJson, Output
@@ -82,9 +82,7 @@ def update_topic(
 
 
 @app.talking("delete")
-def delete_topics(
-    topics: Annotated[list[str], typer.Argument(metavar="TOPIC", callback=object_ids)], yes: Yes = False
-) -> None:
+def delete_topics(topics: TopicIds, yes: Yes = False) -> None:
     """Delete topics, their subscriptions and everything in them."""
     from fastpubsub.client import requests
 
