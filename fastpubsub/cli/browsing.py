@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COLUMNS = {
     "topic": ("id", "position", "created_at", "payload"),
     "ahead": ("id", "position", "created_at", "delivery_attempts", "payload"),
-    "waiting": ("id", "due_at", "delivery_attempts", "payload"),
+    "waiting": ("id", "due_at", "reason", "payload"),
     "leased": ("id", "consumer_id", "lease_expires_at", "delivery_attempts", "payload"),
     "dead": ("id", "died_at", "reason", "payload"),
 }
