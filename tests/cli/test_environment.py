@@ -1,11 +1,13 @@
 """What the environment says about server, credentials, proxies and certificates: a sentence, never a traceback."""
 
+import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from fastpubsub.client.connections import CERTIFICATES, ENVIRONMENT, PROXIES
@@ -63,6 +65,16 @@ BY_ITSELF = {"worker", "create_client", *(name for name in WALK if name.startswi
 """The one has a test of its own below; the other asks the database, and contexts are files."""
 
 
+made = functools.cache(get_command)
+
+
+@pytest.fixture
+def commands_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To make all of them takes longer than to run one."""
+    monkeypatch.setattr("typer.testing._get_command", made)
+
+
+@pytest.mark.usefixtures("commands_are_made_once")
 @pytest.mark.parametrize("what", MISCONFIGURED)
 def test_every_command_says_what_is_wrong_with_the_environment(what: str) -> None:
     wrong, sentence = MISCONFIGURED[what]
