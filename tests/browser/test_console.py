@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -358,11 +358,11 @@ ASKED = "return performance.getEntriesByType('resource').length"
 LIVE = ("#/", "#/topics/orders", "#/topics/orders?tab=live", "#/subscriptions/billing")
 
 
-@pytest.mark.parametrize("width", [1280, 360])
-def test_nothing_moves_while_live(pilot: Pilot, width: int) -> None:
+@pytest.mark.parametrize(("width", "places"), [(1280, LIVE), (360, LIVE[::3])])
+def test_nothing_moves_while_live(pilot: Pilot, width: int, places: Sequence[str]) -> None:
     pilot.look(width)
     publish(pilot, *({"order": number, "country": "BR"} for number in range(100, 150)))
-    for number, place in enumerate(LIVE):
+    for number, place in enumerate(places):
         pilot.open(place)
         pilot.sees('"order"' if place != "#/" else "Ahead")
         pilot.browser.wait_for("return document.readyState === 'complete' && !document.querySelector('.plot-space')")
@@ -382,6 +382,12 @@ def test_rows_stand_still_under_the_mouse(pilot: Pilot) -> None:
     assert '"order":78' not in pilot.text()
     move(pilot, "h1")
     pilot.sees('"order":78')
+    tab_to(pilot, f"…{message_ids(pilot)[-1][-12:]}")
+    publish(pilot, {"order": 79})
+    pilot.sees("7 messages")
+    assert '"order":79' not in pilot.text()
+    pilot.browser.run("document.activeElement.blur()")
+    pilot.sees('"order":79')
 
 
 def move(pilot: Pilot, place: str) -> None:
