@@ -103,10 +103,14 @@ class ThreadWatch(Watch):
     _thread: threading.Thread | None = None
 
     def begin(self, waiting: Waiting) -> None:
+        if self._thread is not None and not self._thread.is_alive():
+            # A child process has no thread of its parent, and does not wait for what its parent waits for.
+            self._thread, self._waiting = None, set()
         super().begin(waiting)
-        if self._thread is None or not self._thread.is_alive():  # a child process has no thread of its parent
-            self._thread = threading.Thread(target=self._look_on, name="fastpubsub-waiting", daemon=True)
-            self._thread.start()
+        if self._thread is None:
+            thread = threading.Thread(target=self._look_on, name="fastpubsub-waiting", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _look_on(self) -> None:
         while True:

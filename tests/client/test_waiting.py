@@ -241,3 +241,18 @@ async def test_nothing_looks_while_nobody_waits(heard: Heard, silent: Silent) ->
     for count in (1, 2):
         await asyncio.to_thread(asyncio.run, ask())
         assert len([line for line in heard.lines if TOLD in line]) == count
+
+
+def test_a_child_process_waits_for_nothing_of_its_parent() -> None:
+    """Of its parent's threads it only has the objects."""
+    watch = waiting.ThreadWatch()
+    of_parent, of_child = (waiting.Waiting(requests.get_topic("t"), 0, 0) for _ in range(2))
+    watch._waiting.add(of_parent)
+    watch._thread = threading.Thread()
+    watch.begin(of_child)
+    watch.end(of_child)
+    thread = watch._thread
+    assert thread is not None
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert not watch._waiting
