@@ -138,14 +138,17 @@ async def test_an_asynchronous_client_does(heard: Heard, silent: Silent, wire: s
 
 
 async def test_a_server_that_does_not_accept(heard: Heard) -> None:
-    policy = Policy(attempt_timeout=2, timeout=2)
-    with full() as url:
-        with client(url, "direct") as opened, pytest.raises(ConnectionFailed):
-            await asyncio.to_thread(opened.send, requests.get_topic("t"), policy)
+    once = Policy(attempts=1, attempt_timeout=PATIENCE)
+    with full() as url, client(url, "direct") as opened:
+        asking = asyncio.create_task(asyncio.to_thread(opened.send, requests.get_topic("t"), once))
+        await asyncio.to_thread(heard.until, TOLD)
         async with async_client(url, "direct") as opened_too:
-            with pytest.raises(ConnectionFailed):
-                await opened_too.send(requests.get_topic("t"), policy)
-    assert [line[: len(TOLD)] for line in heard.lines] == [TOLD, TOLD]
+            asking_too = asyncio.create_task(opened_too.send(requests.get_topic("t"), once))
+            await asyncio.to_thread(heard.until, TOLD, 2)
+            asking_too.cancel()
+            await asyncio.wait({asking_too})
+    with pytest.raises(ConnectionFailed):  # nobody listens there any more
+        await asking
 
 
 async def test_a_pause_that_the_server_asks_for(heard: Heard, silent: Silent) -> None:
@@ -233,14 +236,14 @@ async def test_nothing_looks_while_nobody_waits(heard: Heard, silent: Silent) ->
             assert watch._thread is None
     opened_too = async_client(silent.url, "direct")
 
-    async def ask() -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                await opened_too.send(requests.get_topic("t"))
+    async def ask(count: int) -> None:
+        asking = asyncio.create_task(opened_too.send(requests.get_topic("t")))
+        await asyncio.to_thread(heard.until, TOLD, count)
+        asking.cancel()
+        await asyncio.wait({asking})
 
     for count in (1, 2):
-        await asyncio.to_thread(asyncio.run, ask())
-        assert len([line for line in heard.lines if TOLD in line]) == count
+        await asyncio.to_thread(asyncio.run, ask(count))
 
 
 def test_a_child_process_waits_for_nothing_of_its_parent() -> None:
