@@ -29,7 +29,7 @@ from fastpubsub.cli import (
 from fastpubsub.cli.commands import Commands
 from fastpubsub.cli.exits import FAILED, INTERRUPTED, WRONG_USAGE, fail, note, printable
 from fastpubsub.cli.helping import Group
-from fastpubsub.cli.output import reopen_closed
+from fastpubsub.cli.output import reopen_closed, write_text
 
 if TYPE_CHECKING:
     from fastpubsub.config import Settings
@@ -169,7 +169,7 @@ def generate_secret_key() -> None:
     """Print a new key for FASTPUBSUB_AUTH_SECRET_KEY."""
     import secrets
 
-    print(f"new_secret={secrets.token_hex(SECRET_KEY_BYTES)}")
+    write_text(f"new_secret={secrets.token_hex(SECRET_KEY_BYTES)}\n")
 
 
 @command("create_client")
@@ -183,7 +183,7 @@ def create_client(
     from pydantic import ValidationError
 
     from fastpubsub.database.changes import Change
-    from fastpubsub.models import ClientCredentials, NewClient
+    from fastpubsub.models import ClientCredentials, NewClient, sentence
     from fastpubsub.scopes import ADMINISTRATOR
     from fastpubsub.services import clients
     from fastpubsub.services.hashing import SecretHasher
@@ -191,7 +191,7 @@ def create_client(
     try:
         client = NewClient(name=name, scopes=scopes, is_active=is_active)
     except ValidationError as error:
-        fail(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}", WRONG_USAGE)
+        fail(f"{error.errors()[0]['loc'][0]}: {sentence(error.errors()[0])}", WRONG_USAGE)
 
     change = Change(ADMINISTRATOR.client_id, None, "create_client", "client", None, client.model_dump_json())
 
@@ -203,8 +203,7 @@ def create_client(
             hasher.close()
 
     credentials = with_database(settings, create)
-    print(f"client_id={credentials.id}")
-    print(f"client_secret={credentials.secret}")
+    write_text(f"client_id={credentials.id}\nclient_secret={credentials.secret}\n")
 
 
 @command("dev")
@@ -300,7 +299,7 @@ def doctor(
     from fastpubsub.doctor.report import document, table, worst
 
     findings = asyncio.run(examine(settings, os.environ, patience=patience))
-    print(document(findings) if as_json else table(findings))
+    write_text(f"{document(findings) if as_json else table(findings)}\n")
     if worst(findings) == "problem":
         raise SystemExit(FAILED)
 
@@ -353,7 +352,7 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> N
     """Print a script that lets a shell complete commands and options."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
-    print(get_completion_script(prog_name="fastpubsub", complete_var=COMPLETION, shell=shell.value))
+    write_text(f"{get_completion_script(prog_name='fastpubsub', complete_var=COMPLETION, shell=shell.value)}\n")
 
 
 def load_settings() -> "Settings":

@@ -1,6 +1,7 @@
 """The models of requests and answers."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -878,3 +879,8 @@ class History(BaseModel):
     expired: list[int] = []
     dead_lettered: list[int] = []
     filtered: list[int] = []
+
+
+def sentence(error: Mapping[str, Any]) -> str:
+    """What is wrong, of an error of Pydantic, which puts words before those of our own."""
+    return str(error["msg"]).removeprefix("Value error, ")

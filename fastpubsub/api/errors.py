@@ -22,6 +22,7 @@ from fastpubsub.exceptions import (
     Unauthenticated,
     Unavailable,
 )
+from fastpubsub.models import sentence
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499
@@ -175,7 +176,7 @@ def _shown(error: Any) -> dict[str, Any]:
     return {
         "type": error["type"],
         "loc": [part if isinstance(part, int) else str(part)[:MAX_TEXT] for part in error["loc"]],
-        "msg": str(error["msg"])[:MAX_TEXT],
+        "msg": sentence(error)[:MAX_TEXT],
     }
 
 

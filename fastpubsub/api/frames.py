@@ -8,7 +8,7 @@ from pydantic import Discriminator, TypeAdapter, ValidationError
 
 from fastpubsub.api.render import delivery_json
 from fastpubsub.exceptions import FastpubsubError, InvalidRequest, TooLarge
-from fastpubsub.models import UNDELIVERED_AND_DELAYED, AckFrame, ExtendFrame, NackFrame, RejectFrame
+from fastpubsub.models import UNDELIVERED_AND_DELAYED, AckFrame, ExtendFrame, NackFrame, RejectFrame, sentence
 from fastpubsub.payloads import check_object
 from fastpubsub.services.claiming import Claim
 from fastpubsub.services.settling import (
@@ -96,7 +96,7 @@ def _parse(text: str | None) -> Frame:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the frame"
-        raise InvalidRequest(f"{where[:200]}: {first['msg'][:200]}") from None
+        raise InvalidRequest(f"{where[:200]}: {sentence(first)[:200]}") from None
 
 
 def _frame(kind: str, reference: str | None, **members: Any) -> str:

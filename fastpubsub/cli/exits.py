@@ -27,7 +27,7 @@ def fail(sentences: str, code: int) -> NoReturn:
 
 
 def _print(line: str) -> None:
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 

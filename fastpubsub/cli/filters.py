@@ -100,7 +100,7 @@ def _judged(fields: dict[str, Any], width: int) -> list[str]:
         lines.append(f"ahead now {now}, with this filter {after}{estimate}")
     for member, title, columns in (
         ("passing", "passes:", ("id", "payload")),
-        ("filtered", "is kept out:", ("id", "detail", "payload")),
+        ("filtered", "is kept out:", ("id", "detail")),
     ):
         if rows := fields.get(member):
             lines += ["", title, *table(columns, rows, width)]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from fastpubsub.cli.colors import styled
-from fastpubsub.cli.exits import printable, printable_json
+from fastpubsub.cli.exits import FAILED, fail, printable, printable_json
 from fastpubsub.cli.records import Record
 from fastpubsub.cli.tables import Column, Table, Times, text_of, with_age
 
@@ -121,7 +121,7 @@ def write_text(text: str) -> None:
 
 
 def write(data: bytes) -> None:
-    """Writes without a buffer: after an interruption nothing is written later."""
+    """Writes without a buffer: after an interruption nothing is written later. Exits if the disk is full."""
     descriptor = sys.stdout.fileno()
     view = memoryview(data)
     while view:
@@ -129,6 +129,10 @@ def write(data: bytes) -> None:
             view = view[os.write(descriptor, view) :]
         except BlockingIOError:
             select.select([], [descriptor], [])
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            fail(f"standard output: {error.strerror}", FAILED)
 
 
 def is_read() -> bool:

@@ -14,7 +14,7 @@ from fastpubsub.cli.exits import printable
 from fastpubsub.cli.records import Number
 
 GAP = "  "
-NARROWEST, NARROW = 4, 10
+NARROWEST, LEAST, NARROW = 4, 8, 10
 AGE = 9
 """Columns for an age, so that those of later rows have room."""
 
@@ -83,7 +83,7 @@ class Table:
         return text if self._times == Times.exact else with_age(text, is_alone=self._times == Times.age)
 
     def _fit(self, cells: list[list[str]]) -> list[int]:
-        """Makes columns as wide as their content; if too wide, the one that grows shrinks first, then the widest."""
+        """Makes columns as wide as their content; if too wide, the one that grows shrinks first, ids last."""
         from rich.cells import cell_len
 
         widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
@@ -91,7 +91,9 @@ class Table:
         if self._columns[-1].grows:
             widths[-1] = max(room - sum(widths[:-1]), min(widths[-1], NARROW))
         while sum(widths) > room and max(widths) > NARROWEST:
-            widths[widths.index(max(widths))] -= 1
+            # An id is copied into the next command.
+            others = [place for place, one in enumerate(self._columns) if one.name != "id" and widths[place] > LEAST]
+            widths[max(others or range(len(widths)), key=widths.__getitem__)] -= 1
         return widths
 
 

@@ -144,7 +144,7 @@ def _screen() -> Iterator[None]:
         write_text(ENTER)
 
     def leave() -> None:
-        with suppress(OSError):
+        with suppress(OSError, SystemExit):
             write_text(LEAVE)
         with suppress(termios.error):
             termios.tcsetattr(keyboard, termios.TCSADRAIN, before)

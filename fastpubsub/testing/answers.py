@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from fastpubsub import message_ids
 from fastpubsub.exceptions import InvalidRequest
+from fastpubsub.models import sentence
 from fastpubsub.testing.store import Claimed, Cursor, Dead, Log, Stored
 
 Seen = tuple[int, Stored, dict[str, Any]]
@@ -71,7 +72,7 @@ def problem(status: int, title: str, detail: str, **extra: Any) -> httpx.Respons
 
 def invalid(error: ValidationError) -> httpx.Response:
     errors = [
-        {"type": one["type"], "loc": ["body", *one["loc"]], "msg": one["msg"]}
+        {"type": one["type"], "loc": ["body", *one["loc"]], "msg": sentence(one)}
         for one in error.errors(include_url=False, include_context=False, include_input=False)
     ]
     where = ".".join(str(part) for part in errors[0]["loc"])

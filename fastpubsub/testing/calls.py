@@ -50,7 +50,7 @@ class Call(NamedTuple):
         try:
             return None if value is None else TIME.validate_python(value)
         except ValidationError as error:
-            raise InvalidRequest(f"query.{name}: {error.errors()[0]['msg']}") from None
+            raise InvalidRequest(f"query.{name}: {models.sentence(error.errors()[0])}") from None
 
     def flag(self, name: str) -> bool:
         value = self.query.get(name)

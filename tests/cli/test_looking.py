@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import signal
+import subprocess
 import termios
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from fastpubsub.cli.tables import figure
 from fastpubsub.client import Client
+from tests import harness
 from tests.cli.conftest import Cli, Start, Terminal
 from tests.conftest import StartServer
 
@@ -172,3 +174,28 @@ def test_top_leaves_the_terminal_as_it_was(start: Start, number: signal.Signals)
     assert os.read(ours, 65536).endswith(b"\x1b[?1049l")
     os.close(ours)
     os.close(its)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["status", "top", "subscriptions list", "ack billing -", "context list"])
+def test_a_closed_stream_is_an_empty_one(bus: Client, tmp_path: Path, command: str, closed: str) -> None:
+    environment = harness.environment({"url": bus.url})
+    script = f"{harness.COMMAND} {command} {closed}"
+    done = subprocess.run(["bash", "-c", script], env=environment, cwd=tmp_path, capture_output=True, timeout=60)
+    assert (done.returncode in (0, 2), b"Traceback" in done.stderr) == (True, False), done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "top", "topics list", "export", "context list --table", "completion bash"]
+)
+def test_a_full_disk_is_a_sentence(start: Start, command: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        running = start(*command.split(), *(["--table"] if command == "context list" else []), stdout=full)
+        assert (running.end(), running.errors) == (1, "fastpubsub: standard output: No space left on device\n")
+
+
+def test_ids_are_whole_as_long_as_possible(terminal: Callable[[int], Terminal], bus: Client) -> None:
+    bus.publish("orders", {"text": "long" * 50})
+    (letter,) = bus.pull("billing")
+    bus.reject("billing", [letter], reason="a reason of many words, which is long")
+    assert str(letter.id) in terminal(80).run("dlq", "list", "billing")[1]

@@ -227,3 +227,8 @@ def test_wrong_settings(cli: Cli) -> None:
 def test_something_else_at_the_address(cli: Cli, server: StartServer) -> None:
     done = cli("topics", "list", url=f"{server().base_url}/docs?")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+def test_a_refusal_is_a_sentence(cli: Cli) -> None:
+    refused = cli("subscriptions", "create", "new", "orders", "--filter", '{"country": "BR"}')
+    assert refused.stderr.startswith('fastpubsub: --filter: the filter of the field "country" must be a list')
