@@ -21,6 +21,9 @@ from fastpubsub.exceptions import Unavailable
 SCHEMA = "fastpubsub"
 # Any number that applications are unlikely to use; advisory locks are per database.
 ADVISORY_LOCK = 0x66707362
+CONNECT_TIMEOUT_SECONDS = 10
+"""A server that accepts connections and says nothing would be waited for without an end."""
+
 LOCK_TIMEOUT_SECONDS = 2.0
 ATTEMPTS = 30
 TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
@@ -94,7 +97,7 @@ def explained(error: DBAPIError) -> Exception:
 
 def engine_for(url: str) -> Engine:
     """Connects without start-up options: a transaction pooler may be in between."""
-    arguments = {**SESSION, "options": "", "prepare_threshold": None}
+    arguments = {**SESSION, "options": "", "prepare_threshold": None, "connect_timeout": CONNECT_TIMEOUT_SECONDS}
     return create_engine(normalise(url), poolclass=NullPool, connect_args=arguments)
 
 

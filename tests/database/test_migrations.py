@@ -1,6 +1,7 @@
 """Migrations: the way up and down, two at once, locked tables, and the frozen copies of the procedures."""
 
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,15 @@ def test_a_database_that_is_not_there() -> None:
     with pytest.raises(Unavailable, match="cannot be reached") as refused:
         migrations.upgrade("postgresql://u:secret@127.0.0.1:1/d")
     assert "secret" not in refused.value.detail
+
+
+def test_a_server_that_takes_connections_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "CONNECT_TIMEOUT_SECONDS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"postgresql://user@127.0.0.1:{listener.getsockname()[1]}/database"
+        for ask in (migrations.upgrade, migrations.current):
+            with pytest.raises(Unavailable, match=r"cannot be reached.*timeout.*FASTPUBSUB_DATABASE_URL"):
+                ask(url)
 
 
 def test_a_user_without_rights_is_told_so(empty_database_url: str) -> None:
