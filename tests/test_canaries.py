@@ -150,7 +150,7 @@ def send_payloads(call: Caller, headers: dict[str, str]) -> None:
     filtered = subscription | {"id": "f", "filter": {"a": ["canary-filter"]}}
     call("POST", "/subscriptions", json=filtered, headers=headers).raise_for_status()
     call("POST", "/subscriptions", json=filtered, headers=headers)
-    call("POST", "/subscriptions", json=filtered | {"filter": {"a": {"canary": "canary"}}}, headers=headers)
+    call("POST", "/subscriptions", json=filtered | {"filter": {"a": {"b": "canary"}}}, headers=headers)
     messages = "/topics/t/messages"
     keyed = headers | {"Idempotency-Key": "canary-key"}
     for body in ([{"a": "canary-1"}], [{"a": "canary-2"}]):

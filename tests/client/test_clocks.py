@@ -56,7 +56,7 @@ def test_a_date_to_come_back_at(wrong: timedelta) -> None:
 
 
 def test_nothing_else_looks_at_the_time_of_the_day() -> None:
-    """But for the date of an answer that has none, and the age of what is shown to people."""
+    """But for the date of an answer that has none, and the ages of kept tokens and of what is shown to people."""
     folder = Path(fastpubsub.client.__file__).parent
     lines = [
         f"{path.name}: {line.strip()}"
@@ -67,5 +67,8 @@ def test_nothing_else_looks_at_the_time_of_the_day() -> None:
     ]
     assert lines == [
         'exchange.py: until, now = _date(value), _date(date or "") or datetime.now(UTC)',
+        "remembering.py: age = time.time() - saved_at",
+        'remembering.py: content = {"token": token, "saved_at": time.time(), "seconds": self.fresh_seconds}',
+        "remembering.py: if time.time() - file.lstat().st_mtime > KEPT_SECONDS:",
         "tables.py: seconds = int((datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds())",
     ]
