@@ -9,12 +9,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 
 from fastpubsub.client.connections import AsyncConnection, Connection
 from fastpubsub.client.errors import BusError, Closed, InvalidRequest, TooLarge
 from fastpubsub.client.exchange import Flow
 from fastpubsub.client.requests import Encoded, Outgoing, Payload, Request, encode, publish_encoded
+
+LARGE = 100
+"""Messages of a batch from which on the next one is sent before all callers of it have been answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,11 @@ class Buffer(Generic[W]):
         self.pending += 1
         self._pending_bytes += entry.size
 
+    def waiting(self, topic_id: str) -> int:
+        """How many messages of a topic are not on their way yet."""
+        line = self._lines.get(topic_id)
+        return 0 if line is None else len(line.entries)
+
     def next_topic(self) -> str | None:
         return next(iter(self._lines), None)
 
@@ -110,10 +119,11 @@ class Buffer(Generic[W]):
 
 
 Exchange: TypeAlias = Callable[[Request[list[str]]], Flow[list[str]]]
+Stored: TypeAlias = Callable[[list[Entry[W]], list[str]], None]
 
 
-def deliver(exchange: Exchange, topic_id: str, batch: list[Entry[W]]) -> Flow[None]:
-    """Resolves every future. A refused message does not fail the others of its batch: halves are tried."""
+def deliver(exchange: Exchange, topic_id: str, batch: list[Entry[W]], stored: Stored[W]) -> Flow[None]:
+    """Calls `stored` with what is stored. A refused message does not fail the others of its batch: halves are tried."""
     request = publish_encoded(topic_id, [entry.message for entry in batch])
     try:
         ids = yield from exchange(request)
@@ -123,8 +133,12 @@ def deliver(exchange: Exchange, topic_id: str, batch: list[Entry[W]]) -> Flow[No
             return
         middle = len(batch) // 2
         for half in (batch[:middle], batch[middle:]):
-            yield from deliver(exchange, topic_id, half)
+            yield from deliver(exchange, topic_id, half, stored)
         return
+    stored(batch, ids)
+
+
+def resolve(batch: list[Entry[W]], ids: list[str]) -> None:
     for entry, id_ in zip(batch, ids, strict=True):
         if not entry.waiter.done():
             entry.waiter.set_result(id_)
@@ -203,14 +217,23 @@ class AsyncPublisher:
                     await self._full[topic_id].wait()
         while batch := self._buffer.take(topic_id):
             try:
-                await self._client.run(deliver(self._client.flow, topic_id, batch))
+                await self._client.run(deliver(self._client.flow, topic_id, batch, partial(self._stored, topic_id)))
             except Exception as error:  # noqa: BLE001 - everybody is answered
                 fail(batch, error)
             self._buffer.forget(batch)
             async with self._changed:
                 self._changed.notify_all()
-            await asyncio.sleep(0)  # the callers that were answered publish their next messages, which go together
+            if self._buffer.waiting(topic_id) < LARGE:
+                await asyncio.sleep(0)  # the callers that were answered publish their next messages, which go together
         del self._senders[topic_id], self._full[topic_id]
+
+    def _stored(self, topic_id: str, batch: list[Entry[asyncio.Future[str]]], ids: list[str]) -> None:
+        """Of a large batch it answers some callers, who make the next one, and the others while that is on its way."""
+        first = len(batch)
+        if first >= LARGE:
+            first = 0 if self._buffer.waiting(topic_id) >= LARGE else first // 2
+        resolve(batch[:first], ids[:first])
+        asyncio.get_running_loop().call_soon(resolve, batch[first:], ids[first:])
 
 
 class Publisher:
@@ -282,7 +305,7 @@ class Publisher:
                     lingered = True
                 batch = self._buffer.take(topic_id)
             try:
-                self._client.run(deliver(self._client.flow, topic_id, batch))
+                self._client.run(deliver(self._client.flow, topic_id, batch, resolve))
             except Exception as error:  # noqa: BLE001 - everybody is answered
                 fail(batch, error)
             with self._changed:

@@ -13,6 +13,7 @@ import pytest
 
 from fastpubsub.client import (
     AsyncClient,
+    AsyncPublisher,
     Client,
     Closed,
     InvalidRequest,
@@ -71,6 +72,23 @@ class TestAsynchronous:
     async def client(self, server: Server) -> AsyncIterator[AsyncClient]:
         async with AsyncClient(transport=httpx.MockTransport(server), policy=QUICK) as client:
             yield client
+
+    async def test_callers_of_a_large_batch_are_answered_while_the_next_is_on_its_way(
+        self, client: AsyncClient, server: Server
+    ) -> None:
+        """Each caller publishes again when it is answered, and never do all of them wait for one request."""
+        callers, rounds = 500, 8
+
+        async def call(publisher: AsyncPublisher, place: int) -> None:
+            for number in range(place, callers * rounds, callers):
+                assert await publisher.publish("orders", {"n": number}) == str(number)
+
+        async with asyncio.timeout(SECONDS), client.publisher() as publisher:
+            await asyncio.gather(*(call(publisher, place) for place in range(callers)))
+        assert sorted(in_order(server.batches)) == list(range(callers * rounds))
+        first, *others = map(len, server.batches)
+        assert first == callers
+        assert max(others) < callers
 
     async def test_messages_travel_together_and_in_order(self, client: AsyncClient, server: Server) -> None:
         async with client.publisher() as publisher:
