@@ -53,10 +53,12 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
     monkeypatch.setattr(waiting, "SILENT_SECONDS", 0.2)
     monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.01)
     heard, logger = Heard(), logging.getLogger("fastpubsub.client")
-    monkeypatch.setattr(logger, "level", logging.INFO)
+    level = logger.level
+    logger.setLevel(logging.INFO)  # which forgets what was not enabled before; setting the attribute would not
     logger.addHandler(heard)
     yield heard
     logger.removeHandler(heard)
+    logger.setLevel(level)
 
 
 class Silent:
