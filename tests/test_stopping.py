@@ -72,6 +72,10 @@ def started(what: str, url: str, folder: Path) -> Iterator[harness.Server]:
     server = harness.start_server(arguments, folder, settings, command=command, port=port)
     try:
         server.wait_until_ready()
+        if what in WORKERS:
+            until(
+                lambda: len(workers_of(server)) == WORKERS[what]
+            )  # the first one may be ready before the last is there
         yield server
     finally:
         end(server)
