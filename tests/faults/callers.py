@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 REPRESENTATION = {"Prefer": "return=representation"}
 PAUSE_SECONDS = 0.05
+RETURNING = 0.1
+"""Of the batches of a consumer, of which half is given back unseen."""
 
 
 class Caller:
@@ -127,22 +129,29 @@ class Consumer(Caller):
         return [(Number(*one["payload"]["number"]), one["ack_id"]) for one in answer.json()["data"]]
 
     async def settle(self, pulled: list[tuple[Number, str]]) -> None:
-        """A few come again because nobody settles them, and a few because they are nacked."""
+        """A few come again because nobody settles them, a few because they are nacked, and some unseen, uncounted."""
         acks: list[str] = []
         nacks: list[str] = []
+        returns: list[str] = []
+        returned = 0.5 if self.load.is_failing and self.random.random() < RETURNING else 0.0
         for number, ack_id in pulled:
             fate = self.random.random()
-            if (self.subscription.refuses_poison and number.is_poison) or (self.load.is_failing and fate < 0.005):
-                continue
-            (nacks if self.load.is_failing and fate > 0.97 else acks).append(ack_id)
+            if self.random.random() < returned:
+                returns.append(ack_id)
+            elif not (
+                (self.subscription.refuses_poison and number.is_poison) or (self.load.is_failing and fate < 0.005)
+            ):
+                (nacks if self.load.is_failing and fate > 0.97 else acks).append(ack_id)
         await self.tell("acks", acks)
         await self.tell("nacks", nacks)
+        await self.tell("returns", returns)
 
     async def tell(self, op: str, ids: list[str]) -> None:
         """Until it knows what became of it."""
         sent = {"subscription": self.subscription.name, "ids": ids}
+        route = "nacks?undelivered=true" if op == "returns" else op
         while ids:
-            answer = await self.call(op, "POST", f"/subscriptions/{self.subscription.name}/{op}", sent, ids)
+            answer = await self.call(op, "POST", f"/subscriptions/{self.subscription.name}/{route}", sent, ids)
             if answer is not None:
                 if op == "acks":
                     self.load.acked[self.subscription.name] += len(answer.json()["settled"])

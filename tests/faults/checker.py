@@ -108,14 +108,16 @@ def settled_by_others(index: Index) -> Iterator[str]:
 
 
 def attempts(index: Index) -> Iterator[str]:
-    """They grow with each delivery, up to the limit; what is forgotten in a crash is not counted."""
+    """They grow with each delivery, up to the limit; what is returned, or forgotten in a crash, is not counted."""
     for seen in index.seen.values():
         limit = seen.subscription.max_attempts
         for number, deliveries in seen.by_number.items():
-            if len(deliveries) > limit + len(index.crashes) or max(one.attempt for one in deliveries) > limit:
+            counted = [one for one in deliveries if not seen.settled(one, "returns")]
+            if len(counted) > limit + len(index.crashes) or max(one.attempt for one in deliveries) > limit:
                 yield f"{seen.subscription.name} {number}: {[one.attempt for one in deliveries]} of {limit}"
         for first, second in seen.pairs():
-            if first.attempt >= second.attempt and not index.forgotten(first, second):
+            grows = 0 if seen.settled(first, "returns") else 1
+            if second.attempt < first.attempt + grows and not index.forgotten(first, second):
                 yield f"{seen.subscription.name} {first.number}: {first.attempt} and then {second.attempt}"
 
 

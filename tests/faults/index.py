@@ -63,7 +63,11 @@ class Seen:
     def settled(self, delivery: Delivery, *ops: str) -> list[Settle]:
         """What ended this delivery, surely or perhaps."""
         found = self.settles.get(delivery.ack_id, [])
-        return [one for one in found if one.op in (ops or ("acks", "nacks")) and one.outcome in ("settled", "unknown")]
+        return [
+            one
+            for one in found
+            if one.op in (ops or ("acks", "nacks", "returns")) and one.outcome in ("settled", "unknown")
+        ]
 
 
 class Index:

@@ -42,7 +42,7 @@ def redelivered(history: History, rng: random.Random) -> None:
 
 
 def overlap(history: History, rng: random.Random) -> None:
-    dropped = [at for at in pulls(history) if history.events[at + 2].op not in ("acks", "nacks")]
+    dropped = [at for at in pulls(history) if history.events[at + 2].op not in ("acks", "nacks", "returns")]
     dropped += [at for at in pulls(history) if history.events[at + 2].value.get("gone")]
     if not dropped:
         at = rng.choice(acked(history))

@@ -51,19 +51,24 @@ class Queue:
 
     def deliver(self, subscription: Subscription, number: Number) -> bool:
         """Again and again; False when it ended as a dead letter."""
-        for attempt in range(1, subscription.max_attempts + 1):
-            ack_id = f"{message_id(number)}.{subscription.name}.{attempt}"
+        attempt = 1
+        while attempt <= subscription.max_attempts:
+            ack_id = f"{message_id(number)}.{subscription.name}.{self.random.random()}"
             message = [list(number), message_id(number), ack_id, attempt, self.now + DEADLINE_SECONDS]
             self.call("pull", {"subscription": subscription.name}, Kind.OK, {"status": 200, "messages": [message]})
-            fate = self.random.choices(["acks", "nacks", "dies", "late"], [6, 2, 1, 1])[0]
+            fate = self.random.choices(["acks", "nacks", "returns", "dies", "late"], [6, 2, 1, 1, 1])[0]
             if number.is_poison and subscription.refuses_poison:
                 fate = "dies"
             if fate == "acks":
                 self.settle(subscription, "acks", ack_id, "settled")
                 return True
+            if fate == "returns":
+                self.settle(subscription, "returns", ack_id, "settled")
+                continue
+            attempt += 1
             if fate == "nacks":
                 self.settle(subscription, "nacks", ack_id, "settled")
-                self.now += backoff_seconds(attempt)
+                self.now += backoff_seconds(attempt - 1)
             else:
                 self.now += DEADLINE_SECONDS
                 if fate == "late":
