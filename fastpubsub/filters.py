@@ -77,7 +77,7 @@ def read(text: bytes | str) -> Any:
 
 def check(wanted: Any) -> Any:
     """Returns the filter. Raises ValueError, which says what is wrong first and where."""
-    if wanted:
+    if wanted is not None:
         if not isinstance(wanted, dict):
             raise ValueError("a filter must be an object that maps field names to lists of values")
         _Check().fields_of(wanted, 1)

@@ -339,7 +339,20 @@ def test_a_stream_of_a_topic_with_a_filter(started: harness.Server) -> None:
     with tail(started, **query) as events:
         httpx.post(url, json=messages({"user": "7"}, {"user": "42"}, {"user": "421"}))
         assert events.message()["attributes"] == {"user": "42"}
-    for wrong in ("{", "[1]", '{"n": 1}', '{"n": [NaN]}', '{"n": [1], "n": [2]}', "[" * 4000, '{"n": ["\\ud800"]'):
+    for wrong in (
+        "",
+        "{",
+        "[]",
+        "0",
+        "false",
+        '""',
+        "[1]",
+        '{"n": 1}',
+        '{"n": [NaN]}',
+        '{"n": [1], "n": [2]}',
+        "[" * 4000,
+        '{"n": ["\\ud800"]',
+    ):
         refused = httpx.get(f"{started.base_url}/topics/t/stream", params={"filter": wrong})
         assert (wrong, refused.status_code) == (wrong, 422)
         assert "filter" in refused.json()["detail"]

@@ -1,7 +1,7 @@
 """Sifting: which messages of a topic pass the filters of listeners, judged here and not by PostgreSQL."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +17,7 @@ class Judged(Protocol):
 
 
 class Sieve(NamedTuple):
-    """A filter. Those with the same text judge a message once."""
+    """A filter. Listeners whose filters have the same text share a judgment."""
 
     text: str
     wanted: Mapping[str, Any]
@@ -51,16 +51,10 @@ class Documents:
     """Messages as filters see them: each is parsed once, and its payload only if a filter asks for it."""
 
     messages: Sequence[Judged]
-    _passing: dict[str, list[int]] = field(default_factory=dict)
 
     def passing(self, sieve: Sieve) -> list[int]:
         """The places of the messages that pass."""
-        found = self._passing.get(sieve.text)
-        if found is None:
-            found = self._passing[sieve.text] = [
-                place for place, document in enumerate(self._documents) if _passes(document, sieve.wanted)
-            ]
-        return found
+        return [place for place, document in enumerate(self._documents) if _passes(document, sieve.wanted)]
 
     @cached_property
     def _documents(self) -> list[_Document]:

@@ -128,15 +128,15 @@ class _Reader:
         """With many filters it lets others run in between; who joins meanwhile has what is given here."""
         self.position = read.part.position
         until = time.monotonic() + SIFTING_SECONDS
-        for sieve, listeners in self._by_sieve().items():
-            if sieve is not None and time.monotonic() > until:
+        for text, listeners in self._by_filter().items():
+            if text is not None and time.monotonic() > until:
                 await asyncio.sleep(0)
                 until = time.monotonic() + SIFTING_SECONDS
             part = read.sifted(listeners[0].sieve)
             size = sum(map(len, part.messages))
             self.listeners -= {listener for listener in listeners if not listener.put(part, size)}
 
-    def _by_sieve(self) -> dict[str | None, list[Listener]]:
+    def _by_filter(self) -> dict[str | None, list[Listener]]:
         groups: dict[str | None, list[Listener]] = {}
         for listener in self.listeners:
             groups.setdefault(listener.sieve and listener.sieve.text, []).append(listener)
