@@ -1,6 +1,6 @@
 """Copies the procedures of migrations/functions into a migration, where they stay as they are.
 
-python migrations/freeze.py --rewrite    0002_functions again, as long as nothing was released
+python migrations/freeze.py --rewrite    the newest migration of procedures again, as long as it was not released
 python migrations/freeze.py --new NAME   a next migration with what has changed since the last one, and the way back
 """
 
@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-FIRST = "0002_functions"
 SECTION = re.compile(r"^-- functions/(\w+)\.sql\n", re.MULTILINE)
 DROPPED = re.compile(r"drop function fastpubsub\.\w+;\s*")
+SIGNATURE = re.compile(r"create or replace function .*?\nlanguage ", re.DOTALL)
 
 
 def canonical() -> dict[str, str]:
@@ -22,24 +22,45 @@ def canonical() -> dict[str, str]:
     return {file.stem: file.read_text(encoding="utf-8").strip() + "\n" for file in files}
 
 
-def frozen() -> dict[str, str]:
-    """What the migrations leave behind, one after the other."""
+def frozen(before: str | None = None) -> dict[str, str]:
+    """What the migrations leave behind, one after the other; with `before`, those ahead of that one."""
     functions: dict[str, str] = {}
     for file in sorted((FOLDER / "versions").glob("*.up.sql")):
+        if before is not None and file.name >= before:
+            break
         functions |= sections(file.read_text(encoding="utf-8"))
     return {name: text for name, text in functions.items() if not DROPPED.fullmatch(text)}
 
 
 def sections(text: str) -> dict[str, str]:
+    """By name, as the canonical file has it: without the statement that drops a function of another signature."""
     _, *parts = SECTION.split(text)
-    return {name: body.strip() + "\n" for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    return {name: created(body.strip() + "\n") for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def created(text: str) -> str:
+    dropped = DROPPED.match(text)
+    return text[dropped.end() :] if dropped and dropped.end() < len(text) else text
 
 
 def difference(old: dict[str, str], new: dict[str, str]) -> str:
     """The statements that turn old into new. A name has one signature, so it suffices for dropping."""
-    changed = {name: text for name, text in new.items() if old.get(name) != text}
+    changed = {name: replacing(old.get(name), text) for name, text in new.items() if old.get(name) != text}
     dropped = {name: f"drop function fastpubsub.{name};\n" for name in old if name not in new}
     return "\n".join(f"-- functions/{name}.sql\n{text}" for name, text in sorted((changed | dropped).items()))
+
+
+def replacing(old: str | None, new: str) -> str:
+    """A function with another signature would stand beside the old one, and calls would not know which one is meant."""
+    if old is None or signature(old) == signature(new):
+        return new
+    (name,) = re.findall(r"create or replace function fastpubsub\.(\w+)", new)
+    return f"drop function fastpubsub.{name};\n{new}"
+
+
+def signature(text: str) -> str | None:
+    found = SIGNATURE.search(text)
+    return found and found.group()
 
 
 def write(stem: str, old: dict[str, str], new: dict[str, str]) -> None:
@@ -62,7 +83,8 @@ def main() -> None:
     group.add_argument("--new", metavar="NAME", type=identifier)
     options = parser.parse_args()
     if options.rewrite:
-        write(FIRST, {}, canonical())
+        newest = max(file.name.removesuffix(".up.sql") for file in (FOLDER / "versions").glob("*_functions.up.sql"))
+        write(newest, frozen(before=newest), canonical())
     else:
         old = frozen()
         write(create(options.new), old, canonical())

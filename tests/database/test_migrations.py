@@ -148,10 +148,24 @@ def test_a_password_with_signs_in_it(empty_database_url: str) -> None:
     assert migrations.current(url) == migrations.head()
 
 
+DROP_PROCEDURES = """
+do $$
+declare
+    v_procedure regprocedure;
+begin
+    for v_procedure in select p.oid from pg_proc as p where p.pronamespace = 'fastpubsub'::regnamespace loop
+        execute format('drop function %s', v_procedure);
+    end loop;
+end;
+$$
+"""
+
+
 def test_frozen_procedures_are_the_canonical_ones(database_url: str, empty_database_url: str) -> None:
     assert freeze.frozen() == freeze.canonical(), "freeze them: make migration NAME=what_changed"
-    migrations.upgrade(empty_database_url, "0001")
+    migrations.upgrade(empty_database_url)
     with psycopg.connect(libpq(empty_database_url)) as connection:
+        connection.execute(DROP_PROCEDURES)
         for text in freeze.canonical().values():
             connection.execute(text.encode())
     assert catalog(empty_database_url) == catalog(database_url)
@@ -193,6 +207,23 @@ def test_freezing_changes(checkout: Path, database_url: str) -> None:
     }
     migrations.upgrade(database_url)
     assert {"added()"} <= {row[1].removeprefix("fastpubsub.") for row in catalog(database_url) - before}
+    migrations.downgrade(database_url, "-1")
+    assert catalog(database_url) == before
+
+
+def test_a_changed_signature_replaces_the_old_one(checkout: Path, database_url: str) -> None:
+    before = catalog(database_url)
+    canonical = checkout / "migrations" / "functions" / "get_topic.sql"
+    changed = canonical.read_text().replace("p_id text", "p_id text, p_added integer default 0")
+    assert changed != canonical.read_text()
+    canonical.write_text(changed)
+    command = [sys.executable, "migrations/freeze.py", "--new", "a_signature"]
+    subprocess.run(command, cwd=checkout, check=True, capture_output=True)
+    (file,) = (checkout / "migrations" / "versions").glob("*_a_signature.up.sql")
+    assert freeze.sections(file.read_text()) == {"get_topic": changed}
+    migrations.upgrade(database_url)
+    ours = [row[1] for row in catalog(database_url) if row[1].startswith("fastpubsub.get_topic(")]
+    assert len(ours) == 1 and "integer" in ours[0]
     migrations.downgrade(database_url, "-1")
     assert catalog(database_url) == before
 

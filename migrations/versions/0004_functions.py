@@ -1,0 +1,16 @@
+"""The stored procedures that use those tables."""
+
+from alembic import op
+
+from fastpubsub.database.migrations import execute_file
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    execute_file(op.get_bind(), __file__, "up")
+
+
+def downgrade() -> None:
+    execute_file(op.get_bind(), __file__, "down")
