@@ -1,0 +1,153 @@
+"""Subscriptions: their settings."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, Literal
+
+from fastpubsub import models
+from fastpubsub.client.decimals import read_exactly, write_exactly
+from fastpubsub.client.existing import must_change, require_same
+from fastpubsub.client.requests.request import (
+    Request,
+    creating,
+    deleting,
+    metrics_params,
+    only_given,
+    page_params,
+    path_to,
+    write_json,
+)
+from fastpubsub.models import Subscription
+
+
+class Unset:
+    """Stays as it is."""
+
+
+UNSET: Final = Unset()
+
+
+def create_subscription(
+    id: str,
+    topic_id: str,
+    *,
+    filter: Mapping[str, Any] | None = None,
+    max_delivery_attempts: int | None = None,
+    backoff_min_seconds: int | None = None,
+    backoff_max_seconds: int | None = None,
+    ack_deadline_seconds: int | None = None,
+    start_from: Literal["latest", "earliest"] | datetime = "latest",
+    exist_ok: bool = False,
+) -> Request[Subscription]:
+    """None stands for the default of the server.
+
+    With `exist_ok` returns an existing one; raises `AlreadyExists` when it differs from the given settings, except
+    `start_from`.
+    """
+    given = only_given(
+        id=id,
+        topic_id=topic_id,
+        filter=filter,
+        max_delivery_attempts=max_delivery_attempts,
+        backoff_min_seconds=backoff_min_seconds,
+        backoff_max_seconds=backoff_max_seconds,
+        ack_deadline_seconds=ack_deadline_seconds,
+        start_from=start_from,
+    )
+    existing = get_subscription(id) if exist_ok else None
+    return creating("/subscriptions", given, Subscription, existing, partial(require_same, "subscription"))
+
+
+def ensure_subscription(
+    id: str,
+    topic_id: str,
+    *,
+    filter: Mapping[str, Any] | None = None,
+    max_delivery_attempts: int | None = None,
+    backoff_min_seconds: int | None = None,
+    backoff_max_seconds: int | None = None,
+    ack_deadline_seconds: int | None = None,
+    start_from: Literal["latest", "earliest"] | datetime = "latest",
+) -> Request[Subscription]:
+    """Creates it, or changes the given settings that differ, which is logged. `{}` means no filter.
+
+    Raises `AlreadyExists` when it exists with another topic. `start_from` counts only when it is created.
+    """
+    settings = only_given(
+        filter=filter,
+        max_delivery_attempts=max_delivery_attempts,
+        backoff_min_seconds=backoff_min_seconds,
+        backoff_max_seconds=backoff_max_seconds,
+        ack_deadline_seconds=ack_deadline_seconds,
+    )
+    content = write_exactly({"id": id, "topic_id": topic_id, "start_from": start_from, **settings}, write_json)
+    return ensuring_subscription(id, content, write_exactly(settings, write_json))
+
+
+def ensuring_subscription(
+    id: str, content: bytes, settings: bytes, must_change: Callable[[bytes, bytes], bool] = must_change
+) -> Request[Subscription]:
+    update = replace(update_subscription(id), content=settings)
+    return replace(
+        create_subscription(id, "", exist_ok=True),
+        content=content,
+        reconcile=lambda sent, found: update if must_change(sent, found) else None,
+    )
+
+
+def get_subscription(id: str, *, include_metrics: bool = False) -> Request[Subscription]:
+    path = path_to("subscriptions", id)
+    return Request("GET", path, partial(read_exactly, Subscription), params=metrics_params(include_metrics))
+
+
+def list_subscriptions(
+    *,
+    topic_id: str | None = None,
+    q: str | None = None,
+    include_metrics: bool = False,
+    has_dead_letters: bool = False,
+    offset: int = 0,
+    limit: int = 10,
+) -> Request[list[Subscription]]:
+    """Lists up to 100 of all topics, or of one, ordered by id; `q` is a part of their ids, without case.
+
+    `has_dead_letters=True` lists only those with dead letters.
+    """
+    return Request(
+        "GET",
+        "/subscriptions",
+        lambda answer: read_exactly(models.SubscriptionList, answer).data,
+        params=page_params(offset, limit)
+        | only_given(topic_id=topic_id, q=q, has_dead_letters="true" if has_dead_letters else None)
+        | metrics_params(include_metrics),
+    )
+
+
+def update_subscription(
+    id: str,
+    *,
+    filter: Mapping[str, Any] | Unset | None = UNSET,
+    max_delivery_attempts: int | Unset = UNSET,
+    backoff_min_seconds: int | Unset = UNSET,
+    backoff_max_seconds: int | Unset = UNSET,
+    ack_deadline_seconds: int | Unset = UNSET,
+) -> Request[Subscription]:
+    """A missing argument keeps the present value."""
+    body = {
+        "filter": filter,
+        "max_delivery_attempts": max_delivery_attempts,
+        "backoff_min_seconds": backoff_min_seconds,
+        "backoff_max_seconds": backoff_max_seconds,
+        "ack_deadline_seconds": ack_deadline_seconds,
+    }
+    given = {name: value for name, value in body.items() if not isinstance(value, Unset)}
+    return Request(
+        "PATCH", path_to("subscriptions", id), partial(read_exactly, Subscription), write_exactly(given, write_json)
+    )
+
+
+def delete_subscription(id: str) -> Request[None]:
+    """Deletes the subscription and everything in it, including dead letters."""
+    return deleting(path_to("subscriptions", id))

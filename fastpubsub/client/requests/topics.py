@@ -1,0 +1,55 @@
+"""Topics."""
+
+from functools import partial
+from typing import Any
+
+from fastpubsub import models
+from fastpubsub.client.decimals import read_exactly
+from fastpubsub.client.existing import require_same
+from fastpubsub.client.requests.request import (
+    Request,
+    creating,
+    deleting,
+    metrics_params,
+    only_given,
+    page_params,
+    path_to,
+    write_json,
+)
+from fastpubsub.models import Topic
+
+
+def create_topic(id: str, *, retention_seconds: int | None = None, exist_ok: bool = False) -> Request[Topic]:
+    """With `exist_ok` returns an existing one; raises `AlreadyExists` when it differs from the given settings."""
+    body: dict[str, Any] = {"id": id} | ({} if retention_seconds is None else {"retention_seconds": retention_seconds})
+    return creating("/topics", body, Topic, get_topic(id) if exist_ok else None, partial(require_same, "topic"))
+
+
+def get_topic(id: str, *, include_metrics: bool = False) -> Request[Topic]:
+    return Request("GET", path_to("topics", id), partial(read_exactly, Topic), params=metrics_params(include_metrics))
+
+
+def list_topics(
+    *, q: str | None = None, include_metrics: bool = False, offset: int = 0, limit: int = 10
+) -> Request[list[Topic]]:
+    """Lists up to 100, ordered by id; `q` is a part of their ids, without case."""
+    return Request(
+        "GET",
+        "/topics",
+        lambda answer: read_exactly(models.TopicList, answer).data,
+        params=page_params(offset, limit) | only_given(q=q) | metrics_params(include_metrics),
+    )
+
+
+def update_topic(id: str, *, retention_seconds: int | None) -> Request[Topic]:
+    return Request(
+        "PATCH",
+        path_to("topics", id),
+        partial(read_exactly, Topic),
+        write_json({"retention_seconds": retention_seconds}),
+    )
+
+
+def delete_topic(id: str) -> Request[None]:
+    """Deletes the topic, its subscriptions and everything in them."""
+    return deleting(path_to("topics", id))
