@@ -1,0 +1,31 @@
+"""Publishing."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+
+class PublishedIds(BaseModel):
+    ids: list[str] = Field(description="ids of the messages, in the order of the request")
+
+
+MAX_ATTRIBUTES = 100
+
+
+def check_attributes(value: Any) -> Any:
+    """Refused by one error, for there would be one for each that is wrong."""
+    if isinstance(value, dict):
+        if len(value) > MAX_ATTRIBUTES:
+            raise ValueError(f"a message has at most {MAX_ATTRIBUTES} attributes")
+        if not all(isinstance(one, str) for one in value.values()):
+            raise ValueError("the values of attributes are strings")
+    return value
+
+
+class PayloadWithAttributes(BaseModel):
+    payload: dict[str, Any]
+    attributes: dict[str, str] | None = None
+
+
+class Envelope(BaseModel):
+    messages: list[PayloadWithAttributes]

@@ -1,0 +1,116 @@
+"""Subscriptions."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from fastpubsub import filters
+from fastpubsub.models.fields import MAX_DELAY_SECONDS, MAX_LEASE_SECONDS, NOT_BOOL, ObjectId, Time, UtcTime, explained
+
+Filter = Annotated[
+    dict[str, Any] | None,
+    Field(
+        description="every field must have one of its values, by JSON type and value, or do what an operator says",
+        examples=[{"country": ["BR", "US"]}, {"total": [{"numeric": [">=", 100]}]}],
+    ),
+    BeforeValidator(filters.check),
+]
+
+AckDeadline = Annotated[
+    int, Field(ge=1, le=MAX_LEASE_SECONDS, description="seconds that a consumer has to settle a message"), NOT_BOOL
+]
+
+Attempts = Annotated[
+    int, Field(ge=1, le=1000, description="deliveries until a message becomes a dead letter"), NOT_BOOL
+]
+
+Backoff = Annotated[int, Field(ge=0, le=MAX_DELAY_SECONDS), NOT_BOOL]
+
+
+class NewSubscription(BaseModel):
+    """Settings left out take the server's defaults."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: ObjectId
+    topic_id: ObjectId
+    filter: Filter = None
+    max_delivery_attempts: Attempts | None = None
+    backoff_min_seconds: Backoff | None = None
+    backoff_max_seconds: Backoff | None = None
+    ack_deadline_seconds: AckDeadline | None = None
+    start_from: Annotated[
+        Literal["latest", "earliest"] | Time,
+        explained("give `latest`, `earliest`, or a time with its zone such as 2026-01-31T12:00:00Z"),
+    ] = "latest"
+
+
+class ChangedSubscription(BaseModel):
+    """A missing member keeps its value."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    filter: Filter = None
+    max_delivery_attempts: Attempts | None = None
+    backoff_min_seconds: Backoff | None = None
+    backoff_max_seconds: Backoff | None = None
+    ack_deadline_seconds: AckDeadline | None = None
+
+
+class SubscriptionMetrics(BaseModel):
+    subscription_id: str
+    available: int = Field(description="messages ready to be consumed, or waiting for a retry")
+    delivered: int = Field(description="messages leased to consumers")
+    acked: int = Field(description="messages acknowledged since the subscription was created")
+    dlq: int = Field(description="dead letters")
+    estimated: bool = Field(description="whether `available` is an estimate, as it is for a filter over many messages")
+    filtered: int = Field(0, description="messages that the filter kept out since the subscription was created")
+    paused: bool | None = Field(None, description="true while the subscription is paused; else left out")
+
+
+class SubscriptionRates(BaseModel):
+    """Messages per second over the last minute."""
+
+    delivered: float = Field(description="messages that were handed to consumers")
+    acked: float = Field(description="messages that were acknowledged")
+    nacked: float = Field(description="messages that consumers gave back")
+    rejected: float = Field(description="messages that consumers made dead letters at once")
+    expired: float = Field(description="leases that expired")
+    dead_lettered: float = Field(description="messages that became dead letters")
+    filtered: float = Field(description="messages that the filter kept out")
+
+
+class SubscriptionFigures(SubscriptionMetrics):
+    ahead: int = Field(description="messages that wait for their first delivery")
+    waiting: int = Field(description="messages that wait for a retry")
+    ahead_is_estimated: bool = Field(description="whether a filter has still to judge messages that are ahead")
+    oldest_ahead_seconds: float | None = Field(
+        description="age of the oldest message that waits for its first delivery"
+    )
+    oldest_leased_seconds: float | None = Field(description="age of the oldest message that a consumer holds")
+    oldest_waiting_seconds: float | None = Field(description="age of the oldest message that waits for a retry")
+    rates: SubscriptionRates | None = Field(None, description="messages per second over the last minute")
+
+
+class Subscription(BaseModel):
+    id: str
+    topic_id: str
+    filter: dict[str, Any] | None
+    max_delivery_attempts: int
+    backoff_min_seconds: int
+    backoff_max_seconds: int
+    ack_deadline_seconds: int
+    created_at: UtcTime
+    is_paused: bool = Field(False, description="whether nothing is handed out; left out when it is not paused")
+    paused_at: UtcTime | None = None
+    metrics: SubscriptionFigures | None = Field(None, description="with `include=metrics`")
+
+
+class PurgedSubscription(BaseModel):
+    purged: int = Field(description="messages that were ahead, leased or waiting")
+    is_estimated: bool = Field(description="whether a filter had more than 10,000 messages to judge")
+
+
+class SubscriptionList(BaseModel):
+    data: list[Subscription]
+    next_page_token: str | None = Field(None, description="for the next page; left out on the last one")
