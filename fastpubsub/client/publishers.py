@@ -163,17 +163,27 @@ class AsyncPublisher:
         self._closed = False
 
     async def publish(
-        self, topic_id: str, payload: Payload | Outgoing, attributes: Mapping[str, str] | None = None
+        self,
+        topic_id: str,
+        payload: Payload | Outgoing,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        ordering_key: str | None = None,
     ) -> str:
         """The id of the message, once it is stored."""
-        future = await self.enqueue(topic_id, payload, attributes)
+        future = await self.enqueue(topic_id, payload, attributes, ordering_key=ordering_key)
         return await future
 
     async def enqueue(
-        self, topic_id: str, payload: Payload | Outgoing, attributes: Mapping[str, str] | None = None
+        self,
+        topic_id: str,
+        payload: Payload | Outgoing,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        ordering_key: str | None = None,
     ) -> asyncio.Future[str]:
         """Waits for room only; the future has the id, or the error, once the server has answered."""
-        message = encode(payload, attributes)
+        message = encode(payload, attributes, ordering_key)
         size = message.size
         if not self._closed and not self._buffer.has_room(size):
             async with self._changed:
@@ -251,10 +261,15 @@ class Publisher:
         atexit.register(self.close)
 
     def publish(
-        self, topic_id: str, payload: Payload | Outgoing, attributes: Mapping[str, str] | None = None
+        self,
+        topic_id: str,
+        payload: Payload | Outgoing,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        ordering_key: str | None = None,
     ) -> Future[str]:
         """Waits for room only; the future has the id, or the error, once the server has answered."""
-        message = encode(payload, attributes)
+        message = encode(payload, attributes, ordering_key)
         size = message.size
         future: Future[str] = Future()
         future.set_running_or_notify_cancel()
