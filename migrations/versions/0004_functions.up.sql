@@ -170,6 +170,36 @@ begin
 end;
 $$;
 
+-- functions/but_values.sql
+-- Returns what `anything-but` negates: each of its scalars, or each of the texts of its operator as an object of their own.
+create or replace function fastpubsub.but_values(p_operand json) returns setof json
+language plpgsql immutable as $$
+declare
+    v_operator text;
+    v_operand json := p_operand;
+begin
+    if json_typeof(p_operand) = 'object' and (select count(*) from json_each(p_operand)) = 1 then
+        select o.key, o.value into v_operator, v_operand from json_each(p_operand) as o;
+    end if;
+    if json_typeof(v_operand) <> 'array' then
+        v_operand := json_build_array(v_operand);
+    end if;
+    if
+        json_array_length(v_operand) = 0 or v_operator not in ('prefix', 'suffix', 'equals-ignore-case', 'wildcard', 'cidr')
+        or exists (
+            select from json_array_elements(v_operand) as e (value)
+            where json_typeof(e.value) in ('array', 'object') or (v_operator is not null and json_typeof(e.value) <> 'string')
+        )
+    then
+        raise exception using
+            errcode = 'FP422', message = format('"anything-but" does not take %s', left(p_operand::text, 100));
+    end if;
+    return query
+    select case when v_operator is null then e.value else json_build_object(v_operator, e.value) end
+    from json_array_elements(v_operand) as e (value);
+end;
+$$;
+
 -- functions/claim_messages.sql
 drop function fastpubsub.claim_messages;
 -- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
@@ -482,6 +512,27 @@ begin
     ordering_key := null;
     return next;
 end;
+$$;
+
+-- functions/network_pattern.sql
+-- Returns the regular expression of the addresses in an IPv4 network; null for a text that is no network, or has bits after its prefix.
+create or replace function fastpubsub.network_pattern(p_network text) returns text
+language sql immutable as $$
+    select '^' || string_agg(
+        case
+            when o.bits = 8 then o.value::text
+            when o.bits = 0 then '([1-9]?[0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])'
+            else '(' || (select string_agg(v::text, '|') from generate_series(o.value, o.value + (1 << (8 - o.bits)) - 1) as v) || ')'
+        end, '\.' order by o.ordinal
+    ) || '$'
+    from (
+        select
+            u.part::integer as value, u.ordinal,
+            greatest(least(m.parts[5]::integer - 8 * (u.ordinal::integer - 1), 8), 0) as bits
+        from regexp_match(p_network, '^(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})/([12]?\d|3[0-2])$') as m (parts)
+        cross join lateral unnest(m.parts[1:4]) with ordinality as u (part, ordinal)
+    ) as o
+    having bool_and(o.value <= 255 and o.value % (1 << (8 - o.bits)) = 0);
 $$;
 
 -- functions/publish.sql
@@ -1474,5 +1525,50 @@ begin
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
         and (r.due_at, r.position) <= (take_due_retries.due_at, take_due_retries.positions[cardinality(v_due_at)]);
+end;
+$$;
+
+-- functions/value_condition.sql
+-- Returns the condition that `@` equals a scalar, or does what the one operator of an object says. A comparison with a value of another
+-- type is unknown, and matches nothing; a negation has to ask for that.
+create or replace function fastpubsub.value_condition(p_value json) returns text
+language plpgsql immutable as $$
+declare
+    v_operator text;
+    v_operand json;
+    v_type text;
+    v_operands json [];
+    v_all text [] := '{}';
+begin
+    if json_typeof(p_value) not in ('array', 'object') then
+        return format('@ == %s', p_value::jsonb);
+    end if;
+    if json_typeof(p_value) = 'object' and (select count(*) from json_each(p_value)) = 1 then
+        select o.key, o.value, json_typeof(o.value) into v_operator, v_operand, v_type from json_each(p_value) as o;
+    end if;
+    if v_type = 'array' then
+        v_operands := array(select json_array_elements(v_operand));
+    end if;
+    if v_operator = 'prefix' and v_type = 'string' then
+        return format('@ starts with %s', v_operand::jsonb);
+    elsif v_operator in ('suffix', 'equals-ignore-case', 'wildcard') and v_type = 'string' then
+        return format('@ like_regex %s flag "s"', to_json(fastpubsub.filter_pattern(v_operator, p_value ->> v_operator)));
+    elsif v_operator = 'cidr' and fastpubsub.network_pattern(p_value ->> 'cidr') is not null then
+        return format('@ like_regex %s', to_json(fastpubsub.network_pattern(p_value ->> 'cidr')));
+    elsif v_operator = 'numeric' and cardinality(v_operands) in (2, 4) then
+        for v_at in 1..cardinality(v_operands) by 2 loop
+            continue when v_operands[v_at]::text not in ('"="', '"<"', '"<="', '">"', '">="');
+            continue when json_typeof(v_operands[v_at + 1]) <> 'number';
+            v_all := v_all || format('@ %s %s', replace(v_operands[v_at] #>> '{}', '=', '=='), v_operands[v_at + 1]::jsonb);
+        end loop;
+        if cardinality(v_all) * 2 = cardinality(v_operands) then
+            return replace(replace(array_to_string(v_all, ' && '), '>==', '>='), '<==', '<=');
+        end if;
+    elsif v_operator = 'anything-but' then
+        v_all := array(select fastpubsub.value_condition(b.value) from fastpubsub.but_values(v_operand) as b (value));
+        return '(@.type() != "array" && @.type() != "object"'
+            || (select string_agg(format(' && (!(%1$s) || (%1$s) is unknown)', c), '') from unnest(v_all) as c) || ')';
+    end if;
+    raise exception using errcode = 'FP422', message = format('a filter cannot compare a value with %s', left(p_value::text, 100));
 end;
 $$;
