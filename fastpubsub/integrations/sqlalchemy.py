@@ -15,7 +15,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from fastpubsub.client.requests import Encoded, Outgoing, Payload, encode
+from fastpubsub.client.requests import Encoded, Outgoing, Payload, address, encode
+from fastpubsub.client.topics import AnyTopic
 
 Synchronous = Connection | Session | scoped_session[Any]
 Asynchronous = AsyncConnection | AsyncSession | async_scoped_session[Any]
@@ -28,7 +29,7 @@ _PUBLISH = text(
 @overload
 def publish(
     session: Synchronous,
-    topic_id: str,
+    topic_id: AnyTopic,
     *payloads: Payload | Outgoing,
     attributes: Mapping[str, str] | None = None,
     ordering_key: str | None = None,
@@ -36,14 +37,14 @@ def publish(
 @overload
 def publish(
     session: Asynchronous,
-    topic_id: str,
+    topic_id: AnyTopic,
     *payloads: Payload | Outgoing,
     attributes: Mapping[str, str] | None = None,
     ordering_key: str | None = None,
 ) -> Coroutine[Any, Any, None]: ...
 def publish(
     session: Synchronous | Asynchronous,
-    topic_id: str,
+    topic_id: AnyTopic,
     *payloads: Payload | Outgoing,
     attributes: Mapping[str, str] | None = None,
     ordering_key: str | None = None,
@@ -51,9 +52,10 @@ def publish(
     """Publishes with a session or a connection of SQLAlchemy; await it if that is asynchronous.
 
     Subscribers see the messages after the commit. What cannot be published, such as an unknown topic, raises here and
-    leaves your transaction failed.
+    leaves your transaction failed. A payload of another type than that of a `Topic` raises `TypeError` before.
     """
-    rows = [_row(topic_id, encode(payload, attributes, ordering_key)) for payload in payloads]
+    id_ = address(topic_id, *payloads)
+    rows = [_row(id_, encode(payload, attributes, ordering_key)) for payload in payloads]
     if isinstance(session, AsyncConnection | AsyncSession | async_scoped_session):
         return _execute(session, rows)
     for row in rows:

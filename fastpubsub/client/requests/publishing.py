@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from fastpubsub import models
 from fastpubsub.client.errors import UnexpectedAnswer
 from fastpubsub.client.requests.request import REPRESENTATION, Request, path_to, write_json
+from fastpubsub.client.topics import AnyTopic, Topic
 
 Payload: TypeAlias = Mapping[str, Any] | BaseModel | Any
 """A dict, a Pydantic model, a dataclass, a TypedDict, or anything else that Pydantic writes as a JSON object."""
@@ -26,7 +27,7 @@ class Outgoing:
 
 
 def publish(
-    topic_id: str,
+    topic_id: AnyTopic,
     *payloads: Payload | Outgoing,
     attributes: Mapping[str, str] | None = None,
     ordering_key: str | None = None,
@@ -34,11 +35,13 @@ def publish(
 ) -> Request[list[str]]:
     """Stores all of them or none, and answers their ids; `attributes` and `ordering_key` go with each.
 
+    A `Topic` in place of its id takes only payloads of its type, and raises `TypeError` for others.
+
     A request that had to be repeated stores nothing twice. Give a key of your own, such as the id of an order, when
     your program may itself do it again, within 24 hours: the payloads must be the same then.
     """
     messages = [encode(payload, attributes, ordering_key) for payload in payloads]
-    return publish_encoded(topic_id, messages, idempotency_key)
+    return publish_encoded(address(topic_id, *payloads), messages, idempotency_key)
 
 
 @dataclass(slots=True)
@@ -60,6 +63,15 @@ class Encoded:
     def enveloped(self) -> bytes:
         members = {b"payload": self.payload, b"attributes": self.attributes, b"ordering_key": self.ordering_key}
         return b"{%b}" % b",".join(b'"%b":%b' % (name, json) for name, json in members.items() if json is not None)
+
+
+def address(topic: AnyTopic, *payloads: Payload | Outgoing) -> str:
+    """Returns the id of a topic; raises `TypeError` when it is a `Topic` of payloads of another type."""
+    if not isinstance(topic, Topic):
+        return topic
+    for payload in payloads:
+        topic.check(payload.payload if isinstance(payload, Outgoing) else payload)
+    return topic.id
 
 
 def encode(
