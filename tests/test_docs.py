@@ -25,7 +25,7 @@ from tests.pages import DOCS, ROOT, SECONDS, Block, Shell, blocks, canonical, ma
 
 OPERATIONS = DOCS / "operations.md"
 UNDESCRIBED = {"WS /subscriptions/{id}/ws", "GET /metrics", "GET /", "GET /console"} | {
-    f"GET /{name}" for name in ("docs", "redoc", "openapi.json", "guide")
+    f"GET /{name}" for name in ("docs", "redoc", "openapi.json")
 }
 """By OpenAPI, that is."""
 

@@ -231,6 +231,7 @@ class AsyncConnection(_Settings):
         super().__init__(url, client_id, client_secret, policy)
         self._httpx = AsyncHttpxWire(_make(httpx.AsyncClient, self._options(transport)), self._max_answer_bytes)
         self._streams = None if transport is None else self._httpx
+        self.is_in_memory: bool = getattr(transport, "is_in_memory", False)
         origin = self._origin(transport)
         self._wire = self._httpx if origin is None else AsyncDirectWire(origin, self._max_answer_bytes)
         self._lock = asyncio.Lock()

@@ -65,7 +65,7 @@ class Consumer:
         self._running: set[asyncio.Task[None]] = set()
         self._hurry = asyncio.Event()
         self._cancelling = False
-        self._holder = Holder(self._leases.hold, self._leases.drop, self._settle)
+        self._holder = Holder(self._leases.hold, self._leases.drop, self._settle, client.is_in_memory)
         self._threads = None if self._handler.is_async else Threads(self._slots)
         self._loop = asyncio.get_running_loop()
 
@@ -127,8 +127,8 @@ class Consumer:
             outcome = GIVE_BACK
         self._leases.drop(delivery)
         hold = hold_of(delivery)
-        if not hold.is_settled and not hold.is_lost:
-            self._settler.add(delivery, outcome)
+        if not hold.is_settled and not hold.is_lost and (left := hold.left(outcome)) is not None:
+            self._settler.add(delivery, left)
         self._prefetch.finished(self._loop.time() - begun)
         self._running.discard(asyncio.current_task())
         if self._line:

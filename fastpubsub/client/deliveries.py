@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from fastpubsub.client import requests
 from fastpubsub.client.requests import Request, Settlement
+from fastpubsub.client.transactions import Done, Statement, execute
 from fastpubsub.models import MAX_DELAY_SECONDS, Message, Settled
 
 logger = logging.getLogger("fastpubsub.client")
@@ -69,6 +70,21 @@ class Outcome(NamedTuple):
             returned = self.kind == "return"
             settlement.nack(ids, delay_seconds=self.delay_seconds, undelivered=returned)
 
+    def statement(self, subscription_id: str, ack_id: str) -> Statement:
+        """For a transaction of the application."""
+        values = {"subscription": subscription_id, "ack_ids": [ack_id]}
+        given = "cast({subscription} as text), cast({ack_ids} as text[])"
+        if self.kind == "ack":
+            return Statement(f"select fastpubsub.ack({given})", values)
+        if self.kind == "reject":
+            return Statement(
+                f"select fastpubsub.reject({given}, cast({{reason}} as text))", {**values, "reason": self.reason}
+            )
+        return Statement(
+            f"select fastpubsub.nack({given}, cast({{delay_seconds}} as integer))",
+            {**values, "delay_seconds": self.delay_seconds},
+        )
+
 
 ACK = Outcome("ack")
 NACK = Outcome("nack")
@@ -115,6 +131,7 @@ class Holder(NamedTuple):
     hold: Callable[["Delivery"], None]
     drop: Callable[["Delivery"], None]
     settle: Callable[["Delivery", Outcome], Awaitable[None]]
+    is_in_memory: bool = False
 
 
 @dataclass(slots=True)
@@ -128,10 +145,22 @@ class Hold:
     holder: Holder | None = None
     is_lost: bool = False
     is_settled: bool = False
+    in_transaction: Outcome | None = None
+    """What a transaction of the application makes of it, if that commits."""
     is_validated: bool = False
     """Whether the payload is what the handler takes."""
     exact_payload: dict[str, Any] | None = None
     """With its numbers as they were written, if `payload` has rounded one and they were asked for."""
+
+    @property
+    def is_in_memory(self) -> bool:
+        return self.holder is not None and self.holder.is_in_memory
+
+    def left(self, outcome: Outcome) -> Outcome | None:
+        """What a request has still to make of it: nothing, if a transaction did, and what that did in memory."""
+        if self.in_transaction is None or outcome != ACK:
+            return outcome
+        return self.in_transaction if self.is_in_memory else None
 
 
 class Delivery(Message):
@@ -161,6 +190,30 @@ class Delivery(Message):
     async def reject(self, reason: object = "rejected") -> None:
         await self._settle(reject(reason))
 
+    def ack_in(self, session: Any) -> Awaitable[None]:
+        """Acks in your own transaction in fastpubsub's database: exactly if it commits, and so exactly once.
+
+        `session` is a session or a connection of SQLAlchemy or psycopg; await it if that is asynchronous. What is not
+        held any more raises here or at the commit, so that your work is rolled back. With the bus in memory the message
+        is settled when the handler ends.
+        """
+        return self._settle_in(session, ACK)
+
+    def nack_in(self, session: Any, delay_seconds: float | timedelta | None = None) -> Awaitable[None]:
+        """Gives the message back for another attempt, in your own transaction."""
+        return self._settle_in(session, retry(delay_seconds))
+
+    def reject_in(self, session: Any, reason: object = "rejected") -> Awaitable[None]:
+        """Makes the message a dead letter, in your own transaction."""
+        return self._settle_in(session, reject(reason))
+
+    def _settle_in(self, session: Any, outcome: Outcome) -> Awaitable[None]:
+        hold = hold_of(self)
+        hold.in_transaction = outcome
+        if hold.is_in_memory:
+            return Done()
+        return execute(session, outcome.statement(self.subscription_id, self.ack_id))
+
     async def __aenter__(self) -> Self:
         if (holder := hold_of(self).holder) is not None:
             holder.hold(self)
@@ -173,12 +226,12 @@ class Delivery(Message):
     async def _settle(self, outcome: Outcome) -> None:
         """The first word counts."""
         hold = hold_of(self)
-        if hold.is_settled:
-            return
+        left = None if hold.is_settled else hold.left(outcome)
         hold.is_settled = True
         if hold.holder is not None:
             hold.holder.drop(self)
-            await hold.holder.settle(self, outcome)
+            if left is not None:
+                await hold.holder.settle(self, left)
 
 
 class DeliveryList(BaseModel):

@@ -15,22 +15,23 @@ CONFLICT = 409
 
 def require_same(kind: str, sent: bytes, found: bytes) -> None:
     """Compares only given settings; one that was left out may be anything."""
-    differences = differences_of(sent, found)
+    differences = _differences(sent, found)
     if differences:
-        raise AlreadyExists(CONFLICT, f"{kind} {_id(sent)} already exists and differs: {sentence(differences)}")
+        raise AlreadyExists(CONFLICT, f"{kind} {_id(sent)} already exists and differs: {_sentence(differences)}")
 
 
 def must_change(sent: bytes, found: bytes, tell: Callable[[str], None] = logger.info) -> bool:
     """Tells what. A subscription stays with its topic."""
-    differences = differences_of(sent, found)
+    differences = _differences(sent, found)
     if "topic_id" in differences:
-        raise AlreadyExists(CONFLICT, f"subscription {_id(sent)} already exists, and {sentence(differences)}")
+        raise AlreadyExists(CONFLICT, f"subscription {_id(sent)} already exists, and {_sentence(differences)}")
     if differences:
-        tell(f"subscription {_id(sent)} changes: {changes(differences)}")
+        changes = (f"{name} from {_text(there)} to {_text(value)}" for name, (there, value) in differences.items())
+        tell(f"subscription {_id(sent)} changes: {', '.join(changes)}")
     return bool(differences)
 
 
-def differences_of(sent: bytes, found: bytes) -> dict[str, tuple[Any, Any]]:
+def _differences(sent: bytes, found: bytes) -> dict[str, tuple[Any, Any]]:
     """Returns the present and the wanted values. `start_from` counts only at the beginning, and is not shown."""
     wanted, there = _read(sent), _read(found)
     return {
@@ -51,15 +52,11 @@ def _comparable(name: str, value: Any) -> Any:
     return (bool, value) if isinstance(value, bool) else value
 
 
-def sentence(differences: dict[str, tuple[Any, Any]]) -> str:
-    return ", ".join(f"{name} is {text(there)}, not {text(value)}" for name, (there, value) in differences.items())
+def _sentence(differences: dict[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{name} is {_text(there)}, not {_text(value)}" for name, (there, value) in differences.items())
 
 
-def changes(differences: dict[str, tuple[Any, Any]]) -> str:
-    return ", ".join(f"{name} from {text(there)} to {text(value)}" for name, (there, value) in differences.items())
-
-
-def text(value: Any) -> str:
+def _text(value: Any) -> str:
     return json.dumps(value, default=_plain, ensure_ascii=False)
 
 
@@ -68,16 +65,16 @@ def _plain(number: Decimal) -> float | int:
 
 
 def _id(sent: bytes) -> str:
-    return text(_read(sent).get("id"))
+    return _text(_read(sent).get("id"))
 
 
-def _read(content: bytes) -> dict[str, Any]:
-    value = json.loads(content, parse_float=_number, parse_int=_number)
+def _read(text: bytes) -> dict[str, Any]:
+    value = json.loads(text, parse_float=_number, parse_int=_number)
     return value if isinstance(value, dict) else {}
 
 
-def _number(written: str) -> Decimal | str:
+def _number(text: str) -> Decimal | str:
     try:
-        return Decimal(written).normalize()
+        return Decimal(text).normalize()
     except InvalidOperation:
-        return written
+        return text

@@ -21,7 +21,7 @@ async def iterate(
         settler.add(delivery, outcome)
         await settler.flush()  # cancelled or not, it is sent
 
-    holder = Holder(leases.hold, leases.drop, settle)
+    holder = Holder(leases.hold, leases.drop, settle, client.is_in_memory)
     waiting: deque[Delivery] = deque()
     try:
         while True:

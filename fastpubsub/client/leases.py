@@ -93,6 +93,8 @@ class Leases:
             hold.renew_at = begun + seconds / 2
             hold.lease_ends_at = begun + seconds
             if delivery.ack_id not in still and self._held.pop(delivery.ack_id, None) is not None:
+                if hold.in_transaction is not None:  # which has committed
+                    continue
                 hold.is_lost = True
                 logger.warning(
                     "a lease was lost while its message was processed; another consumer may hold it by now: "

@@ -18,7 +18,6 @@ class DeadLetter(BaseModel):
     reason: str
     died_at: datetime
     attributes: dict[str, str] | None = None
-    ordering_key: str | None = None
 
 
 class DeadLetterList(BaseModel):

@@ -48,7 +48,6 @@ class Claim:
     attributes: list[bytes | None]
     more: bool
     is_paused: bool = False
-    ordering_keys: list[str | None] | None = None
 
 
 class ClaimKey(NamedTuple):
@@ -161,7 +160,7 @@ class Claiming:
 
     def shares(self, key: ClaimKey, requests: Sequence[ClaimRequest], row: Sequence[Any]) -> list[Claim]:
         """What each consumer gets of what `claim_messages` answered."""
-        token, expires_at, scanned, last, *columns, lease_seconds, filtered, is_paused, ordering_keys = row
+        token, expires_at, scanned, last, *columns, lease_seconds, filtered, is_paused = row
         *columns, unreadable, unreadable_created_at = columns
         positions, attempts, created_at, payloads, attributes = (column or [] for column in columns)
         if unreadable:
@@ -186,7 +185,6 @@ class Claiming:
                     attributes[part],
                     more,
                     is_paused,
-                    ordering_keys and ordering_keys[part],
                 )
             )
         return claims

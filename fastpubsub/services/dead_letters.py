@@ -19,7 +19,6 @@ class Letter:
     reason: str
     payload: bytes
     attributes: bytes | None
-    ordering_key: str | None
 
 
 class Wanted(NamedTuple):

@@ -46,11 +46,6 @@ class InMemoryBus:
             client.create_topic(topic_id, exist_ok=True)
             client.create_subscription(id, topic_id, exist_ok=True, **settings)
 
-    async def declare(self, worker: Worker) -> None:
-        """Creates what the subscribers of a worker declare; `drain`, and the bus of an application, do it too."""
-        async with self.async_client() as client:
-            await worker.declare(client)
-
     def published(self, topic_id: str) -> list[dict[str, Any]]:
         """Returns all payloads of a topic, in order."""
         with self._lock:
@@ -130,6 +125,8 @@ class InMemoryBus:
 
 class MemoryTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
     """The transport of your own clients: `Client(transport=bus.transport)`."""
+
+    is_in_memory = True
 
     def __init__(self, bus: InMemoryBus) -> None:
         self._bus = bus

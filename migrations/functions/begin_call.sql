@@ -2,6 +2,10 @@
 create or replace function fastpubsub.begin_call(p_durable boolean) returns void
 language plpgsql as $$
 begin
+    -- At the commit of an application's transaction (settle_at_commit), whose settings are its own.
+    if pg_trigger_depth() > 0 then
+        return;
+    end if;
     -- A snapshot older than the lock would not see what the lock's last holder committed.
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception using

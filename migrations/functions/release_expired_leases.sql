@@ -1,5 +1,6 @@
 -- Ends leases of one subscription that are past their deadline, until they hold p_limit messages: the messages wait for a retry, or die
--- after the last attempt. Leases that another call settles or extends at this moment are left alone; only locked rows are deleted.
+-- after the last attempt. Leases that another call settles or extends at this moment are left alone; only locked rows are deleted. So are,
+-- for ten minutes, those that an open transaction of an application settles.
 create or replace function fastpubsub.release_expired_leases(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -21,6 +22,8 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
+    -- So long a transaction of an application keeps a message beyond its deadline.
+    c_kept constant interval := '10 minutes';
     v_now timestamptz;
     v_lease record;
     v_positions bigint [];
@@ -46,6 +49,7 @@ begin
         where
             l.expires_at > coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity') and l.expires_at <= v_now
             and l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+            and (l.expires_at <= v_now - c_kept or not fastpubsub.is_being_settled(l.token))
         order by l.expires_at
         limit p_limit
         for update skip locked

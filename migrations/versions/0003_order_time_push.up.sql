@@ -1,5 +1,29 @@
--- Ordering keys: 1 to 128 characters, copied with the message.
-alter table fastpubsub.messages add column ordering_key text;
-alter table fastpubsub.outbox add column ordering_key text;
-alter table fastpubsub.dead_letters add column ordering_key text;
-alter table fastpubsub.revived add column ordering_key text;
+-- Settling in the consumer's own transaction.
+
+-- What a transaction of an application settles when it commits; gone by then.
+create table fastpubsub.settlements (
+    transaction_id xid8,
+    ordinal bigint generated always as identity,
+    topic_key bigint not null,
+    subscription_key bigint not null,
+    action text not null check (action in ('ack', 'nack', 'reject')),
+    positions bigint [] not null,
+    tokens bigint [] not null,
+    lengths integer [] not null,
+    delay_seconds integer,
+    reason text,
+    primary key (transaction_id, ordinal)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
+
+create function fastpubsub.on_settlement() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform fastpubsub.settle_at_commit();
+    return null;
+end;
+$$;
+
+create constraint trigger settlements_at_commit after insert on fastpubsub.settlements
+deferrable initially deferred for each row execute function fastpubsub.on_settlement();

@@ -2,17 +2,15 @@
 
 from alembic import op
 
-from fastpubsub.database.migrations import execute_file, kept_grants
+from fastpubsub.database.migrations import execute_file
 
 revision = "0004"
 down_revision = "0003"
 
 
 def upgrade() -> None:
-    with kept_grants(op.get_bind(), "publish"):
-        execute_file(op.get_bind(), __file__, "up")
+    execute_file(op.get_bind(), __file__, "up")
 
 
 def downgrade() -> None:
-    with kept_grants(op.get_bind(), "publish"):
-        execute_file(op.get_bind(), __file__, "down")
+    execute_file(op.get_bind(), __file__, "down")

@@ -46,8 +46,6 @@ PUBLIC = {
     "/docs/static/{name}",
     "/redoc",
     "/openapi.json",
-    "/guide",
-    "/guide/{name:path}",
 }
 
 

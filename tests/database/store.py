@@ -51,7 +51,6 @@ class Claimed:
     lease_seconds: int | None
     filtered: int | None
     is_paused: bool | None = None
-    ordering_keys: list[str | None] | None = None
 
     @property
     def ids(self) -> "list[Id]":
@@ -79,7 +78,6 @@ class Seen(NamedTuple):
     since: datetime | None
     payload: str
     attributes: str | None
-    ordering_key: str | None = None
 
 
 class Browsed(NamedTuple):
@@ -147,7 +145,6 @@ class DeadLetter(NamedTuple):
     reason: str
     payload: str
     attributes: str | None
-    ordering_key: str | None = None
 
 
 class Lease(NamedTuple):
@@ -300,13 +297,11 @@ class Store:
         attributes: Sequence[str | None] | None = None,
         *,
         schema_version: int | None = 0,
-        ordering_keys: Sequence[str | None] | None = None,
         now: datetime | None = NOW,
     ) -> Published:
         given = None if attributes is None else list(attributes)
-        keys = None if ordering_keys is None else list(ordering_keys)
-        query = "select * from fastpubsub.publish_messages(%s, %s::json[], %s::jsonb[], %s, %s, %s)"
-        return Published(*self.row(query, topic, list(payloads), given, schema_version, now, keys))
+        query = "select * from fastpubsub.publish_messages(%s, %s::json[], %s::jsonb[], %s, %s)"
+        return Published(*self.row(query, topic, list(payloads), given, schema_version, now))
 
     def fill(self, topic: int, count: int, payload: str = "{}", *, now: datetime | None = NOW) -> Published:
         """Publishes as many messages at once; they are made in the database."""
@@ -338,7 +333,7 @@ class Store:
             scan_milliseconds,
             now,
         )
-        return Claimed(*row[:4], *(column or [] for column in row[4:-4]), *row[-4:])
+        return Claimed(*row[:4], *(column or [] for column in row[4:-3]), *row[-3:])
 
     def _settle(
         self, procedure: str, keys: Keys, ids: Sequence[Id], values: Sequence[object] | None, *more: object
@@ -415,7 +410,7 @@ class Store:
             *(counts, *columns, seconds, reasons, lengths, list(limits), list(consumers), max_bytes, scan_rows, now),
         )
         outcomes = iter(row[0] or [])
-        claimed = Claimed(*row[2:6], *(column or [] for column in row[6:-4]), *row[-4:])
+        claimed = Claimed(*row[2:6], *(column or [] for column in row[6:-3]), *row[-3:])
         return [list(islice(outcomes, len(settled))) for settled, _ in settles], claimed
 
     def release(
@@ -540,7 +535,7 @@ class Store:
             rows,
             milliseconds,
         )
-        return Browsed([Seen(*row[:8], *row[10:]) for row in seen], end[8], end[0], end[3], end[9])
+        return Browsed([Seen(*row[:8]) for row in seen], end[8], end[0], end[3], end[9])
 
     def metrics(self, keys: Keys, look: int = 10_000) -> Metrics:
         return self.judge(keys, look)[0]

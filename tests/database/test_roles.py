@@ -80,6 +80,9 @@ FORBIDDEN = [
     "alter system set fsync = off",
     "update fastpubsub.alembic_version set version_num = '0'",
     "select fastpubsub.publish('t', '{}')",
+    "select fastpubsub.ack('s', '{x}')",
+    "select fastpubsub.nack('s', '{x}')",
+    "select fastpubsub.reject('s', '{x}')",
 ]
 
 

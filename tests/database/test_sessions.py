@@ -241,6 +241,8 @@ INTERNAL = {
     "deciding_field",
     "remember_filter",
     "remember_seek",
+    "is_being_settled",
+    "transaction_lock",
 }
 
 

@@ -1,0 +1,248 @@
+"""Deliveries that are settled in the transaction of the handler's own work."""
+
+import asyncio
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from fastpubsub.client import AsyncClient, Client, Delivery, Worker
+from fastpubsub.database.urls import normalise
+from fastpubsub.testing import InMemoryBus
+from fastpubsub.testing.fixtures import memory_bus
+from tests.harness import libpq
+from tests.lasting import Last, Lasting
+
+__all__ = ["memory_bus"]
+
+SECONDS = 60.0
+ORDERS = 8
+
+
+@pytest.fixture
+def lasting(lasting_server: Last) -> Lasting:
+    return lasting_server(outbox_poll_interval_seconds=0.05, lease_expiry_interval_seconds=0.2)
+
+
+@pytest.fixture
+def bus(lasting: Lasting) -> Iterator[Client]:
+    with Client(lasting.base_url) as client:
+        client.create_topic("orders")
+        client.create_topic("billed")
+        client.create_subscription(
+            "billing",
+            "orders",
+            ack_deadline_seconds=1,
+            backoff_min_seconds=0,
+            backoff_max_seconds=0,
+            max_delivery_attempts=50,
+        )
+        client.create_subscription("shipping", "billed")
+        with psycopg.connect(libpq(lasting.database_url)) as connection:
+            connection.execute("create table bills (order_id int)")
+        yield client
+
+
+def bills(lasting: Lasting) -> list[int]:
+    with psycopg.connect(libpq(lasting.database_url)) as connection:
+        return [order for (order,) in connection.execute("select order_id from bills order by 1")]
+
+
+async def work(lasting: Lasting, worker: Worker, bus: Client, acked: int) -> None:
+    async with AsyncClient(lasting.base_url) as client, asyncio.timeout(SECONDS):
+        task = asyncio.create_task(worker.serve(client))
+        while (await client.metrics("billing")).acked < acked:  # noqa: ASYNC110 - it asks the server
+            await asyncio.sleep(0.05)
+        worker.stop()
+        await task
+
+
+async def test_every_kind_of_session(lasting: Lasting, bus: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "fastpubsub.client")
+    url = normalise(lasting.database_url)
+    engine, asynchronous = create_engine(url), create_async_engine(url)
+    insert = "insert into bills values ({})"
+
+    async def with_psycopg(n: int, delivery: Delivery) -> None:
+        with psycopg.connect(libpq(lasting.database_url)) as connection:
+            connection.execute(insert.format(n).encode())
+            await delivery.ack_in(connection)
+
+    async def with_async_psycopg(n: int, delivery: Delivery) -> None:
+        async with await psycopg.AsyncConnection.connect(libpq(lasting.database_url)) as connection:
+            await connection.execute(insert.format(n).encode())
+            await delivery.ack_in(connection)
+
+    async def with_session(n: int, delivery: Delivery) -> None:
+        with Session(engine) as session, session.begin():
+            session.execute(text(insert.format(n)))
+            delivery.ack_in(session)
+
+    async def with_async_session(n: int, delivery: Delivery) -> None:
+        async with AsyncSession(asynchronous) as session, session.begin():
+            await session.execute(text(insert.format(n)))
+            await delivery.ack_in(session)
+
+    kinds = [with_psycopg, with_async_psycopg, with_session, with_async_session]
+    worker = Worker()
+
+    @worker.subscriber("billing", concurrency=4)
+    async def bill(payload: dict[str, Any], delivery: Delivery) -> None:
+        await kinds[payload["n"] % 4](payload["n"], delivery)
+
+    bus.publish("orders", *({"n": n} for n in range(ORDERS)))
+    await work(lasting, worker, bus, ORDERS)
+    engine.dispose()
+    await asynchronous.dispose()
+    assert bills(lasting) == list(range(ORDERS))
+    assert caplog.messages == []
+
+
+async def test_what_fails_before_the_commit_comes_again(lasting: Lasting, bus: Client) -> None:
+    worker = Worker()
+    attempts: list[int] = []
+
+    @worker.subscriber("billing")
+    async def bill(payload: dict[str, Any], delivery: Delivery) -> None:
+        attempts.append(delivery.delivery_attempts)
+        async with await psycopg.AsyncConnection.connect(libpq(lasting.database_url)) as connection:
+            await connection.execute("insert into bills values (1)")
+            await delivery.ack_in(connection)
+            if len(attempts) == 1:
+                raise OSError("the disk is full")
+
+    bus.publish("orders", {"n": 1})
+    await work(lasting, worker, bus, 1)
+    assert (attempts, bills(lasting)) == ([1, 2], [1])
+
+
+async def test_nacks_and_rejects(lasting: Lasting, bus: Client) -> None:
+    async with AsyncClient(lasting.base_url) as client:
+        bus.publish("orders", {"n": 1}, {"n": 2})
+        messages = client.messages("billing", prefetch=2)
+        async with await psycopg.AsyncConnection.connect(libpq(lasting.database_url)) as connection:
+            first = await anext(messages)
+            async with first, connection.transaction():
+                await first.nack_in(connection, 600)
+            second = await anext(messages)
+            async with second, connection.transaction():
+                await second.reject_in(connection, "no such customer")
+            await messages.aclose()
+    metrics = bus.metrics("billing")
+    assert (metrics.available, metrics.delivered, metrics.acked, metrics.dlq) == (1, 0, 0, 1)
+    assert [letter.reason for letter in bus.list_dead_letters("billing")] == ["no such customer"]
+
+
+async def test_what_is_not_held_any_more_raises(lasting: Lasting, bus: Client) -> None:
+    bus.publish("orders", {"n": 1})
+    (message,) = bus.pull("billing")
+    bus.ack("billing", [message.ack_id])
+    engine = create_engine(normalise(lasting.database_url))
+    with Session(engine) as session, pytest.raises(DBAPIError) as raised:
+        Delivery.model_validate(message.model_dump()).ack_in(session)
+    engine.dispose()
+    assert "are not held any more" in str(raised.value)
+
+
+def test_another_object_is_refused() -> None:
+    delivery = Delivery(
+        id="019c13cb-6d29-7000-8000-040000000001",
+        subscription_id="billing",
+        payload={},
+        delivery_attempts=1,
+        created_at="2026-01-31T12:00:00Z",
+        ack_id="x",
+        lease_expires_at="2026-01-31T12:00:00Z",
+        lease_seconds=1,
+    )
+    with pytest.raises(TypeError, match="a session or a connection of SQLAlchemy or psycopg is needed, not int"):
+        delivery.ack_in(1)
+
+
+CONSUMER = """
+import os, signal, sys
+import psycopg
+from fastpubsub.client import Client, Delivery
+
+url, database, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
+steps = 0
+
+
+def step():
+    global steps
+    steps += 1
+    if steps == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+bus = Client(url)
+connection = psycopg.connect(database, autocommit=True)
+step()
+while messages := bus.pull("billing", batch_size=2, wait_seconds=3):
+    for message in messages:
+        order = {"order_id": message.payload["n"]}
+        step()
+        connection.execute("begin")
+        step()
+        connection.execute("insert into bills values (%(order_id)s)", order)
+        step()
+        Delivery.model_validate(message.model_dump()).ack_in(connection)
+        step()
+        connection.execute("select fastpubsub.publish('billed', json_build_object('n', %(order_id)s::int))", order)
+        step()
+        connection.execute("commit")
+        step()
+"""
+STEPS = 8
+"""After the last one it works on the second message of a batch whose first is done."""
+
+
+def test_killed_between_every_two_statements(lasting: Lasting, bus: Client) -> None:
+    """Of every order there is one bill and one message, whoever was killed when."""
+    bus.publish("orders", *({"n": n} for n in range(ORDERS)))
+    consumer = [sys.executable, "-c", CONSUMER, lasting.base_url, libpq(lasting.database_url)]
+    root = Path(__file__).parents[2]
+    for last in range(1, STEPS + 1):
+        killed = subprocess.run([*consumer, str(last)], check=False, cwd=root, timeout=SECONDS)
+        assert killed.returncode == -signal.SIGKILL
+    subprocess.run([*consumer, "-1"], check=True, cwd=root, timeout=SECONDS)
+    assert bills(lasting) == list(range(ORDERS))
+    shipped: list[int] = []
+    while messages := bus.pull("shipping", batch_size=100, wait_seconds=1):
+        shipped += [message.payload["n"] for message in messages]
+    assert sorted(shipped) == list(range(ORDERS))
+    assert bus.metrics("billing").acked == ORDERS
+
+
+async def test_the_bus_in_memory_settles_at_the_end(memory_bus: InMemoryBus) -> None:
+    memory_bus.subscription("billing", "orders", max_delivery_attempts=2)
+    worker = Worker()
+    session = object()
+
+    @worker.subscriber("billing")
+    async def bill(payload: dict[str, Any], delivery: Delivery) -> None:
+        if payload["n"] == 3:
+            await delivery.reject_in(session, "no such customer")
+        elif payload["n"] == 2:
+            await delivery.nack_in(session, 600)
+        else:
+            await delivery.ack_in(session)
+        if payload["n"] == 1:
+            raise OSError("the transaction is rolled back")
+
+    with memory_bus.client() as client:
+        client.publish("orders", *({"n": n} for n in range(4)))
+        await memory_bus.drain(worker)
+        assert [letter.reason for letter in client.list_dead_letters("billing")] == ["no such customer"]
+        metrics = client.metrics("billing")
+        assert (metrics.available, metrics.acked) == (2, 1)
