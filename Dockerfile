@@ -14,11 +14,21 @@ COPY fastpubsub fastpubsub
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
     && pip --python /opt/fastpubsub/bin/python install --no-deps wheels/*.whl
 
+FROM build AS guide
+COPY requirements/docs.txt requirements/
+RUN pip install --require-hashes --requirement requirements/docs.txt
+COPY CHANGELOG.md CONTRIBUTING.md SECURITY.md ./
+COPY deploy deploy
+COPY examples examples
+COPY docs docs
+RUN python -m sphinx --quiet --fail-on-warning --conf-dir docs --doctree-dir /tmp/guide . /guide
+
 FROM python:${PYTHON}
 LABEL org.opencontainers.image.title="fastpubsub" \
       org.opencontainers.image.description="Publish/subscribe over HTTP on nothing but PostgreSQL" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /opt/fastpubsub /opt/fastpubsub
+COPY --from=guide /guide /opt/fastpubsub/share/fastpubsub/guide
 ENV PATH=/opt/fastpubsub/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /srv/fastpubsub
 # By number, so that Kubernetes can see that it is not root. Of the file system only /tmp is written to.

@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # The clients of other brokers, which nothing but `make bench-peers` needs.
 PEERS := .venv-peers
+# Where a server of this environment finds it, and serves it at /guide.
+GUIDE := $(VENV)/share/fastpubsub/guide
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
@@ -21,7 +23,7 @@ IN_PARALLEL := --numprocesses=auto --maxprocesses=8 --dist=worksteal
 PYTEST := $(BIN)/pytest $(IN_PARALLEL)
 PYTEST_FAULTS := $(BIN)/pytest --numprocesses=2 --dist=loadfile $(FAULT_TESTS)
 POSTGRESQL := fastpubsub-postgresql
-CHECKS := check-types check-sql check-rest
+CHECKS := check-types check-sql check-rest docs
 YAMLLINT := {extends: default, rules: {line-length: {max: 140}, document-start: disable, comments-indentation: disable}}
 ARGS ?=
 
@@ -89,7 +91,7 @@ $(PEERS)/.installed: requirements/peers.txt
 	$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-check: install ## Check style, types, imports, SQL, procedures and deployment files, before a commit
+check: install ## Check style, types, imports, SQL, procedures, deployment files and pages, before a commit
 	@$(MAKE) --no-print-directory --jobs=2 $(CHECKS)
 
 check-sql: install
@@ -105,6 +107,10 @@ check-rest: install
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/yamllint --strict --config-data '$(YAMLLINT)' deploy
+
+docs: install ## Build the guide from the pages of this repository, for /guide of `make run`; a warning is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --fresh-env --conf-dir docs --doctree-dir $(VENV)/.guide . $(GUIDE)
+	@echo "the guide: $(GUIDE)/index.html, and /guide of make run"
 
 audit: install ## Check what production installs for known vulnerabilities; needs the network, so `make check` leaves it out
 	@$(BIN)/pip-audit --strict --disable-pip --progress-spinner off --requirement requirements/runtime.txt || { \
@@ -127,7 +133,8 @@ format: install ## Format the code and fix what the tools can fix
 lock: install ## Write requirements/*.txt again, from pyproject.toml (ARGS=--upgrade)
 	$(PIP_COMPILE) $(ARGS) --output-file=requirements/runtime.txt pyproject.toml
 	$(PIP_COMPILE) $(ARGS) --only-build-deps --build-deps-for=wheel --output-file=requirements/build.txt pyproject.toml
-	$(PIP_COMPILE) $(ARGS) --extra=embedded --extra=dev --constraint=requirements/runtime.txt --output-file=requirements/dev.txt pyproject.toml
+	$(PIP_COMPILE) $(ARGS) --extra=embedded --extra=dev --extra=docs --constraint=requirements/runtime.txt --output-file=requirements/dev.txt pyproject.toml
+	$(PIP_COMPILE) $(ARGS) --extra=docs --constraint=requirements/dev.txt --output-file=requirements/docs.txt pyproject.toml
 	$(PIP_COMPILE) $(ARGS) --extra=embedded --extra=bench-peers --constraint=requirements/dev.txt --output-file=requirements/peers.txt pyproject.toml
 
 migration: install ## Freeze the changes in migrations/functions as a new migration (NAME=what_changed)

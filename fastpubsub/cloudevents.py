@@ -26,6 +26,9 @@ REQUIRED = ("specversion", "id", "source", "type")
 DELIVERY = ("messageid", "subscriptionid", "ackid", "deliveryattempts", "leaseexpiresat", "publishedat")
 """Extensions that a pull adds; they say nothing of the event, so an event that is passed on leaves them behind."""
 
+ORDERING_KEY = "partitionkey"
+"""The extension of CloudEvents for what an ordering key is."""
+
 _JSON_TYPE = re.compile(r"application/(?:json|[\w.!#$&^-]+\+json)\s*(?:;.*)?", re.IGNORECASE)
 _NAME = re.compile(r"[a-z0-9]{1,256}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -62,7 +65,8 @@ def parse_events(body: bytes, media_type: str, *, max_messages: int, max_depth: 
         raise InvalidRequest(f"the body is not valid {media_type}: {error}") from None
     parts = [(_data(index, event), _context(index, _members(index, event))) for index, event in enumerate(events)]
     raws, attributes = [data for data, _ in parts], [context for _, context in parts]
-    return make_batch(body, raws, attributes, max_messages=max_messages, max_depth=max_depth)
+    keys = [context.get(ORDERING_KEY) for context in attributes]
+    return make_batch(body, raws, attributes, keys, max_messages=max_messages, max_depth=max_depth)
 
 
 def _decoded(index: int, raw: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
@@ -76,11 +80,14 @@ def parse_binary_event(body: bytes, headers: Iterable[tuple[bytes, bytes]], *, m
     """Reads one event, whose body is its data and whose Content-Type is that of the data."""
     check_json(body, max_depth=max_depth + 1)
     context = _context(0, _from_headers(headers))
-    batch = make_batch(body, [body.strip(_SPACE)], [context], max_messages=1, max_depth=max_depth)
+    keys = [context.get(ORDERING_KEY)]
+    batch = make_batch(body, [body.strip(_SPACE)], [context], keys, max_messages=1, max_depth=max_depth)
     return replace(batch, size=len(body) + sum(len(name) + len(value) for name, value in context.items()))
 
 
-def context_of(attributes: bytes | None, message_id: str, subscription_id: str, created_at: str) -> dict[str, Any]:
+def context_of(
+    attributes: bytes | None, ordering_key: str | None, message_id: str, subscription_id: str, created_at: str
+) -> dict[str, Any]:
     """The context of a message as an event: what it was published with, or what stands in for it."""
     known: Attributes = json.loads(attributes) if attributes else {}
     context = {name: value for name, value in known.items() if _NAME.fullmatch(name) and name not in _RESERVED}
@@ -89,6 +96,8 @@ def context_of(attributes: bytes | None, message_id: str, subscription_id: str, 
         default = {"source": f"/subscriptions/{subscription_id}", "type": MESSAGE_TYPE}
         own = {"specversion": VERSION, "id": message_id, "time": created_at}
         context = default | {name: value for name, value in context.items() if value} | own
+    if ordering_key is not None:
+        context[ORDERING_KEY] = ordering_key
     return {"datacontenttype": "application/json"} | context
 
 

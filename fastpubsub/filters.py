@@ -4,12 +4,14 @@ The grammar is that of the event patterns of Amazon EventBridge and SNS, where i
 docs/http.md has it, with the differences.
 """
 
+import functools
 import json
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import Any
 
 MAX_FIELDS = 100
@@ -52,14 +54,31 @@ def is_wildcard(text: str, wanted: str) -> bool:
     return True
 
 
+def is_in_network(text: str, wanted: str) -> bool:
+    try:
+        return IPv4Address(text) in _network(wanted)
+    except AddressValueError:
+        return False
+
+
+@functools.lru_cache(maxsize=1024)
+def _network(text: str) -> IPv4Network:
+    """Raises ValueError for a network that has no prefix length, or bits after it."""
+    if not _NETWORK.fullmatch(text):
+        raise ValueError(f"{_json(text)} is not an IPv4 network")
+    return IPv4Network(text)
+
+
 TEXTS: dict[str, Callable[[str, str], bool]] = {
     "prefix": str.startswith,
     "suffix": str.endswith,
     "equals-ignore-case": is_ignored_case,
     "wildcard": is_wildcard,
+    "cidr": is_in_network,
 }
 OPERATORS = sorted([*TEXTS, "anything-but", "exists", "numeric"])
 
+_NETWORK = re.compile(r"[0-9.]{7,15}/(?:[12]?[0-9]|3[0-2])")
 _SMALL = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 
 
@@ -221,6 +240,8 @@ class _Check:
             return
         if len(operand) > MAX_TEXT:
             raise ValueError(f"{where} takes at most {MAX_TEXT} characters, not {len(operand)}")
+        if name == "cidr":
+            _check_network(where, operand)
         self.patterns += 1
         if self.patterns > MAX_PATTERNS:
             patterns = ", ".join(name for name in sorted(TEXTS) if name != "prefix")
@@ -248,6 +269,15 @@ class _Check:
                 raise ValueError(f"{where} takes strings, numbers, booleans and null")
         if not texts:
             raise ValueError(f"{where} must have at least one value")
+
+
+def _check_network(where: str, text: str) -> None:
+    try:
+        _network(text)
+    except ValueError:
+        raise ValueError(
+            f'{where} takes an IPv4 network, its first address and its prefix length, as in "10.1.0.0/16"'
+        ) from None
 
 
 def _json(name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from fastpubsub.exceptions import InvalidRequest, TooLarge
-from fastpubsub.models import MAX_ATTRIBUTES
+from fastpubsub.models import MAX_ATTRIBUTES, MAX_ORDERING_KEY
 
 _BRACE = ord("{")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -48,6 +48,7 @@ _text_list = msgspec.json.Decoder(list[str])
 class _Message(msgspec.Struct, forbid_unknown_fields=True):
     payload: msgspec.Raw
     attributes: dict[str, str] | None = None
+    ordering_key: str | None = None
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,28 +60,31 @@ _envelope = msgspec.json.Decoder(_Envelope)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The messages of one publish. `attributes` is None when no message has any."""
+    """The messages of one publish. `attributes` is None when no message has any, and so is `ordering_keys`."""
 
     payloads: list[bytes]
     attributes: list[bytes | None] | None
     size: int
+    ordering_keys: list[str | None] | None = None
 
 
 def parse_batch(body: bytes, *, max_messages: int, max_depth: int) -> Batch:
-    """Reads the spec's list of payloads, or an envelope `{"messages": [{"payload": …, "attributes": …}]}`."""
+    """Reads the spec's list of payloads, or an envelope `{"messages": [{"payload": …}]}` with more of each message."""
     _check_text(body)
     is_envelope = is_object(body)
     count_messages(body, max_messages, is_envelope)
     messages = _decode(_envelope, body).messages if is_envelope else []
     raws = [message.payload for message in messages] if is_envelope else _decode(_raw_list, body)
     attributes = [message.attributes for message in messages]
-    return make_batch(body, raws, attributes, max_messages=max_messages, max_depth=max_depth)
+    keys = [message.ordering_key for message in messages]
+    return make_batch(body, raws, attributes, keys, max_messages=max_messages, max_depth=max_depth)
 
 
 def make_batch(
     body: bytes,
     raws: Sequence[msgspec.Raw | bytes],
     attributes: Sequence[Mapping[str, str] | None],
+    ordering_keys: Sequence[str | None],
     *,
     max_messages: int,
     max_depth: int,
@@ -92,7 +96,7 @@ def make_batch(
     payloads = [bytes(raw) for raw in raws]
     _check_payloads(body, payloads, max_depth, suspicious)
     given = [_attributes(index, one) for index, one in enumerate(attributes)] if any(attributes) else None
-    return Batch(payloads, given, len(body))
+    return Batch(payloads, given, len(body), _ordering_keys(ordering_keys))
 
 
 def count_messages(body: bytes, max_messages: int, is_envelope: bool = False) -> None:
@@ -222,6 +226,15 @@ def _attributes(index: int, attributes: Mapping[str, str] | None) -> bytes | Non
                 f"a value at most {_ATTRIBUTE_VALUE_MAX}"
             )
     return json.dumps(attributes, ensure_ascii=False).encode()
+
+
+def _ordering_keys(ordering_keys: Sequence[str | None]) -> list[str | None] | None:
+    for index, key in enumerate(ordering_keys):
+        if key is not None and not 0 < len(key) <= MAX_ORDERING_KEY:
+            raise InvalidRequest(
+                f"the ordering key of message {index} has {len(key)} characters; it must have 1 to {MAX_ORDERING_KEY}"
+            )
+    return None if all(key is None for key in ordering_keys) else list(ordering_keys)
 
 
 def _has_suspicious_numbers(body: bytes) -> bool:

@@ -92,17 +92,21 @@ def test_the_image_is_pinned_and_not_root() -> None:
     assert all("--require-hashes" in line or "--no-deps" in line for line in installs)
 
 
-def test_the_image_is_built_from_files_that_are_there() -> None:
-    ignored = (ROOT / ".dockerignore").read_text().splitlines()
-    sent = [line[1:] for line in ignored if line.startswith("!")]
-    sources = [
+def sources() -> list[str]:
+    """What the image is built from."""
+    return [
         source
         for name, rest in instructions()
         if name == "COPY" and not rest.startswith("--from")
         for source in rest.split()[:-1]
     ]
-    assert sorted(sources) == sorted(sent)
-    assert all((ROOT / source).exists() for source in sources)
+
+
+def test_the_image_is_built_from_files_that_are_there() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    sent = [line[1:] for line in ignored if line.startswith("!")]
+    assert sorted(sources()) == sorted(sent)
+    assert all((ROOT / source).exists() for source in sources())
 
 
 def test_every_command_runs(run: Run, empty_database_url: str) -> None:

@@ -7,6 +7,17 @@ import pytest
 
 from fastpubsub import filters
 
+NO_NETWORKS = [
+    "",
+    "10.0.0.0",
+    "10.0.0.1/24",
+    "10.0.0/8",
+    "256.0.0.0/8",
+    "010.0.0.0/8",
+    "10.0.0.0/33",
+    "10.0.0.0/08",
+    "::/0",
+]
 A = 'the filter of the field "a"'
 
 
@@ -21,8 +32,8 @@ A = 'the filter of the field "a"'
         ({"a": [[1]]}, f"{A} takes strings, numbers, booleans, null and objects with an operator, not lists"),
         (
             {"a": [{"pre": "x"}]},
-            f'{A} has the unknown operator "pre"; the operators are anything-but, equals-ignore-case, exists, '
-            "numeric, prefix, suffix, wildcard",
+            f'{A} has the unknown operator "pre"; the operators are anything-but, cidr, equals-ignore-case, '
+            "exists, numeric, prefix, suffix, wildcard",
         ),
         ({"a": [{}]}, f"{A} has an object with 0 members; an operator stands alone in its object"),
         (
@@ -31,19 +42,26 @@ A = 'the filter of the field "a"'
         ),
         ({"a": [{"prefix": 1}]}, f'{A}: "prefix" takes a string'),
         ({"a": [{"wildcard": "x" * 257}]}, f'{A}: "wildcard" takes at most 256 characters, not 257'),
+        *(
+            (
+                {"a": [{"cidr": text}]},
+                f'{A}: "cidr" takes an IPv4 network, its first address and its prefix length, as in "10.1.0.0/16"',
+            )
+            for text in NO_NETWORKS
+        ),
         ({"a": [{"exists": 1}]}, f'{A}: "exists" takes true or false'),
         ({"a": [{"numeric": [">"]}]}, f'{A}: "numeric" takes one or two comparisons, as in [">=", 0, "<", 100]'),
         ({"a": [{"anything-but": []}]}, f'{A}: "anything-but" must have at least one value'),
         ({"a": [{"anything-but": [[]]}]}, f'{A}: "anything-but" takes strings, numbers, booleans and null'),
         (
             {"a": [{"anything-but": {"numeric": [">", 1]}}]},
-            f'{A}: "anything-but" takes values, or one operator of equals-ignore-case, prefix, suffix, wildcard',
+            f'{A}: "anything-but" takes values, or one operator of cidr, equals-ignore-case, prefix, suffix, wildcard',
         ),
         ({"$or": [{}]}, 'an alternative of "$or" must name at least one field'),
         ({str(n): [1] for n in range(101)}, "a filter has at most 100 fields and 1000 values"),
         (
             {"a": [{"suffix": str(n)} for n in range(20)], "b": [{"anything-but": {"wildcard": ["x"] * 13}}]},
-            "a filter has at most 32 texts of the operators equals-ignore-case, suffix, wildcard",
+            "a filter has at most 32 texts of the operators cidr, equals-ignore-case, suffix, wildcard",
         ),
         ({"a": [{"anything-but": [1] * 1000}]}, "a filter has at most 100 fields and 1000 values"),
     ],

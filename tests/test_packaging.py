@@ -78,7 +78,13 @@ def pins(name: str) -> dict[str, Requirement]:
 
 
 @pytest.mark.parametrize(
-    ("file", "extras"), [("runtime", []), ("dev", ["embedded", "dev"]), ("peers", ["embedded", "bench-peers"])]
+    ("file", "extras"),
+    [
+        ("runtime", []),
+        ("dev", ["embedded", "dev", "docs"]),
+        ("docs", ["docs"]),
+        ("peers", ["embedded", "bench-peers"]),
+    ],
 )
 def test_every_dependency_is_pinned(file: str, extras: list[str]) -> None:
     pinned = pins(file)
@@ -105,5 +111,5 @@ def test_the_bill_of_materials_is_what_is_pinned(tmp_path: Path) -> None:
 
 def test_development_runs_on_the_pins_of_production() -> None:
     development = {name: str(pin) for name, pin in pins("dev").items()}
-    for file in ("runtime", "build"):
+    for file in ("runtime", "build", "docs"):
         assert {name: str(pin) for name, pin in pins(file).items()}.items() <= development.items()

@@ -10,7 +10,7 @@ from starlette.datastructures import State
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastpubsub import __version__
-from fastpubsub.api import console, description, docs, entrance, errors
+from fastpubsub.api import console, description, docs, entrance, errors, guide
 from fastpubsub.api.bodies import LargeBodies
 from fastpubsub.api.browsers import Browsers
 from fastpubsub.api.direct import DirectRoutes
@@ -100,7 +100,11 @@ ROUTERS = [
 
 
 def optional_routers(settings: Settings) -> list[APIRouter]:
-    pages = [(settings.api_docs_enabled, docs.router), (settings.console_enabled, console.router)]
+    pages = [
+        (settings.api_docs_enabled, docs.router),
+        (settings.api_docs_enabled, guide.router),
+        (settings.console_enabled, console.router),
+    ]
     return [router for is_enabled, router in pages if is_enabled]
 
 

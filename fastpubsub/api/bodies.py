@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from fastpubsub.api.headers import by_name
 from fastpubsub.config import Settings
 from fastpubsub.exceptions import TooLarge, UnsupportedMediaType
 
@@ -75,18 +76,13 @@ def filter_test(settings: Settings) -> int:
 
 
 def check_headers(request: Request, limit: int, *, forms: bool = False, events: bool = False) -> None:
-    length = media = b""
-    is_chunked = False
-    for name, value in request.scope["headers"]:
-        if name == b"content-length":
-            length = value
-        elif name == b"content-type":
-            media = value
-        elif name == b"transfer-encoding":
-            is_chunked = True
+    headers = by_name(request.scope)
+    length = headers.get(b"content-length", b"")
     if _is_above(length, limit):
         raise _too_large(limit)
-    if (is_chunked or length not in (b"", b"0")) and media != b"application/json":
+    if headers.get(b"content-type") != b"application/json" and (
+        length not in (b"", b"0") or b"transfer-encoding" in headers
+    ):
         _check_media_type(media_type(request), forms, events)
 
 
@@ -111,7 +107,7 @@ def _is_above(length: bytes, limit: int) -> bool:
 
 
 def media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return by_name(request.scope).get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
 
 
 def _check_media_type(sent: str, forms: bool, events: bool) -> None:

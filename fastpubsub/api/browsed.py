@@ -51,6 +51,7 @@ def _members(seen: Seen) -> Members:
         "created_at": time_text(seen.created_at),
         "payload": seen.payload,
         "attributes": seen.attributes,
+        "ordering_key": seen.ordering_key,
     }
 
 

@@ -8,6 +8,7 @@ told by `Sec-Fetch-Site` and `Origin`, which programs do not send, the second by
 from starlette.types import Scope
 
 from fastpubsub.addresses import is_address, is_loopback
+from fastpubsub.api.headers import by_name
 from fastpubsub.config import Settings
 
 PAGES = frozenset({"/", "/console", "/docs", "/redoc"})
@@ -44,7 +45,7 @@ class Browsers:
         """
         if not self._is_open:
             return None
-        headers = dict(scope["headers"])
+        headers = by_name(scope)
         host, origin, site = headers.get(b"host", b""), headers.get(b"origin", b""), headers.get(b"sec-fetch-site", b"")
         address = (scope.get("server") or ("",))[0]
         if (host, address) in self._taken and not origin and site in OURS:

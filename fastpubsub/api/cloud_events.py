@@ -24,12 +24,13 @@ def parse_published(request: Request, body: bytes) -> Batch:
 def events_json(claim: Claim, subscription_id: str) -> bytes:
     """A batch of events, each with what a consumer needs to settle it as extensions."""
     expires_at = "" if claim.expires_at is None else _time(claim.expires_at)
+    keys = claim.ordering_keys or [None] * len(claim.positions)
     events = []
-    for position, attempts, time, payload, attributes in zip(
-        claim.positions, claim.attempts, claim.created_at, claim.payloads, claim.attributes, strict=True
+    for position, attempts, time, payload, attributes, key in zip(
+        claim.positions, claim.attempts, claim.created_at, claim.payloads, claim.attributes, keys, strict=True
     ):
         message_id, created_at = MessageIds(claim.keys.topic_key, time).at(position), _time(time)
-        context = context_of(attributes, message_id, subscription_id, created_at) | {
+        context = context_of(attributes, key, message_id, subscription_id, created_at) | {
             "messageid": message_id,
             "subscriptionid": subscription_id,
             "ackid": ack_id(message_id, claim.token),

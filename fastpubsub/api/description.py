@@ -72,6 +72,7 @@ MEMBERS = {
     "lease_expires_at": "until when the consumer holds the message, by the clock of the database",
     "payload": "the JSON object that was published",
     "attributes": "names and values that were published beside the payload",
+    "ordering_key": "ordered subscriptions keep the order of the messages that have the same one",
     "delivery_attempts": "how often the message was delivered, including this time",
     "reason": "why the message is a dead letter",
     "filter": "only messages that match are delivered; null delivers all",

@@ -18,7 +18,7 @@ API = {
     "readiness": "/readiness",
     "metrics": "/metrics",
 }
-DOCS = {"docs": "/docs", "redoc": "/redoc", "openapi": "/openapi.json"}
+DOCS = {"docs": "/docs", "redoc": "/redoc", "openapi": "/openapi.json", "guide": "/guide"}
 
 router = APIRouter(route_class=ScopedRoute, include_in_schema=False)
 

@@ -64,7 +64,7 @@ def explanation_json(explained: Explained, message_id: str, *, shows_payload: bo
 def message_json(found: FoundMessage, message_id: str, explanations: list[bytes], *, shows_payload: bool) -> bytes:
     members: Members = {"id": message_id, "topic_id": found.topic_id, "created_at": time_text(found.created_at)}
     if shows_payload:
-        members |= {"payload": found.payload, "attributes": found.attributes}
+        members |= {"payload": found.payload, "attributes": found.attributes, "ordering_key": found.ordering_key}
     members["subscriptions"] = b"[" + b",".join(explanations) + b"]"
     return json_object({name: value for name, value in members.items() if value is not None})
 

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastpubsub.api.browsers import Browsers
 from fastpubsub.api.errors import CLIENT_CLOSED_REQUEST, Problem, unexpected
+from fastpubsub.api.headers import by_name
 from fastpubsub.api.prometheus import RequestMetrics
 from fastpubsub.api.request_log import RequestLog
 
@@ -49,8 +50,8 @@ class RequestMiddleware:
             await (self._socket if scope["type"] == "websocket" else self.app)(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id, encoding = _read(scope["headers"])
-        scope.setdefault("state", {})["request_id"] = request_id
+        headers = by_name(scope)
+        scope["state"]["request_id"] = request_id = _request_id(headers)
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -62,7 +63,7 @@ class RequestMiddleware:
 
         self.metrics.started()
         try:
-            if refusal := self._refusal(scope, encoding):
+            if refusal := self._refusal(scope, headers.get(b"content-encoding")):
                 await refusal(scope, receive, send_with_headers)
             else:
                 await self.app(scope, receive, send_with_headers)
@@ -78,8 +79,8 @@ class RequestMiddleware:
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        request_id, _ = _read(scope["headers"])
-        scope.setdefault("state", {})["request_id"] = request_id
+        headers = by_name(scope)
+        scope["state"]["request_id"] = request_id = _request_id(headers)
         scope["method"] = "GET"
         status = 0
 
@@ -101,7 +102,7 @@ class RequestMiddleware:
         finally:
             self._finished(scope, status or CLIENT_CLOSED_REQUEST, time.perf_counter() - started)
 
-    def _refusal(self, scope: Scope, encoding: bytes) -> Problem | None:
+    def _refusal(self, scope: Scope, encoding: bytes | None) -> Problem | None:
         """Refuses NUL, which PostgreSQL cannot store, and compressed bodies, which may inflate without a bound."""
         if why := self.browsers.refusal(scope):
             return Problem(Request(scope), 403, why)
@@ -121,17 +122,12 @@ class RequestMiddleware:
         self.log.add(level, scope, template, status, seconds)
 
 
-def _read(headers: list[tuple[bytes, bytes]]) -> tuple[str, bytes]:
-    """Returns the id of the request, made here unless the caller sent a valid one, and the encoding of its body."""
-    request_id = encoding = b""
-    for name, value in headers:
-        if name == b"x-request-id":
-            request_id = value
-        elif name == b"content-encoding":
-            encoding = value
-    if request_id and REQUEST_ID.fullmatch(request_id):
-        return request_id.decode("ascii"), encoding
-    return f"{random.getrandbits(128):032x}", encoding
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    """Returns that of the caller, or one made here unless it sent a valid one."""
+    sent = headers.get(b"x-request-id")
+    if sent and REQUEST_ID.fullmatch(sent):
+        return sent.decode("ascii")
+    return f"{random.getrandbits(128):032x}"
 
 
 def _with_ours(headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fastpubsub.cloudevents import BATCH, STRUCTURED
-from fastpubsub.models import ID_PATTERN, MAX_DELAY_SECONDS, Extend, Nack, Reject
+from fastpubsub.models import ID_PATTERN, MAX_DELAY_SECONDS, MAX_ORDERING_KEY, Extend, Nack, Reject
 
 _OBJECT = {"type": "object", "additionalProperties": True}
 _IDS = {
@@ -70,6 +70,7 @@ PUBLISH: dict[str, Any] = {
                                 "properties": {
                                     "payload": _OBJECT,
                                     "attributes": {"type": "object", "additionalProperties": {"type": "string"}},
+                                    "ordering_key": {"type": "string", "minLength": 1, "maxLength": MAX_ORDERING_KEY},
                                 },
                             },
                         }

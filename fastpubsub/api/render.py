@@ -58,28 +58,36 @@ def _deliveries(claim: Claim, subscription_id: str) -> Iterator[bytes]:
     prefix = created = b""
     base = 0
     created_at = None
-    for position, attempts, time, payload, attributes in zip(
-        claim.positions, claim.attempts, claim.created_at, claim.payloads, claim.attributes, strict=True
+    keys = claim.ordering_keys or [None] * len(claim.positions)
+    for position, attempts, time, payload, attributes, key in zip(
+        claim.positions, claim.attempts, claim.created_at, claim.payloads, claim.attributes, keys, strict=True
     ):
         if time != created_at:
             ids = MessageIds(claim.keys.topic_key, time)
             created_at, created, prefix, base = time, time_text(time).encode(), ids.prefix.encode(), ids.base
         low = b"%016x" % (base + position)
         high, low = low[:4], low[4:]
-        more = b"" if attributes is None else b',"attributes":' + attributes
+        more = _given_members(attributes, key)
         yield shape % (prefix, high, low, payload, attempts, created, prefix, high, low, more)
+
+
+def _given_members(attributes: bytes | None, ordering_key: str | None) -> bytes:
+    """Of what a publisher may set, what it has set."""
+    members = b"" if attributes is None else b',"attributes":' + attributes
+    if ordering_key is not None:
+        members += b',"ordering_key":' + json.dumps(ordering_key).encode()
+    return members
 
 
 def logged_json(message: Logged) -> tuple[str, bytes]:
     """A message as its topic has it, without a delivery, and its id."""
     message_id = MessageIds(message.topic_key, message.created_at).at(message.position)
-    attributes = b"" if message.attributes is None else b',"attributes":' + message.attributes
     head = f'{{"id":"{message_id}","payload":'.encode()
     return message_id, b'%b%b,"created_at":"%b"%b}' % (
         head,
         message.payload,
         time_text(message.created_at).encode(),
-        attributes,
+        _given_members(message.attributes, message.ordering_key),
     )
 
 
@@ -92,9 +100,7 @@ def dead_letters_json(letters: Sequence[Letter], subscription_id: str, next_page
             f',"delivery_attempts":{letter.attempts},"created_at":"{time_text(letter.created_at)}",'
             f'"reason":{json.dumps(letter.reason)},"died_at":"{time_text(letter.died_at)}"'.encode(),
         )
-        if letter.attributes is not None:
-            parts += (b',"attributes":', letter.attributes)
-        parts.append(b"},")
+        parts += (_given_members(letter.attributes, letter.ordering_key), b"},")
     return _data(parts, next_page_token)
 
 

@@ -13,6 +13,7 @@ from starlette.datastructures import QueryParams
 
 from fastpubsub import filters
 from fastpubsub.api.errors import MAX_ERRORS
+from fastpubsub.api.headers import by_name, every
 from fastpubsub.cloudevents import BATCH, HEADER_PREFIX
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.message_ids import MessageId, parse
@@ -28,6 +29,7 @@ MAX_DIGITS = 18
 DEFAULT_IN_FLIGHT = 100
 MAX_IN_FLIGHT = 1000
 MAX_RECENT = 1000
+JSON = b"application/json"
 EVENTS = b"application/cloudevents"
 MAX_REMEMBERED = 300
 """Bytes of a query."""
@@ -77,44 +79,44 @@ def is_position(text: str) -> bool:
 
 def prefers_representation(request: Request) -> bool:
     """RFC 7240."""
-    for name, value in request.scope["headers"]:
-        if name == b"prefer" and REPRESENTATION in (
-            part.strip() for part in value.decode("latin-1").lower().split(",")
-        ):
-            return True
-    return False
+    return any(
+        REPRESENTATION in (part.strip() for part in value.decode("latin-1").lower().split(","))
+        for value in every(request.scope, b"prefer")
+    )
 
 
 def wait_seconds(request: Request) -> int:
     """Reads the parameter, which must be valid, or `Prefer: wait=…`, which may be ignored."""
     if (asked := int_parameter(request, "wait_seconds", None, 0, MAX_WAIT_SECONDS)) is not None:
         return asked
-    for name, value in request.scope["headers"]:
-        if name == b"prefer" and (wish := _WAIT.search(value)):
+    for value in every(request.scope, b"prefer"):
+        if wish := _WAIT.search(value):
             return min(int(wish[1]), MAX_WAIT_SECONDS)
     return 0
 
 
 def has_event(request: Request) -> bool:
     """Returns whether a publish has CloudEvents, in the body or in `ce-` headers."""
-    for name, value in request.scope["headers"]:
-        if name[:3] == HEADER_PREFIX or (name == b"content-type" and EVENTS in value.lower()):
-            return True
-    return False
+    headers = by_name(request.scope)
+    media = headers.get(b"content-type", b"")
+    if media != JSON and EVENTS in media.lower():
+        return True
+    # One search in all names instead of a comparison of each.
+    return b" " + HEADER_PREFIX in b" ".join((b"", *headers))
 
 
 def wants_events(request: Request) -> bool:
     """The JSON format in batches is the only one in which several messages fit an answer."""
-    return any(name == b"accept" and BATCH.encode() in value.lower() for name, value in request.scope["headers"])
+    return any(BATCH.encode() in value.lower() for value in every(request.scope, b"accept"))
 
 
 def idempotency_key(request: Request) -> str | None:
-    keys = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"idempotency-key"]
+    keys = every(request.scope, b"idempotency-key")
     if not keys:
         return None
     if len(keys) > 1 or not 1 <= len(keys[0]) <= MAX_KEY_CHARACTERS:
         raise InvalidRequest(f"send one Idempotency-Key of 1 to {MAX_KEY_CHARACTERS} characters")
-    return str(keys[0])
+    return keys[0].decode("latin-1")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -195,7 +197,7 @@ def stream_parameters(request: Request) -> tuple[str, int]:
 
 
 def last_event_id(request: Request) -> MessageId | None:
-    values = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"last-event-id" and value]
+    values = [value.decode("latin-1") for value in every(request.scope, b"last-event-id") if value]
     if not values:
         return None
     found = parse(values[-1])

@@ -5,6 +5,7 @@ import hmac
 from fastapi import Request
 
 from fastpubsub.addresses import is_loopback
+from fastpubsub.api.headers import by_name, every
 from fastpubsub.exceptions import Unauthenticated
 from fastpubsub.scopes import ANONYMOUS, Caller
 
@@ -27,7 +28,7 @@ def scraper(request: Request) -> Caller | None:
 
 
 def _has_token(request: Request, token: bytes) -> bool:
-    sent = [value for name, value in request.scope["headers"] if name == b"authorization"]
+    sent = every(request.scope, b"authorization")
     scheme, _, value = sent[0].partition(b" ") if len(sent) == 1 else (b"", b"", b"")
     return scheme.lower() == b"bearer" and hmac.compare_digest(value.strip(b" "), token)
 
@@ -36,4 +37,4 @@ def _is_of_this_machine(request: Request) -> bool:
     client = request.client
     if client is None or not is_loopback(client.host):
         return False
-    return not any(name in FORWARDED for name, _ in request.scope["headers"])
+    return FORWARDED.isdisjoint(by_name(request.scope))

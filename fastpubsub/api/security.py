@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from fastpubsub.api import bodies
 from fastpubsub.api.bodies import check_headers, receive_body
 from fastpubsub.api.errors import DOCUMENTED
+from fastpubsub.api.headers import every
 from fastpubsub.api.requests import check_query
 from fastpubsub.api.scrapes import scraper
 from fastpubsub.exceptions import Unauthenticated
@@ -113,7 +114,7 @@ class ScopedRoute(APIRoute):
         async def handle(request: Request) -> Response:
             state = request.app.state
             caller = await _identify(request, state.authenticator, access)
-            request.scope.setdefault("state", {})["caller"] = caller
+            request.scope["state"]["caller"] = caller
             access.check(request, caller)
             if request.scope["query_string"]:
                 check_query(request, query)
@@ -157,7 +158,7 @@ async def _identify(request: Request, authenticator: Authenticator, access: Acce
 
 
 def header_token(request: Request) -> bytes | None:
-    values = [value for name, value in request.scope["headers"] if name == b"authorization"]
+    values = every(request.scope, b"authorization")
     if len(values) > 1:
         raise Unauthenticated("the request has more than one Authorization header; send one", "invalid_token")
     scheme, _, token = values[0].partition(b" ") if values else (b"", b"", b"")

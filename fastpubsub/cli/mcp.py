@@ -23,7 +23,7 @@ MAX_LINE = 1 << 20
 """Characters of a request."""
 
 PARSE_ERROR, INVALID_REQUEST, NO_METHOD, INVALID_PARAMS = -32700, -32600, -32601, -32602
-SECRETS = frozenset({"payload", "attributes", "actual"})
+SECRETS = frozenset({"payload", "attributes", "ordering_key", "actual"})
 """What is in messages: only with `--payloads`."""
 
 INSTRUCTIONS = (

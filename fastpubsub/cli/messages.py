@@ -40,6 +40,10 @@ def publish(
         list[str] | None,
         typer.Option("--attribute", "-a", metavar="NAME=VALUE", help="An attribute of every message; can be repeated."),
     ] = None,
+    ordering_key: Annotated[
+        str | None,
+        typer.Option("--ordering-key", help="The ordering key of every message, 1 to 128 characters.", callback=text),
+    ] = None,
     key: Annotated[
         str | None,
         typer.Option(
@@ -72,7 +76,7 @@ def publish(
         raise typer.BadParameter("--idempotency-key is only for JSON objects that are given as arguments")
     print_ids = not sys.stdout.isatty() if ids is None else ids
     with connected() as client, Interrupts().installed():
-        publishing = LinePublisher(client, topic, attributes_of(attributes or []), key, print_ids)
+        publishing = LinePublisher(client, topic, attributes_of(attributes or []), ordering_key, key, print_ids)
         if given and not from_input:
             publishing.run(Source("argument"), list(arguments(given)), lambda _done: None)
         if from_input:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fastpubsub.cli.connection import explained
@@ -32,13 +32,19 @@ class Source:
 
 class LinePublisher:
     def __init__(
-        self, client: "Client", topic_id: str, attributes: Mapping[str, str], key: str | None, print_ids: bool
+        self,
+        client: "Client",
+        topic_id: str,
+        attributes: Mapping[str, str],
+        ordering_key: str | None,
+        key: str | None,
+        print_ids: bool,
     ) -> None:
         from fastpubsub.client.requests import encode
 
         self._client = client
         self._topic_id = topic_id
-        self._attributes = encode({}, attributes).attributes
+        self._message = encode({}, attributes, ordering_key)
         self._key = key
         self._print_ids = print_ids
         self._last = 0
@@ -60,9 +66,10 @@ class LinePublisher:
         """Halves, where the server takes less at once than this."""
         from fastpubsub.client.errors import TooLarge
         from fastpubsub.client.exchange import Policy
-        from fastpubsub.client.requests import Encoded, publish_encoded
+        from fastpubsub.client.requests import publish_encoded
 
-        request = publish_encoded(self._topic_id, [Encoded(line.text, self._attributes) for line in batch], self._key)
+        messages = [replace(self._message, payload=line.text) for line in batch]
+        request = publish_encoded(self._topic_id, messages, self._key)
         try:
             # What has worked once is worth more patience.
             ids = self._client.send(request, Policy() if self.published else None)

@@ -28,6 +28,8 @@ from fastpubsub.client.errors import (
 from fastpubsub.client.exchange import Policy
 from fastpubsub.client.publishers import AsyncPublisher, Limits, Publisher
 from fastpubsub.client.requests import Outgoing, Settlement
+from fastpubsub.client.router import Router
+from fastpubsub.client.topics import Topic
 from fastpubsub.client.worker import Worker
 from fastpubsub.models import (
     DeadLetter,
@@ -36,7 +38,6 @@ from fastpubsub.models import (
     SettledAndPulled,
     Subscription,
     SubscriptionMetrics,
-    Topic,
     TopicMessage,
 )
 
@@ -62,6 +63,7 @@ __all__ = [
     "Refused",
     "Reject",
     "Retry",
+    "Router",
     "ServerError",
     "Settled",
     "SettledAndPulled",

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from functools import wraps
 from inspect import Parameter, signature
 from types import MethodType
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from fastpubsub.client import requests
 from fastpubsub.client.connections import AsyncConnection, Connection
@@ -14,6 +14,7 @@ from fastpubsub.client.following import follow
 from fastpubsub.client.iteration import iterate
 from fastpubsub.client.publishers import AsyncPublisher, Limits, Publisher
 from fastpubsub.client.requests import Request
+from fastpubsub.client.typed import Publish
 from fastpubsub.models import TopicMessage
 
 P = ParamSpec("P")
@@ -45,8 +46,24 @@ class Operation(Generic[P, T]):
         return self.build if client is None else MethodType(self._call, client)
 
 
+class PublishOperation(Operation[..., list[str]]):
+    """What a `Topic` takes depends on it, for type checkers."""
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, client: "Client", owner: type | None = None) -> Publish[list[str]]: ...
+        @overload
+        def __get__(
+            self, client: "AsyncClient", owner: type | None = None
+        ) -> Publish[Coroutine[Any, Any, list[str]]]: ...
+        @overload
+        def __get__(self, client: None, owner: type | None = None) -> Publish[Request[list[str]]]: ...
+        def __get__(self, client: Any, owner: type | None = None) -> Any: ...
+
+
 class Operations:
-    publish = Operation(requests.publish)
+    publish = PublishOperation(requests.publish)
     pull = Operation(requests.pull)
     ack = Operation(requests.ack)
     nack = Operation(requests.nack)

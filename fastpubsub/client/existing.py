@@ -15,23 +15,22 @@ CONFLICT = 409
 
 def require_same(kind: str, sent: bytes, found: bytes) -> None:
     """Compares only given settings; one that was left out may be anything."""
-    differences = _differences(sent, found)
+    differences = differences_of(sent, found)
     if differences:
-        raise AlreadyExists(CONFLICT, f"{kind} {_id(sent)} already exists and differs: {_sentence(differences)}")
+        raise AlreadyExists(CONFLICT, f"{kind} {_id(sent)} already exists and differs: {sentence(differences)}")
 
 
 def must_change(sent: bytes, found: bytes, tell: Callable[[str], None] = logger.info) -> bool:
     """Tells what. A subscription stays with its topic."""
-    differences = _differences(sent, found)
+    differences = differences_of(sent, found)
     if "topic_id" in differences:
-        raise AlreadyExists(CONFLICT, f"subscription {_id(sent)} already exists, and {_sentence(differences)}")
+        raise AlreadyExists(CONFLICT, f"subscription {_id(sent)} already exists, and {sentence(differences)}")
     if differences:
-        changes = (f"{name} from {_text(there)} to {_text(value)}" for name, (there, value) in differences.items())
-        tell(f"subscription {_id(sent)} changes: {', '.join(changes)}")
+        tell(f"subscription {_id(sent)} changes: {changes(differences)}")
     return bool(differences)
 
 
-def _differences(sent: bytes, found: bytes) -> dict[str, tuple[Any, Any]]:
+def differences_of(sent: bytes, found: bytes) -> dict[str, tuple[Any, Any]]:
     """Returns the present and the wanted values. `start_from` counts only at the beginning, and is not shown."""
     wanted, there = _read(sent), _read(found)
     return {
@@ -52,11 +51,15 @@ def _comparable(name: str, value: Any) -> Any:
     return (bool, value) if isinstance(value, bool) else value
 
 
-def _sentence(differences: dict[str, tuple[Any, Any]]) -> str:
-    return ", ".join(f"{name} is {_text(there)}, not {_text(value)}" for name, (there, value) in differences.items())
+def sentence(differences: dict[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{name} is {text(there)}, not {text(value)}" for name, (there, value) in differences.items())
 
 
-def _text(value: Any) -> str:
+def changes(differences: dict[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{name} from {text(there)} to {text(value)}" for name, (there, value) in differences.items())
+
+
+def text(value: Any) -> str:
     return json.dumps(value, default=_plain, ensure_ascii=False)
 
 
@@ -65,16 +68,16 @@ def _plain(number: Decimal) -> float | int:
 
 
 def _id(sent: bytes) -> str:
-    return _text(_read(sent).get("id"))
+    return text(_read(sent).get("id"))
 
 
-def _read(text: bytes) -> dict[str, Any]:
-    value = json.loads(text, parse_float=_number, parse_int=_number)
+def _read(content: bytes) -> dict[str, Any]:
+    value = json.loads(content, parse_float=_number, parse_int=_number)
     return value if isinstance(value, dict) else {}
 
 
-def _number(text: str) -> Decimal | str:
+def _number(written: str) -> Decimal | str:
     try:
-        return Decimal(text).normalize()
+        return Decimal(written).normalize()
     except InvalidOperation:
-        return text
+        return written

@@ -15,7 +15,9 @@ from typing import Generic, Protocol, Self, TypeAlias, TypeVar
 from fastpubsub.client.connections import AsyncConnection, Connection
 from fastpubsub.client.errors import BusError, Closed, InvalidRequest, TooLarge
 from fastpubsub.client.exchange import Flow
-from fastpubsub.client.requests import Encoded, Outgoing, Payload, Request, encode, publish_encoded
+from fastpubsub.client.requests import Encoded, Outgoing, Payload, Request, address, encode, publish_encoded
+from fastpubsub.client.topics import AnyTopic
+from fastpubsub.client.typed import publishes_one
 
 LARGE = 100
 """Messages of a batch from which on the next one is sent before all callers of it have been answered."""
@@ -162,18 +164,31 @@ class AsyncPublisher:
         self._changed = asyncio.Condition()
         self._closed = False
 
+    @publishes_one
     async def publish(
-        self, topic_id: str, payload: Payload | Outgoing, attributes: Mapping[str, str] | None = None
+        self,
+        topic_id: AnyTopic,
+        payload: Payload | Outgoing,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        ordering_key: str | None = None,
     ) -> str:
         """The id of the message, once it is stored."""
-        future = await self.enqueue(topic_id, payload, attributes)
+        future = await self.enqueue(topic_id, payload, attributes, ordering_key=ordering_key)
         return await future
 
+    @publishes_one
     async def enqueue(
-        self, topic_id: str, payload: Payload | Outgoing, attributes: Mapping[str, str] | None = None
+        self,
+        topic_id: AnyTopic,
+        payload: Payload | Outgoing,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        ordering_key: str | None = None,
     ) -> asyncio.Future[str]:
         """Waits for room only; the future has the id, or the error, once the server has answered."""
-        message = encode(payload, attributes)
+        topic_id = address(topic_id, payload)
+        message = encode(payload, attributes, ordering_key)
         size = message.size
         if not self._closed and not self._buffer.has_room(size):
             async with self._changed:
@@ -250,11 +265,18 @@ class Publisher:
         self._thread.start()
         atexit.register(self.close)
 
+    @publishes_one
     def publish(
-        self, topic_id: str, payload: Payload | Outgoing, attributes: Mapping[str, str] | None = None
+        self,
+        topic_id: AnyTopic,
+        payload: Payload | Outgoing,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        ordering_key: str | None = None,
     ) -> Future[str]:
         """Waits for room only; the future has the id, or the error, once the server has answered."""
-        message = encode(payload, attributes)
+        topic_id = address(topic_id, payload)
+        message = encode(payload, attributes, ordering_key)
         size = message.size
         future: Future[str] = Future()
         future.set_running_or_notify_cancel()

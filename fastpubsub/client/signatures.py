@@ -88,7 +88,7 @@ def _annotated(function: Any) -> Any:
 
 
 def _is_message(annotation: Any) -> bool:
-    annotation = _bare(annotation)
+    annotation = bare(annotation)
     if get_origin(annotation) in (Union, types.UnionType):
         some = [one for one in get_args(annotation) if one is not types.NoneType]
         return all(_is_message(one) for one in some)
@@ -96,17 +96,17 @@ def _is_message(annotation: Any) -> bool:
 
 
 def _mentions_message(annotation: Any) -> bool:
-    annotation = _bare(annotation)
+    annotation = bare(annotation)
     if inspect.isclass(annotation) and not get_args(annotation):
         return issubclass(annotation, Message)
     return any(_mentions_message(one) for one in get_args(annotation))
 
 
-def _bare(annotation: Any) -> Any:
+def bare(annotation: Any) -> Any:
     """Returns the type inside `Annotated`, `NewType`, a type alias or a bound type variable."""
     if get_origin(annotation) is Annotated:
-        return _bare(get_args(annotation)[0])
+        return bare(get_args(annotation)[0])
     if isinstance(annotation, TypeVar):
         return annotation.__bound__
     inner = getattr(annotation, "__supertype__", None) or getattr(annotation, "__value__", None)
-    return annotation if inner is None else _bare(inner)
+    return annotation if inner is None else bare(inner)

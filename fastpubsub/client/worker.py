@@ -1,17 +1,22 @@
 """Processes messages: pulls no more than it has hands free, keeps leases, settles, and drains when it stops."""
 
 import asyncio
+import itertools
+import logging
 import signal
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from typing import Any
 
 from fastpubsub.client.clients import AsyncClient
 from fastpubsub.client.consumer import Consumer, Subscriber
-from fastpubsub.client.handlers import Handler
+from fastpubsub.client.declaring import declare
+from fastpubsub.client.pulling import PASSING, pause
+from fastpubsub.client.router import Registration, Router, topics_of
+from fastpubsub.client.topics import Topic
 from fastpubsub.stopping import Orders
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+logger = logging.getLogger("fastpubsub.client")
 
 CONCURRENCY = 10
 GRACE_SECONDS = 30.0
@@ -19,12 +24,15 @@ PREFETCH_SECONDS = 1.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Worker:
+class Worker(Router):
     """`url`, `client_id` and `client_secret` as for `AsyncClient`; nothing is opened until it runs.
 
     `concurrency` is how many messages of a subscription are worked on at once; `grace_seconds` how long handlers may go
     on when the worker stops, before they are cancelled and their messages given back; `prefetch_seconds` how long a
     message may wait in this process for a handler to be free, before another consumer can have it.
+
+    `topics` are declared at the start besides those of the subscribers; `declare=False` declares nothing, for a client
+    that may not.
     """
 
     def __init__(
@@ -37,56 +45,43 @@ class Worker:
         grace_seconds: float = GRACE_SECONDS,
         consumer_id: str | None = None,
         prefetch_seconds: float = PREFETCH_SECONDS,
+        topics: Iterable[Topic[Any]] = (),
+        declare: bool = True,
     ) -> None:
+        super().__init__()
         self._address = (url, client_id, client_secret)
         self._concurrency = concurrency
         self._grace_seconds = grace_seconds
         self._consumer_id = consumer_id
         self._prefetch_seconds = prefetch_seconds
-        self._subscribers: list[Subscriber] = []
+        self._declares = declare
+        self._topics = list(topics)
+        self._limit: int | None = None
         self._stopping: asyncio.Event | None = None
         self._consumers: list[Consumer] = []
         self.on_answered: Callable[[], None] = lambda: None
         """Called when a subscription begins to be pulled, at the start and after failures; see `is_answered`."""
 
-    def subscriber(
-        self, subscription_id: str, *, concurrency: int | None = None, lease_seconds: int | None = None
-    ) -> Callable[[Function], Function]:
-        """Registers the function that processes the messages of a subscription.
-
-        It is called with the payload as its annotation says, and with the message when it has an argument annotated
-        `Message` or `Delivery`. `lease_seconds` is how long each extension of a lease lasts, by default the deadline of
-        the subscription.
-        """
-
-        def register(function: Function) -> Function:
-            self._subscribers.append(
-                Subscriber(
-                    subscription_id,
-                    Handler(function),
-                    concurrency or self._concurrency,
-                    self._grace_seconds,
-                    lease_seconds,
-                    self._consumer_id,
-                    self._prefetch_seconds,
-                )
-            )
-            return function
-
-        return register
-
     @property
     def subscriptions(self) -> list[str]:
-        return [subscriber.subscription_id for subscriber in self._subscribers]
+        return [one.subscription_id for one in self.registrations()]
 
     @property
     def is_answered(self) -> bool:
         """True while it runs and its last pull of each subscription was answered."""
-        return self._stopping is not None and all(consumer.is_answered for consumer in self._consumers)
+        return self._stopping is not None and bool(self._consumers) and all(one.is_answered for one in self._consumers)
 
     def limit(self, concurrency: int) -> None:
         """Sets the concurrency of every subscriber."""
-        self._subscribers = [replace(one, concurrency=concurrency) for one in self._subscribers]
+        self._limit = concurrency
+
+    async def declare(self, client: AsyncClient) -> None:
+        """Creates the topics and subscriptions that its subscribers name, and brings their settings in line, once."""
+        if self._declares:
+            registrations = list(self.registrations())
+            declarations = [one.declaration for one in registrations if one.declaration is not None]
+            topics = {topic.id: topic for topic in [*topics_of(registrations), *self._topics]}
+            await declare(client, topics.values(), declarations)
 
     def run(self) -> None:
         """Runs until SIGTERM or SIGINT."""
@@ -94,6 +89,8 @@ class Worker:
 
     async def serve(self, client: AsyncClient | None = None) -> None:
         """Runs until `stop()`; raises errors that cannot pass, such as a missing subscription."""
+        if not self.subscriptions:
+            raise RuntimeError("this worker has no subscribers, so it has nothing to do")
         if self._stopping is not None:
             raise RuntimeError("this worker is already running")
         if client is None:
@@ -112,18 +109,47 @@ class Worker:
 
     async def _serve(self, client: AsyncClient) -> None:
         self._stopping = stopping = asyncio.Event()
-        self._consumers = [Consumer(client, subscriber, self.on_answered) for subscriber in self._subscribers]
-
-        async def consume(consumer: Consumer) -> None:
-            try:
-                await consumer.run(stopping)
-            finally:
-                stopping.set()
-
         try:
-            await _all([consume(consumer) for consumer in self._consumers])
+            if not await self._declare(client, stopping):
+                return
+            self._consumers = [Consumer(client, self._settings(one), self.on_answered) for one in self.registrations()]
+            await _all([_consume(consumer, stopping) for consumer in self._consumers])
         finally:
-            self._stopping = None
+            self._stopping, self._consumers = None, []
+
+    async def _declare(self, client: AsyncClient, stopping: asyncio.Event) -> bool:
+        """Tries until it works, or until the worker stops: then False."""
+        for failures in itertools.count():
+            try:
+                await self.declare(client)
+            except PASSING as error:
+                if not failures:
+                    logger.warning("the topics of a worker cannot be declared; trying again until it works: %s", error)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stopping.wait(), pause(failures, error))
+            else:
+                break
+            if stopping.is_set():
+                return False
+        return True
+
+    def _settings(self, registration: Registration) -> Subscriber:
+        return Subscriber(
+            registration.subscription_id,
+            registration.handler,
+            self._limit or registration.concurrency or self._concurrency,
+            self._grace_seconds,
+            registration.lease_seconds,
+            self._consumer_id,
+            self._prefetch_seconds,
+        )
+
+
+async def _consume(consumer: Consumer, stopping: asyncio.Event) -> None:
+    try:
+        await consumer.run(stopping)
+    finally:
+        stopping.set()
 
 
 async def run_until_signal(workers: list[Worker]) -> None:

@@ -1,7 +1,8 @@
 """Migrates the schema: calls Alembic with a connection instead of a URL in a file."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -29,6 +30,12 @@ ATTEMPTS = 30
 TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
 UNLIMITED = "select set_config(:name, '0', true) where current_setting(:name, true) is not null"
 """For older PostgreSQL does not know all of them."""
+
+GRANTEES = """
+    select case a.grantee when 0 then 'public' else a.grantee::regrole::text end
+    from pg_proc as p cross join aclexplode(p.proacl) as a
+    where p.pronamespace = 'fastpubsub'::regnamespace and p.proname = :function and a.privilege_type = 'EXECUTE'
+"""
 
 
 def upgrade(url: str, revision: str = "head") -> None:
@@ -122,6 +129,15 @@ def take_turns(connection: Connection) -> None:
     connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
     connection.execute(text(f"set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
     connection.execute(text(f"create schema if not exists {SCHEMA}"))
+
+
+@contextmanager
+def kept_grants(connection: Connection, function: str) -> Iterator[None]:
+    """Whoever may execute the function may do so afterwards, when it has another signature."""
+    grantees = connection.execute(text(GRANTEES), {"function": function}).scalars().all()
+    yield
+    for grantee in grantees:
+        connection.exec_driver_sql(f"grant execute on function {SCHEMA}.{function} to {grantee}")
 
 
 def execute_file(connection: Connection, migration: str, direction: str) -> None:

@@ -10,7 +10,7 @@ async def create_order(order: Order, publisher: BusPublisher) -> None:
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Annotated, Any, TypeAlias, TypeVar
 
@@ -18,20 +18,25 @@ import httpx
 from fastapi import Depends, FastAPI
 from fastapi.requests import HTTPConnection
 
-from fastpubsub.client import AsyncClient, AsyncPublisher, Limits, Policy, Worker
+from fastpubsub.client import AsyncClient, AsyncPublisher, Limits, Policy, Router, Topic, Worker
 from fastpubsub.client.pulling import AGAIN
 
 logger = logging.getLogger("fastpubsub.client")
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 StatefulLifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]
 Lifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[None]] | StatefulLifespan
 
 STATE = "fastpubsub"
 
+DECLARE_SECONDS = 5.0
+"""How long an application waits at its start for what it declares, before it goes on without."""
 
-class Bus:
+
+class Bus(Router):
     """A client, a publisher and, if there are subscribers, a worker: open as long as the application runs.
+
+    Its subscribers run in this process, next to the requests. What they declare, and the given `topics`, is there when
+    the application begins to answer, if the server is.
 
     `url`, `client_id`, `client_secret` and `policy` as for `AsyncClient`, `limits` for its publisher. With
     `subscribe=False` the subscribers do not run here: let `fastpubsub worker module:bus.worker` run them.
@@ -53,7 +58,10 @@ class Bus:
         concurrency: int = 10,
         grace_seconds: float = 10.0,
         prefetch_seconds: float = 1.0,
+        topics: Iterable[Topic[Any]] = (),
+        declare: bool = True,
     ) -> None:
+        super().__init__()
         self._address = (url, client_id, client_secret)
         self._policy = policy
         self._limits = limits
@@ -63,8 +71,14 @@ class Bus:
         self._client: AsyncClient | None = None
         self._publisher: AsyncPublisher | None = None
         self.worker = Worker(
-            *self._address, concurrency=concurrency, grace_seconds=grace_seconds, prefetch_seconds=prefetch_seconds
+            *self._address,
+            concurrency=concurrency,
+            grace_seconds=grace_seconds,
+            prefetch_seconds=prefetch_seconds,
+            topics=topics,
+            declare=declare,
         )
+        self.worker.include_router(self)
         self.worker.on_answered = self._answered
         self.failure: Exception | None = None
         """Why the subscribers do not run, for a readiness probe; it is logged, too. None again once they do."""
@@ -78,12 +92,6 @@ class Bus:
     @property
     def publisher(self) -> AsyncPublisher:
         return _opened(self._publisher)
-
-    def subscriber(
-        self, subscription_id: str, *, concurrency: int | None = None, lease_seconds: int | None = None
-    ) -> Callable[[Function], Function]:
-        """Registers a function as a `Worker` does; it runs in this process, next to the requests."""
-        return self.worker.subscriber(subscription_id, concurrency=concurrency, lease_seconds=lease_seconds)
 
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -121,15 +129,16 @@ class Bus:
     @asynccontextmanager
     async def _subscribing(self, client: AsyncClient) -> AsyncIterator[None]:
         self.failure, self._stopping = None, asyncio.Event()
+        declared = await self._declare(client)
         runs = self._subscribe and bool(self.worker.subscriptions)
-        subscribing = asyncio.create_task(self._serve(client)) if runs else None
+        serving = None if declared and not runs else asyncio.create_task(self._serve(client, runs=runs))
         try:
             yield
         finally:
             self._stopping.set()
             self.worker.stop()
-            if subscribing is not None:
-                await subscribing
+            if serving is not None:
+                await serving
 
     @contextmanager
     def override(self, transport: httpx.AsyncBaseTransport) -> Iterator[None]:
@@ -140,12 +149,23 @@ class Bus:
         finally:
             self._transport = before
 
-    async def _serve(self, client: AsyncClient) -> None:
+    async def _declare(self, client: AsyncClient) -> bool:
+        """Before the first request, if the server is there: a route may publish to a topic that is declared."""
+        with suppress(Exception):  # which is met again, and told, by what goes on in the background
+            await asyncio.wait_for(self.worker.declare(client), DECLARE_SECONDS)
+            return True
+        return False
+
+    async def _serve(self, client: AsyncClient, *, runs: bool) -> None:
         while not self._stopping.is_set():
             try:
-                await self.worker.serve(client)
+                await (self.worker.serve(client) if runs else self.worker.declare(client))
             except Exception as error:  # noqa: BLE001 - whatever it is, the application must hear of it
                 self._tell(error)
+            else:
+                if not runs:
+                    self.failure = None
+                    return
             if not self._restart:
                 return
             with suppress(TimeoutError):

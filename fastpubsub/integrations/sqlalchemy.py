@@ -7,6 +7,7 @@
 The role of the application needs `execute` on the function `fastpubsub.publish`.
 """
 
+import json
 from collections.abc import Coroutine, Mapping
 from typing import Any, overload
 
@@ -14,34 +15,47 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from fastpubsub.client.requests import Outgoing, Payload, encode
+from fastpubsub.client.requests import Encoded, Outgoing, Payload, address, encode
+from fastpubsub.client.topics import AnyTopic
 
 Synchronous = Connection | Session | scoped_session[Any]
 Asynchronous = AsyncConnection | AsyncSession | async_scoped_session[Any]
 
-_PUBLISH = text("select fastpubsub.publish(:topic, cast(:payload as json), cast(:attributes as jsonb))")
+_PUBLISH = text(
+    "select fastpubsub.publish(:topic, cast(:payload as json), cast(:attributes as jsonb), cast(:ordering_key as text))"
+)
 
 
 @overload
 def publish(
-    session: Synchronous, topic_id: str, *payloads: Payload | Outgoing, attributes: Mapping[str, str] | None = None
+    session: Synchronous,
+    topic_id: AnyTopic,
+    *payloads: Payload | Outgoing,
+    attributes: Mapping[str, str] | None = None,
+    ordering_key: str | None = None,
 ) -> None: ...
 @overload
 def publish(
-    session: Asynchronous, topic_id: str, *payloads: Payload | Outgoing, attributes: Mapping[str, str] | None = None
+    session: Asynchronous,
+    topic_id: AnyTopic,
+    *payloads: Payload | Outgoing,
+    attributes: Mapping[str, str] | None = None,
+    ordering_key: str | None = None,
 ) -> Coroutine[Any, Any, None]: ...
 def publish(
     session: Synchronous | Asynchronous,
-    topic_id: str,
+    topic_id: AnyTopic,
     *payloads: Payload | Outgoing,
     attributes: Mapping[str, str] | None = None,
+    ordering_key: str | None = None,
 ) -> Coroutine[Any, Any, None] | None:
     """Publishes with a session or a connection of SQLAlchemy; await it if that is asynchronous.
 
     Subscribers see the messages after the commit. What cannot be published, such as an unknown topic, raises here and
-    leaves your transaction failed.
+    leaves your transaction failed. A payload of another type than that of a `Topic` raises `TypeError` before.
     """
-    rows = [_row(topic_id, payload, attributes) for payload in payloads]
+    id_ = address(topic_id, *payloads)
+    rows = [_row(id_, encode(payload, attributes, ordering_key)) for payload in payloads]
     if isinstance(session, AsyncConnection | AsyncSession | async_scoped_session):
         return _execute(session, rows)
     for row in rows:
@@ -54,10 +68,10 @@ async def _execute(session: Asynchronous, rows: list[dict[str, str | None]]) -> 
         await session.execute(_PUBLISH, row)
 
 
-def _row(topic_id: str, payload: Payload | Outgoing, attributes: Mapping[str, str] | None) -> dict[str, str | None]:
-    message = encode(payload, attributes)
+def _row(topic_id: str, message: Encoded) -> dict[str, str | None]:
     return {
         "topic": topic_id,
         "payload": message.payload.decode(),
         "attributes": None if message.attributes is None else message.attributes.decode(),
+        "ordering_key": None if message.ordering_key is None else json.loads(message.ordering_key),
     }

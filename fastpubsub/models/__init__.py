@@ -38,7 +38,7 @@ from fastpubsub.models.frames import AckFrame, ExtendFrame, NackFrame, RejectFra
 from fastpubsub.models.history import History, OverviewHistory, SubscriptionHistory, TopicHistory
 from fastpubsub.models.messages import ID_PATTERN, Id, Ids, Message, MessageList, TopicMessage
 from fastpubsub.models.overview import Finding, FindingKind, Overview, Rates
-from fastpubsub.models.publishing import MAX_ATTRIBUTES, Envelope, PayloadWithAttributes, PublishedIds
+from fastpubsub.models.publishing import MAX_ATTRIBUTES, MAX_ORDERING_KEY, Envelope, PayloadWithAttributes, PublishedIds
 from fastpubsub.models.seeking import Seek, SeekPreview
 from fastpubsub.models.settling import (
     UNDELIVERED_AND_DELAYED,
@@ -81,6 +81,7 @@ __all__ = [
     "MAX_ATTRIBUTES",
     "MAX_DELAY_SECONDS",
     "MAX_LEASE_SECONDS",
+    "MAX_ORDERING_KEY",
     "NOT_BOOL",
     "UNDELIVERED_AND_DELAYED",
     "AckDeadline",

@@ -17,6 +17,7 @@ class SeenMessage(BaseModel):
     created_at: datetime
     payload: dict[str, Any] | None = Field(None, description="needs the scope `messages:read`")
     attributes: dict[str, str] | None = Field(None, description="needs the scope `messages:read`")
+    ordering_key: str | None = Field(None, description="needs the scope `messages:read`")
 
 
 class BrowsedTopic(BaseModel):

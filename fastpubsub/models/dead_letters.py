@@ -18,6 +18,7 @@ class DeadLetter(BaseModel):
     reason: str
     died_at: datetime
     attributes: dict[str, str] | None = None
+    ordering_key: str | None = None
 
 
 class DeadLetterList(BaseModel):

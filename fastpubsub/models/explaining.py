@@ -63,4 +63,5 @@ class ExplainedMessage(BaseModel):
     created_at: datetime
     payload: dict[str, Any] | None = Field(None, description="needs the scope `messages:read`")
     attributes: dict[str, str] | None = None
+    ordering_key: str | None = None
     subscriptions: list[Explanation]

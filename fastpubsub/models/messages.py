@@ -25,6 +25,7 @@ class Message(BaseModel):
     lease_expires_at: datetime = Field(description="by the clock of the database")
     lease_seconds: int = Field(ge=0, le=MAX_LEASE_SECONDS, description="seconds from handing out to `lease_expires_at`")
     attributes: dict[str, str] | None = None
+    ordering_key: str | None = None
 
 
 class TopicMessage(BaseModel):
@@ -34,6 +35,7 @@ class TopicMessage(BaseModel):
     payload: dict[str, Any]
     created_at: datetime
     attributes: dict[str, str] | None = None
+    ordering_key: str | None = None
     missed: bool = Field(False, description="messages before this one were deleted before they could be read")
 
 

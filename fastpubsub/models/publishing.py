@@ -10,6 +10,7 @@ class PublishedIds(BaseModel):
 
 
 MAX_ATTRIBUTES = 100
+MAX_ORDERING_KEY = 128
 
 
 def check_attributes(value: Any) -> Any:
@@ -25,6 +26,7 @@ def check_attributes(value: Any) -> Any:
 class PayloadWithAttributes(BaseModel):
     payload: dict[str, Any]
     attributes: dict[str, str] | None = None
+    ordering_key: str | None = Field(None, min_length=1, max_length=MAX_ORDERING_KEY)
 
 
 class Envelope(BaseModel):

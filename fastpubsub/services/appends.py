@@ -106,12 +106,15 @@ class Appends:
     async def _call(self, key: StoreKey, batches: Sequence[Batch]) -> Appended:
         topic_key, *schema_version = split(key)
         return Appended(
-            *await self._database.fetch_one("publish_messages", topic_key, *columns(batches), *schema_version)
+            *await self._database.fetch_one(
+                "publish_messages", topic_key, *columns(batches), *(schema_version or [0]), *more_columns(batches)
+            )
         )
 
     async def _call_together(self, appends: Sequence[_Append]) -> list[Appended | None]:
         counts = [append.rows for append in appends]
         keys = [split(append.key) for append in appends]
+        batches = [batch for append in appends for batch in append.batches]
         with self._counted():
             positions, times = await self._database.fetch_one(
                 "publish_to_topics",
@@ -119,7 +122,8 @@ class Appends:
                 Array("int8", [key[1] if len(key) > 1 else 0 for key in keys]),
                 Array("int4", list(accumulate(counts[:-1], initial=0))),
                 Array("int4", [place for place, count in enumerate(counts, 1) for _ in range(count)]),
-                *columns([batch for append in appends for batch in append.batches]),
+                *columns(batches),
+                *more_columns(batches),
             )
         return [
             None if position is None else Appended(position, time)
@@ -160,3 +164,11 @@ def columns(batches: Sequence[Batch]) -> tuple[Array, Array | None]:
     return payloads, Array(
         "jsonb", [one for batch in batches for one in (batch.attributes or [None] * len(batch.payloads))]
     )
+
+
+def more_columns(batches: Sequence[Batch]) -> tuple[object, ...]:
+    """The parameters after the version of the schema: no time, and the ordering keys, where there are any."""
+    if all(batch.ordering_keys is None for batch in batches):
+        return ()
+    keys = [key for batch in batches for key in (batch.ordering_keys or [None] * len(batch.payloads))]
+    return None, Array("text", keys)

@@ -34,6 +34,7 @@ class Seen:
     since: datetime | None
     payload: bytes | None
     attributes: bytes | None
+    ordering_key: str | None
 
 
 class Browsed(NamedTuple):
@@ -85,7 +86,7 @@ async def _browse(
     page: Page,
 ) -> Browsed:
     where, name, values = page.search or (None, None, ())
-    *rows, (position, _, _, at, _, _, _, _, looked_at, other_side) = await database.fetch_all(
+    *rows, (position, _, _, at, _, _, _, _, looked_at, other_side, _) = await database.fetch_all(
         "browse_messages",
         topic_key,
         subscription_key,
@@ -99,6 +100,6 @@ async def _browse(
         name,
         Array("text", values),
     )
-    seen = [Seen(MessageIds(topic_key, row[1]).at(row[0]), *row[:8]) for row in rows]
+    seen = [Seen(MessageIds(topic_key, row[1]).at(row[0]), *row[:8], *row[10:]) for row in rows]
     following = None if position is None else Place(position, at if state == "waiting" else None)
     return Browsed(seen, looked_at, following, other_side)

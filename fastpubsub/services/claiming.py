@@ -48,6 +48,7 @@ class Claim:
     attributes: list[bytes | None]
     more: bool
     is_paused: bool = False
+    ordering_keys: list[str | None] | None = None
 
 
 class ClaimKey(NamedTuple):
@@ -160,7 +161,7 @@ class Claiming:
 
     def shares(self, key: ClaimKey, requests: Sequence[ClaimRequest], row: Sequence[Any]) -> list[Claim]:
         """What each consumer gets of what `claim_messages` answered."""
-        token, expires_at, scanned, last, *columns, lease_seconds, filtered, is_paused = row
+        token, expires_at, scanned, last, *columns, lease_seconds, filtered, is_paused, ordering_keys = row
         *columns, unreadable, unreadable_created_at = columns
         positions, attempts, created_at, payloads, attributes = (column or [] for column in columns)
         if unreadable:
@@ -185,6 +186,7 @@ class Claiming:
                     attributes[part],
                     more,
                     is_paused,
+                    ordering_keys and ordering_keys[part],
                 )
             )
         return claims

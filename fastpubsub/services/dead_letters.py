@@ -19,6 +19,7 @@ class Letter:
     reason: str
     payload: bytes
     attributes: bytes | None
+    ordering_key: str | None
 
 
 class Wanted(NamedTuple):

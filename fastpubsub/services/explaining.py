@@ -19,6 +19,7 @@ class FoundMessage(NamedTuple):
     created_at: datetime
     payload: bytes | None
     attributes: bytes | None
+    ordering_key: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.message_ids import MessageIds
 from fastpubsub.payloads import Batch
-from fastpubsub.services.appends import Appends, columns
+from fastpubsub.services.appends import Appends, columns, more_columns
 from fastpubsub.services.coalescer import Coalescer, call_bounds
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.topic_schemas import StoreKey, TopicSchemas, split
@@ -98,17 +98,19 @@ class Publishing:
 
     async def _call_publish_once(self, key: StoreKey, requests: Sequence[Keyed]) -> list[Published | None]:
         topic_key, *schema_version = split(key)
-        counts = [len(request.batch.payloads) for request in requests]
+        batches = [request.batch for request in requests]
+        counts = [len(batch.payloads) for batch in batches]
         positions, created_at = await self._database.fetch_one(
             "publish_messages_once",
             topic_key,
-            *columns([request.batch for request in requests]),
+            *columns(batches),
             Array("int4", counts),
             Array("text", [request.idempotency.client for request in requests]),
             Array("text", [request.idempotency.key for request in requests]),
             Array("bytea", [request.idempotency.body_hash for request in requests]),
             self._window_seconds,
-            *schema_version,
+            *(schema_version or [0]),
+            *more_columns(batches),
         )
         self._wakeups.published(topic_key, sum(counts))
         return [

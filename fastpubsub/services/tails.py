@@ -44,6 +44,7 @@ class Logged(NamedTuple):
     created_at: datetime
     payload: bytes
     attributes: bytes | None
+    ordering_key: str | None = None
 
 
 Render = Callable[[Sequence[Logged]], list[bytes]]
@@ -188,10 +189,10 @@ class Tails:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _part(self, topic_key: int, after: int) -> Read:
-        _, missed, positions, created_at, payloads, attributes = await self._read(topic_key, after)
+        _, missed, positions, created_at, payloads, attributes, keys = await self._read(topic_key, after)
         if not positions:
             return Read(Part(missed, after, [], []), Documents([]))
-        columns = zip(positions, created_at, payloads, attributes, strict=True)
+        columns = zip(positions, created_at, payloads, attributes, keys or [None] * len(positions), strict=True)
         messages = [Logged(topic_key, *column) for column in columns]
         return Read(Part(missed, positions[-1], positions, self._render(messages)), Documents(messages))
 

@@ -44,6 +44,8 @@ def _message(cursor: Cursor, position: int, stored: Stored, more: dict[str, Any]
 
 
 def with_content(fields: dict[str, Any], stored: Stored) -> bytes:
+    if stored.ordering_key is not None:
+        fields["ordering_key"] = stored.ordering_key
     attributes = b"" if stored.attributes is None else b',"attributes":' + stored.attributes
     return json.dumps(fields).encode()[:-1] + b',"payload":' + stored.payload + attributes + b"}"
 

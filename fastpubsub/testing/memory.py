@@ -46,6 +46,11 @@ class InMemoryBus:
             client.create_topic(topic_id, exist_ok=True)
             client.create_subscription(id, topic_id, exist_ok=True, **settings)
 
+    async def declare(self, worker: Worker) -> None:
+        """Creates what the subscribers of a worker declare; `drain`, and the bus of an application, do it too."""
+        async with self.async_client() as client:
+            await worker.declare(client)
+
     def published(self, topic_id: str) -> list[dict[str, Any]]:
         """Returns all payloads of a topic, in order."""
         with self._lock:

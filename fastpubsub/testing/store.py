@@ -50,6 +50,7 @@ class Stored(NamedTuple):
     payload: bytes
     attributes: bytes | None
     created_at: datetime
+    ordering_key: str | None = None
 
     @property
     def size(self) -> int:
@@ -103,16 +104,23 @@ class Log:
     def first(self) -> int:
         return min(self.messages, default=1)
 
-    def publish(self, payloads: Sequence[bytes], attributes: Iterable[bytes | None], now: datetime) -> list[str]:
+    def publish(
+        self,
+        payloads: Sequence[bytes],
+        attributes: Iterable[bytes | None],
+        now: datetime,
+        ordering_keys: Sequence[str | None] | None = None,
+    ) -> list[str]:
         """Appends messages, never earlier than the last one, and returns their ids."""
         created_at = now.replace(microsecond=now.microsecond // 1000 * 1000)
         if self.last:
             created_at = max(created_at, self.messages[self.last].created_at)
         ids = MessageIds(self.key, created_at)
         first = self.last + 1
-        for payload, one in zip(payloads, attributes, strict=True):
+        keys = ordering_keys or [None] * len(payloads)
+        for payload, one, key in zip(payloads, attributes, keys, strict=True):
             self.last += 1
-            self.messages[self.last] = Stored(payload, one, created_at)
+            self.messages[self.last] = Stored(payload, one, created_at, key)
         self.counts["published"] += len(payloads)
         return [ids.at(position) for position in range(first, self.last + 1)]
 

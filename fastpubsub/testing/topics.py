@@ -66,7 +66,8 @@ class Topics(Part):
         if ids is None:
             if log.schema is not None:
                 log.schema.check(batch.payloads)
-            ids = log.publish(batch.payloads, batch.attributes or [None] * len(batch.payloads), self.store.now)
+            attributes = batch.attributes or [None] * len(batch.payloads)
+            ids = log.publish(batch.payloads, attributes, self.store.now, batch.ordering_keys)
         if key:
             log.keys[key] = (digest, ids)
         return (201, models.PublishedIds(ids=ids)) if call.prefers_representation else (204, None)

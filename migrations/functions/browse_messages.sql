@@ -31,7 +31,8 @@ create or replace function fastpubsub.browse_messages(
     payload json,
     attributes jsonb,
     looked_at integer,
-    other_side bigint
+    other_side bigint,
+    ordering_key text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -70,14 +71,14 @@ begin
 
     if p_state = 'leased' then
         open v_messages for
-        select p.position, m.created_at, l.attempts, l.expires_at as at, l.consumer_id as note, l.leased_at as since, m.payload, m.attributes
+        select p.position, m.created_at, l.attempts, l.expires_at as at, l.consumer_id as note, l.leased_at as since, m.payload, m.attributes, m.ordering_key
         from fastpubsub.leases as l
         cross join lateral generate_series(greatest(l.position, v_from), l.last_position) as p (position)
         cross join lateral (
-            select m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+            select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
             where m.topic_key = p_topic_key and m.position = p.position
             union all
-            select v.created_at, v.payload, v.attributes from fastpubsub.revived as v
+            select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
             where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p.position
             limit 1
         ) as m
@@ -85,13 +86,13 @@ begin
         order by l.position, p.position;
     elsif p_state = 'waiting' then
         open v_messages for
-        select r.position, m.created_at, r.attempts, r.due_at as at, r.reason as note, null::timestamptz as since, m.payload, m.attributes
+        select r.position, m.created_at, r.attempts, r.due_at as at, r.reason as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key
         from fastpubsub.retries as r
         cross join lateral (
-            select m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+            select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
             where m.topic_key = p_topic_key and m.position = r.position
             union all
-            select v.created_at, v.payload, v.attributes from fastpubsub.revived as v
+            select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
             where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
             limit 1
         ) as m
@@ -102,7 +103,7 @@ begin
         order by r.due_at, r.position;
     elsif p_state = 'dead' then
         open v_messages for
-        select d.position, d.created_at, d.attempts, d.died_at as at, d.reason as note, null::timestamptz as since, d.payload, d.attributes
+        select d.position, d.created_at, d.attempts, d.died_at as at, d.reason as note, null::timestamptz as since, d.payload, d.attributes, d.ordering_key
         from fastpubsub.dead_letters as d
         where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position >= coalesce(v_from, 0)
         order by d.position;
@@ -122,12 +123,12 @@ begin
         end if;
         if p_backwards then
             open v_messages for
-            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes
+            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key
             from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position < v_from
             order by m.position desc;
         else
             open v_messages for
-            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes
+            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key
             from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position >= v_from
             order by m.position;
         end if;
@@ -153,6 +154,7 @@ begin
             since := v_message.since;
             payload := case when p_with_content then v_message.payload end;
             attributes := case when p_with_content then v_message.attributes end;
+            ordering_key := case when p_with_content then v_message.ordering_key end;
             return next;
         end if;
     end loop;
@@ -161,6 +163,7 @@ begin
     created_at := null;
     payload := null;
     attributes := null;
+    ordering_key := null;
     return next;
 end;
 $$;

@@ -12,7 +12,7 @@ begin
         v_operand := json_build_array(v_operand);
     end if;
     if
-        json_array_length(v_operand) = 0 or v_operator not in ('prefix', 'suffix', 'equals-ignore-case', 'wildcard')
+        json_array_length(v_operand) = 0 or v_operator not in ('prefix', 'suffix', 'equals-ignore-case', 'wildcard', 'cidr')
         or exists (
             select from json_array_elements(v_operand) as e (value)
             where json_typeof(e.value) in ('array', 'object') or (v_operator is not null and json_typeof(e.value) <> 'string')

@@ -24,7 +24,8 @@ create or replace function fastpubsub.claim_messages(
     out unreadable_created_at timestamptz [],
     out lease_seconds integer,
     out filtered bigint,
-    out paused boolean
+    out paused boolean,
+    out ordering_keys text []
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -105,10 +106,10 @@ begin
 
     positions := '{}';
     if v_cursor.is_due then
-        select r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size
+        select r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size, r.ordering_keys
         into
             claim_messages.positions, claim_messages.attempts, claim_messages.created_at, claim_messages.payloads,
-            claim_messages.attributes, v_revived, v_cursor.retry_due_at, v_bytes
+            claim_messages.attributes, v_revived, v_cursor.retry_due_at, v_bytes, claim_messages.ordering_keys
         from fastpubsub.take_due_retries(
             p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_limit, p_max_bytes, v_now
         ) as r;
@@ -133,6 +134,11 @@ begin
         end if;
         v_from_log := coalesce(cardinality(v_log.positions), 0);
         if v_from_log > 0 then
+            if coalesce(claim_messages.ordering_keys, v_log.ordering_keys) is not null then
+                ordering_keys := coalesce(
+                    claim_messages.ordering_keys, array_fill(null::text, array[cardinality(claim_messages.positions)])
+                ) || coalesce(v_log.ordering_keys, array_fill(null::text, array[v_from_log]));
+            end if;
             positions := claim_messages.positions || v_log.positions;
             attempts := claim_messages.attempts || array_fill(1, array[v_from_log]);
             created_at := claim_messages.created_at || v_log.created_at;

@@ -7,7 +7,8 @@ create or replace function fastpubsub.find_message(
     out last bigint,
     out created_at timestamptz,
     out payload json,
-    out attributes jsonb
+    out attributes jsonb,
+    out ordering_key text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -21,10 +22,12 @@ begin
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
     end if;
     last := fastpubsub.last_position(p_topic_key);
-    select m.created_at, m.payload, m.attributes into find_message.created_at, find_message.payload, find_message.attributes
+    select m.created_at, m.payload, m.attributes, m.ordering_key
+    into find_message.created_at, find_message.payload, find_message.attributes, find_message.ordering_key
     from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
     if not found then
-        select d.created_at, d.payload, d.attributes into find_message.created_at, find_message.payload, find_message.attributes
+        select d.created_at, d.payload, d.attributes, d.ordering_key
+        into find_message.created_at, find_message.payload, find_message.attributes, find_message.ordering_key
         from fastpubsub.subscriptions as s
         inner join fastpubsub.dead_letters as d on s.topic_key = d.topic_key and s.subscription_key = d.subscription_key
         where s.topic_key = p_topic_key and d.position = p_position

@@ -21,7 +21,8 @@ create or replace function fastpubsub.list_dead_letters(
     attempts integer,
     reason text,
     payload json,
-    attributes jsonb
+    attributes jsonb,
+    ordering_key text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -80,12 +81,14 @@ begin
         reason := v_letter.reason;
         payload := v_letter.payload;
         attributes := v_letter.attributes;
+        ordering_key := v_letter.ordering_key;
         return next;
     end loop;
     message_position := v_next;
     created_at := null;
     payload := null;
     attributes := null;
+    ordering_key := null;
     return next;
 end;
 $$;

@@ -1,9 +1,14 @@
 -- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The relay
 -- of a server moves it into the log within moments of the commit; messages of one transaction keep the order of the calls. Takes no lock
 -- that others wait for and does not change the caller's settings. The rules of the server hold: an unknown topic raises FP404; FP422 is
--- raised for a payload that is not a JSON object or could not be read later, for attributes that are not an object of strings, and for a
--- topic with a schema.
-create or replace function fastpubsub.publish(topic text, payload json, attributes jsonb default null) returns void
+-- raised for a payload that is not a JSON object or could not be read later, for attributes that are not an object of strings, for an
+-- ordering key that does not have 1 to 128 characters, and for a topic with a schema.
+create or replace function fastpubsub.publish(
+    topic text,
+    payload json,
+    attributes jsonb default null,
+    ordering_key text default null
+) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -32,9 +37,12 @@ begin
     elsif publish.attributes is not null then
         perform fastpubsub.check_attributes(publish.attributes);
     end if;
-    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes)
-    values (pg_current_xact_id(), v_topic_key, publish.payload, publish.attributes);
+    if length(publish.ordering_key) not between 1 and 128 then
+        raise exception using errcode = 'FP422', message = 'an ordering key has 1 to 128 characters';
+    end if;
+    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key)
+    values (pg_current_xact_id(), v_topic_key, publish.payload, publish.attributes, publish.ordering_key);
 end;
 $$;
 
-revoke execute on function fastpubsub.publish(text, json, jsonb) from public;
+revoke execute on function fastpubsub.publish(text, json, jsonb, text) from public;

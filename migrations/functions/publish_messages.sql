@@ -1,13 +1,14 @@
 -- Appends to a topic. The payloads get the positions first_position, first_position + 1, … and one creation time (to the millisecond, as
 -- message ids carry it). The row lock on the head, held to the commit, makes every position visible before the next is given out.
 -- p_schema_version is the version of the topic's schema that the payloads were checked by, 0 for no schema; when it is not the current one,
--- FP428 is raised and nothing is stored. Null: the payloads were accepted earlier.
+-- FP428 is raised and nothing is stored. Null: the payloads were accepted earlier. Without p_ordering_keys no message has one.
 create or replace function fastpubsub.publish_messages(
     p_topic_key bigint,
     p_payloads json [],
     p_attributes jsonb [] default null,
     p_schema_version bigint default 0,
     p_now timestamptz default null,
+    p_ordering_keys text [] default null,
     out first_position bigint,
     out created_at timestamptz
 )
@@ -39,8 +40,10 @@ begin
         first_position := 1;
         created_at := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
     end if;
-    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes)
-    select p_topic_key, publish_messages.first_position + u.ordinal - 1, publish_messages.created_at, u.payload, u.attributes
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key)
+    select
+        p_topic_key, publish_messages.first_position + u.ordinal - 1, publish_messages.created_at, u.payload, u.attributes,
+        p_ordering_keys[u.ordinal]
     from unnest(p_payloads, p_attributes) with ordinality as u (payload, attributes, ordinal);
 end;
 $$;

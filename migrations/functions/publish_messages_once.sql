@@ -12,6 +12,7 @@ create or replace function fastpubsub.publish_messages_once(
     p_window_seconds integer,
     p_schema_version bigint default 0,
     p_now timestamptz default null,
+    p_ordering_keys text [] default null,
     out first_positions bigint [],
     out created_at timestamptz []
 )
@@ -31,6 +32,7 @@ declare
     v_known fastpubsub.idempotency_keys;
     v_payloads json [] := '{}';
     v_attributes jsonb [] := '{}';
+    v_ordering_keys text [] := '{}';
 begin
     perform fastpubsub.begin_call(true);
     select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
@@ -64,11 +66,14 @@ begin
             v_next := v_next + p_counts[i];
             v_payloads := v_payloads || p_payloads[v_offset + 1 : v_offset + p_counts[i]];
             v_attributes := v_attributes || p_attributes[v_offset + 1 : v_offset + p_counts[i]];
+            v_ordering_keys := v_ordering_keys || p_ordering_keys[v_offset + 1 : v_offset + p_counts[i]];
         end if;
         v_offset := v_offset + p_counts[i];
     end loop;
-    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes)
-    select p_topic_key, v_next - cardinality(v_payloads) + u.ordinal - 1, v_created_at, u.payload, u.attributes
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key)
+    select
+        p_topic_key, v_next - cardinality(v_payloads) + u.ordinal - 1, v_created_at, u.payload, u.attributes,
+        v_ordering_keys[u.ordinal]
     from unnest(v_payloads, v_attributes) with ordinality as u (payload, attributes, ordinal)
     where u.ordinal <= cardinality(v_payloads);
 end;

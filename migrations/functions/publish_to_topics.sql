@@ -10,6 +10,7 @@ create or replace function fastpubsub.publish_to_topics(
     p_payloads json [],
     p_attributes jsonb [] default null,
     p_now timestamptz default null,
+    p_ordering_keys text [] default null,
     out first_positions bigint [],
     out created_at timestamptz []
 )
@@ -45,13 +46,14 @@ begin
     left join lateral (
         select m.position, m.created_at from fastpubsub.messages as m where m.topic_key = u.topic_key order by m.position desc limit 1
     ) as m on true;
-    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes)
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key)
     select
         p_topic_keys[u.place],
         publish_to_topics.first_positions[u.place] + u.ordinal - 1 - p_offsets[u.place],
         publish_to_topics.created_at[u.place],
         u.payload,
-        u.attributes
+        u.attributes,
+        p_ordering_keys[u.ordinal]
     from unnest(p_payloads, p_attributes, p_places) with ordinality as u (payload, attributes, place, ordinal)
     where publish_to_topics.first_positions[u.place] is not null;
 end;

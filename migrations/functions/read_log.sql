@@ -9,7 +9,8 @@ create or replace function fastpubsub.read_log(
     out positions bigint [],
     out created_at timestamptz [],
     out payloads json [],
-    out attributes jsonb []
+    out attributes jsonb [],
+    out ordering_keys text []
 )
 language plpgsql volatile
 set enable_seqscan = off
@@ -36,10 +37,12 @@ begin
         ) as s
         where s.running <= p_max_bytes or (p_at_least_one and s.ordinal = 1);
     end if;
-    select array_agg(m.position), array_agg(m.created_at), array_agg(m.payload), array_agg(m.attributes)
-    into read_log.positions, read_log.created_at, read_log.payloads, read_log.attributes
+    select
+        array_agg(m.position), array_agg(m.created_at), array_agg(m.payload), array_agg(m.attributes),
+        case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) end
+    into read_log.positions, read_log.created_at, read_log.payloads, read_log.attributes, read_log.ordering_keys
     from (
-        select m.position, m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+        select m.position, m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
         where m.topic_key = p_topic_key and m.position > p_after and m.position <= v_to
         order by m.position
     ) as m;

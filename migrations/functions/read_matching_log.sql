@@ -17,7 +17,8 @@ create or replace function fastpubsub.read_matching_log(
     out attributes jsonb [],
     out scanned bigint,
     out unreadable bigint [],
-    out unreadable_created_at timestamptz []
+    out unreadable_created_at timestamptz [],
+    out ordering_keys text []
 )
 language plpgsql volatile
 set enable_seqscan = off
@@ -42,16 +43,20 @@ begin
             limit 1
         ) as m;
     end if;
-    select array_agg(t.position), array_agg(t.created_at), array_agg(t.payload), array_agg(t.attributes)
-    into read_matching_log.positions, read_matching_log.created_at, read_matching_log.payloads, read_matching_log.attributes
+    select
+        array_agg(t.position), array_agg(t.created_at), array_agg(t.payload), array_agg(t.attributes),
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key) end
+    into
+        read_matching_log.positions, read_matching_log.created_at, read_matching_log.payloads, read_matching_log.attributes,
+        read_matching_log.ordering_keys
     from (
         select
-            m.position, m.created_at, m.payload, m.attributes,
+            m.position, m.created_at, m.payload, m.attributes, m.ordering_key,
             sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running,
             row_number() over (order by m.position) as ordinal
         from unnest(v_found.positions) as p (position)
         cross join lateral (
-            select m.position, m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+            select m.position, m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
             where m.topic_key = p_topic_key and m.position = p.position
             limit 1
         ) as m

@@ -10,7 +10,8 @@ create or replace function fastpubsub.read_messages(
     out positions bigint [],
     out created_at timestamptz [],
     out payloads json [],
-    out attributes jsonb []
+    out attributes jsonb [],
+    out ordering_keys text []
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -41,11 +42,13 @@ begin
     end if;
     select
         array_agg(t.position order by t.position), array_agg(t.created_at order by t.position),
-        array_agg(t.payload order by t.position), array_agg(t.attributes order by t.position)
-    into read_messages.positions, read_messages.created_at, read_messages.payloads, read_messages.attributes
+        array_agg(t.payload order by t.position), array_agg(t.attributes order by t.position),
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.position) end
+    into read_messages.positions, read_messages.created_at, read_messages.payloads, read_messages.attributes,
+        read_messages.ordering_keys
     from (
         select
-            m.position, m.created_at, m.payload, m.attributes,
+            m.position, m.created_at, m.payload, m.attributes, m.ordering_key,
             sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running
         from fastpubsub.messages as m
         where m.topic_key = p_topic_key and m.position > v_after and m.position <= v_after + p_limit

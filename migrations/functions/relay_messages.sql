@@ -22,6 +22,7 @@ as $$
 declare
     v_payloads json [];
     v_attributes jsonb [];
+    v_ordering_keys text [];
 begin
     perform fastpubsub.begin_call(true);
     if not fastpubsub.lock_job('relay_messages', false) then
@@ -37,13 +38,14 @@ begin
         where
             o.transaction_id = u.transaction_id::text::xid8 and o.ordinal = u.ordinal
             and o.topic_key = p_topic_key
-        returning o.transaction_id, o.ordinal, o.payload, o.attributes
+        returning o.transaction_id, o.ordinal, o.payload, o.attributes, o.ordering_key
     )
 
     select
         array_agg(t.payload order by t.transaction_id, t.ordinal),
-        array_agg(t.attributes order by t.transaction_id, t.ordinal)
-    into v_payloads, v_attributes
+        array_agg(t.attributes order by t.transaction_id, t.ordinal),
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.transaction_id, t.ordinal) end
+    into v_payloads, v_attributes, v_ordering_keys
     from taken as t;
     moved := coalesce(cardinality(v_payloads), 0);
     dropped := 0;
@@ -51,7 +53,7 @@ begin
         dropped := moved;
         moved := 0;
     elsif moved > 0 then
-        perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, p_now);
+        perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, p_now, v_ordering_keys);
     end if;
 end;
 $$;

@@ -71,8 +71,8 @@ begin
             r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
             and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = any(v_positions)
     ) as t;
-    insert into fastpubsub.revived (topic_key, subscription_key, position, created_at, payload, attributes)
-    select d.topic_key, d.subscription_key, d.position, d.created_at, d.payload, d.attributes
+    insert into fastpubsub.revived (topic_key, subscription_key, position, created_at, payload, attributes, ordering_key)
+    select d.topic_key, d.subscription_key, d.position, d.created_at, d.payload, d.attributes, d.ordering_key
     from unnest(v_positions) as p
     cross join lateral (
         select d.* from fastpubsub.dead_letters as d

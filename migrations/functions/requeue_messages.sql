@@ -73,12 +73,12 @@ begin
         limit 1
     ) as d;
     insert into fastpubsub.dead_letters as d (
-        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes
+        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key
     )
     select
         p_topic_key, p_subscription_key, u.position, coalesce(m.created_at, v.created_at), p_now, u.attempts,
         coalesce(u.reason, format('%s on delivery attempt %s of %s', p_cause, u.attempts, v_settings.max_delivery_attempts)),
-        coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes)
+        coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes), coalesce(m.ordering_key, v.ordering_key)
     from (
         select u.position, u.attempts, u.reason
         from unnest(v_positions, v_attempts, v_reasons) as u (position, attempts, reason)
@@ -86,12 +86,12 @@ begin
         order by u.position
     ) as u
     left join lateral (
-        select m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+        select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
         where m.topic_key = p_topic_key and m.position = u.position
         limit 1
     ) as m on true
     left join lateral (
-        select v.created_at, v.payload, v.attributes from fastpubsub.revived as v
+        select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
         where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = u.position
         limit 1
     ) as v on true

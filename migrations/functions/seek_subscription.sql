@@ -35,11 +35,11 @@ begin
         returning v.*
     )
     insert into fastpubsub.dead_letters (
-        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes
+        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key
     )
     select
         m.topic_key, m.subscription_key, m.position, m.created_at, coalesce(p_now, clock_timestamp()), 0,
-        'the subscription was sought elsewhere before the reprocessed message was settled', m.payload, m.attributes
+        'the subscription was sought elsewhere before the reprocessed message was settled', m.payload, m.attributes, m.ordering_key
     from moved as m
     on conflict (topic_key, subscription_key, position) do nothing;
     get diagnostics v_revived = row_count;

@@ -36,7 +36,8 @@ create or replace function fastpubsub.settle_and_claim(
     out unreadable_created_at timestamptz [],
     out lease_seconds integer,
     out filtered bigint,
-    out paused boolean
+    out paused boolean,
+    out ordering_keys text []
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -117,10 +118,10 @@ begin
     if cardinality(p_limits) > 0 then
         select
             c.token, c.expires_at, c.scanned, c.last, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
-            c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused
+            c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys
         into
             token, expires_at, scanned, last, settle_and_claim.positions, attempts, created_at, payloads, attributes, unreadable,
-            unreadable_created_at, lease_seconds, filtered, paused
+            unreadable_created_at, lease_seconds, filtered, paused, ordering_keys
         from fastpubsub.claim_messages(
             p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, p_scan_rows, p_scan_milliseconds, p_now
         ) as c;

@@ -15,7 +15,8 @@ create or replace function fastpubsub.take_due_retries(
     out attributes jsonb [],
     out revived boolean [],
     out due_at timestamptz,
-    out size bigint
+    out size bigint,
+    out ordering_keys text []
 )
 language plpgsql volatile
 set enable_seqscan = off
@@ -31,10 +32,12 @@ declare
 begin
     select
         array_agg(t.due_at), array_agg(t.position), array_agg(t.attempts + 1), array_agg(t.created_at), array_agg(t.payload),
-        array_agg(t.attributes), array_agg(t.revived), sum(t.size)
+        array_agg(t.attributes), array_agg(t.revived), sum(t.size),
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key) end
     into
         v_due_at, take_due_retries.positions, take_due_retries.attempts, take_due_retries.created_at, take_due_retries.payloads,
-        take_due_retries.attributes, take_due_retries.revived, take_due_retries.size
+        take_due_retries.attributes, take_due_retries.revived, take_due_retries.size,
+        take_due_retries.ordering_keys
     from (
         select
             w.*, sum(w.size) over (order by w.due_at, w.position) as running,
@@ -43,7 +46,7 @@ begin
             select
                 r.due_at, r.position, r.attempts, v.position is not null as revived,
                 coalesce(m.created_at, v.created_at) as created_at, coalesce(m.payload, v.payload) as payload,
-                coalesce(m.attributes, v.attributes) as attributes,
+                coalesce(m.attributes, v.attributes) as attributes, coalesce(m.ordering_key, v.ordering_key) as ordering_key,
                 pg_column_size(coalesce(m.payload, v.payload))
                 + coalesce(pg_column_size(coalesce(m.attributes, v.attributes)), 0) as size
             from (
@@ -55,12 +58,12 @@ begin
                 limit p_limit
             ) as r
             left join lateral (
-                select m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+                select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
                 where m.topic_key = p_topic_key and m.position = r.position
                 limit 1
             ) as m on true
             left join lateral (
-                select v.position, v.created_at, v.payload, v.attributes from fastpubsub.revived as v
+                select v.position, v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
                 where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
                 limit 1
             ) as v on true

@@ -22,6 +22,8 @@ begin
         return format('@ starts with %s', v_operand::jsonb);
     elsif v_operator in ('suffix', 'equals-ignore-case', 'wildcard') and v_type = 'string' then
         return format('@ like_regex %s flag "s"', to_json(fastpubsub.filter_pattern(v_operator, p_value ->> v_operator)));
+    elsif v_operator = 'cidr' and fastpubsub.network_pattern(p_value ->> 'cidr') is not null then
+        return format('@ like_regex %s', to_json(fastpubsub.network_pattern(p_value ->> 'cidr')));
     elsif v_operator = 'numeric' and cardinality(v_operands) in (2, 4) then
         for v_at in 1..cardinality(v_operands) by 2 loop
             continue when v_operands[v_at]::text not in ('"="', '"<"', '"<="', '">"', '">="');

@@ -1,3 +1,9 @@
+-- Ordering keys.
+alter table fastpubsub.messages drop column ordering_key;
+alter table fastpubsub.outbox drop column ordering_key;
+alter table fastpubsub.dead_letters drop column ordering_key;
+alter table fastpubsub.revived drop column ordering_key;
+
 -- Settling in the consumer's own transaction.
 drop table fastpubsub.settlements;
 drop function fastpubsub.on_settlement;

@@ -2,15 +2,17 @@
 
 from alembic import op
 
-from fastpubsub.database.migrations import execute_file
+from fastpubsub.database.migrations import execute_file, kept_grants
 
 revision = "0004"
 down_revision = "0003"
 
 
 def upgrade() -> None:
-    execute_file(op.get_bind(), __file__, "up")
+    with kept_grants(op.get_bind(), "publish"):
+        execute_file(op.get_bind(), __file__, "up")
 
 
 def downgrade() -> None:
-    execute_file(op.get_bind(), __file__, "down")
+    with kept_grants(op.get_bind(), "publish"):
+        execute_file(op.get_bind(), __file__, "down")

@@ -104,6 +104,425 @@ begin
 end;
 $$;
 
+-- functions/browse_messages.sql
+drop function fastpubsub.browse_messages;
+-- Looks at messages without a lease or a lock: all of a topic (p_state 'all'), or those of a subscription that are 'ahead', 'leased',
+-- 'waiting' or 'dead', from p_position or p_time on. They come by position; the waiting ones by the time at which they are due, which is
+-- their p_time. Backwards, which only 'all' can, come those before, the newest first. The number of rows looked at, the time, and the bytes
+-- of what is returned (the first always comes) are bounded. is_found says what p_search_in, p_name and p_values find. `at` is a deadline, a
+-- due time or a time of death, `note` a consumer or a reason, `since` when a message was leased.
+--
+-- The last row has no created_at. It says how many messages were looked at, and where this ended: at the position, and the due time, that
+-- comes next, null at the end. `other_side` is where 'all' began, null when nothing is on its other side.
+create or replace function fastpubsub.browse_messages(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_state text,
+    p_position bigint,
+    p_time timestamptz,
+    p_backwards boolean,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_with_content boolean,
+    p_search_in text default null,
+    p_name text default null,
+    p_values text [] default null,
+    p_rows integer default 10000,
+    p_milliseconds integer default 250
+) returns table (
+    message_position bigint,
+    created_at timestamptz,
+    attempts integer,
+    at timestamptz,
+    note text,
+    since timestamptz,
+    payload json,
+    attributes jsonb,
+    looked_at integer,
+    other_side bigint,
+    ordering_key text
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_milliseconds / 1000.0);
+    v_from bigint := case
+        when p_time is null or p_state = 'waiting' then p_position else fastpubsub.position_before(p_topic_key, p_time) + 1
+    end;
+    v_cursor record;
+    v_path jsonpath;
+    v_messages refcursor;
+    v_message record;
+    v_found integer := 0;
+    v_bytes bigint := 0;
+begin
+    if p_subscription_key is null then
+        perform from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    else
+        select c.position, c.retry_due_at, c.retry_position, u.filter_path into v_cursor
+        from fastpubsub.claims as c
+        inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
+        where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+        order by c.sequence desc limit 1;
+    end if;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'there is no such topic or subscription';
+    end if;
+
+    if p_state = 'leased' then
+        open v_messages for
+        select p.position, m.created_at, l.attempts, l.expires_at as at, l.consumer_id as note, l.leased_at as since, m.payload, m.attributes, m.ordering_key
+        from fastpubsub.leases as l
+        cross join lateral generate_series(greatest(l.position, v_from), l.last_position) as p (position)
+        cross join lateral (
+            select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = p.position
+            union all
+            select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
+            where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p.position
+            limit 1
+        ) as m
+        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position > coalesce(v_from, 0) - 100
+        order by l.position, p.position;
+    elsif p_state = 'waiting' then
+        open v_messages for
+        select r.position, m.created_at, r.attempts, r.due_at as at, r.reason as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key
+        from fastpubsub.retries as r
+        cross join lateral (
+            select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = r.position
+            union all
+            select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
+            where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
+            limit 1
+        ) as m
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position)
+            and (r.due_at, r.position) >= (coalesce(p_time, '-infinity'), coalesce(p_position, 0))
+        order by r.due_at, r.position;
+    elsif p_state = 'dead' then
+        open v_messages for
+        select d.position, d.created_at, d.attempts, d.died_at as at, d.reason as note, null::timestamptz as since, d.payload, d.attributes, d.ordering_key
+        from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position >= coalesce(v_from, 0)
+        order by d.position;
+    else
+        if p_state = 'ahead' then
+            v_path := v_cursor.filter_path;
+            v_from := greatest(v_from, v_cursor.position + 1);
+        else
+            -- What was trimmed may still lie before the first message, for vacuum.
+            select greatest(
+                least(case when p_backwards then v_from else coalesce(v_from, 0) end, l.last + 1),
+                fastpubsub.first_position(p_topic_key, l.last)
+            ) into v_from
+            from fastpubsub.last_position(p_topic_key) as l (last);
+            select v_from into browse_messages.other_side from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = case when p_backwards then v_from else v_from - 1 end;
+        end if;
+        if p_backwards then
+            open v_messages for
+            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key
+            from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position < v_from
+            order by m.position desc;
+        else
+            open v_messages for
+            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key
+            from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position >= v_from
+            order by m.position;
+        end if;
+    end if;
+
+    looked_at := 0;
+    loop
+        fetch v_messages into v_message;
+        exit when not found or v_found = p_limit or looked_at = p_rows or (looked_at > 0 and clock_timestamp() >= v_until);
+        v_bytes := v_bytes + pg_column_size(v_message.payload) + coalesce(pg_column_size(v_message.attributes), 0);
+        exit when v_found > 0 and v_bytes > p_max_bytes and p_with_content;
+        looked_at := looked_at + 1;
+        if
+            (v_path is null and p_search_in is null)
+            or fastpubsub.is_found(v_message.payload, v_message.attributes, v_path, p_search_in, p_name, p_values)
+        then
+            v_found := v_found + 1;
+            message_position := v_message.position;
+            created_at := v_message.created_at;
+            attempts := v_message.attempts;
+            at := v_message.at;
+            note := v_message.note;
+            since := v_message.since;
+            payload := case when p_with_content then v_message.payload end;
+            attributes := case when p_with_content then v_message.attributes end;
+            ordering_key := case when p_with_content then v_message.ordering_key end;
+            return next;
+        end if;
+    end loop;
+    message_position := v_message.position;
+    at := v_message.at;
+    created_at := null;
+    payload := null;
+    attributes := null;
+    ordering_key := null;
+    return next;
+end;
+$$;
+
+-- functions/but_values.sql
+-- Returns what `anything-but` negates: each of its scalars, or each of the texts of its operator as an object of their own.
+create or replace function fastpubsub.but_values(p_operand json) returns setof json
+language plpgsql immutable as $$
+declare
+    v_operator text;
+    v_operand json := p_operand;
+begin
+    if json_typeof(p_operand) = 'object' and (select count(*) from json_each(p_operand)) = 1 then
+        select o.key, o.value into v_operator, v_operand from json_each(p_operand) as o;
+    end if;
+    if json_typeof(v_operand) <> 'array' then
+        v_operand := json_build_array(v_operand);
+    end if;
+    if
+        json_array_length(v_operand) = 0 or v_operator not in ('prefix', 'suffix', 'equals-ignore-case', 'wildcard', 'cidr')
+        or exists (
+            select from json_array_elements(v_operand) as e (value)
+            where json_typeof(e.value) in ('array', 'object') or (v_operator is not null and json_typeof(e.value) <> 'string')
+        )
+    then
+        raise exception using
+            errcode = 'FP422', message = format('"anything-but" does not take %s', left(p_operand::text, 100));
+    end if;
+    return query
+    select case when v_operator is null then e.value else json_build_object(v_operator, e.value) end
+    from json_array_elements(v_operand) as e (value);
+end;
+$$;
+
+-- functions/claim_messages.sql
+drop function fastpubsub.claim_messages;
+-- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
+-- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
+-- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
+-- hands out nothing.
+create or replace function fastpubsub.claim_messages(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_scan_rows bigint default 50000,
+    p_scan_milliseconds integer default 20,
+    p_now timestamptz default null,
+    out token bigint,
+    out expires_at timestamptz,
+    out scanned bigint,
+    out last bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out lease_seconds integer,
+    out filtered bigint,
+    out paused boolean,
+    out ordering_keys text []
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_settings fastpubsub.cursors;
+    v_cursor record;
+    v_limit integer;
+    v_ends bigint [];
+    v_log record;
+    v_from_log integer := 0;
+    v_before bigint;
+    v_revived boolean [] := '{}';
+    v_bytes bigint := 0;
+    v_random text;
+begin
+    -- An empty poll writes nothing, so first check for work without a lock.
+    select
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered,
+        (
+            select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
+        ) as last,
+        exists (
+            select from fastpubsub.retries as r
+            where
+                r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+                and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+        ) as is_due
+    into v_cursor
+    from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    scanned := v_cursor.position;
+    last := greatest(v_cursor.last, v_cursor.position);
+    if v_cursor.position is null or (claim_messages.last = v_cursor.position and not v_cursor.is_due) then
+        paused := fastpubsub.is_paused(p_topic_key, p_subscription_key);
+        return;
+    end if;
+
+    perform fastpubsub.begin_call(false);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key, true);
+    paused := v_settings.topic_key is null;
+    if claim_messages.paused then
+        return;
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    select
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered,
+        (
+            select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
+        ) as last,
+        exists (
+            select from fastpubsub.retries as r
+            where
+                r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+                and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+        ) as is_due
+    into v_cursor
+    from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    last := greatest(v_cursor.last, v_cursor.position);
+    v_before := v_cursor.position;
+    if cardinality(p_limits) = 1 then
+        v_ends := p_limits;
+    else
+        select array_agg(l.sum) into v_ends
+        from (select sum(u.size) over (order by u.ordinal) from unnest(p_limits) with ordinality as u (size, ordinal)) as l;
+    end if;
+    v_limit := v_ends[cardinality(v_ends)];
+
+    positions := '{}';
+    if v_cursor.is_due then
+        select r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size, r.ordering_keys
+        into
+            claim_messages.positions, claim_messages.attempts, claim_messages.created_at, claim_messages.payloads,
+            claim_messages.attributes, v_revived, v_cursor.retry_due_at, v_bytes, claim_messages.ordering_keys
+        from fastpubsub.take_due_retries(
+            p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_limit, p_max_bytes, v_now
+        ) as r;
+        v_cursor.retry_position := claim_messages.positions[cardinality(claim_messages.positions)];
+        v_limit := v_limit - cardinality(claim_messages.positions);
+    end if;
+
+    if v_limit > 0 and v_bytes < p_max_bytes and v_cursor.position < last then
+        if v_settings.filter_path is null then
+            v_log := fastpubsub.read_log(
+                p_topic_key, v_cursor.position, v_cursor.position + v_limit, p_max_bytes - v_bytes, v_bytes = 0
+            );
+            v_cursor.position := coalesce(v_log.positions[cardinality(v_log.positions)], v_cursor.position);
+        else
+            v_log := fastpubsub.read_matching_log(
+                p_topic_key, v_cursor.position, last, v_settings.filter_path, v_limit, p_scan_rows, p_scan_milliseconds,
+                p_max_bytes - v_bytes, v_bytes = 0
+            );
+            v_cursor.position := v_log.scanned;
+            unreadable := v_log.unreadable;
+            unreadable_created_at := v_log.unreadable_created_at;
+        end if;
+        v_from_log := coalesce(cardinality(v_log.positions), 0);
+        if v_from_log > 0 then
+            if coalesce(claim_messages.ordering_keys, v_log.ordering_keys) is not null then
+                ordering_keys := coalesce(
+                    claim_messages.ordering_keys, array_fill(null::text, array[cardinality(claim_messages.positions)])
+                ) || coalesce(v_log.ordering_keys, array_fill(null::text, array[v_from_log]));
+            end if;
+            positions := claim_messages.positions || v_log.positions;
+            attempts := claim_messages.attempts || array_fill(1, array[v_from_log]);
+            created_at := claim_messages.created_at || v_log.created_at;
+            payloads := claim_messages.payloads || v_log.payloads;
+            attributes := claim_messages.attributes || v_log.attributes;
+            v_revived := v_revived || array_fill(false, array[v_from_log]);
+        end if;
+    end if;
+    scanned := v_cursor.position;
+    -- Positions are dense: what the cursor passed and nobody gets did not match.
+    filtered := v_cursor.position - v_before - v_from_log;
+
+    if cardinality(claim_messages.positions) > 0 then
+        v_random := gen_random_uuid()::text;
+        token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
+        lease_seconds := v_settings.ack_deadline_seconds;
+        expires_at := v_now + make_interval(secs => v_settings.ack_deadline_seconds);
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
+        )
+        select
+            p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_messages.token, v_now,
+            claim_messages.expires_at, r.attempts, r.revived, p_consumer_ids[r.consumer]
+        from fastpubsub.lease_runs(claim_messages.positions, claim_messages.attempts, v_revived, v_ends) as r;
+    end if;
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+    ) values (
+        p_topic_key, p_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
+        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages.filtered
+    );
+end;
+$$;
+
+-- functions/find_message.sql
+drop function fastpubsub.find_message;
+-- A message of a topic, without a lease; of one that was trimmed the copy that a dead letter has. `last` is the newest position; a message
+-- at or below it without a payload was trimmed.
+create or replace function fastpubsub.find_message(
+    p_topic_key bigint,
+    p_position bigint,
+    out topic_id text,
+    out last bigint,
+    out created_at timestamptz,
+    out payload json,
+    out attributes jsonb,
+    out ordering_key text
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+begin
+    select t.id into find_message.topic_id from fastpubsub.topics as t where t.topic_key = p_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    last := fastpubsub.last_position(p_topic_key);
+    select m.created_at, m.payload, m.attributes, m.ordering_key
+    into find_message.created_at, find_message.payload, find_message.attributes, find_message.ordering_key
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+    if not found then
+        select d.created_at, d.payload, d.attributes, d.ordering_key
+        into find_message.created_at, find_message.payload, find_message.attributes, find_message.ordering_key
+        from fastpubsub.subscriptions as s
+        inner join fastpubsub.dead_letters as d on s.topic_key = d.topic_key and s.subscription_key = d.subscription_key
+        where s.topic_key = p_topic_key and d.position = p_position
+        limit 1;
+    end if;
+end;
+$$;
+
 -- functions/is_being_settled.sql
 -- Whether a transaction of an application that has not ended yet settles deliveries with this token. Keeps no lock.
 create or replace function fastpubsub.is_being_settled(p_token bigint) returns boolean
@@ -115,6 +534,103 @@ begin
         return false;
     end if;
     return true;
+end;
+$$;
+
+-- functions/list_dead_letters.sql
+drop function fastpubsub.list_dead_letters;
+-- Dead letters, the oldest position first: those after p_after, or all but the first p_offset, which match: p_reason exactly, and died from
+-- p_died_after on and before p_died_before; null is any. It looks at p_rows of them, beside those that it skips, and returns up to
+-- p_max_bytes, but at least one.
+--
+-- The last row has no created_at. It says after which position the next page begins, null at the end.
+create or replace function fastpubsub.list_dead_letters(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_offset bigint,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_after bigint default null,
+    p_reason text default null,
+    p_died_after timestamptz default null,
+    p_died_before timestamptz default null,
+    p_rows integer default 100000
+) returns table (
+    message_position bigint,
+    created_at timestamptz,
+    died_at timestamptz,
+    attempts integer,
+    reason text,
+    payload json,
+    attributes jsonb,
+    ordering_key text
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_positions bigint [];
+    v_next bigint;
+    v_bytes bigint := 0;
+    v_letter record;
+begin
+    perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
+    -- The rows that are looked at are not sorted or stored: this ends when enough are found.
+    v_positions := array(
+        select d.position
+        from (
+            select d.position, d.reason, d.died_at from fastpubsub.dead_letters as d
+            where
+                d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position > coalesce(p_after, 0)
+            order by d.position
+            limit p_offset + p_rows
+        ) as d
+        where
+            (p_reason is null or d.reason = p_reason)
+            and (p_died_after is null or d.died_at >= p_died_after) and (p_died_before is null or d.died_at < p_died_before)
+        order by d.position
+        offset p_offset
+        limit p_limit + 1
+    );
+    if cardinality(v_positions) > p_limit then
+        v_next := v_positions[p_limit];
+    else
+        select d.position into v_next from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position > coalesce(p_after, 0)
+        order by d.position
+        offset p_offset + p_rows - 1
+        limit 1;
+    end if;
+    for i in 1..least(cardinality(v_positions), p_limit) loop
+        select d.* into v_letter from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_positions[i];
+        v_bytes := v_bytes + pg_column_size(v_letter.payload) + coalesce(pg_column_size(v_letter.attributes), 0);
+        if i > 1 and v_bytes > p_max_bytes then
+            v_next := v_positions[i - 1];
+            exit;
+        end if;
+        message_position := v_letter.position;
+        created_at := v_letter.created_at;
+        died_at := v_letter.died_at;
+        attempts := v_letter.attempts;
+        reason := v_letter.reason;
+        payload := v_letter.payload;
+        attributes := v_letter.attributes;
+        ordering_key := v_letter.ordering_key;
+        return next;
+    end loop;
+    message_position := v_next;
+    created_at := null;
+    payload := null;
+    attributes := null;
+    ordering_key := null;
+    return next;
 end;
 $$;
 
@@ -135,6 +651,276 @@ end;
 $$;
 
 revoke execute on function fastpubsub.nack(text, text [], integer) from public;
+
+-- functions/network_pattern.sql
+-- Returns the regular expression of the addresses in an IPv4 network; null for a text that is no network, or has bits after its prefix.
+create or replace function fastpubsub.network_pattern(p_network text) returns text
+language sql immutable as $$
+    select '^' || string_agg(
+        case
+            when o.bits = 8 then o.value::text
+            when o.bits = 0 then '([1-9]?[0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])'
+            else '(' || (select string_agg(v::text, '|') from generate_series(o.value, o.value + (1 << (8 - o.bits)) - 1) as v) || ')'
+        end, '\.' order by o.ordinal
+    ) || '$'
+    from (
+        select
+            u.part::integer as value, u.ordinal,
+            greatest(least(m.parts[5]::integer - 8 * (u.ordinal::integer - 1), 8), 0) as bits
+        from regexp_match(p_network, '^(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})/([12]?\d|3[0-2])$') as m (parts)
+        cross join lateral unnest(m.parts[1:4]) with ordinality as u (part, ordinal)
+    ) as o
+    having bool_and(o.value <= 255 and o.value % (1 << (8 - o.bits)) = 0);
+$$;
+
+-- functions/publish.sql
+drop function fastpubsub.publish;
+-- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The relay
+-- of a server moves it into the log within moments of the commit; messages of one transaction keep the order of the calls. Takes no lock
+-- that others wait for and does not change the caller's settings. The rules of the server hold: an unknown topic raises FP404; FP422 is
+-- raised for a payload that is not a JSON object or could not be read later, for attributes that are not an object of strings, for an
+-- ordering key that does not have 1 to 128 characters, and for a topic with a schema.
+create or replace function fastpubsub.publish(
+    topic text,
+    payload json,
+    attributes jsonb default null,
+    ordering_key text default null
+) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_topic_key bigint;
+    v_schema_version bigint;
+begin
+    select t.topic_key, h.schema_version into v_topic_key, v_schema_version
+    from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
+    where t.id = publish.topic;
+    if not found then
+        raise exception using
+            errcode = 'FP404',
+            message = format('topic "%s" does not exist', left(publish.topic, 128)),
+            hint = 'Create it first, or correct its name.';
+    elsif v_schema_version <> 0 then
+        raise exception using
+            errcode = 'FP422',
+            message = format('topic "%s" has a JSON Schema, which only the server can check', publish.topic),
+            hint = 'Publish to it over HTTP, or use a topic without a schema.';
+    end if;
+    perform fastpubsub.check_payload(publish.payload);
+    if publish.attributes in ('null', '{}') then
+        publish.attributes := null;
+    elsif publish.attributes is not null then
+        perform fastpubsub.check_attributes(publish.attributes);
+    end if;
+    if length(publish.ordering_key) not between 1 and 128 then
+        raise exception using errcode = 'FP422', message = 'an ordering key has 1 to 128 characters';
+    end if;
+    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key)
+    values (pg_current_xact_id(), v_topic_key, publish.payload, publish.attributes, publish.ordering_key);
+end;
+$$;
+
+revoke execute on function fastpubsub.publish(text, json, jsonb, text) from public;
+
+-- functions/publish_messages.sql
+drop function fastpubsub.publish_messages;
+-- Appends to a topic. The payloads get the positions first_position, first_position + 1, … and one creation time (to the millisecond, as
+-- message ids carry it). The row lock on the head, held to the commit, makes every position visible before the next is given out.
+-- p_schema_version is the version of the topic's schema that the payloads were checked by, 0 for no schema; when it is not the current one,
+-- FP428 is raised and nothing is stored. Null: the payloads were accepted earlier. Without p_ordering_keys no message has one.
+create or replace function fastpubsub.publish_messages(
+    p_topic_key bigint,
+    p_payloads json [],
+    p_attributes jsonb [] default null,
+    p_schema_version bigint default 0,
+    p_now timestamptz default null,
+    p_ordering_keys text [] default null,
+    out first_position bigint,
+    out created_at timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_schema_version bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    elsif v_schema_version <> p_schema_version then
+        raise exception using errcode = 'FP428', message = 'the schema of the topic has changed; try again';
+    end if;
+    created_at := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
+    select m.position + 1, greatest(publish_messages.created_at, m.created_at)
+    into publish_messages.first_position, publish_messages.created_at
+    from fastpubsub.messages as m
+    where m.topic_key = p_topic_key
+    order by m.position desc
+    limit 1;
+    if not found then
+        first_position := 1;
+        created_at := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
+    end if;
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key)
+    select
+        p_topic_key, publish_messages.first_position + u.ordinal - 1, publish_messages.created_at, u.payload, u.attributes,
+        p_ordering_keys[u.ordinal]
+    from unnest(p_payloads, p_attributes) with ordinality as u (payload, attributes, ordinal);
+end;
+$$;
+
+-- functions/publish_messages_once.sql
+drop function fastpubsub.publish_messages_once;
+-- Like publish_messages, for several requests that each carry an idempotency key: p_counts is the number of payloads of each. A request
+-- that was seen within the window stores nothing and gets its first answer; if its body differs, its first_position is null. The lock on
+-- the head makes a repetition wait for the first request.
+create or replace function fastpubsub.publish_messages_once(
+    p_topic_key bigint,
+    p_payloads json [],
+    p_attributes jsonb [],
+    p_counts integer [],
+    p_clients text [],
+    p_keys text [],
+    p_body_hashes bytea [],
+    p_window_seconds integer,
+    p_schema_version bigint default 0,
+    p_now timestamptz default null,
+    p_ordering_keys text [] default null,
+    out first_positions bigint [],
+    out created_at timestamptz []
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_schema_version bigint;
+    v_now timestamptz;
+    v_created_at timestamptz;
+    v_next bigint;
+    v_offset integer := 0;
+    v_known fastpubsub.idempotency_keys;
+    v_payloads json [] := '{}';
+    v_attributes jsonb [] := '{}';
+    v_ordering_keys text [] := '{}';
+begin
+    perform fastpubsub.begin_call(true);
+    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    elsif v_schema_version <> p_schema_version then
+        raise exception using errcode = 'FP428', message = 'the schema of the topic has changed; try again';
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    select m.position + 1, m.created_at into v_next, v_created_at
+    from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1;
+    v_next := coalesce(v_next, 1);
+    v_created_at := greatest(date_trunc('milliseconds', v_now), v_created_at);
+    for i in 1..cardinality(p_keys) loop
+        select k.* into v_known from fastpubsub.idempotency_keys as k
+        where k.topic_key = p_topic_key and k.client = p_clients[i] and k.key = p_keys[i];
+        if found and v_known.created_at > v_now - make_interval(secs => p_window_seconds) then
+            first_positions[i] := case when v_known.body_hash = p_body_hashes[i] then v_known.first_position end;
+            created_at[i] := v_known.created_at;
+        else
+            insert into fastpubsub.idempotency_keys as k (
+                topic_key, client, key, body_hash, first_position, message_count, created_at
+            ) values (p_topic_key, p_clients[i], p_keys[i], p_body_hashes[i], v_next, p_counts[i], v_created_at)
+            on conflict (topic_key, client, key) do update set
+                body_hash = excluded.body_hash,
+                first_position = excluded.first_position,
+                message_count = excluded.message_count,
+                created_at = excluded.created_at;
+            first_positions[i] := v_next;
+            created_at[i] := v_created_at;
+            v_next := v_next + p_counts[i];
+            v_payloads := v_payloads || p_payloads[v_offset + 1 : v_offset + p_counts[i]];
+            v_attributes := v_attributes || p_attributes[v_offset + 1 : v_offset + p_counts[i]];
+            v_ordering_keys := v_ordering_keys || p_ordering_keys[v_offset + 1 : v_offset + p_counts[i]];
+        end if;
+        v_offset := v_offset + p_counts[i];
+    end loop;
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key)
+    select
+        p_topic_key, v_next - cardinality(v_payloads) + u.ordinal - 1, v_created_at, u.payload, u.attributes,
+        v_ordering_keys[u.ordinal]
+    from unnest(v_payloads, v_attributes) with ordinality as u (payload, attributes, ordinal)
+    where u.ordinal <= cardinality(v_payloads);
+end;
+$$;
+
+-- functions/publish_to_topics.sql
+drop function fastpubsub.publish_to_topics;
+-- Like publish_messages, for several topics in one transaction. p_places says for each payload which of p_topic_keys it is for; the
+-- payloads of one topic follow each other, after p_offsets others. Waits for no lock: when another call is publishing to a topic at this
+-- moment, or a topic is gone, or its schema is another one, that topic gets null and nothing is stored in it; publish_messages then gives
+-- the reason.
+create or replace function fastpubsub.publish_to_topics(
+    p_topic_keys bigint [],
+    p_schema_versions bigint [],
+    p_offsets integer [],
+    p_places integer [],
+    p_payloads json [],
+    p_attributes jsonb [] default null,
+    p_now timestamptz default null,
+    p_ordering_keys text [] default null,
+    out first_positions bigint [],
+    out created_at timestamptz []
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_places bigint [];
+    v_now timestamptz;
+begin
+    perform fastpubsub.begin_call(true);
+    with locked as materialized (
+        select u.place
+        from unnest(p_topic_keys, p_schema_versions) with ordinality as u (topic_key, schema_version, place)
+        inner join fastpubsub.heads as h on h.topic_key = u.topic_key and h.schema_version = u.schema_version
+        for no key update of h skip locked
+    )
+
+    select array_agg(l.place) into v_places
+    from locked as l;
+    v_now := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
+    select
+        array_agg(case when u.place = any(v_places) then coalesce(m.position + 1, 1) end order by u.place),
+        array_agg(case when u.place = any(v_places) then greatest(v_now, m.created_at) end order by u.place)
+    into publish_to_topics.first_positions, publish_to_topics.created_at
+    from unnest(p_topic_keys) with ordinality as u (topic_key, place)
+    left join lateral (
+        select m.position, m.created_at from fastpubsub.messages as m where m.topic_key = u.topic_key order by m.position desc limit 1
+    ) as m on true;
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key)
+    select
+        p_topic_keys[u.place],
+        publish_to_topics.first_positions[u.place] + u.ordinal - 1 - p_offsets[u.place],
+        publish_to_topics.created_at[u.place],
+        u.payload,
+        u.attributes,
+        p_ordering_keys[u.ordinal]
+    from unnest(p_payloads, p_attributes, p_places) with ordinality as u (payload, attributes, place, ordinal)
+    where publish_to_topics.first_positions[u.place] is not null;
+end;
+$$;
 
 -- functions/read_ack_ids.sql
 -- Reads the ack ids of an application: a message id, whose bits are those of fastpubsub/message_ids.py, and the token of the delivery.
@@ -178,6 +964,194 @@ begin
 end;
 $$;
 
+-- functions/read_log.sql
+drop function fastpubsub.read_log;
+-- Returns the messages of a topic in (p_after, p_to], in order, up to p_max_bytes together; with p_at_least_one, the first one comes
+-- whatever its size.
+create or replace function fastpubsub.read_log(
+    p_topic_key bigint,
+    p_after bigint,
+    p_to bigint,
+    p_max_bytes bigint,
+    p_at_least_one boolean,
+    out positions bigint [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out ordering_keys text []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_to bigint := p_to;
+begin
+    -- Read the sizes first: that does not read the payloads that are stored out of line.
+    if (
+        select sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) > p_max_bytes
+        from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+    ) then
+        select coalesce(max(s.position), p_after) into v_to
+        from (
+            select
+                m.position, row_number() over (order by m.position) as ordinal,
+                sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running
+            from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+        ) as s
+        where s.running <= p_max_bytes or (p_at_least_one and s.ordinal = 1);
+    end if;
+    select
+        array_agg(m.position), array_agg(m.created_at), array_agg(m.payload), array_agg(m.attributes),
+        case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) end
+    into read_log.positions, read_log.created_at, read_log.payloads, read_log.attributes, read_log.ordering_keys
+    from (
+        select m.position, m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > p_after and m.position <= v_to
+        order by m.position
+    ) as m;
+end;
+$$;
+
+-- functions/read_matching_log.sql
+drop function fastpubsub.read_matching_log;
+-- Returns the messages after p_after that a filter matches, bounded like scan_log, and by bytes like read_log. `scanned` is how far the
+-- cursor can move: a position up to there that is not in `positions` does not match. Payloads that the filter cannot read are in
+-- `unreadable`.
+create or replace function fastpubsub.read_matching_log(
+    p_topic_key bigint,
+    p_after bigint,
+    p_last bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_rows bigint,
+    p_milliseconds integer,
+    p_max_bytes bigint,
+    p_at_least_one boolean,
+    out positions bigint [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out scanned bigint,
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out ordering_keys text []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_found record;
+begin
+    v_found := fastpubsub.scan_log(p_topic_key, p_after, p_last, p_path, p_limit, p_rows, p_milliseconds);
+    scanned := v_found.scanned;
+    if cardinality(v_found.unreadable) > 0 then
+        select array_agg(m.position), array_agg(m.created_at)
+        into read_matching_log.unreadable, read_matching_log.unreadable_created_at
+        from unnest(v_found.unreadable) as u (position)
+        cross join lateral (
+            select m.position, m.created_at from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = u.position
+            limit 1
+        ) as m;
+    end if;
+    select
+        array_agg(t.position), array_agg(t.created_at), array_agg(t.payload), array_agg(t.attributes),
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key) end
+    into
+        read_matching_log.positions, read_matching_log.created_at, read_matching_log.payloads, read_matching_log.attributes,
+        read_matching_log.ordering_keys
+    from (
+        select
+            m.position, m.created_at, m.payload, m.attributes, m.ordering_key,
+            sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running,
+            row_number() over (order by m.position) as ordinal
+        from unnest(v_found.positions) as p (position)
+        cross join lateral (
+            select m.position, m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = p.position
+            limit 1
+        ) as m
+        order by m.position
+    ) as t
+    where t.running <= p_max_bytes or (p_at_least_one and t.ordinal = 1);
+    if coalesce(cardinality(read_matching_log.positions), 0) < cardinality(v_found.positions) then
+        scanned := coalesce(read_matching_log.positions[cardinality(read_matching_log.positions)], p_after);
+    end if;
+end;
+$$;
+
+-- functions/read_messages.sql
+drop function fastpubsub.read_messages;
+-- Follows a topic: returns up to p_limit messages after p_after, without a lease, bounded by bytes (the first always comes). With a null
+-- p_after it returns only `last`, the newest position. `missed` says whether trimming took messages after p_after before they were read.
+create or replace function fastpubsub.read_messages(
+    p_topic_key bigint,
+    p_after bigint,
+    p_limit integer,
+    p_max_bytes bigint,
+    out last bigint,
+    out missed boolean,
+    out positions bigint [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out ordering_keys text []
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_after bigint := p_after;
+begin
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    last := fastpubsub.last_position(p_topic_key);
+    missed := false;
+    if v_after is null or v_after >= read_messages.last then
+        return;
+    end if;
+    if
+        not exists (select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_after + 1)
+    then
+        missed := true;
+        v_after := fastpubsub.first_position(p_topic_key, read_messages.last) - 1;
+    end if;
+    select
+        array_agg(t.position order by t.position), array_agg(t.created_at order by t.position),
+        array_agg(t.payload order by t.position), array_agg(t.attributes order by t.position),
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.position) end
+    into read_messages.positions, read_messages.created_at, read_messages.payloads, read_messages.attributes,
+        read_messages.ordering_keys
+    from (
+        select
+            m.position, m.created_at, m.payload, m.attributes, m.ordering_key,
+            sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running
+        from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > v_after and m.position <= v_after + p_limit
+        order by m.position
+    ) as t
+    where t.running <= p_max_bytes or t.position = v_after + 1;
+end;
+$$;
+
 -- functions/reject.sql
 -- For applications: makes the messages of deliveries dead letters, with a reason of up to 1,024 characters, in the caller's own
 -- transaction, as ack does. Needs the isolation level read committed: FP422 otherwise.
@@ -194,6 +1168,67 @@ end;
 $$;
 
 revoke execute on function fastpubsub.reject(text, text [], text) from public;
+
+-- functions/relay_messages.sql
+-- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal), in one transaction, so each arrives once.
+-- Rows that are gone were moved by another process. `moved` is null when another process is moving rows at this moment. Rows of a topic
+-- that was deleted since are deleted and counted in `dropped`.
+create or replace function fastpubsub.relay_messages(
+    p_topic_key bigint,
+    p_transactions bigint [],
+    p_ordinals bigint [],
+    p_now timestamptz default null,
+    out topic_id text,
+    out moved integer,
+    out dropped integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_payloads json [];
+    v_attributes jsonb [];
+    v_ordering_keys text [];
+begin
+    perform fastpubsub.begin_call(true);
+    if not fastpubsub.lock_job('relay_messages', false) then
+        return;
+    end if;
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    if found then
+        select t.id into relay_messages.topic_id from fastpubsub.topics as t where t.topic_key = p_topic_key;
+    end if;
+    with taken as (
+        delete from fastpubsub.outbox as o
+        using unnest(p_transactions, p_ordinals) as u (transaction_id, ordinal)
+        where
+            o.transaction_id = u.transaction_id::text::xid8 and o.ordinal = u.ordinal
+            and o.topic_key = p_topic_key
+        returning o.transaction_id, o.ordinal, o.payload, o.attributes, o.ordering_key
+    )
+
+    select
+        array_agg(t.payload order by t.transaction_id, t.ordinal),
+        array_agg(t.attributes order by t.transaction_id, t.ordinal),
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.transaction_id, t.ordinal) end
+    into v_payloads, v_attributes, v_ordering_keys
+    from taken as t;
+    moved := coalesce(cardinality(v_payloads), 0);
+    dropped := 0;
+    if topic_id is null then
+        dropped := moved;
+        moved := 0;
+    elsif moved > 0 then
+        perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, p_now, v_ordering_keys);
+    end if;
+end;
+$$;
 
 -- functions/release_expired_leases.sql
 -- Ends leases of one subscription that are past their deadline, until they hold p_limit messages: the messages wait for a retry, or die
@@ -269,6 +1304,408 @@ begin
 end;
 $$;
 
+-- functions/reprocess_dead_letters.sql
+-- Moves dead letters back: their copy goes to `revived` and is due at once, and attempts start again at 1. Where a seek made the message
+-- come again anyway (it is ahead of the cursor, leased or waiting), only the dead letter is deleted, and counts as purged; a message ahead
+-- that the filter would skip stays dead. Returns the positions that are no longer dead.
+create or replace function fastpubsub.reprocess_dead_letters(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_created_at timestamptz [],
+    p_now timestamptz default null
+) returns bigint []
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_settings fastpubsub.cursors;
+    v_cursor fastpubsub.claims;
+    v_positions bigint [];
+    v_position bigint;
+    v_coming bigint [];
+begin
+    perform fastpubsub.begin_call(true);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    select array_agg(t.position) into v_positions
+    from (
+        select distinct d.position
+        from unnest(p_positions, p_created_at) as i (position, created_at)
+        cross join lateral (
+            select d.position, d.created_at, d.payload from fastpubsub.dead_letters as d
+            where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = i.position
+            limit 1
+        ) as d
+        where
+            d.created_at = i.created_at
+            and case
+                when d.position <= v_cursor.position or v_settings.filter_path is null then true
+                else (
+                    select f.positions is not null
+                    from fastpubsub.matching_positions(p_topic_key, d.position - 1, d.position, v_settings.filter_path, 1) as f
+                )
+            end
+        order by d.position
+    ) as t;
+    if v_positions is null then
+        return '{}';
+    end if;
+    select coalesce(array_agg(t.position), '{}') into v_coming
+    from (
+        select p as position from unnest(v_positions) as p where p > v_cursor.position
+        union
+        select p from unnest(v_positions) as p
+        cross join lateral (
+            select l.last_position from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position <= p and l.position > p - 100
+            order by l.position desc
+            limit 1
+        ) as l
+        where l.last_position >= p
+        union
+        select r.position from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = any(v_positions)
+    ) as t;
+    insert into fastpubsub.revived (topic_key, subscription_key, position, created_at, payload, attributes, ordering_key)
+    select d.topic_key, d.subscription_key, d.position, d.created_at, d.payload, d.attributes, d.ordering_key
+    from unnest(v_positions) as p
+    cross join lateral (
+        select d.* from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p
+        limit 1
+    ) as d
+    where p <> all(v_coming);
+    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
+    select
+        p_topic_key, p_subscription_key,
+        greatest(coalesce(p_now, clock_timestamp()), v_cursor.retry_due_at + interval '1 microsecond'), p, 0, 'reprocessed'
+    from unnest(v_positions) as p
+    where p <> all(v_coming);
+    foreach v_position in array v_positions loop
+        delete from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_position;
+    end loop;
+    if cardinality(v_coming) > 0 then
+        perform fastpubsub.move_cursor(
+            p_topic_key, p_subscription_key, v_cursor.position, v_cursor.routed, v_cursor.purged + cardinality(v_coming)
+        );
+    end if;
+    return v_positions;
+end;
+$$;
+
+-- functions/requeue_messages.sql
+-- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted
+-- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. Returns
+-- how many died.
+create or replace function fastpubsub.requeue_messages(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_last_positions bigint [],
+    p_attempts integer [],
+    p_delay_seconds integer [],
+    p_reasons text [],
+    p_cause text,
+    p_now timestamptz
+) returns integer
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_settings fastpubsub.cursors;
+    v_cursor fastpubsub.claims;
+    v_died integer;
+    v_replaced integer;
+    v_dead bigint [];
+    v_position bigint;
+    v_positions bigint [];
+    v_attempts integer [];
+    v_delay_seconds integer [];
+    v_reasons text [];
+begin
+    select array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason)
+    into v_positions, v_attempts, v_delay_seconds, v_reasons
+    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons)
+        as r (position, last_position, attempts, delay_seconds, reason)
+    cross join lateral generate_series(r.position, r.last_position) as p;
+    select c.* into v_settings from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+
+    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
+    select
+        p_topic_key, p_subscription_key,
+        greatest(
+            p_now + make_interval(secs => coalesce(
+                u.delay_seconds,
+                least(v_settings.backoff_max_seconds, v_settings.backoff_min_seconds * 2.0 ^ least(greatest(u.attempts, 1) - 1, 40))
+            )),
+            v_cursor.retry_due_at + interval '1 microsecond'
+        ),
+        u.position, u.attempts, p_cause
+    from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons) as u (position, attempts, delay_seconds, reason)
+    where u.attempts < v_settings.max_delivery_attempts and u.reason is null
+    order by u.position;
+
+    select array_agg(u.position) into v_dead
+    from unnest(v_positions, v_attempts, v_reasons) as u (position, attempts, reason)
+    where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null;
+    if v_dead is null then
+        return 0;
+    end if;
+    -- After a seek a message can die again: that replaces its older dead letter, which counts as purged.
+    select count(*) into v_replaced
+    from unnest(v_dead) as p (position)
+    cross join lateral (
+        select from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p.position
+        limit 1
+    ) as d;
+    insert into fastpubsub.dead_letters as d (
+        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key
+    )
+    select
+        p_topic_key, p_subscription_key, u.position, coalesce(m.created_at, v.created_at), p_now, u.attempts,
+        coalesce(u.reason, format('%s on delivery attempt %s of %s', p_cause, u.attempts, v_settings.max_delivery_attempts)),
+        coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes), coalesce(m.ordering_key, v.ordering_key)
+    from (
+        select u.position, u.attempts, u.reason
+        from unnest(v_positions, v_attempts, v_reasons) as u (position, attempts, reason)
+        where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null
+        order by u.position
+    ) as u
+    left join lateral (
+        select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = u.position
+        limit 1
+    ) as m on true
+    left join lateral (
+        select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
+        where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = u.position
+        limit 1
+    ) as v on true
+    on conflict (topic_key, subscription_key, position) do update set
+        died_at = excluded.died_at, attempts = excluded.attempts, reason = excluded.reason;
+    get diagnostics v_died = row_count;
+    foreach v_position in array v_dead loop
+        delete from fastpubsub.revived as v
+        where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = v_position;
+    end loop;
+    if v_replaced > 0 then
+        perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_cursor.position, v_cursor.routed, v_cursor.purged + v_replaced);
+    end if;
+    return v_died;
+end;
+$$;
+
+-- functions/seek_subscription.sql
+-- Moves the cursor: p_to is 'earliest', 'latest', 'time' (the first message created at or after p_time comes next) or 'message' (p_position
+-- comes next). Leases and waiting retries end, so old ack ids become stale. Dead letters stay; a reprocessed one that was not settled yet
+-- becomes a dead letter again, because its message may be trimmed. `acked` does not change.
+create or replace function fastpubsub.seek_subscription(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_to text,
+    p_time timestamptz default null,
+    p_position bigint default null,
+    p_now timestamptz default null
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor fastpubsub.claims;
+    v_position bigint;
+    v_ended bigint;
+    v_revived bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    v_position := fastpubsub.sought_position(p_topic_key, p_to, p_time, p_position);
+    v_ended := fastpubsub.end_deliveries(p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position);
+    with moved as (
+        delete from fastpubsub.revived as v where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
+        returning v.*
+    )
+    insert into fastpubsub.dead_letters (
+        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key
+    )
+    select
+        m.topic_key, m.subscription_key, m.position, m.created_at, coalesce(p_now, clock_timestamp()), 0,
+        'the subscription was sought elsewhere before the reprocessed message was settled', m.payload, m.attributes, m.ordering_key
+    from moved as m
+    on conflict (topic_key, subscription_key, position) do nothing;
+    get diagnostics v_revived = row_count;
+    perform fastpubsub.remember_seek(p_topic_key, p_subscription_key, v_cursor.position, v_position, 'skipped', p_now);
+    perform fastpubsub.move_cursor(
+        p_topic_key, p_subscription_key, v_position, v_cursor.routed - v_ended + v_revived, v_cursor.purged
+    );
+end;
+$$;
+
+-- functions/settle_and_claim.sql
+drop function fastpubsub.settle_and_claim;
+-- Settles, then claims, in one transaction: nothing is claimed when something cannot be settled, and messages that are given back
+-- without a delay may be claimed again at once. The runs of ids are those of p_counts[1] acks, p_counts[2] nacks, p_counts[3] returns,
+-- p_counts[4] rejects and p_counts[5] extensions, one after the other; p_seconds has the delays and extensions, p_reasons the reasons,
+-- by run. `outcomes` says of every id, in the order of the runs, what take_leases says; `died` counts what was nacked for the last time.
+--
+-- The rest is claim_messages; without p_limits nothing is claimed. The cursor is locked first, even for an ack of whole leases, because
+-- whoever holds leases may not wait for the cursor.
+create or replace function fastpubsub.settle_and_claim(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_counts integer [],
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_seconds integer [],
+    p_reasons text [],
+    p_lengths integer [],
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_scan_rows bigint default 50000,
+    p_scan_milliseconds integer default 20,
+    p_now timestamptz default null,
+    out outcomes smallint [],
+    out died integer,
+    out token bigint,
+    out expires_at timestamptz,
+    out scanned bigint,
+    out last bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out lease_seconds integer,
+    out filtered bigint,
+    out paused boolean,
+    out ordering_keys text []
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_durable text;
+    v_first integer := 1;
+    v_end integer;
+    v_nacked record;
+begin
+    perform fastpubsub.begin_call(true);
+    v_durable := current_setting('synchronous_commit');
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    -- Kind by kind, leases would be locked in another order than by an ack of the same ones that holds no cursor.
+    if cardinality(array_remove(p_counts, 0)) > 1 then
+        perform from (
+            select r.position, r.position + r.length - 1 as last_position
+            from unnest(p_positions, p_lengths) as r (position, length)
+            order by r.position
+        ) as r
+        cross join lateral (
+            select from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position > r.position - 100 and l.position <= r.last_position and l.last_position >= r.position
+            order by l.position
+            for update
+        ) as l;
+    end if;
+    died := 0;
+    v_end := p_counts[1];
+    if v_end >= v_first then
+        outcomes := fastpubsub.ack_messages(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_lengths[v_first:v_end]
+        );
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[2];
+    if v_end >= v_first then
+        v_nacked := fastpubsub.nack_messages(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now
+        );
+        outcomes := settle_and_claim.outcomes || v_nacked.outcomes;
+        died := v_nacked.died;
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[3];
+    if v_end >= v_first then
+        outcomes := settle_and_claim.outcomes || fastpubsub.return_leases(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_lengths[v_first:v_end], p_now
+        );
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[4];
+    if v_end >= v_first then
+        outcomes := settle_and_claim.outcomes || fastpubsub.reject_messages(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_reasons[v_first:v_end], p_lengths[v_first:v_end], p_now
+        );
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[5];
+    if v_end >= v_first then
+        outcomes := settle_and_claim.outcomes || fastpubsub.extend_leases(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now
+        );
+    end if;
+
+    if cardinality(p_limits) > 0 then
+        select
+            c.token, c.expires_at, c.scanned, c.last, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
+            c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys
+        into
+            token, expires_at, scanned, last, settle_and_claim.positions, attempts, created_at, payloads, attributes, unreadable,
+            unreadable_created_at, lease_seconds, filtered, paused, ordering_keys
+        from fastpubsub.claim_messages(
+            p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, p_scan_rows, p_scan_milliseconds, p_now
+        ) as c;
+        -- A claim alone may be lost in a crash; what was settled may not.
+        perform set_config('synchronous_commit', v_durable, true);
+    end if;
+end;
+$$;
+
 -- functions/settle_at_commit.sql
 -- Settles what an application's transaction has noted; a deferred trigger calls it when that commits, so the locks of a settle last no
 -- longer than the commit. It settles everything at once, cursors first and in order, whatever the order of the calls was. Raises FP410,
@@ -338,10 +1775,148 @@ begin
 end;
 $$;
 
+-- functions/take_due_retries.sql
+drop function fastpubsub.take_due_retries;
+-- Takes up to p_limit retries that are due at p_now, with their messages, in the order of (due_at, position) after the floor, up to
+-- p_max_bytes together (at least one). `due_at` is that of the last one; with its position, it is the next floor.
+create or replace function fastpubsub.take_due_retries(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_floor_due_at timestamptz,
+    p_floor_position bigint,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out revived boolean [],
+    out due_at timestamptz,
+    out size bigint,
+    out ordering_keys text []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_due_at timestamptz [];
+    v_missing integer;
+begin
+    select
+        array_agg(t.due_at), array_agg(t.position), array_agg(t.attempts + 1), array_agg(t.created_at), array_agg(t.payload),
+        array_agg(t.attributes), array_agg(t.revived), sum(t.size),
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key) end
+    into
+        v_due_at, take_due_retries.positions, take_due_retries.attempts, take_due_retries.created_at, take_due_retries.payloads,
+        take_due_retries.attributes, take_due_retries.revived, take_due_retries.size,
+        take_due_retries.ordering_keys
+    from (
+        select
+            w.*, sum(w.size) over (order by w.due_at, w.position) as running,
+            row_number() over (order by w.due_at, w.position) as ordinal
+        from (
+            select
+                r.due_at, r.position, r.attempts, v.position is not null as revived,
+                coalesce(m.created_at, v.created_at) as created_at, coalesce(m.payload, v.payload) as payload,
+                coalesce(m.attributes, v.attributes) as attributes, coalesce(m.ordering_key, v.ordering_key) as ordering_key,
+                pg_column_size(coalesce(m.payload, v.payload))
+                + coalesce(pg_column_size(coalesce(m.attributes, v.attributes)), 0) as size
+            from (
+                select r.due_at, r.position, r.attempts from fastpubsub.retries as r
+                where
+                    r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+                    and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
+                order by r.due_at, r.position
+                limit p_limit
+            ) as r
+            left join lateral (
+                select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+                where m.topic_key = p_topic_key and m.position = r.position
+                limit 1
+            ) as m on true
+            left join lateral (
+                select v.position, v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
+                where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
+                limit 1
+            ) as v on true
+        ) as w
+        order by w.due_at, w.position
+    ) as t
+    where t.running <= p_max_bytes or t.ordinal = 1 or t.payload is null;
+    v_missing := array_position(take_due_retries.created_at, null);
+    if v_missing is not null then
+        raise exception using
+            errcode = 'FP500',
+            message = format(
+                'position %s of topic_key %s waits for subscription_key %s and has no payload',
+                take_due_retries.positions[v_missing], p_topic_key, p_subscription_key
+            );
+    end if;
+    due_at := v_due_at[cardinality(v_due_at)];
+    delete from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
+        and (r.due_at, r.position) <= (take_due_retries.due_at, take_due_retries.positions[cardinality(v_due_at)]);
+end;
+$$;
+
 -- functions/transaction_lock.sql
 -- The advisory lock that an application's transaction holds, shared, on the deliveries of a claim that it settles.
 create or replace function fastpubsub.transaction_lock(p_token bigint) returns bigint
 language sql immutable
 as $$
 select hashtextextended('fastpubsub settlement', p_token);
+$$;
+
+-- functions/value_condition.sql
+-- Returns the condition that `@` equals a scalar, or does what the one operator of an object says. A comparison with a value of another
+-- type is unknown, and matches nothing; a negation has to ask for that.
+create or replace function fastpubsub.value_condition(p_value json) returns text
+language plpgsql immutable as $$
+declare
+    v_operator text;
+    v_operand json;
+    v_type text;
+    v_operands json [];
+    v_all text [] := '{}';
+begin
+    if json_typeof(p_value) not in ('array', 'object') then
+        return format('@ == %s', p_value::jsonb);
+    end if;
+    if json_typeof(p_value) = 'object' and (select count(*) from json_each(p_value)) = 1 then
+        select o.key, o.value, json_typeof(o.value) into v_operator, v_operand, v_type from json_each(p_value) as o;
+    end if;
+    if v_type = 'array' then
+        v_operands := array(select json_array_elements(v_operand));
+    end if;
+    if v_operator = 'prefix' and v_type = 'string' then
+        return format('@ starts with %s', v_operand::jsonb);
+    elsif v_operator in ('suffix', 'equals-ignore-case', 'wildcard') and v_type = 'string' then
+        return format('@ like_regex %s flag "s"', to_json(fastpubsub.filter_pattern(v_operator, p_value ->> v_operator)));
+    elsif v_operator = 'cidr' and fastpubsub.network_pattern(p_value ->> 'cidr') is not null then
+        return format('@ like_regex %s', to_json(fastpubsub.network_pattern(p_value ->> 'cidr')));
+    elsif v_operator = 'numeric' and cardinality(v_operands) in (2, 4) then
+        for v_at in 1..cardinality(v_operands) by 2 loop
+            continue when v_operands[v_at]::text not in ('"="', '"<"', '"<="', '">"', '">="');
+            continue when json_typeof(v_operands[v_at + 1]) <> 'number';
+            v_all := v_all || format('@ %s %s', replace(v_operands[v_at] #>> '{}', '=', '=='), v_operands[v_at + 1]::jsonb);
+        end loop;
+        if cardinality(v_all) * 2 = cardinality(v_operands) then
+            return replace(replace(array_to_string(v_all, ' && '), '>==', '>='), '<==', '<=');
+        end if;
+    elsif v_operator = 'anything-but' then
+        v_all := array(select fastpubsub.value_condition(b.value) from fastpubsub.but_values(v_operand) as b (value));
+        return '(@.type() != "array" && @.type() != "object"'
+            || (select string_agg(format(' && (!(%1$s) || (%1$s) is unknown)', c), '') from unnest(v_all) as c) || ')';
+    end if;
+    raise exception using errcode = 'FP422', message = format('a filter cannot compare a value with %s', left(p_value::text, 100));
+end;
 $$;

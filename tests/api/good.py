@@ -127,4 +127,6 @@ GOOD = [
     Good("GET /docs/static/{name}"),
     Good("GET /redoc"),
     Good("GET /openapi.json"),
+    Good("GET /guide"),
+    Good("GET /guide/{name:path}"),
 ]

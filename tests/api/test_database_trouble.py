@@ -46,6 +46,8 @@ PUBLIC = {
     "/docs/static/{name}",
     "/redoc",
     "/openapi.json",
+    "/guide",
+    "/guide/{name:path}",
 }
 
 

@@ -84,6 +84,8 @@ EXPECTED = {
     "GET /docs/static/{name}": None,
     "GET /redoc": None,
     "GET /openapi.json": None,
+    "GET /guide": None,
+    "GET /guide/{name:path}": None,
 }
 """The scope of every route; None for those that are public."""
 

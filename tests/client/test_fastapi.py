@@ -11,7 +11,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request
 from pydantic import BaseModel
 
-from fastpubsub.client import Closed, Worker
+from fastpubsub.client import Closed, Topic, Worker
 from fastpubsub.integrations import fastapi
 from fastpubsub.integrations.fastapi import Bus, BusClient, BusPublisher, Lifespan
 from fastpubsub.testing import InMemoryBus
@@ -269,3 +269,49 @@ async def test_dependencies_of_ones_own(memory: InMemoryBus) -> None:
         async with opened(app) as shop:
             assert (await shop.post("/service")).status_code == 200
     assert memory.published("orders") == [{"order_id": 3}]
+
+
+ORDERS = Topic("orders", Order)
+
+
+@pytest.mark.parametrize("subscribe", [True, False])
+async def test_what_is_declared_is_there_before_the_first_request(*, subscribe: bool) -> None:
+    memory, bus = InMemoryBus(), Bus(subscribe=subscribe, topics=[Topic("later")])
+    billed: asyncio.Queue[int] = asyncio.Queue()
+
+    @bus.subscriber("billing", topic=ORDERS)
+    async def bill(order: Order) -> None:
+        await billed.put(order.order_id)
+
+    with bus.override(memory.transport):
+        async with opened(application(bus.lifespan)) as shop:
+            assert (await shop.post("/orders", json={"order_id": 7})).status_code == 200
+            assert (await shop.get("/topics/later")).json() == "later"
+            if subscribe:
+                assert await billed.get() == 7
+    with memory.client() as client:
+        assert client.metrics("billing").acked == subscribe
+
+
+@pytest.mark.parametrize("subscribe", [True, False])
+async def test_what_cannot_be_declared_stops_no_application(
+    monkeypatch: pytest.MonkeyPatch, *, subscribe: bool
+) -> None:
+    monkeypatch.setattr(fastapi, "AGAIN", QUICK)
+    memory, bus = InMemoryBus(), Bus(subscribe=subscribe)
+    memory.subscription("billing", "others")
+
+    @bus.subscriber("billing", topic=ORDERS)
+    async def bill(order: Order) -> None:
+        del order
+
+    with bus.override(memory.transport):
+        async with opened(application(bus.lifespan)) as shop:
+            assert (await shop.get("/topics/others")).json() == "others"
+            await failing(bus)
+            assert 'subscription billing exists, and topic_id is "others", not "orders"' in str(bus.failure)
+            await bus.client.delete_subscription("billing")
+            while bus.failure is not None:  # noqa: ASYNC110 - of another task
+                await asyncio.sleep(0.01)
+    with memory.client() as client:
+        assert client.get_subscription("billing").topic_id == "orders"

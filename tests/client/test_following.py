@@ -50,10 +50,10 @@ async def test_from_the_recent_messages_and_after_one(bus: AsyncClient) -> None:
     async with aclosing(bus.follow("chat", recent=3)) as recent, aclosing(bus.follow("chat", after=ids[1])) as after:
         assert numbers(await take(recent, 3)) == [7, 8, 9]
         assert numbers(await take(after, 8)) == [2, 3, 4, 5, 6, 7, 8, 9]
-        await bus.publish("chat", {"n": 10, "text": "a\u2028b\x85c\r\nd"}, attributes={"k": "v"})
+        await bus.publish("chat", {"n": 10, "text": "a\u2028b\x85c\r\nd"}, attributes={"k": "v"}, ordering_key="a")
         (message,) = await take(recent, 1)
         assert message.payload == {"n": 10, "text": "a\u2028b\x85c\r\nd"}
-        assert (message.attributes, message.missed) == ({"k": "v"}, False)
+        assert (message.attributes, message.ordering_key, message.missed) == ({"k": "v"}, "a", False)
         assert numbers(await take(after, 1)) == [10]
 
 

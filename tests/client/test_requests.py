@@ -63,7 +63,7 @@ def test_attributes_go_with_each_message() -> None:
         ]
     }
     only_one = requests.publish("orders", {"n": 1}, Outgoing({"n": 2}, {"b": "3"}))
-    assert body(only_one)["messages"][0] == {"payload": {"n": 1}, "attributes": None}
+    assert body(only_one)["messages"][0] == {"payload": {"n": 1}}
 
 
 def test_what_is_no_number_is_left_to_the_server_to_refuse() -> None:

@@ -123,3 +123,11 @@ async def test_asynchronous_ones(bus: Client, database_url: str) -> None:
         await publish(session, "orders", Order(order_id=2), attributes={"a": "b"})
     await engine.dispose()
     assert await asyncio.to_thread(received, bus, 2) == [({"n": 1}, None), ({"order_id": 2}, {"a": "b"})]
+
+
+def test_with_an_ordering_key(engine: Engine, bus: Client) -> None:
+    with Session(engine) as session, session.begin():
+        publish(session, "orders", {"n": 1}, Outgoing({"n": 2}, ordering_key='"b'), ordering_key="a")
+        publish(session, "orders", {"n": 3})
+    messages = [bus.pull("billing", wait_seconds=10, batch_size=1)[0] for _ in range(3)]
+    assert [message.ordering_key for message in messages] == ["a", '"b', None]

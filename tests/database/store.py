@@ -51,6 +51,7 @@ class Claimed:
     lease_seconds: int | None
     filtered: int | None
     is_paused: bool | None = None
+    ordering_keys: list[str | None] | None = None
 
     @property
     def ids(self) -> "list[Id]":
@@ -78,6 +79,7 @@ class Seen(NamedTuple):
     since: datetime | None
     payload: str
     attributes: str | None
+    ordering_key: str | None = None
 
 
 class Browsed(NamedTuple):
@@ -145,6 +147,7 @@ class DeadLetter(NamedTuple):
     reason: str
     payload: str
     attributes: str | None
+    ordering_key: str | None = None
 
 
 class Lease(NamedTuple):
@@ -297,11 +300,13 @@ class Store:
         attributes: Sequence[str | None] | None = None,
         *,
         schema_version: int | None = 0,
+        ordering_keys: Sequence[str | None] | None = None,
         now: datetime | None = NOW,
     ) -> Published:
         given = None if attributes is None else list(attributes)
-        query = "select * from fastpubsub.publish_messages(%s, %s::json[], %s::jsonb[], %s, %s)"
-        return Published(*self.row(query, topic, list(payloads), given, schema_version, now))
+        keys = None if ordering_keys is None else list(ordering_keys)
+        query = "select * from fastpubsub.publish_messages(%s, %s::json[], %s::jsonb[], %s, %s, %s)"
+        return Published(*self.row(query, topic, list(payloads), given, schema_version, now, keys))
 
     def fill(self, topic: int, count: int, payload: str = "{}", *, now: datetime | None = NOW) -> Published:
         """Publishes as many messages at once; they are made in the database."""
@@ -333,7 +338,7 @@ class Store:
             scan_milliseconds,
             now,
         )
-        return Claimed(*row[:4], *(column or [] for column in row[4:-3]), *row[-3:])
+        return Claimed(*row[:4], *(column or [] for column in row[4:-4]), *row[-4:])
 
     def _settle(
         self, procedure: str, keys: Keys, ids: Sequence[Id], values: Sequence[object] | None, *more: object
@@ -410,7 +415,7 @@ class Store:
             *(counts, *columns, seconds, reasons, lengths, list(limits), list(consumers), max_bytes, scan_rows, now),
         )
         outcomes = iter(row[0] or [])
-        claimed = Claimed(*row[2:6], *(column or [] for column in row[6:-3]), *row[-3:])
+        claimed = Claimed(*row[2:6], *(column or [] for column in row[6:-4]), *row[-4:])
         return [list(islice(outcomes, len(settled))) for settled, _ in settles], claimed
 
     def release(
@@ -535,7 +540,7 @@ class Store:
             rows,
             milliseconds,
         )
-        return Browsed([Seen(*row[:8]) for row in seen], end[8], end[0], end[3], end[9])
+        return Browsed([Seen(*row[:8], *row[10:]) for row in seen], end[8], end[0], end[3], end[9])
 
     def metrics(self, keys: Keys, look: int = 10_000) -> Metrics:
         return self.judge(keys, look)[0]

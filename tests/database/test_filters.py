@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from fastpubsub import filters
 from fastpubsub.testing.store import matches, read_filter
 from tests.database.store import EXAMPLES, NOW, Settings, Store
+from tests.test_filters import NO_NETWORKS
 
 # (filter, payload, whether it matches)
 TRUTH: list[tuple[str, str, bool]] = [
@@ -186,6 +188,24 @@ TRUTH: list[tuple[str, str, bool]] = [
     ('{"a": [{"anything-but": {"suffix": "x"}}]}', '{"a": 5}', True),
     ('{"a": [{"anything-but": {"wildcard": "*x*"}}]}', '{"a": "axa"}', False),
     ('{"a": [{"anything-but": {"equals-ignore-case": "x"}}]}', '{"a": "X"}', False),
+    # networks
+    ('{"a": [{"cidr": "10.1.0.0/16"}]}', '{"a": "10.1.255.9"}', True),
+    ('{"a": [{"cidr": "10.1.0.0/16"}]}', '{"a": "10.2.0.0"}', False),
+    ('{"a": [{"cidr": "10.1.0.0/16"}]}', '{"a": "10.1.0.256"}', False),
+    ('{"a": [{"cidr": "10.1.0.0/16"}]}', '{"a": "10.1.0.01"}', False),
+    ('{"a": [{"cidr": "10.1.0.0/16"}]}', '{"a": "10.1.0.1\\n"}', False),
+    ('{"a": [{"cidr": "10.1.0.0/16"}]}', '{"a": "x10.1.0.1"}', False),
+    ('{"a": [{"cidr": "10.1.0.0/16"}]}', '{"a": 10}', False),
+    ('{"a": [{"cidr": "10.1.0.0/16"}]}', '{"a": "10x1.0.1"}', False),
+    ('{"a": [{"cidr": "192.168.4.96/27"}]}', '{"a": "192.168.4.127"}', True),
+    ('{"a": [{"cidr": "192.168.4.96/27"}]}', '{"a": "192.168.4.95"}', False),
+    ('{"a": [{"cidr": "128.0.0.0/1"}]}', '{"a": "200.1.2.3"}', True),
+    ('{"a": [{"cidr": "128.0.0.0/1"}]}', '{"a": "127.255.255.255"}', False),
+    ('{"a": [{"cidr": "0.0.0.0/0"}]}', '{"a": "9.99.199.249"}', True),
+    ('{"a": [{"cidr": "8.8.8.8/32"}]}', '{"a": "8.8.8.8"}', True),
+    ('{"a": [{"cidr": "8.8.8.8/32"}]}', '{"a": "8.8.8.80"}', False),
+    ('{"a": [{"anything-but": {"cidr": ["10.0.0.0/8", "8.0.0.0/8"]}}]}', '{"a": "9.0.0.1"}', True),
+    ('{"a": [{"anything-but": {"cidr": ["10.0.0.0/8", "8.0.0.0/8"]}}]}', '{"a": "8.0.0.1"}', False),
     # fields of objects
     ('{"a": {"b": [1]}}', '{"a": {"b": 1}}', True),
     ('{"a": {"b": [1]}}', '{"a": {"b": 2}}', False),
@@ -250,7 +270,14 @@ VALUES = st.one_of(st.none(), SCALARS, st.lists(SCALARS, max_size=2), st.diction
 
 
 SHORT = st.text(st.sampled_from("aB.*\\\nkK"), max_size=3)
-TEXT_OPERATORS = st.builds(lambda name, text: {name: text}, st.sampled_from(sorted(filters.TEXTS)), SHORT)
+ADDRESSES = st.ip_addresses(v=4).map(str)
+NETWORKS = st.builds(
+    lambda address, bits: str(IPv4Network((address, bits), strict=False)), ADDRESSES, st.integers(0, 32)
+)
+TEXT_OPERATORS = st.one_of(
+    st.builds(lambda name, text: {name: text}, st.sampled_from(sorted(set(filters.TEXTS) - {"cidr"})), SHORT),
+    st.builds(lambda network: {"cidr": network}, NETWORKS),
+)
 SIGNS = st.sampled_from(sorted(filters.NUMERIC))
 OPERATORS = st.one_of(
     TEXT_OPERATORS,
@@ -310,6 +337,22 @@ def test_any_filter_and_any_payload(store: Store, data: st.DataObject) -> None:
     given = json.dumps(wanted, ensure_ascii=data.draw(st.booleans()))
     passes = store.value(query, text, None if attributes is None else context, given)
     assert passes == matches(read_filter(given), text.encode(), context.encode())
+
+
+@settings(max_examples=EXAMPLES * 5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(network=NETWORKS, address=ADDRESSES, is_near=st.booleans())
+def test_any_network_and_any_address(store: Store, network: str, address: str, is_near: bool) -> None:
+    if is_near:  # its first bits are those of the network
+        size = IPv4Network(network).num_addresses
+        address = str(IPv4Network(network)[int(IPv4Address(address)) % size])
+    query = "select fastpubsub.passes_filter(%s, null, fastpubsub.compile_filter(%s::json))"
+    passes = store.value(query, json.dumps({"a": address}), json.dumps({"a": [{"cidr": network}]}))
+    assert passes == (IPv4Address(address) in IPv4Network(network))
+
+
+@pytest.mark.parametrize("network", NO_NETWORKS)
+def test_what_is_no_network(store: Store, network: str) -> None:
+    assert store.value("select fastpubsub.network_pattern(%s)", network) is None
 
 
 TWICE = ['{"a": [1], "a": [2]}', '{"a": [1], "\\u0061": [2]}', '{"a": {"b": [1], "b": [2]}}']

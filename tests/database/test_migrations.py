@@ -245,3 +245,22 @@ def test_no_timeout_of_the_database_ends_a_migration(empty_database_url: str) ->
         migrations.take_turns(connection)
         shown = [connection.execute(text(f"show {timeout}")).scalar_one() for timeout in timeouts]
         assert (shown, connection.execute(text("show client_encoding")).scalar_one()) == (["0", "0"], "UTF8")
+
+
+def test_a_function_of_another_signature_keeps_its_grants(empty_database_url: str) -> None:
+    role = sql.Identifier("fastpubsub_test_application")
+    rights = """
+        select has_function_privilege('fastpubsub_test_application', p.oid, 'execute'), p.proacl::text ~ '[{,]=X'
+        from pg_proc as p where p.proname = 'publish'
+    """
+    migrations.upgrade(empty_database_url, "0002")
+    with psycopg.connect(libpq(empty_database_url), autocommit=True) as connection:
+        connection.execute(sql.SQL("create role {}").format(role))
+        try:
+            connection.execute(sql.SQL("grant execute on function fastpubsub.publish to {}").format(role))
+            for move, revision in ((migrations.upgrade, "head"), (migrations.downgrade, "0002")):
+                move(empty_database_url, revision)
+                assert connection.execute(rights).fetchall() == [(True, False)]
+        finally:
+            connection.execute(sql.SQL("drop owned by {}").format(role))
+            connection.execute(sql.SQL("drop role {}").format(role))

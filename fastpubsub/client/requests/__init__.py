@@ -24,7 +24,7 @@ from fastpubsub.client.requests.dead_letters import (
 from fastpubsub.client.requests.identifiers import Id, Ids, Place
 from fastpubsub.client.requests.monitoring import history, list_changes, list_consumers, metrics, overview
 from fastpubsub.client.requests.operating import pause, purge, resume, seek, test_filter, test_topic_filter
-from fastpubsub.client.requests.publishing import Encoded, Outgoing, Payload, encode, publish, publish_encoded
+from fastpubsub.client.requests.publishing import Encoded, Outgoing, Payload, address, encode, publish, publish_encoded
 from fastpubsub.client.requests.pulling import MAX_WAIT_SECONDS, end_waits, follow, pull, pull_with, settle_and_pull
 from fastpubsub.client.requests.request import Page, Request
 from fastpubsub.client.requests.settling import Settlement, ack, as_reason, extend, nack, reject
@@ -55,6 +55,7 @@ __all__ = [
     "Settlement",
     "Unset",
     "ack",
+    "address",
     "as_reason",
     "browse",
     "browse_topic",

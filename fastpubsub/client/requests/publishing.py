@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from fastpubsub import models
 from fastpubsub.client.errors import UnexpectedAnswer
 from fastpubsub.client.requests.request import REPRESENTATION, Request, path_to, write_json
+from fastpubsub.client.topics import AnyTopic, Topic
 
 Payload: TypeAlias = Mapping[str, Any] | BaseModel | Any
 """A dict, a Pydantic model, a dataclass, a TypedDict, or anything else that Pydantic writes as a JSON object."""
@@ -18,54 +19,83 @@ Payload: TypeAlias = Mapping[str, Any] | BaseModel | Any
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A payload with its own attributes."""
+    """A payload with its own attributes and its own ordering key."""
 
     payload: Payload
     attributes: Mapping[str, str] | None = None
+    ordering_key: str | None = None
 
 
 def publish(
-    topic_id: str,
+    topic_id: AnyTopic,
     *payloads: Payload | Outgoing,
     attributes: Mapping[str, str] | None = None,
+    ordering_key: str | None = None,
     idempotency_key: str | None = None,
 ) -> Request[list[str]]:
-    """Stores all of them or none, and answers their ids; `attributes` go with each.
+    """Stores all of them or none, and answers their ids; `attributes` and `ordering_key` go with each.
+
+    A `Topic` in place of its id takes only payloads of its type, and raises `TypeError` for others.
 
     A request that had to be repeated stores nothing twice. Give a key of your own, such as the id of an order, when
     your program may itself do it again, within 24 hours: the payloads must be the same then.
     """
-    return publish_encoded(topic_id, [encode(payload, attributes) for payload in payloads], idempotency_key)
+    messages = [encode(payload, attributes, ordering_key) for payload in payloads]
+    return publish_encoded(address(topic_id, *payloads), messages, idempotency_key)
 
 
 @dataclass(slots=True)
 class Encoded:
-    """Returns a message as JSON."""
+    """A message as JSON, each of its members by itself."""
 
     payload: bytes
-    attributes: bytes | None
+    attributes: bytes | None = None
+    ordering_key: bytes | None = None
 
     @property
     def size(self) -> int:
-        return len(self.payload) + len(self.attributes or b"")
+        return len(self.payload) + len(self.attributes or b"") + len(self.ordering_key or b"")
+
+    @property
+    def is_bare(self) -> bool:
+        return self.attributes is None and self.ordering_key is None
+
+    def enveloped(self) -> bytes:
+        members = {b"payload": self.payload, b"attributes": self.attributes, b"ordering_key": self.ordering_key}
+        return b"{%b}" % b",".join(b'"%b":%b' % (name, json) for name, json in members.items() if json is not None)
 
 
-def encode(payload: Payload | Outgoing, attributes: Mapping[str, str] | None = None) -> Encoded:
+def address(topic: AnyTopic, *payloads: Payload | Outgoing) -> str:
+    """Returns the id of a topic; raises `TypeError` when it is a `Topic` of payloads of another type."""
+    if not isinstance(topic, Topic):
+        return topic
+    for payload in payloads:
+        topic.check(payload.payload if isinstance(payload, Outgoing) else payload)
+    return topic.id
+
+
+def encode(
+    payload: Payload | Outgoing, attributes: Mapping[str, str] | None = None, ordering_key: str | None = None
+) -> Encoded:
     if isinstance(payload, Outgoing):
         attributes = {**(attributes or {}), **(payload.attributes or {})}
+        ordering_key = ordering_key if payload.ordering_key is None else payload.ordering_key
         payload = payload.payload
-    return Encoded(write_json(payload), write_json(dict(attributes)) if attributes else None)
+    return Encoded(
+        write_json(payload),
+        write_json(dict(attributes)) if attributes else None,
+        None if ordering_key is None else write_json(ordering_key),
+    )
 
 
 def publish_encoded(
     topic_id: str, messages: Iterable[Encoded], idempotency_key: str | None = None
 ) -> Request[list[str]]:
     messages = list(messages)
-    if any(message.attributes for message in messages):
-        wrapped = (b'{"payload":%b,"attributes":%b}' % (m.payload, m.attributes or b"null") for m in messages)
-        content = b'{"messages":[%b]}' % b",".join(wrapped)
-    else:
+    if all(message.is_bare for message in messages):
         content = b"[%b]" % b",".join(message.payload for message in messages)
+    else:
+        content = b'{"messages":[%b]}' % b",".join(message.enveloped() for message in messages)
     key = os.urandom(16).hex() if idempotency_key is None else idempotency_key
     return Request(
         "POST",

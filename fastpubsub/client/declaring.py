@@ -1,0 +1,98 @@
+"""Creates the topics and subscriptions that an application declares, and brings their settings in line."""
+
+import logging
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+from fastpubsub.client import requests
+from fastpubsub.client.connections import AsyncConnection
+from fastpubsub.client.errors import AlreadyExists, NotFound
+from fastpubsub.client.existing import CONFLICT, changes, differences_of, sentence, text
+from fastpubsub.client.narrowing import Filter, both
+from fastpubsub.client.topics import Topic
+
+logger = logging.getLogger("fastpubsub.client")
+
+Start: TypeAlias = Literal["latest", "earliest"] | datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A subscription of a topic. Settings that are not given may be anything."""
+
+    subscription_id: str
+    topic: Topic[Any]
+    settings: Mapping[str, Any]
+    start_from: Start
+
+
+async def declare(client: AsyncConnection, topics: Iterable[Topic[Any]], subscriptions: Iterable[Declaration]) -> None:
+    """Raises `AlreadyExists` when bringing something in line would lose messages."""
+    for topic in topics:
+        await _declare_topic(client, topic)
+    for subscription in subscriptions:
+        await _declare_subscription(client, subscription)
+
+
+async def _declare_topic(client: AsyncConnection, topic: Topic[Any]) -> None:
+    wanted = topic.retention_seconds
+    try:
+        found = (await client.send(requests.get_topic(topic.id))).retention_seconds
+    except NotFound:
+        await client.send(requests.create_topic(topic.id, retention_seconds=wanted, exist_ok=True))
+        return
+    if wanted is None or wanted == found:
+        return
+    if found is not None and wanted < found:
+        raise _refusal(
+            f"topic {topic.id} keeps settled messages for {found} seconds; the {wanted} that are declared would delete "
+            f"some now. Declare {found}, or run: fastpubsub topics update {topic.id} --retention-seconds {wanted}"
+        )
+    logger.info("topic %s changes: retention_seconds from %s to %d", topic.id, found, wanted)
+    await client.send(requests.update_topic(topic.id, retention_seconds=wanted))
+
+
+async def _declare_subscription(client: AsyncConnection, wanted: Declaration) -> None:
+    id_, topic_id = wanted.subscription_id, wanted.topic.id
+    create = requests.create_subscription(id_, topic_id, **wanted.settings, start_from=wanted.start_from, exist_ok=True)
+    as_sent: Any = requests.get_subscription(id_)
+    try:
+        found: bytes = await client.send(replace(as_sent, read=bytes))
+    except NotFound:
+        await client.send(create)
+        return
+    differences = differences_of(create.content or b"", found)
+    if "topic_id" in differences:
+        raise _refusal(
+            f"subscription {id_} exists, and {sentence(differences)}. Give the subscriber another subscription, or "
+            f"delete this one with its messages: fastpubsub subscriptions delete {id_}"
+        )
+    if "filter" in differences:
+        await _keep_what_waits(client, id_, *differences["filter"])
+    if differences:
+        logger.info("subscription %s changes: %s", id_, changes(differences))
+        await client.send(requests.update_subscription(id_, **{name: wanted.settings[name] for name in differences}))
+
+
+async def _keep_what_waits(
+    client: AsyncConnection, subscription_id: str, present: Filter | None, wanted: Filter | None
+) -> None:
+    """Messages that wait for their first delivery, and that another filter keeps out, would never be delivered."""
+    if not wanted:
+        return
+    narrowed = both(present or {}, wanted)
+    tested = await client.send(requests.test_filter(subscription_id, narrowed or wanted, last=1))
+    waiting, kept = tested.ahead_now or 0, (tested.ahead_after or 0) if narrowed else 0
+    if kept < waiting:
+        raise _refusal(
+            f"subscription {subscription_id} has {waiting} messages that wait, and the declared filter would keep out "
+            f"{'about ' * bool(tested.is_estimated)}{waiting - kept} of them. Declare it again when they are done, or "
+            f"run: fastpubsub subscriptions update {subscription_id} --filter {shlex.quote(text(wanted))}"
+        )
+
+
+def _refusal(sentences: str) -> AlreadyExists:
+    return AlreadyExists(CONFLICT, sentences)

@@ -1,0 +1,101 @@
+"""Subscribers: the functions that process messages, and the subscriptions that they need."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastpubsub.client.declaring import Declaration, Start
+from fastpubsub.client.handlers import Handler
+from fastpubsub.client.topics import AnyTopic, Topic, as_topic
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A subscriber as it was written: None is the worker's default."""
+
+    subscription_id: str
+    handler: Handler
+    declaration: Declaration | None
+    concurrency: int | None
+    lease_seconds: int | None
+
+
+class Router:
+    """Subscribers of a module, which `include_router` of a worker, a bus or another router adds there."""
+
+    def __init__(self) -> None:
+        self._registrations: list[Registration] = []
+        self._routers: list[Router] = []
+
+    def subscriber(
+        self,
+        subscription_id: str,
+        *,
+        topic: AnyTopic | None = None,
+        filter: Mapping[str, Any] | None = None,
+        max_delivery_attempts: int | None = None,
+        backoff_min_seconds: int | None = None,
+        backoff_max_seconds: int | None = None,
+        ack_deadline_seconds: int | None = None,
+        start_from: Start = "latest",
+        concurrency: int | None = None,
+        lease_seconds: int | None = None,
+    ) -> Callable[[Function], Function]:
+        """Registers the function that processes the messages of a subscription.
+
+        It is called with the payload as its annotation says, and with the message when it has an argument annotated
+        `Message` or `Delivery`. `lease_seconds` is how long each extension of a lease lasts, by default the deadline of
+        the subscription.
+
+        With `topic`, the topic and the subscription are created at the start, and given settings that differ are
+        changed; a change that would lose messages raises `AlreadyExists` instead. Settings that are not given may be
+        anything, `{}` is no filter, and `start_from` counts only at the creation.
+        """
+        settings = {
+            "filter": filter,
+            "max_delivery_attempts": max_delivery_attempts,
+            "backoff_min_seconds": backoff_min_seconds,
+            "backoff_max_seconds": backoff_max_seconds,
+            "ack_deadline_seconds": ack_deadline_seconds,
+        }
+        declaration = _declaration(subscription_id, topic, settings, start_from)
+
+        def register(function: Function) -> Function:
+            handler = Handler(function)
+            registration = Registration(subscription_id, handler, declaration, concurrency, lease_seconds)
+            self._registrations.append(registration)
+            return function
+
+        return register
+
+    def include_router(self, router: "Router") -> None:
+        """Adds the subscribers of a router, also those that are registered later."""
+        if self in router.routers():
+            raise ValueError("a router cannot include itself")
+        self._routers.append(router)
+
+    def routers(self) -> "Iterator[Router]":
+        yield self
+        for router in self._routers:
+            yield from router.routers()
+
+    def registrations(self) -> Iterator[Registration]:
+        for router in self.routers():
+            yield from router._registrations  # noqa: SLF001 - of the same class
+
+
+def _declaration(
+    subscription_id: str, topic: AnyTopic | None, settings: Mapping[str, Any], start_from: Start
+) -> Declaration | None:
+    given = {name: value for name, value in settings.items() if value is not None}
+    if topic is not None:
+        return Declaration(subscription_id, as_topic(topic), given, start_from)
+    if given or start_from != "latest":
+        raise TypeError(f"subscriber {subscription_id}: settings of a subscription need its topic: give topic=")
+    return None
+
+
+def topics_of(registrations: list[Registration]) -> list[Topic[Any]]:
+    return [one.declaration.topic for one in registrations if one.declaration is not None]

@@ -1,0 +1,110 @@
+"""The guide: it is built from what the image is built from, and a server serves it and nothing else."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fastpubsub.api import guide
+from fastpubsub.api.app import create_app
+from fastpubsub.config import Settings
+from tests.pages import ROOT
+from tests.test_deploy import instructions, sources
+
+SCRIPT = re.compile(r"<script(?![^>]* src=)[^>]*>(.*?)</script>", re.DOTALL)
+FROM_ELSEWHERE = re.compile(r'(?:src|srcset|href)="((?:https?:)?//[^"]+)"')
+BUILD = re.compile(r"python -m sphinx (.*) /guide$")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As the image builds it."""
+    folder = tmp_path_factory.mktemp("image")
+    for source in sources():
+        (folder / source).parent.mkdir(exist_ok=True)
+        copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
+        copy(ROOT / source, folder / source)
+    (arguments,) = (found[1] for _, rest in instructions() if (found := BUILD.search(rest)))
+    command = [sys.executable, "-m", "sphinx", *arguments.replace("/tmp/guide", str(folder / "doctrees")).split()]
+    done = subprocess.run([*command, str(folder / "guide")], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return folder / "guide"
+
+
+@pytest.fixture
+def installed(built: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(guide, "GUIDE", built)
+    guide._files.cache_clear()
+    yield built
+    guide._files.cache_clear()
+
+
+@pytest.mark.long
+def test_pages_load_nothing_from_elsewhere_and_run_one_known_script(built: Path) -> None:
+    pages = sorted(built.rglob("*.html"))
+    assert {ROOT / page.relative_to(built).with_suffix(".md") for page in pages} >= set((ROOT / "docs").glob("*.md"))
+    for page in pages:
+        text = page.read_text()
+        assert set(SCRIPT.findall(text)) <= {guide.THEME}, page
+        links = re.findall(r'<a [^>]*href="(?:https?:)?//[^"]+"', text)
+        assert len(FROM_ELSEWHERE.findall(text)) == len(links), page
+        assert not re.search(r"\son\w+=\"", text), page
+
+
+def test_every_picture_and_link_within_leads_somewhere(built: Path) -> None:
+    for page in built.rglob("*.html"):
+        for reference in re.findall(r'(?:src|srcset|href)="([^"#?]+)', page.read_text()):
+            if not re.match(r"(?:\w+:|//)", reference):
+                assert (page.parent / reference).exists(), (page, reference)
+
+
+def test_it_has_every_command_and_every_public_name(built: Path) -> None:
+    commands, names = ((built / f"docs/reference/{page}.html").read_text() for page in ("commands", "python"))
+    assert all(f'id="fastpubsub-{command}"' in commands for command in ("publish", "subscriptions-create", "doctor"))
+    assert all(f'id="fastpubsub.{name}"' in names for name in ("client.Worker", "integrations.fastapi.Bus.subscriber"))
+    assert all(
+        f'id="fastpubsub.{name}"' in names for name in ("integrations.sqlalchemy.publish", "testing.InMemoryBus")
+    )
+
+
+async def test_it_is_served(installed: Path, client: httpx.AsyncClient) -> None:
+    answer = await client.get("/guide")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/guide/docs/index.html")
+    page = await client.get(answer.headers["location"])
+    assert page.text == (installed / "docs/index.html").read_text()
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self' 'sha256-")
+    assert not {"http", "*"} & set(re.split(r"[ :;]", policy))
+    script = await client.get("/guide/searchindex.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert script.headers["content-security-policy"] == "default-src 'none'"
+
+
+@pytest.mark.parametrize("name", ["nope.html", "", "docs", "../../pyvenv.cfg", "..%2f..%2fpyvenv.cfg", "%00"])
+async def test_nothing_else_is_served(installed: Path, client: httpx.AsyncClient, name: str) -> None:
+    (installed.parent / "pyvenv.cfg").touch()
+    assert (await client.get(httpx.URL("http://test", raw_path=f"/guide/{name}".encode()))).status_code == 404
+
+
+async def test_without_it_the_answer_says_how_to_get_it(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(guide, "GUIDE", tmp_path)
+    guide._files.cache_clear()
+    answer = await client.get("/guide")
+    guide._files.cache_clear()
+    assert answer.status_code == 404
+    assert "`make docs`" in answer.json()["detail"]
+
+
+async def test_it_is_turned_off_with_the_docs(installed: Path, settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"api_docs_enabled": False}))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        for path in ("/guide", "/guide/docs/index.html"):
+            assert (await client.get(path)).status_code == 404

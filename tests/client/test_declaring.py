@@ -1,0 +1,226 @@
+"""Topics and subscriptions that subscribers declare: on a server, and in memory."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from fastpubsub.client import AlreadyExists, AsyncClient, NotFound, PermissionDenied, Router, Topic, Worker
+from fastpubsub.client.narrowing import both
+from fastpubsub.testing import InMemoryBus
+from fastpubsub.testing.store import matches, read_filter
+from tests.client.conftest import QUICK
+
+
+class Order(BaseModel):
+    country: str = "BR"
+
+
+ORDERS = Topic("orders", Order, retention_seconds=600)
+
+
+@pytest.fixture
+async def memory_client() -> AsyncIterator[AsyncClient]:
+    async with InMemoryBus().async_client() as client:
+        yield client
+
+
+@pytest.fixture(params=["bus", "memory_client"])
+def client(request: pytest.FixtureRequest) -> AsyncClient:
+    found: AsyncClient = request.getfixturevalue(request.param)
+    return found
+
+
+def worker_of(topic: str | Topic[Any] = ORDERS, **settings: Any) -> Worker:
+    worker = Worker()
+
+    @worker.subscriber("billing", topic=topic, **settings)
+    async def bill(order: Order) -> None:
+        del order
+
+    return worker
+
+
+async def test_what_is_missing_is_created(client: AsyncClient) -> None:
+    worker = worker_of(filter={"country": ["BR"]}, max_delivery_attempts=3, ack_deadline_seconds=7)
+    for _ in range(2):
+        await worker.declare(client)
+    assert (await client.get_topic("orders")).retention_seconds == 600
+    found = await client.get_subscription("billing")
+    assert (found.topic_id, found.filter) == ("orders", {"country": ["BR"]})
+    assert (found.max_delivery_attempts, found.ack_deadline_seconds) == (3, 7)
+
+
+async def test_settings_are_brought_in_line(client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastpubsub.client")
+    await client.create_topic("orders", retention_seconds=60)
+    await client.create_subscription("billing", "orders", max_delivery_attempts=9, backoff_max_seconds=77)
+    await worker_of(filter={"country": ["BR"]}, max_delivery_attempts=3).declare(client)
+    assert (await client.get_topic("orders")).retention_seconds == 600
+    found = await client.get_subscription("billing")
+    assert (found.filter, found.max_delivery_attempts, found.backoff_max_seconds) == ({"country": ["BR"]}, 3, 77)
+    assert "topic orders changes: retention_seconds from 60 to 600" in caplog.messages
+    said = 'subscription billing changes: filter from null to {"country": ["BR"]}, max_delivery_attempts from 9 to 3'
+    assert said in caplog.messages
+    caplog.clear()
+    await worker_of("orders", filter={}).declare(client)
+    assert (await client.get_subscription("billing")).filter is None
+
+
+async def test_a_shorter_retention_is_refused(client: AsyncClient) -> None:
+    await client.create_topic("orders", retention_seconds=601)
+    with pytest.raises(AlreadyExists, match="keeps settled messages for 601 seconds; the 600 that are declared"):
+        await worker_of().declare(client)
+    assert (await client.get_topic("orders")).retention_seconds == 601
+
+
+async def test_another_topic_is_refused(client: AsyncClient) -> None:
+    await client.create_topic("others")
+    await client.create_subscription("billing", "others")
+    with pytest.raises(AlreadyExists, match='subscription billing exists, and topic_id is "others", not "orders"'):
+        await worker_of().declare(client)
+
+
+@pytest.mark.parametrize(
+    ("present", "wanted", "lost"),
+    [
+        (None, {"country": ["BR"]}, 2),
+        ({"country": ["BR", "US"]}, {"country": ["US", "JP"]}, 1),
+        ({"country": ["BR"]}, {"country": ["US"]}, 1),
+        ({"country": ["BR"]}, {"country": [{"prefix": "B"}]}, 1),  # nobody can say whether one is within the other
+        ({"country": ["BR"]}, {"country": ["BR"], "n": [7]}, 1),
+    ],
+)
+async def test_a_filter_that_would_lose_what_waits_is_refused(
+    client: AsyncClient, present: dict[str, Any] | None, wanted: dict[str, Any], lost: int
+) -> None:
+    await client.create_topic("orders")
+    await client.create_subscription("billing", "orders", filter=present)
+    await client.publish("orders", *({"country": country} for country in ("BR", "US", "JP")))
+    with pytest.raises(AlreadyExists, match=f"the declared filter would keep out {lost} of them"):
+        await worker_of("orders", filter=wanted).declare(client)
+    assert (await client.get_subscription("billing")).filter == present
+    deliveries = await client.pull("billing")
+    await client.ack("billing", deliveries)
+    await worker_of("orders", filter=wanted).declare(client)
+    assert (await client.get_subscription("billing")).filter == wanted
+
+
+@pytest.mark.parametrize(
+    ("present", "wanted"),
+    [
+        ({"country": ["BR"]}, {"country": ["BR", "US"]}),
+        ({"country": ["BR"]}, {}),
+        ({"country": ["BR"], "n": [1]}, {"country": ["BR"]}),
+        ({"country": ["JP"]}, {"n": [1]}),
+        ({"country": [{"prefix": "B"}]}, {"country": [{"prefix": "B"}, "US"]}),
+    ],
+)
+async def test_a_filter_that_loses_nothing_is_changed(
+    client: AsyncClient, present: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    await client.create_topic("orders")
+    await client.create_subscription("billing", "orders", filter=present)
+    await client.publish("orders", {"country": "BR", "n": 1}, {"country": "US", "n": 2})
+    await worker_of("orders", filter=wanted).declare(client)
+    assert (await client.get_subscription("billing")).filter == (wanted or None)
+
+
+VALUES = st.lists(
+    st.sampled_from([1, 1.0, 2, True, "a", "ab", None, {"prefix": "a"}, {"exists": False}, {"numeric": [">", 1]}]),
+    min_size=1,
+    max_size=3,
+)
+FIELDS = st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3)
+PAYLOADS = st.dictionaries(st.sampled_from("abc"), st.sampled_from([1, 2, True, "a", "ab", "b", None]))
+
+
+@given(FIELDS, FIELDS, PAYLOADS)
+def test_what_passes_both_filters(one: dict[str, Any], other: dict[str, Any], payload: dict[str, Any]) -> None:
+    def passes(filter_: Any) -> bool:
+        return matches(read_filter(to_json(filter_ or None)), to_json(payload), None)
+
+    narrowed = both(one, other)
+    if narrowed is not None:
+        assert passes(narrowed) == (passes(one) and passes(other))
+
+
+async def test_nothing_is_declared_unless_it_may_be(client: AsyncClient) -> None:
+    worker = Worker(declare=False)
+    worker.subscriber("billing", topic=ORDERS)(print_)
+    await worker.declare(client)
+    with pytest.raises(NotFound):
+        await client.get_topic("orders")
+    with pytest.raises(NotFound):
+        await worker.serve(client)
+
+
+async def print_(order: Order) -> None:
+    print(order)
+
+
+async def test_subscribers_of_routers(client: AsyncClient) -> None:
+    seen: asyncio.Queue[str] = asyncio.Queue()
+    worker, outer, inner = Worker(topics=[Topic("later")]), Router(), Router()
+    worker.include_router(outer)
+    outer.include_router(inner)
+
+    @inner.subscriber("billing", topic=ORDERS)
+    async def bill(order: Order) -> None:
+        await seen.put(order.country)
+        worker.stop()
+
+    with pytest.raises(ValueError, match="cannot include itself"):
+        inner.include_router(worker)
+    assert worker.subscriptions == ["billing"]
+    await worker.declare(client)
+    assert (await client.get_topic("later")).retention_seconds is None
+    await client.publish(ORDERS, Order(country="JP"))
+    async with asyncio.timeout(30):
+        await worker.serve(client)
+    assert seen.get_nowait() == "JP"
+
+
+def test_settings_need_a_topic() -> None:
+    with pytest.raises(TypeError, match="subscriber billing: settings of a subscription need its topic: give topic="):
+        Worker().subscriber("billing", max_delivery_attempts=3)
+
+
+async def test_nobody_runs_without_subscribers() -> None:
+    with pytest.raises(RuntimeError, match="has no subscribers"):
+        await Worker().serve()
+
+
+async def test_a_server_that_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    memory = InMemoryBus()
+    away = 3
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal away
+        away -= 1
+        return httpx.Response(503) if away >= 0 else await memory.transport.handle_async_request(request)
+
+    worker = worker_of()
+    async with AsyncClient(transport=httpx.MockTransport(answer), policy=QUICK) as client, asyncio.timeout(30):
+        task = asyncio.create_task(worker.serve(client))
+        while not worker.is_answered:  # noqa: ASYNC110 - it asks the worker
+            await asyncio.sleep(0.01)
+        worker.stop()
+        await task
+    assert memory.published("orders") == []
+
+
+async def test_a_client_that_may_not(caplog: pytest.LogCaptureFixture) -> None:
+    async def refuse(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(403, json={"detail": "the scope topics:read is missing"})
+
+    async with AsyncClient(transport=httpx.MockTransport(refuse), policy=QUICK) as client:
+        with pytest.raises(PermissionDenied):
+            await worker_of().serve(client)
