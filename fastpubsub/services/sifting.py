@@ -17,15 +17,15 @@ class Judged(Protocol):
 
 
 class Sieve(NamedTuple):
-    """A filter. Listeners whose filters have the same text share a judgment."""
+    """Filters that a message has to pass, all of them. Listeners whose filters have the same text share a judgment."""
 
     text: str
-    wanted: Mapping[str, Any]
+    filters: Sequence[Mapping[str, Any]]
 
     @classmethod
-    def of(cls, text: str) -> "Sieve":
-        """Of a filter that was checked."""
-        return cls(text, filters.read(text) or {})
+    def of(cls, *texts: str) -> "Sieve":
+        """Of filters that were checked."""
+        return cls("\n".join(texts), [filters.read(text) or {} for text in texts])
 
 
 @dataclass
@@ -54,15 +54,15 @@ class Documents:
 
     def passing(self, sieve: Sieve) -> list[int]:
         """The places of the messages that pass."""
-        return [place for place, document in enumerate(self._documents) if _passes(document, sieve.wanted)]
+        return [place for place, document in enumerate(self._documents) if _passes(document, sieve.filters)]
 
     @cached_property
     def _documents(self) -> list[_Document]:
         return [_Document(message) for message in self.messages]
 
 
-def _passes(document: _Document, wanted: Mapping[str, Any]) -> bool:
+def _passes(document: _Document, wanted: Sequence[Mapping[str, Any]]) -> bool:
     try:
-        return document.passes(wanted)
+        return all(map(document.passes, wanted))
     except (RecursionError, ValueError):
         return False
