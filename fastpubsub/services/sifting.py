@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from fastpubsub import filters
+
+_raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Judged(Protocol):
@@ -28,13 +32,32 @@ class Sieve(NamedTuple):
         return cls("\n".join(texts), [filters.read(text) or {} for text in texts])
 
 
+class _Members(dict[str, Any]):
+    """The members of an object, each read when a filter asks for it: a payload may have megabytes that none names."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(_raw_members.decode(text))
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        if isinstance(value, msgspec.Raw):
+            value = self[name] = _read(bytes(value))
+        return value
+
+
+def _read(text: bytes) -> Any:
+    """An array passes no operator but `exists`, whatever is in it."""
+    first = text[:1]
+    return _Members(text) if first == b"{" else [] if first == b"[" else filters.read(text)
+
+
 @dataclass
 class _Document:
     message: Judged
 
     @cached_property
     def payload(self) -> Any:
-        return filters.read(self.message.payload)
+        return _Members(self.message.payload)
 
     @cached_property
     def attributes(self) -> filters.Attributes:
@@ -64,5 +87,5 @@ class Documents:
 def _passes(document: _Document, wanted: Sequence[Mapping[str, Any]]) -> bool:
     try:
         return all(map(document.passes, wanted))
-    except (RecursionError, ValueError):
+    except (RecursionError, ValueError, msgspec.DecodeError):
         return False
