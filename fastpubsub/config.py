@@ -11,7 +11,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from fastpubsub.addresses import Network, parse_networks
 from fastpubsub.models import MAX_DELAY_SECONDS
+from fastpubsub.sealing import MIN_KEY_CHARACTERS
 from fastpubsub.signing_keys import Key, signing_key, verification_keys
 
 PREFIX = "FASTPUBSUB_"
@@ -27,6 +29,7 @@ LONGEST_ISSUER = 255
 """It is in every token."""
 
 LONGEST_ECHO = 80
+MAX_PORT = 65535
 ALIKE = 0.9
 """Of 1; Kubernetes sets names such as FASTPUBSUB_PORT, which mean nothing to us."""
 
@@ -88,6 +91,35 @@ def _check_addresses(addresses: str) -> str:
                 "10.0.0.0/8; write the proxies separated by commas, or * alone to trust every address"
             ) from None
     return addresses.strip()
+
+
+def _check_networks(networks: str) -> str:
+    try:
+        parse_networks(networks)
+    except ValueError as error:
+        raise ValueError(
+            "this is not a list of networks such as 10.0.0.0/8,fd00::/8, separated by commas: "
+            f"{str(error)[:LONGEST_ECHO]}"
+        ) from None
+    return networks
+
+
+def _check_ports(ports: str) -> str:
+    for port in [] if ports == "*" else ports.split(","):
+        if not (port.strip().isascii() and port.strip().isdigit() and 0 < int(port) <= MAX_PORT):
+            raise ValueError(
+                f"{port.strip()[:LONGEST_ECHO]!r} is not a port between 1 and {MAX_PORT}; write them separated by "
+                "commas, or * alone for all"
+            )
+    return ports
+
+
+def _check_push_key(keys: SecretStr) -> SecretStr:
+    if not all(len(key) >= MIN_KEY_CHARACTERS for key in keys.get_secret_value().split(",")):
+        raise ValueError(
+            f"a key has at least {MIN_KEY_CHARACTERS} characters; make one with: fastpubsub generate_secret_key"
+        )
+    return keys
 
 
 def _text(secret: SecretStr | None) -> str:
@@ -182,6 +214,14 @@ class Settings(BaseSettings):
     outbox_poll_interval_seconds: float = Field(0.05, ge=0.005, le=60)
     trim_interval_seconds: float = Field(10.0, ge=0.05, le=86400)
 
+    push_enabled: bool = True
+    push_secret_key: Annotated[SecretStr, AfterValidator(_check_push_key)] | None = None
+    push_allow_http: bool = False
+    push_allow_networks: Annotated[str, AfterValidator(_check_networks)] = ""
+    push_allow_ports: Annotated[str, AfterValidator(_check_ports)] = "443,8443"
+    push_max_in_flight: int = Field(100, ge=1, le=10000)
+    push_max_per_second: int = Field(500, ge=1, le=1000000)
+
     audit_retention_seconds: int = Field(7776000, ge=0, le=315360000)
 
     metrics_token: Annotated[SecretStr, AfterValidator(_check_token)] | None = None
@@ -201,6 +241,18 @@ class Settings(BaseSettings):
     def allowed_hosts(self) -> frozenset[str]:
         """Returns them as headers name them, with or without a port."""
         return frozenset(host.strip().lower() for host in self.api_allowed_hosts.split(",") if host)
+
+    def push_networks(self) -> tuple[Network, ...]:
+        return parse_networks(self.push_allow_networks)
+
+    def push_ports(self) -> frozenset[int] | None:
+        """None for all."""
+        ports = self.push_allow_ports
+        return None if ports == "*" else frozenset(int(port) for port in ports.split(","))
+
+    def push_keys(self) -> list[str]:
+        """The first seals, all open; none when nothing can be pushed."""
+        return _text(self.push_secret_key).split(",") if self.push_secret_key else []
 
     def auth_keys(self) -> list[Key]:
         """The first signs; raises ValueError with a sentence about the one that cannot be used."""

@@ -1,9 +1,11 @@
 """Counters of what happens to messages, by topic or subscription, for `/metrics`."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 MAX_PENDING = 10_000
 """Names that are counted for the history at once, of each kind."""
+
+PUSH_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 REST = "(rest)"
 """The label of everything past the bound; no id can have this name."""
@@ -35,7 +37,17 @@ class Counters:
         self.expired = counter("expired", "Expired leases", "subscription")
         self.filtered = counter("filtered", "Messages that the filter of a subscription kept out", "subscription")
         self.unreadable = counter("unreadable", "Messages skipped as unreadable by the filter", "subscription")
+        self._pushes = Counter(
+            "fastpubsub_pushes", "Pushes to endpoints, by what came of them", ["outcome"], registry=registry
+        )
+        self._push_seconds = Histogram(
+            "fastpubsub_push_seconds", "Until an endpoint answered", buckets=PUSH_BUCKETS, registry=registry
+        )
         self.dead_lettered = counter("dead_lettered", "Messages that became dead letters", "subscription")
+
+    def pushed(self, outcome: str, seconds: float) -> None:
+        self._pushes.labels(outcome).inc()
+        self._push_seconds.observe(seconds)
 
 
 class Labelled:

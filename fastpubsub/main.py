@@ -124,6 +124,19 @@ def server() -> None:
         fail(str(error), FAILED)
 
 
+@command("push")
+def push() -> None:
+    """Push messages to endpoints, beside servers or instead of them, until SIGTERM or SIGINT."""
+    settings = settings_with_database()
+    from fastpubsub import logs
+    from fastpubsub.push.process import run
+
+    if not settings.push_keys():
+        fail("set FASTPUBSUB_PUSH_SECRET_KEY, which the servers have; nothing is pushed without it", WRONG_USAGE)
+    logs.configure(settings)
+    run(settings.model_copy(update={"push_enabled": True}))
+
+
 @command("db-migrate")
 def db_migrate() -> None:
     """Create or upgrade the schema in the database."""

@@ -22,3 +22,7 @@ class Tasks:
         """Waits until none is left, also of those that start meanwhile."""
         while self._running:
             await asyncio.wait(self._running)
+
+    def cancel(self) -> None:
+        for task in self._running:
+            task.cancel()

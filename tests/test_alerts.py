@@ -134,6 +134,7 @@ async def traffic(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
             {"id": "billing", **settings},
             {"id": "idle", "topic_id": "orders"},
             {"id": "filtered", **filtered},
+            {"id": "pushed", "topic_id": "orders", "push": {"endpoint": f"{base_url}/liveness"}},  # which refuses it
         ):
             (await client.post("/subscriptions", json=body)).raise_for_status()
         task = asyncio.create_task(again_and_again(client))
@@ -172,7 +173,15 @@ def leave_what_is_rare(url: str) -> None:
 async def test_every_query_finds_something_under_traffic(
     server: StartServer, database_url: str, tmp_path: Path
 ) -> None:
-    started = server(api_num_workers=2, lease_expiry_interval_seconds=0.1, log_requests=False, metrics_token=TOKEN)
+    pushing = {"push_secret_key": "k" * 32, "push_allow_http": True, "push_allow_ports": "*"}
+    started = server(
+        api_num_workers=2,
+        lease_expiry_interval_seconds=0.1,
+        log_requests=False,
+        metrics_token=TOKEN,
+        push_allow_networks="127.0.0.0/8",
+        **pushing,
+    )
     missing = queries_of_panels() | queries_of_alerts()
     assert len(missing) >= len(panels()) + len(alerts())
     with prometheus(tmp_path, started.base_url.removeprefix("http://")) as watcher:

@@ -42,6 +42,7 @@ COMMANDS = {
     "worker",
     "publish",
     "pull",
+    "push",
     "tail",
     "topics",
     "subscriptions",

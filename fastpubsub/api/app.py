@@ -42,6 +42,7 @@ from fastpubsub.counters import Counters
 from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import FastpubsubError
 from fastpubsub.logs import style_of
+from fastpubsub.push.dispatcher import Dispatcher
 from fastpubsub.services.authenticator import Authenticator
 from fastpubsub.services.claiming import Claiming
 from fastpubsub.services.consumers import Consumers
@@ -158,6 +159,9 @@ def build(state: State) -> None:
     state.claiming = Claiming(*shared)
     state.settling = Settling(*shared)
     state.exchanging = Exchanging(*shared, state.claiming, state.settling)
+    state.dispatcher = Dispatcher(
+        database, settings, state.claiming, state.settling, counters, wakeups, settings.push_max_per_second
+    )
     state.consumers = Consumers(database, state.directory, wakeups.lines)
     state.deliveries = Deliveries(database, state.claiming, state.settling, state.consumers)
     state.tails = Tails(database, state.directory, wakeups, settings, logged_events)
@@ -175,6 +179,7 @@ def background(state: State) -> list[Coroutine[Any, Any, None]]:
         state.maintenance,
         state.redrives,
         state.relay,
+        state.dispatcher,
         state.recorder,
         state.consumers,
         state.wakeups,
@@ -185,6 +190,7 @@ def background(state: State) -> list[Coroutine[Any, Any, None]]:
 
 async def stop(state: State, jobs: list[asyncio.Task[None]]) -> None:
     """Finishes what was accepted, and closes the connections last."""
+    await state.dispatcher.close()
     await state.tails.close()
     await state.deliveries.close()
     await finish(state)

@@ -29,13 +29,21 @@ REFUSALS = {
     401: "The access token is missing, expired or revoked.",
     403: "The client does not have the scope that this needs.",
     404: "What the request names does not exist.",
-    409: "The request does not fit what exists: the id is taken, or there are not as many secrets.",
+    409: "The request does not fit what exists: the id is taken, messages are pushed, or there are not two secrets.",
     413: "The body, or something in it, is larger than the server accepts.",
     415: "The body is not JSON, or it is compressed.",
     422: "The request says something that cannot be done; `errors` names the members and parameters.",
     503: "The server cannot do it now, and has stored nothing unless `detail` says otherwise; see `Retry-After`.",
 }
-CONFLICTS = ("createTopic", "createSubscription", "rotateClientSecret", "revokeClientSecret")
+CONFLICTS = (
+    "createTopic",
+    "createSubscription",
+    "pullMessages",
+    "settleAndPull",
+    "rotateClientSecret",
+    "revokeClientSecret",
+    "rotatePushSecret",
+)
 MISSING = ("createSubscription", "getAuthorizationServer")
 WITHOUT_DATABASE = ("listPublicKeys", "getAuthorizationServer", "liveness")
 
@@ -156,6 +164,7 @@ BODIES: dict[str, Any] = {
     "publishMessages": [{"event": "user.created", "user_id": "123", "country": "BR"}],
     "createSubscription": {"id": SUBSCRIPTION, "topic_id": TOPIC, "filter": {"country": ["BR", "US"]}},
     "updateSubscription": {"max_delivery_attempts": 10, "backoff_min_seconds": 5, "backoff_max_seconds": 300},
+    "rotatePushSecret": {"old_secret_seconds": 86400},
     "seekSubscription": {"to": "earliest"},
     "testFilterOfTopic": {"filter": {"country": ["BR"]}, "payload": {"country": "br"}},
     "testFilterOfSubscription": {"filter": {"country": ["BR"]}, "last": 100},

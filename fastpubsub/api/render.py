@@ -108,15 +108,21 @@ def topic_json(topic: StoredTopic, figures: Figures = NO_FIGURES) -> bytes:
     return _stored_json(topic, figures)
 
 
-def subscription_json(subscription: StoredSubscription, figures: Figures = NO_FIGURES) -> bytes:
+def subscription_json(subscription: StoredSubscription, figures: Figures = NO_FIGURES, *, secret: str = "") -> bytes:
+    """`secret`: of its push, when it was made just now."""
+    if secret and subscription.push is not None:
+        push = subscription.push.rstrip().removesuffix(b"}") + b',"secret":' + json.dumps(secret).encode() + b"}"
+        subscription = subscription._replace(push=push)
     return _stored_json(subscription, figures)
 
 
 def _stored_json(stored: StoredTopic | StoredSubscription, figures: Figures) -> bytes:
-    """The two members of a pause are there only during one."""
+    """The two members of a pause are there only during one, and `push` only of what is pushed."""
     members = stored._asdict() | {"created_at": time_text(stored.created_at)}
     if (paused_at := members.pop("paused_at", None)) is not None:
         members |= {"is_paused": True, "paused_at": time_text(paused_at)}
+    if members.get("push", b"") is None:
+        del members["push"]
     if stored.id in figures:
         known = figures[stored.id]
         absent = {"paused"} if getattr(known, "paused", None) is None else None

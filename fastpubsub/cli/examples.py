@@ -76,6 +76,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "db-migrate": ("fastpubsub db-migrate",),
     "doctor": ("fastpubsub doctor", "fastpubsub doctor --json --patience 60"),
     "healthcheck": ("fastpubsub healthcheck",),
+    "push": ("fastpubsub push",),
     "worker": ("fastpubsub worker emails:worker payments:worker --concurrency 20",),
     "create_client": ("fastpubsub create_client shop 'topics:create topics:read'",),
     "generate_secret_key": ("fastpubsub generate_secret_key",),

@@ -9,7 +9,7 @@ GROUPS = {
     "Objects": ("topics", "subscriptions", "clients", "filter", "export", "apply"),
     "Looking": ("status", "top", "open", "browse", "explain", "consumers", "mcp"),
     "Operating": (
-        *("server", "db-migrate", "doctor", "healthcheck", "worker", "create_client", "generate_secret_key"),
+        *("server", "push", "db-migrate", "doctor", "healthcheck", "worker", "create_client", "generate_secret_key"),
         *("cleanup_acked_messages", "cleanup_stuck_messages"),
     ),
     "Local": ("dev", "context", "completion"),

@@ -116,7 +116,6 @@ class Operations:
     rotate_client_secret = Operation(requests.rotate_client_secret)
     revoke_client_secret = Operation(requests.revoke_client_secret)
     delete_client = Operation(requests.delete_client)
-    create_token = Operation(requests.create_token)
 
 
 class Client(Operations, Connection):

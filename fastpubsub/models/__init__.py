@@ -39,6 +39,7 @@ from fastpubsub.models.history import History, OverviewHistory, SubscriptionHist
 from fastpubsub.models.messages import ID_PATTERN, Id, Ids, Message, MessageList, TopicMessage
 from fastpubsub.models.overview import Finding, FindingKind, Overview, Rates
 from fastpubsub.models.publishing import MAX_ATTRIBUTES, MAX_ORDERING_KEY, Envelope, PayloadWithAttributes, PublishedIds
+from fastpubsub.models.push import NewPush, NewPushSecret, Push, PushSecret
 from fastpubsub.models.seeking import Seek, SeekPreview
 from fastpubsub.models.settling import (
     UNDELIVERED_AND_DELAYED,
@@ -129,6 +130,8 @@ __all__ = [
     "Nack",
     "NackFrame",
     "NewClient",
+    "NewPush",
+    "NewPushSecret",
     "NewRedrive",
     "NewSecret",
     "NewSubscription",
@@ -140,6 +143,8 @@ __all__ = [
     "PublicKeys",
     "PublishedIds",
     "PurgedSubscription",
+    "Push",
+    "PushSecret",
     "Rates",
     "RecordedChange",
     "Redrive",

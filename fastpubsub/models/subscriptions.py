@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fastpubsub import filters
 from fastpubsub.models.fields import MAX_DELAY_SECONDS, MAX_LEASE_SECONDS, NOT_BOOL, ObjectId, Time, UtcTime, explained
+from fastpubsub.models.push import NewPush, Push
 
 Filter = Annotated[
     dict[str, Any] | None,
@@ -43,6 +44,7 @@ class NewSubscription(BaseModel):
         Literal["latest", "earliest"] | Time,
         explained("give `latest`, `earliest`, or a time with its zone such as 2026-01-31T12:00:00Z"),
     ] = "latest"
+    push: NewPush | None = Field(None, description="where messages are pushed, instead of being pulled")
 
 
 class ChangedSubscription(BaseModel):
@@ -55,6 +57,7 @@ class ChangedSubscription(BaseModel):
     backoff_min_seconds: Backoff | None = None
     backoff_max_seconds: Backoff | None = None
     ack_deadline_seconds: AckDeadline | None = None
+    push: NewPush | None = Field(None, description="where messages are pushed; null lets them be pulled again")
 
 
 class SubscriptionMetrics(BaseModel):
@@ -103,6 +106,7 @@ class Subscription(BaseModel):
     created_at: UtcTime
     is_paused: bool = Field(False, description="whether nothing is handed out; left out when it is not paused")
     paused_at: UtcTime | None = None
+    push: Push | None = Field(None, description="where messages are pushed; left out when they are pulled")
     metrics: SubscriptionFigures | None = Field(None, description="with `include=metrics`")
 
 

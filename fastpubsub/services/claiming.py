@@ -54,6 +54,8 @@ class Claim:
 class ClaimKey(NamedTuple):
     keys: SubscriptionKey
     subscription_id: str
+    is_push: bool = False
+    """By a dispatcher, who alone claims what is pushed."""
 
 
 class Claiming:
@@ -79,14 +81,22 @@ class Claiming:
 
         await self._directory.subscriptions.use(subscription_id, require)
 
-    async def pull(self, subscription_id: str, limit: int, consumer_id: str, seconds: float | None = 0) -> Claim:
+    async def pull(
+        self,
+        subscription_id: str,
+        limit: int,
+        consumer_id: str,
+        seconds: float | None = 0,
+        *,
+        is_push: bool = False,
+    ) -> Claim:
         """Waits so long for a message, or for ever without a number. A consumer that finds others waiting queues up.
 
         Empty when the time is over, when the subscription is paused meanwhile, when the consumer leaves, when the
         server stops, or when looking through a filter took too long.
         """
         if seconds == 0:
-            return await self._claim(subscription_id, limit, consumer_id)
+            return await self._claim(subscription_id, limit, consumer_id, is_push=is_push)
         since = asyncio.get_running_loop().time()
         until = None if seconds is None else since + seconds
         woken = False
@@ -94,7 +104,7 @@ class Claiming:
             keys = await self._directory.subscriptions.key(subscription_id)
             with self._wakeups.lines.join(keys) as line:
                 if woken or not line.is_waiting:
-                    claim = await self._claim_in(line, subscription_id, limit, consumer_id)
+                    claim = await self._claim_in(line, subscription_id, limit, consumer_id, is_push=is_push)
                     if claim.positions:
                         return claim
                     if claim.keys != keys:
@@ -115,12 +125,12 @@ class Claiming:
         if claim.positions:
             self._returning.start(self._return(claim))
 
-    async def _claim(self, subscription_id: str, limit: int, consumer_id: str) -> Claim:
+    async def _claim(self, subscription_id: str, limit: int, consumer_id: str, *, is_push: bool) -> Claim:
         """Empty only when nothing was there at the start, or the time for looking through a filter is spent."""
         until = time.monotonic() + _PULL_SECONDS
 
         async def claim(keys: SubscriptionKey) -> Claim:
-            key = ClaimKey(keys, subscription_id)
+            key = ClaimKey(keys, subscription_id, is_push)
             while True:
                 claim = await self._claiming.submit(key, ClaimRequest(limit, consumer_id), rows=limit)
                 if claim.positions or not claim.more or time.monotonic() > until:
@@ -130,10 +140,12 @@ class Claiming:
         self._counters.delivered(subscription_id, len(claimed.positions))
         return claimed
 
-    async def _claim_in(self, line: WaitingLine, subscription_id: str, limit: int, consumer_id: str) -> Claim:
+    async def _claim_in(
+        self, line: WaitingLine, subscription_id: str, limit: int, consumer_id: str, *, is_push: bool
+    ) -> Claim:
         line.begin_claim()
         try:
-            claim = await self._claim(subscription_id, limit, consumer_id)
+            claim = await self._claim(subscription_id, limit, consumer_id, is_push=is_push)
         except asyncio.CancelledError:
             line.wake(limit)
             raise
@@ -146,7 +158,8 @@ class Claiming:
         return claim
 
     async def _call_claim(self, key: ClaimKey, requests: Sequence[ClaimRequest]) -> list[Claim]:
-        row = await self._database.fetch_one("claim_messages", *key.keys, *self.arguments(requests))
+        as_dispatcher = (None, True) if key.is_push else ()
+        row = await self._database.fetch_one("claim_messages", *key.keys, *self.arguments(requests), *as_dispatcher)
         return self.shares(key, requests, row)
 
     def arguments(self, requests: Sequence[ClaimRequest]) -> tuple[object, ...]:

@@ -14,6 +14,7 @@ from fastpubsub.services.changes import trim_changes
 from fastpubsub.services.consumers import trim_consumers
 from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.history import trim_history
+from fastpubsub.services.pushing import trim_dispatchers
 from fastpubsub.services.surviving import Surviving
 from fastpubsub.services.wakeups import Wakeups
 
@@ -131,6 +132,7 @@ class Maintenance:
         await trim_changes(self._database, self._settings.audit_retention_seconds)
         await trim_history(self._database)
         await trim_consumers(self._database)
+        await trim_dispatchers(self._database)
 
 
 async def _repeat(job: Callable[[], Awaitable[None]], seconds: float) -> None:

@@ -27,6 +27,7 @@ class StoredSubscription(NamedTuple):
     ack_deadline_seconds: int
     created_at: datetime
     paused_at: datetime | None
+    push: bytes | None
 
 
 async def create_subscription(
@@ -35,8 +36,9 @@ async def create_subscription(
     new: NewSubscription,
     filter_json: bytes | None,
     change: Change | None = None,
+    push: str | None = None,
 ) -> StoredSubscription:
-    """`filter_json` is the filter as it was written."""
+    """`filter_json` is the filter as it was written, `push` what is stored of it."""
     ack_deadline = _given(new.ack_deadline_seconds, settings.cleanup_stuck_messages_lock_timeout_seconds)
     attempts = _given(new.max_delivery_attempts, settings.subscription_max_attempts)
     backoff_min = _given(new.backoff_min_seconds, settings.subscription_backoff_min_seconds)
@@ -54,6 +56,8 @@ async def create_subscription(
         backoff_max,
         start,
         time,
+        None,
+        push,
         change=change,
     )
     return await get_subscription(database, new.id)
@@ -94,9 +98,11 @@ async def update_subscription(
     changed: ChangedSubscription,
     filter_json: bytes | None,
     change: Change | None = None,
-) -> StoredSubscription:
+    push: str | None = None,
+) -> tuple[StoredSubscription, bool]:
+    """Returns as well whether the secret of `push` was taken."""
     _check_backoff(changed.backoff_min_seconds, changed.backoff_max_seconds)
-    await database.fetch_one(
+    (is_new_secret,) = await database.fetch_one(
         "update_subscription",
         subscription_id,
         "filter" in changed.model_fields_set,
@@ -105,9 +111,11 @@ async def update_subscription(
         changed.max_delivery_attempts,
         changed.backoff_min_seconds,
         changed.backoff_max_seconds,
+        "push" in changed.model_fields_set,
+        push,
         change=change,
     )
-    return await get_subscription(database, subscription_id)
+    return await get_subscription(database, subscription_id), is_new_secret
 
 
 async def pause_subscription(

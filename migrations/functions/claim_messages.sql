@@ -1,7 +1,7 @@
 -- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
 -- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
 -- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
--- hands out nothing.
+-- hands out nothing. One that is pushed is claimed with p_is_push, and no other is.
 create or replace function fastpubsub.claim_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -11,6 +11,7 @@ create or replace function fastpubsub.claim_messages(
     p_scan_rows bigint default 50000,
     p_scan_milliseconds integer default 20,
     p_now timestamptz default null,
+    p_is_push boolean default false,
     out token bigint,
     out expires_at timestamptz,
     out scanned bigint,
@@ -68,7 +69,7 @@ begin
     scanned := v_cursor.position;
     last := greatest(v_cursor.last, v_cursor.position);
     if v_cursor.position is null or (claim_messages.last = v_cursor.position and not v_cursor.is_due) then
-        paused := fastpubsub.is_paused(p_topic_key, p_subscription_key);
+        paused := fastpubsub.is_paused(p_topic_key, p_subscription_key, p_is_push);
         return;
     end if;
 
@@ -77,6 +78,9 @@ begin
     paused := v_settings.topic_key is null;
     if claim_messages.paused then
         return;
+    end if;
+    if coalesce(v_settings.is_pushed, false) <> p_is_push then
+        perform fastpubsub.refuse_claim(not p_is_push);
     end if;
     v_now := coalesce(p_now, clock_timestamp());
     select

@@ -10,6 +10,7 @@ create or replace function fastpubsub.create_subscription(
     p_start_from text default 'latest',
     p_start_time timestamptz default null,
     p_now timestamptz default null,
+    p_push json default null,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -63,5 +64,9 @@ begin
     perform fastpubsub.remember_filter(
         create_subscription.topic_key, create_subscription.subscription_key, v_position + 1, case when v_path is not null then p_filter end
     );
+    if p_push is not null then
+        perform fastpubsub.set_push(create_subscription.topic_key, create_subscription.subscription_key, p_push);
+        perform fastpubsub.require_push_timeout(create_subscription.topic_key, create_subscription.subscription_key);
+    end if;
 end;
 $$;

@@ -18,7 +18,8 @@ returns table (
     backoff_min_seconds integer,
     backoff_max_seconds integer,
     created_at timestamptz,
-    paused_at timestamptz
+    paused_at timestamptz,
+    push json
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -28,10 +29,11 @@ begin
     return query
     select
         s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
-        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at
+        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
+    left join fastpubsub.endpoints as e on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key
     where
         (p_ids is null or s.id = any(p_ids)) and (p_topic_id is null or t.id = p_topic_id)
         and (p_part is null or strpos(lower(s.id), lower(p_part)) > 0)

@@ -1,5 +1,5 @@
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
--- messages ahead; messages that the old one skipped do not come back.
+-- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`.
 create or replace function fastpubsub.update_subscription(
     p_id text,
     p_change_filter boolean default false,
@@ -7,8 +7,11 @@ create or replace function fastpubsub.update_subscription(
     p_ack_deadline_seconds integer default null,
     p_max_delivery_attempts integer default null,
     p_backoff_min_seconds integer default null,
-    p_backoff_max_seconds integer default null
-) returns void
+    p_backoff_max_seconds integer default null,
+    p_change_push boolean default false,
+    p_push json default null,
+    out is_new_secret boolean
+)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -44,5 +47,10 @@ begin
             case when v_path is not null then p_filter end
         );
     end if;
+    is_new_secret := false;
+    if p_change_push then
+        is_new_secret := fastpubsub.set_push(v_cursor.topic_key, v_cursor.subscription_key, p_push);
+    end if;
+    perform fastpubsub.require_push_timeout(v_cursor.topic_key, v_cursor.subscription_key);
 end;
 $$;

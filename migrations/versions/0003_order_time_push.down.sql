@@ -7,3 +7,8 @@ alter table fastpubsub.revived drop column ordering_key;
 -- Settling in the consumer's own transaction.
 drop table fastpubsub.settlements;
 drop function fastpubsub.on_settlement;
+
+-- Push.
+drop table fastpubsub.dispatchers;
+drop table fastpubsub.endpoints;
+alter table fastpubsub.cursors drop column is_pushed;

@@ -33,3 +33,27 @@ $$;
 
 create constraint trigger settlements_at_commit after insert on fastpubsub.settlements
 deferrable initially deferred for each row execute function fastpubsub.on_settlement();
+
+-- Push: whether only dispatchers claim for a subscription, next to what every claim reads anyway.
+alter table fastpubsub.cursors add column is_pushed boolean;
+
+-- Where the messages of a subscription are pushed. Headers and secrets are sealed by a key that the database does not have; `version` is
+-- another one after each change, `holder` the process that pushes.
+create table fastpubsub.endpoints (
+    topic_key bigint,
+    subscription_key bigint,
+    settings json not null,
+    headers bytea,
+    secret bytea not null,
+    old_secret bytea,
+    old_secret_expires_at timestamptz,
+    version bigint generated always as identity,
+    holder bigint,
+    primary key (topic_key, subscription_key)
+);
+
+-- The processes that push, and when each last said so. After a crash of PostgreSQL they say it again.
+create unlogged table fastpubsub.dispatchers (
+    process bigint primary key,
+    seen_at timestamptz not null
+) with (fillfactor = 50);

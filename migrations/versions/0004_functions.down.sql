@@ -394,6 +394,111 @@ begin
 end;
 $$;
 
+-- functions/create_subscription.sql
+drop function fastpubsub.create_subscription;
+-- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
+create or replace function fastpubsub.create_subscription(
+    p_id text,
+    p_topic_id text,
+    p_filter json,
+    p_ack_deadline_seconds integer,
+    p_max_delivery_attempts integer,
+    p_backoff_min_seconds integer,
+    p_backoff_max_seconds integer,
+    p_start_from text default 'latest',
+    p_start_time timestamptz default null,
+    p_now timestamptz default null,
+    out topic_key bigint,
+    out subscription_key bigint,
+    out created_at timestamptz
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_position bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    if p_backoff_max_seconds < p_backoff_min_seconds then
+        raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
+    end if;
+    -- Waits for publishers, so that "latest" comes after every confirmed message, and for a deletion of the topic.
+    select h.topic_key into create_subscription.topic_key
+    from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
+    where t.id = p_topic_id
+    for no key update of h;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_topic_id);
+    end if;
+    insert into fastpubsub.subscriptions as s (topic_key, id, filter, created_at)
+    values (create_subscription.topic_key, p_id, case when v_path is not null then p_filter end, coalesce(p_now, clock_timestamp()))
+    on conflict (id) do nothing
+    returning s.subscription_key, s.created_at into create_subscription.subscription_key, create_subscription.created_at;
+    if not found then
+        raise exception using errcode = 'FP409', message = format('subscription "%s" already exists', p_id);
+    end if;
+    if p_start_from <> 'latest' then
+        -- Trimming does not know the new cursor yet, and must not delete the messages just after it.
+        perform fastpubsub.lock_job('trim_messages', true);
+    end if;
+    v_position := case p_start_from
+        when 'earliest' then fastpubsub.position_before(create_subscription.topic_key, '-infinity')
+        when 'time' then fastpubsub.position_before(create_subscription.topic_key, p_start_time)
+        else fastpubsub.last_position(create_subscription.topic_key)
+    end;
+    insert into fastpubsub.cursors (
+        topic_key, subscription_key, filter_path, ack_deadline_seconds,
+        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds
+    ) values (
+        create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
+        p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds
+    );
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+    ) values (create_subscription.topic_key, create_subscription.subscription_key, 1, v_position, '-infinity', 0, 0, 0, 0, 0);
+    perform fastpubsub.remember_filter(
+        create_subscription.topic_key, create_subscription.subscription_key, v_position + 1, case when v_path is not null then p_filter end
+    );
+end;
+$$;
+
+-- functions/empty_purges.sql
+-- Deletes up to p_limit rows per table of one deleted topic or subscription. Returns how many rows it deleted, or null when there was
+-- nothing left to delete.
+create or replace function fastpubsub.empty_purges(p_limit integer default 5000) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_purge fastpubsub.purges;
+    v_table text;
+    v_rows bigint;
+    v_deleted bigint := 0;
+begin
+    perform fastpubsub.begin_call(false);
+    select p.* into v_purge from fastpubsub.purges as p order by p.purge_key limit 1 for update skip locked;
+    if not found then
+        return null;
+    end if;
+    foreach v_table in array array ['leases', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'consumers', 'idempotency_keys', 'messages'] loop
+        continue when v_table in ('idempotency_keys', 'messages') and v_purge.subscription_key is not null;
+        execute format(
+            'delete from fastpubsub.%1$I where ctid = any(array(select t.ctid from fastpubsub.%1$I as t where t.topic_key = $1%2$s limit $3))',
+            v_table, case when v_purge.subscription_key is not null then ' and t.subscription_key = $2' else '' end
+        ) using v_purge.topic_key, v_purge.subscription_key, p_limit;
+        get diagnostics v_rows = row_count;
+        v_deleted := v_deleted + v_rows;
+    end loop;
+    if v_deleted = 0 then
+        delete from fastpubsub.purges as p where p.purge_key = v_purge.purge_key;
+    end if;
+    return v_deleted;
+end;
+$$;
+
 -- functions/find_message.sql
 drop function fastpubsub.find_message;
 -- A message of a topic, without a lease; of one that was trimmed the copy that a dead letter has. `last` is the newest position; a message
@@ -431,8 +536,30 @@ begin
 end;
 $$;
 
+-- functions/hold_endpoints.sql
+drop function fastpubsub.hold_endpoints;
+
 -- functions/is_being_settled.sql
 drop function fastpubsub.is_being_settled;
+
+-- functions/is_paused.sql
+drop function fastpubsub.is_paused;
+-- Whether a subscription, which must be there, hands out nothing at the moment.
+create or replace function fastpubsub.is_paused(p_topic_key bigint, p_subscription_key bigint) returns boolean
+language plpgsql volatile
+set enable_seqscan = off
+as $$
+declare
+    v_is_paused boolean;
+begin
+    select c.paused_at is not null into v_is_paused from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    return v_is_paused;
+end;
+$$;
 
 -- functions/list_dead_letters.sql
 drop function fastpubsub.list_dead_letters;
@@ -525,6 +652,62 @@ begin
     payload := null;
     attributes := null;
     return next;
+end;
+$$;
+
+-- functions/list_endpoints.sql
+drop function fastpubsub.list_endpoints;
+
+-- functions/list_subscriptions.sql
+drop function fastpubsub.list_subscriptions;
+-- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
+-- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
+create or replace function fastpubsub.list_subscriptions(
+    p_offset bigint,
+    p_limit integer,
+    p_ids text[] default null,
+    p_topic_id text default null,
+    p_part text default null,
+    p_after text default null,
+    p_has_dead_letters boolean default false
+)
+returns table (
+    id text,
+    topic_id text,
+    filter json,
+    ack_deadline_seconds integer,
+    max_delivery_attempts integer,
+    backoff_min_seconds integer,
+    backoff_max_seconds integer,
+    created_at timestamptz,
+    paused_at timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select
+        s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
+        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+    inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
+    where
+        (p_ids is null or s.id = any(p_ids)) and (p_topic_id is null or t.id = p_topic_id)
+        and (p_part is null or strpos(lower(s.id), lower(p_part)) > 0)
+        and (p_after is null or s.id collate "C" > p_after)
+        and (
+            not p_has_dead_letters
+            or exists (
+                select from fastpubsub.dead_letters as d
+                where d.topic_key = s.topic_key and d.subscription_key = s.subscription_key
+            )
+        )
+    order by s.id collate "C"
+    offset p_offset
+    limit p_limit;
 end;
 $$;
 
@@ -945,6 +1128,9 @@ begin
 end;
 $$;
 
+-- functions/refuse_claim.sql
+drop function fastpubsub.refuse_claim;
+
 -- functions/reject.sql
 drop function fastpubsub.reject;
 
@@ -1006,6 +1192,9 @@ begin
     end if;
 end;
 $$;
+
+-- functions/release_endpoints.sql
+drop function fastpubsub.release_endpoints;
 
 -- functions/release_expired_leases.sql
 -- Ends leases of one subscription that are past their deadline, until they hold p_limit messages: the messages wait for a retry, or die
@@ -1291,6 +1480,12 @@ begin
 end;
 $$;
 
+-- functions/require_push_timeout.sql
+drop function fastpubsub.require_push_timeout;
+
+-- functions/rotate_push_secret.sql
+drop function fastpubsub.rotate_push_secret;
+
 -- functions/seek_subscription.sql
 -- Moves the cursor: p_to is 'earliest', 'latest', 'time' (the first message created at or after p_time comes next) or 'message' (p_position
 -- comes next). Leases and waiting retries end, so old ack ids become stale. Dead letters stay; a reprocessed one that was not settled yet
@@ -1343,6 +1538,9 @@ begin
     );
 end;
 $$;
+
+-- functions/set_push.sql
+drop function fastpubsub.set_push;
 
 -- functions/settle_and_claim.sql
 drop function fastpubsub.settle_and_claim;
@@ -1573,6 +1771,60 @@ $$;
 
 -- functions/transaction_lock.sql
 drop function fastpubsub.transaction_lock;
+
+-- functions/trim_dispatchers.sql
+drop function fastpubsub.trim_dispatchers;
+
+-- functions/update_subscription.sql
+drop function fastpubsub.update_subscription;
+-- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
+-- messages ahead; messages that the old one skipped do not come back.
+create or replace function fastpubsub.update_subscription(
+    p_id text,
+    p_change_filter boolean default false,
+    p_filter json default null,
+    p_ack_deadline_seconds integer default null,
+    p_max_delivery_attempts integer default null,
+    p_backoff_min_seconds integer default null,
+    p_backoff_max_seconds integer default null
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_cursor fastpubsub.cursors;
+begin
+    perform fastpubsub.begin_call(true);
+    select c.* into v_cursor
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
+    where s.id = p_id
+    for no key update of c;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_id);
+    end if;
+    if coalesce(p_backoff_max_seconds, v_cursor.backoff_max_seconds) < coalesce(p_backoff_min_seconds, v_cursor.backoff_min_seconds) then
+        raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
+    end if;
+    update fastpubsub.cursors as c set
+        filter_path = case when p_change_filter then v_path else c.filter_path end,
+        ack_deadline_seconds = coalesce(p_ack_deadline_seconds, c.ack_deadline_seconds),
+        max_delivery_attempts = coalesce(p_max_delivery_attempts, c.max_delivery_attempts),
+        backoff_min_seconds = coalesce(p_backoff_min_seconds, c.backoff_min_seconds),
+        backoff_max_seconds = coalesce(p_backoff_max_seconds, c.backoff_max_seconds)
+    where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
+    if p_change_filter then
+        update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end
+        where s.subscription_key = v_cursor.subscription_key;
+        perform fastpubsub.remember_filter(
+            v_cursor.topic_key, v_cursor.subscription_key,
+            fastpubsub.cursor_position(v_cursor.topic_key, v_cursor.subscription_key) + 1,
+            case when v_path is not null then p_filter end
+        );
+    end if;
+end;
+$$;
 
 -- functions/value_condition.sql
 -- Returns the condition that `@` equals a scalar, or does what the one operator of an object says. A comparison with a value of another

@@ -311,7 +311,7 @@ drop function fastpubsub.claim_messages;
 -- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
 -- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
 -- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
--- hands out nothing.
+-- hands out nothing. One that is pushed is claimed with p_is_push, and no other is.
 create or replace function fastpubsub.claim_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -321,6 +321,7 @@ create or replace function fastpubsub.claim_messages(
     p_scan_rows bigint default 50000,
     p_scan_milliseconds integer default 20,
     p_now timestamptz default null,
+    p_is_push boolean default false,
     out token bigint,
     out expires_at timestamptz,
     out scanned bigint,
@@ -378,7 +379,7 @@ begin
     scanned := v_cursor.position;
     last := greatest(v_cursor.last, v_cursor.position);
     if v_cursor.position is null or (claim_messages.last = v_cursor.position and not v_cursor.is_due) then
-        paused := fastpubsub.is_paused(p_topic_key, p_subscription_key);
+        paused := fastpubsub.is_paused(p_topic_key, p_subscription_key, p_is_push);
         return;
     end if;
 
@@ -387,6 +388,9 @@ begin
     paused := v_settings.topic_key is null;
     if claim_messages.paused then
         return;
+    end if;
+    if coalesce(v_settings.is_pushed, false) <> p_is_push then
+        perform fastpubsub.refuse_claim(not p_is_push);
     end if;
     v_now := coalesce(p_now, clock_timestamp());
     select
@@ -483,6 +487,116 @@ begin
 end;
 $$;
 
+-- functions/create_subscription.sql
+drop function fastpubsub.create_subscription;
+-- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
+create or replace function fastpubsub.create_subscription(
+    p_id text,
+    p_topic_id text,
+    p_filter json,
+    p_ack_deadline_seconds integer,
+    p_max_delivery_attempts integer,
+    p_backoff_min_seconds integer,
+    p_backoff_max_seconds integer,
+    p_start_from text default 'latest',
+    p_start_time timestamptz default null,
+    p_now timestamptz default null,
+    p_push json default null,
+    out topic_key bigint,
+    out subscription_key bigint,
+    out created_at timestamptz
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_position bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    if p_backoff_max_seconds < p_backoff_min_seconds then
+        raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
+    end if;
+    -- Waits for publishers, so that "latest" comes after every confirmed message, and for a deletion of the topic.
+    select h.topic_key into create_subscription.topic_key
+    from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
+    where t.id = p_topic_id
+    for no key update of h;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_topic_id);
+    end if;
+    insert into fastpubsub.subscriptions as s (topic_key, id, filter, created_at)
+    values (create_subscription.topic_key, p_id, case when v_path is not null then p_filter end, coalesce(p_now, clock_timestamp()))
+    on conflict (id) do nothing
+    returning s.subscription_key, s.created_at into create_subscription.subscription_key, create_subscription.created_at;
+    if not found then
+        raise exception using errcode = 'FP409', message = format('subscription "%s" already exists', p_id);
+    end if;
+    if p_start_from <> 'latest' then
+        -- Trimming does not know the new cursor yet, and must not delete the messages just after it.
+        perform fastpubsub.lock_job('trim_messages', true);
+    end if;
+    v_position := case p_start_from
+        when 'earliest' then fastpubsub.position_before(create_subscription.topic_key, '-infinity')
+        when 'time' then fastpubsub.position_before(create_subscription.topic_key, p_start_time)
+        else fastpubsub.last_position(create_subscription.topic_key)
+    end;
+    insert into fastpubsub.cursors (
+        topic_key, subscription_key, filter_path, ack_deadline_seconds,
+        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds
+    ) values (
+        create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
+        p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds
+    );
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+    ) values (create_subscription.topic_key, create_subscription.subscription_key, 1, v_position, '-infinity', 0, 0, 0, 0, 0);
+    perform fastpubsub.remember_filter(
+        create_subscription.topic_key, create_subscription.subscription_key, v_position + 1, case when v_path is not null then p_filter end
+    );
+    if p_push is not null then
+        perform fastpubsub.set_push(create_subscription.topic_key, create_subscription.subscription_key, p_push);
+        perform fastpubsub.require_push_timeout(create_subscription.topic_key, create_subscription.subscription_key);
+    end if;
+end;
+$$;
+
+-- functions/empty_purges.sql
+-- Deletes up to p_limit rows per table of one deleted topic or subscription. Returns how many rows it deleted, or null when there was
+-- nothing left to delete.
+create or replace function fastpubsub.empty_purges(p_limit integer default 5000) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_purge fastpubsub.purges;
+    v_table text;
+    v_rows bigint;
+    v_deleted bigint := 0;
+begin
+    perform fastpubsub.begin_call(false);
+    select p.* into v_purge from fastpubsub.purges as p order by p.purge_key limit 1 for update skip locked;
+    if not found then
+        return null;
+    end if;
+    foreach v_table in array array ['leases', 'endpoints', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'consumers', 'idempotency_keys', 'messages'] loop
+        continue when v_table in ('idempotency_keys', 'messages') and v_purge.subscription_key is not null;
+        execute format(
+            'delete from fastpubsub.%1$I where ctid = any(array(select t.ctid from fastpubsub.%1$I as t where t.topic_key = $1%2$s limit $3))',
+            v_table, case when v_purge.subscription_key is not null then ' and t.subscription_key = $2' else '' end
+        ) using v_purge.topic_key, v_purge.subscription_key, p_limit;
+        get diagnostics v_rows = row_count;
+        v_deleted := v_deleted + v_rows;
+    end loop;
+    if v_deleted = 0 then
+        delete from fastpubsub.purges as p where p.purge_key = v_purge.purge_key;
+    end if;
+    return v_deleted;
+end;
+$$;
+
 -- functions/find_message.sql
 drop function fastpubsub.find_message;
 -- A message of a topic, without a lease; of one that was trimmed the copy that a dead letter has. `last` is the newest position; a message
@@ -523,6 +637,62 @@ begin
 end;
 $$;
 
+-- functions/hold_endpoints.sql
+-- Says that a dispatcher lives, and gives it its share of all endpoints: those that it holds, and those that nobody holds who has said so
+-- for p_patience_seconds. It gives up what is more than its share. Returns what it
+-- holds now.
+create or replace function fastpubsub.hold_endpoints(
+    p_process bigint,
+    p_patience_seconds double precision default 15,
+    p_now timestamptz default null
+)
+returns table (topic_key bigint, subscription_key bigint, version bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_live bigint [];
+    v_share bigint;
+    v_held bigint;
+begin
+    if not exists (select from fastpubsub.endpoints) then
+        return;
+    end if;
+    perform fastpubsub.begin_call(false);
+    insert into fastpubsub.dispatchers as d (process, seen_at) values (p_process, v_now)
+    on conflict (process) do update set seen_at = excluded.seen_at;
+    select array_agg(d.process) into v_live
+    from fastpubsub.dispatchers as d where d.seen_at > v_now - make_interval(secs => p_patience_seconds);
+    select ceil(count(*)::numeric / cardinality(v_live)), count(*) filter (where e.holder = p_process) into v_share, v_held
+    from fastpubsub.endpoints as e;
+    if v_held > v_share then
+        update fastpubsub.endpoints as e set holder = null
+        where
+            e.holder = p_process
+            and (e.topic_key, e.subscription_key) in (
+                select o.topic_key, o.subscription_key from fastpubsub.endpoints as o
+                where o.holder = p_process
+                order by o.topic_key, o.subscription_key
+                offset v_share
+            );
+    elsif v_held < v_share then
+        update fastpubsub.endpoints as e set holder = p_process
+        from (
+            select o.topic_key, o.subscription_key from fastpubsub.endpoints as o
+            where o.holder is null or not o.holder = any(v_live)
+            order by o.topic_key, o.subscription_key
+            limit v_share - v_held
+            for no key update skip locked
+        ) as f
+        where e.topic_key = f.topic_key and e.subscription_key = f.subscription_key;
+    end if;
+    return query
+    select e.topic_key, e.subscription_key, e.version from fastpubsub.endpoints as e where e.holder = p_process;
+end;
+$$;
+
 -- functions/is_being_settled.sql
 -- Whether a transaction of an application that has not ended yet settles deliveries with this token. Keeps no lock.
 create or replace function fastpubsub.is_being_settled(p_token bigint) returns boolean
@@ -534,6 +704,33 @@ begin
         return false;
     end if;
     return true;
+end;
+$$;
+
+-- functions/is_paused.sql
+drop function fastpubsub.is_paused;
+-- Whether a subscription, which must be there, hands out nothing at the moment. With p_is_push, it must be pushed or must not be.
+create or replace function fastpubsub.is_paused(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_is_push boolean default null
+) returns boolean
+language plpgsql volatile
+set enable_seqscan = off
+as $$
+declare
+    v_is_paused boolean;
+    v_is_pushed boolean;
+begin
+    select c.paused_at is not null, coalesce(c.is_pushed, false) into v_is_paused, v_is_pushed from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    if v_is_pushed <> p_is_push then
+        perform fastpubsub.refuse_claim(v_is_pushed);
+    end if;
+    return v_is_paused;
 end;
 $$;
 
@@ -631,6 +828,97 @@ begin
     attributes := null;
     ordering_key := null;
     return next;
+end;
+$$;
+
+-- functions/list_endpoints.sql
+-- The endpoints of these subscriptions, with what is sealed; an old secret as long as it is good.
+create or replace function fastpubsub.list_endpoints(
+    p_topic_keys bigint [],
+    p_subscription_keys bigint [],
+    p_now timestamptz default null
+)
+returns table (
+    topic_key bigint,
+    subscription_key bigint,
+    version bigint,
+    subscription_id text,
+    settings json,
+    headers bytea,
+    secret bytea,
+    old_secret bytea,
+    old_seconds double precision
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    return query
+    select
+        e.topic_key, e.subscription_key, e.version, s.id, e.settings, e.headers, e.secret,
+        case when e.old_secret_expires_at > v_now then e.old_secret end,
+        extract(epoch from e.old_secret_expires_at - v_now)::double precision
+    from unnest(p_topic_keys, p_subscription_keys) as k (topic_key, subscription_key)
+    inner join fastpubsub.endpoints as e on k.topic_key = e.topic_key and k.subscription_key = e.subscription_key
+    inner join fastpubsub.subscriptions as s on e.subscription_key = s.subscription_key;
+end;
+$$;
+
+-- functions/list_subscriptions.sql
+drop function fastpubsub.list_subscriptions;
+-- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
+-- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
+create or replace function fastpubsub.list_subscriptions(
+    p_offset bigint,
+    p_limit integer,
+    p_ids text[] default null,
+    p_topic_id text default null,
+    p_part text default null,
+    p_after text default null,
+    p_has_dead_letters boolean default false
+)
+returns table (
+    id text,
+    topic_id text,
+    filter json,
+    ack_deadline_seconds integer,
+    max_delivery_attempts integer,
+    backoff_min_seconds integer,
+    backoff_max_seconds integer,
+    created_at timestamptz,
+    paused_at timestamptz,
+    push json
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select
+        s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
+        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+    inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
+    left join fastpubsub.endpoints as e on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key
+    where
+        (p_ids is null or s.id = any(p_ids)) and (p_topic_id is null or t.id = p_topic_id)
+        and (p_part is null or strpos(lower(s.id), lower(p_part)) > 0)
+        and (p_after is null or s.id collate "C" > p_after)
+        and (
+            not p_has_dead_letters
+            or exists (
+                select from fastpubsub.dead_letters as d
+                where d.topic_key = s.topic_key and d.subscription_key = s.subscription_key
+            )
+        )
+    order by s.id collate "C"
+    offset p_offset
+    limit p_limit;
 end;
 $$;
 
@@ -1152,6 +1440,22 @@ begin
 end;
 $$;
 
+-- functions/refuse_claim.sql
+-- Says to a consumer that pulls, or to a dispatcher, that the messages are for the other.
+create or replace function fastpubsub.refuse_claim(p_is_pushed boolean) returns void
+language plpgsql volatile
+as $$
+begin
+    raise exception using
+        errcode = 'FP409',
+        message = case
+            when p_is_pushed
+                then 'the messages of this subscription are pushed to its endpoint; change it with "push": null before you pull them'
+            else 'the messages of this subscription are not pushed'
+        end;
+end;
+$$;
+
 -- functions/reject.sql
 -- For applications: makes the messages of deliveries dead letters, with a reason of up to 1,024 characters, in the caller's own
 -- transaction, as ack does. Needs the isolation level read committed: FP422 otherwise.
@@ -1227,6 +1531,19 @@ begin
     elsif moved > 0 then
         perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, p_now, v_ordering_keys);
     end if;
+end;
+$$;
+
+-- functions/release_endpoints.sql
+-- Says that a dispatcher stops: others hold its endpoints from now on.
+create or replace function fastpubsub.release_endpoints(p_process bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.dispatchers as d where d.process = p_process;
+    update fastpubsub.endpoints as e set holder = null where e.holder = p_process;
 end;
 $$;
 
@@ -1518,6 +1835,69 @@ begin
 end;
 $$;
 
+-- functions/require_push_timeout.sql
+-- A push must end before the lease of its message, or the message would be pushed a second time meanwhile.
+create or replace function fastpubsub.require_push_timeout(p_topic_key bigint, p_subscription_key bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform from fastpubsub.endpoints as e
+    inner join fastpubsub.cursors as c on e.topic_key = c.topic_key and e.subscription_key = c.subscription_key
+    where
+        e.topic_key = p_topic_key and e.subscription_key = p_subscription_key
+        and (e.settings ->> 'timeout_seconds')::numeric >= c.ack_deadline_seconds;
+    if found then
+        raise exception using errcode = 'FP422', message = 'timeout_seconds of push must be below ack_deadline_seconds';
+    end if;
+end;
+$$;
+
+-- functions/rotate_push_secret.sql
+-- Signs with another secret; the previous one signs as well for p_old_seconds. Raises FP409 while two secrets are good, unless
+-- p_old_seconds is 0: ending one of them unasked could end the one in use.
+create or replace function fastpubsub.rotate_push_secret(
+    p_id text,
+    p_secret bytea,
+    p_old_seconds integer,
+    p_now timestamptz default null,
+    out old_secret_expires_at timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_endpoint fastpubsub.endpoints;
+    v_now timestamptz;
+begin
+    perform fastpubsub.begin_call(true);
+    select e.* into v_endpoint
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.endpoints as e on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key
+    where s.id = p_id
+    for no key update of e;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('there is no subscription "%s" that is pushed', p_id);
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    if p_old_seconds > 0 then
+        if v_endpoint.old_secret_expires_at > v_now then
+            raise exception using
+                errcode = 'FP409',
+                message = format('subscription "%s" already has two secrets; wait for the end of the old one, or end both with old_secret_seconds 0', p_id);
+        end if;
+        rotate_push_secret.old_secret_expires_at := v_now + make_interval(secs => p_old_seconds);
+    end if;
+    update fastpubsub.endpoints as e set
+        secret = p_secret,
+        old_secret = case when p_old_seconds > 0 then e.secret end,
+        old_secret_expires_at = rotate_push_secret.old_secret_expires_at,
+        version = default
+    where e.topic_key = v_endpoint.topic_key and e.subscription_key = v_endpoint.subscription_key;
+end;
+$$;
+
 -- functions/seek_subscription.sql
 -- Moves the cursor: p_to is 'earliest', 'latest', 'time' (the first message created at or after p_time comes next) or 'message' (p_position
 -- comes next). Leases and waiting retries end, so old ack ids become stale. Dead letters stay; a reprocessed one that was not settled yet
@@ -1568,6 +1948,34 @@ begin
     perform fastpubsub.move_cursor(
         p_topic_key, p_subscription_key, v_position, v_cursor.routed - v_ended + v_revived, v_cursor.purged
     );
+end;
+$$;
+
+-- functions/set_push.sql
+-- Turns push on, changes it, or turns it off; the caller holds the cursor. p_push has the settings as users see them and, in base64, the
+-- sealed headers and a sealed secret, which is for an endpoint that has none. Returns whether the secret was taken.
+create or replace function fastpubsub.set_push(p_topic_key bigint, p_subscription_key bigint, p_push json) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_headers bytea := decode(p_push ->> 'headers', 'base64');
+begin
+    update fastpubsub.cursors as c set is_pushed = case when p_push is not null then true end
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    if p_push is null then
+        delete from fastpubsub.endpoints as e where e.topic_key = p_topic_key and e.subscription_key = p_subscription_key;
+        return false;
+    end if;
+    update fastpubsub.endpoints as e set
+        settings = p_push -> 'settings', headers = v_headers, version = default
+    where e.topic_key = p_topic_key and e.subscription_key = p_subscription_key;
+    if found then
+        return false;
+    end if;
+    insert into fastpubsub.endpoints (topic_key, subscription_key, settings, headers, secret)
+    values (p_topic_key, p_subscription_key, p_push -> 'settings', v_headers, decode(p_push ->> 'secret', 'base64'));
+    return true;
 end;
 $$;
 
@@ -1874,6 +2282,81 @@ create or replace function fastpubsub.transaction_lock(p_token bigint) returns b
 language sql immutable
 as $$
 select hashtextextended('fastpubsub settlement', p_token);
+$$;
+
+-- functions/trim_dispatchers.sql
+-- Forgets the dispatchers that are gone.
+create or replace function fastpubsub.trim_dispatchers(
+    p_old_seconds double precision default 60,
+    p_now timestamptz default null
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.dispatchers as d
+    where d.seen_at < coalesce(p_now, clock_timestamp()) - make_interval(secs => p_old_seconds);
+end;
+$$;
+
+-- functions/update_subscription.sql
+drop function fastpubsub.update_subscription;
+-- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
+-- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`.
+create or replace function fastpubsub.update_subscription(
+    p_id text,
+    p_change_filter boolean default false,
+    p_filter json default null,
+    p_ack_deadline_seconds integer default null,
+    p_max_delivery_attempts integer default null,
+    p_backoff_min_seconds integer default null,
+    p_backoff_max_seconds integer default null,
+    p_change_push boolean default false,
+    p_push json default null,
+    out is_new_secret boolean
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_cursor fastpubsub.cursors;
+begin
+    perform fastpubsub.begin_call(true);
+    select c.* into v_cursor
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
+    where s.id = p_id
+    for no key update of c;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_id);
+    end if;
+    if coalesce(p_backoff_max_seconds, v_cursor.backoff_max_seconds) < coalesce(p_backoff_min_seconds, v_cursor.backoff_min_seconds) then
+        raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
+    end if;
+    update fastpubsub.cursors as c set
+        filter_path = case when p_change_filter then v_path else c.filter_path end,
+        ack_deadline_seconds = coalesce(p_ack_deadline_seconds, c.ack_deadline_seconds),
+        max_delivery_attempts = coalesce(p_max_delivery_attempts, c.max_delivery_attempts),
+        backoff_min_seconds = coalesce(p_backoff_min_seconds, c.backoff_min_seconds),
+        backoff_max_seconds = coalesce(p_backoff_max_seconds, c.backoff_max_seconds)
+    where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
+    if p_change_filter then
+        update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end
+        where s.subscription_key = v_cursor.subscription_key;
+        perform fastpubsub.remember_filter(
+            v_cursor.topic_key, v_cursor.subscription_key,
+            fastpubsub.cursor_position(v_cursor.topic_key, v_cursor.subscription_key) + 1,
+            case when v_path is not null then p_filter end
+        );
+    end if;
+    is_new_secret := false;
+    if p_change_push then
+        is_new_secret := fastpubsub.set_push(v_cursor.topic_key, v_cursor.subscription_key, p_push);
+    end if;
+    perform fastpubsub.require_push_timeout(v_cursor.topic_key, v_cursor.subscription_key);
+end;
 $$;
 
 -- functions/value_condition.sql

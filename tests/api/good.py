@@ -46,6 +46,7 @@ CHANGES = {
     "POST /subscriptions/{subscription_id}/redrives",
     "POST /subscriptions/{subscription_id}/pause",
     "POST /subscriptions/{subscription_id}/purge",
+    "POST /subscriptions/{subscription_id}/push/secrets",
 }
 
 GOOD = [
@@ -66,6 +67,7 @@ GOOD = [
     Good("POST /subscriptions/{subscription_id}/pause"),
     Good("POST /subscriptions/{subscription_id}/resume"),
     Good("POST /subscriptions/{subscription_id}/purge"),
+    Good("POST /subscriptions/{subscription_id}/push/secrets", {"old_secret_seconds": 60}),
     Good("GET /subscriptions/{subscription_id}/messages", query="consumer_id=c&batch_size=1"),
     Good("POST /topics/{topic_id}/filter/test", {"filter": {"a": [SECRET]}, "last": 5}),
     Good("POST /subscriptions/{subscription_id}/filter/test", {"filter": {"a": [SECRET]}, "last": 5}),

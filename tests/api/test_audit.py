@@ -7,10 +7,11 @@ import httpx
 import pytest
 
 from fastpubsub.api.security import ScopedRoute
+from fastpubsub.config import Settings
 from fastpubsub.services.changes import trim_changes
 from tests.api.calls import JSON, Calls, Json, ids_of, problem, success
 from tests.api.conftest import app_of
-from tests.conftest import Connect
+from tests.conftest import Connect, MakeSettings
 
 STRANGER = "550e8400-e29b-41d4-a716-446655440000"
 NOT_CHANGES = {
@@ -27,6 +28,11 @@ NOT_CHANGES = {
     "create_introspection",
 }
 """The message path, questions with a body, and tokens."""
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings) -> Settings:
+    return make_settings(push_secret_key="k" * 32, push_enabled=False)
 
 
 async def recorded(client: httpx.AsyncClient, **wanted: Any) -> list[Json]:
@@ -49,6 +55,10 @@ async def test_every_change(client: httpx.AsyncClient, calls: Calls) -> None:
     await send("update_topic", "topic", "PATCH", "/topics/t", {"retention_seconds": 6})
     await send("create_subscription", "subscription", "POST", "/subscriptions", {"id": "s", "topic_id": "t"}, 201)
     await send("update_subscription", "subscription", "PATCH", "/subscriptions/s", {"filter": {"a": [1]}})
+    push = {"push": {"endpoint": "https://8.8.8.8/hook"}}
+    await send("update_subscription", "subscription", "PATCH", "/subscriptions/s", push)
+    await send("rotate_push_secret", "subscription", "POST", "/subscriptions/s/push/secrets", {}, 201)
+    await send("update_subscription", "subscription", "PATCH", "/subscriptions/s", {"push": None})
     await send("seek_subscription", "subscription", "POST", "/subscriptions/s/seek", {"to": "earliest"}, 204)
     await send("purge_subscription", "subscription", "POST", "/subscriptions/s/purge")
     await send("pause_subscription", "subscription", "POST", "/subscriptions/s/pause")

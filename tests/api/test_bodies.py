@@ -331,7 +331,13 @@ REFUSED_BY_SQL = {
 }
 """By what says so: what is asked of the API. What only SQL publishes, and what only it knows, is left out."""
 
-ONLY_IN_SQL = {"publish.sql", "check_payload.sql", "check_attributes.sql", "create_topic.sql"}
+ONLY_IN_SQL = {
+    "publish.sql",
+    "check_payload.sql",
+    "check_attributes.sql",
+    "create_topic.sql",
+    "require_push_timeout.sql",
+}
 
 
 def test_each_bound_of_the_database_is_here() -> None:

@@ -25,7 +25,7 @@ TOO_MUCH = 11 << 20
 
 @pytest.fixture
 def settings(make_settings: MakeSettings) -> Settings:
-    return make_settings(auth_enabled=True, auth_secret_key="k" * 32)
+    return make_settings(auth_enabled=True, auth_secret_key="k" * 32, push_secret_key="k" * 32)
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ WALK = {
     "worker": [f"{TEXT}:{TEXT}"],
 }
 SAYS_NOTHING_OF_USERS = {
-    *("server", "dev", "db-migrate", "healthcheck", "doctor", "completion", "generate_secret_key"),
+    *("server", "push", "dev", "db-migrate", "healthcheck", "doctor", "completion", "generate_secret_key"),
     *("cleanup_acked_messages", "cleanup_stuck_messages"),
 }
 DESTROYS = {"topics delete", "subscriptions delete", "clients delete", "clients revoke-secret", "dlq purge", "apply"}

@@ -220,6 +220,7 @@ INTERNAL = {
     "message_created_at",
     "move_cursor",
     "position_before",
+    "refuse_claim",
     "requeue_messages",
     "scan_log",
     "schema_version",

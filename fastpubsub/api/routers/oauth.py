@@ -8,7 +8,6 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.types import Message, Receive, Scope, Send
 
-from fastpubsub import filters
 from fastpubsub.api.bodies import FORM, media_type
 from fastpubsub.api.errors import DOCUMENTED
 from fastpubsub.api.middleware import API_POLICY, UNCACHED
@@ -16,9 +15,8 @@ from fastpubsub.api.oauth_forms import CREDENTIALS, OAuthError, answer_form, is_
 from fastpubsub.api.security import ScopedRoute, public
 from fastpubsub.exceptions import InvalidRequest, NotFound
 from fastpubsub.models import AuthorizationServer, Introspection, PublicKeys, Token, TokenRequest
-from fastpubsub.payloads import check_json, check_object, member
+from fastpubsub.payloads import check_object
 from fastpubsub.scopes import SCOPES, parse
-from fastpubsub.services import subscriptions
 from fastpubsub.services.introspection import introspect_token
 from fastpubsub.services.tokens import issue_token
 
@@ -31,7 +29,6 @@ GRANT_SCHEMA = {
         "grant_type": {"const": "client_credentials"},
         **CREDENTIALS,
         "scope": {"type": "string", "description": "fewer scopes than the client has, separated by spaces"},
-        "filter": {"type": "string", "description": "the JSON of a filter, for the streams of topics"},
     },
 }
 INTROSPECTION_SCHEMA = {
@@ -120,9 +117,7 @@ async def create_token(request: Request) -> Response:
     body = await request.body()
     if media_type(request) == FORM:
         return await answer_form(request, _grant(request, body))
-    wanted = _read_json(request, body)
-    bound = None if wanted.filter is None else member(body, "filter")
-    token = await _issue(request, wanted, subscriptions.filter_text(request.app.state.settings, bound))
+    token = await _issue(request, _read_json(request, body))
     return JSONResponse(token.model_dump(), 201)
 
 
@@ -139,21 +134,14 @@ async def create_introspection(request: Request) -> Response:
 
 
 async def _grant(request: Request, body: bytes) -> Token:
-    form = parse_form(body)
-    return await _issue(request, _read_grant(request, form), _read_filter(request, form.get("filter")))
+    return await _issue(request, _read_grant(request, body))
 
 
-async def _issue(request: Request, wanted: TokenRequest, filter_text: str | None) -> Token:
+async def _issue(request: Request, wanted: TokenRequest) -> Token:
     state = request.app.state
     authenticator = state.authenticator
     return await issue_token(
-        state.database,
-        authenticator.hasher,
-        authenticator.attempts,
-        authenticator.signer,
-        wanted,
-        _address(request),
-        filter_text,
+        state.database, authenticator.hasher, authenticator.attempts, authenticator.signer, wanted, _address(request)
     )
 
 
@@ -186,18 +174,8 @@ def _read_json(request: Request, body: bytes) -> TokenRequest:
         raise RequestValidationError([one | {"loc": ("body", *one["loc"])} for one in errors]) from None
 
 
-def _read_filter(request: Request, text: str | None) -> str | None:
-    if text is None:
-        return None
-    try:
-        check_json(text.encode())
-        wanted = filters.check(filters.read(text))
-    except ValueError as error:
-        raise InvalidRequest(f"filter: {error}") from None
-    return None if wanted is None else subscriptions.filter_text(request.app.state.settings, text.encode())
-
-
-def _read_grant(request: Request, form: dict[str, str]) -> TokenRequest:
+def _read_grant(request: Request, body: bytes) -> TokenRequest:
+    form = parse_form(body)
     if "grant_type" not in form:
         raise OAuthError("invalid_request", "grant_type is missing; send grant_type=client_credentials")
     if form["grant_type"] != "client_credentials":

@@ -5,22 +5,26 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from fastpubsub.api import bodies
+from fastpubsub.api.pushed import given_push
 from fastpubsub.api.recording import change_by
 from fastpubsub.api.render import NO_CONTENT, NO_FIGURES, Figures, json_answer, list_json, subscription_json
 from fastpubsub.api.requests import Include, Limit, Offset, PageToken, Part, after_page, page_token
 from fastpubsub.api.security import ScopedRoute, requires
 from fastpubsub.models import (
     ChangedSubscription,
+    NewPushSecret,
     NewSubscription,
     ObjectId,
     PurgedSubscription,
+    PushSecret,
     Seek,
     Subscription,
     SubscriptionList,
     SubscriptionMetrics,
 )
 from fastpubsub.payloads import member
-from fastpubsub.services import figures, previews, subscriptions
+from fastpubsub.push.signing import new_secret
+from fastpubsub.services import figures, previews, pushing, subscriptions
 
 router = APIRouter(prefix="/subscriptions", tags=["subscriptions"], route_class=ScopedRoute)
 
@@ -36,10 +40,12 @@ async def create_subscription(request: Request, body: NewSubscription) -> Respon
     request.state.caller.require("subscriptions:create", body.id)
     state = request.app.state
     filter_json = member(await request.body(), "filter")
+    push, secret = await given_push(request, body.id, body.push) if body.push else (None, "")
     created = await subscriptions.create_subscription(
-        state.database, state.settings, body, filter_json, await change_by(request, body.id)
+        state.database, state.settings, body, filter_json, await change_by(request, body.id), push
     )
-    return json_answer(subscription_json(created), 201)
+    state.dispatcher.look()
+    return json_answer(subscription_json(created, secret=secret), 201)
 
 
 @router.get("", response_model=SubscriptionList, dependencies=[requires("subscriptions:read")])
@@ -89,11 +95,14 @@ async def update_subscription(request: Request, subscription_id: str, body: Chan
     """Change filter, attempts, backoff or deadline. The new filter applies to messages that are not delivered yet."""
     filter_json = member(await request.body(), "filter")
     state = request.app.state
-    changed = await subscriptions.update_subscription(
-        state.database, state.settings, subscription_id, body, filter_json, await change_by(request)
+    is_push_given = "push" in body.model_fields_set
+    push, secret = await given_push(request, subscription_id, body.push) if is_push_given else (None, "")
+    changed, is_new_secret = await subscriptions.update_subscription(
+        state.database, state.settings, subscription_id, body, filter_json, await change_by(request), push
     )
     state.wakeups.changed(await state.directory.subscriptions.key(subscription_id))
-    return json_answer(subscription_json(changed))
+    state.dispatcher.look()
+    return json_answer(subscription_json(changed, secret=secret if is_new_secret else ""))
 
 
 @router.delete(
@@ -153,6 +162,25 @@ async def _pause(request: Request, subscription_id: str, *, is_paused: bool) -> 
     found = await subscriptions.pause_subscription(state.database, subscription_id, is_paused=is_paused, change=change)
     state.wakeups.changed(await state.directory.subscriptions.key(subscription_id))
     return json_answer(subscription_json(found))
+
+
+@router.post(
+    "/{subscription_id}/push/secrets", status_code=201, dependencies=[requires("subscriptions:push", "subscription_id")]
+)
+async def rotate_push_secret(request: Request, subscription_id: str, body: NewPushSecret) -> PushSecret:
+    """Sign what is pushed with another secret; the one before signs as well for a while."""
+    state = request.app.state
+    secret = new_secret()
+    expires_at = await pushing.rotate_push_secret(
+        state.database,
+        state.dispatcher.sealer,
+        subscription_id,
+        secret,
+        body.old_secret_seconds,
+        await change_by(request),
+    )
+    state.dispatcher.look()
+    return PushSecret(secret=secret, old_secret_expires_at=expires_at)
 
 
 @router.post("/{subscription_id}/purge", dependencies=[requires("subscriptions:consume", "subscription_id")])

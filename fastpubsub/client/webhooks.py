@@ -1,0 +1,93 @@
+"""Checks that a request is a push of your server, as Standard Webhooks 1.0 says (https://www.standardwebhooks.com).
+
+message_id = verify(request.headers, body, secrets=["whsec_…"])
+"""
+
+import hashlib
+import hmac
+import time
+from base64 import b64decode, b64encode
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+PREFIX = "whsec_"
+TOLERANCE_SECONDS = 300
+"""That the clocks of the server and of the service may differ."""
+
+MAX_SIGNATURES = 20
+MAX_REMEMBERED = 100_000
+
+
+class InvalidWebhook(Exception):
+    """The request is not a push of your server, or an old one; the text says which."""
+
+
+def verify(
+    headers: Mapping[str, str],
+    body: bytes,
+    secrets: str | Iterable[str],
+    *,
+    tolerance_seconds: float = TOLERANCE_SECONDS,
+    now: float | None = None,
+) -> str:
+    """Returns the id of the message, which is the same each time it is pushed; raises InvalidWebhook.
+
+    `headers` find values by any case of their names, as those of frameworks do, or have lowercase names. `body` is what
+    came, before anybody parsed it. `secrets` begin with `whsec_`: two while they are rotated. `now` is Unix time.
+    """
+    message_id, timestamp, signatures = (_header(headers, name) for name in ("id", "timestamp", "signature"))
+    _check_time(timestamp, tolerance_seconds, time.time() if now is None else now)
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    known = [secrets] if isinstance(secrets, str) else list(secrets)
+    expected = [hmac.new(_key(secret), signed, hashlib.sha256).digest() for secret in known]
+    # All are compared, so that the time tells nothing.
+    found = [_is_same(one, digest) for one in signatures.split(" ")[:MAX_SIGNATURES] for digest in expected]
+    if True not in found:
+        raise InvalidWebhook("no signature was made with one of the secrets")
+    return message_id
+
+
+class Handled:
+    """The ids of messages that were handled in the last seconds, for leaving out what is pushed again or replayed.
+
+    It knows this process alone: what must not happen twice ever belongs into the same transaction as the id.
+    """
+
+    def __init__(self, seconds: float = TOLERANCE_SECONDS * 2) -> None:
+        self._seconds = seconds
+        self._until: OrderedDict[str, float] = OrderedDict()
+
+    def __contains__(self, message_id: str) -> bool:
+        return self._until.get(message_id, 0.0) > time.monotonic()
+
+    def add(self, message_id: str) -> None:
+        now = time.monotonic()
+        self._until[message_id] = now + self._seconds
+        self._until.move_to_end(message_id)
+        while len(self._until) > MAX_REMEMBERED or (self._until and next(iter(self._until.values())) <= now):
+            self._until.popitem(last=False)
+
+
+def _header(headers: Mapping[str, str], name: str) -> str:
+    value = headers.get(f"webhook-{name}")
+    if not value:
+        raise InvalidWebhook(f"there is no header webhook-{name}")
+    return value
+
+
+def _check_time(timestamp: str, tolerance_seconds: float, now: float) -> None:
+    if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 16):
+        raise InvalidWebhook("the header webhook-timestamp is not a Unix time")
+    if abs(now - int(timestamp)) > tolerance_seconds:
+        raise InvalidWebhook(f"it was signed more than {tolerance_seconds:g} seconds ago, or a clock is wrong")
+
+
+def _key(secret: str) -> bytes:
+    try:
+        return b64decode(secret.removeprefix(PREFIX), validate=True)
+    except ValueError:
+        raise ValueError("a secret is whsec_ and base64, as the server showed it") from None
+
+
+def _is_same(signature: str, digest: bytes) -> bool:
+    return hmac.compare_digest(signature.encode(), b"v1," + b64encode(digest))

@@ -1,0 +1,83 @@
+"""Receives what a server pushes in a FastAPI application.
+
+webhooks = Webhooks(os.environ["PUSH_SECRETS"].split())
+
+@app.post("/orders", status_code=204)
+async def take(pushed: Annotated[Pushed[Order], Depends(webhooks.of(Order))]) -> None:
+    print(pushed.id, pushed.payload.total)
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from fastapi import HTTPException, Request
+from pydantic import TypeAdapter, ValidationError
+
+from fastpubsub.client.webhooks import TOLERANCE_SECONDS, Handled, InvalidWebhook, verify
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+
+Payload = TypeVar("Payload")
+
+
+@dataclass(frozen=True)
+class Pushed(Generic[Payload]):
+    id: str
+    """Of the message: the same each time it is pushed."""
+
+    payload: Payload
+
+
+class Webhooks:
+    """Only what is signed with one of the secrets comes in; a message that this process has handled is left out.
+
+    What is not signed gets 401, a payload that is not of the type 422, a body past `max_body_bytes` 413, and a message
+    that was handled already 200.
+    """
+
+    def __init__(
+        self,
+        secrets: str | Iterable[str],
+        *,
+        tolerance_seconds: float = TOLERANCE_SECONDS,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        self._secrets = [secrets] if isinstance(secrets, str) else list(secrets)
+        self._tolerance_seconds = tolerance_seconds
+        self._max_body_bytes = max_body_bytes
+        self._handled = Handled(2 * tolerance_seconds)
+
+    def of(self, payload_type: type[Payload]) -> Callable[[Request], AsyncIterator[Pushed[Payload]]]:
+        """A dependency that gives the message with its payload as this type."""
+        adapter = TypeAdapter(payload_type)
+
+        async def pushed(request: Request) -> AsyncIterator[Pushed[Payload]]:
+            body = await self._body(request)
+            message_id = self._verified(request, body)
+            if message_id in self._handled:
+                raise HTTPException(200, "this message was handled already")
+            try:
+                message = Pushed(message_id, adapter.validate_json(body))
+            except ValidationError as error:
+                raise HTTPException(422, error.errors(include_input=False, include_url=False)) from None
+            yield message
+            self._handled.add(message_id)
+
+        return pushed
+
+    def _verified(self, request: Request, body: bytes) -> str:
+        try:
+            return verify(request.headers, body, self._secrets, tolerance_seconds=self._tolerance_seconds)
+        except InvalidWebhook as error:
+            raise HTTPException(401, str(error)) from None
+
+    async def _body(self, request: Request) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for part in request.stream():
+            size += len(part)
+            if size > self._max_body_bytes:
+                raise HTTPException(413, f"the body has more than {self._max_body_bytes} bytes")
+            parts.append(part)
+        return b"".join(parts)

@@ -1,0 +1,95 @@
+"""Push: where messages are posted to."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from fastpubsub.models.fields import NOT_BOOL, UtcTime, WholeNumber
+
+MAX_PUSH_HEADERS = 20
+MAX_ENDPOINT_CHARACTERS = 2048
+MAX_PUSH_SECONDS = 60
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_HEADER_VALUE = re.compile(r"[!-~](?:[ -~]{0,4094}[!-~])?")
+_OWN_HEADER = re.compile(
+    r"host|content-.*|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect|proxy-.*|accept-encoding"
+    r"|webhook-.*|ce-.*|fastpubsub-.*",
+    re.IGNORECASE,
+)
+_ENDPOINT = re.compile(
+    r"https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]{1,253})(:[0-9]{1,5})?([/?][!-\"$-\[\]-~]*)?", re.IGNORECASE
+)
+
+
+def _check_endpoint(endpoint: str) -> str:
+    if len(endpoint) > MAX_ENDPOINT_CHARACTERS or not _ENDPOINT.fullmatch(endpoint):
+        raise ValueError(
+            "this is not an address such as https://example.com/hook, in ASCII, without a user, a password and a "
+            f"fragment, of up to {MAX_ENDPOINT_CHARACTERS} characters"
+        )
+    return endpoint
+
+
+def _check_push_headers(headers: dict[str, str]) -> dict[str, str]:
+    """Its errors do not repeat values, which may be secrets."""
+    if len(headers) > MAX_PUSH_HEADERS or len({name.lower() for name in headers}) < len(headers):
+        raise ValueError(f"at most {MAX_PUSH_HEADERS} headers, each of them once")
+    for number, (name, value) in enumerate(headers.items(), 1):
+        if not _HEADER_NAME.fullmatch(name) or _OWN_HEADER.fullmatch(name):
+            raise ValueError(f"the name of header {number} is not one that you can choose")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"the value of header {number} is not 1 to 4096 printable ASCII characters")
+    return headers
+
+
+PushFormat = Literal["standard", "cloudevents", "cloudevents-structured", "pubsub"]
+
+
+class NewPush(BaseModel):
+    """Where and how messages are pushed; what is left out takes its default."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"endpoint": "https://example.com/hook", "format": "standard"}]}
+    )
+
+    endpoint: Annotated[str, AfterValidator(_check_endpoint)] = Field(description="the URL that messages are posted to")
+    format: PushFormat = Field("standard", description="the form of the requests")
+    headers: Annotated[dict[str, str], AfterValidator(_check_push_headers)] = Field(
+        {}, description="headers of each request, such as `Authorization`; their values are never shown"
+    )
+    timeout_seconds: Annotated[float, Field(gt=0, le=MAX_PUSH_SECONDS), NOT_BOOL] = Field(
+        10, description="until when the endpoint has to answer"
+    )
+    max_concurrency: Annotated[int, Field(ge=1, le=1000), NOT_BOOL] = Field(
+        10, description="requests that may be on their way at once"
+    )
+    reject_on: Annotated[list[Annotated[int, Field(ge=400, le=499), NOT_BOOL]], Field(max_length=20)] = Field(
+        [], description="statuses that make a message a dead letter at once, such as 400 and 422"
+    )
+
+
+class Push(BaseModel):
+    """Where and how messages are pushed."""
+
+    endpoint: str = Field(description="the URL that messages are posted to")
+    format: PushFormat = Field(description="the form of the requests")
+    header_names: list[str] = Field(description="headers of each request whose values are not shown")
+    timeout_seconds: float = Field(description="until when the endpoint has to answer")
+    max_concurrency: int = Field(description="requests that may be on their way at once")
+    reject_on: list[int] = Field(description="statuses that make a message a dead letter at once")
+    secret: str | None = Field(None, description="what requests are signed with; shown only when it is made")
+
+
+class PushSecret(BaseModel):
+    secret: str = Field(description="what requests are signed with from now on; shown only in this answer")
+    old_secret_expires_at: UtcTime | None = Field(description="until when the previous secret signs as well")
+
+
+class NewPushSecret(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    old_secret_seconds: WholeNumber = Field(
+        86400, ge=0, le=2592000, description="how long the previous secret signs as well; 0 ends it now"
+    )

@@ -1,0 +1,79 @@
+"""The forms of requests: headers and a body for a message."""
+
+import json
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+from urllib.parse import quote
+
+from fastpubsub.cloudevents import STRUCTURED, context_of
+
+JSON = "application/json"
+PROJECT = "fastpubsub"
+"""Google's names of subscriptions have one."""
+
+NOT_ESCAPED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+"""The HTTP binding of CloudEvents, section 3.1.3.2."""
+
+Headers = dict[str, str]
+
+
+class PushedMessage(NamedTuple):
+    id: str
+    subscription_id: str
+    attempt: int
+    created_at: datetime
+    payload: bytes
+    attributes: bytes | None
+    ordering_key: str | None = None
+
+    @property
+    def created(self) -> str:
+        return self.created_at.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+
+
+def standard(message: PushedMessage) -> tuple[Headers, bytes]:
+    return {"Content-Type": JSON}, message.payload
+
+
+def binary_event(message: PushedMessage) -> tuple[Headers, bytes]:
+    context = _context(message)
+    headers = {"Content-Type": str(context.pop("datacontenttype"))}
+    headers |= {f"ce-{name}": quote(str(value), safe=NOT_ESCAPED) for name, value in context.items()}
+    return headers, message.payload
+
+
+def structured_event(message: PushedMessage) -> tuple[Headers, bytes]:
+    context = json.dumps(_context(message), ensure_ascii=False).encode()
+    return {"Content-Type": STRUCTURED}, context[:-1] + b',"data":' + message.payload + b"}"
+
+
+def pubsub(message: PushedMessage) -> tuple[Headers, bytes]:
+    """As Google's Pub/Sub pushes wrapped messages."""
+    attributes: Mapping[str, str] = json.loads(message.attributes) if message.attributes else {}
+    wrapped: dict[str, object] = {
+        "attributes": attributes,
+        "data": b64encode(message.payload).decode(),
+        "messageId": message.id,
+        "message_id": message.id,
+        "publishTime": message.created,
+        "publish_time": message.created,
+    }
+    if message.ordering_key is not None:
+        wrapped["orderingKey"] = message.ordering_key
+    subscription = f"projects/{PROJECT}/subscriptions/{message.subscription_id}"
+    body = {"message": wrapped, "subscription": subscription, "deliveryAttempt": message.attempt}
+    return {"Content-Type": JSON}, json.dumps(body).encode()
+
+
+FORMATS: dict[str, Callable[[PushedMessage], tuple[Headers, bytes]]] = {
+    "standard": standard,
+    "cloudevents": binary_event,
+    "cloudevents-structured": structured_event,
+    "pubsub": pubsub,
+}
+
+
+def _context(message: PushedMessage) -> dict[str, object]:
+    return context_of(message.attributes, message.ordering_key, message.id, message.subscription_id, message.created)

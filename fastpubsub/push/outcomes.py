@@ -1,0 +1,51 @@
+"""What an answer means for the message and for the endpoint."""
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Literal, NamedTuple
+
+from fastpubsub.models import MAX_DELAY_SECONDS
+from fastpubsub.push.answers import PushAnswer
+
+GONE = 410
+BUSY = (429, 503)
+LONGEST_HOLD_SECONDS = 3600
+"""An endpoint does not stop its own messages for longer, whatever it says."""
+
+
+class Outcome(NamedTuple):
+    does: Literal["ack", "nack", "reject", "return"]
+    is_well: bool
+    """Whether the endpoint works, so that the next message has a chance."""
+
+    is_overloaded: bool = False
+    hold_seconds: int | None = None
+    """Until the endpoint wants to be asked again."""
+
+    reason: str | None = None
+
+
+def outcome_of(answer: PushAnswer, reject_on: frozenset[int], now: datetime) -> Outcome:
+    status = answer.status
+    said = f"the endpoint answered {status}"
+    if 200 <= status < 300:
+        return Outcome("ack", is_well=True)
+    if status in reject_on:
+        start = answer.start.decode("utf-8", "replace").replace("\0", "\ufffd")
+        return Outcome("reject", is_well=True, reason=f"{said}: {start}" if start else said)
+    if status in BUSY:
+        seconds = retry_after(answer.headers.get("retry-after", ""), now)
+        return Outcome("nack", is_well=False, is_overloaded=True, hold_seconds=seconds, reason=said)
+    return Outcome("nack", is_well=400 <= status < 500, reason=said)
+
+
+def retry_after(text: str, now: datetime) -> int | None:
+    """Seconds, given as such or as a date; None when it says neither."""
+    if text.isascii() and text.isdigit():
+        return min(int(text[:10]), LONGEST_HOLD_SECONDS)
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    seconds = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
+    return min(max(int(seconds), 0), LONGEST_HOLD_SECONDS, MAX_DELAY_SECONDS)

@@ -1,0 +1,96 @@
+"""How much an endpoint gets at once, whether it gets anything, and what all of them together may take."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+FIRST_CONCURRENCY = 4
+HALVING_SECONDS = 1.0
+"""In which an endpoint that cannot keep up is noticed once."""
+
+FAILURES = 5
+"""In a row, after which the breaker opens."""
+
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 60.0
+BURST_SECONDS = 0.05
+
+
+class Concurrency:
+    """Grows by one for each round of answers, and is halved when an endpoint cannot keep up."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._limit = float(min(most, FIRST_CONCURRENCY))
+        self._halved = 0.0
+
+    @property
+    def limit(self) -> int:
+        return int(self._limit)
+
+    def succeeded(self) -> None:
+        self._limit = min(self._most, self._limit + 1 / self._limit)
+
+    def overloaded(self, now: float) -> None:
+        if now >= self._halved + HALVING_SECONDS:
+            self._halved = now
+            self._limit = max(1.0, self._limit / 2)
+
+
+class Breaker:
+    """Closed; open after failures in a row, when nothing is pushed; half-open, when one message is tried."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._pause = FIRST_PAUSE_SECONDS
+        self._closed_until = 0.0
+        """When the pause ends."""
+
+    @property
+    def is_half_open(self) -> bool:
+        return self._failures >= FAILURES
+
+    def seconds(self, now: float) -> float:
+        """Until something may be pushed."""
+        return max(self._closed_until - now, 0.0)
+
+    def succeeded(self) -> None:
+        self._failures = 0
+        self._pause = FIRST_PAUSE_SECONDS
+
+    def failed(self, now: float) -> None:
+        self._failures += 1
+        if self._failures >= FAILURES and now >= self._closed_until:
+            self._closed_until = now + self._pause * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+
+    def hold(self, until: float) -> None:
+        """The endpoint has said when to come again."""
+        self._closed_until = max(self._closed_until, until)
+
+
+class Gate:
+    """What all endpoints of a process share, so that pushing leaves the event loop to others."""
+
+    def __init__(self, most: int, per_second: int | None) -> None:
+        """At most so many requests on their way, and begun in a second; None for as many as there are."""
+        self._places = asyncio.Semaphore(most)
+        self._interval = 0.0 if per_second is None else 1 / per_second
+        self._next = 0.0
+
+    async def wait(self) -> None:
+        """Until what is claimed can be pushed at once."""
+        async with self.place():
+            pass
+
+    @asynccontextmanager
+    async def place(self, count: int = 0) -> AsyncIterator[None]:
+        """Of so many requests."""
+        async with self._places:
+            now = asyncio.get_running_loop().time()
+            begin = max(self._next, now - BURST_SECONDS)
+            self._next = begin + count * self._interval
+            if begin > now:
+                await asyncio.sleep(begin - now)
+            yield

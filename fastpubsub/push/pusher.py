@@ -1,0 +1,186 @@
+"""Pushes the messages of one subscription: claims as many as its endpoint can take, and settles what comes of them."""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from fastpubsub.counters import Counters
+from fastpubsub.exceptions import AlreadyExists, FastpubsubError, NotFound, Unavailable
+from fastpubsub.message_ids import MessageIds, ack_id
+from fastpubsub.push.endpoints import Endpoint
+from fastpubsub.push.failures import PushFailed, Unreachable
+from fastpubsub.push.formats import PushedMessage
+from fastpubsub.push.outcomes import GONE, Outcome, outcome_of
+from fastpubsub.push.pacing import Breaker, Concurrency, Gate
+from fastpubsub.push.resolver import Resolver
+from fastpubsub.push.wire import Wire
+from fastpubsub.services.claiming import Claim, Claiming
+from fastpubsub.services.settling import ACK, NACK, REJECT, RETURN, Kind, Settling
+from fastpubsub.services.surviving import Surviving
+from fastpubsub.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+CLAIM_MESSAGES = 100
+SETTLE_ATTEMPTS = 5
+SETTLE_PAUSE_SECONDS = 1.0
+TROUBLE_PAUSE_SECONDS = 1.0
+LEASE_MARGIN_SECONDS = 1.0
+MAX_REASON = 1024
+KINDS: dict[str, Kind] = {"ack": ACK, "nack": NACK, "reject": REJECT, "return": RETURN}
+
+
+@dataclass(frozen=True)
+class Means:
+    """What the pushers of a process share."""
+
+    claiming: Claiming
+    settling: Settling
+    counters: Counters
+    resolver: Resolver
+    gate: Gate
+    tls: ssl.SSLContext
+    consumer_id: str
+    pause: Callable[[str, str], Awaitable[None]]
+    """Pauses a subscription, for a reason."""
+
+
+class Pusher:
+    def __init__(self, endpoint: Endpoint, means: Means) -> None:
+        self.endpoint = endpoint
+        self._means = means
+        self._wire = Wire(endpoint.place.origin, means.resolver, means.tls)
+        self._breaker = Breaker()
+        self._concurrency = Concurrency(endpoint.max_concurrency)
+        self._pushing = Tasks()
+        self._in_flight = 0
+        self._ended = asyncio.Event()
+        """One more has ended since it was cleared."""
+
+    async def run(self) -> None:
+        """Runs until it is cancelled, the server stops, or the subscription is not pushed any more."""
+        is_over = False
+        while not is_over:
+            with Surviving(logger, "pushing"):
+                try:
+                    is_over = await self._claim_once()
+                except (NotFound, AlreadyExists):
+                    return
+                continue
+            await asyncio.sleep(TROUBLE_PAUSE_SECONDS)
+
+    async def close(self) -> None:
+        """Lets those on their way finish, or cuts them when it is cancelled; those come again at once."""
+        try:
+            await self._pushing.finish()
+        finally:
+            self._pushing.cancel()
+            await self._pushing.finish()
+            self._wire.close()
+
+    async def _claim_once(self) -> bool:
+        """Whether there is nothing more to do: the server stops."""
+        means, endpoint = self._means, self.endpoint
+        room = await self._room()
+        claim = await means.claiming.pull(
+            endpoint.subscription_id, min(room, CLAIM_MESSAGES), means.consumer_id, None, is_push=True
+        )
+        if claim.keys != endpoint.keys:
+            means.claiming.give_back(claim)
+            return True
+        received = asyncio.get_running_loop().time()
+        for index in range(len(claim.positions)):
+            self._in_flight += 1
+            self._pushing.start(self._push(claim, index, received))
+        return not claim.positions
+
+    async def _room(self) -> int:
+        """Waits until something may be pushed, and returns how much."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._means.gate.wait()
+            if (seconds := self._breaker.seconds(loop.time())) > 0:
+                await asyncio.sleep(seconds)
+                continue
+            limit = 1 if self._breaker.is_half_open else self._concurrency.limit
+            if self._in_flight < limit:
+                return limit - self._in_flight
+            self._ended.clear()
+            await self._ended.wait()
+
+    async def _push(self, claim: Claim, index: int, received: float) -> None:
+        """Whatever happens, the message is settled, or comes again after its deadline."""
+        message = self._message(claim, index)
+        outcome = Outcome("return", is_well=True)
+        try:
+            async with self._means.gate.place(1):
+                left = received + (claim.lease_seconds or 0) - asyncio.get_running_loop().time()
+                if left > self.endpoint.timeout_seconds + LEASE_MARGIN_SECONDS or self._is_short(claim):
+                    outcome = Outcome("nack", is_well=True)
+                    outcome = await self._outcome(message)
+        finally:
+            self._in_flight -= 1
+            self._ended.set()
+            await self._settle(ack_id(message.id, claim.token), outcome)
+
+    def _is_short(self, claim: Claim) -> bool:
+        """The lease has no room for waiting, so there is nothing to wait for."""
+        return (claim.lease_seconds or 0) <= self.endpoint.timeout_seconds + 2 * LEASE_MARGIN_SECONDS
+
+    def _message(self, claim: Claim, index: int) -> PushedMessage:
+        created_at, position = claim.created_at[index], claim.positions[index]
+        return PushedMessage(
+            MessageIds(claim.keys.topic_key, created_at).at(position),
+            self.endpoint.subscription_id,
+            claim.attempts[index],
+            created_at,
+            claim.payloads[index],
+            claim.attributes[index],
+            claim.ordering_keys[index] if claim.ordering_keys else None,
+        )
+
+    async def _outcome(self, message: PushedMessage) -> Outcome:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        request = self.endpoint.request(message, int(time.time()), started)
+        try:
+            answer = await self._wire.send(request, self.endpoint.timeout_seconds)
+        except Unreachable as error:
+            outcome = Outcome("return", is_well=False, reason=str(error))
+        except PushFailed as error:
+            outcome = Outcome("nack", is_well=False, is_overloaded=True, reason=str(error))
+        else:
+            outcome = outcome_of(answer, self.endpoint.reject_on, datetime.now(UTC))
+            if answer.status == GONE:
+                await self._means.pause(self.endpoint.subscription_id, "its endpoint answered 410: it is gone")
+        self._means.counters.pushed(outcome.does, loop.time() - started)
+        self._learn(outcome, loop.time())
+        return outcome
+
+    def _learn(self, outcome: Outcome, now: float) -> None:
+        if outcome.is_well:
+            self._breaker.succeeded()
+            self._concurrency.succeeded()
+        else:
+            self._breaker.failed(now)
+        if outcome.is_overloaded:
+            self._concurrency.overloaded(now)
+        if outcome.hold_seconds:
+            self._breaker.hold(now + outcome.hold_seconds)
+
+    async def _settle(self, delivery: str, outcome: Outcome) -> None:
+        """A few times, for an ack that is lost is a message that comes again."""
+        value = (outcome.reason or "")[:MAX_REASON] if outcome.does == "reject" else outcome.hold_seconds
+        for _ in range(SETTLE_ATTEMPTS):
+            try:
+                await self._means.settling.settle(KINDS[outcome.does], self.endpoint.subscription_id, [delivery], value)
+            except Unavailable:
+                await asyncio.sleep(SETTLE_PAUSE_SECONDS)
+            except FastpubsubError:
+                return  # the subscription is gone
+            else:
+                return

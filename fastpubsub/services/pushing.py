@@ -1,0 +1,43 @@
+"""How a subscription is pushed: what is stored of it, and its secrets."""
+
+import json
+from base64 import b64encode
+from datetime import datetime
+
+from fastpubsub.database.calls import Database
+from fastpubsub.database.changes import Change
+from fastpubsub.models import NewPush
+from fastpubsub.sealing import Sealer
+
+
+def headers_use(subscription_id: str) -> str:
+    """What the sealed headers are for."""
+    return f"push headers {subscription_id}"
+
+
+def secret_use(subscription_id: str) -> str:
+    return f"push secret {subscription_id}"
+
+
+def stored_push(new: NewPush, secret: str, sealer: Sealer, subscription_id: str) -> str:
+    """As the procedures take it: the headers and the secret are sealed."""
+    settings = new.model_dump(exclude={"headers"}) | {"header_names": list(new.headers)}
+    sealed = {"secret": sealer.seal(secret.encode(), secret_use(subscription_id))}
+    if new.headers:
+        sealed["headers"] = sealer.seal(json.dumps(new.headers).encode(), headers_use(subscription_id))
+    return json.dumps({"settings": settings} | {name: b64encode(value).decode() for name, value in sealed.items()})
+
+
+async def trim_dispatchers(database: Database) -> None:
+    """Forgets the processes that are gone."""
+    await database.fetch_one("trim_dispatchers")
+
+
+async def rotate_push_secret(
+    database: Database, sealer: Sealer, subscription_id: str, secret: str, old_seconds: int, change: Change
+) -> datetime | None:
+    """Until when the previous one signs as well."""
+    sealed = sealer.seal(secret.encode(), secret_use(subscription_id))
+    (expires_at,) = await database.fetch_one("rotate_push_secret", subscription_id, sealed, old_seconds, change=change)
+    until: datetime | None = expires_at
+    return until

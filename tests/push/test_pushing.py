@@ -1,0 +1,177 @@
+"""Messages reach an endpoint, and what it answers settles them."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from fastpubsub.push.signing import key_of, sign
+from tests.api.calls import Calls, Json, problem, success
+from tests.push.endpoint import PATIENCE, Endpoint, answer
+
+
+async def pushed(calls: Calls, endpoint: Endpoint, name: str = "s", **push: Any) -> str:
+    """A topic with a subscription that is pushed; its secret."""
+    await calls.topic()
+    created = await calls.subscription(
+        name, push={"endpoint": endpoint.url, **push}, backoff_min_seconds=0, backoff_max_seconds=0
+    )
+    return str(created["push"]["secret"])
+
+
+async def until_counts(calls: Calls, wanted: tuple[int, int, int, int]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while (await calls.counts()) != wanted:
+            pass
+
+
+async def test_a_message_is_posted_signed_and_acked(calls: Calls, endpoint: Endpoint) -> None:
+    secret = await pushed(calls, endpoint, headers={"Authorization": "Bearer abc"})
+    (message_id,) = await calls.publish({"a": 1.10})
+    (request,) = await endpoint.until(1)
+    assert (request.method, request.path, request.body) == ("POST", "/hook?a=1", b'{"a":1.1}')
+    assert request.headers["webhook-id"] == message_id
+    assert request.headers["authorization"] == "Bearer abc"
+    assert request.headers["fastpubsub-attempt"] == "1"
+    timestamp = int(request.headers["webhook-timestamp"])
+    assert request.headers["webhook-signature"] == sign([key_of(secret)], message_id, timestamp, request.body)
+    await until_counts(calls, (0, 0, 1, 0))
+
+
+async def test_many_over_few_connections(calls: Calls, endpoint: Endpoint) -> None:
+    await pushed(calls, endpoint)
+    ids = [one for _ in range(5) for one in await calls.publish(*({"a": n} for n in range(100)))]
+    received = await endpoint.until(500)
+    await until_counts(calls, (0, 0, 500, 0))
+    assert sorted(one.headers["webhook-id"] for one in received) == sorted(ids)
+    assert endpoint.connections <= 10
+
+
+@pytest.mark.parametrize("status", [302, 400, 404, 500])
+async def test_other_answers_are_nacks(calls: Calls, endpoint: Endpoint, status: int) -> None:
+    endpoint.answers = lambda request: answer(
+        status if request.headers["fastpubsub-attempt"] == "1" else 204, Location="http://127.0.0.1:1/"
+    )
+    await pushed(calls, endpoint)
+    await calls.publish({"a": 1})
+    first, second = await endpoint.until(2)
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert second.headers["fastpubsub-attempt"] == "2"
+    await until_counts(calls, (0, 0, 1, 0))
+
+
+async def test_attempts_are_limited(calls: Calls, endpoint: Endpoint) -> None:
+    endpoint.answers = lambda _: answer(422)
+    await pushed(calls, endpoint)
+    await calls.publish({"a": 1})
+    await until_counts(calls, (0, 0, 0, 1))
+    assert len(endpoint.received) == 5
+
+
+async def test_a_status_that_rejects(calls: Calls, endpoint: Endpoint) -> None:
+    endpoint.answers = lambda _: answer(422, b"no such order\0" + b"x" * 5000)
+    await pushed(calls, endpoint, reject_on=[422])
+    await calls.publish({"a": 1})
+    await until_counts(calls, (0, 0, 0, 1))
+    (letter,) = await calls.dead_letters()
+    assert letter["reason"].startswith("the endpoint answered 422: no such order\ufffdx")
+    assert len(letter["reason"]) == 1024
+    assert letter["delivery_attempts"] == 1
+
+
+async def test_an_endpoint_that_is_gone(calls: Calls, endpoint: Endpoint, client: httpx.AsyncClient) -> None:
+    endpoint.answers = lambda _: answer(410)
+    await pushed(calls, endpoint)
+    await calls.publish({"a": 1})
+    await endpoint.until(1)
+    async with asyncio.timeout(PATIENCE):
+        while not (await subscription(client)).get("is_paused"):
+            pass
+    changes = success(await client.get("/audit", params={"client_id": "push"}), 200)["data"]
+    assert [one["details"]["reason"] for one in changes] == ["its endpoint answered 410: it is gone"]
+
+
+async def test_retry_after_is_obeyed(calls: Calls, endpoint: Endpoint) -> None:
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+
+    def answers(_: object) -> bytes:
+        times.append(loop.time())
+        return answer(429, retry_after="1") if len(times) == 1 else answer(200)
+
+    endpoint.answers = answers
+    await pushed(calls, endpoint)
+    await calls.publish({"a": 1})
+    await endpoint.until(2)
+    assert times[1] - times[0] >= 0.99
+
+
+async def test_pushed_or_pulled_but_not_both(calls: Calls, endpoint: Endpoint, client: httpx.AsyncClient) -> None:
+    await pushed(calls, endpoint)
+    pull: dict[str, str | int] = {"consumer_id": "c", "batch_size": 1}
+    assert "pushed" in problem(await client.get("/subscriptions/s/messages", params=pull), 409)
+    assert "pushed" in problem(await client.post("/subscriptions/s/pulls", params=pull, json={}), 409)
+    changed = success(await client.patch("/subscriptions/s", json={"push": None}), 200)
+    assert "push" not in changed
+    await calls.publish({"a": 1})
+    assert [one["payload"] for one in await calls.pull()] == [{"a": 1}]
+    assert endpoint.received == []
+    again = success(await client.patch("/subscriptions/s", json={"push": {"endpoint": endpoint.url}}), 200)
+    assert again["push"]["secret"].startswith("whsec_")
+    await calls.publish({"a": 2})
+    assert [one.body for one in await endpoint.until(1)] == [b'{"a":2}']
+
+
+async def subscription(client: httpx.AsyncClient, name: str = "s") -> Json:
+    found: Json = success(await client.get(f"/subscriptions/{name}"), 200)
+    return found
+
+
+async def test_a_change_keeps_the_secret(calls: Calls, endpoint: Endpoint, client: httpx.AsyncClient) -> None:
+    secret = await pushed(calls, endpoint)
+    push = {"endpoint": endpoint.url.replace("hook", "other"), "timeout_seconds": 5}
+    changed = success(await client.patch("/subscriptions/s", json={"push": push}), 200)["push"]
+    assert "secret" not in changed
+    assert changed["timeout_seconds"] == 5
+    (message_id,) = await calls.publish({"a": 1})
+    (request,) = await endpoint.until(1)
+    assert request.path == "/other?a=1"
+    timestamp = int(request.headers["webhook-timestamp"])
+    assert request.headers["webhook-signature"] == sign([key_of(secret)], message_id, timestamp, request.body)
+
+
+async def test_two_secrets_while_they_are_rotated(calls: Calls, endpoint: Endpoint, client: httpx.AsyncClient) -> None:
+    old = await pushed(calls, endpoint)
+    path = "/subscriptions/s/push/secrets"
+    new = success(await client.post(path, json={"old_secret_seconds": 60}), 201)["secret"]
+    (message_id,) = await calls.publish({"a": 1})
+    (request,) = await endpoint.until(1)
+    timestamp = int(request.headers["webhook-timestamp"])
+    keys = [key_of(new), key_of(old)]
+    assert request.headers["webhook-signature"] == sign(keys, message_id, timestamp, request.body)
+    assert "two secrets" in problem(await client.post(path, json={}), 409)
+    newest = success(await client.post(path, json={"old_secret_seconds": 0}), 201)
+    assert newest["old_secret_expires_at"] is None
+
+
+async def test_nothing_shows_a_secret(
+    calls: Calls, endpoint: Endpoint, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = await pushed(calls, endpoint, headers={"X-Key": "very-secret"})
+    success(await client.patch("/subscriptions/s", json={"push": {"endpoint": endpoint.url, "headers": {}}}), 200)
+    wrong = {"endpoint": endpoint.url, "headers": {"X-Key": "very-secret\n"}}
+    problem(await client.patch("/subscriptions/s", json={"push": wrong}), 422)
+    answers = [
+        (await client.get(path)).text
+        for path in ("/subscriptions/s", "/subscriptions", "/audit", "/metrics", "/subscriptions/s/consumers")
+    ]
+    shown = "\n".join([*answers, caplog.text])
+    assert "very-secret" not in shown
+    assert secret not in shown
+    (created, *_) = [
+        json.loads(json.dumps(one["details"]))
+        for one in success(await client.get("/audit", params={"object": "subscription"}), 200)["data"][::-1]
+    ]
+    assert created["push"]["headers"] == {"X-Key": "(hidden)"}
