@@ -25,6 +25,9 @@ DOCS = ROOT / "docs"
 SECONDS = 60.0
 
 HEADING = re.compile(r"#+ (.+)")
+FILE = re.compile(r"# (\w+\.py)\n")
+"""How a block in `python` begins that a reader saves under this name."""
+
 FENCE = re.compile(r"```(\w*)")
 
 WITH_VARIABLES = 'set -aeo pipefail; test ! -e variables || . ./variables; . "$1"; export -p > variables'
@@ -147,12 +150,16 @@ class Shell:
         pairs = (line.split(":", 1) for line in lines)
         return int(status.split()[1]), {name.lower(): value.strip() for name, value in pairs}
 
-    def _write(self, script: str) -> str:
+    def write(self, name: str, text: str) -> None:
+        """As a reader would save it."""
         for old in sorted(self.changes, key=len, reverse=True):
-            script = script.replace(old, self.changes[old])
-        path = self.folder / f"script-{len(list(self.folder.glob('script-*')))}"
-        path.write_text(script, encoding="utf-8")
-        return path.name
+            text = text.replace(old, self.changes[old])
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def _write(self, script: str) -> str:
+        name = f"script-{len(list(self.folder.glob('script-*')))}"
+        self.write(name, script)
+        return name
 
 
 @dataclass
@@ -193,17 +200,22 @@ def walk(page: Path, shell: Shell) -> None:
     ran = 0
     for block, after in pairwise([*blocks(page), Block("", "", "", "")]):
         if block.language == "bash":
-            shell.changes |= names
-            printed, status, headers = ask(shell, block.text)
-            shown = after.text if after.language in ("json", "text") else ""
-            if after.language == "http":
-                shown = compare_head(after, status, headers, names)
-            else:
-                assert status < 400, f"{block.place}: {status}\n{printed}"
-            if shown:
-                agree(canonical(shown), canonical(printed), names, after.place)
+            run_block(block, after, shell, names)
             ran += 1
     assert ran, f"nothing on {page} runs"
+
+
+def run_block(block: Block, after: Block, shell: Shell, names: dict[str, str]) -> None:
+    """Runs one, and compares what it prints with the block after it."""
+    shell.changes |= names
+    printed, status, headers = ask(shell, block.text)
+    shown = after.text if after.language in ("json", "text") else ""
+    if after.language == "http":
+        shown = compare_head(after, status, headers, names)
+    else:
+        assert status < 400, f"{block.place}: {status}\n{printed}"
+    if shown:
+        agree(canonical(shown), canonical(printed), names, after.place)
 
 
 def ask(shell: Shell, script: str) -> tuple[str, int, dict[str, str]]:

@@ -18,9 +18,7 @@ import pytest
 from fastpubsub.client import Client
 from tests import harness
 from tests.lasting import Last
-from tests.pages import DOCS, Block, Shell, agree, blocks, canonical
-
-FILE = re.compile(r"# (\w+\.py)\n")
+from tests.pages import DOCS, FILE, Block, Shell, agree, blocks, canonical
 
 
 @pytest.fixture

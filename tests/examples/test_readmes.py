@@ -15,16 +15,17 @@ import pytest
 
 from tests import clusters, harness, wheels
 from tests.examples.conftest import EXAMPLES, answers
-from tests.pages import SECONDS, Background, Block, Shell, agree, blocks, canonical, compare_head
+from tests.pages import DOCS, FILE, SECONDS, Background, Block, Shell, agree, blocks, canonical, compare_head
 
-BACKGROUND = re.compile(r"^(fastpubsub dev|fastpubsub worker|python -m uvicorn)\b", re.MULTILINE)
+BACKGROUND = re.compile(r"^(fastpubsub (dev|server|worker)|python -m uvicorn|python mail.py)\b", re.MULTILINE)
+TUTORIAL = DOCS / "tutorial.md"
 ASKS = re.compile(r"curl http://\S+\n")
 NOTHING = Block("", "", "", "")
 OF_THE_WHEEL = "orders"
 NAMES = sorted(folder.name for folder in EXAMPLES.iterdir() if folder.is_dir())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wheel = wheels.build(tmp_path_factory.mktemp("dist"))
     return wheels.install(wheel, tmp_path_factory.mktemp("installed"))
@@ -43,21 +44,24 @@ class Reader:
     def read(self) -> None:
         with ExitStack() as stack:
             for block, after in pairwise([*blocks(self.page), NOTHING]):
-                if block.language != "bash":
-                    continue
                 self.shell.changes |= self.names
-                if BACKGROUND.search(block.text):
-                    self.running.append(stack.enter_context(self.shell.start(block.text)))
-                    self.wait_until_it_serves(block.text)
-                elif ASKS.fullmatch(block.text):
-                    self.ask(block, after)
-                else:
-                    self.run(block, after)
-        for background in self.running:
-            assert "Traceback" not in background.output()
+                if file := FILE.match(block.text):
+                    self.shell.write(file[1], block.text)
+                elif block.language == "bash":
+                    self.do(block, after, stack)
+        self.outputs = [background.output() for background in self.running]
+
+    def do(self, block: Block, after: Block, stack: ExitStack) -> None:
+        if BACKGROUND.search(block.text):
+            self.running.append(stack.enter_context(self.shell.start(block.text)))
+            self.wait_until_it_serves(block.text)
+        elif ASKS.fullmatch(block.text):
+            self.ask(block, after)
+        else:
+            self.run(block, after)
 
     def wait_until_it_serves(self, script: str) -> None:
-        port = self.ports["8000" if "fastpubsub dev" in script else "8001"]
+        port = self.ports["8000" if re.search("fastpubsub (dev|server)", script) else "8001"]
         self.running[-1].wait_until(lambda: answers(port))
 
     def ask(self, block: Block, after: Block) -> None:
@@ -81,10 +85,19 @@ class Reader:
         self.names = names
 
 
+class Newcomer(Reader):
+    """Starts the mail server when the worker has missed it, as the tutorial says."""
+
+    def wait_until_it_serves(self, script: str) -> None:
+        super().wait_until_it_serves(script)
+        if "fastpubsub worker" in script:
+            self.running[-1].wait_until(lambda: "ConnectionRefusedError" in self.running[-1].output())
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in NAMES if name != OF_THE_WHEEL])
 def test_every_command_works(name: str, tmp_path: Path) -> None:
-    reader(name, tmp_path).read()
+    went_well(reader(name, tmp_path))
 
 
 @pytest.mark.long
@@ -92,7 +105,26 @@ def test_every_command_works_with_the_wheel(installed: Path, tmp_path: Path) -> 
     of_the_wheel = reader(OF_THE_WHEEL, tmp_path)
     of_the_wheel.shell.environment["PATH"] = f"{installed}:{of_the_wheel.shell.environment['PATH']}"
     of_the_wheel.shell.environment.pop("PYTHONPATH", None)
-    of_the_wheel.read()
+    went_well(of_the_wheel)
+
+
+def went_well(reader: Reader) -> None:
+    reader.read()
+    assert not [output for output in reader.outputs if "Traceback" in output]
+
+
+@pytest.mark.long
+def test_a_newcomer_types_the_tutorial(empty_database_url: str, installed: Path, tmp_path: Path) -> None:
+    """From an empty folder, with the wheel and a database of their own."""
+    ports = {number: harness.free_port() for number in ("8000", "8001", "8025")}
+    shell = Shell(tmp_path, {"api_port": ports["8000"]})
+    shell.environment["PATH"] = f"{installed}:{shell.environment['PATH']}"
+    shell.environment.pop("PYTHONPATH", None)
+    shell.changes |= {"postgresql+psycopg://postgres:secret@localhost:5432/postgres": empty_database_url}
+    shell.changes |= {old: str(new) for old, new in ports.items()}
+    newcomer = Newcomer(TUTORIAL, shell, ports)
+    newcomer.read()
+    assert newcomer.outputs[-1].count("To: ada@example.com") == 1
 
 
 def reader(name: str, parent: Path) -> Reader:
