@@ -10,6 +10,7 @@ import psycopg
 
 from fastpubsub.database import migrations
 from fastpubsub.embedded import EmbeddedPostgres, packaged
+from tests import spreading
 from tests.harness import libpq
 from tests.installations import system
 
@@ -41,18 +42,29 @@ def main() -> int:
 
 
 def check(folder: Path) -> int:
-    return max(check_style(), check_meaning(folder))
+    return max(check_style(), check_spreading(), check_meaning(folder))
+
+
+def sources() -> dict[str, str]:
+    return {file.stem: file.read_text() for file in sorted((migrations.folder() / "functions").glob("*.sql"))}
 
 
 def check_style() -> int:
     """Of the bodies, which are one long string to sqlfluff."""
     problems = [
-        f"{file.name}, line {number}: {word!r}"
-        for file in sorted((migrations.folder() / "functions").glob("*.sql"))
-        for number, line in enumerate(file.read_text().splitlines(), start=1)
+        f"{name}.sql, line {number}: {word!r}"
+        for name, source in sources().items()
+        for number, line in enumerate(source.splitlines(), start=1)
         for word in NOT_OURS.findall(LITERAL_OR_COMMENT.sub("''", line))
     ]
     print("\n".join([*problems, f"lower-case words, no tabs, no space at the end of a line: {len(problems)} problems"]))
+    return 1 if problems else 0
+
+
+def check_spreading() -> int:
+    """Whether each topic could be on a node of its own: tests/spreading.py."""
+    problems = spreading.check(sources())
+    print("\n".join([*problems, f"statements on one topic: {len(problems)} problems"]))
     return 1 if problems else 0
 
 

@@ -56,6 +56,7 @@ from fastpubsub.services.redrives import Redrives
 from fastpubsub.services.relay import Relay
 from fastpubsub.services.settling import Settling
 from fastpubsub.services.tails import Tails
+from fastpubsub.services.turn import Turn
 from fastpubsub.services.wakeups import Wakeups
 
 DESCRIPTION = """Publish/subscribe over HTTP on nothing but PostgreSQL.
@@ -169,13 +170,15 @@ def build(state: State) -> None:
     state.probes = Probes(settings, database, state.registry)
     state.large_bodies = LargeBodies()
     state.recorder = Recorder(database, counters)
-    state.maintenance = Maintenance(database, settings, counters, wakeups)
-    state.redrives = Redrives(database, wakeups)
-    state.relay = Relay(database, settings, counters, on_relayed=wakeups.published)
+    state.turn = turn = Turn(database, settings)
+    state.maintenance = Maintenance(database, settings, counters, wakeups, turn)
+    state.redrives = Redrives(database, wakeups, turn)
+    state.relay = Relay(database, settings, counters, turn, on_relayed=wakeups.published)
 
 
 def background(state: State) -> list[Coroutine[Any, Any, None]]:
     running = (
+        state.turn,
         state.maintenance,
         state.redrives,
         state.relay,
@@ -200,6 +203,7 @@ async def stop(state: State, jobs: list[asyncio.Task[None]]) -> None:
     await finish(state)
     with contextlib.suppress(FastpubsubError, TimeoutError):
         async with asyncio.timeout(LAST_WRITE_SECONDS):
+            await state.turn.give_up()
             await state.recorder.write()
             await state.consumers.write()
     await state.probes.close()

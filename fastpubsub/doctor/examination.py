@@ -7,6 +7,7 @@ import psycopg
 
 from fastpubsub.config import Settings
 from fastpubsub.database.urls import normalise
+from fastpubsub.doctor.checks.connections import examine_connections, examine_processes
 from fastpubsub.doctor.checks.messages import (
     examine_kept_messages,
     examine_leases,
@@ -16,7 +17,7 @@ from fastpubsub.doctor.checks.messages import (
 )
 from fastpubsub.doctor.checks.pooler import find_pooler, judge_pooler
 from fastpubsub.doctor.checks.schema import examine_schema
-from fastpubsub.doctor.checks.server import examine_connections, examine_server
+from fastpubsub.doctor.checks.server import examine_server
 from fastpubsub.doctor.checks.settings import examine_settings
 from fastpubsub.doctor.checks.snapshots import examine_snapshots
 from fastpubsub.doctor.connection import DoctorConnection, reason
@@ -69,6 +70,7 @@ async def examine_database(database: DoctorConnection, patience: float, findings
     schema = await looked("schema", examine_schema(database))
     findings += schema
     if all(one.level == "ok" for one in schema):
+        findings += await looked("processes", examine_processes(database, is_pooled=pooler != "none"))
         findings += await looked("tables", examine_tables(database, patience))
         findings += await looked("leases", examine_leases(database, patience))
         findings += await looked("outbox", examine_outbox(database, patience))

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.history import trim_history
 from fastpubsub.services.pushing import trim_dispatchers
 from fastpubsub.services.surviving import Surviving
+from fastpubsub.services.turn import Turn
 from fastpubsub.services.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
@@ -92,10 +92,13 @@ async def trim_messages(
 
 
 class Maintenance:
-    """The background of one server process; several do no harm, the work is done by one at a time."""
+    """The work of the process whose turn it is; several do no harm."""
 
-    def __init__(self, database: Database, settings: Settings, counters: Counters, wakeups: Wakeups) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, counters: Counters, wakeups: Wakeups, turn: Turn
+    ) -> None:
         self._database = database
+        self._turn = turn
         self._wakeups = wakeups
         self._settings = settings
         self._counters = counters
@@ -105,8 +108,8 @@ class Maintenance:
     async def run(self) -> None:
         """Runs until it is cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(_repeat(self._expire, self._settings.lease_expiry_interval_seconds))
-            group.create_task(_repeat(self._trim, self._settings.trim_interval_seconds))
+            group.create_task(_repeat(self._expire, self._settings.lease_expiry_interval_seconds, self._turn))
+            group.create_task(_repeat(self._trim, self._settings.trim_interval_seconds, self._turn))
 
     async def _expire(self) -> None:
         started = time.monotonic()
@@ -135,9 +138,10 @@ class Maintenance:
         await trim_dispatchers(self._database)
 
 
-async def _repeat(job: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """A failure is logged and never ends the loop; processes that started together do not stay in step."""
+async def _repeat(job: Callable[[], Awaitable[None]], seconds: float, turn: Turn) -> None:
+    """A failure is logged and never ends the loop."""
     while True:
+        await turn.held()
         with Surviving(logger, "a background job"):
             await job()
-        await asyncio.sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
+        await asyncio.sleep(seconds)

@@ -10,6 +10,7 @@ from fastpubsub.exceptions import NotFound
 from fastpubsub.models import DeadLetterReason, NewRedrive, Redrive
 from fastpubsub.services.directory import Directory, SubscriptionKey
 from fastpubsub.services.surviving import Surviving
+from fastpubsub.services.turn import Turn
 from fastpubsub.services.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ _STEP_SCAN = 5000
 _STEP_SECONDS = 0.1
 """Between two steps at a rate, so that a high one does not make a step of each message."""
 _LOOK_SECONDS = 5.0
-"""Until a process goes on with what another one began."""
+"""Until the process whose turn it is goes on with what another one began."""
 
 
 async def list_reasons(database: Database, directory: Directory, subscription_id: str) -> list[DeadLetterReason]:
@@ -97,11 +98,12 @@ async def cancel_redrive(
 
 
 class Redrives:
-    """Goes on with all that run. Each process does; a step holds the cursor, so two of them share the rate."""
+    """Goes on with all that run. A step holds the cursor, so two processes share the rate."""
 
-    def __init__(self, database: Database, wakeups: Wakeups) -> None:
+    def __init__(self, database: Database, wakeups: Wakeups, turn: Turn) -> None:
         self._database = database
         self._wakeups = wakeups
+        self._turn = turn
         self._wanted = asyncio.Event()
 
     def look(self) -> None:
@@ -111,12 +113,13 @@ class Redrives:
     async def run(self) -> None:
         """Runs until it is cancelled."""
         while True:
-            with Surviving(logger, "a step of the redrives"):
-                await self._step_all()
+            if self._wanted.is_set() or self._turn.holds:
+                self._wanted.clear()
+                with Surviving(logger, "a step of the redrives"):
+                    await self._step_all()
             await self._until_wanted()
 
     async def _until_wanted(self) -> None:
-        self._wanted.clear()
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
                 await self._wanted.wait()

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,15 +14,14 @@ from fastpubsub.database.calls import Database
 from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import Unavailable
 from fastpubsub.services.surviving import Surviving
+from fastpubsub.services.turn import Turn
 
 logger = logging.getLogger(__name__)
 
 JOB = "relay_messages"
 _CHUNK_ROWS = 1000
 _CHUNK_BYTES = 4 << 20
-# How often processes look that do not hold the job, in case that its holder is gone.
-_FOLLOW_SECONDS = 1.0
-_LOOKS_UNTIL_HOLDING = 2
+_TROUBLE_PAUSE_SECONDS = 1.0
 _RESCAN_SECONDS = 60.0
 _RESCAN_AFTER_TROUBLE_SECONDS = 5.0
 
@@ -49,9 +47,9 @@ class _Rows:
 
 
 class Relay:
-    """One process at a time holds the job and looks often; the others look now and then.
+    """The process whose turn it is looks often, the others do not look.
 
-    The holder matters only for the load: rows are moved in one transaction that deletes and appends them, whoever does
+    The turn matters only for the load: rows are moved in one transaction that deletes and appends them, whoever does
     it. All that was committed when a stretch was begun is in that stretch, so the next one begins where its snapshot
     ends; a transaction that was running then belongs to a later one, however late it commits.
     """
@@ -61,15 +59,14 @@ class Relay:
         database: Database,
         settings: Settings,
         counters: Counters,
+        turn: Turn,
         on_relayed: OnRelayed = lambda _topic_key, _count: None,
     ) -> None:
         self._database = database
         self._interval = settings.outbox_poll_interval_seconds
         self._counters = counters
+        self._turn = turn
         self._on_relayed = on_relayed
-        self._holder = str(uuid.uuid4())
-        self._holds: bool | None = None
-        self._looks = 0
         self._seen: str | None = None
         self._left: deque[_Stretch] = deque()
         self._stuck: set[int] = set()
@@ -78,6 +75,9 @@ class Relay:
     async def run(self) -> None:
         """Runs until it is cancelled."""
         while True:
+            if not self._turn.holds:
+                await self._turn.held()
+                self._rescan_at = 0.0
             pause = None
             with Surviving(logger, "the relay of the outbox"):
                 pause = await self.step()
@@ -85,23 +85,12 @@ class Relay:
 
     async def step(self) -> float:
         """Moves what is new, and a part of what is left of more; answers the seconds until the next step."""
-        if self._holds is None:
-            await self._hold()
         if time.monotonic() >= self._rescan_at:
             await self._start_over()
         found = await self._relay(_Stretch(self._seen), fresh=True)
         if self._left:
             found = await self._relay(self._left.popleft()) or found
-        self._looks = self._looks + 1 if found else 0
-        if not self._holds and self._looks >= _LOOKS_UNTIL_HOLDING:
-            await self._hold()
-        if self._left and found:
-            return 0.0
-        return self._interval if self._holds else _FOLLOW_SECONDS
-
-    async def _hold(self) -> None:
-        await self._database.fetch_one("hold_job", JOB, self._holder)
-        self._holds = True
+        return 0.0 if self._left and found else self._interval
 
     async def _start_over(self) -> None:
         """Starts from the first row, to find rows that an error, a restart or a restored dump left behind."""
@@ -112,11 +101,11 @@ class Relay:
 
     def _trouble(self) -> float:
         self._rescan_at = min(self._rescan_at, time.monotonic() + _RESCAN_AFTER_TROUBLE_SECONDS)
-        return _FOLLOW_SECONDS
+        return _TROUBLE_PAUSE_SECONDS
 
     async def _relay(self, stretch: _Stretch, *, fresh: bool = False) -> bool:
         """Returns whether this process moved anything. Rows that do not fit come after the rest of the others."""
-        self._holds, seen, topics, transactions, ordinals, more = await self._list(stretch)
+        _, seen, topics, transactions, ordinals, more = await self._list(stretch)
         if fresh:
             self._seen = seen
         if not topics:
@@ -136,7 +125,7 @@ class Relay:
 
     async def _list(self, stretch: _Stretch, limit: int = _CHUNK_ROWS) -> Row:
         return await self._database.fetch_one(
-            "list_outbox", stretch.seen, stretch.transaction, stretch.ordinal, limit, _CHUNK_BYTES, self._holder
+            "list_outbox", stretch.seen, stretch.transaction, stretch.ordinal, limit, _CHUNK_BYTES
         )
 
     async def _move(self, topic_key: int, rows: _Rows) -> bool:

@@ -8,5 +8,7 @@ begin
     perform fastpubsub.begin_call(false);
     delete from fastpubsub.consumers as c
     where c.seen_at < coalesce(p_now, clock_timestamp()) - make_interval(secs => p_old_seconds);
+    delete from fastpubsub.processes as p
+    where p.expected_at < coalesce(p_now, clock_timestamp()) - make_interval(secs => p_old_seconds);
 end;
 $$;

@@ -12,3 +12,6 @@ drop function fastpubsub.on_settlement;
 drop table fastpubsub.dispatchers;
 drop table fastpubsub.endpoints;
 alter table fastpubsub.cursors drop column is_pushed;
+-- Processes.
+drop table fastpubsub.processes;
+delete from fastpubsub.jobs where name = 'background';

@@ -57,3 +57,14 @@ create unlogged table fastpubsub.dispatchers (
     process bigint primary key,
     seen_at timestamptz not null
 ) with (fillfactor = 50);
+
+-- The processes of servers: `expected_at` is when one that has not said again that it lives counts as gone, `connections` how many it may
+-- take. After a crash of PostgreSQL they say it again.
+create unlogged table fastpubsub.processes (
+    process bigint primary key,
+    expected_at timestamptz not null,
+    connections integer not null
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
+-- `holder` does what no process needs to do while another does it.
+insert into fastpubsub.jobs (name) values ('background');

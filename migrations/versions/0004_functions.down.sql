@@ -536,8 +536,14 @@ begin
 end;
 $$;
 
+-- functions/forget_process.sql
+drop function fastpubsub.forget_process;
+
 -- functions/hold_endpoints.sql
 drop function fastpubsub.hold_endpoints;
+
+-- functions/inspect_processes.sql
+drop function fastpubsub.inspect_processes;
 
 -- functions/is_being_settled.sql
 drop function fastpubsub.is_being_settled;
@@ -1127,6 +1133,9 @@ begin
     where t.running <= p_max_bytes or t.position = v_after + 1;
 end;
 $$;
+
+-- functions/record_process.sql
+drop function fastpubsub.record_process;
 
 -- functions/refuse_claim.sql
 drop function fastpubsub.refuse_claim;
@@ -1771,6 +1780,20 @@ $$;
 
 -- functions/transaction_lock.sql
 drop function fastpubsub.transaction_lock;
+
+-- functions/trim_consumers.sql
+-- Deletes what processes wrote that are gone.
+create or replace function fastpubsub.trim_consumers(p_old_seconds double precision default 60, p_now timestamptz default null) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.consumers as c
+    where c.seen_at < coalesce(p_now, clock_timestamp()) - make_interval(secs => p_old_seconds);
+end;
+$$;
 
 -- functions/trim_dispatchers.sql
 drop function fastpubsub.trim_dispatchers;

@@ -637,6 +637,18 @@ begin
 end;
 $$;
 
+-- functions/forget_process.sql
+-- Says that a process ends: another takes over its background work when it looks next.
+create or replace function fastpubsub.forget_process(p_process bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.processes as p where p.process = p_process;
+end;
+$$;
+
 -- functions/hold_endpoints.sql
 -- Says that a dispatcher lives, and gives it its share of all endpoints: those that it holds, and those that nobody holds who has said so
 -- for p_patience_seconds. It gives up what is more than its share. Returns what it
@@ -690,6 +702,24 @@ begin
     end if;
     return query
     select e.topic_key, e.subscription_key, e.version from fastpubsub.endpoints as e where e.holder = p_process;
+end;
+$$;
+
+-- functions/inspect_processes.sql
+-- Counts the processes of servers that live, and the connections that they may take together. A standby does not know any.
+create or replace function fastpubsub.inspect_processes(p_now timestamptz default null, out processes bigint, out connections bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    processes := 0;
+    connections := 0;
+    if pg_is_in_recovery() then
+        return;
+    end if;
+    select count(*), coalesce(sum(p.connections), 0) into inspect_processes.processes, inspect_processes.connections
+    from fastpubsub.processes as p where p.expected_at > coalesce(p_now, clock_timestamp());
 end;
 $$;
 
@@ -1437,6 +1467,49 @@ begin
         order by m.position
     ) as t
     where t.running <= p_max_bytes or t.position = v_after + 1;
+end;
+$$;
+
+-- functions/record_process.sql
+-- Says that a process of a server lives and takes up to p_connections. Returns whether it holds the background work, and when to say it
+-- again: the holder and one other, who will notice first that the holder is gone, every second, all others in as many seconds as there are
+-- processes, so that more of them do not ask more. A process counts as gone when it has missed three times. p_take: take the work over.
+create or replace function fastpubsub.record_process(
+    p_process bigint,
+    p_connections integer,
+    p_take boolean default false,
+    p_now timestamptz default null,
+    out holds boolean,
+    out pause_seconds double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_holder text;
+    v_others bigint;
+    v_next bigint;
+begin
+    perform fastpubsub.begin_call(false);
+    select j.holder into v_holder from fastpubsub.jobs as j where j.name = 'background';
+    holds := v_holder is not distinct from p_process::text;
+    if
+        not holds
+        and (p_take or not exists (select from fastpubsub.processes as p where p.process::text = v_holder and p.expected_at > v_now))
+    then
+        -- Of several at once the first takes it.
+        update fastpubsub.jobs as j set holder = p_process::text
+        where j.name = 'background' and j.holder is not distinct from v_holder;
+        holds := found;
+    end if;
+    select count(*), min(p.process) filter (where p.process::text is distinct from v_holder) into v_others, v_next
+    from fastpubsub.processes as p where p.process <> p_process and p.expected_at > v_now;
+    pause_seconds := case when holds or p_process < coalesce(v_next, p_process + 1) then 1 else v_others + 1 end;
+    insert into fastpubsub.processes as p (process, expected_at, connections)
+    values (p_process, v_now + make_interval(secs => 3 * pause_seconds), p_connections)
+    on conflict (process) do update set expected_at = excluded.expected_at, connections = excluded.connections;
 end;
 $$;
 
@@ -2282,6 +2355,22 @@ create or replace function fastpubsub.transaction_lock(p_token bigint) returns b
 language sql immutable
 as $$
 select hashtextextended('fastpubsub settlement', p_token);
+$$;
+
+-- functions/trim_consumers.sql
+-- Deletes what processes wrote that are gone.
+create or replace function fastpubsub.trim_consumers(p_old_seconds double precision default 60, p_now timestamptz default null) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.consumers as c
+    where c.seen_at < coalesce(p_now, clock_timestamp()) - make_interval(secs => p_old_seconds);
+    delete from fastpubsub.processes as p
+    where p.expected_at < coalesce(p_now, clock_timestamp()) - make_interval(secs => p_old_seconds);
+end;
 $$;
 
 -- functions/trim_dispatchers.sql

@@ -219,6 +219,7 @@ INTERNAL = {
     "matching_positions",
     "message_created_at",
     "move_cursor",
+    "network_pattern",
     "position_before",
     "refuse_claim",
     "requeue_messages",

@@ -17,7 +17,9 @@ from fastpubsub.config import Settings
 from fastpubsub.database import migrations
 from fastpubsub.database.urls import normalise
 from fastpubsub.doctor import connection, examination
+from fastpubsub.doctor.checks.connections import examine_processes
 from fastpubsub.doctor.checks.server import clock
+from fastpubsub.doctor.connection import DoctorConnection
 from fastpubsub.doctor.examination import examine
 from fastpubsub.doctor.findings import Finding
 from fastpubsub.doctor.report import document, table, worst
@@ -85,10 +87,9 @@ def test_when_everything_is_as_it_should_be(durable: str, server: StartServer, r
     report = json.loads(done.stdout)
     assert [one for one in report["findings"] if one["level"] != "ok"] == []
     assert (done.returncode, done.stderr, report["status"]) == (0, "", "ok")
-    expected = (
-        "secret_key pooler writable durability clock servers connections snapshots schema tables leases outbox kept"
-    )
-    assert {one["check"] for one in report["findings"]} > set(expected.split())
+    platform = "secret_key pooler writable durability clock servers connections processes snapshots schema"
+    expected = {*platform.split(), "tables", "leases", "outbox", "kept"}
+    assert {one["check"] for one in report["findings"]} > expected
     for_people = run("doctor", **settings, database_require_durability=True)
     assert for_people.returncode == 0
     assert for_people.stdout.endswith(f"0 problems, 0 warnings, {len(report['findings'])} ok\n")
@@ -204,6 +205,31 @@ async def test_a_server_with_unsafe_settings(unsafe: EmbeddedPostgres, make_sett
     assert only(found, "servers").level == "warning"
     allowed = await examine(make_settings(database_url=unsafe.url(), database_require_durability=False))
     assert {one.level for one in of(allowed, "durability")} == {"warning"}
+
+
+async def test_the_connections_of_all_processes(durable: str, make_settings: MakeSettings) -> None:
+    say = "select from fastpubsub.record_process(%s, %s)"
+    settings = make_settings(database_url=durable)
+    with psycopg.connect(harness.libpq(durable), autocommit=True) as connection:
+        assert of(await examine(settings), "processes") == []
+        connection.execute(say, [1, 17])
+        assert only(await examine(settings), "processes").level == "ok"
+        for process in range(2, 13):
+            connection.execute(say, [process, 17])
+        many = only(await examine(settings), "processes")
+        assert many.what.startswith("12 processes of servers take up to 204 connections together, and 19")
+        assert many.what.endswith(" of 197 are left for them")
+        assert "add up to at most 14, raise max_connections so that 20" in many.next_step
+        for process in range(13, 81):
+            connection.execute(say, [process, 17])
+        too_many = only(await examine(settings), "processes")
+        assert too_many.next_step.endswith("run fewer processes, or put a pooler in between")
+        database = DoctorConnection(settings)
+        pooled = await examine_processes(database, is_pooled=True)
+        await database.close()
+        assert [(one.level, one.what) for one in pooled] == [
+            ("ok", "80 processes of servers take up to 1360 connections of the pooler")
+        ]
 
 
 async def test_a_slot_that_nobody_uses_and_a_standby(unsafe: EmbeddedPostgres, make_settings: MakeSettings) -> None:

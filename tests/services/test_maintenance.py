@@ -15,6 +15,7 @@ from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import Unavailable
 from fastpubsub.services import maintenance
 from fastpubsub.services.maintenance import Maintenance, release_expired_leases, trim_messages
+from fastpubsub.services.turn import Turn
 from fastpubsub.services.wakeups import Wakeups
 
 Connect = Callable[[], Awaitable[psycopg.AsyncConnection]]
@@ -100,14 +101,19 @@ async def test_what_deleting_left_is_emptied(database: Database, connect: Connec
 
 
 async def test_the_background_outlives_failures(
-    database: Database, settings: Settings, counters: Counters, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    database: Database,
+    settings: Settings,
+    counters: Counters,
+    turn: Turn,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     connection = await connect()
     await connection.execute("alter function fastpubsub.list_expired_leases rename to gone")
     quick = settings.model_copy(update={"lease_expiry_interval_seconds": 0.05, "trim_interval_seconds": 0.05})
     failed = asyncio.Event()
     monkeypatch.setattr(maintenance.logger, "log", lambda *_: failed.set())
-    background = asyncio.create_task(Maintenance(database, quick, counters, Wakeups(database, quick)).run())
+    background = asyncio.create_task(Maintenance(database, quick, counters, Wakeups(database, quick), turn).run())
     try:
         async with asyncio.timeout(SECONDS):
             await failed.wait()
@@ -126,14 +132,14 @@ async def test_the_background_outlives_failures(
 
 
 async def test_a_consumer_that_dies_again_and_again(
-    database: Database, settings: Settings, counters: Counters, connect: Connect
+    database: Database, settings: Settings, counters: Counters, turn: Turn, connect: Connect
 ) -> None:
     """Without any cron; time is moved instead of waited for."""
     connection = await connect()
     keys = await subscribe(database, attempts=3)
     await publish(database, keys[0], 1)
     quick = settings.model_copy(update={"lease_expiry_interval_seconds": 0.05})
-    background = asyncio.create_task(Maintenance(database, quick, counters, Wakeups(database, quick)).run())
+    background = asyncio.create_task(Maintenance(database, quick, counters, Wakeups(database, quick), turn).run())
     try:
         for _ in range(3):
             async with asyncio.timeout(SECONDS):
@@ -153,14 +159,14 @@ async def test_a_consumer_that_dies_again_and_again(
     assert await cursor.fetchall() == [(3, "lease expired on delivery attempt 3 of 3")]
 
 
-async def test_an_unavailable_database_is_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unavailable_database_is_no_traceback(turn: Turn, caplog: pytest.LogCaptureFixture) -> None:
     tried = asyncio.Event()
 
     async def job() -> None:
         tried.set()
         raise Unavailable("it is away")
 
-    task = asyncio.create_task(maintenance._repeat(job, 3600))
+    task = asyncio.create_task(maintenance._repeat(job, 3600, turn))
     await tried.wait()
     await asyncio.sleep(0)
     task.cancel()
@@ -169,14 +175,14 @@ async def test_an_unavailable_database_is_no_traceback(caplog: pytest.LogCapture
     assert "Traceback" not in caplog.text
 
 
-async def test_a_defect_is_logged_and_does_not_end_the_job(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_defect_is_logged_and_does_not_end_the_job(turn: Turn, caplog: pytest.LogCaptureFixture) -> None:
     tried = asyncio.Semaphore(0)
 
     async def job() -> None:
         tried.release()
         raise RuntimeError("a defect")
 
-    task = asyncio.create_task(maintenance._repeat(job, 0.001))
+    task = asyncio.create_task(maintenance._repeat(job, 0.001, turn))
     async with asyncio.timeout(SECONDS):
         for _ in range(3):
             await tried.acquire()

@@ -16,6 +16,7 @@ from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import Unavailable
 from fastpubsub.services import relay as module
 from fastpubsub.services.relay import Relay
+from fastpubsub.services.turn import Turn
 
 Connect = Callable[[], Awaitable[psycopg.AsyncConnection]]
 SECONDS = 30.0
@@ -65,11 +66,16 @@ async def failing(settings: Settings) -> AsyncIterator[Failing]:
 
 
 async def test_messages_are_moved_counted_and_announced(
-    database: Database, settings: Settings, counters: Counters, registry: CollectorRegistry, application: Any
+    database: Database,
+    settings: Settings,
+    counters: Counters,
+    turn: Turn,
+    registry: CollectorRegistry,
+    application: Any,
 ) -> None:
     topic_key, _ = await database.fetch_one("create_topic", "t")
     announced: list[tuple[int, int]] = []
-    relay = Relay(database, settings, counters, lambda *told: announced.append(told))
+    relay = Relay(database, settings, counters, turn, lambda *told: announced.append(told))
     assert await relay.step() == settings.outbox_poll_interval_seconds
     await publish(application, 3)
     await relay.step()
@@ -79,57 +85,34 @@ async def test_messages_are_moved_counted_and_announced(
 
 
 async def test_what_was_there_before_the_start_is_moved(
-    database: Database, settings: Settings, counters: Counters, application: Any
+    database: Database, settings: Settings, counters: Counters, turn: Turn, application: Any
 ) -> None:
     await database.fetch_one("create_topic", "t")
     await publish(application, 3)
-    await Relay(database, settings, counters).step()
+    await Relay(database, settings, counters, turn).step()
     assert await stored(application) == [0, 1, 2]
 
 
 async def test_what_was_published_to_a_deleted_topic_is_counted(
-    database: Database, settings: Settings, counters: Counters, registry: CollectorRegistry, application: Any
+    database: Database,
+    settings: Settings,
+    counters: Counters,
+    turn: Turn,
+    registry: CollectorRegistry,
+    application: Any,
 ) -> None:
     await database.fetch_one("create_topic", "t")
     await publish(application, 3)
     await database.fetch_one("delete_topic", "t")
-    await Relay(database, settings, counters).step()
+    await Relay(database, settings, counters, turn).step()
     assert registry.get_sample_value("fastpubsub_outbox_dropped_total") == 3
 
 
-async def test_the_last_to_start_looks_often_and_the_others_seldom(
-    database: Database, settings: Settings, counters: Counters
-) -> None:
-    first, second = (Relay(database, settings, counters) for _ in range(2))
-    assert await first.step() == settings.outbox_poll_interval_seconds
-    assert await second.step() == settings.outbox_poll_interval_seconds
-    assert await first.step() == module._FOLLOW_SECONDS
-
-
-async def test_when_the_holder_is_gone_another_takes_its_place(
-    database: Database, settings: Settings, counters: Counters, application: Any
-) -> None:
-    await database.fetch_one("create_topic", "t")
-    relay, gone = (Relay(database, settings, counters) for _ in range(2))
-    await relay.step()
-    await gone.step()
-    pauses = []
-    for number in range(3):
-        await publish(application, 1, first=number)
-        pauses.append(await relay.step())
-    assert pauses == [
-        module._FOLLOW_SECONDS,
-        settings.outbox_poll_interval_seconds,
-        settings.outbox_poll_interval_seconds,
-    ]
-    assert await stored(application) == [0, 1, 2]
-
-
 async def test_looking_while_another_moves_keeps_the_place(
-    database: Database, settings: Settings, counters: Counters, application: Any, connect: Connect
+    database: Database, settings: Settings, counters: Counters, turn: Turn, application: Any, connect: Connect
 ) -> None:
     await database.fetch_one("create_topic", "t")
-    relay = Relay(database, settings, counters)
+    relay = Relay(database, settings, counters, turn)
     await relay.step()
     busy = await connect()
     await publish(application, 2)
@@ -145,11 +128,11 @@ async def test_looking_while_another_moves_keeps_the_place(
 
 
 async def test_new_messages_do_not_wait_behind_many(
-    database: Database, settings: Settings, counters: Counters, application: Any
+    database: Database, settings: Settings, counters: Counters, turn: Turn, application: Any
 ) -> None:
     for topic in ("many", "few"):
         await database.fetch_one("create_topic", topic)
-    relay = Relay(database, settings, counters)
+    relay = Relay(database, settings, counters, turn)
     await relay.step()
     rows = 5 * module._CHUNK_ROWS
     await publish(application, rows, "many")
@@ -168,6 +151,7 @@ async def test_a_topic_that_fails_does_not_stop_the_others_and_keeps_its_order(
     failing: Failing,
     settings: Settings,
     counters: Counters,
+    turn: Turn,
     application: Any,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -177,7 +161,7 @@ async def test_a_topic_that_fails_does_not_stop_the_others_and_keeps_its_order(
     failing.topic_key, _ = await failing.fetch_one("create_topic", "bad")
     failing.error = error
     await failing.fetch_one("create_topic", "good")
-    relay = Relay(failing, settings, counters)
+    relay = Relay(failing, settings, counters, turn)
     await relay.step()
     for topic in ("bad", "good"):
         await publish(application, 2 * module._CHUNK_ROWS, topic)
@@ -197,10 +181,10 @@ async def test_a_topic_that_fails_does_not_stop_the_others_and_keeps_its_order(
 
 
 async def test_the_net_finds_what_was_listed_and_then_lost(
-    database: Database, settings: Settings, counters: Counters, application: Any
+    database: Database, settings: Settings, counters: Counters, turn: Turn, application: Any
 ) -> None:
     await database.fetch_one("create_topic", "t")
-    relay = Relay(database, settings, counters)
+    relay = Relay(database, settings, counters, turn)
     await relay.step()
     await publish(application, 1)
     _, relay._seen, *_ = await relay._list(module._Stretch(None), limit=0)
@@ -212,14 +196,19 @@ async def test_the_net_finds_what_was_listed_and_then_lost(
 
 
 async def test_trouble_ends_nothing(
-    settings: Settings, counters: Counters, application: Any, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+    settings: Settings,
+    counters: Counters,
+    turn: Turn,
+    application: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: Any,
 ) -> None:
-    monkeypatch.setattr(module, "_FOLLOW_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_TROUBLE_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(module, "_RESCAN_AFTER_TROUBLE_SECONDS", 0.01)
     caplog.set_level(logging.WARNING)
     database = Database(settings)
     await database.fetch_one("create_topic", "t")
-    relay = Relay(database, settings, counters)
+    relay = Relay(database, settings, counters, turn)
     task = asyncio.create_task(relay.run())
     try:
         async with asyncio.timeout(SECONDS):

@@ -1,4 +1,4 @@
-"""Checks PostgreSQL itself: its version, its durability, its connections. Works without our schema."""
+"""Checks PostgreSQL itself: its version, its durability, its clock. Works without our schema."""
 
 import time
 from collections.abc import Iterator
@@ -13,10 +13,6 @@ from fastpubsub.doctor.findings import Finding, ok, problem, warning
 
 OLDEST, NEWEST = 14, 18
 CLOCK_SECONDS = 2.0
-FULL = 0.9
-BESIDE_THE_POOL = 2
-"""Connections of a worker for readiness and for LISTEN."""
-
 WRAPAROUND = 1_000_000_000
 """Transactions; at 2,000,000,000 PostgreSQL stops to write."""
 
@@ -34,20 +30,6 @@ select
     pg_catalog.current_setting('autovacuum') = 'on' and pg_catalog.current_setting('track_counts') = 'on',
     (select pg_catalog.age(d.datfrozenxid) from pg_catalog.pg_database as d where d.datname = current_database()),
     pg_catalog.current_setting('server_encoding')
-"""
-
-CONNECTIONS = """
-select
-    count(*) filter (where a.datid is not null and coalesce(a.backend_type, 'client backend') = 'client backend'),
-    count(*) filter (
-        where a.application_name = 'fastpubsub' and a.pid <> pg_catalog.pg_backend_pid()
-        and a.datname = current_database()
-    ),
-    pg_catalog.current_setting('max_connections')::integer
-    - pg_catalog.current_setting('superuser_reserved_connections')::integer,
-    (select r.rolconnlimit from pg_catalog.pg_roles as r where r.rolname = current_user),
-    (select d.datconnlimit from pg_catalog.pg_database as d where d.datname = current_database())
-from pg_catalog.pg_stat_activity as a
 """
 
 
@@ -185,38 +167,3 @@ def clock(server: datetime, earliest: datetime, latest: datetime) -> Finding:
         "ages in metrics and the ends of tokens are wrong by as much; leases use only the clock of the database",
         "synchronize the clocks of both machines by NTP",
     )
-
-
-async def examine_connections(database: DoctorConnection, *, is_pooled: bool) -> list[Finding]:
-    (row,) = await database.ask(CONNECTIONS)
-    used, ours, allowed, *limits = row
-    limit = min([allowed, *(one for one in limits if one >= 0)])
-    settings = database.settings
-    each = settings.database_pool_size + settings.database_max_overflow + BESIDE_THE_POOL
-    needed = settings.api_num_workers * each
-    findings = []
-    if ours == 0:
-        findings.append(
-            warning(
-                "servers",
-                "no server is connected to the database, as far as this role can see",
-                "nothing releases expired leases, deletes old messages or relays the outbox",
-                "start one: fastpubsub server",
-            )
-        )
-    else:
-        findings.append(ok("servers", f"{ours} connections of servers and commands of fastpubsub"))
-    sentence = f"{used} of {limit} connections are in use; one server with these settings takes up to {needed}"
-    if used >= limit * FULL or (needed > limit and not is_pooled):
-        findings.append(
-            warning(
-                "connections",
-                sentence,
-                "a server that gets no connection answers requests with 503",
-                "raise max_connections or the limit of the role, or lower FASTPUBSUB_DATABASE_POOL_SIZE, "
-                "FASTPUBSUB_DATABASE_MAX_OVERFLOW or FASTPUBSUB_API_NUM_WORKERS; or put a pooler in between",
-            )
-        )
-    else:
-        findings.append(ok("connections", sentence))
-    return findings
