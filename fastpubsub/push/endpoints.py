@@ -16,6 +16,7 @@ from fastpubsub.sealing import Sealer
 from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.pushing import headers_use, secret_use
 
+USER_AGENT = "fastpubsub"
 PORTS = {"http": 80, "https": 443}
 
 
@@ -68,6 +69,20 @@ class Endpoint:
     def place(self) -> Place:
         return Place(self.url)
 
+    @property
+    def is_asked_first(self) -> bool:
+        """Whether it has to agree before it gets anything."""
+        return self.format.startswith("cloudevents")
+
+    def question(self, origin: str) -> bytes:
+        headers = {
+            "Host": self.place.host,
+            "User-Agent": USER_AGENT,
+            "WebHook-Request-Origin": origin,
+            "WebHook-Request-Rate": "*",
+        }
+        return written("OPTIONS", self.place.path, {**headers, **self.headers})
+
     def request(self, message: PushedMessage, timestamp: int, now: float) -> bytes:
         """`timestamp` is Unix time, `now` the time of the loop."""
         headers, body = FORMATS[self.format](message)
@@ -76,7 +91,7 @@ class Endpoint:
             "Host": self.place.host,
             "Content-Length": str(len(body)),
             "Accept-Encoding": "identity",
-            "User-Agent": "fastpubsub",
+            "User-Agent": USER_AGENT,
             "webhook-id": message.id,
             "webhook-timestamp": str(timestamp),
             "webhook-signature": sign(keys, message.id, timestamp, body),

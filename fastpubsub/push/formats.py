@@ -1,6 +1,7 @@
 """The forms of requests: headers and a body for a message."""
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -15,6 +16,9 @@ PROJECT = "fastpubsub"
 
 NOT_ESCAPED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 """The HTTP binding of CloudEvents, section 3.1.3.2."""
+
+WRITABLE = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
+"""Whoever publishes may say anything, and must not write headers."""
 
 Headers = dict[str, str]
 
@@ -39,7 +43,8 @@ def standard(message: PushedMessage) -> tuple[Headers, bytes]:
 
 def binary_event(message: PushedMessage) -> tuple[Headers, bytes]:
     context = _context(message)
-    headers = {"Content-Type": str(context.pop("datacontenttype"))}
+    kind = str(context.pop("datacontenttype"))
+    headers = {"Content-Type": kind if WRITABLE.fullmatch(kind) else JSON}
     headers |= {f"ce-{name}": quote(str(value), safe=NOT_ESCAPED) for name, value in context.items()}
     return headers, message.payload
 

@@ -39,6 +39,12 @@ def outcome_of(answer: PushAnswer, reject_on: frozenset[int], now: datetime) -> 
     return Outcome("nack", is_well=400 <= status < 500, reason=said)
 
 
+def welcomes(answer: PushAnswer, origin: str) -> bool:
+    """Whether an endpoint that was asked takes events."""
+    allowed = answer.headers.get("webhook-allowed-origin", "").split(",")
+    return 200 <= answer.status < 300 and not {"*", origin}.isdisjoint(one.strip() for one in allowed)
+
+
 def retry_after(text: str, now: datetime) -> int | None:
     """Seconds, given as such or as a date; None when it says neither."""
     if text.isascii() and text.isdigit():

@@ -65,6 +65,11 @@ class Breaker:
             self._closed_until = now + self._pause * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
+    def refused(self, now: float) -> None:
+        """As after so many failures that it opens."""
+        self._failures = max(self._failures, FAILURES - 1)
+        self.failed(now)
+
     def hold(self, until: float) -> None:
         """The endpoint has said when to come again."""
         self._closed_until = max(self._closed_until, until)

@@ -14,7 +14,7 @@ from fastpubsub.message_ids import MessageIds, ack_id
 from fastpubsub.push.endpoints import Endpoint
 from fastpubsub.push.failures import PushFailed, Unreachable
 from fastpubsub.push.formats import PushedMessage
-from fastpubsub.push.outcomes import GONE, Outcome, outcome_of
+from fastpubsub.push.outcomes import GONE, Outcome, outcome_of, welcomes
 from fastpubsub.push.pacing import Breaker, Concurrency, Gate
 from fastpubsub.push.resolver import Resolver
 from fastpubsub.push.wire import Wire
@@ -31,6 +31,9 @@ SETTLE_PAUSE_SECONDS = 1.0
 TROUBLE_PAUSE_SECONDS = 1.0
 LEASE_MARGIN_SECONDS = 1.0
 MAX_REASON = 1024
+ORIGIN = "fastpubsub"
+"""What names the sender to endpoints that take CloudEvents."""
+
 KINDS: dict[str, Kind] = {"ack": ACK, "nack": NACK, "reject": REJECT, "return": RETURN}
 
 
@@ -56,6 +59,7 @@ class Pusher:
         self._wire = Wire(endpoint.place.origin, means.resolver, means.tls)
         self._breaker = Breaker()
         self._concurrency = Concurrency(endpoint.max_concurrency)
+        self._is_welcome = not endpoint.is_asked_first
         self._pushing = Tasks()
         self._in_flight = 0
         self._ended = asyncio.Event()
@@ -86,6 +90,8 @@ class Pusher:
         """Whether there is nothing more to do: the server stops."""
         means, endpoint = self._means, self.endpoint
         room = await self._room()
+        if not self._is_welcome and not await self._ask_whether_welcome():
+            return False
         claim = await means.claiming.pull(
             endpoint.subscription_id, min(room, CLAIM_MESSAGES), means.consumer_id, None, is_push=True
         )
@@ -111,6 +117,18 @@ class Pusher:
                 return limit - self._in_flight
             self._ended.clear()
             await self._ended.wait()
+
+    async def _ask_whether_welcome(self) -> bool:
+        """The handshake of the HTTP webhooks of CloudEvents; who refuses is asked again, as after a failure."""
+        loop = asyncio.get_running_loop()
+        try:
+            answer = await self._wire.send(self.endpoint.question(ORIGIN), self.endpoint.timeout_seconds)
+            self._is_welcome = welcomes(answer, ORIGIN)
+        except PushFailed:
+            pass
+        if not self._is_welcome:
+            self._breaker.refused(loop.time())
+        return self._is_welcome
 
     async def _push(self, claim: Claim, index: int, received: float) -> None:
         """Whatever happens, the message is settled, or comes again after its deadline."""

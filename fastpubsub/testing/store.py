@@ -16,6 +16,7 @@ from fastpubsub.exceptions import AlreadyExists, InvalidRequest, NotFound
 from fastpubsub.message_ids import MessageIds, Target
 from fastpubsub.models import (
     ChangedSubscription,
+    NewPush,
     NewSubscription,
     Subscription,
     SubscriptionFigures,
@@ -513,6 +514,7 @@ class Store:
         self.cursors = {id_: cursor for id_, cursor in self.cursors.items() if cursor.log is not log}
 
     def create_subscription(self, new: NewSubscription, wanted: Filter | None) -> Subscription:
+        refuse_push(new.push)
         log = self.log(new.topic_id)
         if new.id in self.cursors:
             raise AlreadyExists(f'subscription "{new.id}" already exists')
@@ -529,6 +531,7 @@ class Store:
     def update_subscription(
         self, subscription_id: str, changed: ChangedSubscription, wanted: Filter | None
     ) -> Subscription:
+        refuse_push(changed.push)
         cursor = self.cursor(subscription_id)
         given = {name: getattr(changed, name) for name in DEFAULTS if getattr(changed, name) is not None}
         if "filter" in changed.model_fields_set:
@@ -594,3 +597,8 @@ def _given(value: int | None, default: int) -> int:
 def _check_backoff(subscription: Subscription) -> None:
     if subscription.backoff_max_seconds < subscription.backoff_min_seconds:
         raise InvalidRequest("backoff_max_seconds must not be below backoff_min_seconds")
+
+
+def refuse_push(push: NewPush | None) -> None:
+    if push is not None:
+        raise InvalidRequest("the bus in memory pushes nothing; let the test call the endpoint, or use a server")

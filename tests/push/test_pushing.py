@@ -175,3 +175,28 @@ async def test_nothing_shows_a_secret(
         for one in success(await client.get("/audit", params={"object": "subscription"}), 200)["data"][::-1]
     ]
     assert created["push"]["headers"] == {"X-Key": "(hidden)"}
+
+
+async def test_an_endpoint_that_is_down_uses_up_no_attempts(calls: Calls) -> None:
+    async with Endpoint() as endpoint:
+        await pushed(calls, endpoint, timeout_seconds=1)
+        port = endpoint.port
+    await calls.publish(*({"n": number} for number in range(20)))
+    await asyncio.sleep(2.5)  # which is several trials
+    assert await calls.counts() == (20, 0, 0, 0)
+    async with Endpoint(port) as endpoint:
+        received = await endpoint.until(20)
+        await until_counts(calls, (0, 0, 20, 0))
+    assert {one.headers["fastpubsub-attempt"] for one in received} == {"1"}
+
+
+async def test_a_failing_endpoint_is_spared(calls: Calls, endpoint: Endpoint) -> None:
+    """After five failures in a row it gets one message at a time."""
+    endpoint.answers = lambda _: answer(500)
+    await pushed(calls, endpoint)
+    await calls.publish(*({"n": number} for number in range(100)))
+    await endpoint.until(5)
+    await asyncio.sleep(2)
+    assert len(endpoint.received) < 15
+    endpoint.answers = lambda _: answer(200)
+    await until_counts(calls, (0, 0, 100, 0))

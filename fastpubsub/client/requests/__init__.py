@@ -37,6 +37,7 @@ from fastpubsub.client.requests.subscriptions import (
     ensuring_subscription,
     get_subscription,
     list_subscriptions,
+    rotate_push_secret,
     update_subscription,
 )
 from fastpubsub.client.requests.topics import create_topic, delete_topic, get_topic, list_topics, update_topic
@@ -104,6 +105,7 @@ __all__ = [
     "resume",
     "revoke_client_secret",
     "rotate_client_secret",
+    "rotate_push_secret",
     "seek",
     "settle_and_pull",
     "test_filter",

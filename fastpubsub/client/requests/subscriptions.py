@@ -39,13 +39,17 @@ def create_subscription(
     backoff_max_seconds: int | None = None,
     ack_deadline_seconds: int | None = None,
     start_from: Literal["latest", "earliest"] | datetime = "latest",
+    push: Mapping[str, Any] | None = None,
     exist_ok: bool = False,
 ) -> Request[Subscription]:
     """None stands for the default of the server.
 
     With `exist_ok` returns an existing one; raises `AlreadyExists` when it differs from the given settings, except
-    `start_from`.
+    `start_from`. `push` has the members of the HTTP API, as `{"endpoint": "https://example.com/hook"}`. Its secret is
+    in this answer alone, and it does not go together with `exist_ok`.
     """
+    if push is not None and exist_ok:
+        raise ValueError("give either push or exist_ok: the headers of push cannot be compared, for they are secret")
     given = only_given(
         id=id,
         topic_id=topic_id,
@@ -55,6 +59,7 @@ def create_subscription(
         backoff_max_seconds=backoff_max_seconds,
         ack_deadline_seconds=ack_deadline_seconds,
         start_from=start_from,
+        push=push,
     )
     existing = get_subscription(id) if exist_ok else None
     return creating("/subscriptions", given, Subscription, existing, partial(require_same, "subscription"))
@@ -133,19 +138,27 @@ def update_subscription(
     backoff_min_seconds: int | Unset = UNSET,
     backoff_max_seconds: int | Unset = UNSET,
     ack_deadline_seconds: int | Unset = UNSET,
+    push: Mapping[str, Any] | Unset | None = UNSET,
 ) -> Request[Subscription]:
-    """A missing argument keeps the present value."""
+    """A missing argument keeps the present value. `push` replaces all of its members; None lets messages be pulled."""
     body = {
         "filter": filter,
         "max_delivery_attempts": max_delivery_attempts,
         "backoff_min_seconds": backoff_min_seconds,
         "backoff_max_seconds": backoff_max_seconds,
         "ack_deadline_seconds": ack_deadline_seconds,
+        "push": push,
     }
     given = {name: value for name, value in body.items() if not isinstance(value, Unset)}
     return Request(
         "PATCH", path_to("subscriptions", id), partial(read_exactly, Subscription), write_exactly(given, write_json)
     )
+
+
+def rotate_push_secret(id: str, *, old_secret_seconds: int = 86400) -> Request[models.PushSecret]:
+    """Returns another secret, only once; the previous one signs as well for `old_secret_seconds`."""
+    body = {"old_secret_seconds": old_secret_seconds}
+    return creating(path_to("subscriptions", id, "push", "secrets"), body, models.PushSecret)
 
 
 def delete_subscription(id: str) -> Request[None]:

@@ -1,0 +1,103 @@
+"""What requests look like in each format."""
+
+import asyncio
+import json
+from base64 import b64decode
+from urllib.parse import unquote
+
+import pytest
+
+from fastpubsub.push.signing import key_of, sign
+from tests.api.calls import Calls
+from tests.push.endpoint import Endpoint, Received, answer
+from tests.push.test_pushing import pushed, until_counts
+
+PAYLOAD = {"a": "ä"}
+
+
+def welcoming(request: Received) -> bytes:
+    return answer(200, WebHook_Allowed_Origin="*") if request.method == "OPTIONS" else answer(204)
+
+
+async def publish(calls: Calls, **attributes: str) -> None:
+    body = {"messages": [{"payload": PAYLOAD, "attributes": attributes, "ordering_key": "k"}]}
+    answer = await calls.client.post("/topics/t/messages", json=body)
+    assert answer.status_code == 204, answer.text
+
+
+async def test_cloudevents_in_headers(calls: Calls, endpoint: Endpoint) -> None:
+    endpoint.answers = welcoming
+    await pushed(calls, endpoint, format="cloudevents")
+    await publish(calls, color="grün", Not_an_extension="x")
+    asked, got = await endpoint.until(2)
+    assert (asked.method, asked.headers["webhook-request-origin"]) == ("OPTIONS", "fastpubsub")
+    assert json.loads(got.body) == PAYLOAD
+    assert got.headers["content-type"] == "application/json"
+    context = {name: value for name, value in got.headers.items() if name.startswith("ce-")}
+    assert context["ce-id"] == got.headers["webhook-id"]
+    assert context["ce-color"] == "gr%C3%BCn"
+    assert context["ce-partitionkey"] == "k"
+    assert context.keys() == {
+        f"ce-{name}" for name in ("specversion", "id", "source", "type", "time", "color", "partitionkey")
+    }
+
+
+async def test_cloudevents_as_json(calls: Calls, endpoint: Endpoint) -> None:
+    endpoint.answers = welcoming
+    await pushed(calls, endpoint, format="cloudevents-structured")
+    await publish(calls, color="grün")
+    _, got = await endpoint.until(2)
+    assert got.headers["content-type"] == "application/cloudevents+json"
+    event = json.loads(got.body)
+    assert (event["data"], event["color"], event["id"]) == (PAYLOAD, "grün", got.headers["webhook-id"])
+
+
+async def test_pubsub(calls: Calls, endpoint: Endpoint) -> None:
+    secret = await pushed(calls, endpoint, format="pubsub")
+    await publish(calls, color="grün")
+    (got,) = await endpoint.until(1)
+    body = json.loads(got.body)
+    message = body["message"]
+    assert json.loads(b64decode(message["data"])) == PAYLOAD
+    assert message["attributes"] == {"color": "grün"}
+    assert message["messageId"] == message["message_id"] == got.headers["webhook-id"]
+    assert message["publishTime"] == message["publish_time"]
+    assert message["orderingKey"] == "k"
+    assert (body["subscription"], body["deliveryAttempt"]) == ("projects/fastpubsub/subscriptions/s", 1)
+    signed = sign([key_of(secret)], message["messageId"], int(got.headers["webhook-timestamp"]), got.body)
+    assert got.headers["webhook-signature"] == signed
+
+
+async def test_nothing_before_an_endpoint_agrees(calls: Calls, endpoint: Endpoint) -> None:
+    asked = asyncio.Event()
+
+    def answers(request: Received) -> bytes:
+        if request.method == "POST":
+            return answer(204)
+        if len(endpoint.received) == 1:
+            asked.set()
+            return answer(200, WebHook_Allowed_Origin="eventemitter.example.com")
+        return answer(200, WebHook_Allowed_Origin="other, fastpubsub")
+
+    endpoint.answers = answers
+    await pushed(calls, endpoint, format="cloudevents")
+    await publish(calls)
+    await asked.wait()
+    assert await calls.counts() == (1, 0, 0, 0)
+    received = await endpoint.until(3)
+    assert [one.method for one in received] == ["OPTIONS", "OPTIONS", "POST"]
+    await until_counts(calls, (0, 0, 1, 0))
+
+
+@pytest.mark.parametrize("nasty", ["x\r\nEvil: 1\r\n\r\n", "\n", "", "ä", "\ud7ff", " ", "%0d%0a", "a" * 1000])
+async def test_publishers_write_no_headers(calls: Calls, endpoint: Endpoint, nasty: str) -> None:
+    """Whatever they say, the request has the headers that it always has, and one body."""
+    endpoint.answers = welcoming
+    await pushed(calls, endpoint, format="cloudevents")
+    await publish(calls, datacontenttype=nasty, color=nasty, subject=nasty)
+    _, got = await endpoint.until(2)
+    assert json.loads(got.body) == PAYLOAD
+    assert "evil" not in got.headers
+    assert unquote(got.headers.get("ce-color", "")) == nasty
+    await until_counts(calls, (0, 0, 1, 0))
+    assert len(endpoint.received) == 2
