@@ -26,6 +26,7 @@ NEEDS = {
     "test_docs.py": ("bash", "curl", "jq"),
     "test_readme.py": ("bash", "curl"),
     "test_alerts.py": ("prometheus", "promtool"),
+    "test_caddy.py": ("caddy",),
     "test_benchmarks.py": ("wrk",),
     "test_container.py": ("unshare", "setpriv"),
     "browser": ("chromedriver",),

@@ -193,3 +193,18 @@ async def test_every_query_finds_something_under_traffic(
                 missing = {name: query for name, query in missing.items() if not await watcher.ask(client, query)}
             while not await watcher.ask(client, 'ALERTS{alertname="FastpubsubDeadLetters", alertstate="firing"}'):
                 assert monotonic() < deadline, "the alert about dead letters does not fire"
+
+
+def test_the_configuration_for_compose_is_one(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t" * 16)
+    text = (
+        (ROOT / "deploy/prometheus/compose.yaml")
+        .read_text()
+        .replace("/run/secrets/metrics-token", str(tmp_path / "token"))
+    )
+    (tmp_path / "alerts.yaml").write_bytes(RULES.read_bytes())
+    (tmp_path / "prometheus.yaml").write_text(text)
+    checked = subprocess.run(
+        ["promtool", "check", "config", "prometheus.yaml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -46,9 +47,8 @@ def documents(*parts: str) -> list[dict[str, Any]]:
 
 
 def manifests() -> list[dict[str, Any]]:
-    return [
-        one for file in sorted((DEPLOY / "kubernetes").glob("*.yaml")) for one in documents("kubernetes", file.name)
-    ]
+    files = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    return [one for file in files for one in documents("kubernetes", file.name) if one["kind"] != "Kustomization"]
 
 
 def pods() -> list[dict[str, Any]]:
@@ -62,10 +62,14 @@ def services() -> dict[str, dict[str, Any]]:
     return found
 
 
+def ours() -> dict[str, dict[str, Any]]:
+    return {name: service for name, service in services().items() if service["image"] == "fastpubsub"}
+
+
 def commands() -> set[str]:
     """What the image is started with, in all files."""
     of_pods = {argument for pod in pods() for container in pod["containers"] for argument in container["args"]}
-    of_compose = {argument for service in services().values() for argument in service.get("command", [])}
+    of_compose = {service["command"][0] for service in ours().values() if "command" in service}
     return of_pods | of_compose | set(words(instruction("CMD")))
 
 
@@ -110,10 +114,12 @@ def test_the_image_is_built_from_files_that_are_there() -> None:
 
 
 def test_every_command_runs(run: Run, empty_database_url: str) -> None:
-    assert commands() == {"server", "db-migrate", *SCHEDULES}
+    assert commands() == {"server", "db-migrate", "create_client", *SCHEDULES}
     for command in ("db-migrate", *SCHEDULES):
         done = run(command, database_url=empty_database_url)
         assert done.returncode == 0, done.stderr
+    first = run(*services()["first-client"]["command"], database_url=empty_database_url)
+    assert "client_secret=fps_" in first.stdout, first.stderr
 
 
 @pytest.mark.parametrize(("service", "seconds"), [("cleanup-acked-messages", 3600), ("cleanup-stuck-messages", 300)])
@@ -133,9 +139,64 @@ def test_compose_starts_things_in_order() -> None:
     found = services()
     assert found["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
     assert found["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
-    for name in set(found) - {"postgres", "migrate"}:
+    for name in set(ours()) - {"migrate"}:
         assert found[name]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
         assert found[name]["read_only"] is True
+
+
+def test_what_compose_starts_beside_is_chosen_by_profiles() -> None:
+    found, document = services(), documents("compose.yaml")[0]
+    profiles = {profile for service in found.values() for profile in service.get("profiles", [])}
+    text = (DEPLOY / "README.md").read_text()
+    assert profiles == {"client", "monitoring", "tls"}
+    assert all(f"--profile {profile}" in text for profile in profiles - {"client"})
+    assert all((DEPLOY / config["file"]).is_file() for config in document["configs"].values())
+    for service in found.values():
+        assert {one["source"] for one in service.get("configs", [])} <= set(document["configs"])
+        named = {volume.partition(":")[0] for volume in service.get("volumes", [])}
+        assert named <= set(document["volumes"])
+
+
+def test_prometheus_of_compose_asks_the_server_as_it_may(server: StartServer) -> None:
+    """Without authentication, by the name that its container has there."""
+    environment = services()["server"]["environment"]
+    (job,) = documents("prometheus", "compose.yaml")[0]["scrape_configs"]
+    (target,) = job["static_configs"][0]["targets"]
+    assert job["authorization"]["credentials_file"] == "/run/secrets/metrics-token"
+    base_url = server(metrics_token="t" * 16, api_allowed_hosts=environment["FASTPUBSUB_API_ALLOWED_HOSTS"]).base_url
+    headers = {"Host": target, "Authorization": f"Bearer {'t' * 16}"}
+    assert httpx.get(f"{base_url}/metrics", headers=headers).status_code == httpx.codes.OK
+    assert httpx.get(f"{base_url}/metrics", headers=headers | {"Host": "other:8000"}).status_code >= 400
+
+
+def test_grafana_of_compose_finds_its_source_and_its_dashboard() -> None:
+    provisioning = DEPLOY / "grafana/provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yaml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards/fastpubsub.yaml").read_text())["providers"]
+    assert source["url"] == "http://prometheus:9090"
+    targets = {one["source"]: one["target"] for one in services()["grafana"]["configs"]}
+    assert Path(targets["dashboard"]).parent == Path(provider["options"]["path"])
+
+
+@pytest.mark.parametrize("file", sorted((DEPLOY / "kubernetes").glob("*.yaml")), ids=lambda file: file.stem)
+def test_kubernetes_knows_every_field(file: Path) -> None:
+    """By the schemas of Kubernetes; those of Kustomize are not among them."""
+    for document in documents("kubernetes", file.name):
+        if document["kind"] == "Kustomization":
+            continue
+        kubernetes_validate.validate(document, "1.34", strict=True)
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(document | {"surprise": 1}, "1.34", strict=True)
+
+
+def test_kustomize_gets_what_is_there() -> None:
+    (found,) = documents("kubernetes", "kustomization.yaml")
+    assert set(found) == {"apiVersion", "kind", "resources", "images"}
+    assert (found["apiVersion"], found["kind"]) == ("kustomize.config.k8s.io/v1beta1", "Kustomization")
+    applied = {one["kind"] for name in found["resources"] for one in documents("kubernetes", name)}
+    assert applied == {"Job", "Deployment", "Service"}
+    (image,) = found["images"]
+    assert (image["name"], str(image["newTag"])) == ("fastpubsub", __version__)
 
 
 def test_kubernetes_probes_are_those_of_the_server(lasting_server: Last) -> None:
