@@ -8,6 +8,7 @@
     ├── PermissionDenied     403  FP403   too little scope
     ├── NotFound             404  FP404   unknown topic, subscription, client
     ├── AlreadyExists        409  FP409   the id is taken
+    ├── NoLongerHeld         410  FP410   a transaction settles what is not held any more
     ├── TooManyRequests      429          wrong secrets
     └── Unavailable          503          nothing was stored; try again
         ├── SchemaChanged    503  FP428   while the payloads were checked; they are checked again a few times
@@ -82,6 +83,12 @@ class AlreadyExists(FastpubsubError):
     status = 409
     title = "Conflict"
     sqlstate = "FP409"
+
+
+class NoLongerHeld(FastpubsubError):
+    status = 410
+    title = "Gone"
+    sqlstate = "FP410"
 
 
 class TooManyRequests(FastpubsubError):

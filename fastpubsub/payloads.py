@@ -55,7 +55,20 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
     messages: list[_Message]
 
 
+class _Publication(msgspec.Struct, forbid_unknown_fields=True):
+    topic_id: str
+    messages: msgspec.Raw
+
+
+class RawTransaction(msgspec.Struct, forbid_unknown_fields=True):
+    """Its members as they stand; `parse_batch` reads the messages of an envelope."""
+
+    settles: msgspec.Raw
+    publishes: list[_Publication] = []
+
+
 _envelope = msgspec.json.Decoder(_Envelope)
+_transaction = msgspec.json.Decoder(RawTransaction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,13 @@ def parse_batch(body: bytes, *, max_messages: int, max_depth: int) -> Batch:
     attributes = [message.attributes for message in messages]
     keys = [message.ordering_key for message in messages]
     return make_batch(body, raws, attributes, keys, max_messages=max_messages, max_depth=max_depth)
+
+
+def parse_transaction(body: bytes) -> RawTransaction:
+    """Checks the text of all of it, and leaves the messages and ids to those who know their limits."""
+    _check_text(body)
+    transaction: RawTransaction = _decode(_transaction, body)
+    return transaction
 
 
 def make_batch(

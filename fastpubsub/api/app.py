@@ -34,6 +34,7 @@ from fastpubsub.api.routers import (
     redrives,
     subscriptions,
     topics,
+    transactions,
 )
 from fastpubsub.api.sockets import Sockets
 from fastpubsub.api.streams import Streams
@@ -56,6 +57,7 @@ from fastpubsub.services.redrives import Redrives
 from fastpubsub.services.relay import Relay
 from fastpubsub.services.settling import Settling
 from fastpubsub.services.tails import Tails
+from fastpubsub.services.transactions import Transactions
 from fastpubsub.services.turn import Turn
 from fastpubsub.services.wakeups import Wakeups
 
@@ -85,6 +87,7 @@ ROUTERS = [
     topics.router,
     subscriptions.router,
     messages.router,
+    transactions.router,
     browsing.router,
     filter_tests.router,
     redrives.router,
@@ -163,6 +166,7 @@ def build(state: State) -> None:
     state.dispatcher = Dispatcher(
         database, settings, state.claiming, state.settling, counters, wakeups, settings.push_max_per_second
     )
+    state.transactions = Transactions(database, state.directory, state.settling)
     state.consumers = Consumers(database, state.directory, wakeups.lines)
     state.deliveries = Deliveries(database, state.claiming, state.settling, state.consumers)
     state.tails = Tails(database, state.directory, wakeups, settings, logged_events)

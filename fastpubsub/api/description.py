@@ -30,6 +30,7 @@ REFUSALS = {
     403: "The client does not have the scope that this needs.",
     404: "What the request names does not exist.",
     409: "The request does not fit what exists: the id is taken, messages are pushed, or there are not two secrets.",
+    410: "A delivery is no longer held: nothing was settled or published.",
     413: "The body, or something in it, is larger than the server accepts.",
     415: "The body is not JSON, or it is compressed.",
     422: "The request says something that cannot be done; `errors` names the members and parameters.",
@@ -44,7 +45,7 @@ CONFLICTS = (
     "revokeClientSecret",
     "rotatePushSecret",
 )
-MISSING = ("createSubscription", "getAuthorizationServer")
+MISSING = ("createSubscription", "runTransaction", "getAuthorizationServer")
 WITHOUT_DATABASE = ("listPublicKeys", "getAuthorizationServer", "liveness")
 
 PARAMETERS: dict[str, tuple[str, Any]] = {
@@ -101,6 +102,8 @@ MEMBERS = {
     "settled": "ids that are settled now",
     "before_is_estimated": "whether `before` is an estimate",
     "extend_seconds": "seconds from now until the new deadline",
+    "settles": "what to settle, by subscription",
+    "publishes": "what to publish, by topic",
     "acks": "what to acknowledge, or what became of that",
     "nacks": "what to give back, or what became of that",
     "rejects": "what becomes a dead letter, or what became of that",
@@ -168,6 +171,10 @@ BODIES: dict[str, Any] = {
     "seekSubscription": {"to": "earliest"},
     "testFilterOfTopic": {"filter": {"country": ["BR"]}, "payload": {"country": "br"}},
     "testFilterOfSubscription": {"filter": {"country": ["BR"]}, "last": 100},
+    "runTransaction": {
+        "settles": [{"subscription_id": SUBSCRIPTION, "acks": [f"{EXAMPLE_ID}.5f0c1d9ae2b34c77"]}],
+        "publishes": [{"topic_id": TOPIC, "messages": [{"payload": {"event": "user.welcomed", "user_id": "123"}}]}],
+    },
     "settleAndPull": {"acks": [EXAMPLE_ID]},
     "ackMessages": [EXAMPLE_ID],
     "nackMessages": [EXAMPLE_ID],
@@ -251,6 +258,8 @@ def _refusals(path: str, operation: dict[str, Any]) -> Iterator[int]:
         yield 404
     if name in CONFLICTS:
         yield 409
+    if name == "runTransaction":
+        yield 410
     if "requestBody" in operation:
         yield from (413, 415)
     yield 422

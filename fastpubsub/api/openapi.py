@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fastpubsub.cloudevents import BATCH, STRUCTURED
-from fastpubsub.models import ID_PATTERN, MAX_DELAY_SECONDS, MAX_ORDERING_KEY, Extend, Nack, Reject
+from fastpubsub.models import ID_PATTERN, MAX_DELAY_SECONDS, MAX_ORDERING_KEY, DelayedNack, Extend, Nack, Reject
 
 _OBJECT = {"type": "object", "additionalProperties": True}
 _IDS = {
@@ -38,6 +38,19 @@ def _path(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
+_MESSAGES = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["payload"],
+        "properties": {
+            "payload": _OBJECT,
+            "attributes": {"type": "object", "additionalProperties": {"type": "string"}},
+            "ordering_key": {"type": "string", "minLength": 1, "maxLength": MAX_ORDERING_KEY},
+        },
+    },
+}
+
 PUBLISH: dict[str, Any] = {
     "parameters": [
         _path("topic_id"),
@@ -61,20 +74,7 @@ PUBLISH: dict[str, Any] = {
                     "title": "Envelope",
                     "type": "object",
                     "required": ["messages"],
-                    "properties": {
-                        "messages": {
-                            "type": "array",
-                            "items": {
-                                "type": "object",
-                                "required": ["payload"],
-                                "properties": {
-                                    "payload": _OBJECT,
-                                    "attributes": {"type": "object", "additionalProperties": {"type": "string"}},
-                                    "ordering_key": {"type": "string", "minLength": 1, "maxLength": MAX_ORDERING_KEY},
-                                },
-                            },
-                        }
-                    },
+                    "properties": {"messages": _MESSAGES},
                 },
             ]
         }
@@ -165,6 +165,42 @@ SETTLE_AND_PULL: dict[str, Any] = {
             },
         }
     ),
+}
+
+TRANSACTION: dict[str, Any] = {
+    "requestBody": _body(
+        {
+            "title": "Transaction",
+            "type": "object",
+            "required": ["settles"],
+            "additionalProperties": False,
+            "properties": {
+                "settles": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["subscription_id"],
+                        "additionalProperties": False,
+                        "properties": {
+                            "subscription_id": {"type": "string"},
+                            "acks": _IDS,
+                            "nacks": _list_of(DelayedNack),
+                            "rejects": _list_of(Reject),
+                        },
+                    },
+                },
+                "publishes": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["topic_id", "messages"],
+                        "additionalProperties": False,
+                        "properties": {"topic_id": {"type": "string"}, "messages": _MESSAGES},
+                    },
+                },
+            },
+        }
+    )
 }
 
 REJECT: dict[str, Any] = {"parameters": SETTLE["parameters"]}

@@ -15,6 +15,7 @@ from fastpubsub.client.errors import (
     Closed,
     ConnectionFailed,
     InvalidRequest,
+    NoLongerHeld,
     NotFound,
     PermissionDenied,
     Refused,
@@ -27,7 +28,7 @@ from fastpubsub.client.errors import (
 )
 from fastpubsub.client.exchange import Policy
 from fastpubsub.client.publishers import AsyncPublisher, Limits, Publisher
-from fastpubsub.client.requests import Outgoing, Settlement
+from fastpubsub.client.requests import Outgoing, Settlement, Transaction
 from fastpubsub.client.router import Router
 from fastpubsub.client.topics import Topic
 from fastpubsub.client.worker import Worker
@@ -55,6 +56,7 @@ __all__ = [
     "InvalidRequest",
     "Limits",
     "Message",
+    "NoLongerHeld",
     "NotFound",
     "Outgoing",
     "PermissionDenied",
@@ -74,6 +76,7 @@ __all__ = [
     "TooManyRequests",
     "Topic",
     "TopicMessage",
+    "Transaction",
     "Unauthenticated",
     "Unavailable",
     "UnexpectedAnswer",

@@ -70,6 +70,7 @@ class Operations:
     reject = Operation(requests.reject)
     extend = Operation(requests.extend)
     settle_and_pull = Operation(requests.settle_and_pull)
+    transact = Operation(requests.transact)
     end_waits = Operation(requests.end_waits)
     seek = Operation(requests.seek)
     test_filter = Operation(requests.test_filter)

@@ -7,6 +7,7 @@
     │   ├── PermissionDenied   403  the client lacks a scope
     │   ├── NotFound           404
     │   ├── AlreadyExists      409
+    │   ├── NoLongerHeld       410  a transaction settles what is not held any more; nothing was done
     │   ├── TooLarge           413
     │   ├── InvalidRequest     422  nothing was stored
     │   ├── TooManyRequests    429
@@ -84,6 +85,10 @@ class AlreadyExists(Refused):
     pass
 
 
+class NoLongerHeld(Refused):
+    pass
+
+
 class TooLarge(Refused):
     pass
 
@@ -110,6 +115,7 @@ BY_STATUS: Mapping[int, type[Refused]] = {
     403: PermissionDenied,
     404: NotFound,
     409: AlreadyExists,
+    410: NoLongerHeld,
     413: TooLarge,
     422: InvalidRequest,
     429: TooManyRequests,

@@ -14,6 +14,7 @@ from fastpubsub.exceptions import (
     AlreadyExists,
     FastpubsubError,
     InvalidRequest,
+    NoLongerHeld,
     NotFound,
     OutcomeUnknown,
     PermissionDenied,
@@ -27,6 +28,7 @@ _REFUSALS: dict[str, type[FastpubsubError]] = {
     "FP403": PermissionDenied,
     "FP404": NotFound,
     "FP409": AlreadyExists,
+    "FP410": NoLongerHeld,
     "FP422": InvalidRequest,
     "FP428": SchemaChanged,
 }

@@ -76,6 +76,7 @@ from fastpubsub.models.topics import (
     TopicList,
     TopicRates,
 )
+from fastpubsub.models.transactions import DelayedNack, Transaction, TransactionMessages, TransactionSettles
 
 __all__ = [
     "ID_PATTERN",
@@ -107,6 +108,7 @@ __all__ = [
     "DeadLetterList",
     "DeadLetterReason",
     "DeadLetterReasonList",
+    "DelayedNack",
     "Envelope",
     "ExplainedMessage",
     "Explanation",
@@ -176,6 +178,9 @@ __all__ = [
     "TopicList",
     "TopicMessage",
     "TopicRates",
+    "Transaction",
+    "TransactionMessages",
+    "TransactionSettles",
     "UtcTime",
     "WholeNumber",
     "sentence",

@@ -18,9 +18,10 @@ from fastpubsub.testing.looking import Looking
 from fastpubsub.testing.past import Past
 from fastpubsub.testing.subscriptions import Subscriptions
 from fastpubsub.testing.topics import Topics
+from fastpubsub.testing.transactions import Transactions
 
 
-class MemoryServer(Topics, Subscriptions, Consuming, DeadLetters, Looking, Past):
+class MemoryServer(Topics, Subscriptions, Consuming, DeadLetters, Transactions, Looking, Past):
     def answer(self, request: httpx.Request) -> httpx.Response:
         """The body of the request was read."""
         self.store.now += datetime.resolution  # as on a server, no two calls are at the same time

@@ -10,7 +10,7 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    c_shape constant text := '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}[.][0-9a-f]{16}$';
+    c_shape constant text := '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[.][0-9a-f]{16}$';
     v_wrong bigint;
 begin
     if p_ack_ids is null or cardinality(p_ack_ids) not between 1 and 1000 then

@@ -1495,6 +1495,9 @@ drop function fastpubsub.require_push_timeout;
 -- functions/rotate_push_secret.sql
 drop function fastpubsub.rotate_push_secret;
 
+-- functions/run_transaction.sql
+drop function fastpubsub.run_transaction;
+
 -- functions/seek_subscription.sql
 -- Moves the cursor: p_to is 'earliest', 'latest', 'time' (the first message created at or after p_time comes next) or 'message' (p_position
 -- comes next). Leases and waiting retries end, so old ack ids become stale. Dead letters stay; a reprocessed one that was not settled yet

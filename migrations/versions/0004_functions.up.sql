@@ -1253,7 +1253,7 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    c_shape constant text := '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}[.][0-9a-f]{16}$';
+    c_shape constant text := '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[.][0-9a-f]{16}$';
     v_wrong bigint;
 begin
     if p_ack_ids is null or cardinality(p_ack_ids) not between 1 and 1000 then
@@ -1968,6 +1968,59 @@ begin
         old_secret_expires_at = rotate_push_secret.old_secret_expires_at,
         version = default
     where e.topic_key = v_endpoint.topic_key and e.subscription_key = v_endpoint.subscription_key;
+end;
+$$;
+
+-- functions/run_transaction.sql
+-- Settles deliveries and publishes messages, all of it or nothing: what settle_at_commit settles, and rows of the outbox. Each settlement
+-- has the next p_counts of the ack ids; each message has its topic. FP404, FP410 and FP422 as in ack and publish.
+create or replace function fastpubsub.run_transaction(
+    p_subscriptions text [],
+    p_actions text [],
+    p_counts integer [],
+    p_ack_ids text [],
+    p_delay_seconds integer [],
+    p_reasons text [],
+    p_topics text [],
+    p_payloads json [],
+    p_attributes jsonb [],
+    p_ordering_keys text []
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_first integer := 1;
+    v_topic record;
+begin
+    perform fastpubsub.begin_call(true);
+    for i in 1..cardinality(p_subscriptions) loop
+        perform fastpubsub.add_settlement(
+            p_subscriptions[i], p_actions[i], p_ack_ids[v_first:v_first + p_counts[i] - 1], p_delay_seconds[i], p_reasons[i]
+        );
+        v_first := v_first + p_counts[i];
+    end loop;
+    for v_topic in
+        select u.id, t.topic_key, h.schema_version
+        from (select distinct n as id from unnest(p_topics) as n) as u
+        left join fastpubsub.topics as t on u.id = t.id
+        left join fastpubsub.heads as h on t.topic_key = h.topic_key
+        order by u.id
+    loop
+        if v_topic.topic_key is null then
+            raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', v_topic.id);
+        elsif v_topic.schema_version <> 0 then
+            raise exception using
+                errcode = 'FP422',
+                message = format('topic "%s" has a JSON Schema: a transaction cannot publish to it', v_topic.id);
+        end if;
+    end loop;
+    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key)
+    select pg_current_xact_id(), t.topic_key, u.payload, u.attributes, u.ordering_key
+    from unnest(p_topics, p_payloads, p_attributes, p_ordering_keys)
+        with ordinality as u (topic, payload, attributes, ordering_key, ordinal)
+    inner join fastpubsub.topics as t on u.topic = t.id
+    order by u.ordinal;
 end;
 $$;
 

@@ -50,6 +50,7 @@ CHANGES = {
 }
 
 GOOD = [
+    Good("POST /transactions", {"settles": [{"subscription_id": "s", "acks": [f"{UUID}.5f0c1d9ae2b34c77"]}]}),
     Good("POST /topics", {"id": "t", "retention_seconds": 5}),
     Good("GET /topics", query="offset=0&limit=10"),
     Good("GET /topics/{topic_id}"),

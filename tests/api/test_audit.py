@@ -16,6 +16,7 @@ from tests.conftest import Connect, MakeSettings
 STRANGER = "550e8400-e29b-41d4-a716-446655440000"
 NOT_CHANGES = {
     "publish_messages",
+    "run_transaction",
     "settle_and_pull",
     "ack_messages",
     "nack_messages",

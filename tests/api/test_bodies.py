@@ -332,11 +332,17 @@ REFUSED_BY_SQL = {
 """By what says so: what is asked of the API. What only SQL publishes, and what only it knows, is left out."""
 
 ONLY_IN_SQL = {
-    "publish.sql",
-    "check_payload.sql",
+    "add_settlement.sql",
     "check_attributes.sql",
+    "check_payload.sql",
     "create_topic.sql",
+    "nack.sql",
+    "publish.sql",
+    "read_ack_ids.sql",
+    "reject.sql",
     "require_push_timeout.sql",
+    "run_transaction.sql",
+    "settle_at_commit.sql",
 }
 
 

@@ -19,6 +19,7 @@ from tests.conftest import MakeSettings
 
 EXPECTED = {
     "POST /topics": "topics:create",
+    "POST /transactions": "subscriptions:consume",
     "GET /topics": "topics:read",
     "GET /topics/{topic_id}": "topics:read",
     "PATCH /topics/{topic_id}": "topics:create",

@@ -109,6 +109,7 @@ ARGUMENTS: dict[str, Any] = {
     "filter": {"a": [1]},
     "which": "old",
     "retention_seconds": 60,
+    "transaction": requests.Transaction().ack("x", "019c13cb-6d29-7000-8000-040000000001.5f0c1d9ae2b34c77"),
     "settlement": requests.Settlement().ack("019c13cb-6d29-7000-8000-040000000001"),
 }
 

@@ -19,12 +19,14 @@ from fastpubsub.client import (
     Client,
     InvalidRequest,
     Message,
+    NoLongerHeld,
     NotFound,
     Outgoing,
     Policy,
     Settled,
     Settlement,
     TooLarge,
+    Transaction,
 )
 from fastpubsub.client.requests import Request
 from fastpubsub.models import Redrive, Topic
@@ -746,3 +748,32 @@ def test_topics_and_subscriptions(world: World) -> None:
     for gone in (bus.get_subscription, bus.metrics):
         with pytest.raises(NotFound):
             gone(scene.name)
+
+
+def test_transactions(world: World) -> None:
+    scene = Scene(world, backoff_min_seconds=60)
+    scene.bus.create_topic(f"{scene.name}-next", exist_ok=True)
+    scene.bus.create_subscription(f"{scene.name}-next", f"{scene.name}-next")
+    scene.publish(1, 2, 3, 4)
+    acked, nacked, rejected, kept = scene.pull(4)
+    transaction = Transaction().ack(scene.name, acked).nack(scene.name, nacked, delay_seconds=5)
+    transaction.reject(scene.name, [rejected], reason="no")
+    transaction.publish(f"{scene.name}-next", {"of": 1}, Outgoing({"of": 2}, {"a": "b"}), ordering_key="k")
+    scene.bus.transact(transaction)
+    assert scene.counts() == (1, 1, 1, 1)
+    found: list[Message] = []
+    while len(found) < 2:
+        found += scene.bus.pull(f"{scene.name}-next", wait_seconds=20)
+    assert [(one.payload, one.attributes, one.ordering_key) for one in found] == [
+        ({"of": 1}, None, "k"),
+        ({"of": 2}, {"a": "b"}, "k"),
+    ]
+    with pytest.raises(NoLongerHeld):
+        scene.bus.transact(Transaction().ack(scene.name, [acked, kept]))
+    with pytest.raises(InvalidRequest):
+        scene.bus.transact(Transaction())
+    with pytest.raises(ValueError, match="by ack ids"):
+        Transaction().ack(scene.name, str(kept.id))
+    with pytest.raises(NotFound):
+        scene.bus.transact(Transaction().ack(scene.name, kept).publish("nowhere", {}))
+    assert scene.counts() == (1, 1, 1, 1)

@@ -41,6 +41,7 @@ from fastpubsub.client.requests.subscriptions import (
     update_subscription,
 )
 from fastpubsub.client.requests.topics import create_topic, delete_topic, get_topic, list_topics, update_topic
+from fastpubsub.client.requests.transactions import Transaction, transact
 
 __all__ = [
     "MAX_WAIT_SECONDS",
@@ -54,6 +55,7 @@ __all__ = [
     "Place",
     "Request",
     "Settlement",
+    "Transaction",
     "Unset",
     "ack",
     "address",
@@ -110,6 +112,7 @@ __all__ = [
     "settle_and_pull",
     "test_filter",
     "test_topic_filter",
+    "transact",
     "update_client",
     "update_subscription",
     "update_topic",

@@ -1,0 +1,122 @@
+"""`POST /transactions`: all of it, or nothing."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.calls import Calls, Json, ids_of, payloads, problem
+
+LOST = "019c13cb-6d29-7000-8000-040000000001.5f0c1d9ae2b34c77"
+
+
+async def transact(client: httpx.AsyncClient, body: Json) -> httpx.Response:
+    return await client.post("/transactions", json=body)
+
+
+def settles(**kinds: Any) -> list[Any]:
+    return [{"subscription_id": "s", **kinds}]
+
+
+def published(payload: Any, **more: Any) -> list[Any]:
+    return [{"topic_id": "next", "messages": [{"payload": payload, **more}]}]
+
+
+@pytest.fixture
+async def held(client: httpx.AsyncClient, calls: Calls) -> list[str]:
+    """Four deliveries."""
+    await calls.topic_and_subscription(backoff_min_seconds=3600, backoff_max_seconds=3600)
+    await calls.topic("next")
+    await calls.subscription("later", "next")
+    await calls.publish(*({"n": n} for n in range(4)))
+    return ids_of(await calls.pull(4), "ack_id")
+
+
+async def test_settles_and_publishes(client: httpx.AsyncClient, calls: Calls, held: list[str]) -> None:
+    a, b, c, d = held
+    kinds = {"acks": [a], "nacks": [{"ids": [b], "delay_seconds": 5}], "rejects": [{"ids": [c], "reason": "no"}]}
+    body = {"settles": settles(**kinds), "publishes": published({"of": 1e-7}, attributes={"a": "b"})}
+    assert (await transact(client, body)).status_code == 204
+    assert await calls.counts() == (1, 1, 1, 1)
+    assert [letter["reason"] for letter in await calls.dead_letters()] == ["no"]
+    answer = await client.get("/subscriptions/later/messages?consumer_id=c&wait_seconds=20")
+    (message,) = answer.json()["data"]
+    assert (message["payload"], message["attributes"]) == ({"of": 1e-7}, {"a": "b"})
+    assert (await transact(client, {"settles": settles(acks=[d])})).status_code == 204
+    assert await calls.counts() == (1, 0, 2, 1)
+
+
+@pytest.mark.parametrize("lost", [{"acks": [LOST]}, {"nacks": [{"ids": [LOST]}]}, {"rejects": [{"ids": [LOST]}]}])
+async def test_what_is_not_held_undoes_all(
+    client: httpx.AsyncClient, calls: Calls, held: list[str], lost: dict[str, Any]
+) -> None:
+    body = {"settles": [*settles(acks=held), *settles(**lost)], "publishes": published({"n": 1})}
+    refused = problem(await transact(client, body), 410)
+    assert refused == '1 of 1 deliveries of subscription "s" are not held any more'
+    assert await calls.counts() == (0, 4, 0, 0)
+    await asyncio.sleep(0.3)
+    assert payloads((await client.get("/subscriptions/later/messages?consumer_id=c")).json()["data"]) == []
+
+
+async def test_the_same_delivery_in_two_ways_undoes_all(
+    client: httpx.AsyncClient, calls: Calls, held: list[str]
+) -> None:
+    body = {"settles": settles(acks=held[:1], rejects=[{"ids": held[:1]}])}
+    problem(await transact(client, body), 410)
+    assert await calls.counts() == (0, 4, 0, 0)
+
+
+Body = Callable[[list[str]], Json]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        (lambda _: {}, 422, "the body is invalid"),
+        (lambda _: [], 422, "the body is invalid"),
+        (lambda _: {"settles": []}, 422, "a transaction settles at least one delivery"),
+        (lambda _: {"settles": settles()}, 422, "a transaction settles at least one delivery"),
+        (lambda held: {"settles": settles(acks=held, nacks=[{"ids": []}])}, 422, "at least one delivery"),
+        (lambda _: {"settles": settles(acks=["x"])}, 422, "is no ack id"),
+        (lambda held: {"settles": settles(acks=[held[0].partition(".")[0]])}, 422, "is no ack id"),
+        (lambda held: {"settles": settles(acks=held[:1] * 2)}, 422, "an ack id twice"),
+        (lambda _: {"settles": settles(acks=["x"] * 1001)}, 413, "more ids than the 1000"),
+        (lambda held: {"settles": settles(acks=held, leases=[])}, 422, "body.settles.0.leases"),
+        (lambda held: {"settles": settles(nacks=[{"ids": held, "delay_seconds": -1}])}, 422, "delay_seconds"),
+        (lambda held: {"settles": settles(rejects=[{"ids": held, "reason": ""}])}, 422, "reason"),
+        (lambda held: {"settles": settles(acks=held), "publishes": [{"topic_id": "next"}]}, 422, "messages"),
+        (lambda held: {"settles": settles(acks=held), "publishes": published([])}, 422, "not a JSON object"),
+        (
+            lambda held: {"settles": settles(acks=held), "publishes": published({"n": 1}) * 1001},
+            413,
+            "more messages than the 1000",
+        ),
+        (
+            lambda held: {
+                "settles": settles(acks=held),
+                "publishes": [{"topic_id": "nowhere", "messages": [{"payload": {}}]}],
+            },
+            404,
+            'topic "nowhere" does not exist',
+        ),
+        (lambda held: {"settles": [{"subscription_id": "nowhere", "acks": held}]}, 404, 'subscription "nowhere"'),
+    ],
+)
+async def test_what_is_refused(
+    client: httpx.AsyncClient, calls: Calls, held: list[str], body: Body, status: int, detail: str
+) -> None:
+    assert detail in problem(await transact(client, body(held)), status)
+    assert await calls.counts() == (0, 4, 0, 0)
+
+
+async def test_a_topic_with_a_schema_is_refused(client: httpx.AsyncClient, calls: Calls, held: list[str]) -> None:
+    (await client.patch("/topics/next", json={"schema": {"type": "object"}})).raise_for_status()
+    body = {"settles": settles(acks=held), "publishes": published({})}
+    assert "has a JSON Schema" in problem(await transact(client, body), 422)
+
+
+async def test_streams_get_places_and_figures_count(client: httpx.AsyncClient, calls: Calls, held: list[str]) -> None:
+    assert (await transact(client, {"settles": settles(acks=held)})).status_code == 204
+    assert 'fastpubsub_messages_acked_total{subscription="s"} 4.0' in (await client.get("/metrics")).text
