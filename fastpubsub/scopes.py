@@ -26,6 +26,7 @@ SCOPES = {
     "metrics:read": "Can read the metrics of the server",
     "audit:read": "Can read who changed what",
 }
+FILTERED = "topics:consume"
 WITHOUT_OBJECTS = {EVERYTHING, "clients:create", "metrics:read", "audit:read"}
 """The server makes the ids of clients: none is known before it exists. The last two are of everything at once."""
 
@@ -75,19 +76,25 @@ def is_object_id(text: str) -> bool:
     return OBJECT_ID.fullmatch(text) is not None and text not in (".", "..")
 
 
+def is_filtered(scope: str) -> bool:
+    """Returns whether all that the scope allows passes the filter of the token."""
+    return scope == FILTERED or scope.startswith(f"{FILTERED}:")
+
+
 def covers(granted: frozenset[str], wanted: str) -> bool:
     """Returns whether the granted scopes cover the wanted one."""
     return wanted in granted or EVERYTHING in granted or ":".join(wanted.split(":")[:2]) in granted
 
 
 class Caller:
-    """The client that sent a request, and the scopes of its token."""
+    """The client that sent a request, the scopes of its token, and the filter that the token is bound to, as JSON."""
 
-    __slots__ = ("client_id", "scopes")
+    __slots__ = ("client_id", "filter_text", "scopes")
 
-    def __init__(self, client_id: str, scopes: Iterable[str]) -> None:
+    def __init__(self, client_id: str, scopes: Iterable[str], filter_text: str | None = None) -> None:
         self.client_id = client_id
         self.scopes = frozenset(scopes)
+        self.filter_text = filter_text
 
     def allows(self, verb: str, object_id: str) -> bool:
         scopes = self.scopes

@@ -8,6 +8,7 @@ with Client("http://localhost:8000") as bus:
 
 from fastpubsub.client.clients import AsyncClient, Client
 from fastpubsub.client.deliveries import Delivery, Reject, Retry
+from fastpubsub.client.dependencies import Depends
 from fastpubsub.client.errors import (
     AlreadyExists,
     BadRequest,
@@ -53,6 +54,7 @@ __all__ = [
     "ConnectionFailed",
     "DeadLetter",
     "Delivery",
+    "Depends",
     "InvalidRequest",
     "Limits",
     "Message",

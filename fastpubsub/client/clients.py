@@ -118,6 +118,7 @@ class Operations:
     rotate_push_secret = Operation(requests.rotate_push_secret)
     revoke_client_secret = Operation(requests.revoke_client_secret)
     delete_client = Operation(requests.delete_client)
+    create_token = Operation(requests.create_token)
 
 
 class Client(Operations, Connection):

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from fastpubsub.client.errors import BusError, ConnectionFailed, Refused, UnexpectedAnswer, refusal
-from fastpubsub.client.requests import Request, fetch_token
+from fastpubsub.client.requests import Request, create_token
 from fastpubsub.client.waiting import Waiting, Watch
 from fastpubsub.models import Token
 
@@ -132,7 +132,7 @@ class Tokens:
         return self._token if fresh else None
 
     def fetch(self, policy: Policy, watch: Watch = UNWATCHED) -> Flow[str]:
-        token: Token = yield from exchange(fetch_token(self.client_id, self.client_secret), policy, None, watch)
+        token: Token = yield from exchange(create_token(self.client_id, self.client_secret), policy, None, watch)
         taken = None
         if 0 <= token.expires_in <= MAX_TOKEN_SECONDS:
             seconds = token.expires_in - min(RENEW_SECONDS, RENEW_SHARE * token.expires_in)

@@ -4,13 +4,15 @@ import asyncio
 import concurrent.futures
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import copy
 from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from fastpubsub.client.connections import AsyncConnection
 from fastpubsub.client.decimals import has_decimals
 from fastpubsub.client.deliveries import (
     ACK,
@@ -23,9 +25,13 @@ from fastpubsub.client.deliveries import (
     outcome_of,
     reject,
 )
+from fastpubsub.client.dependencies import Solver
+from fastpubsub.client.layers import Call, Middleware, TimeLimit, Work, limited, publishing, with_dependencies, within
+from fastpubsub.client.options import DEFAULT, Options
 from fastpubsub.client.requests import as_reason
 from fastpubsub.client.signatures import EMPTY, Signature
 from fastpubsub.client.threads import Threads
+from fastpubsub.client.tracebacks import traceback_of
 
 logger = logging.getLogger("fastpubsub.client")
 
@@ -39,15 +45,21 @@ class Handler:
     A payload that does not fit its annotation is rejected with what does not fit. Plain functions run in threads.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], options: Options = DEFAULT) -> None:
         self._function = function
+        self._options = options
+        self._call: Call | None = None
+        """With what stands around the function, if there is something."""
         self.name = getattr(function, "__qualname__", type(function).__name__)
         self._refuse_what_never_runs()
-        self.is_async = _is(inspect.iscoroutinefunction, function)
+        self.is_async = is_async(function)
+        self.publish_to = options.publish_to
+        if options.timeout_seconds is not None and not self.is_async:
+            raise TypeError(f"{self.name} runs in a thread, which cannot be ended: a time limit needs `async def`")
         self._signature = Signature(self.name, function)
         payload = self._signature.payload
         self.payload_type = None if payload is None or payload.annotation in AS_IT_IS else payload.annotation
-        self.takes_payload_only = not self._signature.takes_message
+        self.takes_payload_only = not self._signature.takes_message and not self._signature.injected
         self._adapter = None if self.payload_type is None else self._make_adapter(self.payload_type)
         self.wants_decimals = self._adapter is not None and has_decimals(self._adapter.core_schema)
 
@@ -56,6 +68,22 @@ class Handler:
             raise TypeError(f"{self.name} is a class: subscribe a function, a method, or an instance of the class")
         if _is(inspect.isgeneratorfunction, self._function) or _is(inspect.isasyncgenfunction, self._function):
             raise TypeError(f"{self.name} is a generator, which would never run: a handler must not yield")
+
+    def within(self, connection: AsyncConnection, solver: Solver, middlewares: Sequence[Middleware] = ()) -> "Handler":
+        """A copy that also does what was asked for besides calling the function."""
+        options = self._options
+        call: Call = self._invoke
+        if options.publish_to is not None:
+            call = publishing(call, connection, options.publish_to)
+        if self._signature.injected:
+            call = with_dependencies(call, solver(self.name, self._signature.injected))
+        if options.timeout_seconds is not None:
+            call = limited(call, options.timeout_seconds)
+        call = within(call, middlewares)
+        handler = copy(self)
+        handler._call = None if call == self._invoke else call  # noqa: SLF001 - of the same class
+        handler.takes_payload_only = self.takes_payload_only and not middlewares  # which get messages as they are
+        return handler
 
     def _make_adapter(self, annotation: Any) -> TypeAdapter[Any]:
         try:
@@ -90,8 +118,10 @@ class Handler:
 
     async def _run(self, payload: Any, delivery: Delivery, threads: Threads | None) -> Any:
         """Returns the function's result, after awaiting it, or the exception that it raised."""
-        arguments, keywords = self._signature.bind(payload, delivery)
         try:
+            if self._call is not None:
+                return await self._call(Work(payload, delivery, threads))
+            arguments, keywords = self._signature.bind(payload, delivery)
             if threads is None:
                 result = await self._function(*arguments, **keywords)
             else:
@@ -100,24 +130,46 @@ class Handler:
         except BaseException as error:  # noqa: BLE001 - `sys.exit()` in a handler ends no worker
             return error
 
+    async def _invoke(self, work: Work) -> Any:
+        """The same for what stands around it, raising."""
+        arguments, keywords = self._signature.bind(work.payload, work.delivery)
+        if work.threads is None:
+            result = await self._function(*arguments, **keywords, **work.values)
+        else:
+            result = await work.threads.run(self._function, *arguments, **keywords, **work.values)
+        result = await _awaited(result)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
     def _raised(self, error: BaseException, delivery: Delivery) -> Outcome:
-        if not isinstance(error, Retry | Reject):
+        is_said = isinstance(error, Retry | Reject)
+        if not is_said and not isinstance(error, self._options.expected):
             return self._failed(error, delivery)
         said = f"{self.name} raised {type(error).__name__}({as_reason(error.args[0], '') if error.args else ''})"
         logger.info("%s: %s", said, _names(delivery))
+        if not is_said and isinstance(error, self._options.reject_on):
+            return reject(error)
         return outcome_of(error)
 
     def _failed(self, error: BaseException, delivery: Delivery) -> Outcome:
         if isinstance(error, asyncio.CancelledError):
             logger.warning("%s was cancelled: %s", self.name, _names(delivery))
+        elif isinstance(error, TimeLimit):
+            logger.error("%s %s: %s", self.name, error, _names(delivery))
         else:
-            logger.error("%s failed: %s", self.name, _names(delivery), exc_info=error)
+            seen = (type(error), error, traceback_of(error))
+            logger.error("%s failed: %s", self.name, _names(delivery), exc_info=seen)
         return NACK
 
     def _rejected(self, reason: str, delivery: Delivery) -> Outcome:
         outcome = reject(reason)
         logger.warning("a message is rejected before %s is called: %s: %s", self.name, outcome.reason, _names(delivery))
         return outcome
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    return _is(inspect.iscoroutinefunction, function)
 
 
 def _is(kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:

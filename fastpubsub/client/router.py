@@ -1,14 +1,17 @@
 """Subscribers: the functions that process messages, and the subscriptions that they need."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from fastpubsub.client.declaring import Declaration, Start
-from fastpubsub.client.handlers import Handler
+from fastpubsub.client.handlers import Handler, is_async
+from fastpubsub.client.layers import Middleware
+from fastpubsub.client.options import Exceptions, Options
 from fastpubsub.client.topics import AnyTopic, Topic, as_topic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+MiddlewareFunction = TypeVar("MiddlewareFunction", bound=Middleware)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class Registration:
     declaration: Declaration | None
     concurrency: int | None
     lease_seconds: int | None
+    middlewares: tuple[Middleware, ...] = ()
 
 
 class Router:
@@ -27,6 +31,7 @@ class Router:
 
     def __init__(self) -> None:
         self._registrations: list[Registration] = []
+        self._middlewares: list[Middleware] = []
         self._routers: list[Router] = []
 
     def subscriber(
@@ -42,6 +47,10 @@ class Router:
         start_from: Start = "latest",
         concurrency: int | None = None,
         lease_seconds: int | None = None,
+        timeout_seconds: float | None = None,
+        retry_on: Exceptions = (),
+        reject_on: Exceptions = (),
+        publish_to: AnyTopic | None = None,
     ) -> Callable[[Function], Function]:
         """Registers the function that processes the messages of a subscription.
 
@@ -52,6 +61,11 @@ class Router:
         With `topic`, the topic and the subscription are created at the start, and given settings that differ are
         changed; a change that would lose messages raises `AlreadyExists` instead. Settings that are not given may be
         anything, `{}` is no filter, and `start_from` counts only at the creation.
+
+        After `timeout_seconds` an `async def` function is cancelled, and its message comes again. Exceptions of
+        `retry_on` let it come again, and those of `reject_on` make it a dead letter, without a traceback in the log.
+        What the function returns is published to `publish_to`, before its message is settled: None is nothing, a list
+        several payloads.
         """
         settings = {
             "filter": filter,
@@ -60,15 +74,27 @@ class Router:
             "backoff_max_seconds": backoff_max_seconds,
             "ack_deadline_seconds": ack_deadline_seconds,
         }
+        options = Options(retry_on, reject_on, timeout_seconds, publish_to)
         declaration = _declaration(subscription_id, topic, settings, start_from)
 
         def register(function: Function) -> Function:
-            handler = Handler(function)
+            handler = Handler(function, options)
             registration = Registration(subscription_id, handler, declaration, concurrency, lease_seconds)
             self._registrations.append(registration)
             return function
 
         return register
+
+    def middleware(self, function: MiddlewareFunction) -> MiddlewareFunction:
+        """Registers what runs around every handler of this router: `async def middleware(message, call_next)`.
+
+        It returns what `await call_next()` returns, sees what that raises, and may do either in its place. The first
+        one is the outermost. A payload that does not match its annotation is rejected before.
+        """
+        if not is_async(function):
+            raise TypeError("a middleware is an `async def` function of a message and `call_next`")
+        self._middlewares.append(function)
+        return function
 
     def include_router(self, router: "Router") -> None:
         """Adds the subscribers of a router, also those that are registered later."""
@@ -82,8 +108,11 @@ class Router:
             yield from router.routers()
 
     def registrations(self) -> Iterator[Registration]:
-        for router in self.routers():
-            yield from router._registrations  # noqa: SLF001 - of the same class
+        for registration in self._registrations:
+            yield replace(registration, middlewares=(*self._middlewares, *registration.middlewares))
+        for router in self._routers:
+            for registration in router.registrations():
+                yield replace(registration, middlewares=(*self._middlewares, *registration.middlewares))
 
 
 def _declaration(
@@ -98,4 +127,6 @@ def _declaration(
 
 
 def topics_of(registrations: list[Registration]) -> list[Topic[Any]]:
-    return [one.declaration.topic for one in registrations if one.declaration is not None]
+    declared = [one.declaration.topic for one in registrations if one.declaration is not None]
+    results = [one.handler.publish_to for one in registrations]
+    return [*declared, *(as_topic(topic) for topic in results if topic is not None)]

@@ -4,6 +4,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fastpubsub.models import Message
@@ -11,6 +12,35 @@ from fastpubsub.models import Message
 EMPTY = inspect.Parameter.empty
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """The mark of an argument; FastAPI's has these members, too."""
+
+    dependency: Callable[..., Any] | None = None
+    use_cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """An argument that is marked: it is neither the payload nor the message."""
+
+    name: str
+    annotation: Any
+    mark: Any
+
+    @property
+    def call(self) -> Callable[..., Any]:
+        call: Callable[..., Any] = bare(self.annotation) if self.mark.dependency is None else self.mark.dependency
+        return call
+
+
+def mark_of(annotation: Any, default: Any) -> Any:
+    """Ours, or that of FastAPI; None without."""
+    inside = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    marks = (one for one in (default, *inside) if hasattr(one, "dependency") and hasattr(one, "use_cache"))
+    return next(marks, None)
 
 
 class Argument(NamedTuple):
@@ -31,7 +61,10 @@ class Signature:
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self._name = name
+        self.injected: list[Injected] = []
         arguments = list(self._read(function))
+        if self.injected:  # which come by keyword, and may stand before the others
+            arguments = [one._replace(by_keyword=True) for one in arguments]
         self._by_position = _up_to_last_taken([one for one in arguments if not one.by_keyword])
         self._by_keyword = [one for one in arguments if one.by_keyword and one.is_taken]
         taken = [one for one in arguments if one.is_taken]
@@ -55,22 +88,25 @@ class Signature:
     def _read(self, function: Callable[..., Any]) -> Iterator[Argument]:
         try:
             parameters = inspect.signature(function).parameters.values()
-            hints = get_type_hints(_annotated(function), include_extras=True)
+            hints = get_type_hints(annotated(function), include_extras=True)
         except (NameError, AttributeError, SyntaxError) as error:
             raise TypeError(f"{self._name}: {error}; its annotations must be names of its module") from None
         except ValueError as error:
             raise TypeError(f"{self._name}: {error}") from None
         for parameter in parameters:
             annotation = EMPTY if parameter.annotation is EMPTY else hints.get(parameter.name, parameter.annotation)
-            is_message = _is_message(annotation)
-            if (not is_message or parameter.kind in VARIABLE) and _mentions_message(annotation):
+            if (mark := mark_of(annotation, parameter.default)) is not None:
+                self.injected.append(Injected(parameter.name, annotation, mark))
+                continue
+            takes_message = is_message(annotation)
+            if (not takes_message or parameter.kind in VARIABLE) and _mentions_message(annotation):
                 raise TypeError(
                     f"{self._name}: a handler gets one message, so {parameter.name!r} cannot be {annotation}: "
                     "annotate it with fastpubsub.client.Message"
                 )
             if parameter.kind not in VARIABLE:
                 by_keyword = parameter.kind is KEYWORD_ONLY
-                yield Argument(parameter.name, annotation, parameter.default, by_keyword, is_message)
+                yield Argument(parameter.name, annotation, parameter.default, by_keyword, takes_message)
 
 
 def _up_to_last_taken(arguments: list[Argument]) -> list[Argument]:
@@ -79,7 +115,7 @@ def _up_to_last_taken(arguments: list[Argument]) -> list[Argument]:
     return arguments[:count]
 
 
-def _annotated(function: Any) -> Any:
+def annotated(function: Any) -> Any:
     """Returns the object with the annotations of a function, a partial, or a callable object."""
     while isinstance(function, functools.partial):
         function = function.func
@@ -87,11 +123,11 @@ def _annotated(function: Any) -> Any:
     return function if inspect.isroutine(function) else type(function).__call__
 
 
-def _is_message(annotation: Any) -> bool:
+def is_message(annotation: Any) -> bool:
     annotation = bare(annotation)
     if get_origin(annotation) in (Union, types.UnionType):
         some = [one for one in get_args(annotation) if one is not types.NoneType]
-        return all(_is_message(one) for one in some)
+        return all(is_message(one) for one in some)
     return inspect.isclass(annotation) and issubclass(annotation, Message)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from fastpubsub.client.clients import AsyncClient
 from fastpubsub.client.consumer import Consumer, Subscriber
 from fastpubsub.client.declaring import declare
+from fastpubsub.client.dependencies import Solver, solve_plainly
 from fastpubsub.client.pulling import PASSING, pause
 from fastpubsub.client.router import Registration, Router, topics_of
 from fastpubsub.client.topics import Topic
@@ -34,6 +35,9 @@ class Worker(Router):
     `topics` are declared at the start besides those of the subscribers; `declare=False` declares nothing, for a client
     that may not.
     """
+
+    solver: Solver = staticmethod(solve_plainly)
+    """What finds the values of arguments that are marked with `Depends`."""
 
     def __init__(
         self,
@@ -112,7 +116,9 @@ class Worker(Router):
         try:
             if not await self._declare(client, stopping):
                 return
-            self._consumers = [Consumer(client, self._settings(one), self.on_answered) for one in self.registrations()]
+            self._consumers = [
+                Consumer(client, self._subscriber(client, one), self.on_answered) for one in self.registrations()
+            ]
             await _all([_consume(consumer, stopping) for consumer in self._consumers])
         finally:
             self._stopping, self._consumers = None, []
@@ -133,10 +139,10 @@ class Worker(Router):
                 return False
         return True
 
-    def _settings(self, registration: Registration) -> Subscriber:
+    def _subscriber(self, client: AsyncClient, registration: Registration) -> Subscriber:
         return Subscriber(
             registration.subscription_id,
-            registration.handler,
+            registration.handler.within(client, self.solver, registration.middlewares),
             self._limit or registration.concurrency or self._concurrency,
             self._grace_seconds,
             registration.lease_seconds,

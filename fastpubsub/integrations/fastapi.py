@@ -20,6 +20,7 @@ from fastapi.requests import HTTPConnection
 
 from fastpubsub.client import AsyncClient, AsyncPublisher, Limits, Policy, Router, Topic, Worker
 from fastpubsub.client.pulling import AGAIN
+from fastpubsub.integrations.fastapi_dependencies import FastAPISolver
 
 logger = logging.getLogger("fastpubsub.client")
 
@@ -70,7 +71,8 @@ class Bus(Router):
         self._transport: httpx.AsyncBaseTransport | None = None
         self._client: AsyncClient | None = None
         self._publisher: AsyncPublisher | None = None
-        self.worker = Worker(
+        self.worker = BusWorker(
+            self,
             *self._address,
             concurrency=concurrency,
             grace_seconds=grace_seconds,
@@ -94,8 +96,8 @@ class Bus(Router):
         return _opened(self._publisher)
 
     @asynccontextmanager
-    async def lifespan(self, _app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with self.opened():
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        async with self.connected() as client, self._subscribing(client, app):
             yield {STATE: self}
 
     def lifespan_with(self, inner: Lifespan) -> StatefulLifespan:
@@ -106,7 +108,7 @@ class Bus(Router):
 
         @asynccontextmanager
         async def both(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-            async with self._connected() as client, inner(app) as state, self._subscribing(client):
+            async with self.connected() as client, inner(app) as state, self._subscribing(client, app, state):
                 yield {STATE: self, **(state or {})}
 
         return both
@@ -114,12 +116,12 @@ class Bus(Router):
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["Bus"]:
         """Opens the bus outside of an application: in a script, or in your own lifespan."""
-        async with self._connected() as client, self._subscribing(client):
+        async with self.connected() as client, self._subscribing(client):
             yield self
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[AsyncClient]:
-        """Sends all published messages before the publisher and the client are closed."""
+    async def connected(self) -> AsyncIterator[AsyncClient]:
+        """Opens the client and the publisher; sends all published messages before they are closed."""
         async with (
             AsyncClient(*self._address, policy=self._policy, transport=self._transport) as self._client,
             self._client.publisher(self._limits) as self._publisher,
@@ -127,7 +129,10 @@ class Bus(Router):
             yield self._client
 
     @asynccontextmanager
-    async def _subscribing(self, client: AsyncClient) -> AsyncIterator[None]:
+    async def _subscribing(
+        self, client: AsyncClient, app: FastAPI | None = None, state: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[None]:
+        self.worker.solver.application, self.worker.solver.state = app, {STATE: self, **(state or {})}
         self.failure, self._stopping = None, asyncio.Event()
         declared = await self._declare(client)
         runs = self._subscribe and bool(self.worker.subscriptions)
@@ -183,6 +188,24 @@ class Bus(Router):
         if self.failure is not None and self.worker.is_answered:
             self.failure, self._failures = None, 0
             logger.info("the subscribers of this application run again")
+
+
+class BusWorker(Worker):
+    """The subscribers of a bus. `fastpubsub worker module:bus.worker` runs them without the application."""
+
+    solver: FastAPISolver
+
+    def __init__(self, bus: Bus, *address: str | None, **settings: Any) -> None:
+        super().__init__(*address, **settings)
+        self._bus = bus
+        self.solver = FastAPISolver({STATE: bus})
+
+    async def serve(self, client: AsyncClient | None = None) -> None:
+        if client is not None:
+            await super().serve(client)
+            return
+        async with self._bus.connected() as opened:
+            await super().serve(opened)
 
 
 Opened = TypeVar("Opened")

@@ -4,11 +4,16 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from fastpubsub.models.subscriptions import Filter
+
 
 class TokenRequest(BaseModel):
     client_id: str
     client_secret: str
     scope: str | None = Field(None, description="fewer scopes than the client has, separated by spaces")
+    filter: Filter = Field(
+        None, description="what the streams of topics that the token opens let pass; it needs a scope topics:consume"
+    )
 
 
 class Token(BaseModel):
@@ -27,6 +32,7 @@ class Introspection(BaseModel):
     scope: str | None = None
     token_type: Literal["Bearer"] | None = None
     exp: int | None = Field(None, description="Unix time")
+    filter: str | None = Field(None, description="the JSON of the filter that the token is bound to")
 
 
 class AuthorizationServer(BaseModel):

@@ -23,4 +23,5 @@ async def introspect_token(
         scope=" ".join(sorted(grant.caller.scopes)),
         token_type="Bearer",  # noqa: S106
         exp=grant.expires_at,
+        filter=grant.caller.filter_text,
     )

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from fastpubsub import filters
+
+_raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Judged(Protocol):
@@ -17,15 +21,34 @@ class Judged(Protocol):
 
 
 class Sieve(NamedTuple):
-    """A filter. Listeners whose filters have the same text share a judgment."""
+    """Filters that a message has to pass, all of them. Listeners whose filters have the same text share a judgment."""
 
     text: str
-    wanted: Mapping[str, Any]
+    filters: Sequence[Mapping[str, Any]]
 
     @classmethod
-    def of(cls, text: str) -> "Sieve":
-        """Of a filter that was checked."""
-        return cls(text, filters.read(text) or {})
+    def of(cls, *texts: str) -> "Sieve":
+        """Of filters that were checked."""
+        return cls("\n".join(texts), [filters.read(text) or {} for text in texts])
+
+
+class _Members(dict[str, Any]):
+    """The members of an object, each read when a filter asks for it: a payload may have megabytes that none names."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(_raw_members.decode(text))
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        if isinstance(value, msgspec.Raw):
+            value = self[name] = _read(bytes(value))
+        return value
+
+
+def _read(text: bytes) -> Any:
+    """An array passes no operator but `exists`, whatever is in it."""
+    first = text[:1]
+    return _Members(text) if first == b"{" else [] if first == b"[" else filters.read(text)
 
 
 @dataclass
@@ -34,7 +57,7 @@ class _Document:
 
     @cached_property
     def payload(self) -> Any:
-        return filters.read(self.message.payload)
+        return _Members(self.message.payload)
 
     @cached_property
     def attributes(self) -> filters.Attributes:
@@ -54,15 +77,15 @@ class Documents:
 
     def passing(self, sieve: Sieve) -> list[int]:
         """The places of the messages that pass."""
-        return [place for place, document in enumerate(self._documents) if _passes(document, sieve.wanted)]
+        return [place for place, document in enumerate(self._documents) if _passes(document, sieve.filters)]
 
     @cached_property
     def _documents(self) -> list[_Document]:
         return [_Document(message) for message in self.messages]
 
 
-def _passes(document: _Document, wanted: Mapping[str, Any]) -> bool:
+def _passes(document: _Document, wanted: Sequence[Mapping[str, Any]]) -> bool:
     try:
-        return document.passes(wanted)
-    except (RecursionError, ValueError):
+        return all(map(document.passes, wanted))
+    except (RecursionError, ValueError, msgspec.DecodeError):
         return False

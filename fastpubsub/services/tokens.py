@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import jwt
@@ -13,7 +14,7 @@ from fastpubsub.config import Settings
 from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import InvalidRequest, NotFound, PermissionDenied, Unauthenticated
 from fastpubsub.models import Token, TokenRequest
-from fastpubsub.scopes import Caller, covers, parse
+from fastpubsub.scopes import Caller, covers, is_filtered, parse
 from fastpubsub.services.hashing import NO_HASH, SecretHasher
 from fastpubsub.services.login_attempts import LoginAttempts
 from fastpubsub.signing_keys import Key
@@ -24,6 +25,7 @@ ISSUER = "fastpubsub"
 AUDIENCE = "fastpubsub"
 CLAIMS = {"iss": str, "aud": str, "sub": str, "exp": int, "iat": int, "jti": str, "scope": str, "version": int}
 MAX_TOKEN_BYTES = 8192
+MAX_FILTER_BYTES = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,10 @@ class Signer:
         # A server whose clock is behind has to take the tokens of the others: `iat` is not compared with the clock.
         self._jwt = jwt.PyJWT({"enforce_minimum_key_length": True, "require": list(CLAIMS), "verify_iat": False})
 
-    def sign(self, client_id: UUID, scopes: str, version: int) -> str:
+    def sign(self, client_id: UUID, scopes: str, version: int, filter_text: str | None = None) -> str:
         now = int(time.time())
-        claims = {
+        claims: dict[str, Any] = {} if filter_text is None else {"filter": filter_text}
+        claims |= {
             "iss": self.issuer,
             "aud": AUDIENCE,
             "sub": str(client_id),
@@ -93,13 +96,15 @@ class Signer:
         except jwt.PyJWTError:
             raise invalid_token("is not from this server") from None
         claims = decoded["payload"]
-        if decoded["header"].get("typ") != "JWT" or any(type(claims[name]) is not CLAIMS[name] for name in CLAIMS):
+        types = CLAIMS | ({"filter": str} if "filter" in claims else {})
+        if decoded["header"].get("typ") != "JWT" or any(type(claims[name]) is not types[name] for name in types):
             raise invalid_token("is not from this server")
         try:
             client_id = str(UUID(claims["sub"]))
         except ValueError:
             raise invalid_token("is not from this server") from None
-        return Grant(Caller(client_id, claims["scope"].split(" ")), claims["version"], claims["exp"])
+        caller = Caller(client_id, claims["scope"].split(" "), claims.get("filter"))
+        return Grant(caller, claims["version"], claims["exp"])
 
 
 def make_signer(settings: Settings) -> Signer | None:
@@ -123,7 +128,9 @@ async def issue_token(
     signer: Signer | None,
     request: TokenRequest,
     address: str | None = None,
+    filter_text: str | None = None,
 ) -> Token:
+    """`filter_text` is the filter of the request as it was written: numbers stay what they are."""
     if signer is None:
         raise InvalidRequest(
             "this server signs no tokens: authentication is off, and requests need none; turn it on with "
@@ -131,7 +138,9 @@ async def issue_token(
         )
     credentials = await authenticate_client(database, hasher, attempts, request, address)
     scopes = _narrow(credentials.scopes, request.scope)
-    token = signer.sign(UUID(request.client_id), scopes, credentials.version)
+    if filter_text is not None:
+        _check_filter(filter_text, scopes)
+    token = signer.sign(UUID(request.client_id), scopes, credentials.version, filter_text)
     return Token(access_token=token, token_type="Bearer", expires_in=signer.lifetime_seconds, scope=scopes)  # noqa: S106
 
 
@@ -159,6 +168,18 @@ async def _find_credentials(database: Database, client_id: str) -> Credentials:
         return Credentials(*await database.fetch_one("find_client_credentials", UUID(client_id)))
     except (ValueError, NotFound):
         return Credentials()
+
+
+def _check_filter(filter_text: str, scopes: str) -> None:
+    """A filter that a scope went past would promise what does not hold."""
+    if (size := len(filter_text.encode())) > MAX_FILTER_BYTES:
+        raise InvalidRequest(f"the filter of a token has {size} bytes, more than {MAX_FILTER_BYTES}")
+    unfiltered = [scope for scope in scopes.split(" ") if not is_filtered(scope)]
+    if unfiltered:
+        raise InvalidRequest(
+            f"a token with a filter cannot have the scope {unfiltered[0]!r}, which no filter limits: "
+            "ask in `scope` for topics:consume, or for topics:consume:<id> of each topic"
+        )
 
 
 def _narrow(granted: str, wanted: str | None) -> str:

@@ -82,16 +82,21 @@ def test_workers(shell: Shell, bus: Client) -> None:
     accounts = {"account": "a", "amount": 20}, {"account": "a", "amount": 0}, {"account": "closed", "amount": 1}
     bus.publish("payments", *accounts)
     bus.publish("reports", {"pages": 3})
-    with shell.start("exec fastpubsub worker emails:worker payments:worker reports:worker returns:worker") as worker:
+    with shell.start(
+        "exec fastpubsub worker emails:worker payments:worker reports:worker returns:worker measured:worker"
+    ) as worker:
         worker.wait_until(lambda: states(bus, "email-sender") == (0, 1, 1))
         worker.wait_until(lambda: states(bus, "payments") == (1, 1, 1))
         worker.wait_until(lambda: states(bus, "reports") == (0, 1, 0))
         bus.publish("parcels", {"country": "BR"}, {"country": "US", "returned": True})
         worker.wait_until(lambda: (states(bus, "shipping"), states(bus, "returns")) == ((0, 1, 0), (0, 1, 0)))
+        bus.publish("refunds", {"amount": 5})
+        worker.wait_until(lambda: states(bus, "refunds") == (0, 1, 0))
         worker.stop()
     printed = set(worker.output().splitlines())
     assert printed >= {"sending to user@example.com", "paid 20.0 to a", "report of 3 pages"}
     assert printed >= {"shipping to BR", "taking back from US"}
+    assert printed >= {"attempt 1 commits ['refund of 5']", "it took a moment"}
     (letter,) = bus.list_dead_letters("email-sender")
     assert letter.reason == "the payload does not match Notification: email: Field required"
 

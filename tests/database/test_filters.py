@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastpubsub import filters
+from fastpubsub.services.sifting import Documents, Sieve
 from fastpubsub.testing.store import matches, read_filter
 from tests.database.store import EXAMPLES, NOW, Settings, Store
 from tests.test_filters import NO_NETWORKS
@@ -322,6 +323,13 @@ def scalars(wanted: Any) -> Iterator[Any]:
             yield one
 
 
+class Logged(NamedTuple):
+    """As a listener of the topic sees it."""
+
+    payload: bytes
+    attributes: bytes | None
+
+
 @settings(max_examples=EXAMPLES * 10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_filter_and_any_payload(store: Store, data: st.DataObject) -> None:
@@ -337,6 +345,8 @@ def test_any_filter_and_any_payload(store: Store, data: st.DataObject) -> None:
     given = json.dumps(wanted, ensure_ascii=data.draw(st.booleans()))
     passes = store.value(query, text, None if attributes is None else context, given)
     assert passes == matches(read_filter(given), text.encode(), context.encode())
+    message = Logged(text.encode(), None if attributes is None else context.encode())
+    assert passes == (Documents([message]).passing(Sieve.of(given)) == [0])
 
 
 @settings(max_examples=EXAMPLES * 5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

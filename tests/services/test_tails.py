@@ -180,7 +180,7 @@ async def test_a_message_is_parsed_once_for_all_filters(here: Here, monkeypatch:
     await here.publish(b'{"n":0}', b'{"n":1}')
     await asyncio.gather(*tasks)
     ignored.cancel()
-    assert sorted(one for one in parsed if one != b"null") == [b'{"n":0}', b'{"n":1}']
+    assert sorted(one for one in parsed if one != b"null") == [b"0", b"1"]
 
 
 def test_what_python_cannot_read_passes_no_filter() -> None:

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.types import Message, Receive, Scope, Send
 
+from fastpubsub import filters
 from fastpubsub.api.bodies import FORM, media_type
 from fastpubsub.api.errors import DOCUMENTED
 from fastpubsub.api.middleware import API_POLICY, UNCACHED
@@ -15,8 +16,9 @@ from fastpubsub.api.oauth_forms import CREDENTIALS, OAuthError, answer_form, is_
 from fastpubsub.api.security import ScopedRoute, public
 from fastpubsub.exceptions import InvalidRequest, NotFound
 from fastpubsub.models import AuthorizationServer, Introspection, PublicKeys, Token, TokenRequest
-from fastpubsub.payloads import check_object
+from fastpubsub.payloads import check_json, check_object, member
 from fastpubsub.scopes import SCOPES, parse
+from fastpubsub.services import subscriptions
 from fastpubsub.services.introspection import introspect_token
 from fastpubsub.services.tokens import issue_token
 
@@ -29,6 +31,7 @@ GRANT_SCHEMA = {
         "grant_type": {"const": "client_credentials"},
         **CREDENTIALS,
         "scope": {"type": "string", "description": "fewer scopes than the client has, separated by spaces"},
+        "filter": {"type": "string", "description": "the JSON of a filter, for the streams of topics"},
     },
 }
 INTROSPECTION_SCHEMA = {
@@ -117,7 +120,9 @@ async def create_token(request: Request) -> Response:
     body = await request.body()
     if media_type(request) == FORM:
         return await answer_form(request, _grant(request, body))
-    token = await _issue(request, _read_json(request, body))
+    wanted = _read_json(request, body)
+    bound = None if wanted.filter is None else member(body, "filter")
+    token = await _issue(request, wanted, subscriptions.filter_text(request.app.state.settings, bound))
     return JSONResponse(token.model_dump(), 201)
 
 
@@ -134,14 +139,21 @@ async def create_introspection(request: Request) -> Response:
 
 
 async def _grant(request: Request, body: bytes) -> Token:
-    return await _issue(request, _read_grant(request, body))
+    form = parse_form(body)
+    return await _issue(request, _read_grant(request, form), _read_filter(request, form.get("filter")))
 
 
-async def _issue(request: Request, wanted: TokenRequest) -> Token:
+async def _issue(request: Request, wanted: TokenRequest, filter_text: str | None) -> Token:
     state = request.app.state
     authenticator = state.authenticator
     return await issue_token(
-        state.database, authenticator.hasher, authenticator.attempts, authenticator.signer, wanted, _address(request)
+        state.database,
+        authenticator.hasher,
+        authenticator.attempts,
+        authenticator.signer,
+        wanted,
+        _address(request),
+        filter_text,
     )
 
 
@@ -174,8 +186,18 @@ def _read_json(request: Request, body: bytes) -> TokenRequest:
         raise RequestValidationError([one | {"loc": ("body", *one["loc"])} for one in errors]) from None
 
 
-def _read_grant(request: Request, body: bytes) -> TokenRequest:
-    form = parse_form(body)
+def _read_filter(request: Request, text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        check_json(text.encode())
+        wanted = filters.check(filters.read(text))
+    except ValueError as error:
+        raise InvalidRequest(f"filter: {error}") from None
+    return None if wanted is None else subscriptions.filter_text(request.app.state.settings, text.encode())
+
+
+def _read_grant(request: Request, form: dict[str, str]) -> TokenRequest:
     if "grant_type" not in form:
         raise OAuthError("invalid_request", "grant_type is missing; send grant_type=client_credentials")
     if form["grant_type"] != "client_credentials":

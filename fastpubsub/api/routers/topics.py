@@ -133,14 +133,16 @@ async def follow_topic(request: Request) -> Response:
     """Follow a topic from now on, or after `Last-Event-ID`, as Server-Sent Events; nothing is leased or settled."""
     state = request.app.state
     recent = int_parameter(request, "recent", 0, 0, MAX_RECENT) or 0
-    sieve = _sieve(state.settings, filter_parameter(request))
+    sieve = _sieve(state.settings, filter_parameter(request), request.state.caller.filter_text)
     tail = await state.tails.open(request.path_params["topic_id"], last_event_id(request), recent, sieve)
     return EventStream(state.streams, lasting_token(request), tail_events(tail))
 
 
-def _sieve(settings: Settings, wanted: str | None) -> Sieve | None:
+def _sieve(settings: Settings, wanted: str | None, bound: str | None) -> Sieve | None:
+    """Of the filter that is asked for, and of the one that the token is bound to."""
     text = subscriptions.filter_text(settings, None if wanted is None else wanted.encode())
-    return None if text is None else Sieve.of(text)
+    given = [one for one in (bound, text) if one is not None]
+    return Sieve.of(*given) if given else None
 
 
 async def _figures(request: Request, ids: list[str], include: str | None) -> Figures:

@@ -3,8 +3,8 @@
 from fastpubsub.client.requests.browsing import browse, browse_topic, explain, get_message
 from fastpubsub.client.requests.clients import (
     create_client,
+    create_token,
     delete_client,
-    fetch_token,
     get_client,
     list_clients,
     revoke_client_secret,
@@ -66,6 +66,7 @@ __all__ = [
     "create_client",
     "create_redrive",
     "create_subscription",
+    "create_token",
     "create_topic",
     "delete_client",
     "delete_subscription",
@@ -76,7 +77,6 @@ __all__ = [
     "ensuring_subscription",
     "explain",
     "extend",
-    "fetch_token",
     "follow",
     "get_client",
     "get_message",

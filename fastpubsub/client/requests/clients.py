@@ -1,7 +1,8 @@
 """Clients and tokens."""
 
 import uuid
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from fastpubsub import models
 from fastpubsub.client.requests.request import Request, creating, deleting, no_result, page_params, path_to, write_json
@@ -59,6 +60,15 @@ def delete_client(id: str | uuid.UUID) -> Request[None]:
     return deleting(path_to("clients", str(id)))
 
 
-def fetch_token(client_id: str, client_secret: str) -> Request[Token]:
-    body = {"client_id": client_id, "client_secret": client_secret}
+def create_token(
+    client_id: str, client_secret: str, *, scope: str | None = None, filter: Mapping[str, Any] | None = None
+) -> Request[Token]:
+    """Makes a token to give away, such as to a browser; the client itself needs none: give it the id and the secret.
+
+    `scope`: fewer scopes than the client has, separated by spaces. `filter`: what the streams of topics that are opened
+    with the token let pass, such as `{"$attributes": {"user": ["42"]}}`; no scope but `topics:consume` goes with it.
+    """
+    wanted = {"scope": scope, "filter": filter}
+    body: dict[str, Any] = {"client_id": client_id, "client_secret": client_secret}
+    body |= {name: value for name, value in wanted.items() if value is not None}
     return Request("POST", "/oauth/token", Token.model_validate_json, write_json(body))
