@@ -19,6 +19,7 @@ SECTION = re.compile(r"^## (.+)\n\n((?:(?:- |  ).+\n)+)", re.MULTILINE)
 LINKED_PAGE = re.compile(r"\]\(([\w./-]+)\.md\)")
 LINK = re.compile(r"\[([^]]+)\]\(([\w./-]+)\)")
 
+SUMMARY = "Publish/subscribe over HTTP on nothing but PostgreSQL: topics, subscriptions, retries, dead letters."
 ENTRANCE = """<!doctype html>
 <meta charset="utf-8">
 <title>fastpubsub</title>
@@ -47,7 +48,10 @@ myst_enable_extensions = ["html_image"]
 
 default_role = "literal"
 autodoc_inherit_docstrings = False
-autodoc_default_options = {"members": True}
+autodoc_default_options = {
+    "members": True,
+    "inherited-members": "BaseModel, BaseException, BaseTransport, AsyncBaseTransport",
+}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
@@ -91,9 +95,20 @@ def copy_pictures(app: Sphinx, error: Exception | None) -> None:
         (app.outdir / "index.html").write_text(ENTRANCE)
 
 
+def write_for_models(app: Sphinx, error: Exception | None) -> None:
+    """Writes the pages as they are, and `llms.txt`, which lists them (llmstxt.org)."""
+    if error is None:
+        for name in app.env.found_docs:
+            shutil.copy(ROOT / f"{name}.md", app.outdir / f"{name}.md")
+        index = (ROOT / f"{INDEX}.md").read_text()
+        lists = index[index.index("## ") :].replace("](", "](docs/").replace("](docs/../", "](")
+        (app.outdir / "llms.txt").write_text(f"# fastpubsub\n\n> {SUMMARY}\n\n{lists}")
+
+
 def setup(app: Sphinx) -> None:
     app.connect("source-read", add_contents)
     app.connect("source-read", resolve_folders)
     app.add_lexer("sql", PostgresLexer)
     app.connect("build-finished", copy_pictures)
+    app.connect("build-finished", write_for_models)
     directives.setup(app)

@@ -34,3 +34,10 @@ def test_every_page_is_linked_from_the_index() -> None:
     linked = {(DOCS / link.partition("#")[0]).resolve() for link in LINK.findall((DOCS / "index.md").read_text())}
     assert set(PAGES) - {DOCS / "index.md"} <= linked
     assert "docs/index.md" in LINK.findall((ROOT / "README.md").read_text())
+
+
+def test_pages_for_users_do_not_speak_of_our_tests() -> None:
+    """Those that prove something, and those for developers, do."""
+    proving = {DOCS / f"{name}.md" for name in ("contract", "reliability", "internals", "plans")}
+    pages = {page for page in PAGES if page.parent != ROOT} - proving
+    assert not [page.name for page in pages if re.search(r"`tests/", page.read_text())]

@@ -72,6 +72,20 @@ def test_it_has_every_command_and_every_public_name(built: Path) -> None:
     )
 
 
+def pages_as_they_are(folder: Path) -> set[Path]:
+    return set(folder.rglob("*.md"))
+
+
+async def test_models_find_every_page_as_it_is(installed: Path, client: httpx.AsyncClient) -> None:
+    answer = await client.get("/guide/llms.txt")
+    assert answer.headers["content-type"].startswith("text/plain")
+    pages = re.findall(r"\]\((\S+\.md)\)", answer.text)
+    assert {installed / page for page in pages} >= pages_as_they_are(installed) - {installed / "docs/index.md"}
+    page = await client.get(f"/guide/{pages[0]}")
+    assert page.headers["content-type"].startswith("text/markdown")
+    assert page.content == (ROOT / pages[0]).read_bytes()
+
+
 async def test_it_is_served(installed: Path, client: httpx.AsyncClient) -> None:
     answer = await client.get("/guide")
     assert (answer.status_code, answer.headers["location"]) == (307, "/guide/docs/index.html")
