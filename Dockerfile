@@ -9,9 +9,10 @@ RUN python -m venv --without-pip /opt/fastpubsub \
     && pip install --require-hashes --requirement requirements/build.txt \
     && pip --python /opt/fastpubsub/bin/python install --require-hashes --requirement requirements/runtime.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY packages packages
 COPY migrations migrations
 COPY fastpubsub fastpubsub
-RUN pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir wheels ./packages/client . \
     && pip --python /opt/fastpubsub/bin/python install --no-deps wheels/*.whl
 
 FROM build AS guide

@@ -16,7 +16,7 @@ FAULT_TESTS := tests/faults/test_rows.py tests/faults/test_controls.py
 ROLE_TESTS := cloudevents clients dead_letters idempotency monitoring publish pull seek settle subscriptions topic_schemas topics waiting
 # What another interpreter could change, without the walks over every route and page, which would only repeat themselves.
 PYTHON_TESTS := tests/api tests/cli tests/client tests/services tests/test_config.py tests/test_logs.py tests/test_main.py \
-	tests/test_message_ids.py tests/test_payloads.py tests/test_signing_keys.py tests/test_sockets.py tests/test_streams.py tests/test_waiting.py
+	tests/test_message_ids.py tests/test_packaging.py tests/test_payloads.py tests/test_signing_keys.py tests/test_sockets.py tests/test_streams.py tests/test_waiting.py
 WALKS := api/test_bodies.py api/test_hostile.py api/test_schemathesis.py api/test_wire.py cli/test_every_command.py client/test_docs.py \
 	client/test_lying_server.py client/test_many_workers.py
 IN_PARALLEL := --numprocesses=auto --maxprocesses=8 --dist=worksteal
@@ -131,11 +131,15 @@ format: install ## Format the code and fix what the tools can fix
 	$(BIN)/sqlfluff fix --processes 1 --quiet migrations/functions
 
 lock: install ## Write requirements/*.txt again, from pyproject.toml (ARGS=--upgrade)
-	$(PIP_COMPILE) $(ARGS) --output-file=requirements/runtime.txt pyproject.toml
+	$(BIN)/python requirements/inputs.py > $(VENV)/runtime.in
+	$(BIN)/python requirements/inputs.py embedded dev docs > $(VENV)/dev.in
+	$(BIN)/python requirements/inputs.py docs > $(VENV)/docs.in
+	$(BIN)/python requirements/inputs.py embedded bench-peers > $(VENV)/peers.in
+	$(PIP_COMPILE) $(ARGS) --output-file=requirements/runtime.txt $(VENV)/runtime.in
 	$(PIP_COMPILE) $(ARGS) --only-build-deps --build-deps-for=wheel --output-file=requirements/build.txt pyproject.toml
-	$(PIP_COMPILE) $(ARGS) --extra=embedded --extra=dev --extra=docs --constraint=requirements/runtime.txt --output-file=requirements/dev.txt pyproject.toml
-	$(PIP_COMPILE) $(ARGS) --extra=docs --constraint=requirements/dev.txt --output-file=requirements/docs.txt pyproject.toml
-	$(PIP_COMPILE) $(ARGS) --extra=embedded --extra=bench-peers --constraint=requirements/dev.txt --output-file=requirements/peers.txt pyproject.toml
+	$(PIP_COMPILE) $(ARGS) --constraint=requirements/runtime.txt --output-file=requirements/dev.txt $(VENV)/dev.in
+	$(PIP_COMPILE) $(ARGS) --constraint=requirements/dev.txt --output-file=requirements/docs.txt $(VENV)/docs.in
+	$(PIP_COMPILE) $(ARGS) --constraint=requirements/dev.txt --output-file=requirements/peers.txt $(VENV)/peers.in
 
 migration: install ## Freeze the changes in migrations/functions as a new migration (NAME=what_changed)
 	$(if $(NAME),,$(error say what changed, as in: make $@ NAME=add_priorities))

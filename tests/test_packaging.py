@@ -1,4 +1,4 @@
-"""The wheel alone is enough, and the pins are complete."""
+"""The wheels alone are enough, and the pins are complete."""
 
 import json
 import re
@@ -15,32 +15,106 @@ from packaging.utils import canonicalize_name
 from fastpubsub import __version__
 from fastpubsub.database import migrations
 from tests import harness, wheels
+from tests.lasting import Last
+from tests.wheels import Wheels
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CLIENT = tomllib.loads((wheels.CLIENT / "pyproject.toml").read_text())["project"]
+OURS = "fastpubsub-client"
+MAX_CLIENT_BYTES = 30_000_000
+USER = ROOT / "tests" / "application_of_a_user.py"
+PUBLISH = """
+import sys
+from fastpubsub.client import Client, Topic
+with Client(sys.argv[1]) as bus:
+    bus.create_topic("orders")
+    bus.create_subscription("billing", "orders")
+    bus.publish(Topic("orders"), {"n": 7})
+    print(bus.pull("billing")[0].payload)
+"""
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Wheels:
     return wheels.build(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return wheels.install(wheel, tmp_path_factory.mktemp("installed"))
+def installed(built: Wheels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheels.install(built, tmp_path_factory.mktemp("installed"))
 
 
-def test_it_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
-    names = set(zipfile.ZipFile(wheel).namelist())
+def test_no_file_is_in_both_and_none_is_in_neither(built: Wheels) -> None:
+    client, server = (modules(one) for one in built)
+    assert not client & server
+    there = {str(file.relative_to(ROOT)) for file in (ROOT / "fastpubsub").rglob("*.py")}
+    assert {name for name in client | server if not name.startswith("fastpubsub/migrations/")} == there
+    assert (ROOT / "LICENSE").read_text() == (wheels.CLIENT / "LICENSE").read_text()
+
+
+def modules(wheel: Path) -> set[str]:
+    return {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
+
+
+def test_both_are_of_one_version(built: Wheels) -> None:
+    assert built.client.name == f"fastpubsub_client-{__version__}-py3-none-any.whl"
+    assert f"{OURS}=={__version__}" in PROJECT["dependencies"]
+    assert "fastpubsub/py.typed" in zipfile.ZipFile(built.client).namelist()
+
+
+def test_the_server_holds_what_it_needs_and_nothing_else(built: Wheels) -> None:
+    names = set(zipfile.ZipFile(built.server).namelist())
     migrations = {f"fastpubsub/{file.relative_to(ROOT)}" for file in (ROOT / "migrations" / "versions").glob("*.*")}
     static = {str(file.relative_to(ROOT)) for file in (ROOT / "fastpubsub").rglob("static/**/*") if file.is_file()}
     console = {str(file.relative_to(ROOT)) for file in (ROOT / "fastpubsub/console").rglob("*") if file.is_file()}
-    assert migrations | static | console | {"fastpubsub/migrations/env.py", "fastpubsub/py.typed"} <= names
+    assert migrations | static | console | {"fastpubsub/migrations/env.py"} <= names
     information = f"fastpubsub_server-{__version__}.dist-info/"
     assert {name for name in names if not name.startswith("fastpubsub/")} == {
         information + file for file in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
     }
     assert not [name for name in names if name.endswith((".pyc", "freeze.py"))]
+
+
+@pytest.mark.long
+def test_the_client_alone(built: Wheels, lasting_server: Last, tmp_path: Path) -> None:
+    python = wheels.environment(tmp_path)
+    wheels.pip(python, "install", str(built.client))
+    size = sum(file.stat().st_size for file in wheels.site_of(python).rglob("*") if file.is_file())
+    assert size < MAX_CLIENT_BYTES
+    command = [str(python), "-c", PUBLISH, lasting_server().base_url]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "{'n': 7}\n", done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("age", ["oldest", "newest"])
+def test_the_client_beside_fastapi(built: Wheels, tmp_path: Path, age: str) -> None:
+    """The newest is the one that the server has; the oldest with the oldest of all that old Pythons can have."""
+    python = wheels.environment(tmp_path)
+    others = [f"fastapi=={next(iter(pins('runtime')['fastapi'].specifier)).version}"]
+    if age == "oldest":
+        oldest = ["pydantic==2.10.*", "httpx==0.27.*", "httptools==0.6.*"] if sys.version_info < (3, 13) else []
+        others = ["fastapi==0.115.*", *oldest]
+    wheels.pip(python, "install", f"{built.client}[fastapi,testing]", *others)
+    done = subprocess.run([str(python), str(USER)], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "(7, 'of a dependency')\n", done.stderr
+
+
+@pytest.mark.long
+def test_the_server_in_an_empty_environment(built: Wheels, tmp_path: Path, empty_database_url: str) -> None:
+    python = wheels.environment(tmp_path)
+    wheels.pip(python, "install", "--constraint", str(constraints(tmp_path)), *map(str, built))
+    wheels.pip(python, "check")
+    run(python.parent, tmp_path, "db-migrate", database_url=empty_database_url)
+    assert migrations.current(empty_database_url) == migrations.head()
+
+
+def constraints(folder: Path) -> Path:
+    """The pins of production, without hashes: our own wheels have none."""
+    file = folder / "constraints.txt"
+    file.write_text("".join(f"{name}{pin.specifier}\n" for name, pin in pins("runtime").items()))
+    return file
 
 
 def test_help_is_there_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
@@ -89,7 +163,9 @@ def pins(name: str) -> dict[str, Requirement]:
 def test_every_dependency_is_pinned(file: str, extras: list[str]) -> None:
     pinned = pins(file)
     wanted = PROJECT["dependencies"] + [text for extra in extras for text in PROJECT["optional-dependencies"][extra]]
-    for requirement in map(Requirement, wanted):
+    for requirement in map(Requirement, wanted + CLIENT["dependencies"]):
+        if requirement.name == OURS:
+            continue
         (specifier,) = pinned[canonicalize_name(requirement.name)].specifier
         assert specifier.operator == "=="
         assert requirement.specifier.contains(specifier.version), requirement

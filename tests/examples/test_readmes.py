@@ -27,8 +27,8 @@ NAMES = sorted(folder.name for folder in EXAMPLES.iterdir() if folder.is_dir())
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    wheel = wheels.build(tmp_path_factory.mktemp("dist"))
-    return wheels.install(wheel, tmp_path_factory.mktemp("installed"))
+    built = wheels.build(tmp_path_factory.mktemp("dist"))
+    return wheels.install(built, tmp_path_factory.mktemp("installed"))
 
 
 class Reader:
