@@ -28,7 +28,7 @@ def describe(cluster: Cluster) -> dict[str, str]:
         "versions": f"fastpubsub {fastpubsub.__version__}, Python {platform.python_version()}, PostgreSQL {postgres}",
         "program": fingerprint()[:12],
         "PostgreSQL": settings[0] if settings else "",
-        "one durable commit": f"{_commit_milliseconds(cluster):.2f} ms (median)",
+        "one durable commit": f"{commit_milliseconds(cluster):.2f} ms (median)",
     }
 
 
@@ -48,7 +48,7 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _commit_milliseconds(cluster: Cluster) -> float:
+def commit_milliseconds(cluster: Cluster) -> float:
     taken = []
     with cluster.connect() as connection:
         connection.execute("create table public.commits (at timestamptz)")

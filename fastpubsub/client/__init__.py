@@ -28,6 +28,7 @@ from fastpubsub.client.errors import (
     UnexpectedAnswer,
 )
 from fastpubsub.client.exchange import Policy
+from fastpubsub.client.parts import part_of, parts_of
 from fastpubsub.client.publishers import AsyncPublisher, Limits, Publisher
 from fastpubsub.client.requests import Outgoing, Settlement, Transaction
 from fastpubsub.client.router import Router
@@ -83,4 +84,6 @@ __all__ = [
     "Unavailable",
     "UnexpectedAnswer",
     "Worker",
+    "part_of",
+    "parts_of",
 ]
