@@ -212,6 +212,7 @@ class Settings(BaseSettings):
     cleanup_stuck_messages_lock_timeout_seconds: int = Field(60, ge=1, le=43200)
     lease_expiry_interval_seconds: float = Field(1.0, ge=0.05, le=3600)
     outbox_poll_interval_seconds: float = Field(0.05, ge=0.005, le=60)
+    delayed_max_overdue_seconds: int = Field(21600, ge=60, le=315360000)
     trim_interval_seconds: float = Field(10.0, ge=0.05, le=86400)
 
     push_enabled: bool = True

@@ -14,6 +14,7 @@ from fastpubsub.cli import (
     consumers,
     contexts,
     dead_letters,
+    delayed,
     explaining,
     filters,
     looking,
@@ -358,6 +359,7 @@ app.add_typer(filters.app, name="filter")
 app.add_typer(contexts.app, name="context")
 app.add_typer(clients.app, name="clients")
 app.add_typer(dead_letters.app, name="dlq")
+app.add_typer(delayed.app, name="delayed")
 
 
 @command("completion")

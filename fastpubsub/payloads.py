@@ -9,14 +9,15 @@ import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import accumulate, count
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from fastpubsub.exceptions import InvalidRequest, TooLarge
-from fastpubsub.models import MAX_ATTRIBUTES, MAX_ORDERING_KEY
+from fastpubsub.models import MAX_ATTRIBUTES, MAX_MESSAGE_DELAY_SECONDS, MAX_ORDERING_KEY
 
 _BRACE = ord("{")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -49,6 +50,8 @@ class _Message(msgspec.Struct, forbid_unknown_fields=True):
     payload: msgspec.Raw
     attributes: dict[str, str] | None = None
     ordering_key: str | None = None
+    deliver_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    delay_seconds: Annotated[int, msgspec.Meta(ge=1, le=MAX_MESSAGE_DELAY_SECONDS)] | None = None
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -71,14 +74,22 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _transaction = msgspec.json.Decoder(RawTransaction)
 
 
+class Delay(NamedTuple):
+    """When a message is to come; both are None for now."""
+
+    deliver_at: datetime | None
+    seconds: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The messages of one publish. `attributes` is None when no message has any, and so is `ordering_keys`."""
+    """The messages of one publish. What no message has is None: `attributes`, `ordering_keys`, `delays`."""
 
     payloads: list[bytes]
     attributes: list[bytes | None] | None
     size: int
     ordering_keys: list[str | None] | None = None
+    delays: list[Delay] | None = None
 
 
 def parse_batch(body: bytes, *, max_messages: int, max_depth: int) -> Batch:
@@ -90,7 +101,8 @@ def parse_batch(body: bytes, *, max_messages: int, max_depth: int) -> Batch:
     raws = [message.payload for message in messages] if is_envelope else _decode(_raw_list, body)
     attributes = [message.attributes for message in messages]
     keys = [message.ordering_key for message in messages]
-    return make_batch(body, raws, attributes, keys, max_messages=max_messages, max_depth=max_depth)
+    batch = make_batch(body, raws, attributes, keys, max_messages=max_messages, max_depth=max_depth)
+    return replace(batch, delays=delays) if (delays := _delays(messages)) else batch
 
 
 def parse_transaction(body: bytes) -> RawTransaction:
@@ -255,6 +267,16 @@ def _ordering_keys(ordering_keys: Sequence[str | None]) -> list[str | None] | No
                 f"the ordering key of message {index} has {len(key)} characters; it must have 1 to {MAX_ORDERING_KEY}"
             )
     return None if all(key is None for key in ordering_keys) else list(ordering_keys)
+
+
+def _delays(messages: Sequence[_Message]) -> list[Delay] | None:
+    if all(message.deliver_at is None and message.delay_seconds is None for message in messages):
+        return None
+    delays = [Delay(message.deliver_at, message.delay_seconds) for message in messages]
+    for index, delay in enumerate(delays):
+        if None not in delay:
+            raise InvalidRequest(f"message {index} has `deliver_at` and `delay_seconds`; give one of them")
+    return delays
 
 
 def _has_suspicious_numbers(body: bytes) -> bool:

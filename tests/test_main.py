@@ -47,6 +47,7 @@ COMMANDS = {
     "topics",
     "subscriptions",
     "clients",
+    "delayed",
     "dlq",
     "completion",
     "consumers",

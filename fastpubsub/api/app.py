@@ -24,6 +24,7 @@ from fastpubsub.api.routers import (
     browsing,
     clients,
     consumers,
+    delayed,
     explaining,
     filter_tests,
     history,
@@ -49,6 +50,7 @@ from fastpubsub.services.claiming import Claiming
 from fastpubsub.services.consumers import Consumers
 from fastpubsub.services.deliveries import Deliveries
 from fastpubsub.services.directory import Directory
+from fastpubsub.services.due import DueMessages
 from fastpubsub.services.exchanging import Exchanging
 from fastpubsub.services.history import LAST_WRITE_SECONDS, Recorder
 from fastpubsub.services.maintenance import Maintenance
@@ -89,6 +91,7 @@ ROUTERS = [
     messages.router,
     transactions.router,
     browsing.router,
+    delayed.router,
     filter_tests.router,
     redrives.router,
     overview.router,
@@ -177,6 +180,7 @@ def build(state: State) -> None:
     state.turn = turn = Turn(database, settings)
     state.maintenance = Maintenance(database, settings, counters, wakeups, turn)
     state.redrives = Redrives(database, wakeups, turn)
+    state.due_messages = DueMessages(database, settings, counters, turn, on_published=wakeups.published)
     state.relay = Relay(database, settings, counters, turn, on_relayed=wakeups.published)
 
 
@@ -187,6 +191,7 @@ def background(state: State) -> list[Coroutine[Any, Any, None]]:
         state.redrives,
         state.relay,
         state.dispatcher,
+        state.due_messages,
         state.recorder,
         state.consumers,
         state.wakeups,

@@ -29,7 +29,7 @@ REFUSALS = {
     401: "The access token is missing, expired or revoked.",
     403: "The client does not have the scope that this needs.",
     404: "What the request names does not exist.",
-    409: "The request does not fit what exists: the id is taken, messages are pushed, or there are not two secrets.",
+    409: "The request does not fit what exists: an id is taken, messages are pushed, or one came already.",
     410: "A delivery is no longer held: nothing was settled or published.",
     413: "The body, or something in it, is larger than the server accepts.",
     415: "The body is not JSON, or it is compressed.",
@@ -37,13 +37,9 @@ REFUSALS = {
     503: "The server cannot do it now, and has stored nothing unless `detail` says otherwise; see `Retry-After`.",
 }
 CONFLICTS = (
-    "createTopic",
-    "createSubscription",
-    "pullMessages",
-    "settleAndPull",
-    "rotateClientSecret",
-    "revokeClientSecret",
-    "rotatePushSecret",
+    *("createTopic", "createSubscription", "pullMessages", "settleAndPull"),
+    *("rotateClientSecret", "revokeClientSecret", "rotatePushSecret"),
+    *("moveDelayedMessage", "cancelDelayedMessage"),
 )
 MISSING = ("createSubscription", "runTransaction", "getAuthorizationServer")
 WITHOUT_DATABASE = ("listPublicKeys", "getAuthorizationServer", "liveness")
@@ -57,6 +53,7 @@ PARAMETERS: dict[str, tuple[str, Any]] = {
     "offset": ("how many to skip at the beginning", 0),
     "limit": ("the highest number to answer with", 10),
     "redrive_id": ("the id of a redrive", 1),
+    "delayed_id": ("the id of a delayed message, as the publish answered it", "delayed-1"),
     "state": ("where the messages are", "ahead"),
     "include": ("`metrics` adds figures to each item", None),
     "q": ("only ids that contain this text, in any case", None),
@@ -82,6 +79,8 @@ MEMBERS = {
     "payload": "the JSON object that was published",
     "attributes": "names and values that were published beside the payload",
     "ordering_key": "ordered subscriptions keep the order of the messages that have the same one",
+    "deliver_at": "when the message comes: a time with its zone, up to a year ahead",
+    "delay_seconds": "in how many seconds the message comes, up to a year",
     "delivery_attempts": "how often the message was delivered, including this time",
     "reason": "why the message is a dead letter",
     "filter": "only messages that match are delivered; null delivers all",
@@ -182,6 +181,7 @@ BODIES: dict[str, Any] = {
     "extendLeases": {"ids": [EXAMPLE_ID], "extend_seconds": 60},
     "purgeDeadLetters": [EXAMPLE_ID],
     "reprocessDeadLetters": [EXAMPLE_ID],
+    "moveDelayedMessage": {"delay_seconds": 3600},
     "createRedrive": {"action": "reprocess", "per_second": 100},
     "createClient": {"name": "My Application", "scopes": "topics:read topics:publish:user-events"},
     "updateClient": {"name": "My Application", "scopes": "topics:read", "is_active": True},

@@ -5,7 +5,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from fastpubsub.cloudevents import BATCH, STRUCTURED
-from fastpubsub.models import ID_PATTERN, MAX_DELAY_SECONDS, MAX_ORDERING_KEY, DelayedNack, Extend, Nack, Reject
+from fastpubsub.models import (
+    ID_PATTERN,
+    MAX_DELAY_SECONDS,
+    MAX_MESSAGE_DELAY_SECONDS,
+    MAX_ORDERING_KEY,
+    DelayedNack,
+    Extend,
+    Nack,
+    Reject,
+)
 
 _OBJECT = {"type": "object", "additionalProperties": True}
 _IDS = {
@@ -47,6 +56,8 @@ _MESSAGES = {
             "payload": _OBJECT,
             "attributes": {"type": "object", "additionalProperties": {"type": "string"}},
             "ordering_key": {"type": "string", "minLength": 1, "maxLength": MAX_ORDERING_KEY},
+            "deliver_at": {"type": "string", "format": "date-time"},
+            "delay_seconds": {"type": "integer", "minimum": 1, "maximum": MAX_MESSAGE_DELAY_SECONDS},
         },
     },
 }

@@ -3,17 +3,17 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry
 from starlette.concurrency import run_in_threadpool
 
-from fastpubsub.api.prometheus import render
+from fastpubsub.api.prometheus import Read, render
 from fastpubsub.config import Settings
 from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import FastpubsubError
-from fastpubsub.services.metrics import Gauges, SubscriptionGauges
+from fastpubsub.services.metrics import Gauges, delayed_gauges
 from fastpubsub.services.readiness import DOWN, Readiness
 
 logger = logging.getLogger(__name__)
@@ -80,13 +80,14 @@ class Probes:
         self._problem: Cached[str | None] = Cached(
             self._readiness.problem, DOWN, seconds=CACHE_SECONDS, deadline=READINESS_DEADLINE_SECONDS
         )
-        self._subscriptions: Cached[Sequence[SubscriptionGauges] | None] = Cached(
-            self._read_subscriptions, None, seconds=CACHE_SECONDS, deadline=GAUGES_DEADLINE_SECONDS
+        self._database = database
+        self._read: Cached[Read | None] = Cached(
+            self._read_gauges, None, seconds=CACHE_SECONDS, deadline=GAUGES_DEADLINE_SECONDS
         )
 
     async def close(self) -> None:
         await self._problem.close()
-        await self._subscriptions.close()
+        await self._read.close()
         await self._readiness.close()
 
     async def problem(self) -> str | None:
@@ -94,12 +95,11 @@ class Probes:
         return await self._problem.get()
 
     async def metrics(self) -> bytes:
-        subscriptions = await self._subscriptions.get()
-        return await run_in_threadpool(render, self._registry, subscriptions)
+        return await run_in_threadpool(render, self._registry, await self._read.get())
 
-    async def _read_subscriptions(self) -> Sequence[SubscriptionGauges] | None:
+    async def _read_gauges(self) -> Read | None:
         try:
-            return await self._gauges.look()
+            return Read(await self._gauges.look(), await delayed_gauges(self._database))
         except FastpubsubError as error:
-            logger.warning("no gauges of subscriptions in this scrape: %s", error.detail)
+            logger.warning("no gauges of the database in this scrape: %s", error.detail)
             return None

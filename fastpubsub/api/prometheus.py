@@ -10,7 +10,7 @@ out functions and no collectors, so we learn these from what it registers.
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,7 +28,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_fastapi_instrumentator import metrics
 
 from fastpubsub import __version__
-from fastpubsub.services.metrics import SubscriptionGauges
+from fastpubsub.services.metrics import DelayedGauges, SubscriptionGauges
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -102,19 +102,26 @@ def is_multiprocess() -> bool:
     return MULTIPROCESS_FOLDER in os.environ
 
 
-def render(registry: CollectorRegistry, subscriptions: Sequence[SubscriptionGauges] | None) -> bytes:
-    """`subscriptions` is None when the database did not answer."""
+class Read(NamedTuple):
+    """What a scrape reads from the database."""
+
+    subscriptions: Sequence[SubscriptionGauges]
+    delayed: DelayedGauges
+
+
+def render(registry: CollectorRegistry, read: Read | None) -> bytes:
+    """`read` is None when the database did not answer."""
     if is_multiprocess():
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     at_scrape = CollectorRegistry()
-    at_scrape.register(_AtScrape(subscriptions))
+    at_scrape.register(_AtScrape(read))
     return generate_latest(registry) + generate_latest(at_scrape)
 
 
 class _AtScrape:
-    def __init__(self, subscriptions: Sequence[SubscriptionGauges] | None) -> None:
-        self._subscriptions = subscriptions
+    def __init__(self, read: Read | None) -> None:
+        self._read = read
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -123,10 +130,11 @@ class _AtScrape:
         build = GaugeMetricFamily("fastpubsub_build_info", "The running version", labels=["version"])
         build.add_metric([__version__], 1)
         yield build
-        up = 0 if self._subscriptions is None else 1
+        up = 0 if self._read is None else 1
         yield GaugeMetricFamily("fastpubsub_database_up", "Whether the database answered this scrape", value=up)
-        if self._subscriptions is not None:
-            yield from subscription_gauges(self._subscriptions)
+        if self._read is not None:
+            yield from subscription_gauges(self._read.subscriptions)
+            yield from delayed_gauges(self._read.delayed)
 
 
 LABELS = ["topic", "subscription"]
@@ -183,6 +191,22 @@ def subscription_gauges(subscriptions: Sequence[SubscriptionGauges]) -> Iterable
         for one in subscriptions:
             ages.add_metric([one.topic_id, one.subscription_id], age(getattr(one, time), now))
         yield ages
+
+
+def delayed_gauges(delayed: DelayedGauges) -> Iterable[Metric]:
+    messages = GaugeMetricFamily(
+        "fastpubsub_delayed_messages",
+        "Messages that come later: waiting (estimated when there are many), or held until they are released",
+        labels=["state"],
+    )
+    messages.add_metric(["waiting"], delayed.waiting)
+    messages.add_metric(["held"], delayed.held)
+    yield messages
+    yield GaugeMetricFamily(
+        "fastpubsub_delayed_overdue_seconds",
+        "For how long the first delayed message is overdue that is not held; 0 when none is",
+        value=delayed.overdue_seconds,
+    )
 
 
 def age(created_at: datetime | None, now: datetime) -> float:

@@ -13,6 +13,7 @@ from fastpubsub.models import Settled
 from fastpubsub.services.changes import RecordedChange
 from fastpubsub.services.claiming import Claim
 from fastpubsub.services.dead_letters import Letter
+from fastpubsub.services.delayed import Delayed
 from fastpubsub.services.settling import GONE, SETTLED, STALE
 from fastpubsub.services.subscriptions import StoredSubscription
 from fastpubsub.services.tails import Logged
@@ -128,6 +129,21 @@ def _stored_json(stored: StoredTopic | StoredSubscription, figures: Figures) -> 
         absent = {"paused"} if getattr(known, "paused", None) is None else None
         members["metrics"] = known.model_dump_json(exclude=absent).encode()
     return json_object(members)
+
+
+def delayed_json(message: Delayed, *, shows_payload: bool) -> bytes:
+    members: dict[str, bytes | str | None] = {
+        "id": message.id,
+        "topic_id": message.topic_id,
+        "state": message.state,
+        "deliver_at": time_text(message.due_at),
+        "created_at": time_text(message.created_at),
+        "message_id": message.message_id,
+        "ordering_key": message.ordering_key,
+    }
+    if shows_payload:
+        members |= {"payload": message.payload, "attributes": message.attributes}
+    return json_object({name: value for name, value in members.items() if value is not None})
 
 
 def change_json(change: RecordedChange) -> bytes:

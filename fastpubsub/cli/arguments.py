@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -64,6 +65,29 @@ def number_or_none(value: str | None, name: str) -> int | None:
     return int(value)
 
 
+def time(value: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        raise typer.BadParameter(f"write a time as 2026-01-31T12:00:00Z, not {value!r}") from None
+    if found.tzinfo is None:
+        raise typer.BadParameter(f"{value!r} has no time zone: add Z, or an offset such as +01:00")
+    return found
+
+
+DeliverAt = Annotated[
+    datetime | None,
+    typer.Option(
+        "--deliver-at",
+        metavar="TIME",
+        parser=time,
+        help="When it comes: such as 2026-01-31T12:00:00Z.",
+        show_default=False,
+    ),
+]
+DelaySeconds = Annotated[
+    int | None, typer.Option("--delay-seconds", help="In how many seconds it comes.", show_default=False)
+]
 TopicId = Annotated[
     str,
     typer.Argument(metavar="TOPIC", callback=object_id, autocompletion=topic_ids, help="The id of the topic."),

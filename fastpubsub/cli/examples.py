@@ -15,6 +15,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "nack": ("fastpubsub nack billing 019c13cb-6d29-7000-8000-040000000001 --delay-seconds 60",),
     "reject": ("""fastpubsub reject billing 019c13cb-6d29-7000-8000-040000000001 --reason 'no such customer'""",),
     "extend": ("fastpubsub extend billing 019c13cb-6d29-7000-8000-040000000001 --seconds 600",),
+    "delayed list": ("fastpubsub delayed list orders", "fastpubsub delayed list orders --state held"),
+    "delayed show": ("fastpubsub delayed show orders delayed-1",),
+    "delayed move": (
+        "fastpubsub delayed move orders delayed-1 --delay-seconds 3600",
+        "fastpubsub delayed move orders delayed-1 --deliver-at 2026-12-24T18:00:00+01:00",
+    ),
+    "delayed cancel": ("fastpubsub delayed cancel orders delayed-1",),
+    "delayed release": ("fastpubsub delayed release orders",),
     "dlq list": ("fastpubsub dlq list billing",),
     "dlq reprocess": (
         "fastpubsub dlq reprocess billing 019c13cb-6d29-7000-8000-040000000001",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastpubsub import filters
-from fastpubsub.cli.arguments import SubscriptionId, TopicId, json_text, text
+from fastpubsub.cli.arguments import DelaySeconds, DeliverAt, SubscriptionId, TopicId, json_text, text
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.exits import WRONG_USAGE, counted, fail, note, printable
 from fastpubsub.cli.output import AsJson, Output
@@ -44,6 +44,8 @@ def publish(
         str | None,
         typer.Option("--ordering-key", help="The ordering key of every message, 1 to 128 characters.", callback=text),
     ] = None,
+    deliver_at: DeliverAt = None,
+    delay_seconds: DelaySeconds = None,
     key: Annotated[
         str | None,
         typer.Option(
@@ -63,6 +65,7 @@ def publish(
     from fastpubsub.cli.interrupts import Interrupts
     from fastpubsub.cli.lines import BATCH_BYTES, BATCH_MESSAGES, arguments
     from fastpubsub.cli.publishing import LinePublisher, Source
+    from fastpubsub.client.requests import encode
 
     given, paths = payloads or [], files or []
     from_input = STANDARD_INPUT in given
@@ -76,7 +79,8 @@ def publish(
         raise typer.BadParameter("--idempotency-key is only for JSON objects that are given as arguments")
     print_ids = not sys.stdout.isatty() if ids is None else ids
     with connected() as client, Interrupts().installed():
-        publishing = LinePublisher(client, topic, attributes_of(attributes or []), ordering_key, key, print_ids)
+        message = encode({}, attributes_of(attributes or []), ordering_key, deliver_at, delay_seconds)
+        publishing = LinePublisher(client, topic, message, key, print_ids)
         if given and not from_input:
             publishing.run(Source("argument"), list(arguments(given)), lambda _done: None)
         if from_input:

@@ -1,7 +1,7 @@
 """Publishes one batch after the other, and says exactly how far it came."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from fastpubsub.cli.output import write
 if TYPE_CHECKING:
     from fastpubsub.client.clients import Client
     from fastpubsub.client.errors import BusError
+    from fastpubsub.client.requests import Encoded
 
 _WHICH = re.compile(r"\bmessage (\d+)\b")
 
@@ -35,16 +36,14 @@ class LinePublisher:
         self,
         client: "Client",
         topic_id: str,
-        attributes: Mapping[str, str],
-        ordering_key: str | None,
+        message: "Encoded",
         key: str | None,
         print_ids: bool,
     ) -> None:
-        from fastpubsub.client.requests import encode
-
+        """`message`: what all of them have in common."""
         self._client = client
         self._topic_id = topic_id
-        self._message = encode({}, attributes, ordering_key)
+        self._message = message
         self._key = key
         self._print_ids = print_ids
         self._last = 0

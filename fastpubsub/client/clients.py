@@ -97,6 +97,12 @@ class Operations:
     get_redrive = Operation(requests.get_redrive)
     cancel_redrive = Operation(requests.cancel_redrive)
 
+    list_delayed = Operation(requests.list_delayed)
+    get_delayed = Operation(requests.get_delayed)
+    move_delayed = Operation(requests.move_delayed)
+    cancel_delayed = Operation(requests.cancel_delayed)
+    release_delayed = Operation(requests.release_delayed)
+
     create_topic = Operation(requests.create_topic)
     get_topic = Operation(requests.get_topic)
     list_topics = Operation(requests.list_topics)

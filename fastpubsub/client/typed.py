@@ -1,6 +1,7 @@
 """What type checkers see of publishing: a `Topic` takes payloads of its type, an id any."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Protocol, TypeVar, cast, overload
 
 from fastpubsub.client.requests import Outgoing, Payload
@@ -21,6 +22,8 @@ class Publish(Protocol[Result_co]):
         *payloads: T | Outgoing,
         attributes: Mapping[str, str] | None = None,
         ordering_key: str | None = None,
+        deliver_at: datetime | None = None,
+        delay_seconds: int | None = None,
         idempotency_key: str | None = None,
     ) -> Result_co: ...
     @overload
@@ -30,6 +33,8 @@ class Publish(Protocol[Result_co]):
         *payloads: Payload | Outgoing,
         attributes: Mapping[str, str] | None = None,
         ordering_key: str | None = None,
+        deliver_at: datetime | None = None,
+        delay_seconds: int | None = None,
         idempotency_key: str | None = None,
     ) -> Result_co: ...
 

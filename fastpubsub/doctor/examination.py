@@ -9,6 +9,7 @@ from fastpubsub.config import Settings
 from fastpubsub.database.urls import normalise
 from fastpubsub.doctor.checks.connections import examine_connections, examine_processes
 from fastpubsub.doctor.checks.messages import (
+    examine_delayed,
     examine_kept_messages,
     examine_leases,
     examine_outbox,
@@ -74,6 +75,7 @@ async def examine_database(database: DoctorConnection, patience: float, findings
         findings += await looked("tables", examine_tables(database, patience))
         findings += await looked("leases", examine_leases(database, patience))
         findings += await looked("outbox", examine_outbox(database, patience))
+        findings += await looked("delayed", examine_delayed(database, patience))
         findings += await looked("subscriptions", examine_subscriptions(database, patience))
         findings += await looked("kept", examine_kept_messages(database, patience))
 

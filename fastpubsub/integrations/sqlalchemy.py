@@ -9,6 +9,7 @@ The role of the application needs `execute` on the function `fastpubsub.publish`
 
 import json
 from collections.abc import Coroutine, Mapping
+from datetime import datetime
 from typing import Any, overload
 
 from sqlalchemy import Connection, text
@@ -22,7 +23,8 @@ Synchronous = Connection | Session | scoped_session[Any]
 Asynchronous = AsyncConnection | AsyncSession | async_scoped_session[Any]
 
 _PUBLISH = text(
-    "select fastpubsub.publish(:topic, cast(:payload as json), cast(:attributes as jsonb), cast(:ordering_key as text))"
+    "select fastpubsub.publish(:topic, cast(:payload as json), cast(:attributes as jsonb), cast(:ordering_key as text),"
+    " coalesce(cast(:deliver_at as timestamptz), clock_timestamp() + make_interval(secs => cast(:delay as integer))))"
 )
 
 
@@ -33,6 +35,8 @@ def publish(
     *payloads: Payload | Outgoing,
     attributes: Mapping[str, str] | None = None,
     ordering_key: str | None = None,
+    deliver_at: datetime | None = None,
+    delay_seconds: int | None = None,
 ) -> None: ...
 @overload
 def publish(
@@ -41,6 +45,8 @@ def publish(
     *payloads: Payload | Outgoing,
     attributes: Mapping[str, str] | None = None,
     ordering_key: str | None = None,
+    deliver_at: datetime | None = None,
+    delay_seconds: int | None = None,
 ) -> Coroutine[Any, Any, None]: ...
 def publish(
     session: Synchronous | Asynchronous,
@@ -48,14 +54,17 @@ def publish(
     *payloads: Payload | Outgoing,
     attributes: Mapping[str, str] | None = None,
     ordering_key: str | None = None,
+    deliver_at: datetime | None = None,
+    delay_seconds: int | None = None,
 ) -> Coroutine[Any, Any, None] | None:
     """Publishes with a session or a connection of SQLAlchemy; await it if that is asynchronous.
 
-    Subscribers see the messages after the commit. What cannot be published, such as an unknown topic, raises here and
-    leaves your transaction failed. A payload of another type than that of a `Topic` raises `TypeError` before.
+    Subscribers see the messages after the commit, and not before `deliver_at`, or `delay_seconds` from now. What cannot
+    be published, such as an unknown topic, raises here and leaves your transaction failed. A payload of another type
+    than that of a `Topic` raises `TypeError` before.
     """
     id_ = address(topic_id, *payloads)
-    rows = [_row(id_, encode(payload, attributes, ordering_key)) for payload in payloads]
+    rows = [_row(id_, encode(payload, attributes, ordering_key, deliver_at, delay_seconds)) for payload in payloads]
     if isinstance(session, AsyncConnection | AsyncSession | async_scoped_session):
         return _execute(session, rows)
     for row in rows:
@@ -63,15 +72,17 @@ def publish(
     return None
 
 
-async def _execute(session: Asynchronous, rows: list[dict[str, str | None]]) -> None:
+async def _execute(session: Asynchronous, rows: list[dict[str, str | int | None]]) -> None:
     for row in rows:
         await session.execute(_PUBLISH, row)
 
 
-def _row(topic_id: str, message: Encoded) -> dict[str, str | None]:
+def _row(topic_id: str, message: Encoded) -> dict[str, str | int | None]:
     return {
         "topic": topic_id,
         "payload": message.payload.decode(),
         "attributes": None if message.attributes is None else message.attributes.decode(),
         "ordering_key": None if message.ordering_key is None else json.loads(message.ordering_key),
+        "deliver_at": None if message.deliver_at is None else json.loads(message.deliver_at),
+        "delay": None if message.delay_seconds is None else json.loads(message.delay_seconds),
     }

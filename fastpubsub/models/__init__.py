@@ -22,6 +22,14 @@ from fastpubsub.models.dead_letters import (
     Redrive,
     RedriveList,
 )
+from fastpubsub.models.delayed import (
+    DELAYED_ID_PATTERN,
+    MAX_MESSAGE_DELAY_SECONDS,
+    DelayedMessage,
+    DelayedMessageList,
+    DelayedTime,
+    Released,
+)
 from fastpubsub.models.explaining import ExplainedMessage, Explanation, State
 from fastpubsub.models.fields import (
     MAX_DELAY_SECONDS,
@@ -79,10 +87,12 @@ from fastpubsub.models.topics import (
 from fastpubsub.models.transactions import DelayedNack, Transaction, TransactionMessages, TransactionSettles
 
 __all__ = [
+    "DELAYED_ID_PATTERN",
     "ID_PATTERN",
     "MAX_ATTRIBUTES",
     "MAX_DELAY_SECONDS",
     "MAX_LEASE_SECONDS",
+    "MAX_MESSAGE_DELAY_SECONDS",
     "MAX_ORDERING_KEY",
     "NOT_BOOL",
     "UNDELIVERED_AND_DELAYED",
@@ -108,7 +118,10 @@ __all__ = [
     "DeadLetterList",
     "DeadLetterReason",
     "DeadLetterReasonList",
+    "DelayedMessage",
+    "DelayedMessageList",
     "DelayedNack",
+    "DelayedTime",
     "Envelope",
     "ExplainedMessage",
     "Explanation",
@@ -153,6 +166,7 @@ __all__ = [
     "RedriveList",
     "Reject",
     "RejectFrame",
+    "Released",
     "Retention",
     "RotatedSecret",
     "Seek",

@@ -4,9 +4,14 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from fastpubsub.models.delayed import DelaySeconds
+from fastpubsub.models.fields import Time
+
 
 class PublishedIds(BaseModel):
-    ids: list[str] = Field(description="ids of the messages, in the order of the request")
+    ids: list[str] = Field(
+        description="ids of the messages, in the order of the request; of one that comes later, `delayed-` and a number"
+    )
 
 
 MAX_ATTRIBUTES = 100
@@ -27,6 +32,8 @@ class PayloadWithAttributes(BaseModel):
     payload: dict[str, Any]
     attributes: dict[str, str] | None = None
     ordering_key: str | None = Field(None, min_length=1, max_length=MAX_ORDERING_KEY)
+    deliver_at: Time | None = Field(None, description="when it comes: a time with its zone, up to a year ahead")
+    delay_seconds: DelaySeconds | None = Field(None, description="in how many seconds it comes")
 
 
 class Envelope(BaseModel):

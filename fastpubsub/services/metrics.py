@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
@@ -7,6 +8,9 @@ from fastpubsub.database.connections import Row
 
 SEARCH_MILLISECONDS = 200
 """For all filters together, in one scrape."""
+
+COUNTED_DELAYED = 1000
+"""Delayed messages of a topic; more of them are estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,14 @@ class SubscriptionGauges:
     is_paused: bool
 
 
+class DelayedGauges(NamedTuple):
+    """Of all topics. What is held was overdue when a server came back."""
+
+    waiting: int
+    held: int
+    overdue_seconds: float
+
+
 class Gauges:
     """Remembers how far each filter has judged its log, so that a scrape goes on where the last one ended."""
 
@@ -59,6 +71,10 @@ class Gauges:
         found = gauges(rows)
         self._judged = [one for one in found if one.judged_filter is not None]
         return found
+
+
+async def delayed_gauges(database: Database) -> DelayedGauges:
+    return DelayedGauges(*await database.fetch_one("inspect_delayed", COUNTED_DELAYED))
 
 
 def gauges(rows: list[Row]) -> list[SubscriptionGauges]:

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import NamedTuple
 
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
 from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
+from fastpubsub.delayed_ids import delayed_id
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.message_ids import MessageIds
 from fastpubsub.payloads import Batch
@@ -31,15 +33,33 @@ class Published:
     first_position: int
     created_at: datetime
     count: int
+    delayed_keys: Sequence[int | None] | None = None
+    """Of all messages, in their places, those that come later; they are not in `count`."""
 
     def ids(self) -> list[str]:
         ids = MessageIds(self.topic_key, self.created_at)
-        return [ids.at(position) for position in range(self.first_position, self.first_position + self.count)]
+        positions = range(self.first_position, self.first_position + self.count)
+        if self.delayed_keys is None:
+            return [ids.at(position) for position in positions]
+        stored = iter(positions)
+        return [ids.at(next(stored)) if key is None else delayed_id(key) for key in self.delayed_keys]
 
 
 class Keyed(NamedTuple):
     batch: Batch
     idempotency: Idempotency
+
+
+class Later(NamedTuple):
+    """A publish of which at least one message comes later."""
+
+    batch: Batch
+    idempotency: Idempotency | None
+
+    @property
+    def name(self) -> tuple[str | None, ...]:
+        """The client and its key."""
+        return (None, None) if self.idempotency is None else self.idempotency[:2]
 
 
 class Publishing:
@@ -55,11 +75,13 @@ class Publishing:
         self._appends = Appends(database)
         self._plain = Coalescer(self._call_publish, call_bounds(settings), ready=self._appends.ready)
         self._once = Coalescer(self._call_publish_once, call_bounds(settings))
+        self._later = Coalescer(self._call_publish_later, call_bounds(settings))
 
     async def close(self) -> None:
         """Lets what was accepted finish."""
         await self._plain.drain()
         await self._once.drain()
+        await self._later.drain()
 
     async def publish(self, topic_id: str, batch: Batch, idempotency: Idempotency | None = None) -> Published | None:
         """Returns None when there was nothing to publish."""
@@ -69,10 +91,12 @@ class Publishing:
         rows = len(batch.payloads)
 
         async def store(key: StoreKey) -> Published:
-            if idempotency is None:
+            if batch.delays is not None:
+                published = await self._later.submit(key, Later(batch, idempotency), rows=rows, size=batch.size)
+            elif idempotency is None:
                 return await self._plain.submit(key, batch, rows=rows, size=batch.size)
-            keyed = Keyed(batch, idempotency)
-            published = await self._once.submit(key, keyed, rows=rows, size=batch.size)
+            else:
+                published = await self._once.submit(key, Keyed(batch, idempotency), rows=rows, size=batch.size)
             if published is None:
                 raise InvalidRequest(
                     "this Idempotency-Key was used with another body; repeat that body, or use a new key"
@@ -83,7 +107,7 @@ class Publishing:
             return await self._schemas.use(topic_key, batch.payloads, store)
 
         published = await self._directory.topics.use(topic_id, publish)
-        self._counters.published(topic_id, rows)
+        self._counters.published(topic_id, published.count)
         return published
 
     async def _call_publish(self, key: StoreKey, batches: Sequence[Batch]) -> list[Published]:
@@ -117,3 +141,33 @@ class Publishing:
             None if position is None else Published(topic_key, position, time, count)
             for position, time, count in zip(positions, created_at, counts, strict=True)
         ]
+
+    async def _call_publish_later(self, key: StoreKey, requests: Sequence[Later]) -> list[Published | None]:
+        topic_key, *schema_version = split(key)
+        batches = [request.batch for request in requests]
+        delays = [delay for batch in batches for delay in batch.delays or ()]
+        clients, keys = zip(*(request.name for request in requests), strict=True)
+        payloads, attributes = columns(batches)
+        _, ordering_keys = more_columns(batches) or (None, None)
+        positions, created_at, delayed_keys = await self._database.fetch_one(
+            "publish_delayed_messages",
+            topic_key,
+            payloads,
+            attributes,
+            ordering_keys,
+            Array("timestamptz", [delay.deliver_at for delay in delays]),
+            Array("int4", [delay.seconds for delay in delays]),
+            Array("int4", [len(batch.payloads) for batch in batches]),
+            Array("text", clients),
+            Array("text", keys),
+            Array("bytea", [None if (one := request.idempotency) is None else one.body_hash for request in requests]),
+            self._window_seconds,
+            *schema_version,
+        )
+        rest = iter(delayed_keys)
+        answers: list[Published | None] = []
+        for position, time, batch in zip(positions, created_at, batches, strict=True):
+            own = list(islice(rest, len(batch.payloads)))
+            answers.append(None if position is None else Published(topic_key, position, time, own.count(None), own))
+        self._wakeups.published(topic_key, sum(answer.count for answer in answers if answer is not None))
+        return answers

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.message_ids import parse_targets
-from fastpubsub.payloads import Batch
+from fastpubsub.payloads import Batch, Delay
 from fastpubsub.services.appends import columns
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.settling import ACK, NACK, REJECT, SETTLED, Kind, SettleKey, Settling
@@ -38,6 +38,7 @@ class Transactions:
         batches = [one.batch for one in publications]
         payloads, attributes = columns(batches)
         keys = [key for batch in batches for key in (batch.ordering_keys or [None] * len(batch.payloads))]
+        delays = [delay for batch in batches for delay in (batch.delays or [Delay(None, None)] * len(batch.payloads))]
         await self._database.fetch_one(
             "run_transaction",
             Array("text", [one.subscription_id for one in settlements]),
@@ -50,6 +51,8 @@ class Transactions:
             payloads,
             attributes,
             Array("text", keys),
+            Array("timestamptz", [delay.deliver_at for delay in delays]),
+            Array("int4", [delay.seconds for delay in delays]),
         )
         for settlement in settlements:
             await self._tell(settlement)

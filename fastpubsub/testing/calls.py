@@ -94,6 +94,11 @@ class Call(NamedTuple):
         except ValueError:
             raise InvalidRequest("query.page_token: take it as it is from `next_page_token` of an answer") from None
 
+    @staticmethod
+    def token(after: int) -> str:
+        """Of the page after a position."""
+        return base64.urlsafe_b64encode(str(after).encode()).decode().rstrip("=")
+
     @property
     def part(self) -> str:
         return self.query.get("q", "").lower()

@@ -1,6 +1,5 @@
 """Dead letters of the bus in memory."""
 
-import base64
 from datetime import datetime
 
 from pydantic_core import to_json
@@ -27,8 +26,7 @@ class DeadLetters(Part):
         data = listed([letter(cursor, position, dead) for position, dead in letters])
         if not letters or letters[-1] is found[-1]:
             return 200, data
-        token = base64.urlsafe_b64encode(str(letters[-1][0]).encode()).decode().rstrip("=")
-        return 200, data[:-1] + b',"next_page_token":' + to_json(token) + b"}"
+        return 200, data[:-1] + b',"next_page_token":' + to_json(call.token(letters[-1][0])) + b"}"
 
     @route("POST", "/subscriptions/{id}/dlq/reprocess", "reprocess_dead_letters")
     def reprocess(self, call: Call) -> Answer:

@@ -14,6 +14,7 @@ from fastpubsub.testing.answers import invalid, problem
 from fastpubsub.testing.calls import ROUTES, Answer, Call, route
 from fastpubsub.testing.consuming import Consuming
 from fastpubsub.testing.dead_letters import DeadLetters
+from fastpubsub.testing.delayed import DelayedMessages
 from fastpubsub.testing.looking import Looking
 from fastpubsub.testing.past import Past
 from fastpubsub.testing.subscriptions import Subscriptions
@@ -21,10 +22,11 @@ from fastpubsub.testing.topics import Topics
 from fastpubsub.testing.transactions import Transactions
 
 
-class MemoryServer(Topics, Subscriptions, Consuming, DeadLetters, Transactions, Looking, Past):
+class MemoryServer(Topics, Subscriptions, Consuming, DeadLetters, DelayedMessages, Transactions, Looking, Past):
     def answer(self, request: httpx.Request) -> httpx.Response:
         """The body of the request was read."""
         self.store.now += datetime.resolution  # as on a server, no two calls are at the same time
+        self.store.publish_due()
         try:
             status, body = self._call(request)
         except ValidationError as error:

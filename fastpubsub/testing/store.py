@@ -88,6 +88,21 @@ class Claimed(NamedTuple):
     lease: Lease
 
 
+class Delayed(NamedTuple):
+    """A message that comes later, with its number."""
+
+    due_at: datetime
+    key: int
+    message: Stored
+
+
+class Fired(NamedTuple):
+    """Where a delayed message came."""
+
+    due_at: datetime
+    position: int
+
+
 @dataclass(slots=True)
 class Log:
     """A topic; position 1 is the first message. Its front may be trimmed, its last message stays."""
@@ -100,6 +115,10 @@ class Log:
     keys: dict[str, tuple[bytes, list[str]]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     past: dict[int, Counter[str]] = field(default_factory=dict)
+    delayed: dict[int, Delayed] = field(default_factory=dict)
+    fired: dict[int, Fired] = field(default_factory=dict)
+    floor: datetime | None = None
+    """All that was due up to here came."""
 
     @property
     def first(self) -> int:
@@ -124,6 +143,26 @@ class Log:
             self.messages[self.last] = Stored(payload, one, created_at, key)
         self.counts["published"] += len(payloads)
         return [ids.at(position) for position in range(first, self.last + 1)]
+
+    def delay(self, key: int, due_at: datetime, message: Stored, now: datetime) -> None:
+        """Nothing becomes due before the floor."""
+        self.floor = self.floor or now
+        self.delayed[key] = Delayed(max(due_at, self.floor + datetime.resolution), key, message)
+
+    def move(self, key: int, due_at: datetime) -> Delayed:
+        least = (self.floor or due_at) + datetime.resolution
+        self.delayed[key] = self.delayed[key]._replace(due_at=max(due_at, least))
+        return self.delayed[key]
+
+    def publish_due(self, now: datetime, limit: int = sys.maxsize) -> int:
+        """How many messages came."""
+        due = sorted(one for one in self.delayed.values() if one.due_at <= now)[:limit]
+        for one in due:
+            del self.delayed[one.key]
+            self.publish([one.message.payload], [one.message.attributes], now, [one.message.ordering_key])
+            self.fired[one.key] = Fired(one.due_at, self.last)
+            self.floor = one.due_at
+        return len(due)
 
     def figures(self, subscriptions: int, now: datetime) -> TopicFigures:
         rates = TopicRates(**rates_of(self.past, now, TopicRates.model_fields))
@@ -471,14 +510,21 @@ class Store:
         self.logs: dict[str, Log] = {}
         self.cursors: dict[str, Cursor] = {}
         self.past: dict[int, Counter[str]] = {}
+        self.last_delayed = 0
         self._last_key = 0
 
     def advance(self, seconds: float) -> None:
         """Leases whose time is over end now."""
         self.now += timedelta(seconds=seconds)
+        self.publish_due()
         for cursor in self.cursors.values():
             cursor.release(self.now)
         self.count()
+
+    def publish_due(self) -> None:
+        for log in self.logs.values():
+            if log.delayed:
+                log.publish_due(self.now)
 
     def count(self) -> None:
         """Adds to the history what has happened since the last call."""

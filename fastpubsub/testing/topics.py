@@ -7,6 +7,7 @@ from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.payload_schemas import PayloadSchema
 from fastpubsub.payloads import member, parse_batch
 from fastpubsub.testing.calls import Answer, Call, Part, route
+from fastpubsub.testing.delayed import publish
 from fastpubsub.testing.store import Log
 
 MAX_MESSAGES = 1000
@@ -66,8 +67,7 @@ class Topics(Part):
         if ids is None:
             if log.schema is not None:
                 log.schema.check(batch.payloads)
-            attributes = batch.attributes or [None] * len(batch.payloads)
-            ids = log.publish(batch.payloads, attributes, self.store.now, batch.ordering_keys)
+            ids = publish(self.store, log, batch)
         if key:
             log.keys[key] = (digest, ids)
         return (201, models.PublishedIds(ids=ids)) if call.prefers_representation else (204, None)

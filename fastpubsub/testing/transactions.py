@@ -10,6 +10,7 @@ from fastpubsub.message_ids import Target, parse_targets
 from fastpubsub.models import TransactionSettles
 from fastpubsub.payloads import Batch, parse_batch, parse_transaction
 from fastpubsub.testing.calls import Answer, Call, Part, route
+from fastpubsub.testing.delayed import publish
 from fastpubsub.testing.store import Cursor, Log
 from fastpubsub.testing.topics import MAX_DEPTH, MAX_MESSAGES
 
@@ -30,8 +31,7 @@ class Transactions(Part):
         for (_, _, settle), found in zip(steps, targets, strict=True):
             settle(found)
         for log, batch in batches:
-            attributes = batch.attributes or [None] * len(batch.payloads)
-            log.publish(batch.payloads, attributes, self.store.now, batch.ordering_keys)
+            publish(self.store, log, batch)
         return 204, None
 
     def _steps(self, settles: TransactionSettles) -> list[Step]:

@@ -1,4 +1,5 @@
--- Lists the topics where trim_messages has work: messages past the retention, or claims and idempotency keys that are no longer needed.
+-- Lists the topics where trim_messages has work: messages past the retention, or claims, idempotency keys and places of delayed
+-- messages that are no longer needed.
 create or replace function fastpubsub.list_trimmable(
     p_retention_seconds bigint,
     p_window_seconds integer,
@@ -28,6 +29,13 @@ begin
             or exists (
                 select from fastpubsub.idempotency_keys as k
                 where k.topic_key = v_head.topic_key and k.created_at < v_now - make_interval(secs => p_window_seconds)
+            )
+            or exists (
+                select from fastpubsub.fired_messages as f
+                where
+                    f.topic_key = v_head.topic_key and f.position is not null
+                    and f.due_at < v_now - make_interval(secs => p_window_seconds)
+                    and f.created_at < v_now - make_interval(secs => p_window_seconds)
             )
             or exists (
                 select from fastpubsub.cursors as c

@@ -1,14 +1,16 @@
 -- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The relay
 -- of a server moves it into the log within moments of the commit; messages of one transaction keep the order of the calls. Takes no lock
--- that others wait for and does not change the caller's settings. The rules of the server hold: an unknown topic raises FP404; FP422 is
+-- that others wait for and does not change the caller's settings. With deliver_at the message comes at that time, and the id of the
+-- delayed message is returned; otherwise null. The rules of the server hold: an unknown topic raises FP404; FP422 is
 -- raised for a payload that is not a JSON object or could not be read later, for attributes that are not an object of strings, for an
--- ordering key that does not have 1 to 128 characters, and for a topic with a schema.
+-- ordering key that does not have 1 to 128 characters, for a time more than a year ahead, and for a topic with a schema.
 create or replace function fastpubsub.publish(
     topic text,
     payload json,
     attributes jsonb default null,
-    ordering_key text default null
-) returns void
+    ordering_key text default null,
+    deliver_at timestamptz default null
+) returns text
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -16,6 +18,7 @@ as $$
 declare
     v_topic_key bigint;
     v_schema_version bigint;
+    v_delayed_key bigint;
 begin
     select t.topic_key, h.schema_version into v_topic_key, v_schema_version
     from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
@@ -40,9 +43,18 @@ begin
     if length(publish.ordering_key) not between 1 and 128 then
         raise exception using errcode = 'FP422', message = 'an ordering key has 1 to 128 characters';
     end if;
-    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key)
-    values (pg_current_xact_id(), v_topic_key, publish.payload, publish.attributes, publish.ordering_key);
+    if publish.deliver_at > clock_timestamp() + interval '366 days' then
+        raise exception using errcode = 'FP422', message = 'a message cannot be delayed for more than a year';
+    elsif publish.deliver_at is not null then
+        v_delayed_key := nextval('fastpubsub.delayed_keys');
+    end if;
+    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key, deliver_at, delayed_key)
+    values (
+        pg_current_xact_id(), v_topic_key, publish.payload, publish.attributes, publish.ordering_key, publish.deliver_at,
+        v_delayed_key
+    );
+    return 'delayed-' || v_delayed_key;
 end;
 $$;
 
-revoke execute on function fastpubsub.publish(text, json, jsonb, text) from public;
+revoke execute on function fastpubsub.publish(text, json, jsonb, text, timestamptz) from public;

@@ -1,6 +1,6 @@
 -- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal), in one transaction, so each arrives once.
 -- Rows that are gone were moved by another process. `moved` is null when another process is moving rows at this moment. Rows of a topic
--- that was deleted since are deleted and counted in `dropped`.
+-- that was deleted since are deleted and counted in `dropped`; those that are to come later are put aside, and not counted.
 create or replace function fastpubsub.relay_messages(
     p_topic_key bigint,
     p_transactions bigint [],
@@ -23,6 +23,8 @@ declare
     v_payloads json [];
     v_attributes jsonb [];
     v_ordering_keys text [];
+    v_due_at timestamptz [];
+    v_delayed_keys bigint [];
 begin
     perform fastpubsub.begin_call(true);
     if not fastpubsub.lock_job('relay_messages', false) then
@@ -38,20 +40,27 @@ begin
         where
             o.transaction_id = u.transaction_id::text::xid8 and o.ordinal = u.ordinal
             and o.topic_key = p_topic_key
-        returning o.transaction_id, o.ordinal, o.payload, o.attributes, o.ordering_key
+        returning o.transaction_id, o.ordinal, o.payload, o.attributes, o.ordering_key, o.deliver_at, o.delayed_key
     )
 
     select
         array_agg(t.payload order by t.transaction_id, t.ordinal),
         array_agg(t.attributes order by t.transaction_id, t.ordinal),
-        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.transaction_id, t.ordinal) end
-    into v_payloads, v_attributes, v_ordering_keys
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.transaction_id, t.ordinal) end,
+        case when count(t.delayed_key) > 0 then array_agg(t.deliver_at order by t.transaction_id, t.ordinal) end,
+        array_agg(t.delayed_key order by t.transaction_id, t.ordinal)
+    into v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys
     from taken as t;
     moved := coalesce(cardinality(v_payloads), 0);
     dropped := 0;
     if topic_id is null then
         dropped := moved;
         moved := 0;
+    elsif v_due_at is not null then
+        perform fastpubsub.publish_and_delay(
+            p_topic_key, v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys, coalesce(p_now, clock_timestamp())
+        );
+        moved := cardinality(array_positions(v_delayed_keys, null));
     elsif moved > 0 then
         perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, p_now, v_ordering_keys);
     end if;

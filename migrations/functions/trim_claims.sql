@@ -1,4 +1,5 @@
--- Deletes up to p_limit rows of `claims` per subscription that are no longer the newest, and idempotency keys past their window.
+-- Deletes up to p_limit rows of `claims` per subscription that are no longer the newest, and idempotency keys past their window. So long it
+-- is also known where delayed messages came in the log.
 create or replace function fastpubsub.trim_claims(
     p_topic_key bigint,
     p_window_seconds integer,
@@ -64,6 +65,24 @@ begin
         for update skip locked
     ) as o
     where k.topic_key = p_topic_key and k.client = o.client and k.key = o.key;
+    get diagnostics v_rows = row_count;
+    v_trimmed := v_trimmed + v_rows;
+    -- The newest is the floor.
+    delete from fastpubsub.fired_messages as f
+    using (
+        select o.due_at, o.delayed_key from fastpubsub.fired_messages as o
+        where
+            o.topic_key = p_topic_key and o.due_at < v_window and o.created_at < v_window
+            and (o.due_at, o.delayed_key) < (
+                select n.due_at, n.delayed_key from fastpubsub.fired_messages as n
+                where n.topic_key = p_topic_key
+                order by n.due_at desc, n.delayed_key desc
+                limit 1
+            )
+        order by o.due_at, o.delayed_key
+        limit p_limit
+    ) as o
+    where f.topic_key = p_topic_key and f.due_at = o.due_at and f.delayed_key = o.delayed_key;
     get diagnostics v_rows = row_count;
     return v_trimmed + v_rows;
 end;

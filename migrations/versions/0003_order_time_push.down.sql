@@ -15,3 +15,13 @@ alter table fastpubsub.cursors drop column is_pushed;
 -- Processes.
 drop table fastpubsub.processes;
 delete from fastpubsub.jobs where name = 'background';
+
+
+-- Delayed messages.
+alter table fastpubsub.idempotency_keys drop column delayed_keys;
+alter table fastpubsub.outbox drop column deliver_at, drop column delayed_key;
+drop index fastpubsub.heads_has_delayed;
+alter table fastpubsub.heads drop column has_delayed, drop column held_after, drop column held_until;
+drop table fastpubsub.fired_messages;
+drop table fastpubsub.delayed_messages;
+drop sequence fastpubsub.delayed_keys;

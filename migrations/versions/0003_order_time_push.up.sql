@@ -68,3 +68,41 @@ create unlogged table fastpubsub.processes (
 
 -- `holder` does what no process needs to do while another does it.
 insert into fastpubsub.jobs (name) values ('background');
+
+-- Delayed messages. They wait apart from the log and are appended when they are due.
+create sequence fastpubsub.delayed_keys;
+
+create table fastpubsub.delayed_messages (
+    topic_key bigint,
+    delayed_key bigint,
+    due_at timestamptz not null,
+    created_at timestamptz not null,
+    payload json not null,
+    attributes jsonb,
+    ordering_key text,
+    primary key (topic_key, delayed_key)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
+
+create index delayed_messages_due_at on fastpubsub.delayed_messages (topic_key, due_at, delayed_key);
+
+alter table fastpubsub.delayed_messages alter column payload set storage external, alter column attributes set storage external;
+
+-- Where delayed messages came in the log. The newest row of a topic is its floor, up to which everything that was due was appended;
+-- one without a position is only that.
+create table fastpubsub.fired_messages (
+    topic_key bigint,
+    due_at timestamptz,
+    delayed_key bigint,
+    position bigint,
+    created_at timestamptz not null,
+    primary key (topic_key, due_at, delayed_key)
+);
+
+create index fired_messages_delayed_key on fastpubsub.fired_messages (topic_key, delayed_key);
+
+-- A topic that ever had a delayed message has a floor. What is due between the two times is held: it was overdue when a server came back.
+alter table fastpubsub.heads
+add column has_delayed boolean, add column held_after timestamptz, add column held_until timestamptz;
+create index heads_has_delayed on fastpubsub.heads (topic_key) where has_delayed;
+alter table fastpubsub.outbox add column deliver_at timestamptz, add column delayed_key bigint;
+alter table fastpubsub.idempotency_keys add column delayed_keys bigint [];

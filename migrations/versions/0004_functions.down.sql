@@ -223,6 +223,9 @@ begin
 end;
 $$;
 
+-- functions/cancel_delayed_message.sql
+drop function fastpubsub.cancel_delayed_message;
+
 -- functions/claim_messages.sql
 drop function fastpubsub.claim_messages;
 -- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
@@ -464,6 +467,12 @@ begin
 end;
 $$;
 
+-- functions/delayed_floor.sql
+drop function fastpubsub.delayed_floor;
+
+-- functions/due_time.sql
+drop function fastpubsub.due_time;
+
 -- functions/empty_purges.sql
 -- Deletes up to p_limit rows per table of one deleted topic or subscription. Returns how many rows it deleted, or null when there was
 -- nothing left to delete.
@@ -539,8 +548,14 @@ $$;
 -- functions/forget_process.sql
 drop function fastpubsub.forget_process;
 
+-- functions/get_delayed_message.sql
+drop function fastpubsub.get_delayed_message;
+
 -- functions/hold_endpoints.sql
 drop function fastpubsub.hold_endpoints;
+
+-- functions/inspect_delayed.sql
+drop function fastpubsub.inspect_delayed;
 
 -- functions/inspect_processes.sql
 drop function fastpubsub.inspect_processes;
@@ -661,6 +676,12 @@ begin
 end;
 $$;
 
+-- functions/list_delayed_messages.sql
+drop function fastpubsub.list_delayed_messages;
+
+-- functions/list_due_topics.sql
+drop function fastpubsub.list_due_topics;
+
 -- functions/list_endpoints.sql
 drop function fastpubsub.list_endpoints;
 
@@ -717,6 +738,63 @@ begin
 end;
 $$;
 
+-- functions/list_trimmable.sql
+-- Lists the topics where trim_messages has work: messages past the retention, or claims and idempotency keys that are no longer needed.
+create or replace function fastpubsub.list_trimmable(
+    p_retention_seconds bigint,
+    p_window_seconds integer,
+    p_now timestamptz default null
+) returns table (topic_key bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_head record;
+    v_last bigint;
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    for v_head in select h.topic_key, coalesce(h.retention_seconds, p_retention_seconds) as retention from fastpubsub.heads as h loop
+        v_last := fastpubsub.last_position(v_head.topic_key);
+        if
+            exists (
+                select from fastpubsub.messages as m
+                where
+                    m.topic_key = v_head.topic_key and m.position = fastpubsub.first_position(v_head.topic_key, v_last)
+                    and m.position < v_last and m.created_at < v_now - make_interval(secs => v_head.retention)
+            )
+            or exists (
+                select from fastpubsub.idempotency_keys as k
+                where k.topic_key = v_head.topic_key and k.created_at < v_now - make_interval(secs => p_window_seconds)
+            )
+            or exists (
+                select from fastpubsub.cursors as c
+                cross join lateral (
+                    select n.sequence from fastpubsub.claims as n
+                    where n.topic_key = c.topic_key and n.subscription_key = c.subscription_key
+                    order by n.sequence desc limit 1
+                ) as n
+                inner join fastpubsub.claims as o
+                    on o.topic_key = c.topic_key and o.subscription_key = c.subscription_key and o.sequence = n.sequence - 1
+                where c.topic_key = v_head.topic_key
+            )
+        then
+            topic_key := v_head.topic_key;
+            return next;
+        end if;
+    end loop;
+end;
+$$;
+
+-- functions/mark_floor.sql
+drop function fastpubsub.mark_floor;
+
+-- functions/move_delayed_message.sql
+drop function fastpubsub.move_delayed_message;
+
 -- functions/nack.sql
 drop function fastpubsub.nack;
 
@@ -765,6 +843,15 @@ end;
 $$;
 
 revoke execute on function fastpubsub.publish(text, json, jsonb) from public;
+
+-- functions/publish_and_delay.sql
+drop function fastpubsub.publish_and_delay;
+
+-- functions/publish_delayed_messages.sql
+drop function fastpubsub.publish_delayed_messages;
+
+-- functions/publish_due_messages.sql
+drop function fastpubsub.publish_due_messages;
 
 -- functions/publish_messages.sql
 drop function fastpubsub.publish_messages;
@@ -1201,6 +1288,9 @@ begin
     end if;
 end;
 $$;
+
+-- functions/release_delayed_messages.sql
+drop function fastpubsub.release_delayed_messages;
 
 -- functions/release_endpoints.sql
 drop function fastpubsub.release_endpoints;
@@ -1783,6 +1873,78 @@ $$;
 
 -- functions/transaction_lock.sql
 drop function fastpubsub.transaction_lock;
+
+-- functions/trim_claims.sql
+-- Deletes up to p_limit rows of `claims` per subscription that are no longer the newest, and idempotency keys past their window.
+create or replace function fastpubsub.trim_claims(
+    p_topic_key bigint,
+    p_window_seconds integer,
+    p_limit integer default 5000,
+    p_now timestamptz default null
+) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_subscription record;
+    v_low bigint;
+    v_high bigint;
+    v_middle bigint;
+    v_newest bigint;
+    v_rows integer;
+    v_trimmed integer := 0;
+    v_window timestamptz := coalesce(p_now, clock_timestamp()) - make_interval(secs => p_window_seconds);
+begin
+    perform fastpubsub.begin_call(false);
+    for v_subscription in select c.subscription_key from fastpubsub.cursors as c where c.topic_key = p_topic_key loop
+        select c.sequence into v_newest from fastpubsub.claims as c
+        where c.topic_key = p_topic_key and c.subscription_key = v_subscription.subscription_key
+        order by c.sequence desc limit 1;
+        v_low := 1;
+        v_high := v_newest;
+        while v_low < v_high loop
+            v_middle := (v_low + v_high) / 2;
+            if
+                exists (
+                    select from fastpubsub.claims as c
+                    where
+                        c.topic_key = p_topic_key and c.subscription_key = v_subscription.subscription_key
+                        and c.sequence = v_middle
+                )
+            then
+                v_high := v_middle;
+            else
+                v_low := v_middle + 1;
+            end if;
+        end loop;
+        delete from fastpubsub.claims as c
+        where
+            c.topic_key = p_topic_key and c.subscription_key = v_subscription.subscription_key
+            and c.sequence >= v_low and c.sequence < least(v_newest, v_low + p_limit);
+        get diagnostics v_rows = row_count;
+        v_trimmed := v_trimmed + v_rows;
+    end loop;
+    delete from fastpubsub.idempotency_keys as k
+    using (
+        select o.client, o.key from fastpubsub.idempotency_keys as o
+        where
+            o.topic_key = p_topic_key
+            and o.created_at < v_window
+        order by o.created_at
+        limit p_limit
+        for update skip locked
+    ) as o
+    where k.topic_key = p_topic_key and k.client = o.client and k.key = o.key;
+    get diagnostics v_rows = row_count;
+    return v_trimmed + v_rows;
+end;
+$$;
 
 -- functions/trim_consumers.sql
 -- Deletes what processes wrote that are gone.

@@ -306,6 +306,37 @@ begin
 end;
 $$;
 
+-- functions/cancel_delayed_message.sql
+-- Deletes a delayed message that waits or is held. `cancelled` says whether there was one; otherwise `published` says whether it was
+-- published a while ago.
+create or replace function fastpubsub.cancel_delayed_message(
+    p_topic_key bigint,
+    p_delayed_key bigint,
+    out cancelled boolean,
+    out published boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    perform fastpubsub.begin_call(true);
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    -- Waits for a transaction that is publishing it.
+    delete from fastpubsub.delayed_messages as m where m.topic_key = p_topic_key and m.delayed_key = p_delayed_key;
+    cancelled := found;
+    published := not found and exists (
+        select from fastpubsub.fired_messages as f where f.topic_key = p_topic_key and f.delayed_key = p_delayed_key
+    );
+end;
+$$;
+
 -- functions/claim_messages.sql
 drop function fastpubsub.claim_messages;
 -- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
@@ -562,6 +593,48 @@ begin
 end;
 $$;
 
+-- functions/delayed_floor.sql
+-- Returns the floor of a topic: what is due up to it was appended or is held. The caller holds the head, so nobody moves the floor
+-- meanwhile. The first delayed message of a topic makes its first floor.
+create or replace function fastpubsub.delayed_floor(p_topic_key bigint, p_now timestamptz) returns fastpubsub.fired_messages
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_floor fastpubsub.fired_messages;
+begin
+    select f.* into v_floor from fastpubsub.fired_messages as f
+    where f.topic_key = p_topic_key
+    order by f.due_at desc, f.delayed_key desc
+    limit 1;
+    if not found then
+        update fastpubsub.heads as h set has_delayed = true where h.topic_key = p_topic_key;
+        insert into fastpubsub.fired_messages (topic_key, due_at, delayed_key, created_at)
+        values (p_topic_key, p_now, 0, p_now)
+        returning * into v_floor;
+    end if;
+    return v_floor;
+end;
+$$;
+
+-- functions/due_time.sql
+-- Returns when a message is due that is to come at a time or after a delay; null for one that is to come now.
+create or replace function fastpubsub.due_time(p_deliver_at timestamptz, p_delay_seconds integer, p_now timestamptz)
+returns timestamptz
+language plpgsql immutable as $$
+begin
+    if p_deliver_at > p_now + interval '366 days' then
+        raise exception using
+            errcode = 'FP422',
+            message = 'a message cannot be delayed for more than a year; publish it later, or use an earlier `deliver_at`';
+    end if;
+    return coalesce(p_deliver_at, p_now + make_interval(secs => p_delay_seconds));
+end;
+$$;
+
 -- functions/empty_purges.sql
 -- Deletes up to p_limit rows per table of one deleted topic or subscription. Returns how many rows it deleted, or null when there was
 -- nothing left to delete.
@@ -581,8 +654,8 @@ begin
     if not found then
         return null;
     end if;
-    foreach v_table in array array ['leases', 'endpoints', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'consumers', 'idempotency_keys', 'messages'] loop
-        continue when v_table in ('idempotency_keys', 'messages') and v_purge.subscription_key is not null;
+    foreach v_table in array array ['leases', 'endpoints', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'consumers', 'idempotency_keys', 'delayed_messages', 'fired_messages', 'messages'] loop
+        continue when v_table in ('idempotency_keys', 'delayed_messages', 'fired_messages', 'messages') and v_purge.subscription_key is not null;
         execute format(
             'delete from fastpubsub.%1$I where ctid = any(array(select t.ctid from fastpubsub.%1$I as t where t.topic_key = $1%2$s limit $3))',
             v_table, case when v_purge.subscription_key is not null then ' and t.subscription_key = $2' else '' end
@@ -649,6 +722,47 @@ begin
 end;
 $$;
 
+-- functions/get_delayed_message.sql
+-- Returns a delayed message of a topic: it waits, is held, or was published, which is known for a while; then `position` is where, and the
+-- payload is null.
+create or replace function fastpubsub.get_delayed_message(
+    p_topic_key bigint,
+    p_delayed_key bigint,
+    out state text,
+    out due_at timestamptz,
+    out created_at timestamptz,
+    out payload json,
+    out attributes jsonb,
+    out ordering_key text,
+    out "position" bigint
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    -- One statement: at one moment a message is in one of the two tables.
+    select
+        case when p.position is not null then 'published' when m.due_at <= h.held_until then 'held' else 'waiting' end,
+        coalesce(m.due_at, p.due_at), coalesce(m.created_at, p.created_at), m.payload, m.attributes, m.ordering_key, p.position
+    into
+        get_delayed_message.state, get_delayed_message.due_at, get_delayed_message.created_at, get_delayed_message.payload,
+        get_delayed_message.attributes, get_delayed_message.ordering_key, get_delayed_message.position
+    from fastpubsub.heads as h
+    left join fastpubsub.delayed_messages as m on m.topic_key = h.topic_key and m.delayed_key = p_delayed_key
+    left join fastpubsub.fired_messages as p on p.topic_key = h.topic_key and p.delayed_key = p_delayed_key and p.position is not null
+    where h.topic_key = p_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    elsif due_at is null then
+        state := null;
+    end if;
+end;
+$$;
+
 -- functions/hold_endpoints.sql
 -- Says that a dispatcher lives, and gives it its share of all endpoints: those that it holds, and those that nobody holds who has said so
 -- for p_patience_seconds. It gives up what is more than its share. Returns what it
@@ -702,6 +816,67 @@ begin
     end if;
     return query
     select e.topic_key, e.subscription_key, e.version from fastpubsub.endpoints as e where e.holder = p_process;
+end;
+$$;
+
+-- functions/inspect_delayed.sql
+-- Counts delayed messages of all topics: that wait (an estimate above p_limit), that are held (up to p_limit), and for how many seconds
+-- the first one is overdue that nobody has published. For metrics and `fastpubsub doctor`; writes nothing.
+create or replace function fastpubsub.inspect_delayed(
+    p_limit integer,
+    p_now timestamptz default null,
+    out waiting bigint,
+    out held bigint,
+    out overdue_seconds double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    select
+        coalesce(sum(w.waiting), 0), coalesce(sum(w.held), 0),
+        greatest(coalesce(extract(epoch from v_now - min(w.due_at)), 0), 0)
+    into inspect_delayed.waiting, inspect_delayed.held, inspect_delayed.overdue_seconds
+    from fastpubsub.heads as h
+    cross join lateral (
+        select f.due_at, f.delayed_key from fastpubsub.fired_messages as f
+        where f.topic_key = h.topic_key
+        order by f.due_at desc, f.delayed_key desc
+        limit 1
+    ) as f
+    cross join lateral (
+        select
+            (
+                select count(*) from (
+                    select from fastpubsub.delayed_messages as m
+                    where m.topic_key = h.topic_key and (m.due_at, m.delayed_key) > (f.due_at, f.delayed_key)
+                    limit p_limit + 1
+                ) as m
+            ) as waiting,
+            (
+                select count(*) from (
+                    select from fastpubsub.delayed_messages as m
+                    where m.topic_key = h.topic_key and m.due_at > h.held_after and m.due_at <= h.held_until
+                    limit p_limit
+                ) as m
+            ) as held,
+            (
+                select min(m.due_at) from fastpubsub.delayed_messages as m
+                where m.topic_key = h.topic_key and (m.due_at, m.delayed_key) > (f.due_at, f.delayed_key)
+            ) as due_at
+    ) as w
+    where h.has_delayed;
+    if waiting > p_limit then
+        select greatest(c.reltuples::bigint - inspect_delayed.held, inspect_delayed.waiting) into inspect_delayed.waiting
+        from pg_class as c where c.oid = 'fastpubsub.delayed_messages'::regclass;
+    end if;
 end;
 $$;
 
@@ -861,6 +1036,118 @@ begin
 end;
 $$;
 
+-- functions/list_delayed_messages.sql
+-- Lists delayed messages of a topic by the time at which they are due, from after a given one on, up to p_limit and p_max_bytes (at least
+-- one): those that wait, or those that are held. `looked_at` is how
+-- many there would be without p_max_bytes.
+create or replace function fastpubsub.list_delayed_messages(
+    p_topic_key bigint,
+    p_held boolean,
+    p_after_due_at timestamptz,
+    p_after_key bigint,
+    p_limit integer,
+    p_max_bytes bigint,
+    out delayed_key bigint,
+    out due_at timestamptz,
+    out created_at timestamptz,
+    out payload json,
+    out attributes jsonb,
+    out ordering_key text,
+    out looked_at bigint
+) returns setof record
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_after fastpubsub.fired_messages;
+    v_until timestamptz := 'infinity';
+begin
+    if p_held then
+        select h.held_after, h.held_until into v_after.due_at, v_until from fastpubsub.heads as h where h.topic_key = p_topic_key;
+        v_after.delayed_key := 9223372036854775807;
+    else
+        select f.due_at, f.delayed_key into v_after.due_at, v_after.delayed_key
+        from fastpubsub.heads as h
+        left join lateral (
+            select f.due_at, f.delayed_key from fastpubsub.fired_messages as f
+            where f.topic_key = h.topic_key
+            order by f.due_at desc, f.delayed_key desc
+            limit 1
+        ) as f on true
+        where h.topic_key = p_topic_key;
+    end if;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    elsif p_after_due_at >= v_after.due_at then
+        v_after.due_at := p_after_due_at;
+        v_after.delayed_key := p_after_key;
+    end if;
+    return query
+    select r.delayed_key, r.due_at, r.created_at, r.payload, r.attributes, r.ordering_key, r.looked_at
+    from (
+        select
+            m.*, count(*) over () as looked_at,
+            sum(pg_column_size(m.payload)) over (order by m.due_at, m.delayed_key) - pg_column_size(m.payload) as bytes_before
+        from (
+            select m.* from fastpubsub.delayed_messages as m
+            where
+                m.topic_key = p_topic_key and (m.due_at, m.delayed_key) > (v_after.due_at, v_after.delayed_key)
+                and m.due_at <= v_until
+            order by m.due_at, m.delayed_key
+            limit p_limit
+        ) as m
+    ) as r
+    where r.bytes_before < p_max_bytes
+    order by r.due_at, r.delayed_key;
+end;
+$$;
+
+-- functions/list_due_topics.sql
+-- Lists the topics that have due messages, or whose floor is older than p_mark_seconds, and says in how many seconds the next message
+-- of any topic is due. Writes nothing.
+create or replace function fastpubsub.list_due_topics(
+    p_mark_seconds integer,
+    p_now timestamptz default null,
+    out topic_keys bigint [],
+    out due_seconds double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    select
+        array_agg(h.topic_key) filter (where d.due_at <= v_now or f.created_at <= v_now - make_interval(secs => p_mark_seconds)),
+        extract(epoch from min(d.due_at) - v_now)
+    into list_due_topics.topic_keys, list_due_topics.due_seconds
+    from fastpubsub.heads as h
+    cross join lateral (
+        select f.due_at, f.delayed_key, f.created_at from fastpubsub.fired_messages as f
+        where f.topic_key = h.topic_key
+        order by f.due_at desc, f.delayed_key desc
+        limit 1
+    ) as f
+    left join lateral (
+        select m.due_at from fastpubsub.delayed_messages as m
+        where m.topic_key = h.topic_key and (m.due_at, m.delayed_key) > (f.due_at, f.delayed_key)
+        order by m.due_at, m.delayed_key
+        limit 1
+    ) as d on true
+    where h.has_delayed;
+end;
+$$;
+
 -- functions/list_endpoints.sql
 -- The endpoints of these subscriptions, with what is sealed; an old secret as long as it is good.
 create or replace function fastpubsub.list_endpoints(
@@ -952,6 +1239,137 @@ begin
 end;
 $$;
 
+-- functions/list_trimmable.sql
+-- Lists the topics where trim_messages has work: messages past the retention, or claims, idempotency keys and places of delayed
+-- messages that are no longer needed.
+create or replace function fastpubsub.list_trimmable(
+    p_retention_seconds bigint,
+    p_window_seconds integer,
+    p_now timestamptz default null
+) returns table (topic_key bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_head record;
+    v_last bigint;
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    for v_head in select h.topic_key, coalesce(h.retention_seconds, p_retention_seconds) as retention from fastpubsub.heads as h loop
+        v_last := fastpubsub.last_position(v_head.topic_key);
+        if
+            exists (
+                select from fastpubsub.messages as m
+                where
+                    m.topic_key = v_head.topic_key and m.position = fastpubsub.first_position(v_head.topic_key, v_last)
+                    and m.position < v_last and m.created_at < v_now - make_interval(secs => v_head.retention)
+            )
+            or exists (
+                select from fastpubsub.idempotency_keys as k
+                where k.topic_key = v_head.topic_key and k.created_at < v_now - make_interval(secs => p_window_seconds)
+            )
+            or exists (
+                select from fastpubsub.fired_messages as f
+                where
+                    f.topic_key = v_head.topic_key and f.position is not null
+                    and f.due_at < v_now - make_interval(secs => p_window_seconds)
+                    and f.created_at < v_now - make_interval(secs => p_window_seconds)
+            )
+            or exists (
+                select from fastpubsub.cursors as c
+                cross join lateral (
+                    select n.sequence from fastpubsub.claims as n
+                    where n.topic_key = c.topic_key and n.subscription_key = c.subscription_key
+                    order by n.sequence desc limit 1
+                ) as n
+                inner join fastpubsub.claims as o
+                    on o.topic_key = c.topic_key and o.subscription_key = c.subscription_key and o.sequence = n.sequence - 1
+                where c.topic_key = v_head.topic_key
+            )
+        then
+            topic_key := v_head.topic_key;
+            return next;
+        end if;
+    end loop;
+end;
+$$;
+
+-- functions/mark_floor.sql
+-- Moves the floor of a topic forward without a message. A mark takes the place of the one before. The caller holds the head.
+create or replace function fastpubsub.mark_floor(p_floor fastpubsub.fired_messages, p_due_at timestamptz, p_now timestamptz)
+returns fastpubsub.fired_messages
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_floor fastpubsub.fired_messages;
+begin
+    if p_floor.position is null then
+        delete from fastpubsub.fired_messages as f
+        where f.topic_key = p_floor.topic_key and f.due_at = p_floor.due_at and f.delayed_key = p_floor.delayed_key;
+    end if;
+    insert into fastpubsub.fired_messages (topic_key, due_at, delayed_key, created_at)
+    values (p_floor.topic_key, p_due_at, 0, p_now)
+    returning * into v_floor;
+    return v_floor;
+end;
+$$;
+
+-- functions/move_delayed_message.sql
+-- Gives a delayed message that waits or is held another time. `due_at` is the new one, null when the message does not wait; then
+-- `published` says whether it was published a while ago.
+create or replace function fastpubsub.move_delayed_message(
+    p_topic_key bigint,
+    p_delayed_key bigint,
+    p_deliver_at timestamptz,
+    p_delay_seconds integer,
+    p_now timestamptz default null,
+    out due_at timestamptz,
+    out published boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz;
+    v_due_at timestamptz;
+begin
+    perform fastpubsub.begin_call(true);
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    v_due_at := fastpubsub.due_time(p_deliver_at, p_delay_seconds, v_now);
+    update fastpubsub.delayed_messages as m
+    set due_at = greatest(
+        v_due_at,
+        (
+            select f.due_at + interval '1 microsecond' from fastpubsub.fired_messages as f
+            where f.topic_key = p_topic_key
+            order by f.due_at desc, f.delayed_key desc
+            limit 1
+        )
+    )
+    where m.topic_key = p_topic_key and m.delayed_key = p_delayed_key
+    returning m.due_at into move_delayed_message.due_at;
+    published := not found and exists (
+        select from fastpubsub.fired_messages as f where f.topic_key = p_topic_key and f.delayed_key = p_delayed_key
+    );
+end;
+$$;
+
 -- functions/nack.sql
 -- For applications: gives deliveries back for another attempt, after delay_seconds (0 to a week; null: the backoff), in the caller's own
 -- transaction, as ack does. Needs the isolation level read committed: FP422 otherwise.
@@ -995,15 +1413,17 @@ $$;
 drop function fastpubsub.publish;
 -- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The relay
 -- of a server moves it into the log within moments of the commit; messages of one transaction keep the order of the calls. Takes no lock
--- that others wait for and does not change the caller's settings. The rules of the server hold: an unknown topic raises FP404; FP422 is
+-- that others wait for and does not change the caller's settings. With deliver_at the message comes at that time, and the id of the
+-- delayed message is returned; otherwise null. The rules of the server hold: an unknown topic raises FP404; FP422 is
 -- raised for a payload that is not a JSON object or could not be read later, for attributes that are not an object of strings, for an
--- ordering key that does not have 1 to 128 characters, and for a topic with a schema.
+-- ordering key that does not have 1 to 128 characters, for a time more than a year ahead, and for a topic with a schema.
 create or replace function fastpubsub.publish(
     topic text,
     payload json,
     attributes jsonb default null,
-    ordering_key text default null
-) returns void
+    ordering_key text default null,
+    deliver_at timestamptz default null
+) returns text
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -1011,6 +1431,7 @@ as $$
 declare
     v_topic_key bigint;
     v_schema_version bigint;
+    v_delayed_key bigint;
 begin
     select t.topic_key, h.schema_version into v_topic_key, v_schema_version
     from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
@@ -1035,12 +1456,264 @@ begin
     if length(publish.ordering_key) not between 1 and 128 then
         raise exception using errcode = 'FP422', message = 'an ordering key has 1 to 128 characters';
     end if;
-    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key)
-    values (pg_current_xact_id(), v_topic_key, publish.payload, publish.attributes, publish.ordering_key);
+    if publish.deliver_at > clock_timestamp() + interval '366 days' then
+        raise exception using errcode = 'FP422', message = 'a message cannot be delayed for more than a year';
+    elsif publish.deliver_at is not null then
+        v_delayed_key := nextval('fastpubsub.delayed_keys');
+    end if;
+    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key, deliver_at, delayed_key)
+    values (
+        pg_current_xact_id(), v_topic_key, publish.payload, publish.attributes, publish.ordering_key, publish.deliver_at,
+        v_delayed_key
+    );
+    return 'delayed-' || v_delayed_key;
 end;
 $$;
 
-revoke execute on function fastpubsub.publish(text, json, jsonb, text) from public;
+revoke execute on function fastpubsub.publish(text, json, jsonb, text, timestamptz) from public;
+
+-- functions/publish_and_delay.sql
+-- Stores messages in their order: those without a p_due_at in the log, from first_position on (0 when there are none), the others aside,
+-- under their p_delayed_keys. The caller holds the head.
+create or replace function fastpubsub.publish_and_delay(
+    p_topic_key bigint,
+    p_payloads json [],
+    p_attributes jsonb [],
+    p_ordering_keys text [],
+    p_due_at timestamptz [],
+    p_delayed_keys bigint [],
+    p_now timestamptz,
+    out first_position bigint,
+    out created_at timestamptz
+)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+    v_now integer [] := array_positions(p_due_at, null);
+    v_floor fastpubsub.fired_messages := fastpubsub.delayed_floor(p_topic_key, p_now);
+begin
+    first_position := 0;
+    created_at := date_trunc('milliseconds', p_now);
+    if cardinality(v_now) > 0 then
+        select p.first_position, p.created_at into publish_and_delay.first_position, publish_and_delay.created_at
+        from fastpubsub.publish_messages(
+            p_topic_key,
+            array(select p_payloads[u.place] from unnest(v_now) as u (place)),
+            array(select p_attributes[u.place] from unnest(v_now) as u (place)),
+            null,
+            p_now,
+            array(select p_ordering_keys[u.place] from unnest(v_now) as u (place))
+        ) as p;
+    end if;
+    -- What is due at or before the floor becomes due right after it, so that no message stays behind.
+    insert into fastpubsub.delayed_messages (topic_key, delayed_key, due_at, created_at, payload, attributes, ordering_key)
+    select
+        p_topic_key, u.delayed_key, greatest(u.due_at, v_floor.due_at + interval '1 microsecond'), publish_and_delay.created_at,
+        u.payload, p_attributes[u.place], p_ordering_keys[u.place]
+    from unnest(p_delayed_keys, p_due_at, p_payloads) with ordinality as u (delayed_key, due_at, payload, place)
+    where u.due_at is not null;
+end;
+$$;
+
+-- functions/publish_delayed_messages.sql
+-- Like publish_messages_once, for requests with at least one delayed message: p_deliver_at and p_delay_seconds say of each message when it
+-- is to come, both null for now. Without an idempotency key, p_keys has null. What comes now gets the positions from first_positions on;
+-- `delayed_keys` has, for all messages in their order, the keys of those that are delayed.
+create or replace function fastpubsub.publish_delayed_messages(
+    p_topic_key bigint,
+    p_payloads json [],
+    p_attributes jsonb [],
+    p_ordering_keys text [],
+    p_deliver_at timestamptz [],
+    p_delay_seconds integer [],
+    p_counts integer [],
+    p_clients text [],
+    p_keys text [],
+    p_body_hashes bytea [],
+    p_window_seconds integer,
+    p_schema_version bigint default 0,
+    p_now timestamptz default null,
+    out first_positions bigint [],
+    out created_at timestamptz [],
+    out delayed_keys bigint []
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_schema_version bigint;
+    v_now timestamptz;
+    v_offset integer := 0;
+    v_known fastpubsub.idempotency_keys;
+    v_stored record;
+    v_due_at timestamptz [];
+    v_delayed_keys bigint [];
+begin
+    perform fastpubsub.begin_call(true);
+    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    elsif v_schema_version <> p_schema_version then
+        raise exception using errcode = 'FP428', message = 'the schema of the topic has changed; try again';
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    for i in 1..cardinality(p_counts) loop
+        select k.* into v_known from fastpubsub.idempotency_keys as k
+        where k.topic_key = p_topic_key and k.client = p_clients[i] and k.key = p_keys[i];
+        if found and v_known.created_at > v_now - make_interval(secs => p_window_seconds) then
+            first_positions[i] := case when v_known.body_hash = p_body_hashes[i] then v_known.first_position end;
+            created_at[i] := v_known.created_at;
+            delayed_keys := delayed_keys || case
+                when first_positions[i] is null then array_fill(null::bigint, array[p_counts[i]])
+                else v_known.delayed_keys
+            end;
+        else
+            select
+                array_agg(d.due_at order by d.place),
+                array_agg(case when d.due_at is not null then nextval('fastpubsub.delayed_keys') end order by d.place)
+            into v_due_at, v_delayed_keys
+            from (
+                select fastpubsub.due_time(u.deliver_at, u.delay_seconds, v_now) as due_at, u.place
+                from unnest(
+                    p_deliver_at[v_offset + 1 : v_offset + p_counts[i]], p_delay_seconds[v_offset + 1 : v_offset + p_counts[i]]
+                ) with ordinality as u (deliver_at, delay_seconds, place)
+            ) as d;
+            v_stored := fastpubsub.publish_and_delay(
+                p_topic_key,
+                p_payloads[v_offset + 1 : v_offset + p_counts[i]],
+                p_attributes[v_offset + 1 : v_offset + p_counts[i]],
+                p_ordering_keys[v_offset + 1 : v_offset + p_counts[i]],
+                v_due_at,
+                v_delayed_keys,
+                v_now
+            );
+            first_positions[i] := v_stored.first_position;
+            created_at[i] := v_stored.created_at;
+            delayed_keys := delayed_keys || v_delayed_keys;
+            if p_keys[i] is not null then
+                insert into fastpubsub.idempotency_keys as k (
+                    topic_key, client, key, body_hash, first_position, message_count, created_at, delayed_keys
+                ) values (
+                    p_topic_key, p_clients[i], p_keys[i], p_body_hashes[i], v_stored.first_position, p_counts[i],
+                    v_stored.created_at, v_delayed_keys
+                )
+                on conflict (topic_key, client, key) do update set
+                    body_hash = excluded.body_hash,
+                    first_position = excluded.first_position,
+                    message_count = excluded.message_count,
+                    created_at = excluded.created_at,
+                    delayed_keys = excluded.delayed_keys;
+            end if;
+        end if;
+        v_offset := v_offset + p_counts[i];
+    end loop;
+end;
+$$;
+
+-- functions/publish_due_messages.sql
+-- Appends up to p_limit delayed messages that are due to their topic, in the order of their times, in one transaction, so each arrives
+-- once. `more` says whether there may be further ones. When nobody has done this for longer than p_max_overdue_seconds (no server ran, or
+-- an old dump was restored), the floor passes what is overdue by more: it is held until somebody releases, moves or cancels it.
+create or replace function fastpubsub.publish_due_messages(
+    p_topic_key bigint,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_max_overdue_seconds bigint,
+    p_mark_seconds integer,
+    p_now timestamptz default null,
+    out topic_id text,
+    out published integer,
+    out more boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz;
+    v_floor fastpubsub.fired_messages;
+    v_oldest timestamptz;
+    v_delayed_keys bigint [];
+    v_due_at timestamptz [];
+    v_payloads json [];
+    v_attributes jsonb [];
+    v_ordering_keys text [];
+    v_looked_at bigint;
+    v_appended record;
+begin
+    perform fastpubsub.begin_call(true);
+    published := 0;
+    more := false;
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    if not found then
+        return;
+    end if;
+    select t.id into publish_due_messages.topic_id from fastpubsub.topics as t where t.topic_key = p_topic_key;
+    v_now := coalesce(p_now, clock_timestamp());
+    v_floor := fastpubsub.delayed_floor(p_topic_key, v_now);
+    v_oldest := v_now - make_interval(secs => p_max_overdue_seconds);
+    if v_floor.created_at < v_oldest and v_floor.due_at < v_oldest then
+        update fastpubsub.heads as h set held_after = coalesce(h.held_after, v_floor.due_at), held_until = v_oldest
+        where
+            h.topic_key = p_topic_key
+            and exists (
+                select from fastpubsub.delayed_messages as m
+                where
+                    m.topic_key = p_topic_key and (m.due_at, m.delayed_key) > (v_floor.due_at, v_floor.delayed_key)
+                    and m.due_at <= v_oldest
+            );
+        v_floor := fastpubsub.mark_floor(v_floor, v_oldest, v_now);
+    end if;
+    select array_agg(r.delayed_key) filter (where r.bytes_before < p_max_bytes), count(*)
+    into v_delayed_keys, v_looked_at
+    from (
+        select d.delayed_key, sum(d.bytes) over (order by d.due_at, d.delayed_key) - d.bytes as bytes_before
+        from (
+            select m.due_at, m.delayed_key, pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as bytes
+            from fastpubsub.delayed_messages as m
+            where
+                m.topic_key = p_topic_key and (m.due_at, m.delayed_key) > (v_floor.due_at, v_floor.delayed_key)
+                and m.due_at <= v_now
+            order by m.due_at, m.delayed_key
+            limit p_limit
+        ) as d
+    ) as r;
+    more := v_looked_at = p_limit or v_looked_at > coalesce(cardinality(v_delayed_keys), 0);
+    with taken as (
+        delete from fastpubsub.delayed_messages as m
+        using unnest(v_delayed_keys) as u (delayed_key)
+        where m.topic_key = p_topic_key and m.delayed_key = u.delayed_key
+        returning m.due_at, m.delayed_key, m.payload, m.attributes, m.ordering_key
+    )
+
+    select
+        array_agg(t.delayed_key order by t.due_at, t.delayed_key),
+        array_agg(t.due_at order by t.due_at, t.delayed_key),
+        array_agg(t.payload order by t.due_at, t.delayed_key),
+        array_agg(t.attributes order by t.due_at, t.delayed_key),
+        array_agg(t.ordering_key order by t.due_at, t.delayed_key)
+    into v_delayed_keys, v_due_at, v_payloads, v_attributes, v_ordering_keys
+    from taken as t;
+    published := coalesce(cardinality(v_payloads), 0);
+    if published > 0 then
+        v_appended := fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, v_now, v_ordering_keys);
+        insert into fastpubsub.fired_messages (topic_key, due_at, delayed_key, position, created_at)
+        select p_topic_key, u.due_at, u.delayed_key, v_appended.first_position + u.ordinal - 1, v_appended.created_at
+        from unnest(v_due_at, v_delayed_keys) with ordinality as u (due_at, delayed_key, ordinal);
+    elsif not more and v_floor.created_at <= v_now - make_interval(secs => p_mark_seconds) and v_floor.due_at < v_now then
+        perform fastpubsub.mark_floor(v_floor, v_now, v_now);
+    end if;
+end;
+$$;
 
 -- functions/publish_messages.sql
 drop function fastpubsub.publish_messages;
@@ -1549,7 +2222,7 @@ revoke execute on function fastpubsub.reject(text, text [], text) from public;
 -- functions/relay_messages.sql
 -- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal), in one transaction, so each arrives once.
 -- Rows that are gone were moved by another process. `moved` is null when another process is moving rows at this moment. Rows of a topic
--- that was deleted since are deleted and counted in `dropped`.
+-- that was deleted since are deleted and counted in `dropped`; those that are to come later are put aside, and not counted.
 create or replace function fastpubsub.relay_messages(
     p_topic_key bigint,
     p_transactions bigint [],
@@ -1572,6 +2245,8 @@ declare
     v_payloads json [];
     v_attributes jsonb [];
     v_ordering_keys text [];
+    v_due_at timestamptz [];
+    v_delayed_keys bigint [];
 begin
     perform fastpubsub.begin_call(true);
     if not fastpubsub.lock_job('relay_messages', false) then
@@ -1587,22 +2262,79 @@ begin
         where
             o.transaction_id = u.transaction_id::text::xid8 and o.ordinal = u.ordinal
             and o.topic_key = p_topic_key
-        returning o.transaction_id, o.ordinal, o.payload, o.attributes, o.ordering_key
+        returning o.transaction_id, o.ordinal, o.payload, o.attributes, o.ordering_key, o.deliver_at, o.delayed_key
     )
 
     select
         array_agg(t.payload order by t.transaction_id, t.ordinal),
         array_agg(t.attributes order by t.transaction_id, t.ordinal),
-        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.transaction_id, t.ordinal) end
-    into v_payloads, v_attributes, v_ordering_keys
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.transaction_id, t.ordinal) end,
+        case when count(t.delayed_key) > 0 then array_agg(t.deliver_at order by t.transaction_id, t.ordinal) end,
+        array_agg(t.delayed_key order by t.transaction_id, t.ordinal)
+    into v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys
     from taken as t;
     moved := coalesce(cardinality(v_payloads), 0);
     dropped := 0;
     if topic_id is null then
         dropped := moved;
         moved := 0;
+    elsif v_due_at is not null then
+        perform fastpubsub.publish_and_delay(
+            p_topic_key, v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys, coalesce(p_now, clock_timestamp())
+        );
+        moved := cardinality(array_positions(v_delayed_keys, null));
     elsif moved > 0 then
         perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, p_now, v_ordering_keys);
+    end if;
+end;
+$$;
+
+-- functions/release_delayed_messages.sql
+-- Lets up to p_limit held messages of a topic come now, in the order of their times. Returns how many.
+create or replace function fastpubsub.release_delayed_messages(
+    p_topic_key bigint,
+    p_limit integer,
+    p_now timestamptz default null,
+    out released integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_floor fastpubsub.fired_messages;
+    v_now timestamptz;
+    v_held_after timestamptz;
+    v_held_until timestamptz;
+begin
+    perform fastpubsub.begin_call(true);
+    select h.held_after, h.held_until into v_held_after, v_held_until
+    from fastpubsub.heads as h
+    where h.topic_key = p_topic_key
+    for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    v_floor := fastpubsub.delayed_floor(p_topic_key, v_now);
+    update fastpubsub.delayed_messages as m
+    set due_at = greatest(v_now, v_floor.due_at) + make_interval(secs => h.ordinal / 1000000.0)
+    from (
+        select m.delayed_key, row_number() over (order by m.due_at, m.delayed_key) as ordinal
+        from fastpubsub.delayed_messages as m
+        where m.topic_key = p_topic_key and m.due_at > v_held_after and m.due_at <= v_held_until
+        order by m.due_at, m.delayed_key
+        limit p_limit
+    ) as h
+    where m.topic_key = p_topic_key and m.delayed_key = h.delayed_key;
+    get diagnostics released = row_count;
+    if released < p_limit and v_held_until is not null then
+        update fastpubsub.heads as h set held_after = null, held_until = null where h.topic_key = p_topic_key;
     end if;
 end;
 $$;
@@ -1973,7 +2705,8 @@ $$;
 
 -- functions/run_transaction.sql
 -- Settles deliveries and publishes messages, all of it or nothing: what settle_at_commit settles, and rows of the outbox. Each settlement
--- has the next p_counts of the ack ids; each message has its topic. FP404, FP410 and FP422 as in ack and publish.
+-- has the next p_counts of the ack ids; each message has its topic, and a time if it is to come later. FP404, FP410 and FP422 as in ack
+-- and publish.
 create or replace function fastpubsub.run_transaction(
     p_subscriptions text [],
     p_actions text [],
@@ -1984,7 +2717,9 @@ create or replace function fastpubsub.run_transaction(
     p_topics text [],
     p_payloads json [],
     p_attributes jsonb [],
-    p_ordering_keys text []
+    p_ordering_keys text [],
+    p_deliver_at timestamptz [] default null,
+    p_delay_seconds_of_messages integer [] default null
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -2015,11 +2750,16 @@ begin
                 message = format('topic "%s" has a JSON Schema: a transaction cannot publish to it', v_topic.id);
         end if;
     end loop;
-    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key)
-    select pg_current_xact_id(), t.topic_key, u.payload, u.attributes, u.ordering_key
+    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key, deliver_at, delayed_key)
+    select
+        pg_current_xact_id(), t.topic_key, u.payload, u.attributes, u.ordering_key, d.due_at,
+        case when d.due_at is not null then nextval('fastpubsub.delayed_keys') end
     from unnest(p_topics, p_payloads, p_attributes, p_ordering_keys)
         with ordinality as u (topic, payload, attributes, ordering_key, ordinal)
     inner join fastpubsub.topics as t on u.topic = t.id
+    cross join lateral (
+        select fastpubsub.due_time(p_deliver_at[u.ordinal], p_delay_seconds_of_messages[u.ordinal], clock_timestamp()) as due_at
+    ) as d
     order by u.ordinal;
 end;
 $$;
@@ -2408,6 +3148,97 @@ create or replace function fastpubsub.transaction_lock(p_token bigint) returns b
 language sql immutable
 as $$
 select hashtextextended('fastpubsub settlement', p_token);
+$$;
+
+-- functions/trim_claims.sql
+-- Deletes up to p_limit rows of `claims` per subscription that are no longer the newest, and idempotency keys past their window. So long it
+-- is also known where delayed messages came in the log.
+create or replace function fastpubsub.trim_claims(
+    p_topic_key bigint,
+    p_window_seconds integer,
+    p_limit integer default 5000,
+    p_now timestamptz default null
+) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_subscription record;
+    v_low bigint;
+    v_high bigint;
+    v_middle bigint;
+    v_newest bigint;
+    v_rows integer;
+    v_trimmed integer := 0;
+    v_window timestamptz := coalesce(p_now, clock_timestamp()) - make_interval(secs => p_window_seconds);
+begin
+    perform fastpubsub.begin_call(false);
+    for v_subscription in select c.subscription_key from fastpubsub.cursors as c where c.topic_key = p_topic_key loop
+        select c.sequence into v_newest from fastpubsub.claims as c
+        where c.topic_key = p_topic_key and c.subscription_key = v_subscription.subscription_key
+        order by c.sequence desc limit 1;
+        v_low := 1;
+        v_high := v_newest;
+        while v_low < v_high loop
+            v_middle := (v_low + v_high) / 2;
+            if
+                exists (
+                    select from fastpubsub.claims as c
+                    where
+                        c.topic_key = p_topic_key and c.subscription_key = v_subscription.subscription_key
+                        and c.sequence = v_middle
+                )
+            then
+                v_high := v_middle;
+            else
+                v_low := v_middle + 1;
+            end if;
+        end loop;
+        delete from fastpubsub.claims as c
+        where
+            c.topic_key = p_topic_key and c.subscription_key = v_subscription.subscription_key
+            and c.sequence >= v_low and c.sequence < least(v_newest, v_low + p_limit);
+        get diagnostics v_rows = row_count;
+        v_trimmed := v_trimmed + v_rows;
+    end loop;
+    delete from fastpubsub.idempotency_keys as k
+    using (
+        select o.client, o.key from fastpubsub.idempotency_keys as o
+        where
+            o.topic_key = p_topic_key
+            and o.created_at < v_window
+        order by o.created_at
+        limit p_limit
+        for update skip locked
+    ) as o
+    where k.topic_key = p_topic_key and k.client = o.client and k.key = o.key;
+    get diagnostics v_rows = row_count;
+    v_trimmed := v_trimmed + v_rows;
+    -- The newest is the floor.
+    delete from fastpubsub.fired_messages as f
+    using (
+        select o.due_at, o.delayed_key from fastpubsub.fired_messages as o
+        where
+            o.topic_key = p_topic_key and o.due_at < v_window and o.created_at < v_window
+            and (o.due_at, o.delayed_key) < (
+                select n.due_at, n.delayed_key from fastpubsub.fired_messages as n
+                where n.topic_key = p_topic_key
+                order by n.due_at desc, n.delayed_key desc
+                limit 1
+            )
+        order by o.due_at, o.delayed_key
+        limit p_limit
+    ) as o
+    where f.topic_key = p_topic_key and f.due_at = o.due_at and f.delayed_key = o.delayed_key;
+    get diagnostics v_rows = row_count;
+    return v_trimmed + v_rows;
+end;
 $$;
 
 -- functions/trim_consumers.sql

@@ -29,6 +29,7 @@ class Good(NamedTuple):
             .replace("{client_id}", UUID)
             .replace("{message_id}", MESSAGE)
             .replace("{redrive_id}", "7")
+            .replace("{delayed_id}", "delayed-7")
         )
         before, _, after = path.partition("{")
         return f"{before}{name}{after.partition('}')[2]}" if after else path
@@ -40,6 +41,7 @@ CHANGES = {
     "POST /topics/{topic_id}/messages",
     "PATCH /subscriptions/{subscription_id}",
     "DELETE /subscriptions/{subscription_id}",
+    "POST /topics/{topic_id}/release",
     "GET /topics/{topic_id}/stream",
     "GET /subscriptions/{subscription_id}/stream",
     "POST /subscriptions/{subscription_id}/pulls",
@@ -57,6 +59,11 @@ GOOD = [
     Good("PATCH /topics/{topic_id}", {"retention_seconds": 5}),
     Good("DELETE /topics/{topic_id}"),
     Good("POST /topics/{topic_id}/messages", [{"a": SECRET}]),
+    Good("GET /topics/{topic_id}/delayed", query="state=waiting&limit=10"),
+    Good("GET /topics/{topic_id}/delayed/{delayed_id}"),
+    Good("PATCH /topics/{topic_id}/delayed/{delayed_id}", {"delay_seconds": 5}),
+    Good("DELETE /topics/{topic_id}/delayed/{delayed_id}"),
+    Good("POST /topics/{topic_id}/release"),
     Good("GET /topics/{topic_id}/stream"),
     Good("POST /subscriptions", {"id": "s", "topic_id": "t", "filter": {"a": [SECRET]}, "start_from": "latest"}),
     Good("GET /subscriptions", query="offset=0&limit=10"),

@@ -17,6 +17,8 @@ STRANGER = "550e8400-e29b-41d4-a716-446655440000"
 NOT_CHANGES = {
     "publish_messages",
     "run_transaction",
+    "move_delayed_message",
+    "cancel_delayed_message",
     "settle_and_pull",
     "ack_messages",
     "nack_messages",
@@ -54,6 +56,7 @@ async def test_every_change(client: httpx.AsyncClient, calls: Calls) -> None:
     topic = {"id": "t", "retention_seconds": 5}
     await send("create_topic", "topic", "POST", "/topics", topic, 201)
     await send("update_topic", "topic", "PATCH", "/topics/t", {"retention_seconds": 6})
+    await send("release_delayed_messages", "topic", "POST", "/topics/t/release")
     await send("create_subscription", "subscription", "POST", "/subscriptions", {"id": "s", "topic_id": "t"}, 201)
     await send("update_subscription", "subscription", "PATCH", "/subscriptions/s", {"filter": {"a": [1]}})
     push = {"push": {"endpoint": "https://8.8.8.8/hook"}}

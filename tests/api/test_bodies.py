@@ -337,6 +337,7 @@ ONLY_IN_SQL = {
     "check_payload.sql",
     "create_topic.sql",
     "nack.sql",
+    "due_time.sql",
     "publish.sql",
     "read_ack_ids.sql",
     "reject.sql",

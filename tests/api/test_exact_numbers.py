@@ -45,9 +45,10 @@ def routes_with_free_json(document: dict[str, Any]) -> set[Route]:
 async def test_every_answer_has_numbers_as_they_were_written(client: httpx.AsyncClient, calls: Calls) -> None:
     walked: set[Route] = set()
     message_id = ""
+    delayed = {"id": ""}
 
     async def ask(method: str, path: str, expected: str, content: str | None = None, accept: str = JSON_TYPE) -> None:
-        place = path.format(topic_id="t", subscription_id="s", message_id=message_id)
+        place = path.format(topic_id="t", subscription_id="s", message_id=message_id, delayed_id=delayed["id"])
         headers = {"Accept": accept} | (JSON if content else {})
         query = {"consumer_id": "c"} if path.endswith(("id}/messages", "/pulls")) and "subscription" in path else {}
         query |= {"state": "leased"} if path.endswith("/browse") else {}
@@ -75,6 +76,12 @@ async def test_every_answer_has_numbers_as_they_were_written(client: httpx.Async
     success(await client.post("/topics/t/messages", content=event, headers={"Content-Type": EVENT_TYPE}), 204)
     pulled = (await client.get("/subscriptions/s/messages", params={"consumer_id": "c"})).json()["data"]
     message_id = pulled[0]["id"]
+    later = f'{{"messages": [{{"payload": {PAYLOAD}, "delay_seconds": 60}}]}}'
+    success(await client.post("/topics/t/messages", content=later, headers=JSON), 204)
+    (delayed,) = (await client.get("/topics/t/delayed")).json()["data"]
+    await ask("get", "/topics/{topic_id}/delayed", PAYLOAD)
+    for method, content in (("get", None), ("patch", '{"delay_seconds": 90}')):
+        await ask(method, "/topics/{topic_id}/delayed/{delayed_id}", PAYLOAD, content)
     await ask("get", "/messages/{message_id}", PAYLOAD)
     await ask("get", "/topics/{topic_id}/messages", PAYLOAD)
     await ask("get", "/subscriptions/{subscription_id}/messages/browse", PAYLOAD)

@@ -273,7 +273,7 @@ GAUGE = re.compile(r'fastpubsub_subscription_(\w+)\{(?:state="(\w+)",)?subscript
 
 async def gauges_of(client: httpx.AsyncClient, subscription: str) -> dict[str, float]:
     """All but the counts of messages, `kept_bytes` by state."""
-    app_of(client).state.probes._subscriptions._known_at = None
+    app_of(client).state.probes._read._known_at = None
     found = GAUGE.findall(await scrape(client))
     return {
         f"{name} {state}".strip(): float(value)
@@ -364,6 +364,6 @@ async def test_a_scrape_without_the_database(make_settings: MakeSettings) -> Non
 async def test_many_scrapes_ask_the_database_once(client: httpx.AsyncClient, connect: Connect) -> None:
     await asyncio.gather(*(client.get("/metrics") for _ in range(20)))
     state: Any = app_of(client).state
-    known_at = state.probes._subscriptions._known_at
+    known_at = state.probes._read._known_at
     await client.get("/metrics")
-    assert state.probes._subscriptions._known_at == known_at
+    assert state.probes._read._known_at == known_at

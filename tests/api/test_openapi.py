@@ -17,6 +17,7 @@ NOWHERE = {
     "client_id": "00000000-0000-4000-8000-000000000000",
     "message_id": "01900000-0000-7fff-bfff-fc0000000001",
     "redrive_id": "1",
+    "delayed_id": "delayed-1",
     "which": "old",
 }
 JSON = {"Content-Type": "application/json"}
@@ -59,7 +60,7 @@ def test_each_answer_and_body_is_described(document: dict[str, Any]) -> None:
 
 
 def takes_body(path: str, method: str) -> bool:
-    if path.endswith(("/pause", "/resume", "/purge")):
+    if path.endswith(("/pause", "/resume", "/purge", "/release")):
         return False
     return method in ("post", "put", "patch") or (method == "delete" and path.endswith("/dlq"))
 

@@ -25,6 +25,11 @@ EXPECTED = {
     "PATCH /topics/{topic_id}": "topics:create",
     "DELETE /topics/{topic_id}": "topics:delete",
     "POST /topics/{topic_id}/messages": "topics:publish",
+    "GET /topics/{topic_id}/delayed": "topics:read",
+    "GET /topics/{topic_id}/delayed/{delayed_id}": "topics:publish",
+    "PATCH /topics/{topic_id}/delayed/{delayed_id}": "topics:publish",
+    "DELETE /topics/{topic_id}/delayed/{delayed_id}": "topics:publish",
+    "POST /topics/{topic_id}/release": "topics:publish",
     "GET /topics/{topic_id}/stream": "topics:consume",
     "POST /subscriptions": "subscriptions:create",
     "GET /subscriptions": "subscriptions:read",
@@ -107,6 +112,7 @@ WITH_BODY = [
 ]
 
 IGNORING_BODY = [f"POST /subscriptions/{{subscription_id}}/{verb}" for verb in ("pause", "resume", "purge")]
+IGNORING_BODY += ["POST /topics/{topic_id}/release"]
 READING_BODY = [route for route in WITH_BODY if route not in IGNORING_BODY]
 
 MINE = "11111111-1111-4111-8111-111111111111"

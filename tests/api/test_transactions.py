@@ -48,6 +48,16 @@ async def test_settles_and_publishes(client: httpx.AsyncClient, calls: Calls, he
     assert await calls.counts() == (1, 0, 2, 1)
 
 
+async def test_what_it_publishes_may_come_later(client: httpx.AsyncClient, calls: Calls, held: list[str]) -> None:
+    body = {"settles": settles(acks=held[:1]), "publishes": published({"n": 1}, delay_seconds=1)}
+    assert (await transact(client, body)).status_code == 204
+    answer = await client.get("/subscriptions/later/messages?consumer_id=c&wait_seconds=20")
+    assert payloads(answer.json()["data"]) == [{"n": 1}]
+    too_late = {"settles": settles(acks=held[1:]), "publishes": published({}, deliver_at="2999-01-31T12:00:00Z")}
+    assert "more than a year" in problem(await transact(client, too_late), 422)
+    assert (await calls.counts())[1] == 3
+
+
 @pytest.mark.parametrize("lost", [{"acks": [LOST]}, {"nacks": [{"ids": [LOST]}]}, {"rejects": [{"ids": [LOST]}]}])
 async def test_what_is_not_held_undoes_all(
     client: httpx.AsyncClient, calls: Calls, held: list[str], lost: dict[str, Any]

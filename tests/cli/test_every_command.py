@@ -67,6 +67,11 @@ WALK = {
     "filter test": ["--filter", FILTER, "--subscription", "billing"],
     "explain": [TEXT, TEXT],
     "tail": [TEXT],
+    "delayed list": ["orders"],
+    "delayed show": ["orders", TEXT],
+    "delayed move": ["orders", TEXT, "--delay-seconds", "5"],
+    "delayed cancel": ["orders", TEXT],
+    "delayed release": [TEXT],
     "dlq list": ["billing"],
     "dlq reprocess": ["billing", TEXT],
     "dlq purge": ["billing", TEXT, "--yes"],
@@ -96,6 +101,7 @@ def test_no_command_steers_the_terminal(terminal: Callable[[int], Terminal], bus
     bus.publish("orders", {TEXT: TEXT}, attributes={TEXT: TEXT})
     bus.reject("billing", bus.pull("billing"), reason=TEXT)
     bus.publish("orders", {TEXT: TEXT}, attributes={TEXT: TEXT})
+    bus.publish("orders", {TEXT: TEXT}, attributes={TEXT: TEXT}, delay_seconds=3600)
     shown = []
     for name, arguments in WALK.items():
         has_json = any(one == name and "--json" in options for one, options in commands())

@@ -51,12 +51,15 @@ class Real:
     def advance(self, seconds: float) -> None:
         time.sleep(0.002)  # the next message is younger
         with psycopg.connect(self._database_url, autocommit=True) as connection:
-            for table, column in (("leases", "expires_at"), ("retries", "due_at")):
+            for table, column in (("leases", "expires_at"), ("retries", "due_at"), ("delayed_messages", "due_at")):
                 # Never into the past, where nobody looks any more.
                 sooner = f"greatest(clock_timestamp(), {column} - make_interval(secs => %s))"
                 connection.execute(f"update fastpubsub.{table} set {column} = {sooner}".encode(), [seconds])
             deadline = time.monotonic() + SECONDS
-            expired = b"select 1 from fastpubsub.leases where expires_at <= clock_timestamp()"
+            expired = (
+                b"select 1 from fastpubsub.leases where expires_at <= clock_timestamp()"
+                b" union all select 1 from fastpubsub.delayed_messages where due_at <= clock_timestamp()"
+            )
             while connection.execute(expired).fetchone():
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -698,6 +701,41 @@ def test_what_is_refused(world: World) -> None:
             call()
     assert scene.counts() == (0, 0, 0, 0)
     assert bus.publish(scene.topic) == []
+
+
+def test_messages_that_come_later(world: World) -> None:
+    scene = Scene(world)
+    bus = world.bus
+    soon, now = bus.publish(scene.topic, Outgoing({"n": 1}, {"a": "b"}, delay_seconds=60), {"n": 2})
+    moved, cancelled = bus.publish(scene.topic, {"n": 3}, {"n": 4}, delay_seconds=120)
+    assert [message.payload["n"] for message in bus.pull(scene.name)] == [2]
+    waiting = bus.get_delayed(scene.topic, soon)
+    assert (waiting.state, waiting.payload, waiting.attributes) == ("waiting", {"n": 1}, {"a": "b"})
+    assert [one.id for one in bus.list_delayed(scene.topic).data] == [soon, moved, cancelled]
+    page = bus.list_delayed(scene.topic, limit=2)
+    rest = bus.list_delayed(scene.topic, limit=2, page_token=page.next_page_token)
+    assert ([one.id for one in rest.data], rest.next_page_token) == ([cancelled], None)
+    assert bus.list_delayed(scene.topic, state="held").data == []
+    assert bus.release_delayed(scene.topic) == 0
+    bus.cancel_delayed(scene.topic, cancelled)
+    assert bus.move_delayed(scene.topic, moved, delay_seconds=30).deliver_at < waiting.deliver_at
+    world.advance(61)
+    later = {message.payload["n"]: message for message in bus.pull(scene.name)}
+    assert later.keys() == {1, 3}
+    found = bus.get_delayed(scene.topic, soon)
+    assert (found.state, found.message_id, found.payload) == ("published", str(later[1].id), None)
+    with pytest.raises(NotFound, match="cancelled"):
+        bus.get_delayed(scene.topic, cancelled)
+    for call in (
+        lambda: bus.cancel_delayed(scene.topic, soon),
+        lambda: bus.move_delayed(scene.topic, soon, delay_seconds=1),
+    ):
+        with pytest.raises(AlreadyExists, match="published already"):
+            call()
+    with pytest.raises(InvalidRequest, match="`delayed-` and a number"):
+        bus.get_delayed(scene.topic, now)
+    with pytest.raises(InvalidRequest, match="one of them"):
+        bus.publish(scene.topic, Outgoing({}, deliver_at=found.deliver_at, delay_seconds=1))
 
 
 def test_what_a_schema_refuses(world: World) -> None:

@@ -25,6 +25,7 @@ from fastpubsub.message_ids import Target, parse
 from fastpubsub.models import ChangedSubscription, NewSubscription
 from fastpubsub.testing import store as memory
 from fastpubsub.testing.store import Cursor, read_filter
+from tests.database import delayed
 from tests.database.store import (
     EVERYTHING,
     EXAMPLES,
@@ -64,6 +65,8 @@ ROW_BYTES = 80
 
 BYTES = st.sampled_from([EVERYTHING, EVERYTHING, 1, 20, 40])
 DELAYS = st.one_of(st.none(), st.integers(0, 20))
+NO_MARK = 1 << 30
+"""Seconds: the floor of delayed messages moves with messages alone."""
 
 
 def settings_of(settings: Settings) -> dict[str, Any]:
@@ -123,6 +126,7 @@ class Machine(RuleBasedStateMachine):
         self.handed_out: dict[str, list[Id]] = {}
         self.judged: dict[str, Judged | None] = {}
         self.consumers: dict[int, dict[int, str]] = {}
+        self.later: list[int] = []
 
     @initialize(settings=SETTINGS, payloads=st.lists(PAYLOADS, min_size=4, max_size=8))
     def begin(self, settings: Settings, payloads: list[str]) -> None:
@@ -137,7 +141,16 @@ class Machine(RuleBasedStateMachine):
             self.store.delete_topic()
             while self.store.empty_purges(3) is not None:
                 pass
-            for table in ("messages", *OF_SUBSCRIPTIONS, "heads", "cursors", "subscriptions", "topics"):
+            for table in (
+                "messages",
+                "delayed_messages",
+                "fired_messages",
+                *OF_SUBSCRIPTIONS,
+                "heads",
+                "cursors",
+                "subscriptions",
+                "topics",
+            ):
                 query = f"select count(*) from fastpubsub.{table} where topic_key = %s"
                 assert (table, self.store.value(query, self.topic)) == (table, 0)
         finally:
@@ -222,6 +235,42 @@ class Machine(RuleBasedStateMachine):
         if with_filter:
             changes |= {"change_filter": True, "filter": settings.filter}
         self.store.update_subscription(name, **changes)
+
+    @rule(payloads=st.lists(PAYLOADS, min_size=1, max_size=3), delays=st.lists(DELAYS, min_size=3, max_size=3))
+    def publish_later(self, payloads: list[str], delays: list[int | None]) -> None:
+        delays = [None if delay is None else delay - 5 for delay in delays[: len(payloads)]]
+        times = [None if delay is None else self.now + timedelta(seconds=delay) for delay in delays]
+        (answer,) = delayed.publish(self.store, self.topic, delayed.Request(payloads, times), now=self.now)
+        self.log.floor = self.log.floor or self.now
+        for payload, key, time in zip(payloads, answer.delayed_keys, times, strict=True):
+            if key is None:
+                self.log.publish([payload.encode()], [None], self.now)
+            elif time is not None:
+                self.log.delay(key, time, memory.Stored(payload.encode(), None, self.now), self.now)
+                self.later.append(key)
+
+    @precondition(lambda self: self.later)
+    @rule(limit=st.integers(1, 3))
+    def publish_due(self, limit: int) -> None:
+        published = delayed.publish_due(self.store, self.topic, now=self.now, limit=limit, mark=NO_MARK).published
+        assert published == self.log.publish_due(self.now, limit)
+
+    @precondition(lambda self: self.later)
+    @rule(data=st.data(), seconds=st.integers(1, 20))
+    def move_later(self, data: st.DataObject, seconds: int) -> None:
+        key = data.draw(st.sampled_from(self.later))
+        moved = delayed.move(self.store, self.topic, key, seconds=seconds, now=self.now)
+        if key in self.log.delayed:
+            assert moved == (self.log.move(key, self.now + timedelta(seconds=seconds)).due_at, False)
+        else:
+            assert moved == (None, key in self.log.fired)
+
+    @precondition(lambda self: self.later)
+    @rule(data=st.data())
+    def cancel_later(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(self.later))
+        is_there = self.log.delayed.pop(key, None) is not None
+        assert delayed.cancel(self.store, self.topic, key) == (is_there, key in self.log.fired)
 
     @rule(data=st.data(), limits=st.lists(st.integers(1, 4), min_size=1, max_size=3), max_bytes=BYTES)
     def claim(self, data: st.DataObject, limits: list[int], max_bytes: int) -> None:
@@ -427,6 +476,10 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def the_log_is_the_same(self) -> None:
         assert self.store.positions(self.topic) == list(self.log.messages)
+        waiting = [
+            delayed.Waiting(one.key, one.due_at, one.message.payload.decode()) for one in self.log.delayed.values()
+        ]
+        assert delayed.listed(self.store, self.topic) == sorted(waiting, key=lambda one: (one.due_at, one.key))
 
     @invariant()
     def each_subscription_is_the_same(self) -> None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from tests.database import delayed
 from tests.database.conftest import OpenStore
 from tests.database.outbox import Relay, publish
 from tests.database.store import NOW, SECOND, Id, Keys, Settings, Settles, Store
@@ -23,6 +24,11 @@ DURABLE: dict[str, Call] = {
     "publish to several topics": lambda store, keys: store.row(
         "select fastpubsub.publish_to_topics(array[%s], '{0}', '{0}', '{1}', '{1}'::json[])", keys.topic
     ),
+    "publish later": lambda store, keys: delayed.delay(store, keys.topic, 5),
+    "publish what is due": lambda store, keys: delayed.publish_due(store, keys.topic),
+    "move a delayed message": lambda store, keys: delayed.move(store, keys.topic, 1, seconds=5),
+    "cancel a delayed message": lambda store, keys: delayed.cancel(store, keys.topic, 1),
+    "release delayed messages": lambda store, keys: delayed.release(store, keys.topic),
     "ack": lambda store, keys: store.ack(keys, store.leased(keys)),
     "nack": lambda store, keys: store.nack(keys, store.leased(keys)),
     "reject": lambda store, keys: store.reject(keys, store.leased(keys)),
@@ -176,6 +182,14 @@ def life(store: Store) -> list[object]:
     with store.refused("FP422"):
         publish(store, '{"a": 1e1001}')
     seen += [Relay(store).everything()]
+    later, last = delayed.delay(store, keys.topic, 5, 6)
+    seen += [
+        delayed.due_topics(store),
+        delayed.move(store, keys.topic, later, seconds=7),
+        [waiting.payload for waiting in delayed.listed(store, keys.topic)],
+    ]
+    seen += [delayed.publish_due(store, keys.topic, now=LATER), delayed.get(store, keys.topic, last)]
+    seen += [delayed.cancel(store, keys.topic, last), delayed.inspect(store), delayed.release(store, keys.topic)]
     store.delete_subscription()
     seen += [store.trim(keys.topic)]
     store.delete_topic()
@@ -241,6 +255,10 @@ INTERNAL = {
     "is_paused",
     "sought_position",
     "deciding_field",
+    "delayed_floor",
+    "due_time",
+    "mark_floor",
+    "publish_and_delay",
     "remember_filter",
     "remember_seek",
     "is_being_settled",

@@ -88,7 +88,7 @@ def test_when_everything_is_as_it_should_be(durable: str, server: StartServer, r
     assert [one for one in report["findings"] if one["level"] != "ok"] == []
     assert (done.returncode, done.stderr, report["status"]) == (0, "", "ok")
     platform = "secret_key pooler writable durability clock servers connections processes snapshots schema"
-    expected = {*platform.split(), "tables", "leases", "outbox", "kept"}
+    expected = {*platform.split(), "tables", "leases", "outbox", "delayed", "kept"}
     assert {one["check"] for one in report["findings"]} > expected
     for_people = run("doctor", **settings, database_require_durability=True)
     assert for_people.returncode == 0
@@ -148,7 +148,7 @@ async def test_a_database_that_stops_answering(
         proxy.hang_on = b"inspect_tables"
         found = await examine(make_settings(database_url=proxy.url, database_connect_timeout_seconds=2))
     assert only(found, "schema").level == "ok"
-    for check in ("tables", "leases", "outbox", "subscriptions", "kept"):
+    for check in ("tables", "leases", "outbox", "delayed", "subscriptions", "kept"):
         assert only(found, check).what.startswith("this could not be checked: ")
 
 
@@ -347,6 +347,28 @@ async def filled(client: httpx.AsyncClient) -> httpx.AsyncClient:
     pulled = await client.get("/subscriptions/s/messages?consumer_id=worker-7&batch_size=2")
     pulled.raise_for_status()
     return client
+
+
+async def test_delayed_messages(findings: Findings, connect: Connect) -> None:
+    (ok,) = await findings("delayed")
+    assert ok.what == "0 delayed messages wait for their time"
+    connection = await connect()
+    await connection.execute("select fastpubsub.create_topic('t')")
+    await connection.execute(
+        "insert into fastpubsub.fired_messages"
+        " select topic_key, '2026-01-01', 0, null, '2026-01-01' from fastpubsub.heads"
+    )
+    await connection.execute(
+        "update fastpubsub.heads set has_delayed = true, held_after = '2025-01-01', held_until = '2025-02-01'"
+    )
+    for key, due in enumerate(("2025-01-15", "2026-01-02")):
+        await connection.execute(
+            "insert into fastpubsub.delayed_messages select topic_key, %s, %s, %s, '{}' from fastpubsub.heads",
+            (key, due, due),
+        )
+    held, overdue = await findings("delayed")
+    assert held.what.startswith("1 delayed messages are held")
+    assert overdue.what.startswith("a delayed message is overdue for")
 
 
 async def test_a_backlog_and_dead_letters(settings: Settings, filled: httpx.AsyncClient, connect: Connect) -> None:

@@ -21,6 +21,13 @@ from fastpubsub.client.requests.dead_letters import (
     purge_dead_letters,
     reprocess_dead_letters,
 )
+from fastpubsub.client.requests.delayed import (
+    cancel_delayed,
+    get_delayed,
+    list_delayed,
+    move_delayed,
+    release_delayed,
+)
 from fastpubsub.client.requests.identifiers import Id, Ids, Place
 from fastpubsub.client.requests.monitoring import history, list_changes, list_consumers, metrics, overview
 from fastpubsub.client.requests.operating import pause, purge, resume, seek, test_filter, test_topic_filter
@@ -62,6 +69,7 @@ __all__ = [
     "as_reason",
     "browse",
     "browse_topic",
+    "cancel_delayed",
     "cancel_redrive",
     "create_client",
     "create_redrive",
@@ -79,6 +87,7 @@ __all__ = [
     "extend",
     "follow",
     "get_client",
+    "get_delayed",
     "get_message",
     "get_redrive",
     "get_subscription",
@@ -89,10 +98,12 @@ __all__ = [
     "list_consumers",
     "list_dead_letter_reasons",
     "list_dead_letters",
+    "list_delayed",
     "list_redrives",
     "list_subscriptions",
     "list_topics",
     "metrics",
+    "move_delayed",
     "nack",
     "overview",
     "pause",
@@ -103,6 +114,7 @@ __all__ = [
     "purge",
     "purge_dead_letters",
     "reject",
+    "release_delayed",
     "reprocess_dead_letters",
     "resume",
     "revoke_client_secret",

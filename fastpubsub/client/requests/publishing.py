@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -19,11 +20,13 @@ Payload: TypeAlias = Mapping[str, Any] | BaseModel | Any
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A payload with its own attributes and its own ordering key."""
+    """A payload with its own attributes, ordering key and time: when it comes, or in how many seconds."""
 
     payload: Payload
     attributes: Mapping[str, str] | None = None
     ordering_key: str | None = None
+    deliver_at: datetime | None = None
+    delay_seconds: int | None = None
 
 
 def publish(
@@ -31,16 +34,21 @@ def publish(
     *payloads: Payload | Outgoing,
     attributes: Mapping[str, str] | None = None,
     ordering_key: str | None = None,
+    deliver_at: datetime | None = None,
+    delay_seconds: int | None = None,
     idempotency_key: str | None = None,
 ) -> Request[list[str]]:
     """Stores all of them or none, and answers their ids; `attributes` and `ordering_key` go with each.
 
     A `Topic` in place of its id takes only payloads of its type, and raises `TypeError` for others.
 
+    With `deliver_at`, a time with its zone, or `delay_seconds`, up to a year, they come later: the ids are those of
+    delayed messages, for `get_delayed`, `move_delayed` and `cancel_delayed`.
+
     A request that had to be repeated stores nothing twice. Give a key of your own, such as the id of an order, when
     your program may itself do it again, within 24 hours: the payloads must be the same then.
     """
-    messages = [encode(payload, attributes, ordering_key) for payload in payloads]
+    messages = [encode(payload, attributes, ordering_key, deliver_at, delay_seconds) for payload in payloads]
     return publish_encoded(address(topic_id, *payloads), messages, idempotency_key)
 
 
@@ -51,6 +59,8 @@ class Encoded:
     payload: bytes
     attributes: bytes | None = None
     ordering_key: bytes | None = None
+    deliver_at: bytes | None = None
+    delay_seconds: bytes | None = None
 
     @property
     def size(self) -> int:
@@ -58,10 +68,16 @@ class Encoded:
 
     @property
     def is_bare(self) -> bool:
-        return self.attributes is None and self.ordering_key is None
+        return self.attributes is None and self.ordering_key is None and self.deliver_at is self.delay_seconds is None
 
     def enveloped(self) -> bytes:
-        members = {b"payload": self.payload, b"attributes": self.attributes, b"ordering_key": self.ordering_key}
+        members = {
+            b"payload": self.payload,
+            b"attributes": self.attributes,
+            b"ordering_key": self.ordering_key,
+            b"deliver_at": self.deliver_at,
+            b"delay_seconds": self.delay_seconds,
+        }
         return b"{%b}" % b",".join(b'"%b":%b' % (name, json) for name, json in members.items() if json is not None)
 
 
@@ -75,16 +91,24 @@ def address(topic: AnyTopic, *payloads: Payload | Outgoing) -> str:
 
 
 def encode(
-    payload: Payload | Outgoing, attributes: Mapping[str, str] | None = None, ordering_key: str | None = None
+    payload: Payload | Outgoing,
+    attributes: Mapping[str, str] | None = None,
+    ordering_key: str | None = None,
+    deliver_at: datetime | None = None,
+    delay_seconds: int | None = None,
 ) -> Encoded:
     if isinstance(payload, Outgoing):
         attributes = {**(attributes or {}), **(payload.attributes or {})}
         ordering_key = ordering_key if payload.ordering_key is None else payload.ordering_key
+        if payload.deliver_at is not None or payload.delay_seconds is not None:
+            deliver_at, delay_seconds = payload.deliver_at, payload.delay_seconds
         payload = payload.payload
     return Encoded(
         write_json(payload),
         write_json(dict(attributes)) if attributes else None,
         None if ordering_key is None else write_json(ordering_key),
+        None if deliver_at is None else write_json(deliver_at),
+        None if delay_seconds is None else write_json(delay_seconds),
     )
 
 

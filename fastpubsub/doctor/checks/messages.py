@@ -92,6 +92,31 @@ async def examine_outbox(database: DoctorConnection, patience: float) -> list[Fi
     return [ok("outbox", f"{waiting:,} messages published from SQL wait to be moved")]
 
 
+async def examine_delayed(database: DoctorConnection, patience: float) -> list[Finding]:
+    ((waiting, held, overdue),) = await database.call("inspect_delayed", OUTBOX_ROWS)
+    found = []
+    if held:
+        count = f"{held:,}" + (" or more" if held >= OUTBOX_ROWS else "")
+        found.append(
+            warning(
+                "delayed",
+                f"{count} delayed messages are held: they were overdue when a server came back after a long time",
+                "after the restore of an old dump they may have been delivered already, or may do harm so late",
+                "look at them with `fastpubsub delayed list TOPIC --state held`; then release, move or cancel them",
+            )
+        )
+    if overdue > max(patience, RELAY_SECONDS):
+        found.append(
+            warning(
+                "delayed",
+                f"a delayed message is overdue for {duration(overdue)}",
+                "subscribers do not get it; a running server publishes it within a second",
+                "start a server, and check the logs of running ones",
+            )
+        )
+    return found or [ok("delayed", f"{waiting:,} delayed messages wait for their time")]
+
+
 async def examine_subscriptions(database: DoctorConnection, patience: float) -> list[Finding]:
     retention = database.settings.cleanup_acked_messages_older_than_seconds
     found = gauges(await database.call("list_subscription_metrics", SUBSCRIPTIONS, retention))

@@ -1,0 +1,75 @@
+"""Publishes delayed messages when they are due."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from fastpubsub.config import Settings
+from fastpubsub.counters import Counters
+from fastpubsub.database.calls import Database
+from fastpubsub.services.surviving import Surviving
+from fastpubsub.services.turn import Turn
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_ROWS = 1000
+_CHUNK_BYTES = 4 << 20
+_LOOK_SECONDS = 0.4
+_LEAST_SECONDS = 0.01
+_TROUBLE_PAUSE_SECONDS = 1.0
+_MARK_SECONDS = 30
+"""How old the floor of a topic may become: behind it are only rows that were cancelled or moved since."""
+
+OnPublished = Callable[[int, int], None]
+"""Called with the key of a topic and how many messages it got, after their commit: wakes the waiting consumers."""
+
+
+class DueMessages:
+    """Works in the process whose turn it is. That matters only for the load: a message is deleted and appended in one
+    transaction that holds the head of its topic, whoever does it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        counters: Counters,
+        turn: Turn,
+        on_published: OnPublished = lambda _topic_key, _count: None,
+    ) -> None:
+        self._database = database
+        self._max_overdue = settings.delayed_max_overdue_seconds
+        self._counters = counters
+        self._turn = turn
+        self._on_published = on_published
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
+        while True:
+            await self._turn.held()
+            pause = _TROUBLE_PAUSE_SECONDS
+            with Surviving(logger, "publishing delayed messages"):
+                pause = await self.step()
+            await asyncio.sleep(pause)
+
+    async def step(self) -> float:
+        """Publishes a part of what is due in each topic; answers the seconds until the next step."""
+        topics, due_seconds = await self._database.fetch_one("list_due_topics", _MARK_SECONDS)
+        is_more = [await self._publish(topic_key) for topic_key in topics or ()]
+        if any(is_more):
+            return 0.0
+        if topics or due_seconds is None:
+            return _LOOK_SECONDS
+        return min(_LOOK_SECONDS, max(float(due_seconds), _LEAST_SECONDS))
+
+    async def _publish(self, topic_key: int) -> bool:
+        """Whether there are more. A topic that fails does not stop the others."""
+        with Surviving(logger, f"publishing delayed messages: topic_key={topic_key}"):
+            topic_id, count, more = await self._database.fetch_one(
+                "publish_due_messages", topic_key, _CHUNK_ROWS, _CHUNK_BYTES, self._max_overdue, _MARK_SECONDS
+            )
+            if count:
+                self._counters.published(topic_id, count)
+                self._on_published(topic_key, count)
+            return bool(more)
+        return False

@@ -1,0 +1,40 @@
+-- Lists the topics that have due messages, or whose floor is older than p_mark_seconds, and says in how many seconds the next message
+-- of any topic is due. Writes nothing.
+create or replace function fastpubsub.list_due_topics(
+    p_mark_seconds integer,
+    p_now timestamptz default null,
+    out topic_keys bigint [],
+    out due_seconds double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    select
+        array_agg(h.topic_key) filter (where d.due_at <= v_now or f.created_at <= v_now - make_interval(secs => p_mark_seconds)),
+        extract(epoch from min(d.due_at) - v_now)
+    into list_due_topics.topic_keys, list_due_topics.due_seconds
+    from fastpubsub.heads as h
+    cross join lateral (
+        select f.due_at, f.delayed_key, f.created_at from fastpubsub.fired_messages as f
+        where f.topic_key = h.topic_key
+        order by f.due_at desc, f.delayed_key desc
+        limit 1
+    ) as f
+    left join lateral (
+        select m.due_at from fastpubsub.delayed_messages as m
+        where m.topic_key = h.topic_key and (m.due_at, m.delayed_key) > (f.due_at, f.delayed_key)
+        order by m.due_at, m.delayed_key
+        limit 1
+    ) as d on true
+    where h.has_delayed;
+end;
+$$;
