@@ -37,8 +37,10 @@ def _check_push_headers(headers: dict[str, str]) -> dict[str, str]:
     if len(headers) > MAX_PUSH_HEADERS or len({name.lower() for name in headers}) < len(headers):
         raise ValueError(f"at most {MAX_PUSH_HEADERS} headers, each of them once")
     for number, (name, value) in enumerate(headers.items(), 1):
-        if not _HEADER_NAME.fullmatch(name) or _OWN_HEADER.fullmatch(name):
-            raise ValueError(f"the name of header {number} is not one that you can choose")
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"the name of header {number} is not 1 to 100 letters, digits and signs such as '-'")
+        if _OWN_HEADER.fullmatch(name):
+            raise ValueError(f"the header {name} is the server's own; leave it out")
         if not _HEADER_VALUE.fullmatch(value):
             raise ValueError(f"the value of header {number} is not 1 to 4096 printable ASCII characters")
     return headers

@@ -25,6 +25,8 @@ class Place:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
+        if parts.port == 0:
+            raise ValueError("no service listens at port 0")
         is_secure = parts.scheme.lower() == "https"
         self.origin = Origin(parts.hostname or "", parts.port or PORTS[parts.scheme.lower()], is_secure)
         self.host = parts.netloc
