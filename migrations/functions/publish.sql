@@ -46,7 +46,7 @@ begin
     if publish.deliver_at > clock_timestamp() + interval '366 days' then
         raise exception using errcode = 'FP422', message = 'a message cannot be delayed for more than a year';
     elsif publish.deliver_at is not null then
-        v_delayed_key := nextval('fastpubsub.delayed_keys');
+        v_delayed_key := nextval('fastpubsub.delayed_messages_delayed_key_seq');
     end if;
     insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key, deliver_at, delayed_key)
     values (

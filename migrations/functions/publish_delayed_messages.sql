@@ -33,7 +33,6 @@ declare
     v_known fastpubsub.idempotency_keys;
     v_stored record;
     v_due_at timestamptz [];
-    v_delayed_keys bigint [];
 begin
     perform fastpubsub.begin_call(true);
     select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
@@ -54,34 +53,29 @@ begin
                 else v_known.delayed_keys
             end;
         else
-            select
-                array_agg(d.due_at order by d.place),
-                array_agg(case when d.due_at is not null then nextval('fastpubsub.delayed_keys') end order by d.place)
-            into v_due_at, v_delayed_keys
-            from (
-                select fastpubsub.due_time(u.deliver_at, u.delay_seconds, v_now) as due_at, u.place
-                from unnest(
-                    p_deliver_at[v_offset + 1 : v_offset + p_counts[i]], p_delay_seconds[v_offset + 1 : v_offset + p_counts[i]]
-                ) with ordinality as u (deliver_at, delay_seconds, place)
-            ) as d;
+            select array_agg(fastpubsub.due_time(u.deliver_at, u.delay_seconds, v_now) order by u.place)
+            into v_due_at
+            from unnest(
+                p_deliver_at[v_offset + 1 : v_offset + p_counts[i]], p_delay_seconds[v_offset + 1 : v_offset + p_counts[i]]
+            ) with ordinality as u (deliver_at, delay_seconds, place);
             v_stored := fastpubsub.publish_and_delay(
                 p_topic_key,
                 p_payloads[v_offset + 1 : v_offset + p_counts[i]],
                 p_attributes[v_offset + 1 : v_offset + p_counts[i]],
                 p_ordering_keys[v_offset + 1 : v_offset + p_counts[i]],
                 v_due_at,
-                v_delayed_keys,
+                null,
                 v_now
             );
             first_positions[i] := v_stored.first_position;
             created_at[i] := v_stored.created_at;
-            delayed_keys := delayed_keys || v_delayed_keys;
+            delayed_keys := delayed_keys || v_stored.delayed_keys;
             if p_keys[i] is not null then
                 insert into fastpubsub.idempotency_keys as k (
                     topic_key, client, key, body_hash, first_position, message_count, created_at, delayed_keys
                 ) values (
                     p_topic_key, p_clients[i], p_keys[i], p_body_hashes[i], v_stored.first_position, p_counts[i],
-                    v_stored.created_at, v_delayed_keys
+                    v_stored.created_at, v_stored.delayed_keys
                 )
                 on conflict (topic_key, client, key) do update set
                     body_hash = excluded.body_hash,

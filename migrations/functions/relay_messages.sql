@@ -47,7 +47,7 @@ begin
         array_agg(t.payload order by t.transaction_id, t.ordinal),
         array_agg(t.attributes order by t.transaction_id, t.ordinal),
         case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.transaction_id, t.ordinal) end,
-        case when count(t.delayed_key) > 0 then array_agg(t.deliver_at order by t.transaction_id, t.ordinal) end,
+        case when count(t.deliver_at) > 0 then array_agg(t.deliver_at order by t.transaction_id, t.ordinal) end,
         array_agg(t.delayed_key order by t.transaction_id, t.ordinal)
     into v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys
     from taken as t;
@@ -60,7 +60,7 @@ begin
         perform fastpubsub.publish_and_delay(
             p_topic_key, v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys, coalesce(p_now, clock_timestamp())
         );
-        moved := cardinality(array_positions(v_delayed_keys, null));
+        moved := cardinality(array_positions(v_due_at, null));
     elsif moved > 0 then
         perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, p_now, v_ordering_keys);
     end if;

@@ -44,16 +44,13 @@ begin
                 message = format('topic "%s" has a JSON Schema: a transaction cannot publish to it', v_topic.id);
         end if;
     end loop;
-    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key, deliver_at, delayed_key)
+    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key, deliver_at)
     select
-        pg_current_xact_id(), t.topic_key, u.payload, u.attributes, u.ordering_key, d.due_at,
-        case when d.due_at is not null then nextval('fastpubsub.delayed_keys') end
+        pg_current_xact_id(), t.topic_key, u.payload, u.attributes, u.ordering_key,
+        fastpubsub.due_time(p_deliver_at[u.ordinal], p_delay_seconds_of_messages[u.ordinal], clock_timestamp())
     from unnest(p_topics, p_payloads, p_attributes, p_ordering_keys)
         with ordinality as u (topic, payload, attributes, ordering_key, ordinal)
     inner join fastpubsub.topics as t on u.topic = t.id
-    cross join lateral (
-        select fastpubsub.due_time(p_deliver_at[u.ordinal], p_delay_seconds_of_messages[u.ordinal], clock_timestamp()) as due_at
-    ) as d
     order by u.ordinal;
 end;
 $$;

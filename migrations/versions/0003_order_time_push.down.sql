@@ -24,4 +24,3 @@ drop index fastpubsub.heads_has_delayed;
 alter table fastpubsub.heads drop column has_delayed, drop column held_after, drop column held_until;
 drop table fastpubsub.fired_messages;
 drop table fastpubsub.delayed_messages;
-drop sequence fastpubsub.delayed_keys;

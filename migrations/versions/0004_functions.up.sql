@@ -1459,7 +1459,7 @@ begin
     if publish.deliver_at > clock_timestamp() + interval '366 days' then
         raise exception using errcode = 'FP422', message = 'a message cannot be delayed for more than a year';
     elsif publish.deliver_at is not null then
-        v_delayed_key := nextval('fastpubsub.delayed_keys');
+        v_delayed_key := nextval('fastpubsub.delayed_messages_delayed_key_seq');
     end if;
     insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key, deliver_at, delayed_key)
     values (
@@ -1474,7 +1474,7 @@ revoke execute on function fastpubsub.publish(text, json, jsonb, text, timestamp
 
 -- functions/publish_and_delay.sql
 -- Stores messages in their order: those without a p_due_at in the log, from first_position on (0 when there are none), the others aside,
--- under their p_delayed_keys. The caller holds the head.
+-- under their p_delayed_keys, or under new ones. The caller holds the head.
 create or replace function fastpubsub.publish_and_delay(
     p_topic_key bigint,
     p_payloads json [],
@@ -1484,12 +1484,15 @@ create or replace function fastpubsub.publish_and_delay(
     p_delayed_keys bigint [],
     p_now timestamptz,
     out first_position bigint,
-    out created_at timestamptz
+    out created_at timestamptz,
+    out delayed_keys bigint []
 )
 language plpgsql volatile as $$
 #variable_conflict use_column
 declare
     v_now integer [] := array_positions(p_due_at, null);
+    v_new integer [];
+    v_new_keys bigint [];
     v_floor fastpubsub.fired_messages := fastpubsub.delayed_floor(p_topic_key, p_now);
 begin
     first_position := 0;
@@ -1511,7 +1514,29 @@ begin
         p_topic_key, u.delayed_key, greatest(u.due_at, v_floor.due_at + interval '1 microsecond'), publish_and_delay.created_at,
         u.payload, p_attributes[u.place], p_ordering_keys[u.place]
     from unnest(p_delayed_keys, p_due_at, p_payloads) with ordinality as u (delayed_key, due_at, payload, place)
-    where u.due_at is not null;
+    where u.due_at is not null and u.delayed_key is not null;
+    delayed_keys := coalesce(p_delayed_keys, array_fill(null::bigint, array[cardinality(p_due_at)]));
+    v_new := array(
+        select u.place::integer
+        from unnest(p_due_at, publish_and_delay.delayed_keys) with ordinality as u (due_at, delayed_key, place)
+        where u.due_at is not null and u.delayed_key is null
+        order by u.place
+    );
+    with stored as (
+        insert into fastpubsub.delayed_messages (topic_key, due_at, created_at, payload, attributes, ordering_key)
+        select
+            p_topic_key, greatest(p_due_at[u.place], v_floor.due_at + interval '1 microsecond'), publish_and_delay.created_at,
+            p_payloads[u.place], p_attributes[u.place], p_ordering_keys[u.place]
+        from unnest(v_new) with ordinality as u (place, ordinal)
+        order by u.ordinal
+        returning delayed_key
+    )
+
+    select array_agg(s.delayed_key order by s.delayed_key) into v_new_keys
+    from stored as s;
+    for i in 1..cardinality(v_new) loop
+        delayed_keys[v_new[i]] := v_new_keys[i];
+    end loop;
 end;
 $$;
 
@@ -1551,7 +1576,6 @@ declare
     v_known fastpubsub.idempotency_keys;
     v_stored record;
     v_due_at timestamptz [];
-    v_delayed_keys bigint [];
 begin
     perform fastpubsub.begin_call(true);
     select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
@@ -1572,34 +1596,29 @@ begin
                 else v_known.delayed_keys
             end;
         else
-            select
-                array_agg(d.due_at order by d.place),
-                array_agg(case when d.due_at is not null then nextval('fastpubsub.delayed_keys') end order by d.place)
-            into v_due_at, v_delayed_keys
-            from (
-                select fastpubsub.due_time(u.deliver_at, u.delay_seconds, v_now) as due_at, u.place
-                from unnest(
-                    p_deliver_at[v_offset + 1 : v_offset + p_counts[i]], p_delay_seconds[v_offset + 1 : v_offset + p_counts[i]]
-                ) with ordinality as u (deliver_at, delay_seconds, place)
-            ) as d;
+            select array_agg(fastpubsub.due_time(u.deliver_at, u.delay_seconds, v_now) order by u.place)
+            into v_due_at
+            from unnest(
+                p_deliver_at[v_offset + 1 : v_offset + p_counts[i]], p_delay_seconds[v_offset + 1 : v_offset + p_counts[i]]
+            ) with ordinality as u (deliver_at, delay_seconds, place);
             v_stored := fastpubsub.publish_and_delay(
                 p_topic_key,
                 p_payloads[v_offset + 1 : v_offset + p_counts[i]],
                 p_attributes[v_offset + 1 : v_offset + p_counts[i]],
                 p_ordering_keys[v_offset + 1 : v_offset + p_counts[i]],
                 v_due_at,
-                v_delayed_keys,
+                null,
                 v_now
             );
             first_positions[i] := v_stored.first_position;
             created_at[i] := v_stored.created_at;
-            delayed_keys := delayed_keys || v_delayed_keys;
+            delayed_keys := delayed_keys || v_stored.delayed_keys;
             if p_keys[i] is not null then
                 insert into fastpubsub.idempotency_keys as k (
                     topic_key, client, key, body_hash, first_position, message_count, created_at, delayed_keys
                 ) values (
                     p_topic_key, p_clients[i], p_keys[i], p_body_hashes[i], v_stored.first_position, p_counts[i],
-                    v_stored.created_at, v_delayed_keys
+                    v_stored.created_at, v_stored.delayed_keys
                 )
                 on conflict (topic_key, client, key) do update set
                     body_hash = excluded.body_hash,
@@ -2269,7 +2288,7 @@ begin
         array_agg(t.payload order by t.transaction_id, t.ordinal),
         array_agg(t.attributes order by t.transaction_id, t.ordinal),
         case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.transaction_id, t.ordinal) end,
-        case when count(t.delayed_key) > 0 then array_agg(t.deliver_at order by t.transaction_id, t.ordinal) end,
+        case when count(t.deliver_at) > 0 then array_agg(t.deliver_at order by t.transaction_id, t.ordinal) end,
         array_agg(t.delayed_key order by t.transaction_id, t.ordinal)
     into v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys
     from taken as t;
@@ -2282,7 +2301,7 @@ begin
         perform fastpubsub.publish_and_delay(
             p_topic_key, v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys, coalesce(p_now, clock_timestamp())
         );
-        moved := cardinality(array_positions(v_delayed_keys, null));
+        moved := cardinality(array_positions(v_due_at, null));
     elsif moved > 0 then
         perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, p_now, v_ordering_keys);
     end if;
@@ -2750,16 +2769,13 @@ begin
                 message = format('topic "%s" has a JSON Schema: a transaction cannot publish to it', v_topic.id);
         end if;
     end loop;
-    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key, deliver_at, delayed_key)
+    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key, deliver_at)
     select
-        pg_current_xact_id(), t.topic_key, u.payload, u.attributes, u.ordering_key, d.due_at,
-        case when d.due_at is not null then nextval('fastpubsub.delayed_keys') end
+        pg_current_xact_id(), t.topic_key, u.payload, u.attributes, u.ordering_key,
+        fastpubsub.due_time(p_deliver_at[u.ordinal], p_delay_seconds_of_messages[u.ordinal], clock_timestamp())
     from unnest(p_topics, p_payloads, p_attributes, p_ordering_keys)
         with ordinality as u (topic, payload, attributes, ordering_key, ordinal)
     inner join fastpubsub.topics as t on u.topic = t.id
-    cross join lateral (
-        select fastpubsub.due_time(p_deliver_at[u.ordinal], p_delay_seconds_of_messages[u.ordinal], clock_timestamp()) as due_at
-    ) as d
     order by u.ordinal;
 end;
 $$;

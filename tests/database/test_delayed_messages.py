@@ -420,7 +420,7 @@ def test_nobody_walks_over_what_came_while_a_snapshot_is_held(open_store: OpenSt
     (first,) = delay(store, topic, 5)
     fill = """
         insert into fastpubsub.delayed_messages
-        select %s, nextval('fastpubsub.delayed_keys'), %s + i * interval '1 ms', %s, '{}'
+        select %s, nextval('fastpubsub.delayed_messages_delayed_key_seq'), %s + i * interval '1 ms', %s, '{}'
         from generate_series(1, %s) as i
     """
     store.execute(fill, topic, NOW, NOW, 2 * ROWS)

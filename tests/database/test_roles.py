@@ -107,6 +107,15 @@ async def test_who_serves_serves(roles: Roles) -> None:
         (await client.post("/subscriptions/s/nacks", json=[second])).raise_for_status()
         (await client.post("/subscriptions/s/rejects", json={"ids": [third]})).raise_for_status()
         (await client.get("/subscriptions/s/dlq")).raise_for_status()
+        later = {"messages": [{"payload": {}, "delay_seconds": 60}, {"payload": {}, "delay_seconds": 1}]}
+        answer = await client.post("/topics/t/messages", json=later, headers={"Prefer": "return=representation"})
+        delayed = f"/topics/t/delayed/{answer.raise_for_status().json()['ids'][0]}"
+        (await client.patch(delayed, json={"delay_seconds": 70})).raise_for_status()
+        (await client.delete(delayed)).raise_for_status()
+        (await client.get("/topics/t/delayed")).raise_for_status()
+        (await client.post("/topics/t/release")).raise_for_status()
+        soon = await client.get("/subscriptions/s/messages?consumer_id=c&wait_seconds=10")
+        assert [one["payload"] for one in soon.raise_for_status().json()["data"]] == [{}]
         (await client.post("/clients", json={"name": "n", "scopes": "*"})).raise_for_status()
         assert re.search(r'state="dead".*} 1\.0', (await client.get("/metrics")).text)
         (await client.delete("/topics/t")).raise_for_status()
