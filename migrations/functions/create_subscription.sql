@@ -28,10 +28,8 @@ begin
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
     -- Waits for publishers, so that "latest" comes after every confirmed message, and for a deletion of the topic.
-    select h.topic_key into create_subscription.topic_key
-    from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
-    where t.id = p_topic_id
-    for no key update of h;
+    select t.topic_key into create_subscription.topic_key from fastpubsub.topics as t where t.id = p_topic_id;
+    perform from fastpubsub.heads as h where h.topic_key = create_subscription.topic_key for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_topic_id);
     end if;

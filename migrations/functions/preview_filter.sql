@@ -14,17 +14,20 @@ as $$
 #variable_conflict use_column
 declare
     v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_present jsonpath;
+    v_position bigint;
+    v_last bigint;
 begin
-    select n.messages, a.messages, n.is_estimated or a.is_estimated
-    into preview_filter.ahead_now, preview_filter.ahead_after, preview_filter.is_estimated
-    from fastpubsub.cursors as u
-    cross join lateral fastpubsub.cursor_position(p_topic_key, p_subscription_key) as c (position)
-    cross join lateral fastpubsub.last_position(p_topic_key) as l (last)
-    cross join lateral fastpubsub.count_ahead(p_topic_key, c.position, l.last, u.filter_path, p_look) as n
-    cross join lateral fastpubsub.count_ahead(p_topic_key, c.position, l.last, v_path, p_look) as a
+    select u.filter_path into v_present from fastpubsub.cursors as u
     where u.topic_key = p_topic_key and u.subscription_key = p_subscription_key;
     if not found then
         raise exception using errcode = 'FP404', message = 'the subscription does not exist';
     end if;
+    v_position := fastpubsub.cursor_position(p_topic_key, p_subscription_key);
+    v_last := fastpubsub.last_position(p_topic_key);
+    select n.messages, a.messages, n.is_estimated or a.is_estimated
+    into preview_filter.ahead_now, preview_filter.ahead_after, preview_filter.is_estimated
+    from fastpubsub.count_ahead(p_topic_key, v_position, v_last, v_present, p_look) as n
+    cross join fastpubsub.count_ahead(p_topic_key, v_position, v_last, v_path, p_look) as a;
 end;
 $$;

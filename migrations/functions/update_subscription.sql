@@ -17,14 +17,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_keys record := fastpubsub.resolve_subscription(p_id);
     v_cursor fastpubsub.cursors;
 begin
     perform fastpubsub.begin_call(true);
-    select c.* into v_cursor
-    from fastpubsub.subscriptions as s
-    inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
-    where s.id = p_id
-    for no key update of c;
+    select c.* into v_cursor from fastpubsub.cursors as c
+    where c.topic_key = v_keys.topic_key and c.subscription_key = v_keys.subscription_key
+    for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_id);
     end if;

@@ -226,6 +226,31 @@ $$;
 -- functions/cancel_delayed_message.sql
 drop function fastpubsub.cancel_delayed_message;
 
+-- functions/cancel_redrive.sql
+-- Ends a redrive that runs; one that has ended stays as it is. Returns whether there is such a redrive.
+create or replace function fastpubsub.cancel_redrive(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_redrive_key bigint
+) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    update fastpubsub.redrives as r set state = 'cancelled', ended_at = clock_timestamp()
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.redrive_key = p_redrive_key
+        and r.state = 'running';
+    return found or exists (
+        select from fastpubsub.redrives as r
+        where r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.redrive_key = p_redrive_key
+    );
+end;
+$$;
+
 -- functions/claim_messages.sql
 drop function fastpubsub.claim_messages;
 -- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
@@ -551,6 +576,30 @@ drop function fastpubsub.forget_process;
 -- functions/get_delayed_message.sql
 drop function fastpubsub.get_delayed_message;
 
+-- functions/get_topic.sql
+create or replace function fastpubsub.get_topic(
+    p_id text,
+    out topic_key bigint,
+    out id text,
+    out retention_seconds bigint,
+    out created_at timestamptz,
+    out schema json
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    select t.topic_key, t.id, h.retention_seconds, t.created_at, h.schema
+    into get_topic.topic_key, get_topic.id, get_topic.retention_seconds, get_topic.created_at, get_topic.schema
+    from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
+    where t.id = p_id;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_id);
+    end if;
+end;
+$$;
+
 -- functions/hold_endpoints.sql
 drop function fastpubsub.hold_endpoints;
 
@@ -800,6 +849,60 @@ drop function fastpubsub.nack;
 
 -- functions/network_pattern.sql
 drop function fastpubsub.network_pattern;
+
+-- functions/pause_subscription.sql
+-- Lets a subscription hand out nothing, or resumes it; twice is the same as once. What consumers hold they can settle as always.
+create or replace function fastpubsub.pause_subscription(
+    p_id text,
+    p_paused boolean,
+    p_now timestamptz default null
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform fastpubsub.begin_call(true);
+    update fastpubsub.cursors as c set
+        paused_at = case when p_paused then coalesce(c.paused_at, p_now, clock_timestamp()) end
+    from fastpubsub.subscriptions as s
+    where s.id = p_id and c.topic_key = s.topic_key and c.subscription_key = s.subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_id);
+    end if;
+end;
+$$;
+
+-- functions/preview_filter.sql
+-- How many messages are ahead of a subscription, and how many would be with another filter; of either, p_look messages are judged.
+create or replace function fastpubsub.preview_filter(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_filter json,
+    p_look integer default 10000,
+    out ahead_now bigint,
+    out ahead_after bigint,
+    out is_estimated boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_path jsonpath := fastpubsub.compile_filter(p_filter);
+begin
+    select n.messages, a.messages, n.is_estimated or a.is_estimated
+    into preview_filter.ahead_now, preview_filter.ahead_after, preview_filter.is_estimated
+    from fastpubsub.cursors as u
+    cross join lateral fastpubsub.cursor_position(p_topic_key, p_subscription_key) as c (position)
+    cross join lateral fastpubsub.last_position(p_topic_key) as l (last)
+    cross join lateral fastpubsub.count_ahead(p_topic_key, c.position, l.last, u.filter_path, p_look) as n
+    cross join lateral fastpubsub.count_ahead(p_topic_key, c.position, l.last, v_path, p_look) as a
+    where u.topic_key = p_topic_key and u.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+end;
+$$;
 
 -- functions/publish.sql
 drop function fastpubsub.publish;
@@ -2010,6 +2113,31 @@ begin
             fastpubsub.cursor_position(v_cursor.topic_key, v_cursor.subscription_key) + 1,
             case when v_path is not null then p_filter end
         );
+    end if;
+end;
+$$;
+
+-- functions/update_topic.sql
+create or replace function fastpubsub.update_topic(
+    p_id text,
+    p_retention_seconds bigint default null,
+    p_change_retention boolean default true,
+    p_schema json default null,
+    p_change_schema boolean default false
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform fastpubsub.begin_call(true);
+    update fastpubsub.heads as h set
+        retention_seconds = case when p_change_retention then p_retention_seconds else h.retention_seconds end,
+        schema = case when p_change_schema then p_schema else h.schema end,
+        schema_version = case when p_change_schema then fastpubsub.schema_version(p_schema) else h.schema_version end
+    from fastpubsub.topics as t
+    where t.id = p_id and h.topic_key = t.topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_id);
     end if;
 end;
 $$;

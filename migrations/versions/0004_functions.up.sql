@@ -337,6 +337,34 @@ begin
 end;
 $$;
 
+-- functions/cancel_redrive.sql
+-- Ends a redrive that runs; one that has ended stays as it is. Returns whether there is such a redrive.
+create or replace function fastpubsub.cancel_redrive(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_redrive_key bigint
+) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    v_now timestamptz;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_now := clock_timestamp();
+    update fastpubsub.redrives as r set state = 'cancelled', ended_at = v_now
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.redrive_key = p_redrive_key
+        and r.state = 'running';
+    return found or exists (
+        select from fastpubsub.redrives as r
+        where r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.redrive_key = p_redrive_key
+    );
+end;
+$$;
+
 -- functions/claim_messages.sql
 drop function fastpubsub.claim_messages;
 -- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
@@ -550,10 +578,8 @@ begin
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
     -- Waits for publishers, so that "latest" comes after every confirmed message, and for a deletion of the topic.
-    select h.topic_key into create_subscription.topic_key
-    from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
-    where t.id = p_topic_id
-    for no key update of h;
+    select t.topic_key into create_subscription.topic_key from fastpubsub.topics as t where t.id = p_topic_id;
+    perform from fastpubsub.heads as h where h.topic_key = create_subscription.topic_key for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_topic_id);
     end if;
@@ -759,6 +785,30 @@ begin
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
     elsif due_at is null then
         state := null;
+    end if;
+end;
+$$;
+
+-- functions/get_topic.sql
+create or replace function fastpubsub.get_topic(
+    p_id text,
+    out topic_key bigint,
+    out id text,
+    out retention_seconds bigint,
+    out created_at timestamptz,
+    out schema json
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    select t.topic_key, t.id, t.created_at into get_topic.topic_key, get_topic.id, get_topic.created_at
+    from fastpubsub.topics as t where t.id = p_id;
+    select h.retention_seconds, h.schema into get_topic.retention_seconds, get_topic.schema
+    from fastpubsub.heads as h where h.topic_key = get_topic.topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_id);
     end if;
 end;
 $$;
@@ -1407,6 +1457,68 @@ language sql immutable as $$
         cross join lateral unnest(m.parts[1:4]) with ordinality as u (part, ordinal)
     ) as o
     having bool_and(o.value <= 255 and o.value % (1 << (8 - o.bits)) = 0);
+$$;
+
+-- functions/pause_subscription.sql
+-- Lets a subscription hand out nothing, or resumes it; twice is the same as once. What consumers hold they can settle as always.
+create or replace function fastpubsub.pause_subscription(
+    p_id text,
+    p_paused boolean,
+    p_now timestamptz default null
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_keys record := fastpubsub.resolve_subscription(p_id);
+    v_now timestamptz;
+begin
+    perform fastpubsub.begin_call(true);
+    perform from fastpubsub.cursors as c
+    where c.topic_key = v_keys.topic_key and c.subscription_key = v_keys.subscription_key
+    for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_id);
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    update fastpubsub.cursors as c set paused_at = case when p_paused then coalesce(c.paused_at, v_now) end
+    where c.topic_key = v_keys.topic_key and c.subscription_key = v_keys.subscription_key;
+end;
+$$;
+
+-- functions/preview_filter.sql
+-- How many messages are ahead of a subscription, and how many would be with another filter; of either, p_look messages are judged.
+create or replace function fastpubsub.preview_filter(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_filter json,
+    p_look integer default 10000,
+    out ahead_now bigint,
+    out ahead_after bigint,
+    out is_estimated boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_present jsonpath;
+    v_position bigint;
+    v_last bigint;
+begin
+    select u.filter_path into v_present from fastpubsub.cursors as u
+    where u.topic_key = p_topic_key and u.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    v_position := fastpubsub.cursor_position(p_topic_key, p_subscription_key);
+    v_last := fastpubsub.last_position(p_topic_key);
+    select n.messages, a.messages, n.is_estimated or a.is_estimated
+    into preview_filter.ahead_now, preview_filter.ahead_after, preview_filter.is_estimated
+    from fastpubsub.count_ahead(p_topic_key, v_position, v_last, v_present, p_look) as n
+    cross join fastpubsub.count_ahead(p_topic_key, v_position, v_last, v_path, p_look) as a;
+end;
 $$;
 
 -- functions/publish.sql
@@ -3310,14 +3422,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_keys record := fastpubsub.resolve_subscription(p_id);
     v_cursor fastpubsub.cursors;
 begin
     perform fastpubsub.begin_call(true);
-    select c.* into v_cursor
-    from fastpubsub.subscriptions as s
-    inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
-    where s.id = p_id
-    for no key update of c;
+    select c.* into v_cursor from fastpubsub.cursors as c
+    where c.topic_key = v_keys.topic_key and c.subscription_key = v_keys.subscription_key
+    for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_id);
     end if;
@@ -3345,6 +3456,33 @@ begin
         is_new_secret := fastpubsub.set_push(v_cursor.topic_key, v_cursor.subscription_key, p_push);
     end if;
     perform fastpubsub.require_push_timeout(v_cursor.topic_key, v_cursor.subscription_key);
+end;
+$$;
+
+-- functions/update_topic.sql
+create or replace function fastpubsub.update_topic(
+    p_id text,
+    p_retention_seconds bigint default null,
+    p_change_retention boolean default true,
+    p_schema json default null,
+    p_change_schema boolean default false
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_topic_key bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    select t.topic_key into v_topic_key from fastpubsub.topics as t where t.id = p_id;
+    update fastpubsub.heads as h set
+        retention_seconds = case when p_change_retention then p_retention_seconds else h.retention_seconds end,
+        schema = case when p_change_schema then p_schema else h.schema end,
+        schema_version = case when p_change_schema then fastpubsub.schema_version(p_schema) else h.schema_version end
+    where h.topic_key = v_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_id);
+    end if;
 end;
 $$;
 
