@@ -220,6 +220,7 @@ class Settings(BaseSettings):
     push_allow_http: bool = False
     push_allow_networks: Annotated[str, AfterValidator(_check_networks)] = ""
     push_allow_ports: Annotated[str, AfterValidator(_check_ports)] = "443,8443"
+    push_attempts_retention_seconds: int = Field(86400, ge=0, le=31536000)
     push_max_in_flight: int = Field(100, ge=1, le=10000)
     push_max_per_second: int = Field(500, ge=1, le=1000000)
 

@@ -40,6 +40,7 @@ ELSEWHERE = frozenset(
         "clients",
         "endpoints",
         "dispatchers",
+        "push_attempts",
         "outbox",
         "settlements",
         "changes",

@@ -121,6 +121,7 @@ class Operations:
     list_clients = Operation(requests.list_clients)
     update_client = Operation(requests.update_client)
     rotate_client_secret = Operation(requests.rotate_client_secret)
+    list_push_attempts = Operation(requests.list_push_attempts)
     rotate_push_secret = Operation(requests.rotate_push_secret)
     revoke_client_secret = Operation(requests.revoke_client_secret)
     delete_client = Operation(requests.delete_client)

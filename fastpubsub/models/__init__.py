@@ -47,7 +47,7 @@ from fastpubsub.models.history import History, OverviewHistory, SubscriptionHist
 from fastpubsub.models.messages import ID_PATTERN, Id, Ids, Message, MessageList, TopicMessage
 from fastpubsub.models.overview import Finding, FindingKind, Overview, Rates
 from fastpubsub.models.publishing import MAX_ATTRIBUTES, MAX_ORDERING_KEY, Envelope, PayloadWithAttributes, PublishedIds
-from fastpubsub.models.push import NewPush, NewPushSecret, Push, PushSecret
+from fastpubsub.models.push import NewPush, NewPushSecret, Push, PushAttempt, PushAttemptList, PushSecret
 from fastpubsub.models.seeking import Seek, SeekPreview
 from fastpubsub.models.settling import (
     UNDELIVERED_AND_DELAYED,
@@ -159,6 +159,8 @@ __all__ = [
     "PublishedIds",
     "PurgedSubscription",
     "Push",
+    "PushAttempt",
+    "PushAttemptList",
     "PushSecret",
     "Rates",
     "RecordedChange",

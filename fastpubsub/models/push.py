@@ -84,6 +84,23 @@ class Push(BaseModel):
     secret: str | None = Field(None, description="what requests are signed with; shown only when it is made")
 
 
+class PushAttempt(BaseModel):
+    message_id: str
+    at: UtcTime = Field(description="when the answer came, or the time was over")
+    attempt: int = Field(description="how often the message was delivered, including this time")
+    outcome: Literal["ack", "nack", "reject", "return"] = Field(
+        description="what became of the message; `return` when the request did not leave, which does not count"
+    )
+    status: int | None = Field(description="of the answer; null when there was none")
+    milliseconds: int = Field(description="until the answer came, or the time was over")
+    said: str = Field(description="the beginning of the answer, up to 1 KiB, or why there was none")
+
+
+class PushAttemptList(BaseModel):
+    data: list[PushAttempt]
+    next_page_token: str | None = Field(None, description="the `page_token` of the next page; left out at the end")
+
+
 class PushSecret(BaseModel):
     secret: str = Field(description="what requests are signed with from now on; shown only in this answer")
     old_secret_expires_at: UtcTime | None = Field(description="until when the previous secret signs as well")

@@ -20,6 +20,11 @@ class PushAnswer(NamedTuple):
     start: bytes
     """Of the body."""
 
+    @property
+    def text(self) -> str:
+        """As PostgreSQL can keep it."""
+        return self.start.decode("utf-8", "replace").replace("\0", "\ufffd")
+
 
 class AnswerReader:
     """The status counts, whatever follows it: the service has done its work."""

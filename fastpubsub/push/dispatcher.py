@@ -22,6 +22,7 @@ from fastpubsub.push.resolver import LookUp, Resolver, look_up
 from fastpubsub.sealing import Sealer, Unreadable
 from fastpubsub.services.claiming import Claiming
 from fastpubsub.services.directory import SubscriptionKey
+from fastpubsub.services.push_attempts import PushAttempts
 from fastpubsub.services.settling import Settling
 from fastpubsub.services.subscriptions import pause_subscription
 from fastpubsub.services.surviving import Surviving
@@ -34,6 +35,9 @@ HOLD_SECONDS = 3.0
 """Between two calls that say that this process lives; after five of them another one pushes instead."""
 
 CLOSE_SECONDS = 5.0
+WRITE_SECONDS = 1.0
+"""Between two calls that write what became of pushes."""
+
 CLIENT_ID = "push"
 """In the audit."""
 
@@ -56,10 +60,12 @@ class Dispatcher:
         self._process = secrets.randbits(63)
         self._sealer = Sealer(settings.push_keys())
         self._resolver = Resolver(settings.push_networks(), find)
+        self._attempts = PushAttempts(database, settings.push_attempts_retention_seconds)
         self._means = Means(
             claiming,
             settling,
             counters,
+            self._attempts,
             self._resolver,
             Gate(settings.push_max_in_flight, per_second),
             ssl.create_default_context(),
@@ -98,6 +104,11 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._share())
+            group.create_task(self._write())
+
+    async def _share(self) -> None:
         try:
             while self._is_enabled:
                 with Surviving(logger, "sharing the endpoints"):
@@ -105,6 +116,11 @@ class Dispatcher:
                 await self._until_wanted()
         finally:
             self._stop_all()
+
+    async def _write(self) -> None:
+        while self._is_enabled:
+            await asyncio.sleep(WRITE_SECONDS)
+            await self._attempts.write(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """Ends what is on its way, and lets other processes go on at once."""
@@ -116,6 +132,7 @@ class Dispatcher:
         self._ending.cancel()
         await self._ending.finish()
         self._resolver.close()
+        await self._attempts.write(asyncio.get_running_loop().time())
         if self._has_held:
             with Surviving(logger, "giving up the endpoints", logging.DEBUG):
                 await self._database.fetch_one("release_endpoints", self._process)

@@ -25,6 +25,7 @@ Headers = dict[str, str]
 
 class PushedMessage(NamedTuple):
     id: str
+    position: int
     subscription_id: str
     attempt: int
     created_at: datetime

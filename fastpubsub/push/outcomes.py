@@ -31,8 +31,7 @@ def outcome_of(answer: PushAnswer, reject_on: frozenset[int], now: datetime) -> 
     if 200 <= status < 300:
         return Outcome("ack", is_well=True)
     if status in reject_on:
-        start = answer.start.decode("utf-8", "replace").replace("\0", "\ufffd")
-        return Outcome("reject", is_well=True, reason=f"{said}: {start}" if start else said)
+        return Outcome("reject", is_well=True, reason=f"{said}: {answer.text}" if answer.text else said)
     if status in BUSY:
         seconds = retry_after(answer.headers.get("retry-after", ""), now)
         return Outcome("nack", is_well=False, is_overloaded=True, hold_seconds=seconds, reason=said)

@@ -80,9 +80,17 @@ class Gate:
 
     def __init__(self, most: int, per_second: int | None) -> None:
         """At most so many requests on their way, and begun in a second; None for as many as there are."""
+        self._most = most
         self._places = asyncio.Semaphore(most)
+        self.active = 0
+        """Endpoints with a request that was claimed for them."""
         self._interval = 0.0 if per_second is None else 1 / per_second
         self._next = 0.0
+
+    @property
+    def share(self) -> int:
+        """Of one endpoint: slow ones do not take the places of all others."""
+        return max(1, self._most // max(self.active, 1))
 
     async def wait(self) -> None:
         """Until what is claimed can be pushed at once."""

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from fastpubsub.counters import Counters
 from fastpubsub.exceptions import AlreadyExists, FastpubsubError, NotFound, Unavailable
 from fastpubsub.message_ids import MessageIds, ack_id
+from fastpubsub.push.answers import PushAnswer
 from fastpubsub.push.endpoints import Endpoint
 from fastpubsub.push.failures import PushFailed, Unreachable
 from fastpubsub.push.formats import PushedMessage
@@ -19,6 +20,7 @@ from fastpubsub.push.pacing import Breaker, Concurrency, Gate
 from fastpubsub.push.resolver import Resolver
 from fastpubsub.push.wire import Wire
 from fastpubsub.services.claiming import Claim, Claiming
+from fastpubsub.services.push_attempts import Attempt, PushAttempts
 from fastpubsub.services.settling import ACK, NACK, REJECT, RETURN, Kind, Settling
 from fastpubsub.services.surviving import Surviving
 from fastpubsub.tasks import Tasks
@@ -44,6 +46,7 @@ class Means:
     claiming: Claiming
     settling: Settling
     counters: Counters
+    attempts: PushAttempts
     resolver: Resolver
     gate: Gate
     tls: ssl.SSLContext
@@ -100,6 +103,7 @@ class Pusher:
             return True
         received = asyncio.get_running_loop().time()
         for index in range(len(claim.positions)):
+            self._means.gate.active += self._in_flight == 0
             self._in_flight += 1
             self._pushing.start(self._push(claim, index, received))
         return not claim.positions
@@ -112,7 +116,7 @@ class Pusher:
             if (seconds := self._breaker.seconds(loop.time())) > 0:
                 await asyncio.sleep(seconds)
                 continue
-            limit = 1 if self._breaker.is_half_open else self._concurrency.limit
+            limit = 1 if self._breaker.is_half_open else min(self._concurrency.limit, self._means.gate.share)
             if self._in_flight < limit:
                 return limit - self._in_flight
             self._ended.clear()
@@ -142,6 +146,7 @@ class Pusher:
                     outcome = await self._outcome(message)
         finally:
             self._in_flight -= 1
+            self._means.gate.active -= self._in_flight == 0
             self._ended.set()
             await self._settle(ack_id(message.id, claim.token), outcome)
 
@@ -153,6 +158,7 @@ class Pusher:
         created_at, position = claim.created_at[index], claim.positions[index]
         return PushedMessage(
             MessageIds(claim.keys.topic_key, created_at).at(position),
+            position,
             self.endpoint.subscription_id,
             claim.attempts[index],
             created_at,
@@ -165,6 +171,7 @@ class Pusher:
         loop = asyncio.get_running_loop()
         started = loop.time()
         request = self.endpoint.request(message, int(time.time()), started)
+        answer = None
         try:
             answer = await self._wire.send(request, self.endpoint.timeout_seconds)
         except Unreachable as error:
@@ -175,9 +182,26 @@ class Pusher:
             outcome = outcome_of(answer, self.endpoint.reject_on, datetime.now(UTC))
             if answer.status == GONE:
                 await self._means.pause(self.endpoint.subscription_id, "its endpoint answered 410: it is gone")
-        self._means.counters.pushed(outcome.does, loop.time() - started)
+        self._note(message, outcome, answer, loop.time() - started)
         self._learn(outcome, loop.time())
         return outcome
+
+    def _note(self, message: PushedMessage, outcome: Outcome, answer: PushAnswer | None, seconds: float) -> None:
+        self._means.counters.pushed(outcome.does, seconds)
+        said = outcome.reason or "" if answer is None else answer.text
+        self._means.attempts.add(
+            Attempt(
+                self.endpoint.keys,
+                message.position,
+                message.created_at,
+                asyncio.get_running_loop().time(),
+                message.attempt,
+                outcome.does,
+                None if answer is None else answer.status,
+                int(seconds * 1000),
+                said,
+            )
+        )
 
     def _learn(self, outcome: Outcome, now: float) -> None:
         if outcome.is_well:

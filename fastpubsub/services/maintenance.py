@@ -13,6 +13,7 @@ from fastpubsub.services.changes import trim_changes
 from fastpubsub.services.consumers import trim_consumers
 from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.history import trim_history
+from fastpubsub.services.push_attempts import trim_push_attempts
 from fastpubsub.services.pushing import trim_dispatchers
 from fastpubsub.services.surviving import Surviving
 from fastpubsub.services.turn import Turn
@@ -136,6 +137,7 @@ class Maintenance:
         await trim_history(self._database)
         await trim_consumers(self._database)
         await trim_dispatchers(self._database)
+        await trim_push_attempts(self._database, self._settings.push_attempts_retention_seconds)
 
 
 async def _repeat(job: Callable[[], Awaitable[None]], seconds: float, turn: Turn) -> None:

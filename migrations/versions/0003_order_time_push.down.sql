@@ -9,13 +9,13 @@ drop table fastpubsub.settlements;
 drop function fastpubsub.on_settlement;
 
 -- Push.
+drop table fastpubsub.push_attempts;
 drop table fastpubsub.dispatchers;
 drop table fastpubsub.endpoints;
 alter table fastpubsub.cursors drop column is_pushed;
 -- Processes.
 drop table fastpubsub.processes;
 delete from fastpubsub.jobs where name = 'background';
-
 
 -- Delayed messages.
 alter table fastpubsub.idempotency_keys drop column delayed_keys;

@@ -58,6 +58,25 @@ create unlogged table fastpubsub.dispatchers (
     seen_at timestamptz not null
 ) with (fillfactor = 50);
 
+-- What became of each push, with the beginning of the answer or why there was none; deleted after a while.
+create table fastpubsub.push_attempts (
+    topic_key bigint,
+    subscription_key bigint,
+    attempt_key bigint generated always as identity,
+    position bigint not null,
+    created_at timestamptz not null,
+    pushed_at timestamptz not null,
+    attempt integer not null,
+    outcome text not null,
+    status integer,
+    milliseconds integer not null,
+    said text not null,
+    primary key (topic_key, subscription_key, attempt_key)
+) with (autovacuum_vacuum_scale_factor = 0.05);
+
+create index push_attempts_position on fastpubsub.push_attempts (topic_key, subscription_key, position);
+create index push_attempts_pushed_at on fastpubsub.push_attempts (pushed_at);
+
 -- The processes of servers: `expected_at` is when one that has not said again that it lives counts as gone, `connections` how many it may
 -- take. After a crash of PostgreSQL they say it again.
 create unlogged table fastpubsub.processes (

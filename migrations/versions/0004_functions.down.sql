@@ -734,6 +734,9 @@ drop function fastpubsub.list_due_topics;
 -- functions/list_endpoints.sql
 drop function fastpubsub.list_endpoints;
 
+-- functions/list_push_attempts.sql
+drop function fastpubsub.list_push_attempts;
+
 -- functions/list_subscriptions.sql
 drop function fastpubsub.list_subscriptions;
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
@@ -1326,6 +1329,9 @@ $$;
 
 -- functions/record_process.sql
 drop function fastpubsub.record_process;
+
+-- functions/record_push_attempts.sql
+drop function fastpubsub.record_push_attempts;
 
 -- functions/refuse_claim.sql
 drop function fastpubsub.refuse_claim;
@@ -2065,6 +2071,9 @@ $$;
 
 -- functions/trim_dispatchers.sql
 drop function fastpubsub.trim_dispatchers;
+
+-- functions/trim_push_attempts.sql
+drop function fastpubsub.trim_push_attempts;
 
 -- functions/update_subscription.sql
 drop function fastpubsub.update_subscription;

@@ -680,7 +680,7 @@ begin
     if not found then
         return null;
     end if;
-    foreach v_table in array array ['leases', 'endpoints', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'consumers', 'idempotency_keys', 'delayed_messages', 'fired_messages', 'messages'] loop
+    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'consumers', 'idempotency_keys', 'delayed_messages', 'fired_messages', 'messages'] loop
         continue when v_table in ('idempotency_keys', 'delayed_messages', 'fired_messages', 'messages') and v_purge.subscription_key is not null;
         execute format(
             'delete from fastpubsub.%1$I where ctid = any(array(select t.ctid from fastpubsub.%1$I as t where t.topic_key = $1%2$s limit $3))',
@@ -1231,6 +1231,54 @@ begin
     from unnest(p_topic_keys, p_subscription_keys) as k (topic_key, subscription_key)
     inner join fastpubsub.endpoints as e on k.topic_key = e.topic_key and k.subscription_key = e.subscription_key
     inner join fastpubsub.subscriptions as s on e.subscription_key = s.subscription_key;
+end;
+$$;
+
+-- functions/list_push_attempts.sql
+-- The pushes of a subscription, or of one of its messages, newest first, before the one named p_before.
+create or replace function fastpubsub.list_push_attempts(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_before bigint,
+    p_limit integer
+)
+returns table (
+    attempt_key bigint,
+    message_position bigint,
+    created_at timestamptz,
+    pushed_at timestamptz,
+    attempt integer,
+    outcome text,
+    status integer,
+    milliseconds integer,
+    said text
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
+    if p_position is null then
+        return query
+        select a.attempt_key, a.position, a.created_at, a.pushed_at, a.attempt, a.outcome, a.status, a.milliseconds, a.said
+        from fastpubsub.push_attempts as a
+        where
+            a.topic_key = p_topic_key and a.subscription_key = p_subscription_key
+            and a.attempt_key < coalesce(p_before, 9223372036854775807)
+        order by a.attempt_key desc
+        limit p_limit;
+        return;
+    end if;
+    return query
+    select a.attempt_key, a.position, a.created_at, a.pushed_at, a.attempt, a.outcome, a.status, a.milliseconds, a.said
+    from fastpubsub.push_attempts as a
+    where
+        a.topic_key = p_topic_key and a.subscription_key = p_subscription_key and a.position = p_position
+        and a.attempt_key < coalesce(p_before, 9223372036854775807)
+    order by a.attempt_key desc
+    limit p_limit;
 end;
 $$;
 
@@ -2317,6 +2365,43 @@ begin
 end;
 $$;
 
+-- functions/record_push_attempts.sql
+-- Writes what became of pushes, which ended p_seconds ago.
+create or replace function fastpubsub.record_push_attempts(
+    p_topic_keys bigint [],
+    p_subscription_keys bigint [],
+    p_positions bigint [],
+    p_created_at timestamptz [],
+    p_seconds double precision [],
+    p_attempts integer [],
+    p_outcomes text [],
+    p_statuses integer [],
+    p_milliseconds integer [],
+    p_said text [],
+    p_now timestamptz default null
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    perform fastpubsub.begin_call(false);
+    insert into fastpubsub.push_attempts (
+        topic_key, subscription_key, position, created_at, pushed_at, attempt, outcome, status, milliseconds, said
+    )
+    select
+        u.topic_key, u.subscription_key, u.position, u.created_at, v_now - make_interval(secs => u.seconds),
+        u.attempt, u.outcome, u.status, u.milliseconds, u.said
+    from unnest(
+        p_topic_keys, p_subscription_keys, p_positions, p_created_at, p_seconds, p_attempts, p_outcomes, p_statuses, p_milliseconds, p_said
+    ) with ordinality as u (
+        topic_key, subscription_key, position, created_at, seconds, attempt, outcome, status, milliseconds, said, ordinal
+    )
+    order by u.ordinal;
+end;
+$$;
+
 -- functions/refuse_claim.sql
 -- Says to a consumer that pulls, or to a dispatcher, that the messages are for the other.
 create or replace function fastpubsub.refuse_claim(p_is_pushed boolean) returns void
@@ -3398,6 +3483,33 @@ begin
     perform fastpubsub.begin_call(false);
     delete from fastpubsub.dispatchers as d
     where d.seen_at < coalesce(p_now, clock_timestamp()) - make_interval(secs => p_old_seconds);
+end;
+$$;
+
+-- functions/trim_push_attempts.sql
+-- Deletes up to p_limit pushes that are older than p_old_seconds, and returns how many.
+create or replace function fastpubsub.trim_push_attempts(
+    p_old_seconds bigint,
+    p_limit integer default 5000,
+    p_now timestamptz default null
+) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_deleted bigint;
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.push_attempts as a
+    using (
+        select o.topic_key, o.subscription_key, o.attempt_key from fastpubsub.push_attempts as o
+        where o.pushed_at < coalesce(p_now, clock_timestamp()) - make_interval(secs => p_old_seconds)
+        order by o.pushed_at
+        limit p_limit
+    ) as o
+    where a.topic_key = o.topic_key and a.subscription_key = o.subscription_key and a.attempt_key = o.attempt_key;
+    get diagnostics v_deleted = row_count;
+    return v_deleted;
 end;
 $$;
 

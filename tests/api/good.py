@@ -75,6 +75,7 @@ GOOD = [
     Good("POST /subscriptions/{subscription_id}/pause"),
     Good("POST /subscriptions/{subscription_id}/resume"),
     Good("POST /subscriptions/{subscription_id}/purge"),
+    Good("GET /subscriptions/{subscription_id}/attempts", query=f"message_id={MESSAGE}&limit=10"),
     Good("POST /subscriptions/{subscription_id}/push/secrets", {"old_secret_seconds": 60}),
     Good("GET /subscriptions/{subscription_id}/messages", query="consumer_id=c&batch_size=1"),
     Good("POST /topics/{topic_id}/filter/test", {"filter": {"a": [SECRET]}, "last": 5}),

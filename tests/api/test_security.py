@@ -40,6 +40,7 @@ EXPECTED = {
     "POST /subscriptions/{subscription_id}/pause": "subscriptions:create",
     "POST /subscriptions/{subscription_id}/resume": "subscriptions:create",
     "POST /subscriptions/{subscription_id}/purge": "subscriptions:consume",
+    "GET /subscriptions/{subscription_id}/attempts": "subscriptions:push",
     "POST /subscriptions/{subscription_id}/push/secrets": "subscriptions:push",
     "POST /subscriptions/{subscription_id}/seek": "subscriptions:consume",
     "GET /subscriptions/{subscription_id}/messages": "subscriptions:consume",

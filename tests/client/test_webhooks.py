@@ -2,7 +2,7 @@
 
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -155,6 +155,28 @@ async def test_what_fails_is_taken_again(service: tuple[httpx.AsyncClient, list[
     client, taken = service
     assert [await post(client, b'{"total":13}') for _ in range(3)] == [500, 204, 200]
     assert len(taken) == 2
+
+
+async def test_a_commit_that_fails_is_a_failure() -> None:
+    """The message must not count as handled: it would be answered with 200 when it comes again."""
+    app, webhooks, commits = FastAPI(), Webhooks(SECRET), list[str]()
+
+    def transaction() -> Iterator[None]:
+        yield
+        commits.append("tried")
+        if len(commits) == 1:
+            raise RuntimeError
+
+    @app.post("/hook", status_code=204)
+    async def take(
+        pushed: Annotated[Pushed[Order], Depends(webhooks.of(Order))],
+        connection: Annotated[None, Depends(transaction, scope="function")],
+    ) -> None: ...
+
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        assert [await post(client) for _ in range(3)] == [500, 204, 200]
+    assert len(commits) == 2
 
 
 async def test_a_service_refuses(service: tuple[httpx.AsyncClient, list[Pushed[Order]]]) -> None:

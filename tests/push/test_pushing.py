@@ -8,8 +8,12 @@ import httpx
 import pytest
 
 from fastpubsub.push.signing import key_of, sign
+from fastpubsub.services.push_attempts import trim_push_attempts
 from tests.api.calls import Calls, Json, problem, success
+from tests.api.conftest import app_of
 from tests.push.endpoint import PATIENCE, Endpoint, answer
+
+STRANGER = "550e8400-e29b-41d4-a716-446655440000"
 
 
 async def pushed(calls: Calls, endpoint: Endpoint, name: str = "s", **push: Any) -> str:
@@ -127,6 +131,50 @@ async def test_pushed_or_pulled_but_not_both(calls: Calls, endpoint: Endpoint, c
 async def subscription(client: httpx.AsyncClient, name: str = "s") -> Json:
     found: Json = success(await client.get(f"/subscriptions/{name}"), 200)
     return found
+
+
+async def attempts(client: httpx.AsyncClient, count: int, **query: Any) -> list[Json]:
+    """Once there are so many."""
+    found: list[Json] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(found) < count:
+            found = success(await client.get("/subscriptions/s/attempts", params=query), 200)["data"]
+    return found
+
+
+async def test_what_became_of_each_push_can_be_read(
+    calls: Calls, endpoint: Endpoint, client: httpx.AsyncClient
+) -> None:
+    endpoint.answers = lambda one: answer(
+        *((503, b"busy\0\xff") if len(endpoint.received) == 1 else (200, b"x" * 5000))
+    )
+    await pushed(calls, endpoint)
+    (first,) = await calls.publish({"n": 1})
+    await endpoint.until(2)
+    (second,) = await calls.publish({"n": 2})
+    found = await attempts(client, 3)
+    assert [(one["message_id"], one["attempt"], one["outcome"], one["status"]) for one in found] == [
+        (second, 1, "ack", 200),
+        (first, 2, "ack", 200),
+        (first, 1, "nack", 503),
+    ]
+    assert [one["said"] for one in found] == ["x" * 1024, "x" * 1024, "busy\ufffd\ufffd"]
+    assert [one["attempt"] for one in await attempts(client, 2, message_id=first)] == [2, 1]
+    assert success(await client.get("/subscriptions/s/attempts", params={"message_id": STRANGER}), 200)["data"] == []
+    page = success(await client.get("/subscriptions/s/attempts", params={"limit": 2}), 200)
+    rest = {"limit": 2, "page_token": page["next_page_token"]}
+    assert page["data"] + success(await client.get("/subscriptions/s/attempts", params=rest), 200)["data"] == found
+
+
+async def test_attempts_are_forgotten(calls: Calls, endpoint: Endpoint, client: httpx.AsyncClient) -> None:
+    await pushed(calls, endpoint)
+    await calls.publish({"n": 1})
+    await attempts(client, 1)
+    database = app_of(client).state.database
+    await trim_push_attempts(database, 60)
+    assert len(await attempts(client, 1)) == 1
+    await trim_push_attempts(database, 0)
+    assert success(await client.get("/subscriptions/s/attempts"), 200)["data"] == []
 
 
 async def test_a_change_keeps_the_secret(calls: Calls, endpoint: Endpoint, client: httpx.AsyncClient) -> None:

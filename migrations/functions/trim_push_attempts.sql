@@ -1,0 +1,25 @@
+-- Deletes up to p_limit pushes that are older than p_old_seconds, and returns how many.
+create or replace function fastpubsub.trim_push_attempts(
+    p_old_seconds bigint,
+    p_limit integer default 5000,
+    p_now timestamptz default null
+) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_deleted bigint;
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.push_attempts as a
+    using (
+        select o.topic_key, o.subscription_key, o.attempt_key from fastpubsub.push_attempts as o
+        where o.pushed_at < coalesce(p_now, clock_timestamp()) - make_interval(secs => p_old_seconds)
+        order by o.pushed_at
+        limit p_limit
+    ) as o
+    where a.topic_key = o.topic_key and a.subscription_key = o.subscription_key and a.attempt_key = o.attempt_key;
+    get diagnostics v_deleted = row_count;
+    return v_deleted;
+end;
+$$;

@@ -1,0 +1,89 @@
+"""The example service under uvicorn: killed and started again, it books each payment exactly once."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests import harness
+from tests.api.calls import success
+from tests.conftest import StartServer
+from tests.pages import ROOT
+from tests.push.test_processes import PATIENCE, SETTINGS, until_all
+
+COUNT = 1000
+
+
+class Service:
+    """A process that can be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = harness.free_port()
+        self.file = folder / "payments.db"
+        self.secret = ""
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "payments:app", "--port", str(self.port), "--log-level", "error"],
+            cwd=ROOT / "examples/webhooks",
+            env={**os.environ, "PAYMENTS": str(self.file), "PUSH_SECRETS": self.secret, "PYTHONPATH": str(ROOT)},
+        )
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def booked(self) -> tuple[int, int]:
+        with closing(sqlite3.connect(self.file, timeout=PATIENCE)) as connection:
+            exists = connection.execute("select count(*) from sqlite_master where name = 'payments'").fetchone()[0]
+            query = "select count(*), coalesce(sum(cents), 0) from payments"
+            found: tuple[int, int] = connection.execute(query).fetchone() if exists else (0, 0)
+            return found
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    made = Service(tmp_path)
+    yield made
+    made.kill()
+
+
+@pytest.mark.long
+async def test_each_payment_is_booked_once(server: StartServer, service: Service) -> None:
+    started = server(**SETTINGS, lease_expiry_interval_seconds=0.1, push_max_per_second=1000)
+    async with httpx.AsyncClient(base_url=started.base_url, timeout=PATIENCE) as client:
+        success(await client.post("/topics", json={"id": "t"}), 201)
+        body = {
+            "id": "s",
+            "topic_id": "t",
+            "ack_deadline_seconds": 6,
+            "max_delivery_attempts": 1000,
+            "backoff_min_seconds": 0,
+            "backoff_max_seconds": 0,
+            "push": {"endpoint": f"http://127.0.0.1:{service.port}/payments", "timeout_seconds": 5},
+        }
+        service.secret = success(await client.post("/subscriptions", json=body), 201)["push"]["secret"]
+        service.start()
+        for _ in range(0, COUNT, 250):
+            success(await client.post("/topics/t/messages", json=[{"account": "a", "cents": 3}] * 250), 204)
+        for kill in range(1, 4):
+            await asyncio.to_thread(until_booked, service, kill * COUNT // 5)
+            service.kill()
+            service.start()
+        await until_all(client, COUNT)
+    assert service.booked() == (COUNT, 3 * COUNT)
+
+
+def until_booked(service: Service, count: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while service.booked()[0] < count:
+        assert time.monotonic() < deadline
