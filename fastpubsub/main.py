@@ -49,6 +49,14 @@ NEED_DATABASE = (
 )
 
 
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
 class Shell(StrEnum):
     bash = "bash"
     zsh = "zsh"
@@ -274,6 +282,21 @@ def worker(
     processes: Annotated[
         int, typer.Option(help="How many processes run the workers, for functions that keep a processor busy.", min=1)
     ] = 1,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(help="What to log, instead of FASTPUBSUB_LOG_LEVEL.", show_default=False)
+    ] = None,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start the workers again when a Python file in this folder changes.")
+    ] = False,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Answer /live, /ready and /metrics on this port; further processes take the ports after it.",
+            min=1,
+            max=65535,
+        ),
+    ] = None,
+    health_host: Annotated[str, typer.Option(help="The address of the health port.")] = "127.0.0.1",
 ) -> None:
     """Process messages with your workers until SIGTERM or SIGINT."""
     from fastpubsub import logs
@@ -283,14 +306,17 @@ def worker(
     from fastpubsub.client.runner import TargetError, load, run
 
     settings = load_settings()
+    if log_level is not None:
+        settings = settings.model_copy(update={"log_level": log_level.value})
     logs.configure(settings)
     logs.show_all(settings)
-    loaded = supervise(processes) if processes > 1 else None
+    child = supervise(processes, Path.cwd() if reload else None) if processes > 1 or reload else None
     try:
         workers = [load(target) for target in targets]
-        if loaded is not None:
-            loaded()
-        run(workers, concurrency)
+        if child is not None:
+            child.loaded()
+        number = 0 if child is None else child.number
+        run(workers, concurrency, None if health_port is None else (health_host, health_port + number))
     except (TargetError, Misconfigured) as error:
         fail(printable(str(error)), WRONG_USAGE)
     except BusError as error:

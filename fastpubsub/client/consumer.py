@@ -11,6 +11,7 @@ from fastpubsub.client.connections import AsyncConnection
 from fastpubsub.client.deliveries import GIVE_BACK, NACK, RETURN, Delivery, Holder, Outcome, entrust, hold_of
 from fastpubsub.client.handlers import Handler
 from fastpubsub.client.leases import Leases
+from fastpubsub.client.measuring import Measured
 from fastpubsub.client.prefetching import Prefetch
 from fastpubsub.client.pulling import Puller
 from fastpubsub.client.reading import reader_of
@@ -37,6 +38,7 @@ class Subscriber:
     lease_seconds: int | None
     consumer_id: str | None
     prefetch_seconds: float
+    measured: Measured
 
 
 class Consumer:
@@ -62,7 +64,8 @@ class Consumer:
         self._line: deque[tuple[float, Delivery]] = deque()
         """Messages that wait for a free hand, and since when."""
         self._timer: asyncio.TimerHandle | None = None
-        self._running: set[asyncio.Task[None]] = set()
+        self._measured = subscriber.measured
+        self._running = self._measured.running
         self._hurry = asyncio.Event()
         self._cancelling = False
         self._holder = Holder(self._leases.hold, self._leases.drop, self._settle, client.is_in_memory)
@@ -119,7 +122,8 @@ class Consumer:
 
     def _begin(self) -> None:
         _, delivery = self._line.popleft()
-        self._running.add(self._loop.create_task(self._process(delivery, self._loop.time())))
+        now = self._loop.time()
+        self._running[self._loop.create_task(self._process(delivery, now))] = now
 
     async def _process(self, delivery: Delivery, begun: float) -> None:
         outcome = await self._handler(delivery, self._threads)
@@ -129,8 +133,10 @@ class Consumer:
         hold = hold_of(delivery)
         if not hold.is_settled and not hold.is_lost and (left := hold.left(outcome)) is not None:
             self._settler.add(delivery, left)
-        self._prefetch.finished(self._loop.time() - begun)
-        self._running.discard(asyncio.current_task())
+        seconds = self._loop.time() - begun
+        self._prefetch.finished(seconds)
+        self._measured.finished(outcome.kind, seconds)
+        del self._running[asyncio.current_task()]  # type: ignore[arg-type]  # in which this runs
         if self._line:
             self._begin()
         self._changed.set()

@@ -6,7 +6,9 @@ import operator
 import os
 import sys
 import threading
+from contextlib import AsyncExitStack
 
+from fastpubsub.client.health import answering
 from fastpubsub.client.threads import THREADS
 from fastpubsub.client.worker import Worker, run_until_signal
 
@@ -44,13 +46,25 @@ def load(target: str) -> Worker:
     return worker
 
 
-def run(workers: list[Worker], concurrency: int | None = None) -> None:
-    """Each worker once, however often it was named."""
+async def _run(workers: list[Worker], health: tuple[str, int] | None) -> None:
+    async with AsyncExitStack() as stack:
+        if health is not None:
+            try:
+                await stack.enter_async_context(answering(workers, *health))
+            except OSError as error:
+                raise TargetError(
+                    f"--health-port: cannot listen on {health[0]}:{health[1]}: {error.strerror}"
+                ) from None
+        await run_until_signal(workers)
+
+
+def run(workers: list[Worker], concurrency: int | None = None, health: tuple[str, int] | None = None) -> None:
+    """Each worker once, however often it was named. `health` is the host and the port of the probes."""
     workers = list(dict.fromkeys(workers))
     if concurrency is not None:
         for worker in workers:
             worker.limit(concurrency)
-    asyncio.run(run_until_signal(workers))
+    asyncio.run(_run(workers, health))
     threads = [thread for thread in threading.enumerate() if thread.name.startswith(THREADS)]
     for thread in threads:
         thread.join(END_SECONDS)

@@ -12,6 +12,7 @@ from fastpubsub.client.clients import AsyncClient
 from fastpubsub.client.consumer import Consumer, Subscriber
 from fastpubsub.client.declaring import declare
 from fastpubsub.client.dependencies import Solver, solve_plainly
+from fastpubsub.client.measuring import Measured
 from fastpubsub.client.pulling import PASSING, pause
 from fastpubsub.client.router import Registration, Router, topics_of
 from fastpubsub.client.topics import Topic
@@ -63,6 +64,7 @@ class Worker(Router):
         self._limit: int | None = None
         self._stopping: asyncio.Event | None = None
         self._consumers: list[Consumer] = []
+        self._measured: dict[str, Measured] = {}
         self.on_answered: Callable[[], None] = lambda: None
         """Called when a subscription begins to be pulled, at the start and after failures; see `is_answered`."""
 
@@ -74,6 +76,11 @@ class Worker(Router):
     def is_answered(self) -> bool:
         """True while it runs and its last pull of each subscription was answered."""
         return self._stopping is not None and bool(self._consumers) and all(one.is_answered for one in self._consumers)
+
+    @property
+    def measured(self) -> list[Measured]:
+        """What became of the deliveries of each subscription, in this process."""
+        return list(self._measured.values())
 
     def limit(self, concurrency: int) -> None:
         """Sets the concurrency of every subscriber."""
@@ -148,6 +155,7 @@ class Worker(Router):
             registration.lease_seconds,
             self._consumer_id,
             self._prefetch_seconds,
+            self._measured.setdefault(registration.subscription_id, Measured(registration.subscription_id)),
         )
 
 

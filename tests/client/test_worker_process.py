@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from fastpubsub.client import AsyncClient, Client, Worker, pulling
 from fastpubsub.stopping import BURST_SECONDS
@@ -169,6 +172,78 @@ def test_processes_that_cannot_be_loaded(folder: Path) -> None:
     with start(folder, "http://127.0.0.1:9", "work:nothing --processes 3") as worker:
         assert worker.process.wait(60) == 2
         assert "work:nothing: nothing is not a Worker" in worker.output()
+
+
+def asked(port: int, path: str) -> tuple[int, str]:
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{port}{path}")
+    except httpx.TransportError as error:
+        return 0, str(error)
+    return answer.status_code, answer.text
+
+
+def test_probes_and_figures(server: StartServer, folder: Path) -> None:
+    running, port = server(), harness.free_port()
+    with bus_of(running.base_url) as bus:
+        bus.publish("orders", {"order_id": 7}, {"wrong": 1})
+        with start(folder, bus.url, f"work:worker --health-port {port} --log-level warning") as worker:
+            worker.wait_until(lambda: asked(port, "/ready") == (200, "ready\n"))
+            worker.wait_until(lambda: acked(bus) == 1)
+            assert asked(port, "/live") == (200, "alive\n")
+            status, figures = asked(port, "/metrics")
+            assert status == 200
+            for line in (
+                'fastpubsub_worker_messages_total{subscription="billing",outcome="ack"} 1',
+                'fastpubsub_worker_messages_total{subscription="billing",outcome="reject"} 1',
+                'fastpubsub_worker_handler_seconds_count{subscription="billing"} 2',
+                'fastpubsub_worker_messages_in_flight{subscription="billing"} 0',
+            ):
+                assert line in figures.splitlines()
+            assert [family.name for family in text_string_to_metric_families(figures)] == [
+                "fastpubsub_worker_messages",
+                "fastpubsub_worker_handler_seconds",
+                "fastpubsub_worker_messages_in_flight",
+            ]
+            assert asked(port, "/other")[0] == 404
+            assert httpx.post(f"http://127.0.0.1:{port}/live").status_code == 405
+            running.kill()
+            worker.wait_until(lambda: asked(port, "/ready")[0] == 503)
+            assert asked(port, "/live")[0] == 200
+            assert exit_code(worker) == 0
+        assert "a worker starts" not in worker.output()
+
+
+def test_each_process_has_a_health_port(lasting_server: Last, folder: Path) -> None:
+    port = harness.free_port()
+    while (other := harness.free_port()) != port + 1:
+        port = other
+    arguments = f"work:worker --processes 2 --health-port {port}"
+    with bus_of(lasting_server().base_url) as bus, start(folder, bus.url, arguments) as worker:
+        worker.wait_until(lambda: [asked(port + n, "/ready")[0] for n in range(2)] == [200, 200])
+        assert exit_code(worker) == 0
+
+
+def test_a_health_port_that_is_taken(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with start(folder, "http://127.0.0.1:9", f"work:worker --health-port {port}") as worker:
+            assert worker.process.wait(60) == 2
+            assert f"--health-port: cannot listen on 127.0.0.1:{port}" in worker.output()
+
+
+def test_changed_files_are_loaded(lasting_server: Last, folder: Path) -> None:
+    with bus_of(lasting_server().base_url) as bus:
+        with start(folder, bus.url, "work:worker --reload") as worker:
+            worker.wait_until(lambda: worker.output().count("a worker starts") == 1)
+            (folder / "work.py").write_text("a defect")
+            worker.wait_until(lambda: "SyntaxError" in worker.output())
+            (folder / "work.py").write_text(MODULE.replace("billed", "charged"))
+            worker.wait_until(lambda: worker.output().count("a worker starts") == 2)
+            bus.publish("orders", {"order_id": 7})
+            worker.wait_until(lambda: acked(bus) == 1)
+            assert exit_code(worker) == 0
+        assert worker.output().count("work.py has changed: the workers start again") == 2
+        assert "charged 7" in worker.output().splitlines()
 
 
 def test_handlers_finish_before_it_ends(lasting_server: Last, folder: Path) -> None:
