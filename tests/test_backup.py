@@ -86,6 +86,14 @@ async def publish(client: httpx.AsyncClient, *numbers: int, key: str | None = No
     return ids
 
 
+async def publish_later(client: httpx.AsyncClient, number: int) -> str:
+    """In an hour."""
+    body = {"messages": [{"payload": {"n": number}, "delay_seconds": 3600}]}
+    answer = await client.post("/topics/t/messages", json=body, headers=SETTLE)
+    (id_,) = answer.raise_for_status().json()["ids"]
+    return str(id_)
+
+
 async def settle(client: httpx.AsyncClient, how: str, *ids: str) -> dict[str, list[str]]:
     answer = await client.post(f"/subscriptions/s/{how}", json=ids, headers=SETTLE)
     outcomes: dict[str, list[str]] = answer.raise_for_status().json()
@@ -134,6 +142,7 @@ async def test_everything_goes_on_in_another_cluster(
         await settle(client, "acks", acked["ack_id"])
         await client.post("/subscriptions/s/nacks?delay_seconds=0", json=[nacked["ack_id"]])
         await client.post("/subscriptions/s/rejects", json={"ids": [rejected["ack_id"]], "reason": "broken"})
+        later = await publish_later(client, 30)
         metrics = (await client.get("/subscriptions/s/metrics")).json()
         letters = (await client.get("/subscriptions/s/dlq")).json()
         await client.post("/clients", json={"name": "shop", "scopes": "topics:read", "is_active": True})
@@ -175,6 +184,9 @@ async def test_everything_goes_on_in_another_cluster(
         assert [one["id"] for one in await pull(client)] == [rejected["id"]]
         await publish(client, 20)
         assert await arrived(client, 1) == [20]
+        (await client.patch(f"/topics/t/delayed/{later}", json={"delay_seconds": 1})).raise_for_status()
+        assert await arrived(client, 1) == [30]
+        assert await publish_later(client, 31) != later
         (await client.post("/subscriptions", json={"id": "new", "topic_id": "t"})).raise_for_status()
         (await client.post("/topics", json={"id": "new"})).raise_for_status()
 

@@ -113,6 +113,18 @@ async def test_large_payloads_make_small_pages(client: httpx.AsyncClient, calls:
     assert page["next_page_token"]
 
 
+async def test_the_first_and_the_last_times_that_there_are(client: httpx.AsyncClient, calls: Calls) -> None:
+    await calls.topic_and_subscription()
+    first, last = "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"
+    later, past = await publish(client, {"payload": {}, "delay_seconds": 60}, {"payload": {}, "deliver_at": first})
+    success(await client.patch(f"{DELAYED}/{later}", json={"deliver_at": first}), 200)
+    for refused in (
+        await client.post(PATH, json={"messages": [{"payload": {}, "deliver_at": last}]}),
+        await client.patch(f"{DELAYED}/{past}", json={"deliver_at": last}),
+    ):
+        assert "more than a year" in problem(refused, 422)
+
+
 @pytest.mark.parametrize(
     ("time", "word"),
     [
