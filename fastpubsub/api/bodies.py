@@ -22,6 +22,9 @@ SMALL_BYTES = 16_384
 ID_BYTES = 64
 """An ack_id in quotes, and what may stand between two of them."""
 
+REASON_BYTES = 1_100
+"""The reason of a nack in ASCII, and what belongs to it."""
+
 LARGE_BYTES = 262_144
 """Bodies up to here are parsed in the event loop: at worst it takes as long as a handful of requests."""
 
@@ -57,6 +60,11 @@ def small(settings: Settings) -> int:
 
 def messages(settings: Settings) -> int:
     return settings.api_max_body_bytes
+
+
+def reasons(settings: Settings) -> int:
+    """Of ids, each of which may have failed for a reason of its own."""
+    return min(ids(settings) + REASON_BYTES * settings.settle_max_ids, settings.api_max_body_bytes)
 
 
 def ids(settings: Settings) -> int:

@@ -20,7 +20,7 @@ SENTENCES = {
     "unknown": "the filter has changed 100 times since, so nothing tells whether it was acknowledged or filtered out",
 }
 WAITING = {
-    "nacked": "a consumer nacked delivery {attempts}, and the next one is due at {until}",
+    "nacked": "a consumer nacked delivery {attempts}{said}, and the next one is due at {until}",
     "lease expired": "the ack deadline of delivery {attempts} passed, and the next one is due at {until}",
     "returned": "a delivery was given back before it was looked at, and does not count; the next one is due at {until}",
     "reprocessed": "it was a dead letter and was reprocessed, and the next delivery is due at {until}",
@@ -79,7 +79,8 @@ def _sentence(explained: Explained, *, shows_payload: bool) -> str:
         return _ahead(explained)
     if explained.state == "filtered":
         return _filtered(explained, shows_payload=shows_payload)
-    sentence = WAITING[explained.reason or ""] if explained.state == "waiting" else SENTENCES[explained.state]
+    cause, _, said = (explained.reason or "").partition(": ")
+    sentence = WAITING[cause] if explained.state == "waiting" else SENTENCES[explained.state]
     if explained.state == "settled" and explained.sought_at is not None:
         sentence = SETTLED_BEFORE_SEEK
     return sentence.format(
@@ -87,6 +88,7 @@ def _sentence(explained: Explained, *, shows_payload: bool) -> str:
         deliveries="1 delivery" if explained.attempts == 1 else f"{explained.attempts} deliveries",
         consumer_id=json.dumps(explained.consumer_id),
         reason=explained.reason,
+        said=f" ({said})" if said else "",
         **_times(explained),
     )
 

@@ -8,7 +8,15 @@ from pydantic import Discriminator, TypeAdapter, ValidationError
 
 from fastpubsub.api.render import delivery_json
 from fastpubsub.exceptions import FastpubsubError, InvalidRequest, TooLarge
-from fastpubsub.models import UNDELIVERED_AND_DELAYED, AckFrame, ExtendFrame, NackFrame, RejectFrame, sentence
+from fastpubsub.models import (
+    UNDELIVERED_AND_DELAYED,
+    UNDELIVERED_WITH_REASON,
+    AckFrame,
+    ExtendFrame,
+    NackFrame,
+    RejectFrame,
+    sentence,
+)
 from fastpubsub.payloads import check_object
 from fastpubsub.services.claiming import Claim
 from fastpubsub.services.settling import (
@@ -75,9 +83,13 @@ class FrameSettler:
             case NackFrame(undelivered=True):
                 if frame.delay_seconds is not None:
                     raise InvalidRequest(UNDELIVERED_AND_DELAYED)
+                if frame.reason is not None:
+                    raise InvalidRequest(UNDELIVERED_WITH_REASON)
                 return await self._settling.settle(RETURN, self._subscription_id, frame.ids)
             case NackFrame():
-                return await self._settling.settle(NACK, self._subscription_id, frame.ids, frame.delay_seconds)
+                return await self._settling.settle(
+                    NACK, self._subscription_id, frame.ids, frame.delay_seconds, frame.reason
+                )
             case RejectFrame():
                 return await self._settling.settle(REJECT, self._subscription_id, frame.ids, frame.reason)
             case ExtendFrame():

@@ -230,5 +230,5 @@ NACK: dict[str, Any] = {
             "the consumer has not looked at the messages: they are due at once, and the attempt does not count",
         ),
     ],
-    "requestBody": SETTLE["requestBody"],
+    "requestBody": _body({"oneOf": [{"title": "Ids", **_IDS}, Nack.model_json_schema()]}),
 }

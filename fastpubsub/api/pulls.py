@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fastpubsub.api.cloud_events import events_json
 from fastpubsub.api.errors import MAX_ERRORS
@@ -22,6 +22,8 @@ from fastpubsub.services.authenticator import SLOW_SECONDS
 from fastpubsub.services.claiming import Claim
 from fastpubsub.services.exchanging import Part
 from fastpubsub.services.settling import ACK, EXTEND, NACK, REJECT, RETURN
+
+Model = TypeVar("Model", bound=BaseModel)
 
 MAX_BATCH = 100
 DEFAULT_BATCH = 10
@@ -73,18 +75,23 @@ def messages(request: Request, claim: Claim) -> Response:
     return Response(claim_json(claim, subscription_id), media_type="application/json")
 
 
-def parts_of(request: Request, body: bytes) -> list[Part]:
-    """Each with the ids of at least one member of the body."""
+def read_body(model: type[Model], body: bytes) -> Model:
+    """For routes that FastAPI hands no body."""
     check_object(body)
     try:
-        settles = Settles.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False, include_context=False)[:MAX_ERRORS]
         raise RequestValidationError([one | {"loc": ("body", *one["loc"])} for one in errors]) from None
+
+
+def parts_of(request: Request, body: bytes) -> list[Part]:
+    """Each with the ids of at least one member of the body."""
+    settles = read_body(Settles, body)
     parts = [Part("acks", ACK, settles.acks)]
     for index, nack in enumerate(settles.nacks):
         kind = RETURN if nack.undelivered else NACK
-        parts.append(Part(f"nacks.{index}", kind, nack.ids, nack.delay_seconds))
+        parts.append(Part(f"nacks.{index}", kind, nack.ids, nack.delay_seconds, nack.reason))
     parts += (Part(f"rejects.{n}", REJECT, one.ids, one.reason) for n, one in enumerate(settles.rejects))
     parts += (Part(f"leases.{n}", EXTEND, one.ids, one.extend_seconds) for n, one in enumerate(settles.leases))
     limit = request.app.state.settings.settle_max_ids

@@ -35,11 +35,17 @@ def nack(
     delay_seconds: Annotated[
         int | None, typer.Option(help="Wait so long instead of the backoff.", min=0, show_default=False)
     ] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why; `explain` and `dlq list` show it.", callback=text, show_default=False)
+    ] = None,
 ) -> None:
     """Give messages back: they come again after the backoff of the subscription."""
     from fastpubsub.client import requests
 
-    _settle(subscription, ids, "gave back", lambda some: requests.nack(subscription, some, delay_seconds=delay_seconds))
+    def nack(ids: list[str]) -> "Request[Any]":
+        return requests.nack(subscription, ids, delay_seconds=delay_seconds, reason=reason)
+
+    _settle(subscription, ids, "gave back", nack)
 
 
 def reject(

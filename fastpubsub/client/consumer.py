@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from fastpubsub.client.connections import AsyncConnection
-from fastpubsub.client.deliveries import GIVE_BACK, NACK, RETURN, Delivery, Holder, Outcome, entrust, hold_of
+from fastpubsub.client.deliveries import GIVE_BACK, RETURN, Delivery, Holder, Outcome, entrust, hold_of
 from fastpubsub.client.handlers import Handler
 from fastpubsub.client.leases import Leases
 from fastpubsub.client.measuring import Measured
@@ -127,7 +127,7 @@ class Consumer:
 
     async def _process(self, delivery: Delivery, begun: float) -> None:
         outcome = await self._handler(delivery, self._threads)
-        if outcome == NACK and self._cancelling:
+        if outcome.kind == "nack" and outcome.delay_seconds is None and self._cancelling:
             outcome = GIVE_BACK
         self._leases.drop(delivery)
         hold = hold_of(delivery)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from fastpubsub.client import requests
 from fastpubsub.client.requests import Request, Settlement
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
         if self.kind == "ack":
             return requests.ack(subscription_id, ids)
         if self.kind == "nack":
-            return requests.nack(subscription_id, ids, delay_seconds=self.delay_seconds)
+            return requests.nack(subscription_id, ids, delay_seconds=self.delay_seconds, reason=self.reason or None)
         if self.kind == "return":
             return requests.nack(subscription_id, ids, undelivered=True)
         return requests.reject(subscription_id, ids, reason=self.reason)
@@ -68,7 +68,7 @@ class Outcome(NamedTuple):
             settlement.reject(ids, reason=self.reason)
         else:
             returned = self.kind == "return"
-            settlement.nack(ids, delay_seconds=self.delay_seconds, undelivered=returned)
+            settlement.nack(ids, delay_seconds=self.delay_seconds, undelivered=returned, reason=self.reason or None)
 
     def statement(self, subscription_id: str, ack_id: str) -> Statement:
         """For a transaction of the application."""
@@ -81,21 +81,30 @@ class Outcome(NamedTuple):
                 f"select fastpubsub.reject({given}, cast({{reason}} as text))", {**values, "reason": self.reason}
             )
         return Statement(
-            f"select fastpubsub.nack({given}, cast({{delay_seconds}} as integer))",
-            {**values, "delay_seconds": self.delay_seconds},
+            f"select fastpubsub.nack({given}, cast({{delay_seconds}} as integer), cast({{reason}} as text))",
+            {**values, "delay_seconds": self.delay_seconds, "reason": self.reason or None},
         )
 
 
 ACK = Outcome("ack")
 NACK = Outcome("nack")
+MAX_FAULTS = 5
 GIVE_BACK = Outcome("nack", 0)
 RETURN = Outcome("return")
 """Of what nobody has looked at."""
 
 
-def retry(after: object) -> Outcome:
-    seconds = _seconds(after)
-    return NACK if seconds is None else Outcome("nack", seconds)
+def retry(after: object, reason: object = None) -> Outcome:
+    return Outcome("nack", _seconds(after), requests.as_reason(reason, ""))
+
+
+def failed(error: BaseException) -> Outcome:
+    """With the type and the text of the error, but not with what Pydantic shows of a payload."""
+    if isinstance(error, ValidationError):
+        faults = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_FAULTS]
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in faults)
+        return retry(None, f"{type(error).__name__}: {said}")
+    return retry(None, error)
 
 
 def _seconds(after: Any) -> int | None:
@@ -117,12 +126,12 @@ def outcome_of(error: BaseException | None) -> Outcome:
         return ACK
     try:
         if isinstance(error, Retry):
-            return retry(error.after)
+            return retry(error.after, error.args[0] if error.args else None)
         if isinstance(error, Reject):
             return reject(error.reason)
     except BaseException:  # noqa: BLE001 - of a subclass of theirs
         return NACK
-    return NACK if isinstance(error, Exception) else GIVE_BACK
+    return failed(error) if isinstance(error, Exception) else GIVE_BACK
 
 
 class Holder(NamedTuple):
@@ -184,8 +193,8 @@ class Delivery(Message):
     async def ack(self) -> None:
         await self._settle(ACK)
 
-    async def nack(self, delay_seconds: float | timedelta | None = None) -> None:
-        await self._settle(retry(delay_seconds))
+    async def nack(self, delay_seconds: float | timedelta | None = None, reason: object = None) -> None:
+        await self._settle(retry(delay_seconds, reason))
 
     async def reject(self, reason: object = "rejected") -> None:
         await self._settle(reject(reason))
@@ -199,9 +208,11 @@ class Delivery(Message):
         """
         return self._settle_in(session, ACK)
 
-    def nack_in(self, session: Any, delay_seconds: float | timedelta | None = None) -> Awaitable[None]:
+    def nack_in(
+        self, session: Any, delay_seconds: float | timedelta | None = None, reason: object = None
+    ) -> Awaitable[None]:
         """Gives the message back for another attempt, in your own transaction."""
-        return self._settle_in(session, retry(delay_seconds))
+        return self._settle_in(session, retry(delay_seconds, reason))
 
     def reject_in(self, session: Any, reason: object = "rejected") -> Awaitable[None]:
         """Makes the message a dead letter, in your own transaction."""

@@ -16,11 +16,11 @@ from fastpubsub.client.connections import AsyncConnection
 from fastpubsub.client.decimals import has_decimals
 from fastpubsub.client.deliveries import (
     ACK,
-    NACK,
     Delivery,
     Outcome,
     Reject,
     Retry,
+    failed,
     hold_of,
     outcome_of,
     reject,
@@ -160,7 +160,7 @@ class Handler:
         else:
             seen = (type(error), error, traceback_of(error))
             logger.error("%s failed: %s", self.name, _names(delivery), exc_info=seen)
-        return NACK
+        return failed(error)
 
     def _rejected(self, reason: str, delivery: Delivery) -> Outcome:
         outcome = reject(reason)

@@ -51,6 +51,7 @@ from fastpubsub.models.push import NewPush, NewPushSecret, Push, PushAttempt, Pu
 from fastpubsub.models.seeking import Seek, SeekPreview
 from fastpubsub.models.settling import (
     UNDELIVERED_AND_DELAYED,
+    UNDELIVERED_WITH_REASON,
     Extend,
     Extended,
     Nack,
@@ -96,6 +97,7 @@ __all__ = [
     "MAX_ORDERING_KEY",
     "NOT_BOOL",
     "UNDELIVERED_AND_DELAYED",
+    "UNDELIVERED_WITH_REASON",
     "AckDeadline",
     "AckFrame",
     "Attempts",

@@ -21,8 +21,8 @@ State = Literal[
 ]
 
 WHY = (
-    "why the message is a dead letter, or why it waits: `nacked`, `lease expired`, `returned` (given back undelivered) "
-    "or `reprocessed` (it was a dead letter)"
+    "why the message is a dead letter, or why it waits: `nacked` (and the reason of the nack), `lease expired`, "
+    "`returned` (given back undelivered) or `reprocessed` (it was a dead letter)"
 )
 
 

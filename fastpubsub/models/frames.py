@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from fastpubsub.models.fields import MAX_DELAY_SECONDS, WholeNumber
 from fastpubsub.models.messages import Ids
+from fastpubsub.models.settling import NackReason
 
 
 class SettleFrame(BaseModel):
@@ -25,6 +26,7 @@ class NackFrame(SettleFrame):
     type: Literal["nack"]
     delay_seconds: WholeNumber | None = Field(None, ge=0, le=MAX_DELAY_SECONDS)
     undelivered: StrictBool = Field(False, description="not seen by the consumer: due at once, and uncounted")
+    reason: NackReason = None
 
 
 class RejectFrame(SettleFrame):

@@ -9,6 +9,8 @@ from fastpubsub.models.messages import Ids, Message
 
 UNDELIVERED_AND_DELAYED = "undelivered messages are due at once: leave out delay_seconds, or undelivered"
 
+UNDELIVERED_WITH_REASON = "undelivered messages did not fail: leave out reason, or undelivered"
+
 
 class Settled(BaseModel):
     settled: list[str]
@@ -30,6 +32,11 @@ class Extend(BaseModel):
     extend_seconds: Annotated[int, Field(ge=1, le=43200), NOT_BOOL]
 
 
+NackReason = Annotated[
+    str | None, Field(min_length=1, max_length=1024, description="why; shown while the message waits, and when it dies")
+]
+
+
 class Nack(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -38,11 +45,14 @@ class Nack(BaseModel):
         None, ge=0, le=MAX_DELAY_SECONDS, description="instead of the backoff of the subscription"
     )
     undelivered: StrictBool = Field(False, description="not looked at: due at once, and uncounted")
+    reason: NackReason = None
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:
         if self.undelivered and self.delay_seconds is not None:
             raise ValueError(UNDELIVERED_AND_DELAYED)
+        if self.undelivered and self.reason is not None:
+            raise ValueError(UNDELIVERED_WITH_REASON)
         return self
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 from fastpubsub.models.fields import MAX_DELAY_SECONDS, ObjectId, WholeNumber
 from fastpubsub.models.messages import Ids
 from fastpubsub.models.publishing import PayloadWithAttributes
-from fastpubsub.models.settling import Reject
+from fastpubsub.models.settling import NackReason, Reject
 
 
 class DelayedNack(BaseModel):
@@ -17,6 +17,7 @@ class DelayedNack(BaseModel):
     delay_seconds: WholeNumber | None = Field(
         None, ge=0, le=MAX_DELAY_SECONDS, description="instead of the backoff of the subscription"
     )
+    reason: NackReason = None
 
 
 class TransactionSettles(BaseModel):

@@ -216,10 +216,12 @@ class Pusher:
 
     async def _settle(self, delivery: str, outcome: Outcome) -> None:
         """A few times, for an ack that is lost is a message that comes again."""
-        value = (outcome.reason or "")[:MAX_REASON] if outcome.does == "reject" else outcome.hold_seconds
+        kind, said = KINDS[outcome.does], (outcome.reason or "")[:MAX_REASON]
+        value = said if kind is REJECT else outcome.hold_seconds
+        reason = (said or None) if kind is NACK else None
         for _ in range(SETTLE_ATTEMPTS):
             try:
-                await self._means.settling.settle(KINDS[outcome.does], self.endpoint.subscription_id, [delivery], value)
+                await self._means.settling.settle(kind, self.endpoint.subscription_id, [delivery], value, reason)
             except Unavailable:
                 await asyncio.sleep(SETTLE_PAUSE_SECONDS)
             except FastpubsubError:

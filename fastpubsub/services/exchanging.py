@@ -34,6 +34,7 @@ class Part(NamedTuple):
     kind: Kind
     ids: Sequence[str]
     value: int | str | None = None
+    reason: str | None = None
 
 
 class Exchanged(NamedTuple):
@@ -141,7 +142,7 @@ class Exchanging:
 
 def _settle(part: Part, keys: SubscriptionKey) -> Settle:
     try:
-        return Settle(parse_targets(part.ids, keys.topic_key), part.value)
+        return Settle(parse_targets(part.ids, keys.topic_key), part.value, part.reason)
     except InvalidRequest as error:
         raise InvalidRequest(f"{part.name}: {error.detail}") from None
 
@@ -165,7 +166,7 @@ def _arguments(places: Sequence[_Place]) -> tuple[Array, ...]:
         count = len(settle.targets.positions)
         counts[kind] += count
         seconds += [settle.value if isinstance(settle.value, int) else None] * count
-        reasons += [settle.value if isinstance(settle.value, str) else None] * count
+        reasons += [settle.value if isinstance(settle.value, str) else settle.reason] * count
     return (
         Array("int4", list(counts.values())),
         positions,

@@ -42,6 +42,7 @@ class SettleKey(NamedTuple):
 class Settle(NamedTuple):
     targets: Targets
     value: int | str | None
+    reason: str | None = None
 
 
 class Settling:
@@ -60,9 +61,17 @@ class Settling:
         await self._settling.drain()
 
     async def settle(
-        self, kind: Kind, subscription_id: str, ids: Sequence[str], value: int | str | None = None
+        self,
+        kind: Kind,
+        subscription_id: str,
+        ids: Sequence[str],
+        value: int | str | None = None,
+        reason: str | None = None,
     ) -> Sequence[int]:
-        """Returns for each id SETTLED, GONE or STALE; `value` is the delay, reason or extension."""
+        """Returns for each id SETTLED, GONE or STALE.
+
+        `value` is the delay, reason or extension, `reason` that of a nack.
+        """
 
         async def settle(keys: SubscriptionKey) -> Sequence[int]:
             targets = parse_targets(ids, keys.topic_key)
@@ -70,7 +79,7 @@ class Settling:
                 await self._database.fetch_one("require_subscription", *keys)
                 return [GONE] * len(ids)
             key = SettleKey(keys, kind, subscription_id)
-            answer = await self._settling.submit(key, Settle(targets, value), rows=len(ids))
+            answer = await self._settling.submit(key, Settle(targets, value, reason), rows=len(ids))
             return of_each(targets, answer, len(ids))
 
         return await self._directory.subscriptions.use(subscription_id, settle)
@@ -89,7 +98,7 @@ class Settling:
         if key.kind.value_type is not None:
             values.append(Array(key.kind.value_type, [s.value for s in settles for _ in s.targets.positions]))
         outcomes, *died = await self._database.fetch_one(
-            key.kind.procedure, *key.keys, positions, tokens, created_at, *values, lengths
+            key.kind.procedure, *key.keys, positions, tokens, created_at, *values, lengths, *_nack_reasons(settles)
         )
         self.settled(key, targets, outcomes, *died)
         return split(targets, outcomes)
@@ -111,6 +120,13 @@ class Settling:
         elif key.kind is REJECT:
             self._counters.rejected(key.subscription_id, settled)
             self._counters.dead_lettered(key.subscription_id, settled)
+
+
+def _nack_reasons(settles: Sequence[Settle]) -> tuple[()] | tuple[None, Array]:
+    """With the time before them, which is that of the call."""
+    if all(settle.reason is None for settle in settles):
+        return ()
+    return None, Array("text", [settle.reason for settle in settles for _ in settle.targets.positions])
 
 
 def runs(targets: Sequence[Targets]) -> tuple[Array, Array, Array, Array]:

@@ -6,7 +6,7 @@ from functools import partial
 from fastpubsub import models
 from fastpubsub.exceptions import InvalidRequest, TooLarge
 from fastpubsub.message_ids import Target, parse_targets
-from fastpubsub.payloads import parse_ids
+from fastpubsub.payloads import is_object, parse_ids
 from fastpubsub.testing.answers import delivery, listed
 from fastpubsub.testing.calls import Answer, Call, Part, route
 from fastpubsub.testing.store import GONE, SETTLED, STALE, Cursor
@@ -45,7 +45,7 @@ class Consuming(Part):
         for nack in body.nacks:
             delays = [nack.delay_seconds] * len(nack.ids)
             if not nack.undelivered:
-                yield "nacks", nack.ids, partial(cursor.nack, delays=delays, now=now)
+                yield "nacks", nack.ids, partial(cursor.nack, delays=delays, now=now, reason=nack.reason)
         for nack in body.nacks:
             if nack.undelivered:
                 yield "nacks", nack.ids, partial(cursor.give_back, now=now)
@@ -71,10 +71,17 @@ class Consuming(Part):
         undelivered = call.flag("undelivered")
         if undelivered and delay is not None:
             raise InvalidRequest(models.UNDELIVERED_AND_DELAYED)
-        ids = parse_ids(call.body, max_ids=MAX_IDS)
+        reason = None
+        if is_object(call.body):
+            nack = call.read(models.Nack)
+            ids, delay, undelivered, reason = bounded(nack.ids), nack.delay_seconds, nack.undelivered, nack.reason
+        else:
+            ids = parse_ids(call.body, max_ids=MAX_IDS)
         if undelivered:
             return settled(call, cursor, ids, lambda targets: cursor.give_back(targets, self.store.now))
-        return settled(call, cursor, ids, lambda targets: cursor.nack(targets, [delay] * len(ids), self.store.now))
+        return settled(
+            call, cursor, ids, lambda targets: cursor.nack(targets, [delay] * len(ids), self.store.now, reason)
+        )
 
     @route("DELETE", "/subscriptions/{id}/waits")
     def end_waits(self, call: Call) -> Answer:

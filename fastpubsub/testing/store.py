@@ -388,12 +388,18 @@ class Cursor:
         self.counts["acked"] += len(settled)
         return outcomes
 
-    def nack(self, targets: Sequence[Target], delays: Sequence[int | None] | None, now: datetime) -> list[int]:
+    def nack(
+        self,
+        targets: Sequence[Target],
+        delays: Sequence[int | None] | None,
+        now: datetime,
+        reason: str | None = None,
+    ) -> list[int]:
         """Takes a delay for each, or None for the backoff."""
         outcomes, settled = self._settle(targets)
         for position, index in settled.items():
             delay = delays[index] if delays else None
-            self._retry(position, self.leases.pop(position).attempts, delay, now, "nacked")
+            self._retry(position, self.leases.pop(position).attempts, delay, now, "nacked", reason)
         self.counts["nacked"] += len(settled)
         return outcomes
 
@@ -426,17 +432,20 @@ class Cursor:
         self.counts["expired"] += len(expired)
         return len(expired), died
 
-    def _retry(self, position: int, attempts: int, delay: int | None, now: datetime, cause: str) -> bool:
+    def _retry(
+        self, position: int, attempts: int, delay: int | None, now: datetime, cause: str, said: str | None = None
+    ) -> bool:
         """Returns whether the message died."""
         settings = self.subscription
+        more = "" if said is None else f": {said}"
         if attempts >= settings.max_delivery_attempts:
-            reason = f"{cause} on delivery attempt {attempts} of {settings.max_delivery_attempts}"
+            reason = f"{cause} on delivery attempt {attempts} of {settings.max_delivery_attempts}{more}"
             self._die(position, attempts, reason, now)
             return True
         if delay is None:
             doubled = settings.backoff_min_seconds * 2 ** max(attempts - 1, 0)
             delay = min(settings.backoff_max_seconds, doubled)
-        self._wait(position, attempts, now + timedelta(seconds=delay), cause)
+        self._wait(position, attempts, now + timedelta(seconds=delay), cause + more)
         return False
 
     def _wait(self, position: int, attempts: int, due_at: datetime, reason: str) -> None:

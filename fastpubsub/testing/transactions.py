@@ -39,7 +39,7 @@ class Transactions(Part):
         steps: list[Step] = [(cursor, settles.acks, cursor.ack)] if settles.acks else []
         for nack in settles.nacks:
             delays = [nack.delay_seconds] * len(nack.ids)
-            steps.append((cursor, nack.ids, partial(cursor.nack, delays=delays, now=now)))
+            steps.append((cursor, nack.ids, partial(cursor.nack, delays=delays, now=now, reason=nack.reason)))
         for reject in settles.rejects:
             reasons = [reject.reason] * len(reject.ids)
             steps.append((cursor, reject.ids, partial(cursor.reject, reasons=reasons, now=now)))

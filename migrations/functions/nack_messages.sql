@@ -1,4 +1,5 @@
--- Gives deliveries back for another attempt: each run of ids after its p_delay_seconds (null: the backoff of the subscription). The result
+-- Gives deliveries back for another attempt: each run of ids after its p_delay_seconds (null: the backoff of the subscription) and
+-- with its p_reasons (null: none). The result
 -- for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases); `died` counts the messages that had no attempts left.
 create or replace function fastpubsub.nack_messages(
     p_topic_key bigint,
@@ -9,6 +10,7 @@ create or replace function fastpubsub.nack_messages(
     p_delay_seconds integer [] default null,
     p_lengths integer [] default null,
     p_now timestamptz default null,
+    p_reasons text [] default null,
     out outcomes smallint [],
     out died integer
 )
@@ -30,7 +32,11 @@ begin
                 select array_agg(p_delay_seconds[t.run] order by t.ordinal)
                 from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
             ),
-            null, 'nacked', coalesce(p_now, clock_timestamp())
+            null, 'nacked', coalesce(p_now, clock_timestamp()),
+            (
+                select array_agg(p_reasons[t.run] order by t.ordinal)
+                from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
+            )
         );
     end if;
 end;

@@ -1,6 +1,6 @@
 -- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted
--- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. Returns
--- how many died.
+-- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. What has
+-- ended them is p_cause, and more of it p_causes. Returns how many died.
 create or replace function fastpubsub.requeue_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -10,7 +10,8 @@ create or replace function fastpubsub.requeue_messages(
     p_delay_seconds integer [],
     p_reasons text [],
     p_cause text,
-    p_now timestamptz
+    p_now timestamptz,
+    p_causes text [] default null
 ) returns integer
 language plpgsql volatile
 set enable_seqscan = off
@@ -31,11 +32,12 @@ declare
     v_attempts integer [];
     v_delay_seconds integer [];
     v_reasons text [];
+    v_causes text [];
 begin
-    select array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason)
-    into v_positions, v_attempts, v_delay_seconds, v_reasons
-    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons)
-        as r (position, last_position, attempts, delay_seconds, reason)
+    select array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason), array_agg(': ' || r.cause)
+    into v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes
+    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes)
+        as r (position, last_position, attempts, delay_seconds, reason, cause)
     cross join lateral generate_series(r.position, r.last_position) as p;
     select c.* into v_settings from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
@@ -53,8 +55,9 @@ begin
             )),
             v_cursor.retry_due_at + interval '1 microsecond'
         ),
-        u.position, u.attempts, p_cause
-    from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons) as u (position, attempts, delay_seconds, reason)
+        u.position, u.attempts, concat(p_cause, u.cause)
+    from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes)
+        as u (position, attempts, delay_seconds, reason, cause)
     where u.attempts < v_settings.max_delivery_attempts and u.reason is null
     order by u.position;
 
@@ -77,11 +80,14 @@ begin
     )
     select
         p_topic_key, p_subscription_key, u.position, coalesce(m.created_at, v.created_at), p_now, u.attempts,
-        coalesce(u.reason, format('%s on delivery attempt %s of %s', p_cause, u.attempts, v_settings.max_delivery_attempts)),
+        coalesce(
+            u.reason,
+            format('%s on delivery attempt %s of %s%s', p_cause, u.attempts, v_settings.max_delivery_attempts, u.cause)
+        ),
         coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes), coalesce(m.ordering_key, v.ordering_key)
     from (
-        select u.position, u.attempts, u.reason
-        from unnest(v_positions, v_attempts, v_reasons) as u (position, attempts, reason)
+        select u.position, u.attempts, u.reason, u.cause
+        from unnest(v_positions, v_attempts, v_reasons, v_causes) as u (position, attempts, reason, cause)
         where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null
         order by u.position
     ) as u

@@ -85,7 +85,7 @@ begin
     if v_end >= v_first then
         v_nacked := fastpubsub.nack_messages(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
-            p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now
+            p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now, p_reasons[v_first:v_end]
         );
         outcomes := settle_and_claim.outcomes || v_nacked.outcomes;
         died := v_nacked.died;

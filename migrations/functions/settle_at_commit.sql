@@ -47,7 +47,8 @@ begin
             v_outcomes := (
                 fastpubsub.nack_messages(
                     v_settlement.topic_key, v_settlement.subscription_key, v_settlement.positions, v_settlement.tokens, v_created_at,
-                    array_fill(v_settlement.delay_seconds, array[cardinality(v_settlement.positions)]), v_settlement.lengths
+                    array_fill(v_settlement.delay_seconds, array[cardinality(v_settlement.positions)]), v_settlement.lengths,
+                    null, array_fill(v_settlement.reason, array[cardinality(v_settlement.positions)])
                 )
             ).outcomes;
         else

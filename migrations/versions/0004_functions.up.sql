@@ -1469,9 +1469,14 @@ end;
 $$;
 
 -- functions/nack.sql
--- For applications: gives deliveries back for another attempt, after delay_seconds (0 to a week; null: the backoff), in the caller's own
--- transaction, as ack does. Needs the isolation level read committed: FP422 otherwise.
-create or replace function fastpubsub.nack(subscription text, ack_ids text [], delay_seconds integer default null) returns void
+-- For applications: gives deliveries back for another attempt, after delay_seconds (0 to a week; null: the backoff), with a reason of up to
+-- 1,024 characters, in the caller's own transaction, as ack does. Needs the isolation level read committed: FP422 otherwise.
+create or replace function fastpubsub.nack(
+    subscription text,
+    ack_ids text [],
+    delay_seconds integer default null,
+    reason text default null
+) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -1479,12 +1484,60 @@ begin
     if nack.delay_seconds not between 0 and 604800 then
         raise exception using
             errcode = 'FP422', message = format('delay_seconds is 0 to 604800 (a week), not %s', nack.delay_seconds);
+    elsif length(nack.reason) not between 1 and 1024 then
+        raise exception using errcode = 'FP422', message = 'the reason of a nack has 1 to 1,024 characters';
     end if;
-    perform fastpubsub.add_settlement(nack.subscription, 'nack', nack.ack_ids, nack.delay_seconds, null);
+    perform fastpubsub.add_settlement(nack.subscription, 'nack', nack.ack_ids, nack.delay_seconds, nack.reason);
 end;
 $$;
 
-revoke execute on function fastpubsub.nack(text, text [], integer) from public;
+revoke execute on function fastpubsub.nack(text, text [], integer, text) from public;
+
+-- functions/nack_messages.sql
+drop function fastpubsub.nack_messages;
+-- Gives deliveries back for another attempt: each run of ids after its p_delay_seconds (null: the backoff of the subscription) and
+-- with its p_reasons (null: none). The result
+-- for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases); `died` counts the messages that had no attempts left.
+create or replace function fastpubsub.nack_messages(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_delay_seconds integer [] default null,
+    p_lengths integer [] default null,
+    p_now timestamptz default null,
+    p_reasons text [] default null,
+    out outcomes smallint [],
+    out died integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_taken record;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    outcomes := v_taken.outcomes;
+    died := 0;
+    if v_taken.positions is not null then
+        died := fastpubsub.requeue_messages(
+            p_topic_key, p_subscription_key, v_taken.positions, v_taken.last_positions, v_taken.attempts,
+            (
+                select array_agg(p_delay_seconds[t.run] order by t.ordinal)
+                from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
+            ),
+            null, 'nacked', coalesce(p_now, clock_timestamp()),
+            (
+                select array_agg(p_reasons[t.run] order by t.ordinal)
+                from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
+            )
+        );
+    end if;
+end;
+$$;
 
 -- functions/network_pattern.sql
 -- Returns the regular expression of the addresses in an IPv4 network; null for a text that is no network, or has bits after its prefix.
@@ -2745,9 +2798,10 @@ end;
 $$;
 
 -- functions/requeue_messages.sql
+drop function fastpubsub.requeue_messages;
 -- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted
--- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. Returns
--- how many died.
+-- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. What has
+-- ended them is p_cause, and more of it p_causes. Returns how many died.
 create or replace function fastpubsub.requeue_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -2757,7 +2811,8 @@ create or replace function fastpubsub.requeue_messages(
     p_delay_seconds integer [],
     p_reasons text [],
     p_cause text,
-    p_now timestamptz
+    p_now timestamptz,
+    p_causes text [] default null
 ) returns integer
 language plpgsql volatile
 set enable_seqscan = off
@@ -2778,11 +2833,12 @@ declare
     v_attempts integer [];
     v_delay_seconds integer [];
     v_reasons text [];
+    v_causes text [];
 begin
-    select array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason)
-    into v_positions, v_attempts, v_delay_seconds, v_reasons
-    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons)
-        as r (position, last_position, attempts, delay_seconds, reason)
+    select array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason), array_agg(': ' || r.cause)
+    into v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes
+    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes)
+        as r (position, last_position, attempts, delay_seconds, reason, cause)
     cross join lateral generate_series(r.position, r.last_position) as p;
     select c.* into v_settings from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
@@ -2800,8 +2856,9 @@ begin
             )),
             v_cursor.retry_due_at + interval '1 microsecond'
         ),
-        u.position, u.attempts, p_cause
-    from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons) as u (position, attempts, delay_seconds, reason)
+        u.position, u.attempts, concat(p_cause, u.cause)
+    from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes)
+        as u (position, attempts, delay_seconds, reason, cause)
     where u.attempts < v_settings.max_delivery_attempts and u.reason is null
     order by u.position;
 
@@ -2824,11 +2881,14 @@ begin
     )
     select
         p_topic_key, p_subscription_key, u.position, coalesce(m.created_at, v.created_at), p_now, u.attempts,
-        coalesce(u.reason, format('%s on delivery attempt %s of %s', p_cause, u.attempts, v_settings.max_delivery_attempts)),
+        coalesce(
+            u.reason,
+            format('%s on delivery attempt %s of %s%s', p_cause, u.attempts, v_settings.max_delivery_attempts, u.cause)
+        ),
         coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes), coalesce(m.ordering_key, v.ordering_key)
     from (
-        select u.position, u.attempts, u.reason
-        from unnest(v_positions, v_attempts, v_reasons) as u (position, attempts, reason)
+        select u.position, u.attempts, u.reason, u.cause
+        from unnest(v_positions, v_attempts, v_reasons, v_causes) as u (position, attempts, reason, cause)
         where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null
         order by u.position
     ) as u
@@ -3147,7 +3207,7 @@ begin
     if v_end >= v_first then
         v_nacked := fastpubsub.nack_messages(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
-            p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now
+            p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now, p_reasons[v_first:v_end]
         );
         outcomes := settle_and_claim.outcomes || v_nacked.outcomes;
         died := v_nacked.died;
@@ -3243,7 +3303,8 @@ begin
             v_outcomes := (
                 fastpubsub.nack_messages(
                     v_settlement.topic_key, v_settlement.subscription_key, v_settlement.positions, v_settlement.tokens, v_created_at,
-                    array_fill(v_settlement.delay_seconds, array[cardinality(v_settlement.positions)]), v_settlement.lengths
+                    array_fill(v_settlement.delay_seconds, array[cardinality(v_settlement.positions)]), v_settlement.lengths,
+                    null, array_fill(v_settlement.reason, array[cardinality(v_settlement.positions)])
                 )
             ).outcomes;
         else

@@ -108,3 +108,28 @@ async def test_many_at_once_each_get_their_own(client: httpx.AsyncClient, calls:
     assert [body["acks"]["settled"] for body in bodies] == [[one] for one in held]
     assert sorted(message["payload"]["n"] for body in bodies for message in body["data"]) == list(range(20, 40))
     assert await calls.counts() == (0, 20, 20, 0)
+
+
+async def test_a_nack_as_an_object(client: httpx.AsyncClient, calls: Calls) -> None:
+    await calls.topic_and_subscription(backoff_min_seconds=3600, backoff_max_seconds=3600)
+    await calls.publish({"n": 1}, {"n": 2})
+    first, second = await calls.pull(2)
+    url = "/subscriptions/s/nacks"
+    for body, status in (
+        ({"ids": [], "reason": ""}, 422),
+        ({"ids": [], "reason": "x" * 1025}, 422),
+        ({"ids": [], "reason": "x", "undelivered": True}, 422),
+        ({"ids": [], "surprise": 1}, 422),
+        ({"reason": "x"}, 422),
+        ({"ids": [first["ack_id"]] * 1001}, 413),
+    ):
+        problem(await client.post(url, json=body), status)
+    problem(await client.post(f"{url}?delay_seconds=5", json={"ids": []}), 422)
+    body = {"ids": [first["ack_id"]], "reason": "{until}: 100 % full", "delay_seconds": 60}
+    assert (await client.post(url, json=body)).status_code == 204
+    assert (await client.post(url, json={"ids": [second["ack_id"]], "undelivered": True})).status_code == 204
+    explained = success(await client.get(f"/subscriptions/s/messages/{first['id']}"), 200)
+    assert explained["reason"] == "nacked: {until}: 100 % full"
+    assert explained["detail"].startswith("a consumer nacked delivery 1 ({until}: 100 % full), and the next one is due")
+    (again,) = await calls.pull(2)
+    assert again["id"] == second["id"]

@@ -302,8 +302,9 @@ async def test_a_generator_that_is_returned_is_a_failure(caplog: pytest.LogCaptu
     async def asynchronous() -> Any:
         yield
 
-    assert await call(lambda order: generator(), order_id=1) == NACK
-    assert await call(lambda order: asynchronous(), order_id=1) == NACK
+    reason = "TypeError: a handler returned a generator, which would never run"
+    assert await call(lambda order: generator(), order_id=1) == Outcome("nack", None, reason)
+    assert await call(lambda order: asynchronous(), order_id=1) == Outcome("nack", None, reason)
     assert caplog.text.count("\nTypeError: a handler returned a generator, which would never run") == 2
 
 
@@ -426,7 +427,9 @@ class WithoutReason(Reject):
     ("error", "outcome"),
     [
         (Retry(), NACK),
-        (Retry("busy", after=0), Outcome("nack", 0)),
+        (Retry("busy", after=0), Outcome("nack", 0, "busy")),
+        (Retry("x" * 2000), Outcome("nack", None, "x" * 1024)),
+        (OSError("the disk is full"), Outcome("nack", None, "OSError: the disk is full")),
         (Retry(after=2.1), Outcome("nack", 3)),
         (Retry(after=-1), Outcome("nack", 0)),
         (Retry(after=1e9), Outcome("nack", 604800)),
@@ -542,7 +545,7 @@ async def test_a_handler_that_cancels_itself(caplog: pytest.LogCaptureFixture) -
         task.cancel()
         await asyncio.sleep(0)
 
-    assert await asyncio.create_task(call(handle, order_id=1)) == NACK
+    assert await asyncio.create_task(call(handle, order_id=1)) == Outcome("nack", None, "CancelledError")
     assert "handle was cancelled: subscription_id=billing" in caplog.text
 
 
@@ -551,7 +554,8 @@ async def test_any_other_exception_is_logged_once(caplog: pytest.LogCaptureFixtu
         Order.model_validate({"total": 1})
 
     with caplog.at_level(logging.INFO):
-        assert await call(handle, order_id=1) == NACK
+        outcome = await call(handle, order_id=1)
+    assert outcome == Outcome("nack", None, "ValidationError: order_id: Field required"), "nothing of the input"
     (record,) = caplog.records
     assert record.exc_info
     assert record.levelno == logging.ERROR

@@ -815,3 +815,15 @@ def test_transactions(world: World) -> None:
     with pytest.raises(NotFound):
         scene.bus.transact(Transaction().ack(scene.name, kept).publish("nowhere", {}))
     assert scene.counts() == (1, 1, 1, 1)
+
+
+def test_a_nack_with_a_reason(world: World) -> None:
+    scene = Scene(world, backoff_min_seconds=60, max_delivery_attempts=1)
+    scene.bus.update_subscription(scene.name, max_delivery_attempts=2)
+    scene.publish(1, 2, 3)
+    first, second, third = scene.pull(3)
+    scene.bus.nack(scene.name, first, reason=OSError("the disk is full"), delay_seconds=0)
+    scene.bus.settle_and_pull(scene.name, Settlement().nack(second, reason="x" * 2000).nack(third), batch_size=1)
+    assert scene.bus.explain(scene.name, second).reason == "nacked: " + "x" * 1024
+    assert scene.bus.explain(scene.name, third).reason == "nacked"
+    assert [one.id for one in scene.bus.browse(scene.name, "leased").data] == [first.id]

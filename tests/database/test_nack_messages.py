@@ -115,3 +115,18 @@ def test_a_stale_nack_takes_no_attempt(store: Store) -> None:
     assert store.nack(keys, [Id(1, 7, None)] * 3) == [STALE] * 3
     assert [lease.attempts for lease in store.leases(keys)] == [1]
     assert store.ack(keys, claimed.ids) == [SETTLED]
+
+
+def test_a_reason_is_kept_while_it_waits_and_when_it_dies(store: Store) -> None:
+    keys = store.create(max_attempts=1)
+    store.fill(keys.topic, 3)
+    claim = store.claim(keys)
+    query = "select fastpubsub.nack_messages(%s, %s, %s::bigint[], %s::bigint[], null, null, null, %s, %s::text[])"
+    store.value(query, *keys, [1, 2], [claim.token] * 2, NOW, ["the disk is full", None])
+    assert [(letter.position, letter.reason) for letter in store.dead_letters(keys)] == [
+        (1, "nacked on delivery attempt 1 of 1: the disk is full"),
+        (2, "nacked on delivery attempt 1 of 1"),
+    ]
+    store.update_subscription("subscription", max_delivery_attempts=2)
+    store.value(query, *keys, [3], [claim.token], NOW, ["the disk is full"])
+    assert [(retry.position, retry.reason) for retry in store.retries(keys)] == [(3, "nacked: the disk is full")]

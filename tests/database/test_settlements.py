@@ -68,10 +68,10 @@ def test_all_kinds_of_several_subscriptions_at_once(open_store: OpenStore) -> No
     with store.transaction():
         store.execute("select fastpubsub.ack('other', %s)", ack_ids(other, second.ids))
         settle(store, keys, [claim.ids[0], claim.ids[2], claim.ids[3]])
-        settle(store, keys, claim.ids[1:2], "nack", 10)
+        settle(store, keys, claim.ids[1:2], "nack", 10, "the disk is full")
         settle(store, keys, claim.ids[4:5], "reject", "no such customer")
     assert leased(store, keys) == [6]
-    assert [retry.position for retry in store.retries(keys)] == [2]
+    assert [(retry.position, retry.reason) for retry in store.retries(keys)] == [(2, "nacked: the disk is full")]
     assert [(letter.position, letter.reason) for letter in store.dead_letters(keys)] == [(5, "no such customer")]
     assert leased(store, other) == []
 
@@ -276,6 +276,8 @@ def test_a_prepared_transaction_is_refused(open_store: OpenStore) -> None:
         ("fastpubsub.ack('subscription', array_fill('x'::text, array[1001]))", "FP422"),
         ("fastpubsub.nack('subscription', array['x'], -1)", "FP422"),
         ("fastpubsub.nack('subscription', array['x'], 604801)", "FP422"),
+        ("fastpubsub.nack('subscription', array['x'], null, '')", "FP422"),
+        ("fastpubsub.nack('subscription', array['x'], null, repeat('x', 1025))", "FP422"),
         ("fastpubsub.reject('subscription', array['x'], '')", "FP422"),
         ("fastpubsub.reject('subscription', array['x'], null)", "FP422"),
         ("fastpubsub.reject('subscription', array['x'], repeat('x', 1025))", "FP422"),

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from fastpubsub.api import bodies, openapi
 from fastpubsub.api.events import MEDIA_TYPE, EventStream, delivery_events
-from fastpubsub.api.pulls import Asked, check_slow, exchanged_json, messages, parts_of, pull
+from fastpubsub.api.pulls import Asked, check_slow, exchanged_json, messages, parts_of, pull, read_body
 from fastpubsub.api.recording import change_by
 from fastpubsub.api.render import NO_CONTENT, dead_letters_json, representation, sort_ids
 from fastpubsub.api.requests import (
@@ -38,12 +38,13 @@ from fastpubsub.models import (
     Extended,
     MessageList,
     Moved,
+    Nack,
     Reject,
     Settled,
     SettledAndPulled,
     Time,
 )
-from fastpubsub.payloads import parse_ids
+from fastpubsub.payloads import is_object, parse_ids
 from fastpubsub.services import dead_letters
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.settling import (
@@ -62,6 +63,7 @@ CONSUME = requires("subscriptions:consume", "subscription_id")
 CONSUME_DIRECTLY = requires("subscriptions:consume", "subscription_id", direct=True)
 SETTLE = requires("subscriptions:consume", "subscription_id", limit=bodies.ids)
 SETTLE_DIRECTLY = requires("subscriptions:consume", "subscription_id", limit=bodies.ids, direct=True)
+FAIL_DIRECTLY = requires("subscriptions:consume", "subscription_id", limit=bodies.reasons, direct=True)
 MAX_REASON = 1024
 Move = Callable[[Database, Directory, str, Sequence[str], Change], Awaitable[list[str]]]
 
@@ -90,7 +92,7 @@ async def pull_messages(request: Request) -> Response:
     response_class=Response,
     responses={200: {"model": SettledAndPulled, "content": openapi.EVENTS}},
     openapi_extra=openapi.SETTLE_AND_PULL,
-    dependencies=[SETTLE_DIRECTLY],
+    dependencies=[FAIL_DIRECTLY],
 )
 async def settle_and_pull(request: Request) -> Response:
     """Settle messages and lease the next ones in one step; with `wait_seconds` what is settled is so at once."""
@@ -154,7 +156,12 @@ async def ack_messages(request: Request) -> Response:
 async def nack_messages(request: Request) -> Response:
     """Give messages back for another attempt after the backoff, or after `delay_seconds`; or uncounted."""
     delay_seconds = int_parameter(request, "delay_seconds", None, 0, MAX_DELAY_SECONDS)
-    if not flag_parameter(request, "undelivered"):
+    is_undelivered = flag_parameter(request, "undelivered")
+    if is_object(await request.body()):
+        nack = await _nack(request, delay_seconds, is_undelivered)
+        kind = RETURN if nack.undelivered else NACK
+        return await _settled(request, kind, nack.ids, nack.delay_seconds, nack.reason)
+    if not is_undelivered:
         return await _settle(request, NACK, delay_seconds)
     if delay_seconds is not None:
         raise InvalidRequest(UNDELIVERED_AND_DELAYED)
@@ -260,8 +267,19 @@ async def _settle(request: Request, kind: Kind, value: int | None = None) -> Res
     return await _settled(request, kind, ids, value)
 
 
-async def _settled(request: Request, kind: Kind, ids: Sequence[str], value: int | str | None) -> Response:
-    outcomes = await request.app.state.settling.settle(kind, request.path_params["subscription_id"], ids, value)
+async def _nack(request: Request, delay_seconds: int | None, is_undelivered: bool) -> Nack:
+    if delay_seconds is not None or is_undelivered:
+        raise InvalidRequest("give delay_seconds and undelivered in the object of the body, not in the query")
+    nack = read_body(Nack, await request.body())
+    _bounded(request, nack.ids)
+    return nack
+
+
+async def _settled(
+    request: Request, kind: Kind, ids: Sequence[str], value: int | str | None, reason: str | None = None
+) -> Response:
+    subscription_id = request.path_params["subscription_id"]
+    outcomes = await request.app.state.settling.settle(kind, subscription_id, ids, value, reason)
     if not prefers_representation(request):
         return NO_CONTENT
     settled = Settled(settled=[], gone=[], stale=[])

@@ -57,7 +57,7 @@ def _settlements(settles: list[TransactionSettles]) -> Iterator[Settlement]:
         if one.acks:
             yield Settlement(one.subscription_id, ACK, one.acks)
         for nack in one.nacks:
-            yield Settlement(one.subscription_id, NACK, nack.ids, delay_seconds=nack.delay_seconds)
+            yield Settlement(one.subscription_id, NACK, nack.ids, delay_seconds=nack.delay_seconds, reason=nack.reason)
         for reject in one.rejects:
             yield Settlement(one.subscription_id, REJECT, reject.ids, reason=reject.reason)
 

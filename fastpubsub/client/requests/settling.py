@@ -24,9 +24,11 @@ class Settlement:
         self.body["acks"] += list_ids(ids)
         return self
 
-    def nack(self, ids: Ids, *, delay_seconds: int | None = None, undelivered: bool = False) -> Self:
+    def nack(
+        self, ids: Ids, *, delay_seconds: int | None = None, undelivered: bool = False, reason: object = None
+    ) -> Self:
         """The messages failed and come again, as after `nack` of the client."""
-        options = only_given(delay_seconds=delay_seconds, undelivered=undelivered or None)
+        options = only_given(delay_seconds=delay_seconds, undelivered=undelivered or None, reason=nack_reason(reason))
         return self._add("nacks", ids, options)
 
     def reject(self, ids: Ids, *, reason: object = NO_REASON) -> Self:
@@ -51,13 +53,23 @@ def ack(subscription_id: str, ids: Ids) -> Request[Settled]:
 
 
 def nack(
-    subscription_id: str, ids: Ids, *, delay_seconds: int | None = None, undelivered: bool = False
+    subscription_id: str,
+    ids: Ids,
+    *,
+    delay_seconds: int | None = None,
+    undelivered: bool = False,
+    reason: object = None,
 ) -> Request[Settled]:
     """The messages failed and come again, after the backoff of the subscription or after `delay_seconds`.
 
     `undelivered`: nobody has looked at them, so they come again at once, and the attempt does not count.
+    `reason`: why, such as the exception; cut after 1,024 characters, and shown while they wait and when they die.
     """
     given = list_ids(ids)
+    if reason is not None:
+        options = only_given(delay_seconds=delay_seconds, undelivered=undelivered or None, reason=nack_reason(reason))
+        body = write_json({"ids": given, **options})
+        return _settle(subscription_id, "nacks", body, repeatable=are_ack_ids(given))
     params = {} if delay_seconds is None else {"delay_seconds": str(delay_seconds)}
     if undelivered:
         params["undelivered"] = "true"
@@ -81,6 +93,10 @@ def as_reason(reason: object, instead: str = NO_REASON) -> str:
     except BaseException:  # noqa: BLE001 - of an object of theirs
         text = type(reason).__name__
     return text[:MAX_REASON] or instead
+
+
+def nack_reason(reason: object) -> str | None:
+    return as_reason(reason, "") or None
 
 
 def extend(subscription_id: str, ids: Ids, *, seconds: int) -> Request[list[str]]:

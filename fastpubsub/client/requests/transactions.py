@@ -6,7 +6,7 @@ from typing import Any, Self
 from fastpubsub.client.requests.identifiers import Ids, are_ack_ids, list_ids
 from fastpubsub.client.requests.publishing import Outgoing, Payload, address, encode
 from fastpubsub.client.requests.request import Request, no_result, only_given, write_json
-from fastpubsub.client.requests.settling import NO_REASON, as_reason
+from fastpubsub.client.requests.settling import NO_REASON, as_reason, nack_reason
 from fastpubsub.client.topics import AnyTopic
 
 
@@ -25,9 +25,9 @@ class Transaction:
         self._of(subscription_id)["acks"] += _ack_ids(ids)
         return self
 
-    def nack(self, subscription_id: str, ids: Ids, *, delay_seconds: int | None = None) -> Self:
+    def nack(self, subscription_id: str, ids: Ids, *, delay_seconds: int | None = None, reason: object = None) -> Self:
         """The messages failed and come again, after the backoff of the subscription or after `delay_seconds`."""
-        nack = {"ids": _ack_ids(ids), **only_given(delay_seconds=delay_seconds)}
+        nack = {"ids": _ack_ids(ids), **only_given(delay_seconds=delay_seconds, reason=nack_reason(reason))}
         self._of(subscription_id)["nacks"].append(nack)
         return self
 
