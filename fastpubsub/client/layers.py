@@ -72,7 +72,8 @@ def publishing(call: Call, connection: AsyncConnection, topic: AnyTopic) -> Call
         result = await call(work)
         if result is not None:
             payloads = result if isinstance(result, list) else [result]
-            request = requests.publish(topic, *payloads)
+            # With a key, so that it carries no trace, which is another one at each attempt.
+            request = requests.publish(topic, *payloads, idempotency_key="")
             digest = hashlib.sha256(request.content or b"").hexdigest()[:32]
             key = f"{work.delivery.subscription_id}:{work.delivery.id}:{digest}"
             await connection.send(requests.publish(topic, *payloads, idempotency_key=key))

@@ -31,7 +31,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy(ROOT / source, folder / source)
     (arguments,) = (found[1] for _, rest in instructions() if (found := BUILD.search(rest)))
     command = [sys.executable, "-m", "sphinx", *arguments.replace("/tmp/guide", str(folder / "doctrees")).split()]
-    done = subprocess.run([*command, str(folder / "guide")], cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, str(folder / "guide")], cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     return folder / "guide"
 

@@ -1,7 +1,7 @@
 """Publishing."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -16,6 +16,17 @@ from fastpubsub.client.topics import AnyTopic, Topic
 
 Payload: TypeAlias = Mapping[str, Any] | BaseModel | Any
 """A dict, a Pydantic model, a dataclass, a TypedDict, or anything else that Pydantic writes as a JSON object."""
+
+
+Attributes: TypeAlias = Mapping[str, str] | None
+Context: TypeAlias = Callable[[Attributes], Attributes]
+_context: Context | None = None
+
+
+def carry(context: Context | None) -> None:
+    """From now on `context` gets the attributes of each message before it is published, and returns those that go."""
+    global _context  # noqa: PLW0603 - a look at one name is all that those pay who carry nothing
+    _context = context
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +59,10 @@ def publish(
     A request that had to be repeated stores nothing twice. Give a key of your own, such as the id of an order, when
     your program may itself do it again, within 24 hours: the payloads must be the same then.
     """
-    messages = [encode(payload, attributes, ordering_key, deliver_at, delay_seconds) for payload in payloads]
+    # A repetition under a key of theirs must be the same to the byte, also when it comes from elsewhere.
+    is_carrying = idempotency_key is None
+    common = (attributes, ordering_key, deliver_at, delay_seconds)
+    messages = [encode(payload, *common, is_carrying=is_carrying) for payload in payloads]
     return publish_encoded(address(topic_id, *payloads), messages, idempotency_key)
 
 
@@ -92,10 +106,12 @@ def address(topic: AnyTopic, *payloads: Payload | Outgoing) -> str:
 
 def encode(
     payload: Payload | Outgoing,
-    attributes: Mapping[str, str] | None = None,
+    attributes: Attributes = None,
     ordering_key: str | None = None,
     deliver_at: datetime | None = None,
     delay_seconds: int | None = None,
+    *,
+    is_carrying: bool = True,
 ) -> Encoded:
     if isinstance(payload, Outgoing):
         attributes = {**(attributes or {}), **(payload.attributes or {})}
@@ -103,6 +119,8 @@ def encode(
         if payload.deliver_at is not None or payload.delay_seconds is not None:
             deliver_at, delay_seconds = payload.deliver_at, payload.delay_seconds
         payload = payload.payload
+    if _context is not None and is_carrying:
+        attributes = _context(attributes)
     return Encoded(
         write_json(payload),
         write_json(dict(attributes)) if attributes else None,
