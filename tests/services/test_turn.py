@@ -60,6 +60,15 @@ async def test_one_that_stops_is_followed_at_once(database: Database, settings: 
     assert (stays.holds, stops.holds) == (True, False)
 
 
+LATER = "select holds from fastpubsub.record_process(%s, 17, false, clock_timestamp() + make_interval(secs => %s))"
+
+
+async def holds_later(connection: psycopg.AsyncConnection, turn: Turn, seconds: float) -> bool:
+    row = await (await connection.execute(LATER, [turn._process, seconds])).fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
 async def test_one_that_is_killed_is_followed_when_it_has_missed_three_times(
     database: Database, settings: Settings, connect: Connect
 ) -> None:
@@ -67,15 +76,22 @@ async def test_one_that_is_killed_is_followed_when_it_has_missed_three_times(
     for turn in (stays, killed):
         await turn.look()
     connection = await connect()
-    later = "select holds from fastpubsub.record_process(%s, 17, false, clock_timestamp() + make_interval(secs => %s))"
+    assert not await holds_later(connection, stays, 2)
+    assert await holds_later(connection, stays, 4)
 
-    async def holds(seconds: float) -> bool:
-        row = await (await connection.execute(later, [stays._process, seconds])).fetchone()
-        assert row is not None
-        return bool(row[0])
 
-    assert not await holds(2)
-    assert await holds(4)
+async def test_when_the_next_one_is_killed_too_any_other_follows(
+    database: Database, settings: Settings, connect: Connect
+) -> None:
+    turns = [Turn(database, settings) for _ in range(5)]
+    for turn in turns:
+        await turn.look()
+    pauses = [await turn.look() for turn in turns]
+    connection = await connect()
+    (first, second, _) = (turn for turn, pause in zip(turns, pauses, strict=True) if pause > 1)
+    assert await holds_later(connection, first, 4)
+    assert not await holds_later(connection, second, 5)
+    assert not await holds_later(connection, turns[-1], 5), "the holder, should it come back"
 
 
 async def test_of_several_that_find_nobody_one_takes_the_work(
