@@ -13,6 +13,7 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 FILES = (
     "__init__.py",
     "client",
+    "delayed_ids.py",
     "exceptions.py",
     "filters.py",
     "integrations",
