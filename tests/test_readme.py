@@ -42,11 +42,13 @@ def test_what_is_to_be_typed_can_be_typed() -> None:
         for block in blocks(page):
             if block.language in ("sh", "bash"):
                 assert not PLACEHOLDER.search(block.text), block.place
-                installed += [(page, name) for name in re.findall(r"pip install '?([^\s']+)", block.text)]
+                for line in re.findall(r"pip install (.+)", block.text):
+                    assert "packages/client" in line, block.place
+                    installed += [(page, name) for name in line.replace("'", "").split()]
     assert len(installed) >= 4
     for page, name in installed:
         folder = ROOT if page.parent == DOCS else page.parent
-        path = name.partition("[")[0].replace("../fastpubsub", ".")  # the clone, beside the folder of the reader
+        path = name.partition("[")[0].replace("../fastpubsub", ".", 1)  # the clone, beside the folder of the reader
         assert (folder / path / "pyproject.toml").exists(), (page, name)
 
 

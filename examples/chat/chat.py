@@ -1,8 +1,7 @@
 """A chat: what people say goes to a topic, and everybody's page follows it over a WebSocket."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -10,34 +9,22 @@ from uuid import UUID
 from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
-from fastpubsub.client import AsyncClient
+from fastpubsub.client import AsyncClient, Topic
 from fastpubsub.integrations.fastapi import Bus, BusClient, BusPublisher
-
-TOPIC = "chat"
-RECENT = 50
-WEEK_SECONDS = 7 * 24 * 60 * 60
-
-bus = Bus()  # FASTPUBSUB_URL, or http://localhost:8000
-
-
-@asynccontextmanager
-async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    await bus.client.create_topic(TOPIC, retention_seconds=WEEK_SECONDS, exist_ok=True)
-    yield
-
-
-app = FastAPI(lifespan=bus.lifespan_with(lifespan))
-
-
-def text(longest: int) -> StringConstraints:
-    return StringConstraints(strip_whitespace=True, min_length=1, max_length=longest, pattern="^[^\0]*$")
 
 
 class Said(BaseModel):
-    name: Annotated[str, text(40)]
-    text: Annotated[str, text(2000)]
+    model_config = ConfigDict(str_strip_whitespace=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=40, pattern="^[^\0]*$")]
+    text: Annotated[str, Field(min_length=1, max_length=2000, pattern="^[^\0]*$")]
+
+
+chat = Topic("chat", Said, retention_seconds=7 * 24 * 60 * 60)
+bus = Bus(topics=[chat])  # FASTPUBSUB_URL, or http://localhost:8000
+app = FastAPI(lifespan=bus.lifespan)
 
 
 @app.exception_handler(RequestValidationError)
@@ -53,7 +40,7 @@ async def page() -> FileResponse:
 
 @app.post("/messages", status_code=201)
 async def say(said: Said, publisher: BusPublisher) -> dict[str, str]:
-    return {"id": await publisher.publish(TOPIC, said)}
+    return {"id": await publisher.publish(chat, said)}
 
 
 @app.websocket("/live")
@@ -69,5 +56,5 @@ async def live(websocket: WebSocket, client: BusClient, after: UUID | None = Non
 
 async def send(websocket: WebSocket, client: AsyncClient, after: UUID | None) -> None:
     with suppress(WebSocketDisconnect):
-        async for message in client.follow(TOPIC, after=after, recent=RECENT):
+        async for message in client.follow(chat.id, after=after, recent=50):
             await websocket.send_text(message.model_dump_json(include={"id", "created_at", "payload"}))

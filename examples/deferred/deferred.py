@@ -3,8 +3,6 @@
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 from uuid import UUID, uuid4
@@ -12,7 +10,7 @@ from uuid import UUID, uuid4
 from fastapi import FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel
 
-from fastpubsub.client import Message, Reject
+from fastpubsub.client import Message, Reject, Topic
 from fastpubsub.integrations.fastapi import Bus, BusPublisher
 
 FOLDER = Path("uploads")
@@ -33,23 +31,15 @@ class Status(BaseModel):
     words: dict[str, int] | None = None
 
 
-@asynccontextmanager
-async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    await bus.client.create_topic("uploads", exist_ok=True)
-    await bus.client.create_subscription(
-        "word-counts", "uploads", max_delivery_attempts=ATTEMPTS, backoff_min_seconds=1, exist_ok=True
-    )
-    yield
-
-
-app = FastAPI(lifespan=bus.lifespan_with(lifespan))
+uploads = Topic("uploads", Upload)
+app = FastAPI(lifespan=bus.lifespan)
 
 
 @app.post("/uploads", status_code=202)
 async def upload(request: Request, response: Response, publisher: BusPublisher) -> Status:
     new, status = Upload(id=uuid4()), Status(status="waiting")
     await asyncio.to_thread(store, new.id, await read(request), status)
-    await publisher.publish("uploads", new)
+    await publisher.publish(uploads, new)
     response.headers["Location"] = f"/uploads/{new.id}"
     return status
 
@@ -70,7 +60,7 @@ def show(id: UUID) -> Status:
     return Status.model_validate_json(status_of(id).read_bytes())
 
 
-@bus.subscriber("word-counts")
+@bus.subscriber("word-counts", topic=uploads, max_delivery_attempts=ATTEMPTS, backoff_min_seconds=1)
 def count_words(upload: Upload, message: Message) -> None:
     attempts = message.delivery_attempts
     save(upload.id, Status(status="working", attempts=attempts))
