@@ -40,10 +40,19 @@ async def declare(client: AsyncConnection, topics: Iterable[Topic[Any]], subscri
 async def _declare_topic(client: AsyncConnection, topic: Topic[Any]) -> None:
     wanted = topic.retention_seconds
     try:
-        found = (await client.send(requests.get_topic(topic.id))).retention_seconds
+        there = await client.send(requests.get_topic(topic.id))
     except NotFound:
-        await client.send(requests.create_topic(topic.id, retention_seconds=wanted, exist_ok=True))
+        create = requests.create_topic(topic.id, retention_seconds=wanted, schema=topic.schema, exist_ok=True)
+        await client.send(create)
         return
+    await _declare_retention(client, topic, there.retention_seconds)
+    if topic.schema is not None and topic.schema != there.payload_schema:
+        logger.warning("topic %s gets another schema: publishers of the present one may be refused", topic.id)
+        await client.send(requests.update_topic(topic.id, schema=topic.schema))
+
+
+async def _declare_retention(client: AsyncConnection, topic: Topic[Any], found: int | None) -> None:
+    wanted = topic.retention_seconds
     if wanted is None or wanted == found:
         return
     if found is not None and wanted < found:

@@ -1,5 +1,6 @@
 """A topic as an application declares it: its id, and the type of its payloads."""
 
+import json
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeAlias, TypeVar, Union, get_args, get_origin, overload
@@ -16,27 +17,34 @@ class Topic(Generic[T]):
 
     `payload_type` is a Pydantic model, a dataclass, a TypedDict, or a union of them (`Topic[Order | Refund](...)`);
     without it payloads may be anything. `retention_seconds` is how long settled messages are kept for replay; None
-    leaves it to the server.
+    leaves it to the server. With `schema=True` the topic is declared with the JSON Schema of the type, which holds for
+    every publisher.
     """
 
     @overload
     def __init__(self: "Topic[Any]", id: str, *, retention_seconds: int | None = None) -> None: ...
     @overload
-    def __init__(self, id: str, payload_type: type[T], *, retention_seconds: int | None = None) -> None: ...
+    def __init__(
+        self, id: str, payload_type: type[T], *, retention_seconds: int | None = None, schema: bool = False
+    ) -> None: ...
     @overload
-    def __init__(self, id: str, payload_type: Any, *, retention_seconds: int | None = None) -> None: ...
+    def __init__(
+        self, id: str, payload_type: Any, *, retention_seconds: int | None = None, schema: bool = False
+    ) -> None: ...
     def __init__(
         self,
         id: str,  # noqa: A002 - the name of the API
         payload_type: Any = Any,
         *,
         retention_seconds: int | None = None,
+        schema: bool = False,
     ) -> None:
         self.id = id
         self.payload_type = payload_type
         self.retention_seconds = retention_seconds
         try:
             self._checks = [_check_of(one) for one in _alternatives(payload_type)]
+            self.schema = _schema_of(id, payload_type) if schema else None
         except PydanticUserError as error:
             raise TypeError(f"topic {id}: Pydantic cannot read a payload as {payload_type}: {error}") from None
 
@@ -48,6 +56,14 @@ class Topic(Generic[T]):
         if not any(fits(payload) for fits in self._checks):
             wanted = " or ".join(_name(one) for one in _alternatives(self.payload_type))
             raise TypeError(f"topic {self.id} takes {wanted}, not {_name(type(payload))}")
+
+
+def _schema_of(topic_id: str, payload_type: Any) -> dict[str, Any]:
+    """Of payloads as they are published."""
+    if payload_type is Any:
+        raise TypeError(f"topic {topic_id}: a schema needs the type of its payloads")
+    schema: dict[str, Any] = json.loads(json.dumps(TypeAdapter(payload_type).json_schema(mode="serialization")))
+    return schema
 
 
 AnyTopic: TypeAlias = str | Topic[Any]

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from fastpubsub.client import AlreadyExists, AsyncClient, NotFound, PermissionDenied, Router, Topic, Worker
+from fastpubsub.client import (
+    AlreadyExists,
+    AsyncClient,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    Router,
+    Topic,
+    Worker,
+)
 from fastpubsub.client.narrowing import both
 from fastpubsub.testing import InMemoryBus
 from fastpubsub.testing.store import matches, read_filter
@@ -224,3 +234,33 @@ async def test_a_client_that_may_not(caplog: pytest.LogCaptureFixture) -> None:
     async with AsyncClient(transport=httpx.MockTransport(refuse), policy=QUICK) as client:
         with pytest.raises(PermissionDenied):
             await worker_of().serve(client)
+
+
+async def test_the_schema_of_the_type(client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    class Invoice(BaseModel):
+        cents: int
+        paid_at: datetime | None = None
+
+    invoices = Topic("invoices", Invoice, schema=True)
+    await client.create_topic("invoices", retention_seconds=60)
+    worker = Worker(topics=[invoices])
+    for _ in range(2):
+        await worker.declare(client)
+    assert (
+        caplog.messages.count("topic invoices gets another schema: publishers of the present one may be refused") == 1
+    )
+    await client.publish(invoices, Invoice(cents=7), Invoice(cents=8, paid_at=datetime.now(UTC)))
+    with pytest.raises(InvalidRequest):
+        await client.publish("invoices", {"cents": "seven"})
+    assert (await client.get_topic("invoices")).retention_seconds == 60
+    await client.update_topic("invoices", schema=None)
+    await client.publish("invoices", {"cents": "seven"})
+    await client.delete_topic("invoices")
+    await worker.declare(client)
+    with pytest.raises(InvalidRequest):
+        await client.publish("invoices", {"cents": "seven"})
+
+
+def test_a_schema_needs_a_type() -> None:
+    with pytest.raises(TypeError, match="a schema needs the type"):
+        Topic("invoices", Any, schema=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel
@@ -16,6 +16,13 @@ from fastpubsub.client.existing import CONFLICT
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 REPRESENTATION = {"Prefer": "return=representation"}
+
+
+class Unset:
+    """Stays as it is."""
+
+
+UNSET: Final = Unset()
 
 
 @dataclass(slots=True)  # not frozen: those take three times as long to make, and every call makes one

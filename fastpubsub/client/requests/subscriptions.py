@@ -4,14 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from fastpubsub import models
 from fastpubsub.client.decimals import read_exactly, write_exactly
 from fastpubsub.client.existing import must_change, require_same
 from fastpubsub.client.requests.request import (
+    UNSET,
     Page,
     Request,
+    Unset,
     as_texts,
     creating,
     deleting,
@@ -23,13 +25,6 @@ from fastpubsub.client.requests.request import (
     write_json,
 )
 from fastpubsub.models import Subscription
-
-
-class Unset:
-    """Stays as it is."""
-
-
-UNSET: Final = Unset()
 
 
 def create_subscription(

@@ -1,13 +1,16 @@
 """Topics."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from fastpubsub import models
-from fastpubsub.client.decimals import read_exactly
+from fastpubsub.client.decimals import read_exactly, write_exactly
 from fastpubsub.client.existing import require_same
 from fastpubsub.client.requests.request import (
+    UNSET,
     Request,
+    Unset,
     creating,
     deleting,
     metrics_params,
@@ -19,9 +22,18 @@ from fastpubsub.client.requests.request import (
 from fastpubsub.models import Topic
 
 
-def create_topic(id: str, *, retention_seconds: int | None = None, exist_ok: bool = False) -> Request[Topic]:
-    """With `exist_ok` returns an existing one; raises `AlreadyExists` when it differs from the given settings."""
-    body: dict[str, Any] = {"id": id} | ({} if retention_seconds is None else {"retention_seconds": retention_seconds})
+def create_topic(
+    id: str,
+    *,
+    retention_seconds: int | None = None,
+    exist_ok: bool = False,
+    schema: Mapping[str, Any] | None = None,
+) -> Request[Topic]:
+    """With `exist_ok` returns an existing one; raises `AlreadyExists` when it differs from the given settings.
+
+    `schema` is a JSON Schema that every payload must match.
+    """
+    body = only_given(id=id, retention_seconds=retention_seconds, schema=schema)
     return creating("/topics", body, Topic, get_topic(id) if exist_ok else None, partial(require_same, "topic"))
 
 
@@ -41,13 +53,16 @@ def list_topics(
     )
 
 
-def update_topic(id: str, *, retention_seconds: int | None) -> Request[Topic]:
-    return Request(
-        "PATCH",
-        path_to("topics", id),
-        partial(read_exactly, Topic),
-        write_json({"retention_seconds": retention_seconds}),
-    )
+def update_topic(
+    id: str,
+    *,
+    retention_seconds: int | Unset | None = UNSET,
+    schema: Mapping[str, Any] | Unset | None = UNSET,
+) -> Request[Topic]:
+    """A missing argument keeps the present value; None is the server's retention, or no schema."""
+    body = {"retention_seconds": retention_seconds, "schema": schema}
+    given = {name: value for name, value in body.items() if not isinstance(value, Unset)}
+    return Request("PATCH", path_to("topics", id), partial(read_exactly, Topic), write_exactly(given, write_json))
 
 
 def delete_topic(id: str) -> Request[None]:
