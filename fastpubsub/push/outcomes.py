@@ -27,11 +27,11 @@ class Outcome(NamedTuple):
 
 def outcome_of(answer: PushAnswer, reject_on: frozenset[int], now: datetime) -> Outcome:
     status = answer.status
-    said = f"the endpoint answered {status}"
+    said = f"the endpoint answered {status}" + (f": {answer.text}" if answer.text else "")
     if 200 <= status < 300:
         return Outcome("ack", is_well=True)
     if status in reject_on:
-        return Outcome("reject", is_well=True, reason=f"{said}: {answer.text}" if answer.text else said)
+        return Outcome("reject", is_well=True, reason=said)
     if status in BUSY:
         seconds = retry_after(answer.headers.get("retry-after", ""), now)
         return Outcome("nack", is_well=False, is_overloaded=True, hold_seconds=seconds, reason=said)

@@ -221,7 +221,9 @@ class Pusher:
         reason = (said or None) if kind is NACK else None
         for _ in range(SETTLE_ATTEMPTS):
             try:
-                await self._means.settling.settle(kind, self.endpoint.subscription_id, [delivery], value, reason)
+                await self._means.settling.settle(
+                    kind, self.endpoint.subscription_id, [delivery], value, reason, is_push=True
+                )
             except Unavailable:
                 await asyncio.sleep(SETTLE_PAUSE_SECONDS)
             except FastpubsubError:

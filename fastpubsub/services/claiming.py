@@ -15,7 +15,7 @@ from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import FastpubsubError, NotFound
 from fastpubsub.message_ids import MessageIds
-from fastpubsub.services.coalescer import Coalescer, call_bounds
+from fastpubsub.services.coalescer import Coalescer, call_bounds, push_calls
 from fastpubsub.services.directory import Directory, SubscriptionKey
 from fastpubsub.services.waiting_lines import WaitingLine
 from fastpubsub.services.wakeups import Wakeups
@@ -68,6 +68,7 @@ class Claiming:
         self._wakeups = wakeups
         self._max_bytes = settings.pull_max_bytes
         self._claiming = Coalescer(self._call_claim, call_bounds(settings), lambda _key, claim: self.give_back(claim))
+        self._push_calls = push_calls(settings)
         self._returning = Tasks()
 
     async def close(self) -> None:
@@ -158,8 +159,12 @@ class Claiming:
         return claim
 
     async def _call_claim(self, key: ClaimKey, requests: Sequence[ClaimRequest]) -> list[Claim]:
-        as_dispatcher = (None, True) if key.is_push else ()
-        row = await self._database.fetch_one("claim_messages", *key.keys, *self.arguments(requests), *as_dispatcher)
+        arguments = (*key.keys, *self.arguments(requests))
+        if key.is_push:
+            async with self._push_calls:
+                row = await self._database.fetch_one("claim_messages", *arguments, None, True)
+        else:
+            row = await self._database.fetch_one("claim_messages", *arguments)
         return self.shares(key, requests, row)
 
     def arguments(self, requests: Sequence[ClaimRequest]) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ from fastpubsub.counters import Counters
 from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.message_ids import Targets, parse_targets
-from fastpubsub.services.coalescer import Coalescer, call_bounds
+from fastpubsub.services.coalescer import Coalescer, call_bounds, push_calls
 from fastpubsub.services.directory import Directory, SubscriptionKey
 from fastpubsub.services.in_flight import InFlight
 from fastpubsub.services.wakeups import Wakeups
@@ -37,6 +37,7 @@ class SettleKey(NamedTuple):
     keys: SubscriptionKey
     kind: Kind
     subscription_id: str
+    is_push: bool = False
 
 
 class Settle(NamedTuple):
@@ -54,6 +55,7 @@ class Settling:
         self._counters = counters
         self._wakeups = wakeups
         self._settling = Coalescer(self._call_settle, call_bounds(settings))
+        self._push_calls = push_calls(settings)
         self.in_flight = InFlight()
 
     async def close(self) -> None:
@@ -67,6 +69,8 @@ class Settling:
         ids: Sequence[str],
         value: int | str | None = None,
         reason: str | None = None,
+        *,
+        is_push: bool = False,
     ) -> Sequence[int]:
         """Returns for each id SETTLED, GONE or STALE.
 
@@ -78,7 +82,7 @@ class Settling:
             if not targets.positions:
                 await self._database.fetch_one("require_subscription", *keys)
                 return [GONE] * len(ids)
-            key = SettleKey(keys, kind, subscription_id)
+            key = SettleKey(keys, kind, subscription_id, is_push)
             answer = await self._settling.submit(key, Settle(targets, value, reason), rows=len(ids))
             return of_each(targets, answer, len(ids))
 
@@ -97,9 +101,12 @@ class Settling:
         values = []
         if key.kind.value_type is not None:
             values.append(Array(key.kind.value_type, [s.value for s in settles for _ in s.targets.positions]))
-        outcomes, *died = await self._database.fetch_one(
-            key.kind.procedure, *key.keys, positions, tokens, created_at, *values, lengths, *_nack_reasons(settles)
-        )
+        arguments = (*key.keys, positions, tokens, created_at, *values, lengths, *_nack_reasons(settles))
+        if key.is_push:
+            async with self._push_calls:
+                outcomes, *died = await self._database.fetch_one(key.kind.procedure, *arguments)
+        else:
+            outcomes, *died = await self._database.fetch_one(key.kind.procedure, *arguments)
         self.settled(key, targets, outcomes, *died)
         return split(targets, outcomes)
 

@@ -67,11 +67,13 @@ async def test_other_answers_are_nacks(calls: Calls, endpoint: Endpoint, status:
 
 
 async def test_attempts_are_limited(calls: Calls, endpoint: Endpoint) -> None:
-    endpoint.answers = lambda _: answer(422)
+    endpoint.answers = lambda _: answer(422, b"no")
     await pushed(calls, endpoint)
     await calls.publish({"a": 1})
     await until_counts(calls, (0, 0, 0, 1))
     assert len(endpoint.received) == 5
+    (letter,) = await calls.dead_letters()
+    assert "the endpoint answered 422: no" in letter["reason"]
 
 
 async def test_a_status_that_rejects(calls: Calls, endpoint: Endpoint) -> None:

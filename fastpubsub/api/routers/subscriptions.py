@@ -46,7 +46,8 @@ async def create_subscription(request: Request, body: NewSubscription) -> Respon
     created = await subscriptions.create_subscription(
         state.database, state.settings, body, filter_json, await change_by(request, body.id), push
     )
-    state.dispatcher.look()
+    if push is not None:
+        state.dispatcher.look()
     return json_answer(subscription_json(created, secret=secret), 201)
 
 
@@ -103,7 +104,8 @@ async def update_subscription(request: Request, subscription_id: str, body: Chan
         state.database, state.settings, subscription_id, body, filter_json, await change_by(request), push
     )
     state.wakeups.changed(await state.directory.subscriptions.key(subscription_id))
-    state.dispatcher.look()
+    if is_push_given:
+        state.dispatcher.look()
     return json_answer(subscription_json(changed, secret=secret if is_new_secret else ""))
 
 
