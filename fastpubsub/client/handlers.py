@@ -26,10 +26,20 @@ from fastpubsub.client.deliveries import (
     reject,
 )
 from fastpubsub.client.dependencies import Solver
-from fastpubsub.client.layers import Call, Middleware, TimeLimit, Work, limited, publishing, with_dependencies, within
+from fastpubsub.client.layers import (
+    SESSION,
+    Call,
+    Middleware,
+    TimeLimit,
+    Work,
+    limited,
+    publishing,
+    with_dependencies,
+    within,
+)
 from fastpubsub.client.options import DEFAULT, Options
 from fastpubsub.client.requests import as_reason
-from fastpubsub.client.signatures import EMPTY, Signature
+from fastpubsub.client.signatures import EMPTY, Dependency, Injected, Signature
 from fastpubsub.client.threads import Threads
 from fastpubsub.client.tracebacks import traceback_of
 
@@ -75,8 +85,8 @@ class Handler:
         call: Call = self._invoke
         if options.publish_to is not None:
             call = publishing(call, connection, options.publish_to)
-        if self._signature.injected:
-            call = with_dependencies(call, solver(self.name, self._signature.injected))
+        if injected := self._injected():
+            call = with_dependencies(call, solver(self.name, injected), options.once)
         if options.timeout_seconds is not None:
             call = limited(call, options.timeout_seconds)
         call = within(call, middlewares)
@@ -84,6 +94,11 @@ class Handler:
         handler._call = None if call == self._invoke else call  # noqa: SLF001 - of the same class
         handler.takes_payload_only = self.takes_payload_only and not middlewares  # which get messages as they are
         return handler
+
+    def _injected(self) -> list[Injected]:
+        once = self._options.once
+        session = [] if once is None else [Injected(SESSION, Any, Dependency(once.dependency))]
+        return [*self._signature.injected, *session]
 
     def _make_adapter(self, annotation: Any) -> TypeAdapter[Any]:
         try:

@@ -13,6 +13,7 @@ from fastpubsub.client import requests
 from fastpubsub.client.connections import AsyncConnection
 from fastpubsub.client.deliveries import Delivery
 from fastpubsub.client.dependencies import Solve
+from fastpubsub.client.options import Once
 from fastpubsub.client.threads import Threads
 from fastpubsub.client.topics import AnyTopic
 
@@ -54,12 +55,23 @@ def limited(call: Call, seconds: float) -> Call:
     return run
 
 
-def with_dependencies(call: Call, solve: Solve) -> Call:
+SESSION = "fastpubsub_session"
+"""The name of the argument that nobody has: what `once` remembers with."""
+
+
+def with_dependencies(call: Call, solve: Solve, once: Once | None = None) -> Call:
     """Closes them when the handler has ended, before its message is settled: what fails to commit comes again."""
 
     async def run(work: Work) -> Any:
         async with AsyncExitStack() as stack:
             work.values = await solve(work.delivery, stack)
+            if once is not None and not await once.is_first(work.values.pop(SESSION), work.delivery):
+                logger.info(
+                    "a message was done before: subscription_id=%s message_id=%s",
+                    work.delivery.subscription_id,
+                    work.delivery.id,
+                )
+                return None
             return await call(work)
 
     return run

@@ -1,11 +1,21 @@
 """How a handler is called, and what its exceptions mean."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from fastpubsub.client.topics import AnyTopic
+from fastpubsub.models import Message
 
 Exceptions: TypeAlias = type[Exception] | tuple[type[Exception], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """Remembers messages in the transaction of a dependency: what `is_first` refuses was done, and is acknowledged."""
+
+    dependency: Callable[..., Any]
+    is_first: Callable[[Any, Message], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +26,7 @@ class Options:
     reject_on: Exceptions = ()
     timeout_seconds: float | None = None
     publish_to: AnyTopic | None = None
+    once: Once | None = None
 
     def __post_init__(self) -> None:
         for name in ("retry_on", "reject_on"):

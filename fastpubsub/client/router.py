@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from fastpubsub.client.declaring import Declaration, Start
 from fastpubsub.client.handlers import Handler, is_async
 from fastpubsub.client.layers import Middleware
-from fastpubsub.client.options import Exceptions, Options
+from fastpubsub.client.options import Exceptions, Once, Options
 from fastpubsub.client.topics import AnyTopic, Topic, as_topic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -51,6 +51,7 @@ class Router:
         retry_on: Exceptions = (),
         reject_on: Exceptions = (),
         publish_to: AnyTopic | None = None,
+        once: Once | None = None,
     ) -> Callable[[Function], Function]:
         """Registers the function that processes the messages of a subscription.
 
@@ -65,7 +66,8 @@ class Router:
         After `timeout_seconds` an `async def` function is cancelled, and its message comes again. Exceptions of
         `retry_on` let it come again, and those of `reject_on` make it a dead letter, without a traceback in the log.
         What the function returns is published to `publish_to`, before its message is settled: None is nothing, a list
-        several payloads.
+        several payloads. `once` is `fastpubsub.integrations.sqlalchemy.once(get_session)`: a message that was done in a
+        transaction of that session does not reach the function again.
         """
         settings = {
             "filter": filter,
@@ -74,7 +76,7 @@ class Router:
             "backoff_max_seconds": backoff_max_seconds,
             "ack_deadline_seconds": ack_deadline_seconds,
         }
-        options = Options(retry_on, reject_on, timeout_seconds, publish_to)
+        options = Options(retry_on, reject_on, timeout_seconds, publish_to, once)
         declaration = _declaration(subscription_id, topic, settings, start_from)
 
         def register(function: Function) -> Function:

@@ -7,17 +7,20 @@
 The role of the application needs `execute` on the function `fastpubsub.publish`.
 """
 
+import asyncio
 import json
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, overload
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Column, Connection, DateTime, MetaData, String, Table, func, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
+from fastpubsub.client.options import Once
 from fastpubsub.client.requests import Encoded, Outgoing, Payload, address, encode
 from fastpubsub.client.topics import AnyTopic
+from fastpubsub.models import Message
 
 Synchronous = Connection | Session | scoped_session[Any]
 Asynchronous = AsyncConnection | AsyncSession | async_scoped_session[Any]
@@ -86,3 +89,38 @@ def _row(topic_id: str, message: Encoded) -> dict[str, str | int | None]:
         "deliver_at": None if message.deliver_at is None else json.loads(message.deliver_at),
         "delay": None if message.delay_seconds is None else json.loads(message.delay_seconds),
     }
+
+
+_REMEMBER = text(
+    "insert into fastpubsub_done (subscription_id, message_id) values (:subscription_id, :message_id) "
+    "on conflict do nothing"
+)
+
+
+def done_table(metadata: MetaData) -> Table:
+    """The table of `once`, for your migrations. Delete rows that are older than messages may come again."""
+    return Table(
+        "fastpubsub_done",
+        metadata,
+        Column("subscription_id", String(128), primary_key=True),
+        Column("message_id", String(36), primary_key=True),
+        Column("done_at", DateTime(timezone=True), server_default=func.now(), nullable=False, index=True),
+    )
+
+
+def once(get_session: Callable[..., Any]) -> Once:
+    """Lets a subscriber do each message once: `@bus.subscriber("billing", once=once(get_session))`.
+
+    `get_session` is the dependency that gives the handler its session of SQLAlchemy, and commits when it is closed. The
+    id of the message is remembered in `fastpubsub_done` in the same transaction, of a database of your own.
+    """
+    return Once(get_session, _is_first)
+
+
+async def _is_first(session: Synchronous | Asynchronous, message: Message) -> bool:
+    row = {"subscription_id": message.subscription_id, "message_id": str(message.id)}
+    if isinstance(session, AsyncConnection | AsyncSession | async_scoped_session):
+        result: Any = await session.execute(_REMEMBER, row)
+    else:
+        result = await asyncio.to_thread(session.execute, _REMEMBER, row)
+    return bool(result.rowcount == 1)
