@@ -154,12 +154,13 @@ def calls(text: str) -> Iterator[tuple[str, inspect.BoundArguments]]:
         required = [one for one in signature.parameters.values() if one.default is one.empty]
         given = {one.name: [{}] if one.kind is one.VAR_POSITIONAL else "x" for one in required}
         others: dict[str, Any] = {"messages": [], "settlement": requests.Settlement()}
+        others["transaction"] = requests.Transaction()
         given |= {name: value for name, value in others.items() if name in given}
         for name, one in signature.parameters.items():
             value: Any = [{"x": text}] if one.kind is one.VAR_POSITIONAL else text
             value = requests.Settlement().ack(text) if name == "settlement" else value
             arguments = signature.bind_partial()
-            arguments.arguments.update({**given, name: value} if name != "messages" else given)
+            arguments.arguments.update({**given, name: value} if name not in ("messages", "transaction") else given)
             yield function.__name__, arguments
 
 
