@@ -9,6 +9,7 @@ from pygments.lexers.sql import PostgresLexer
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[1]
+PLACES = ("docs", "deploy", "examples", "README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")
 sys.path.insert(0, str(ROOT))
 
 from docs import directives  # noqa: E402
@@ -75,15 +76,18 @@ def add_contents(app: Sphinx, name: str, source: list[str]) -> None:
             source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{pages}\n```\n"
 
 
-def resolve_folders(app: Sphinx, name: str, source: list[str]) -> None:
-    """Leads links to a folder to its README; what has none is not in the guide."""
+def resolve_links(app: Sphinx, name: str, source: list[str]) -> None:
+    """Leads links to a folder to its README; what the image does not have when it builds the guide is only named."""
 
     def resolve(link: re.Match[str]) -> str:
         text, target = link.groups()
-        folder = (ROOT / name).parent / target
-        if not folder.is_dir():
+        path = ((ROOT / name).parent / target).resolve()
+        place = path.relative_to(ROOT).parts[0] if path.is_relative_to(ROOT) else ""
+        if place not in PLACES:
+            return text
+        if not path.is_dir():
             return link[0]
-        return f"[{text}]({target.rstrip('/')}/README.md)" if (folder / "README.md").exists() else text
+        return f"[{text}]({target.rstrip('/')}/README.md)" if (path / "README.md").exists() else text
 
     source[0] = LINK.sub(resolve, source[0])
 
@@ -107,7 +111,7 @@ def write_for_models(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("source-read", add_contents)
-    app.connect("source-read", resolve_folders)
+    app.connect("source-read", resolve_links)
     app.add_lexer("sql", PostgresLexer)
     app.connect("build-finished", copy_pictures)
     app.connect("build-finished", write_for_models)
