@@ -15,8 +15,9 @@ def publish(topic_id: str, body: bytes, headers: Iterable[str] = ()) -> bytes:
     return request("POST", f"/topics/{topic_id}/messages", body, headers)
 
 
-def pull(subscription_id: str, batch_size: int) -> bytes:
-    return request("GET", f"/subscriptions/{subscription_id}/messages?consumer_id=benchmark&batch_size={batch_size}")
+def pull(subscription_id: str, batch_size: int, wait_seconds: int = 0) -> bytes:
+    path = f"/subscriptions/{subscription_id}/messages?consumer_id=benchmark&batch_size={batch_size}"
+    return request("GET", path + (f"&wait_seconds={wait_seconds}" if wait_seconds else ""))
 
 
 def save(requests: Iterable[bytes], path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks import held, latency, python_client, raw, wal, worker
+from benchmarks import held, latency, ordering, python_client, raw, wal, worker
 from benchmarks.bench import Bench, messages_per_second, replay, requests_per_second
 from benchmarks.consume import Consumer
 from benchmarks.filters import FILTER, FIRST_FILL, looked_at
@@ -198,6 +198,7 @@ ROWS: dict[str, Row] = {
     "fan-out": fan_out,
     "consume-batches": consume_batches,
     "consume-singly": consume_singly,
+    "ordered": ordering.ordered,
     "held-snapshot": held.held_snapshot,
     "filter": filtered,
     "topics": many_topics,

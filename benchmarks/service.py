@@ -102,15 +102,17 @@ class Topic:
         query = "select coalesce(min(position) - 1, 0) from fastpubsub.messages where topic_key = %s"
         return int(self.service.one(query, self.key)[0])
 
-    def fill(self, messages: int, size: int = SMALL) -> None:
-        """Publishes at least so many from within the database."""
+    def fill(self, messages: int, size: int = SMALL, keys: str | None = None) -> None:
+        """Publishes at least so many from within the database; `keys` is an expression of `n`."""
         for start in range(0, messages, _FILL_ROWS):
             calls = -(-min(_FILL_ROWS, messages - start) // _CALL_ROWS)
             first = f"{start} + call * {_CALL_ROWS}"
             numbers = f"generate_series({first}, {first} + {_CALL_ROWS - 1}) as n"
+            given = "" if keys is None else f", p_ordering_keys => array(select {keys} from {numbers})"  # noqa: S608
+            payloads = payload_sql("n", size)
             self.service.one(
                 f"select count(p.first_position) from generate_series(0, {calls - 1}) as call cross join lateral "  # noqa: S608
-                f"fastpubsub.publish_messages({self.key}, array(select {payload_sql('n', size)} from {numbers})) as p"
+                f"fastpubsub.publish_messages({self.key}, array(select {payloads} from {numbers}){given}) as p"
             )
 
     def settle_statistics(self) -> None:

@@ -30,6 +30,7 @@ WAITING = {
 SETTLED_BEFORE_SEEK = (
     "it was acknowledged, or a seek or purge at {sought_at} ended its delivery; the two cannot be told apart"
 )
+PUT_ASIDE = "no consumer has had it yet: earlier messages with its ordering key are leased or wait"
 PAUSED = "the subscription has been paused since {paused_at}, and hands out nothing; "
 
 
@@ -75,6 +76,8 @@ def _detail(explained: Explained, *, shows_payload: bool) -> str:
 
 
 def _sentence(explained: Explained, *, shows_payload: bool) -> str:
+    if explained.is_put_aside:
+        return PUT_ASIDE
     if explained.state == "ahead":
         return _ahead(explained)
     if explained.state == "filtered":

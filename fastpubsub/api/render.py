@@ -118,8 +118,10 @@ def subscription_json(subscription: StoredSubscription, figures: Figures = NO_FI
 
 
 def _stored_json(stored: StoredTopic | StoredSubscription, figures: Figures) -> bytes:
-    """The two members of a pause are there only during one, and `push` only of what is pushed."""
+    """The members of a pause are there only during one, `push` only of what is pushed, `ordered` only when it is."""
     members = stored._asdict() | {"created_at": time_text(stored.created_at)}
+    if not members.get("ordered", True):
+        del members["ordered"]
     if (paused_at := members.pop("paused_at", None)) is not None:
         members |= {"is_paused": True, "paused_at": time_text(paused_at)}
     if members.get("push", b"") is None:

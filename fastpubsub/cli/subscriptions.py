@@ -61,6 +61,9 @@ AckDeadline = Annotated[int | None, typer.Option(help="How long a consumer may h
 StartFrom = Annotated[
     str, typer.Option(help="latest, earliest, or a time such as 2026-01-31T12:00:00Z.", callback=text)
 ]
+Ordered = Annotated[
+    bool, typer.Option("--ordered", help="Messages with the same ordering key come one after the other.")
+]
 
 Settings = dict[str, Any]
 OPTIONS = {
@@ -126,13 +129,20 @@ def create_subscription(
     topic: TopicId,
     settings: Settings,
     start_from: StartFrom = "latest",
+    ordered: Ordered = False,
     exist_ok: ExistOk = False,
     as_json: AsJson = None,
 ) -> None:
     """Create a subscription and show it."""
     from fastpubsub.client import requests
 
-    body = {"id": subscription, "topic_id": topic, "start_from": start_from, **settings}
+    body = {
+        "id": subscription,
+        "topic_id": topic,
+        "start_from": start_from,
+        **({"ordered": True} if ordered else {}),
+        **settings,
+    }
     request = requests.create_subscription(subscription, topic, exist_ok=exist_ok)
     show(Output(as_json), replace(request, content=body_of(body)))
 

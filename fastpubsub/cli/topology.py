@@ -25,7 +25,7 @@ Objects = dict[str, dict[str, Any]]
 SETTINGS = {
     "topics": ("retention_seconds", "schema"),
     "subscriptions": (
-        *("topic_id", "filter", "max_delivery_attempts", "backoff_min_seconds", "backoff_max_seconds"),
+        *("topic_id", "ordered", "filter", "max_delivery_attempts", "backoff_min_seconds", "backoff_max_seconds"),
         "ack_deadline_seconds",
     ),
     "clients": ("scopes", "is_active"),
@@ -65,7 +65,11 @@ def export() -> None:
     with connected() as client:
         found = {kind: _existing(client, kind) for kind in SETTINGS}
     shown = {
-        kind: {name: {one: fields[one] for one in SETTINGS[kind]} for name, fields in objects.items() if fields}
+        kind: {
+            name: {one: fields[one] for one in SETTINGS[kind] if one in fields}
+            for name, fields in objects.items()
+            if fields
+        }
         for kind, objects in found.items()
         if objects is not None
     }
@@ -159,7 +163,9 @@ def _difference(kind: str, name: str, settings: dict[str, Any], existing: dict[s
         return
     if not existing:
         fail(f"several clients have the name {printable(name)}; give them names of their own", FAILED)
-    differing = {one: value for one, value in settings.items() if _exact(value) != _exact(existing[one])}
+    differing = {one: value for one, value in settings.items() if _exact(value) != _exact(existing.get(one, False))}
+    if "ordered" in differing:
+        fail(f"subscription {name} cannot become ordered, or cease to be: create another one", FAILED)
     if "topic_id" in differing:
         fail(f"subscription {name} is of the topic {existing['topic_id']}; a subscription keeps its topic", FAILED)
     if differing:

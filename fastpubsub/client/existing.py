@@ -12,6 +12,9 @@ logger = logging.getLogger("fastpubsub.client")
 
 CONFLICT = 409
 
+KEPT = {"topic_id", "ordered"}
+"""What a subscription keeps for life."""
+
 
 def require_same(kind: str, sent: bytes, found: bytes) -> None:
     """Compares only given settings; one that was left out may be anything."""
@@ -21,9 +24,9 @@ def require_same(kind: str, sent: bytes, found: bytes) -> None:
 
 
 def must_change(sent: bytes, found: bytes, tell: Callable[[str], None] = logger.info) -> bool:
-    """Tells what. A subscription stays with its topic."""
+    """Tells what. A subscription stays with its topic, and ordered or not."""
     differences = differences_of(sent, found)
-    if "topic_id" in differences:
+    if differences.keys() & KEPT:
         raise AlreadyExists(CONFLICT, f"subscription {_id(sent)} already exists, and {sentence(differences)}")
     if differences:
         tell(f"subscription {_id(sent)} changes: {changes(differences)}")
@@ -32,7 +35,8 @@ def must_change(sent: bytes, found: bytes, tell: Callable[[str], None] = logger.
 
 def differences_of(sent: bytes, found: bytes) -> dict[str, tuple[Any, Any]]:
     """Returns the present and the wanted values. `start_from` counts only at the beginning, and is not shown."""
-    wanted, there = _read(sent), _read(found)
+    # `ordered` is shown only when it is true.
+    wanted, there = _read(sent), {"ordered": False} | _read(found)
     return {
         name: (there[name], value)
         for name, value in wanted.items()

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from fastpubsub import filters
 from fastpubsub.models.fields import MAX_DELAY_SECONDS, MAX_LEASE_SECONDS, NOT_BOOL, ObjectId, Time, UtcTime, explained
@@ -27,6 +27,8 @@ Attempts = Annotated[
 
 Backoff = Annotated[int, Field(ge=0, le=MAX_DELAY_SECONDS), NOT_BOOL]
 
+ORDERED = "whether messages with the same ordering key come one after the other"
+
 
 class NewSubscription(BaseModel):
     """Settings left out take the server's defaults."""
@@ -45,6 +47,7 @@ class NewSubscription(BaseModel):
         explained("give `latest`, `earliest`, or a time with its zone such as 2026-01-31T12:00:00Z"),
     ] = "latest"
     push: NewPush | None = Field(None, description="where messages are pushed, instead of being pulled")
+    ordered: StrictBool = Field(False, description=ORDERED)
 
 
 class ChangedSubscription(BaseModel):
@@ -104,6 +107,7 @@ class Subscription(BaseModel):
     backoff_max_seconds: int
     ack_deadline_seconds: int
     created_at: UtcTime
+    ordered: bool = Field(False, description=ORDERED)
     is_paused: bool = Field(False, description="whether nothing is handed out; left out when it is not paused")
     paused_at: UtcTime | None = None
     push: Push | None = Field(None, description="where messages are pushed; left out when they are pulled")

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 _SCAN_ROWS = 50_000
 _SCAN_MILLISECONDS = 20
 _PULL_SECONDS = 5.0
+_ORDERED_PAUSE_SECONDS = 0.01
+"""Between looks at the log of an ordered subscription whose keys are busy: those who settle need its lock."""
 
 
 class ClaimRequest(NamedTuple):
@@ -49,6 +51,7 @@ class Claim:
     more: bool
     is_paused: bool = False
     ordering_keys: list[str | None] | None = None
+    is_ordered: bool = False
 
 
 class ClaimKey(NamedTuple):
@@ -136,6 +139,8 @@ class Claiming:
                 claim = await self._claiming.submit(key, ClaimRequest(limit, consumer_id), rows=limit)
                 if claim.positions or not claim.more or time.monotonic() > until:
                     return claim
+                if claim.is_ordered:
+                    await asyncio.sleep(_ORDERED_PAUSE_SECONDS)
 
         claimed = await self._directory.subscriptions.use(subscription_id, claim)
         self._counters.delivered(subscription_id, len(claimed.positions))
@@ -179,7 +184,7 @@ class Claiming:
 
     def shares(self, key: ClaimKey, requests: Sequence[ClaimRequest], row: Sequence[Any]) -> list[Claim]:
         """What each consumer gets of what `claim_messages` answered."""
-        token, expires_at, scanned, last, *columns, lease_seconds, filtered, is_paused, ordering_keys = row
+        token, expires_at, scanned, last, *columns, lease_seconds, filtered, is_paused, ordering_keys, sizes = row
         *columns, unreadable, unreadable_created_at = columns
         positions, attempts, created_at, payloads, attributes = (column or [] for column in columns)
         if unreadable:
@@ -188,9 +193,10 @@ class Claiming:
         claims = []
         start = 0
         more = not is_paused and (scanned < last or bool(positions))
-        for request in requests:
-            part = slice(start, start + request.limit)
-            start += request.limit
+        # Of an ordered subscription a consumer may get less than it asked for, and the next one something.
+        for size in sizes or [request.limit for request in requests]:
+            part = slice(start, start + size)
+            start += size
             claims.append(
                 Claim(
                     key.keys,
@@ -205,6 +211,7 @@ class Claiming:
                     more,
                     is_paused,
                     ordering_keys and ordering_keys[part],
+                    sizes is not None,
                 )
             )
         return claims

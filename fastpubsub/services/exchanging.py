@@ -114,11 +114,13 @@ class Exchanging:
     async def _call(self, key: ClaimKey, requests: Sequence[_Request]) -> list[Exchanged]:
         places = _in_order(requests)
         claims = [request.claim for request in requests if request.claim.limit]
-        outcomes, died, *claimed = await self._database.fetch_one(
+        outcomes, died, *claimed, freed = await self._database.fetch_one(
             "settle_and_claim", *key.keys, *_arguments(places), *self._claiming.arguments(claims)
         )
         answers = [Exchanged([()] * len(request.settles), nothing(key.keys)) for request in requests]
         self._settled(key, places, outcomes or [], died, answers)
+        if freed:
+            self._wakeups.freed(key.keys)
         shares = iter(self._claiming.shares(key, claims, claimed) if claims else ())
         return [
             answer._replace(claim=next(shares)) if request.claim.limit else answer

@@ -45,6 +45,7 @@ class Explained:
     sought_at: datetime | None
     paused_at: datetime | None
     leased_at: datetime | None
+    is_put_aside: bool | None
 
 
 def locate(message_id: str) -> MessageId:

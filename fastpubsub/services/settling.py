@@ -104,16 +104,29 @@ class Settling:
         arguments = (*key.keys, positions, tokens, created_at, *values, lengths, *_nack_reasons(settles))
         if key.is_push:
             async with self._push_calls:
-                outcomes, *died = await self._database.fetch_one(key.kind.procedure, *arguments)
+                outcomes, *more = await self._database.fetch_one(key.kind.procedure, *arguments)
         else:
-            outcomes, *died = await self._database.fetch_one(key.kind.procedure, *arguments)
-        self.settled(key, targets, outcomes, *died)
+            outcomes, *more = await self._database.fetch_one(key.kind.procedure, *arguments)
+        if key.kind in (ACK, REJECT):
+            self.settled(key, targets, outcomes, freed=bool(more[0]))
+        else:
+            self.settled(key, targets, outcomes, *more)
         return split(targets, outcomes)
 
-    def settled(self, key: SettleKey, targets: Sequence[Targets], outcomes: Sequence[int], died: int = 0) -> None:
-        """Has those who count, wait or stream know of it."""
+    def settled(
+        self,
+        key: SettleKey,
+        targets: Sequence[Targets],
+        outcomes: Sequence[int],
+        died: int = 0,
+        *,
+        freed: bool = False,
+    ) -> None:
+        """Has those who count, wait or stream know of it. `freed`: an ordering key can go on."""
         self._count(key, outcomes.count(SETTLED), died)
-        if key.kind in (NACK, RETURN):
+        if freed:
+            self._wakeups.freed(key.keys)
+        elif key.kind in (NACK, RETURN):
             self._wakeups.changed(key.keys)
         if key.kind is not EXTEND:
             self.in_flight.settled(key.keys, targets, outcomes)

@@ -28,6 +28,7 @@ class StoredSubscription(NamedTuple):
     created_at: datetime
     paused_at: datetime | None
     push: bytes | None
+    ordered: bool
 
 
 async def create_subscription(
@@ -58,6 +59,7 @@ async def create_subscription(
         time,
         None,
         push,
+        new.ordered,
         change=change,
     )
     return await get_subscription(database, new.id)

@@ -51,6 +51,12 @@ class Wakeups:
         self.look(keys)
         self._notices.change(keys)
 
+    def freed(self, keys: SubscriptionKey) -> None:
+        """There is something to claim now."""
+        if (line := self.lines.find(keys)) is not None:
+            line.wake(SOME)
+        self._notices.change(keys)
+
     def left(self, keys: SubscriptionKey, consumer_id: str) -> None:
         consumer = digest(consumer_id)
         self._leave(keys, consumer)

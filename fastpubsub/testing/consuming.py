@@ -41,7 +41,7 @@ class Consuming(Part):
     def _settles(self, cursor: Cursor, body: models.Settles) -> Iterator[tuple[str, list[str], Settle]]:
         """In the order of the server."""
         now = self.store.now
-        yield "acks", body.acks, cursor.ack
+        yield "acks", body.acks, partial(cursor.ack, now=now)
         for nack in body.nacks:
             delays = [nack.delay_seconds] * len(nack.ids)
             if not nack.undelivered:
@@ -62,7 +62,7 @@ class Consuming(Part):
     @route("POST", "/subscriptions/{id}/acks")
     def ack(self, call: Call) -> Answer:
         cursor = self.store.cursor(*call.ids)
-        return settled(call, cursor, parse_ids(call.body, max_ids=MAX_IDS), cursor.ack)
+        return settled(call, cursor, parse_ids(call.body, max_ids=MAX_IDS), partial(cursor.ack, now=self.store.now))
 
     @route("POST", "/subscriptions/{id}/nacks")
     def nack(self, call: Call) -> Answer:

@@ -45,7 +45,7 @@ class Looking(Part):
             ahead=sum(len(cursor.ahead()) for cursor in cursors),
             ahead_is_estimated=False,
             leased=sum(len(cursor.leases) for cursor in cursors),
-            waiting=sum(len(cursor.waiting) for cursor in cursors),
+            waiting=sum(len(cursor.all_waiting) for cursor in cursors),
             dlq=sum(len(cursor.dead) for cursor in cursors),
             rates=models.Rates(**rates_of(self.store.past, self.store.now, models.Rates.model_fields)),
             is_authentication_on=False,
@@ -102,7 +102,7 @@ class Looking(Part):
             raise NotFound(f"there is no message {message_id} in the topic of the subscription")
         state, _ = cursor.explain(place.position)
         is_seen = state in ("leased", "waiting", "dead")
-        more = dict(cursor.browse(state))[place.position] if is_seen else {}
+        more = cursor.noted(state, place.position) if is_seen else {}
         return 200, models.Explanation(
             message_id=UUID(message_id), subscription_id=subscription_id, state=state, detail=f"it is {state}", **more
         )

@@ -122,9 +122,7 @@ class InMemoryBus:
             cursors = [self._store.cursors[id_] for id_ in subscriptions if id_ in self._store.cursors]
             now = self._store.now
             return len(cursors) == len(subscriptions) and not any(
-                cursor.leases
-                or (not cursor.is_paused and (cursor.ahead() or any(one.due_at <= now for one in cursor.waiting)))
-                for cursor in cursors
+                cursor.leases or (not cursor.is_paused and cursor.is_ready(now)) for cursor in cursors
             )
 
 

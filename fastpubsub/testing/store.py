@@ -46,6 +46,14 @@ INTERVAL_SECONDS = 5
 
 MINUTE = 60
 
+PUT_ASIDE = "put aside"
+"""Why a key of an ordered subscription is due: nobody had its next message yet."""
+
+TURNS = 4
+LOOKED_AT = 1000
+STEP = 4096
+"""What a claim of an ordered subscription takes at once: retries, messages of a key behind a filter, and of the log."""
+
 
 class Stored(NamedTuple):
     payload: bytes
@@ -66,6 +74,7 @@ class Lease:
     attempts: int
     leased_at: datetime
     consumer_id: str
+    turn: int | None = None
 
 
 class WaitingMessage(NamedTuple):
@@ -73,6 +82,7 @@ class WaitingMessage(NamedTuple):
     position: int
     attempts: int
     reason: str
+    turn: int | None = None
 
 
 class Dead(NamedTuple):
@@ -199,7 +209,9 @@ class Cursor:
     """A subscription: where it has read to, and what is with consumers, waiting or dead.
 
     No retry is due before `floor`, where the last claim ended. `revived` are reprocessed dead letters, which outlive
-    the log.
+    the log. When it is ordered, `turns` has the busy keys, each with its turn: the last of its messages that anybody
+    had. Those after it, up to `position`, are put aside, and `due` once nobody has the key. `parked` ones wait behind
+    one of their turn that is leased or waits.
     """
 
     log: Log
@@ -214,6 +226,9 @@ class Cursor:
     waiting: list[WaitingMessage] = field(default_factory=list)
     dead: dict[int, Dead] = field(default_factory=dict)
     revived: dict[int, Stored] = field(default_factory=dict)
+    turns: dict[str, int] = field(default_factory=dict)
+    parked: list[WaitingMessage] = field(default_factory=list)
+    due: list[WaitingMessage] = field(default_factory=list)
     passed: dict[int, Passed] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     past: dict[int, Counter[str]] = field(default_factory=dict)
@@ -232,11 +247,11 @@ class Cursor:
         """The state of a message, and whether a seek may have put it there."""
         if position in self.leases:
             return "leased", False
-        if any(waiting.position == position for waiting in self.waiting):
+        if any(waiting.position == position for waiting in self.all_waiting):
             return "waiting", False
         if position in self.dead:
             return "dead", False
-        if position > self.position:
+        if position > self.position or position in self.aside():
             return ("ahead" if position in self.ahead() else "filtered"), False
         passed = self.passed.get(position, Passed("before_subscription"))
         if passed.is_filtered and position not in self.log.messages:
@@ -249,33 +264,60 @@ class Cursor:
             leased = sorted(self.leases.items())
             return [(p, {"delivery_attempts": one.attempts} | of_lease(one)) for p, one in leased]
         if state == "waiting":
-            waiting = sorted(self.waiting)
-            return [
-                (one.position, {"delivery_attempts": one.attempts, "due_at": one.due_at, "reason": one.reason})
-                for one in waiting
-            ]
+            return [(one.position, of_waiting(one)) for one in sorted(self.waiting, key=lambda one: one[:2])]
         if state == "dead":
             dead = sorted(self.dead.items())
             return [
                 (p, {"delivery_attempts": one.attempts, "died_at": one.died_at, "reason": one.reason})
                 for p, one in dead
             ]
-        return [(position, {"delivery_attempts": 0}) for position in self.ahead()]
+        ahead = self.log.matching(self.position, self.wanted)
+        return [(position, {"delivery_attempts": 0}) for position in ahead]
+
+    def noted(self, state: str, position: int) -> dict[str, Any]:
+        """What belongs to a message that is leased, waiting or dead."""
+        parked = {one.position: of_waiting(one) for one in self.parked}
+        return dict(self.browse(state)).get(position) or parked[position]
 
     def message(self, position: int) -> Stored:
         return self.log.messages.get(position) or self.revived[position]
 
+    def is_ready(self, now: datetime) -> bool:
+        """Whether a claim would find something to do."""
+        due = any(one.due_at <= now for one in self.waiting + self.due)
+        return due or bool(self.log.matching(self.position, self.wanted))
+
     def ahead(self) -> list[int]:
-        return self.log.matching(self.position, self.wanted)
+        aside = [one for one in self.aside() if self._passes(one)]
+        return aside + self.log.matching(self.position, self.wanted)
+
+    def aside(self) -> list[int]:
+        """What was put aside, whether it passes the filter or not."""
+        return sorted(position for key, turn in self.turns.items() for position in self._after(key, turn))
+
+    def _after(self, key: str, turn: int) -> list[int]:
+        after = range(max(turn + 1, self.log.first), self.position + 1)
+        return [one for one in after if self.log.messages[one].ordering_key == key]
+
+    def _key(self, position: int) -> str:
+        return self.log.messages[position].ordering_key or ""
+
+    def _passes(self, position: int) -> bool:
+        message = self.log.messages[position]
+        return matches(self.wanted, message.payload, message.attributes)
+
+    @property
+    def all_waiting(self) -> list[WaitingMessage]:
+        return self.waiting + self.parked
 
     @property
     def acked(self) -> int:
-        return self.routed - len(self.waiting) - len(self.leases) - len(self.dead) - self.purged
+        return self.routed - len(self.all_waiting) - len(self.leases) - len(self.dead) - self.purged
 
     def metrics(self) -> SubscriptionMetrics:
         return SubscriptionMetrics(
             subscription_id=self.subscription.id,
-            available=len(self.ahead()) + len(self.waiting),
+            available=len(self.ahead()) + len(self.all_waiting),
             delivered=len(self.leases),
             acked=self.acked,
             dlq=len(self.dead),
@@ -292,11 +334,11 @@ class Cursor:
         return SubscriptionFigures(
             **self.metrics().model_dump(),
             ahead=len(self.ahead()),
-            waiting=len(self.waiting),
+            waiting=len(self.all_waiting),
             ahead_is_estimated=False,
             oldest_ahead_seconds=age(self.ahead()),
             oldest_leased_seconds=age(self.leases),
-            oldest_waiting_seconds=age(one.position for one in self.waiting),
+            oldest_waiting_seconds=age(one.position for one in self.all_waiting),
             rates=SubscriptionRates(**rates_of(self.past, now, SubscriptionRates.model_fields)),
         )
 
@@ -309,18 +351,24 @@ class Cursor:
         token: int | None = None,
         max_bytes: int = sys.maxsize,
         scan_rows: int = sys.maxsize,
+        is_first: bool = True,
     ) -> list[Claimed]:
         """Claims at least one message if there is one, however large; looks at `scan_rows` of the log."""
         if self.is_paused:
             return []
-        taken = self._claim_waiting(limit, now, max_bytes)
-        left = max_bytes - sum(message.size for _, message, _ in taken)
-        if len(taken) < limit and left > 0:
-            taken += self._claim_ahead(limit - len(taken), left, scan_rows, is_first=not taken)
+        if self.subscription.ordered:
+            in_order = self._claim_in_order(limit, now, max_bytes, is_first=is_first)
+        else:
+            taken = self._claim_waiting(limit, now, max_bytes)
+            left = max_bytes - sum(message.size for _, message, _ in taken)
+            if len(taken) < limit and left > 0:
+                taken += self._claim_ahead(limit - len(taken), left, scan_rows, is_first=not taken)
+            in_order = [(position, n, None) for position, _, n in taken]
         token = secrets.randbits(63) if token is None else token
         expires_at = now + timedelta(seconds=self.subscription.ack_deadline_seconds)
         claimed = [
-            Claimed(position, message, Lease(token, expires_at, n, now, consumer_id)) for position, message, n in taken
+            Claimed(position, self.message(position), Lease(token, expires_at, n, now, consumer_id, turn))
+            for position, n, turn in in_order
         ]
         self.leases |= {one.position: one.lease for one in claimed}
         self.counts["delivered"] += len(claimed)
@@ -362,6 +410,135 @@ class Cursor:
         self.routed += len(taken)
         return taken
 
+    def _claim_in_order(
+        self, limit: int, now: datetime, max_bytes: int, *, is_first: bool
+    ) -> list[tuple[int, int, int | None]]:
+        """Positions, attempts and turns, as the procedure of that name takes them for one consumer."""
+        taken: list[tuple[int, int, int | None]] = []
+        left = max_bytes
+        while len(taken) < limit and left > 0:
+            due = sorted((one for one in self.waiting + self.due if one.due_at <= now), key=lambda one: one[:2])
+            if not due:
+                break
+            part = self._take_turns(due[: min(limit - len(taken), TURNS)], limit - len(taken), left, now)
+            taken += part
+            left -= self._size(part)
+        if len(taken) < limit and left > 0 and self.position < self.log.last:
+            taken += self._read_in_order(limit - len(taken), left, is_first=is_first and not taken)
+        return taken
+
+    def _size(self, taken: Iterable[tuple[int, int, int | None]]) -> int:
+        return sum(self.message(position).size for position, *_ in taken)
+
+    def _take_turns(
+        self, due: list[WaitingMessage], limit: int, max_bytes: int, now: datetime
+    ) -> list[tuple[int, int, int | None]]:
+        taken: list[tuple[int, int, int | None]] = []
+        passed = []
+        for one in due:
+            if taken and self._size(taken) + self.message(one.position).size > max_bytes:
+                break
+            (self.due if one.reason == PUT_ASIDE else self.waiting).remove(one)
+            self.floor = one.due_at
+            if one.turn is None:
+                taken.append((one.position, one.attempts + 1, None))
+                continue
+            key = self._key(one.position)
+            part = self._continue(one, max(limit // len(due), 1), max_bytes - self._size(taken), now)
+            taken += [(position, attempts, self.turns[key]) for position, attempts in part]
+            if not part:
+                passed.append(self.turns[key])
+        self._free(passed, now + datetime.resolution)
+        return taken
+
+    def _continue(self, first: WaitingMessage, limit: int, max_bytes: int, now: datetime) -> list[tuple[int, int]]:
+        """The messages of a turn that follow, and sets its key to the turn that they make."""
+        turn, key = first.turn or 0, self._key(first.position)
+        taken: list[tuple[int, int]] = []
+        size = 0
+        if first.reason != PUT_ASIDE:
+            taken.append((first.position, first.attempts + 1))
+            size = self.message(first.position).size
+            for one in sorted((one for one in self.parked if one.turn == turn), key=lambda one: one.position):
+                size += self.message(one.position).size
+                if one.due_at > now or len(taken) >= limit or size > max_bytes:
+                    return taken
+                self.parked.remove(one)
+                taken.append((one.position, one.attempts + 1))
+        for position in self._after(key, turn)[: limit - len(taken) if self.wanted is None else LOOKED_AT]:
+            more = self.message(position).size
+            if len(taken) >= limit or (taken and size + more > max_bytes):
+                break
+            self.turns[key] = position
+            if self._passes(position):
+                taken.append((position, 1))
+                size += more
+                self.routed += 1
+            else:
+                self.filtered += 1
+                self.counts["filtered"] += 1
+        return taken
+
+    def _read_in_order(self, limit: int, max_bytes: int, *, is_first: bool) -> list[tuple[int, int, int | None]]:
+        taken: list[tuple[int, int, int | None]] = []
+        step = limit
+        while True:
+            size = self._size(taken)
+            stretch = range(self.position + 1, min(self.log.last, self.position + step) + 1)
+            keys = {position: self.log.messages[position].ordering_key for position in stretch}
+            busy = {position for position, key in keys.items() if key in self.turns}
+            found = [position for position in stretch if position not in busy and self._passes(position)]
+            fit: list[int] = []
+            for position in found[: limit - len(taken)]:
+                size += self.message(position).size
+                if size > max_bytes and (fit or taken or not is_first):
+                    break
+                fit.append(position)
+            is_full = len(fit) < len(found)
+            end = stretch[-1]
+            if is_full or len(fit) == limit - len(taken):
+                end = fit[-1] if fit else self.position
+            passed = [position for position in stretch if position <= end]
+            tails = {key: position for position in passed if (key := keys[position]) is not None}
+            for position in passed:
+                state = "settled" if self._passes(position) else "filtered"
+                self.passed[position] = Passed(state, self.wanted is not None)
+            taken += [(one, 1, tails.get(keys[one] or "") if keys[one] is not None else None) for one in fit]
+            self.turns |= {key: tails[key] for one in fit if (key := keys[one]) is not None}
+            missed = sum(1 for position in passed if position not in busy) - len(fit)
+            self.filtered += missed
+            self.counts["filtered"] += missed
+            self.position = end
+            self.routed += len(fit)
+            if is_full or len(taken) >= limit or end >= self.log.last:
+                return taken
+            step = min(max(step, 64) * 2, STEP)
+
+    def _free(self, turns: Iterable[int | None], now: datetime) -> None:
+        """Nothing of these turns is leased any more, or it is: a key goes on, or is free."""
+        floor = datetime.min.replace(tzinfo=UTC) if self.floor is None else self.floor + datetime.resolution
+        leased = {lease.turn for lease in self.leases.values()}
+        for turn in {turn for turn in turns if turn is not None and turn not in leased}:
+            parked = sorted((one for one in self.parked if one.turn == turn), key=lambda one: one.position)
+            if parked:
+                self.parked.remove(parked[0])
+                self.waiting.append(parked[0]._replace(due_at=max(parked[0].due_at, floor)))
+            elif after := self._after(self._key(turn), turn):
+                self.due.append(WaitingMessage(max(now, floor), after[0], 0, PUT_ASIDE, turn))
+            else:
+                del self.turns[self._key(turn)]
+
+    def _park_after(self, turns: Iterable[int | None], now: datetime) -> None:
+        """Gives back what is leased after the first parked message of a turn, as if it had not been delivered."""
+        for turn in {turn for turn in turns if turn is not None}:
+            first = min((one.position for one in self.parked if one.turn == turn), default=sys.maxsize)
+            for position in [p for p, lease in self.leases.items() if lease.turn == turn and p > first]:
+                attempts = self.leases.pop(position).attempts - 1
+                self.parked.append(WaitingMessage(now, position, attempts, "returned", turn))
+
+    def _end(self, positions: Iterable[int]) -> list[tuple[int, Lease]]:
+        return [(position, self.leases.pop(position)) for position in positions]
+
     def holds(self, one: Target) -> bool:
         lease = self.leases.get(one.position)
         if lease is None:
@@ -380,11 +557,12 @@ class Cursor:
         missed = [STALE if one.position in self.leases else GONE for one in targets]
         return [SETTLED if is_held else miss for is_held, miss in zip(held, missed, strict=True)], settled
 
-    def ack(self, targets: Sequence[Target]) -> list[int]:
+    def ack(self, targets: Sequence[Target], now: datetime) -> list[int]:
         outcomes, settled = self._settle(targets)
+        ended = self._end(settled)
         for position in settled:
-            del self.leases[position]
             self.revived.pop(position, None)
+        self._free((lease.turn for _, lease in ended), now)
         self.counts["acked"] += len(settled)
         return outcomes
 
@@ -397,23 +575,34 @@ class Cursor:
     ) -> list[int]:
         """Takes a delay for each, or None for the backoff."""
         outcomes, settled = self._settle(targets)
-        for position, index in settled.items():
-            delay = delays[index] if delays else None
-            self._retry(position, self.leases.pop(position).attempts, delay, now, "nacked", reason)
+        ended = self._end(settled)
+        for position, lease in ended:
+            delay = delays[settled[position]] if delays else None
+            self._retry(position, lease.attempts, delay, now, "nacked", lease.turn, reason)
+        self._go_on(ended, now)
         self.counts["nacked"] += len(settled)
         return outcomes
 
     def give_back(self, targets: Sequence[Target], now: datetime) -> list[int]:
         """Gives back undelivered messages: due at once, without the attempt."""
         outcomes, settled = self._settle(targets)
-        for position in settled:
-            self._retry(position, self.leases.pop(position).attempts - 1, 0, now, "returned")
+        ended = self._end(settled)
+        for position, lease in ended:
+            self._retry(position, lease.attempts - 1, 0, now, "returned", lease.turn)
+        self._go_on(ended, now)
         return outcomes
+
+    def _go_on(self, ended: Sequence[tuple[int, Lease]], now: datetime) -> None:
+        turns = [lease.turn for _, lease in ended]
+        self._park_after(turns, now)
+        self._free(turns, now)
 
     def reject(self, targets: Sequence[Target], reasons: Sequence[str], now: datetime) -> list[int]:
         outcomes, settled = self._settle(targets)
-        for position, index in settled.items():
-            self._die(position, self.leases.pop(position).attempts, reasons[index], now)
+        ended = self._end(settled)
+        for position, lease in ended:
+            self._die(position, lease.attempts, reasons[settled[position]], now)
+        self._go_on(ended, now)
         self.counts["rejected"] += len(settled)
         return outcomes
 
@@ -427,13 +616,22 @@ class Cursor:
         """Ends the leases whose time is over: how many, and how many of these messages died."""
         expired = sorted((lease.expires_at, p) for p, lease in self.leases.items() if lease.expires_at <= now)
         died = 0
-        for _, position in expired:
-            died += self._retry(position, self.leases.pop(position).attempts, None, now, "lease expired")
+        ended = self._end(position for _, position in expired)
+        for position, lease in ended:
+            died += self._retry(position, lease.attempts, None, now, "lease expired", lease.turn)
+        self._go_on(ended, now)
         self.counts["expired"] += len(expired)
         return len(expired), died
 
     def _retry(
-        self, position: int, attempts: int, delay: int | None, now: datetime, cause: str, said: str | None = None
+        self,
+        position: int,
+        attempts: int,
+        delay: int | None,
+        now: datetime,
+        cause: str,
+        turn: int | None,
+        said: str | None = None,
     ) -> bool:
         """Returns whether the message died."""
         settings = self.subscription
@@ -445,13 +643,13 @@ class Cursor:
         if delay is None:
             doubled = settings.backoff_min_seconds * 2 ** max(attempts - 1, 0)
             delay = min(settings.backoff_max_seconds, doubled)
-        self._wait(position, attempts, now + timedelta(seconds=delay), cause + more)
+        self._wait(position, attempts, now + timedelta(seconds=delay), cause + more, turn)
         return False
 
-    def _wait(self, position: int, attempts: int, due_at: datetime, reason: str) -> None:
+    def _wait(self, position: int, attempts: int, due_at: datetime, reason: str, turn: int | None = None) -> None:
         if self.floor is not None:
             due_at = max(due_at, self.floor + datetime.resolution)
-        self.waiting.append(WaitingMessage(due_at, position, attempts, reason))
+        (self.waiting if turn is None else self.parked).append(WaitingMessage(due_at, position, attempts, reason, turn))
 
     def _die(self, position: int, attempts: int, reason: str, now: datetime) -> None:
         message = self.message(position)
@@ -465,7 +663,8 @@ class Cursor:
         return sorted({p for p, time in named if p in self.dead and self.dead[p].message.created_at == time})
 
     def reprocess(self, targets: Iterable[Target], now: datetime) -> list[int]:
-        under_way = self.leases.keys() | {waiting.position for waiting in self.waiting} | set(self.ahead())
+        waiting = {one.position for one in self.all_waiting}
+        under_way = self.leases.keys() | waiting | set(self.ahead()) | set(self.aside())
         moved = [p for p in self._dead_among(targets) if p <= self.position or p in under_way]
         for position in moved:
             message = self.dead.pop(position).message
@@ -485,14 +684,14 @@ class Cursor:
 
     def seek(self, to: str | datetime | int, now: datetime) -> None:
         """Moves the cursor to a value of `start_from`, or to the position that comes next."""
-        self.routed -= len(self.leases) + len(self.waiting)
+        self.routed -= len(self.leases) + len(self.all_waiting)
         self.routed += len(self.revived)
         self.dead |= {position: Dead(message, now, 0, SOUGHT) for position, message in self.revived.items()}
         self._move(self.log.before(to), "skipped")
 
     def settle_all(self) -> int:
         """Purges what is ahead, leased or waiting, and counts it."""
-        ended = len(self.leases) + len(self.waiting)
+        ended = len(self.leases) + len(self.all_waiting)
         purged = len(self.ahead()) + ended
         self.purged += ended
         self._move(self.log.last, "purged")
@@ -502,6 +701,9 @@ class Cursor:
         """Ends all deliveries; what lies between is in that state."""
         self.leases.clear()
         self.waiting.clear()
+        self.parked.clear()
+        self.due.clear()
+        self.turns.clear()
         self.revived.clear()
         both = min(self.position, target)
         self.passed = {
@@ -577,7 +779,12 @@ class Store:
         if new.backoff_max_seconds is None:
             settings["backoff_max_seconds"] = max(settings["backoff_max_seconds"], settings["backoff_min_seconds"])
         subscription = Subscription(
-            id=new.id, topic_id=new.topic_id, filter=new.filter or None, created_at=self.now, **settings
+            id=new.id,
+            topic_id=new.topic_id,
+            filter=new.filter or None,
+            created_at=self.now,
+            ordered=new.ordered,
+            **settings,
         )
         _check_backoff(subscription)
         self.cursors[new.id] = Cursor(log, subscription, log.before(new.start_from), wanted)
@@ -608,6 +815,10 @@ def rates_of(past: dict[int, Counter[str]], now: datetime, names: Iterable[str])
     end = int(now.timestamp()) // INTERVAL_SECONDS * INTERVAL_SECONDS
     last = [past[at] for at in range(end - MINUTE, end, INTERVAL_SECONDS) if at in past]
     return {name: sum(counts[name] for counts in last) / MINUTE for name in names}
+
+
+def of_waiting(one: WaitingMessage) -> dict[str, Any]:
+    return {"delivery_attempts": one.attempts, "due_at": one.due_at, "reason": one.reason}
 
 
 def of_lease(lease: Lease) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def _seek_preview(cursor: Cursor, to: str | datetime | int) -> models.SeekPrevie
         ahead_after=len(cursor.log.matching(cursor.log.before(to), cursor.wanted)),
         is_estimated=False,
         ends_leased=len(cursor.leases),
-        ends_waiting=len(cursor.waiting),
+        ends_waiting=len(cursor.all_waiting),
     )
 
 

@@ -36,7 +36,7 @@ class Transactions(Part):
 
     def _steps(self, settles: TransactionSettles) -> list[Step]:
         cursor, now = self.store.cursor(settles.subscription_id), self.store.now
-        steps: list[Step] = [(cursor, settles.acks, cursor.ack)] if settles.acks else []
+        steps: list[Step] = [(cursor, settles.acks, partial(cursor.ack, now=self.store.now))] if settles.acks else []
         for nack in settles.nacks:
             delays = [nack.delay_seconds] * len(nack.ids)
             steps.append((cursor, nack.ids, partial(cursor.nack, delays=delays, now=now, reason=nack.reason)))

@@ -1,21 +1,32 @@
 -- Settles deliveries for good. The ids come in runs; the result for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases).
+-- `freed` says whether a key of an ordered subscription can go on, which is locked; others are not.
 create or replace function fastpubsub.ack_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_positions bigint [],
     p_tokens bigint [],
     p_created_at timestamptz [],
-    p_lengths integer [] default null
-) returns smallint []
+    p_lengths integer [] default null,
+    p_now timestamptz default null,
+    out outcomes smallint [],
+    out freed boolean
+)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
+    v_ordered boolean;
     v_taken record;
 begin
     perform fastpubsub.begin_call(true);
-    perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
+    select c.ordered into v_ordered from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    elsif v_ordered then
+        perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    end if;
     v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
     if true = any(v_taken.revived) then
         for i in 1..cardinality(v_taken.positions) loop
@@ -27,6 +38,8 @@ begin
             end if;
         end loop;
     end if;
-    return v_taken.outcomes;
+    outcomes := v_taken.outcomes;
+    freed := v_ordered
+    and fastpubsub.free_keys(p_topic_key, p_subscription_key, v_taken.turns, coalesce(p_now, clock_timestamp()));
 end;
 $$;

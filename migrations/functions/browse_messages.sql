@@ -98,6 +98,7 @@ begin
         ) as m
         where
             r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and r.reason <> 'put aside'
             and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position)
             and (r.due_at, r.position) >= (coalesce(p_time, '-infinity'), coalesce(p_position, 0))
         order by r.due_at, r.position;

@@ -1,7 +1,7 @@
 -- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
 -- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
 -- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
--- hands out nothing. One that is pushed is claimed with p_is_push, and no other is.
+-- hands out nothing. One that is pushed is claimed with p_is_push, and no other is. For an ordered subscription this is claim_in_order.
 create or replace function fastpubsub.claim_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -26,7 +26,8 @@ create or replace function fastpubsub.claim_messages(
     out lease_seconds integer,
     out filtered bigint,
     out paused boolean,
-    out ordering_keys text []
+    out ordering_keys text [],
+    out shares integer []
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -83,6 +84,18 @@ begin
         perform fastpubsub.refuse_claim(not p_is_push);
     end if;
     v_now := coalesce(p_now, clock_timestamp());
+    if v_settings.ordered then
+        lease_seconds := v_settings.ack_deadline_seconds;
+        last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
+        select
+            c.token, c.expires_at, c.scanned, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
+            c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares
+        into
+            token, expires_at, scanned, claim_messages.positions, attempts, created_at, payloads, attributes, unreadable,
+            unreadable_created_at, filtered, ordering_keys, shares
+        from fastpubsub.claim_in_order(v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now) as c;
+        return;
+    end if;
     select
         c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered,
         (

@@ -11,6 +11,7 @@ create or replace function fastpubsub.create_subscription(
     p_start_time timestamptz default null,
     p_now timestamptz default null,
     p_push json default null,
+    p_ordered boolean default false,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -51,10 +52,10 @@ begin
     end;
     insert into fastpubsub.cursors (
         topic_key, subscription_key, filter_path, ack_deadline_seconds,
-        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds
+        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered
     ) values (
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
-        p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds
+        p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered
     );
     insert into fastpubsub.claims (
         topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered

@@ -14,7 +14,8 @@ create or replace function fastpubsub.cut_leases(
     out revived boolean [],
     out consumer_ids text [],
     out ordinals integer [],
-    out outcomes smallint []
+    out outcomes smallint [],
+    out turns bigint []
 )
 language plpgsql volatile
 set enable_seqscan = off
@@ -91,11 +92,11 @@ begin
             raise exception using errcode = '40001', message = 'another call settled a delivery at the same moment';
         end if;
         insert into fastpubsub.leases (
-            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
         )
         select
             p_topic_key, p_subscription_key, r.position, r.last_position, v_lease.token, v_lease.leased_at, v_lease.expires_at,
-            v_lease.attempts, v_lease.revived, v_lease.consumer_id
+            v_lease.attempts, v_lease.revived, v_lease.consumer_id, v_lease.turn
         from (
             select lag(p, 1, v_lease.position - 1) over (order by p) + 1 as position, p - 1 as last_position
             from unnest(v_part.positions || v_lease.last_position + 1) as p
@@ -107,6 +108,7 @@ begin
         attempts := cut_leases.attempts || array_fill(v_lease.attempts, array[cardinality(v_part.positions)]);
         revived := cut_leases.revived || array_fill(v_lease.revived, array[cardinality(v_part.positions)]);
         consumer_ids := cut_leases.consumer_ids || array_fill(v_lease.consumer_id, array[cardinality(v_part.positions)]);
+        turns := cut_leases.turns || array_fill(v_lease.turn, array[cardinality(v_part.positions)]);
     end loop;
     ordinals := v_ordinals;
 end;

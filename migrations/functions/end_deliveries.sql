@@ -13,17 +13,24 @@ as $$
 declare
     v_leased bigint;
     v_waiting bigint;
+    v_parked bigint;
 begin
     with ended as (
         delete from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
         returning l.position, l.last_position
     )
     select coalesce(sum(e.last_position - e.position + 1), 0) into v_leased from ended as e;
-    delete from fastpubsub.retries as r
-    where
-        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
-        and (r.due_at, r.position) > (p_floor_due_at, p_floor_position);
-    get diagnostics v_waiting = row_count;
-    return v_leased + v_waiting;
+    with ended as (
+        delete from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
+        returning r.reason
+    )
+    select count(*) into v_waiting from ended as e where e.reason <> 'put aside';
+    delete from fastpubsub.parked as p where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key;
+    get diagnostics v_parked = row_count;
+    delete from fastpubsub.busy_keys as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
+    return v_leased + v_waiting + v_parked;
 end;
 $$;

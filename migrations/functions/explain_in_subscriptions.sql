@@ -24,7 +24,8 @@ create or replace function fastpubsub.explain_in_subscriptions(
     is_readable boolean,
     sought_at timestamptz,
     paused_at timestamptz,
-    leased_at timestamptz
+    leased_at timestamptz,
+    is_put_aside boolean
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

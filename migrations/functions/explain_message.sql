@@ -23,7 +23,8 @@ create or replace function fastpubsub.explain_message(
     out is_readable boolean,
     out sought_at timestamptz,
     out paused_at timestamptz,
-    out leased_at timestamptz
+    out leased_at timestamptz,
+    out is_put_aside boolean
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -40,7 +41,7 @@ declare
     v_payload json;
     v_attributes jsonb;
 begin
-    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at into v_cursor
+    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered into v_cursor
     from fastpubsub.claims as c
     inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
     inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
@@ -69,7 +70,14 @@ begin
     from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
-        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = p_position;
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = p_position
+        and r.reason <> 'put aside';
+    if v_cursor.ordered and explain_message.state is null then
+        select 'waiting', p.attempts, p.due_at, p.reason
+        into explain_message.state, explain_message.attempts, explain_message.until, explain_message.reason
+        from fastpubsub.parked as p
+        where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.position = p_position;
+    end if;
     if explain_message.state is not null then
         paused_at := v_cursor.paused_at;
         return;
@@ -84,7 +92,11 @@ begin
 
     select m.payload, m.attributes into v_payload, v_attributes
     from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
-    if p_position <= v_cursor.position then
+    is_put_aside := v_cursor.ordered and p_position <= v_cursor.position
+    and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p);
+    if explain_message.is_put_aside then
+        state := 'ahead';
+    elsif p_position <= v_cursor.position then
         select h.* into v_past from fastpubsub.filter_history as h
         where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.from_position <= p_position
         order by h.from_position desc limit 1;
@@ -110,10 +122,12 @@ begin
     from fastpubsub.deciding_field(v_payload, v_attributes, explain_message.filter) as d;
     if explain_message.field is not null or not explain_message.is_readable then
         state := 'filtered';
+        is_put_aside := false;
     elsif explain_message.state = 'ahead' then
         paused_at := v_cursor.paused_at;
         select c.messages, c.is_estimated into explain_message.before, explain_message.before_is_estimated
-        from fastpubsub.count_ahead(p_topic_key, v_cursor.position, p_position - 1, v_cursor.filter_path, p_look) as c;
+        from fastpubsub.count_ahead(p_topic_key, v_cursor.position, p_position - 1, v_cursor.filter_path, p_look) as c
+        where not explain_message.is_put_aside;
     end if;
 end;
 $$;

@@ -24,24 +24,24 @@ begin
     perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
     v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
     insert into fastpubsub.leases (
-        topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
+        topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
     )
     select
         p_topic_key, p_subscription_key, min(t.position), max(t.last_position), t.token, t.leased_at,
-        coalesce(p_now, clock_timestamp()) + make_interval(secs => p_extend_seconds[t.run]), t.attempts, t.revived, t.consumer_id
+        coalesce(p_now, clock_timestamp()) + make_interval(secs => p_extend_seconds[t.run]), t.attempts, t.revived, t.consumer_id, t.turn
     from (
         select
             t.*, t.position - sum(t.last_position - t.position + 1)
-                over (partition by t.token, t.run, t.attempts, t.revived, t.consumer_id order by t.position rows unbounded preceding)
+                over (partition by t.token, t.run, t.attempts, t.revived, t.consumer_id, t.turn order by t.position rows unbounded preceding)
             + (t.last_position - t.position) as island,
             -- Single positions were cut out of leases: join them again, up to the longest that a lease can be.
             case when t.position = t.last_position then t.position / 100 else - t.position end as part
         from unnest(
             v_taken.positions, v_taken.last_positions, v_taken.tokens, v_taken.leased_at, v_taken.attempts, v_taken.revived, v_taken.consumer_ids,
-            v_taken.ordinals
-        ) as t (position, last_position, token, leased_at, attempts, revived, consumer_id, run)
+            v_taken.ordinals, v_taken.turns
+        ) as t (position, last_position, token, leased_at, attempts, revived, consumer_id, run, turn)
     ) as t
-    group by t.token, t.leased_at, t.run, t.attempts, t.revived, t.consumer_id, t.island, t.part
+    group by t.token, t.leased_at, t.run, t.attempts, t.revived, t.consumer_id, t.turn, t.island, t.part
     order by min(t.position);
     return v_taken.outcomes;
 end;

@@ -34,7 +34,7 @@ begin
     ),
     waiting as (
         select r.topic_key, r.subscription_key, count(*) as messages, min(r.position) as first
-        from fastpubsub.retries as r group by r.topic_key, r.subscription_key
+        from fastpubsub.retries as r where r.reason <> 'put aside' group by r.topic_key, r.subscription_key
     ),
     dead as (
         select d.topic_key, d.subscription_key, count(*) as messages, min(d.position) as first

@@ -36,7 +36,8 @@ begin
             (
                 select array_agg(p_reasons[t.run] order by t.ordinal)
                 from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
-            )
+            ),
+            v_taken.turns
         );
     end if;
 end;

@@ -43,7 +43,7 @@ begin
     select count(*) into preview_seek.ends_waiting from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
-        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.reason <> 'put aside';
     from_time := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_cursor.position + 1);
     to_time := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_to + 1);
 end;

@@ -45,5 +45,8 @@ begin
         p_topic_key, publish_messages.first_position + u.ordinal - 1, publish_messages.created_at, u.payload, u.attributes,
         p_ordering_keys[u.ordinal]
     from unnest(p_payloads, p_attributes) with ordinality as u (payload, attributes, ordinal);
+    if p_ordering_keys is not null then
+        perform fastpubsub.store_keys(p_topic_key, publish_messages.first_position, p_ordering_keys);
+    end if;
 end;
 $$;

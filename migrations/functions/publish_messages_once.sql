@@ -76,5 +76,8 @@ begin
         v_ordering_keys[u.ordinal]
     from unnest(v_payloads, v_attributes) with ordinality as u (payload, attributes, ordinal)
     where u.ordinal <= cardinality(v_payloads);
+    if p_ordering_keys is not null then
+        perform fastpubsub.store_keys(p_topic_key, v_next - cardinality(v_payloads), v_ordering_keys);
+    end if;
 end;
 $$;

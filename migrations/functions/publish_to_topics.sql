@@ -56,5 +56,13 @@ begin
         p_ordering_keys[u.ordinal]
     from unnest(p_payloads, p_attributes, p_places) with ordinality as u (payload, attributes, place, ordinal)
     where publish_to_topics.first_positions[u.place] is not null;
+    if p_ordering_keys is not null then
+        insert into fastpubsub.message_keys (topic_key, key_hash, position)
+        select
+            p_topic_keys[u.place], hashtextextended(u.ordering_key, 0),
+            publish_to_topics.first_positions[u.place] + u.ordinal - 1 - p_offsets[u.place]
+        from unnest(p_ordering_keys, p_places) with ordinality as u (ordering_key, place, ordinal)
+        where publish_to_topics.first_positions[u.place] is not null and u.ordering_key is not null;
+    end if;
 end;
 $$;

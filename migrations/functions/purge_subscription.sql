@@ -19,6 +19,7 @@ declare
     v_last bigint;
     v_ended bigint;
     v_ahead record;
+    v_aside record;
 begin
     perform fastpubsub.begin_call(true);
     v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
@@ -27,11 +28,18 @@ begin
     order by c.sequence desc limit 1;
     v_last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
     v_ahead := fastpubsub.count_ahead(p_topic_key, v_cursor.position, v_last, v_settings.filter_path, p_look);
+    if v_settings.ordered then
+        v_aside := fastpubsub.count_put_aside(p_topic_key, p_subscription_key, p_look);
+    end if;
     v_ended := fastpubsub.end_deliveries(p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position);
     delete from fastpubsub.revived as v where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key;
     perform fastpubsub.remember_seek(p_topic_key, p_subscription_key, v_cursor.position, v_last, 'purged', p_now);
     perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_last, v_cursor.routed, v_cursor.purged + v_ended);
     purged := v_ahead.messages + v_ended;
     is_estimated := v_ahead.is_estimated;
+    if v_settings.ordered then
+        purged := purged + v_aside.messages;
+        is_estimated := is_estimated or v_aside.is_estimated;
+    end if;
 end;
 $$;

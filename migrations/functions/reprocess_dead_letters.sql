@@ -70,6 +70,13 @@ begin
         where
             r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
             and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = any(v_positions)
+        union
+        select p.position from fastpubsub.parked as p
+        where
+            v_settings.ordered and p.topic_key = p_topic_key and p.subscription_key = p_subscription_key
+            and p.position = any(v_positions)
+        union
+        select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p where v_settings.ordered and p = any(v_positions)
     ) as t;
     insert into fastpubsub.revived (topic_key, subscription_key, position, created_at, payload, attributes, ordering_key)
     select d.topic_key, d.subscription_key, d.position, d.created_at, d.payload, d.attributes, d.ordering_key

@@ -1,6 +1,7 @@
 -- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted
 -- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. What has
--- ended them is p_cause, and more of it p_causes. Returns how many died.
+-- ended them is p_cause, and more of it p_causes. Returns how many died. In an ordered subscription, with p_turns, a message that waits
+-- takes those with it that are leased after it in its turn: they come again after it, and their attempt does not count.
 create or replace function fastpubsub.requeue_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -11,7 +12,8 @@ create or replace function fastpubsub.requeue_messages(
     p_reasons text [],
     p_cause text,
     p_now timestamptz,
-    p_causes text [] default null
+    p_causes text [] default null,
+    p_turns bigint [] default null
 ) returns integer
 language plpgsql volatile
 set enable_seqscan = off
@@ -33,11 +35,14 @@ declare
     v_delay_seconds integer [];
     v_reasons text [];
     v_causes text [];
+    v_turns bigint [];
 begin
-    select array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason), array_agg(': ' || r.cause)
-    into v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes
-    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes)
-        as r (position, last_position, attempts, delay_seconds, reason, cause)
+    select
+        array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason), array_agg(': ' || r.cause),
+        array_agg(r.turn)
+    into v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes, v_turns
+    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes, p_turns)
+        as r (position, last_position, attempts, delay_seconds, reason, cause, turn)
     cross join lateral generate_series(r.position, r.last_position) as p;
     select c.* into v_settings from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
@@ -45,26 +50,40 @@ begin
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
 
+    with waiting as materialized (
+        select
+            greatest(
+                p_now + make_interval(secs => coalesce(
+                    u.delay_seconds,
+                    least(v_settings.backoff_max_seconds, v_settings.backoff_min_seconds * 2.0 ^ least(greatest(u.attempts, 1) - 1, 40))
+                )),
+                v_cursor.retry_due_at + interval '1 microsecond'
+            ) as due_at,
+            u.position, u.attempts, u.turn, concat(p_cause, u.cause) as reason
+        from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes, v_turns)
+            as u (position, attempts, delay_seconds, reason, cause, turn)
+        where u.attempts < v_settings.max_delivery_attempts and u.reason is null
+    ),
+    parked as (
+        insert into fastpubsub.parked (topic_key, subscription_key, turn, position, due_at, attempts, reason)
+        select p_topic_key, p_subscription_key, w.turn, w.position, w.due_at, w.attempts, w.reason
+        from waiting as w where w.turn is not null
+    )
     insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
-    select
-        p_topic_key, p_subscription_key,
-        greatest(
-            p_now + make_interval(secs => coalesce(
-                u.delay_seconds,
-                least(v_settings.backoff_max_seconds, v_settings.backoff_min_seconds * 2.0 ^ least(greatest(u.attempts, 1) - 1, 40))
-            )),
-            v_cursor.retry_due_at + interval '1 microsecond'
-        ),
-        u.position, u.attempts, concat(p_cause, u.cause)
-    from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes)
-        as u (position, attempts, delay_seconds, reason, cause)
-    where u.attempts < v_settings.max_delivery_attempts and u.reason is null
-    order by u.position;
+    select p_topic_key, p_subscription_key, w.due_at, w.position, w.attempts, w.reason
+    from waiting as w where w.turn is null
+    order by w.position;
+    if v_settings.ordered then
+        perform fastpubsub.park_after(p_topic_key, p_subscription_key, v_turns, p_now);
+    end if;
 
     select array_agg(u.position) into v_dead
     from unnest(v_positions, v_attempts, v_reasons) as u (position, attempts, reason)
     where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null;
     if v_dead is null then
+        if v_settings.ordered then
+            perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_turns, p_now);
+        end if;
         return 0;
     end if;
     -- After a seek a message can die again: that replaces its older dead letter, which counts as purged.
@@ -108,6 +127,9 @@ begin
         delete from fastpubsub.revived as v
         where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = v_position;
     end loop;
+    if v_settings.ordered then
+        perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_turns, p_now);
+    end if;
     if v_replaced > 0 then
         perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_cursor.position, v_cursor.routed, v_cursor.purged + v_replaced);
     end if;

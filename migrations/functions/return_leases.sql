@@ -27,7 +27,7 @@ begin
                 select array_agg(t.attempts - 1 order by t.ordinal)
                 from unnest(v_taken.attempts) with ordinality as t (attempts, ordinal)
             ),
-            array_fill(0, array[cardinality(v_taken.positions)]), null, 'returned', coalesce(p_now, clock_timestamp())
+            array_fill(0, array[cardinality(v_taken.positions)]), null, 'returned', coalesce(p_now, clock_timestamp()), null, v_taken.turns
         );
     end if;
 end;

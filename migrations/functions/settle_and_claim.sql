@@ -37,7 +37,9 @@ create or replace function fastpubsub.settle_and_claim(
     out lease_seconds integer,
     out filtered bigint,
     out paused boolean,
-    out ordering_keys text []
+    out ordering_keys text [],
+    out shares integer [],
+    out freed boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -51,7 +53,9 @@ declare
     v_durable text;
     v_first integer := 1;
     v_end integer;
+    v_acked record;
     v_nacked record;
+    v_rejected record;
 begin
     perform fastpubsub.begin_call(true);
     v_durable := current_setting('synchronous_commit');
@@ -75,10 +79,12 @@ begin
     died := 0;
     v_end := p_counts[1];
     if v_end >= v_first then
-        outcomes := fastpubsub.ack_messages(
+        v_acked := fastpubsub.ack_messages(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
-            p_lengths[v_first:v_end]
+            p_lengths[v_first:v_end], p_now
         );
+        outcomes := v_acked.outcomes;
+        freed := v_acked.freed;
     end if;
     v_first := v_end + 1;
     v_end := v_end + p_counts[2];
@@ -101,10 +107,12 @@ begin
     v_first := v_end + 1;
     v_end := v_end + p_counts[4];
     if v_end >= v_first then
-        outcomes := settle_and_claim.outcomes || fastpubsub.reject_messages(
+        v_rejected := fastpubsub.reject_messages(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
             p_reasons[v_first:v_end], p_lengths[v_first:v_end], p_now
         );
+        outcomes := settle_and_claim.outcomes || v_rejected.outcomes;
+        freed := coalesce(settle_and_claim.freed, false) or v_rejected.freed;
     end if;
     v_first := v_end + 1;
     v_end := v_end + p_counts[5];
@@ -118,10 +126,10 @@ begin
     if cardinality(p_limits) > 0 then
         select
             c.token, c.expires_at, c.scanned, c.last, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
-            c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys
+            c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys, c.shares
         into
             token, expires_at, scanned, last, settle_and_claim.positions, attempts, created_at, payloads, attributes, unreadable,
-            unreadable_created_at, lease_seconds, filtered, paused, ordering_keys
+            unreadable_created_at, lease_seconds, filtered, paused, ordering_keys, shares
         from fastpubsub.claim_messages(
             p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, p_scan_rows, p_scan_milliseconds, p_now
         ) as c;

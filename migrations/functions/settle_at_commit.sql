@@ -39,10 +39,12 @@ begin
     foreach v_settlement in array coalesce(v_settlements, '{}') loop
         v_created_at := array_fill(null::timestamptz, array[cardinality(v_settlement.positions)]);
         if v_settlement.action = 'ack' then
-            v_outcomes := fastpubsub.ack_messages(
-                v_settlement.topic_key, v_settlement.subscription_key, v_settlement.positions, v_settlement.tokens, v_created_at,
-                v_settlement.lengths
-            );
+            v_outcomes := (
+                fastpubsub.ack_messages(
+                    v_settlement.topic_key, v_settlement.subscription_key, v_settlement.positions, v_settlement.tokens, v_created_at,
+                    v_settlement.lengths
+                )
+            ).outcomes;
         elsif v_settlement.action = 'nack' then
             v_outcomes := (
                 fastpubsub.nack_messages(
@@ -52,10 +54,12 @@ begin
                 )
             ).outcomes;
         else
-            v_outcomes := fastpubsub.reject_messages(
-                v_settlement.topic_key, v_settlement.subscription_key, v_settlement.positions, v_settlement.tokens, v_created_at,
-                array_fill(v_settlement.reason, array[cardinality(v_settlement.positions)]), v_settlement.lengths
-            );
+            v_outcomes := (
+                fastpubsub.reject_messages(
+                    v_settlement.topic_key, v_settlement.subscription_key, v_settlement.positions, v_settlement.tokens, v_created_at,
+                    array_fill(v_settlement.reason, array[cardinality(v_settlement.positions)]), v_settlement.lengths
+                )
+            ).outcomes;
         end if;
         if 1 <> any(v_outcomes) then
             raise exception using

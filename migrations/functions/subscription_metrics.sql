@@ -41,6 +41,7 @@ as $$
 declare
     v_cursor fastpubsub.claims;
     v_path jsonpath;
+    v_ordered boolean;
     v_last bigint;
     v_first bigint;
     v_from bigint;
@@ -49,7 +50,7 @@ declare
     v_waiting bigint;
     v_log record;
 begin
-    select c.filter_path, c.paused_at is not null into v_path, subscription_metrics.paused from fastpubsub.cursors as c
+    select c.filter_path, c.paused_at is not null, c.ordered into v_path, subscription_metrics.paused, v_ordered from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
     if not found then
         raise exception using errcode = 'FP404', message = 'the subscription does not exist';
@@ -92,12 +93,24 @@ begin
     select m.created_at into oldest_created_at
     from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_oldest;
     v_first := fastpubsub.first_position(p_topic_key, v_last);
-    select count(*), min(r.position), min(r.position) filter (where r.position >= v_first)
+    select
+        count(*) filter (where r.reason <> 'put aside'), min(r.position) filter (where r.reason <> 'put aside'),
+        min(r.position) filter (where r.position >= v_first)
     into waiting, v_waiting, waiting_position
     from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
+    if v_ordered then
+        select subscription_metrics.waiting + count(*), least(v_waiting, min(p.position)) into waiting, v_waiting
+        from fastpubsub.parked as p
+        where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key;
+        select
+            subscription_metrics.ahead + a.messages, subscription_metrics.estimated or a.is_estimated,
+            least(subscription_metrics.oldest_created_at, a.oldest_created_at)
+        into ahead, estimated, oldest_created_at
+        from fastpubsub.count_put_aside(p_topic_key, p_subscription_key, p_look) as a;
+    end if;
     select
         coalesce(sum(l.last_position - l.position + 1), 0), min(l.position),
         min(greatest(l.position, v_first)) filter (where l.last_position >= v_first)

@@ -19,7 +19,8 @@ create or replace function fastpubsub.take_leases(
     out revived boolean [],
     out consumer_ids text [],
     out ordinals integer [],
-    out outcomes smallint []
+    out outcomes smallint [],
+    out turns bigint []
 )
 language plpgsql volatile
 set enable_seqscan = off
@@ -83,6 +84,7 @@ begin
         consumer_ids := v_taken.consumer_ids;
         ordinals := v_taken.ordinals;
         outcomes := v_taken.outcomes;
+        turns := v_taken.turns;
         return;
     end if;
     -- A join with the ids would be planned by wrong statistics, and so would `any` before PostgreSQL 17; a range of the key never is.
@@ -95,12 +97,12 @@ begin
                 and l.position >= v_positions[v_start] and l.position <= v_lasts[v_end]
                 and l.last_position <= v_lasts[width_bucket(l.position, v_positions)]
                 and coalesce(l.token = v_tokens[width_bucket(l.position, v_positions)], true)
-            returning l.position, l.last_position, l.token, l.leased_at, l.attempts, l.revived, l.consumer_id
+            returning l.position, l.last_position, l.token, l.leased_at, l.attempts, l.revived, l.consumer_id, l.turn
         )
         select
             array_agg(t.position) as positions, array_agg(t.last_position) as last_positions, array_agg(t.token) as tokens,
             array_agg(t.leased_at) as leased_at, array_agg(t.attempts) as attempts, array_agg(t.revived) as revived, array_agg(t.consumer_id) as consumer_ids,
-            array_agg(v_ordinals[width_bucket(t.position, v_positions)]) as ordinals
+            array_agg(v_ordinals[width_bucket(t.position, v_positions)]) as ordinals, array_agg(t.turn) as turns
         into v_taken
         from taken as t;
         positions := take_leases.positions || v_taken.positions;
@@ -111,6 +113,7 @@ begin
         revived := take_leases.revived || v_taken.revived;
         consumer_ids := take_leases.consumer_ids || v_taken.consumer_ids;
         ordinals := take_leases.ordinals || v_taken.ordinals;
+        turns := take_leases.turns || v_taken.turns;
         v_start := v_end + 1;
     end loop;
     if

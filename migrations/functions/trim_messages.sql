@@ -70,9 +70,19 @@ begin
     if v_end <= v_first then
         return 0;
     end if;
-    delete from fastpubsub.messages as m
-    where m.topic_key = p_topic_key and m.position >= v_first and m.position < v_end;
-    get diagnostics v_trimmed = row_count;
+    with trimmed as (
+        delete from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position >= v_first and m.position < v_end
+        returning m.position, m.ordering_key
+    ),
+    keys as (
+        delete from fastpubsub.message_keys as k
+        using trimmed as t
+        where
+            t.ordering_key is not null
+            and k.topic_key = p_topic_key and k.key_hash = hashtextextended(t.ordering_key, 0) and k.position = t.position
+    )
+    select count(*) into v_trimmed from trimmed as t;
     return v_trimmed;
 end;
 $$;

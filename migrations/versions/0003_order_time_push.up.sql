@@ -123,3 +123,41 @@ add column has_delayed boolean, add column held_after timestamptz, add column he
 create index heads_has_delayed on fastpubsub.heads (topic_key) where has_delayed;
 alter table fastpubsub.outbox add column deliver_at timestamptz, add column delayed_key bigint;
 alter table fastpubsub.idempotency_keys add column delayed_keys bigint [];
+
+-- Ordered subscriptions. A key is known by its hash. A key is busy as long as a message of it is leased or waits, or its messages were put
+-- aside: the cursor has passed them, and nobody had them yet.
+alter table fastpubsub.cursors add column ordered boolean not null default false;
+
+-- The messages of a key, in order.
+create table fastpubsub.message_keys (
+    topic_key bigint,
+    key_hash bigint,
+    position bigint,
+    primary key (topic_key, key_hash, position)
+);
+
+-- The last message of each busy key that the cursor has passed.
+create table fastpubsub.busy_keys (
+    topic_key bigint,
+    subscription_key bigint,
+    position bigint,
+    primary key (topic_key, subscription_key, position)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
+
+-- A turn is what one claim has of a key, named by the last message of the key that anybody had; what comes after it was put aside.
+alter table fastpubsub.leases add column turn bigint;
+-- One message of a key, which is what most turns are, is found by its position.
+create index leases_turn on fastpubsub.leases (topic_key, subscription_key, turn) where turn <> last_position;
+alter table fastpubsub.retries add column turn bigint;
+
+-- Messages of a turn that are not leased, behind one that is leased or waits.
+create table fastpubsub.parked (
+    topic_key bigint,
+    subscription_key bigint,
+    turn bigint,
+    position bigint,
+    due_at timestamptz not null,
+    attempts integer not null,
+    reason text not null,
+    primary key (topic_key, subscription_key, turn, position)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);

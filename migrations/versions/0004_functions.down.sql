@@ -1,6 +1,41 @@
 -- functions/ack.sql
 drop function fastpubsub.ack;
 
+-- functions/ack_messages.sql
+drop function fastpubsub.ack_messages;
+-- Settles deliveries for good. The ids come in runs; the result for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases).
+create or replace function fastpubsub.ack_messages(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [] default null
+) returns smallint []
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    v_taken record;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    if true = any(v_taken.revived) then
+        for i in 1..cardinality(v_taken.positions) loop
+            if v_taken.revived[i] then
+                delete from fastpubsub.revived as v
+                where
+                    v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
+                    and v.position >= v_taken.positions[i] and v.position <= v_taken.last_positions[i];
+            end if;
+        end loop;
+    end if;
+    return v_taken.outcomes;
+end;
+$$;
+
 -- functions/add_settlement.sql
 drop function fastpubsub.add_settlement;
 
@@ -251,6 +286,9 @@ begin
 end;
 $$;
 
+-- functions/claim_in_order.sql
+drop function fastpubsub.claim_in_order;
+
 -- functions/claim_messages.sql
 drop function fastpubsub.claim_messages;
 -- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
@@ -422,6 +460,12 @@ begin
 end;
 $$;
 
+-- functions/continue_turn.sql
+drop function fastpubsub.continue_turn;
+
+-- functions/count_put_aside.sql
+drop function fastpubsub.count_put_aside;
+
 -- functions/create_subscription.sql
 drop function fastpubsub.create_subscription;
 -- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
@@ -492,6 +536,122 @@ begin
 end;
 $$;
 
+-- functions/cut_leases.sql
+drop function fastpubsub.cut_leases;
+-- Takes single positions out of leases for take_leases, in whatever runs they come; the caller holds the cursor. The rest of a lease stays,
+-- as leases with the same token and deadline.
+create or replace function fastpubsub.cut_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [],
+    out positions bigint [],
+    out tokens bigint [],
+    out leased_at timestamptz [],
+    out attempts integer [],
+    out revived boolean [],
+    out consumer_ids text [],
+    out ordinals integer [],
+    out outcomes smallint []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_wanted bigint [];
+    v_ordinals integer [];
+    v_firsts bigint [];
+    v_part record;
+    v_lease fastpubsub.leases;
+begin
+    -- No lease is longer than 100 positions: a position belongs to the nearest lease that begins at or before it.
+    select
+        array_agg(i.position order by i.position) filter (where i.outcome = 1 and i.is_first),
+        array_agg(i.ordinal order by i.position) filter (where i.outcome = 1 and i.is_first),
+        array_agg(i.first_position order by i.position) filter (where i.outcome = 1 and i.is_first),
+        array_agg(i.outcome order by i.ordinal, i.step)
+    into v_wanted, v_ordinals, v_firsts, cut_leases.outcomes
+    from (
+        select
+            i.position, i.ordinal, i.step, i.first_position, i.outcome,
+            row_number() over (partition by i.position, i.outcome order by i.ordinal, i.step) = 1 as is_first
+        from (
+            select
+                i.position, i.ordinal, i.step, l.position as first_position,
+                case
+                    when l.position is null or l.last_position < i.position then 0
+                    when i.token is not null then case when l.token = i.token then 1 else 2 end
+                    when
+                        i.created_at = (
+                            select m.created_at from fastpubsub.messages as m
+                            where m.topic_key = p_topic_key and m.position = i.position
+                        )
+                        or i.created_at = (
+                            select v.created_at from fastpubsub.revived as v
+                            where
+                                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = i.position
+                        )
+                        then 1
+                    else 2
+                end::smallint as outcome
+            from (
+                select r.position + s as position, r.token, r.created_at, r.ordinal, s as step
+                from unnest(p_positions, p_lengths, p_tokens, p_created_at)
+                    with ordinality as r (position, length, token, created_at, ordinal)
+                cross join lateral generate_series(0, coalesce(r.length, 1) - 1) as s
+            ) as i
+            left join lateral (
+                select l.position, l.last_position, l.token from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                    and l.position <= i.position and l.position > i.position - 100
+                order by l.position desc
+                limit 1
+            ) as l on true
+        ) as i
+    ) as i;
+    for v_part in
+        select w.first_position, array_agg(w.position order by w.position) as positions
+        from unnest(v_wanted, v_firsts) as w (position, first_position)
+        group by w.first_position
+        order by w.first_position
+    loop
+        delete from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = v_part.first_position
+        returning l.* into v_lease;
+        if not found then
+            raise exception using errcode = '40001', message = 'another call settled a delivery at the same moment';
+        end if;
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
+        )
+        select
+            p_topic_key, p_subscription_key, r.position, r.last_position, v_lease.token, v_lease.leased_at, v_lease.expires_at,
+            v_lease.attempts, v_lease.revived, v_lease.consumer_id
+        from (
+            select lag(p, 1, v_lease.position - 1) over (order by p) + 1 as position, p - 1 as last_position
+            from unnest(v_part.positions || v_lease.last_position + 1) as p
+        ) as r
+        where r.position <= r.last_position;
+        positions := cut_leases.positions || v_part.positions;
+        tokens := cut_leases.tokens || array_fill(v_lease.token, array[cardinality(v_part.positions)]);
+        leased_at := cut_leases.leased_at || array_fill(v_lease.leased_at, array[cardinality(v_part.positions)]);
+        attempts := cut_leases.attempts || array_fill(v_lease.attempts, array[cardinality(v_part.positions)]);
+        revived := cut_leases.revived || array_fill(v_lease.revived, array[cardinality(v_part.positions)]);
+        consumer_ids := cut_leases.consumer_ids || array_fill(v_lease.consumer_id, array[cardinality(v_part.positions)]);
+    end loop;
+    ordinals := v_ordinals;
+end;
+$$;
+
 -- functions/delayed_floor.sql
 drop function fastpubsub.delayed_floor;
 
@@ -530,6 +690,258 @@ begin
         delete from fastpubsub.purges as p where p.purge_key = v_purge.purge_key;
     end if;
     return v_deleted;
+end;
+$$;
+
+-- functions/end_deliveries.sql
+-- For a caller that holds the cursor: ends all leases and waiting retries of a subscription, and counts their messages. Old ack ids name
+-- nothing any more.
+create or replace function fastpubsub.end_deliveries(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_floor_due_at timestamptz,
+    p_floor_position bigint
+) returns bigint
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_leased bigint;
+    v_waiting bigint;
+begin
+    with ended as (
+        delete from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+        returning l.position, l.last_position
+    )
+    select coalesce(sum(e.last_position - e.position + 1), 0) into v_leased from ended as e;
+    delete from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (p_floor_due_at, p_floor_position);
+    get diagnostics v_waiting = row_count;
+    return v_leased + v_waiting;
+end;
+$$;
+
+-- functions/explain_in_subscriptions.sql
+drop function fastpubsub.explain_in_subscriptions;
+-- explain_message for the subscriptions of the topic, ordered by id; p_ids, when given, are the only ones that the caller may see.
+create or replace function fastpubsub.explain_in_subscriptions(
+    p_topic_key bigint,
+    p_position bigint,
+    p_ids text [],
+    p_offset bigint,
+    p_limit integer
+) returns table (
+    subscription_id text,
+    state text,
+    attempts integer,
+    consumer_id text,
+    until timestamptz,
+    died_at timestamptz,
+    reason text,
+    before bigint,
+    before_is_estimated boolean,
+    filter json,
+    field text,
+    expected json,
+    actual json,
+    actual_bytes integer,
+    similar_field text,
+    is_readable boolean,
+    sought_at timestamptz,
+    paused_at timestamptz,
+    leased_at timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select s.id, e.*
+    from (
+        select s.id, s.subscription_key from fastpubsub.subscriptions as s
+        where s.topic_key = p_topic_key and (p_ids is null or s.id = any(p_ids))
+        order by s.id collate "C"
+        offset p_offset
+        limit p_limit
+    ) as s
+    cross join lateral fastpubsub.explain_message(p_topic_key, s.subscription_key, p_position, 1000) as e
+    order by s.id collate "C";
+end;
+$$;
+
+-- functions/explain_message.sql
+drop function fastpubsub.explain_message;
+-- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
+-- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment.
+-- `before`: messages that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond.
+create or replace function fastpubsub.explain_message(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_look integer default 10000,
+    out state text,
+    out attempts integer,
+    out consumer_id text,
+    out until timestamptz,
+    out died_at timestamptz,
+    out reason text,
+    out before bigint,
+    out before_is_estimated boolean,
+    out filter json,
+    out field text,
+    out expected json,
+    out actual json,
+    out actual_bytes integer,
+    out similar_field text,
+    out is_readable boolean,
+    out sought_at timestamptz,
+    out paused_at timestamptz,
+    out leased_at timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor record;
+    v_past record;
+    v_payload json;
+    v_attributes jsonb;
+begin
+    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at into v_cursor
+    from fastpubsub.claims as c
+    inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
+    inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    filter := v_cursor.filter;
+
+    select 'leased', l.attempts, l.consumer_id, l.expires_at, l.leased_at
+    into explain_message.state, explain_message.attempts, explain_message.consumer_id, explain_message.until, explain_message.leased_at
+    from (
+        select l.* from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+            and l.position <= p_position and l.position > p_position - 100
+        order by l.position desc limit 1
+    ) as l
+    where l.last_position >= p_position;
+    if explain_message.state is not null then
+        return;
+    end if;
+    select 'waiting', r.attempts, r.due_at, r.reason
+    into explain_message.state, explain_message.attempts, explain_message.until, explain_message.reason
+    from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = p_position;
+    if explain_message.state is not null then
+        paused_at := v_cursor.paused_at;
+        return;
+    end if;
+    select 'dead', d.attempts, d.died_at, d.reason
+    into explain_message.state, explain_message.attempts, explain_message.died_at, explain_message.reason
+    from fastpubsub.dead_letters as d
+    where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p_position;
+    if explain_message.state is not null then
+        return;
+    end if;
+
+    select m.payload, m.attributes into v_payload, v_attributes
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+    if p_position <= v_cursor.position then
+        select h.* into v_past from fastpubsub.filter_history as h
+        where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.from_position <= p_position
+        order by h.from_position desc limit 1;
+        filter := v_past.filter;
+        sought_at := v_past.sought_at;
+        state := case
+            when v_past.state is null then 'before_subscription'
+            when v_past.state in ('skipped', 'purged') then v_past.state
+            when v_past.state = 'forgotten' then 'unknown'
+            when v_payload is null and v_past.filter is not null then 'trimmed'
+            else 'settled'
+        end;
+    else
+        state := 'ahead';
+    end if;
+    if explain_message.state not in ('ahead', 'settled') then
+        return;
+    end if;
+    select d.field, d.expected, d.actual, d.actual_bytes, d.similar_field, d.is_readable
+    into
+        explain_message.field, explain_message.expected, explain_message.actual, explain_message.actual_bytes,
+        explain_message.similar_field, explain_message.is_readable
+    from fastpubsub.deciding_field(v_payload, v_attributes, explain_message.filter) as d;
+    if explain_message.field is not null or not explain_message.is_readable then
+        state := 'filtered';
+    elsif explain_message.state = 'ahead' then
+        paused_at := v_cursor.paused_at;
+        select c.messages, c.is_estimated into explain_message.before, explain_message.before_is_estimated
+        from fastpubsub.count_ahead(p_topic_key, v_cursor.position, p_position - 1, v_cursor.filter_path, p_look) as c;
+    end if;
+end;
+$$;
+
+-- functions/extend_leases.sql
+-- Moves the deadline of held deliveries: that of each run of ids to its p_extend_seconds from now. The result for each id is 1 (still
+-- held), 0 (gone) or 2 (stale; see take_leases).
+create or replace function fastpubsub.extend_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_extend_seconds integer [],
+    p_lengths integer [] default null,
+    p_now timestamptz default null
+) returns smallint []
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_taken record;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    insert into fastpubsub.leases (
+        topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
+    )
+    select
+        p_topic_key, p_subscription_key, min(t.position), max(t.last_position), t.token, t.leased_at,
+        coalesce(p_now, clock_timestamp()) + make_interval(secs => p_extend_seconds[t.run]), t.attempts, t.revived, t.consumer_id
+    from (
+        select
+            t.*, t.position - sum(t.last_position - t.position + 1)
+                over (partition by t.token, t.run, t.attempts, t.revived, t.consumer_id order by t.position rows unbounded preceding)
+            + (t.last_position - t.position) as island,
+            -- Single positions were cut out of leases: join them again, up to the longest that a lease can be.
+            case when t.position = t.last_position then t.position / 100 else - t.position end as part
+        from unnest(
+            v_taken.positions, v_taken.last_positions, v_taken.tokens, v_taken.leased_at, v_taken.attempts, v_taken.revived, v_taken.consumer_ids,
+            v_taken.ordinals
+        ) as t (position, last_position, token, leased_at, attempts, revived, consumer_id, run)
+    ) as t
+    group by t.token, t.leased_at, t.run, t.attempts, t.revived, t.consumer_id, t.island, t.part
+    order by min(t.position);
+    return v_taken.outcomes;
 end;
 $$;
 
@@ -572,6 +984,9 @@ $$;
 
 -- functions/forget_process.sql
 drop function fastpubsub.forget_process;
+
+-- functions/free_keys.sql
+drop function fastpubsub.free_keys;
 
 -- functions/get_delayed_message.sql
 drop function fastpubsub.get_delayed_message;
@@ -734,6 +1149,82 @@ drop function fastpubsub.list_due_topics;
 -- functions/list_endpoints.sql
 drop function fastpubsub.list_endpoints;
 
+-- functions/list_loads.sql
+-- Returns the subscriptions in which something is ahead, leased, waiting or dead, or which are paused, all at once instead of one by one:
+-- for looking at the whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids
+-- holds the only ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has
+-- it, and of the first lease that expires; `retention_seconds` is how long the topic keeps what nobody needs.
+create or replace function fastpubsub.list_loads(p_ids text [], p_retention_seconds bigint)
+returns table (
+    topic_id text,
+    subscription_id text,
+    is_filtered boolean,
+    behind bigint,
+    leased bigint,
+    waiting bigint,
+    dead bigint,
+    next_created_at timestamptz,
+    leased_created_at timestamptz,
+    waiting_created_at timestamptz,
+    died_at timestamptz,
+    retention_seconds bigint,
+    paused_at timestamptz,
+    first_expires_at timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    with
+    leased as (
+        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as messages, min(l.position) as first,
+            min(l.expires_at) as expires_at
+        from fastpubsub.leases as l group by l.topic_key, l.subscription_key
+    ),
+    waiting as (
+        select r.topic_key, r.subscription_key, count(*) as messages, min(r.position) as first
+        from fastpubsub.retries as r group by r.topic_key, r.subscription_key
+    ),
+    dead as (
+        select d.topic_key, d.subscription_key, count(*) as messages, min(d.position) as first
+        from fastpubsub.dead_letters as d group by d.topic_key, d.subscription_key
+    ),
+    tops as (
+        select t.topic_key, t.id, coalesce(h.retention_seconds, p_retention_seconds) as retention, l.position
+        from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
+        cross join lateral fastpubsub.last_position(t.topic_key) as l (position)
+    )
+    select
+        t.id, s.id, c.filter_path is not null, greatest(t.position - n.position, 0), coalesce(l.messages, 0), coalesce(w.messages, 0),
+        coalesce(d.messages, 0),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = n.position + 1),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = l.first),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = w.first),
+        (
+            select e.died_at from fastpubsub.dead_letters as e
+            where e.topic_key = s.topic_key and e.subscription_key = s.subscription_key and e.position = d.first
+        ),
+        t.retention, c.paused_at, l.expires_at
+    from fastpubsub.subscriptions as s
+    inner join tops as t on s.topic_key = t.topic_key
+    inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
+    cross join lateral (
+        select n.position from fastpubsub.claims as n
+        where n.topic_key = s.topic_key and n.subscription_key = s.subscription_key
+        order by n.sequence desc limit 1
+    ) as n
+    left join leased as l on s.topic_key = l.topic_key and s.subscription_key = l.subscription_key
+    left join waiting as w on s.topic_key = w.topic_key and s.subscription_key = w.subscription_key
+    left join dead as d on s.topic_key = d.topic_key and s.subscription_key = d.subscription_key
+    where
+        (p_ids is null or s.id = any(p_ids))
+        and (t.position > n.position or l.messages > 0 or w.messages > 0 or d.messages > 0 or c.paused_at is not null);
+end;
+$$;
+
 -- functions/list_push_attempts.sql
 drop function fastpubsub.list_push_attempts;
 
@@ -893,6 +1384,9 @@ $$;
 -- functions/network_pattern.sql
 drop function fastpubsub.network_pattern;
 
+-- functions/park_after.sql
+drop function fastpubsub.park_after;
+
 -- functions/pause_subscription.sql
 -- Lets a subscription hand out nothing, or resumes it; twice is the same as once. What consumers hold they can settle as always.
 create or replace function fastpubsub.pause_subscription(
@@ -944,6 +1438,58 @@ begin
     if not found then
         raise exception using errcode = 'FP404', message = 'the subscription does not exist';
     end if;
+end;
+$$;
+
+-- functions/preview_seek.sql
+-- What seek_subscription would do: how many messages are ahead and would be, when those that come next were published, and how many leases
+-- and waiting retries would end. Of the messages ahead p_look are judged by the filter. Nothing is locked or changed.
+create or replace function fastpubsub.preview_seek(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_to text,
+    p_time timestamptz default null,
+    p_position bigint default null,
+    p_look integer default 10000,
+    out ahead_now bigint,
+    out ahead_after bigint,
+    out is_estimated boolean,
+    out ends_leased bigint,
+    out ends_waiting bigint,
+    out from_time timestamptz,
+    out to_time timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor record;
+    v_to bigint := fastpubsub.sought_position(p_topic_key, p_to, p_time, p_position);
+    v_last bigint := fastpubsub.last_position(p_topic_key);
+begin
+    select c.position, c.retry_due_at, c.retry_position, u.filter_path into v_cursor
+    from fastpubsub.claims as c
+    inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    select n.messages, a.messages, n.is_estimated or a.is_estimated
+    into preview_seek.ahead_now, preview_seek.ahead_after, preview_seek.is_estimated
+    from fastpubsub.count_ahead(p_topic_key, v_cursor.position, v_last, v_cursor.filter_path, p_look) as n
+    cross join fastpubsub.count_ahead(p_topic_key, v_to, v_last, v_cursor.filter_path, p_look) as a;
+    select coalesce(sum(l.last_position - l.position + 1), 0) into preview_seek.ends_leased
+    from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
+    select count(*) into preview_seek.ends_waiting from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
+    from_time := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_cursor.position + 1);
+    to_time := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_to + 1);
 end;
 $$;
 
@@ -1187,6 +1733,48 @@ begin
 end;
 $$;
 
+-- functions/purge_subscription.sql
+-- Settles everything that is ahead, leased or waiting, and counts it: of the messages ahead of a filter at most p_look are judged, and
+-- `is_estimated` says whether there were more. Dead letters stay. `acked` does not change.
+create or replace function fastpubsub.purge_subscription(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_look integer default 10000,
+    p_now timestamptz default null,
+    out purged bigint,
+    out is_estimated boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_settings fastpubsub.cursors;
+    v_cursor fastpubsub.claims;
+    v_last bigint;
+    v_ended bigint;
+    v_ahead record;
+begin
+    perform fastpubsub.begin_call(true);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    v_last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
+    v_ahead := fastpubsub.count_ahead(p_topic_key, v_cursor.position, v_last, v_settings.filter_path, p_look);
+    v_ended := fastpubsub.end_deliveries(p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position);
+    delete from fastpubsub.revived as v where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key;
+    perform fastpubsub.remember_seek(p_topic_key, p_subscription_key, v_cursor.position, v_last, 'purged', p_now);
+    perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_last, v_cursor.routed, v_cursor.purged + v_ended);
+    purged := v_ahead.messages + v_ended;
+    is_estimated := v_ahead.is_estimated;
+end;
+$$;
+
+-- functions/put_aside.sql
+drop function fastpubsub.put_aside;
+
 -- functions/read_ack_ids.sql
 drop function fastpubsub.read_ack_ids;
 
@@ -1239,6 +1827,9 @@ begin
     ) as m;
 end;
 $$;
+
+-- functions/read_log_in_order.sql
+drop function fastpubsub.read_log_in_order;
 
 -- functions/read_matching_log.sql
 drop function fastpubsub.read_matching_log;
@@ -1378,6 +1969,43 @@ drop function fastpubsub.refuse_claim;
 
 -- functions/reject.sql
 drop function fastpubsub.reject;
+
+-- functions/reject_messages.sql
+drop function fastpubsub.reject_messages;
+-- Makes messages dead letters at once, whatever attempts are left, each run of ids with its reason. The result for each id is 1 (settled),
+-- 0 (gone) or 2 (stale; see take_leases).
+create or replace function fastpubsub.reject_messages(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_reasons text [],
+    p_lengths integer [] default null,
+    p_now timestamptz default null
+) returns smallint []
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_taken record;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    if v_taken.positions is not null then
+        perform fastpubsub.requeue_messages(
+            p_topic_key, p_subscription_key, v_taken.positions, v_taken.last_positions, v_taken.attempts, null,
+            (
+                select array_agg(coalesce(p_reasons[t.run], 'rejected') order by t.ordinal)
+                from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
+            ),
+            'rejected', coalesce(p_now, clock_timestamp())
+        );
+    end if;
+    return v_taken.outcomes;
+end;
+$$;
 
 -- functions/relay_messages.sql
 -- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal), in one transaction, so each arrives once.
@@ -1732,6 +2360,42 @@ $$;
 -- functions/require_push_timeout.sql
 drop function fastpubsub.require_push_timeout;
 
+-- functions/return_leases.sql
+-- Gives back deliveries that no consumer has seen: they are due at once, and the attempt does not count. The ids come as in ack_messages.
+-- The result for each id is 1 (returned), 0 (gone) or 2 (stale; see take_leases).
+create or replace function fastpubsub.return_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [] default null,
+    p_now timestamptz default null,
+    out outcomes smallint []
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_taken record;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    outcomes := v_taken.outcomes;
+    if v_taken.positions is not null then
+        perform fastpubsub.requeue_messages(
+            p_topic_key, p_subscription_key, v_taken.positions, v_taken.last_positions,
+            (
+                select array_agg(t.attempts - 1 order by t.ordinal)
+                from unnest(v_taken.attempts) with ordinality as t (attempts, ordinal)
+            ),
+            array_fill(0, array[cardinality(v_taken.positions)]), null, 'returned', coalesce(p_now, clock_timestamp())
+        );
+    end if;
+end;
+$$;
+
 -- functions/rotate_push_secret.sql
 drop function fastpubsub.rotate_push_secret;
 
@@ -1931,6 +2595,124 @@ $$;
 -- functions/settle_at_commit.sql
 drop function fastpubsub.settle_at_commit;
 
+-- functions/store_keys.sql
+drop function fastpubsub.store_keys;
+
+-- functions/subscription_metrics.sql
+-- Messages ahead + waiting, leased, dead and acked add up to the messages routed. For a filtered subscription at most p_look messages are
+-- judged; beyond them `ahead` is estimated by the share that matched so far, and `estimated` says so. The search for the oldest message
+-- ahead that passes the filter takes up to p_milliseconds longer. It has come from `judged_from` to `judged_to`, and no message between
+-- them matches the filter `judged_filter`; a next call that is given these values goes on from there. Until a message is found, `unjudged`
+-- counts the messages left; then it is 0. The positions are the oldest of each state that the log still has. `filtered` counts the messages
+-- that the cursor passed because a filter kept them out, also those that it passed again after a seek.
+create or replace function fastpubsub.subscription_metrics(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_look bigint default 10000,
+    p_milliseconds integer default 0,
+    p_judged_filter bigint default null,
+    p_judged_from bigint default null,
+    p_judged_to bigint default null,
+    out ahead bigint,
+    out waiting bigint,
+    out leased bigint,
+    out dead bigint,
+    out acked bigint,
+    out estimated boolean,
+    out oldest_created_at timestamptz,
+    out oldest_leased_created_at timestamptz,
+    out oldest_waiting_created_at timestamptz,
+    out unjudged bigint,
+    out judged_filter bigint,
+    out judged_from bigint,
+    out judged_to bigint,
+    out cursor_position bigint,
+    out leased_position bigint,
+    out waiting_position bigint,
+    out filtered bigint,
+    out paused boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor fastpubsub.claims;
+    v_path jsonpath;
+    v_last bigint;
+    v_first bigint;
+    v_from bigint;
+    v_oldest bigint;
+    v_leased bigint;
+    v_waiting bigint;
+    v_log record;
+begin
+    select c.filter_path, c.paused_at is not null into v_path, subscription_metrics.paused from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    cursor_position := v_cursor.position;
+    filtered := v_cursor.filtered;
+    v_last := fastpubsub.last_position(p_topic_key);
+    ahead := greatest(v_last - v_cursor.position, 0);
+    estimated := false;
+    unjudged := 0;
+    v_oldest := v_cursor.position + 1;
+    if v_path is not null then
+        judged_filter := hashtextextended(v_path::text, 0);
+        judged_from := v_cursor.position;
+        v_from := v_cursor.position;
+        if p_judged_filter = judged_filter and p_judged_from <= v_cursor.position then
+            v_from := greatest(p_judged_to, v_cursor.position);
+        end if;
+        select s.positions, s.scanned into v_log
+        from fastpubsub.scan_log(p_topic_key, v_from, v_last, v_path, p_look::integer, p_look, 100) as s;
+        ahead := cardinality(v_log.positions);
+        estimated := v_log.scanned < v_last;
+        if estimated and ahead = 0 and p_milliseconds > 0 then
+            select s.positions, s.scanned into v_log
+            from fastpubsub.scan_log(p_topic_key, v_log.scanned, v_last, v_path, 1, v_last, p_milliseconds) as s;
+            ahead := cardinality(v_log.positions);
+            estimated := v_log.scanned < v_last;
+        end if;
+        v_oldest := v_log.positions[1];
+        judged_to := coalesce(v_oldest - 1, v_log.scanned);
+        if v_oldest is null then
+            unjudged := greatest(v_last - v_log.scanned, 0);
+        elsif estimated then
+            ahead := ahead * (v_last - v_from) / (v_log.scanned - v_from);
+        end if;
+    end if;
+    select m.created_at into oldest_created_at
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_oldest;
+    v_first := fastpubsub.first_position(p_topic_key, v_last);
+    select count(*), min(r.position), min(r.position) filter (where r.position >= v_first)
+    into waiting, v_waiting, waiting_position
+    from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
+    select
+        coalesce(sum(l.last_position - l.position + 1), 0), min(l.position),
+        min(greatest(l.position, v_first)) filter (where l.last_position >= v_first)
+    into leased, v_leased, leased_position
+    from fastpubsub.leases as l
+    where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
+    select count(*) into dead from fastpubsub.dead_letters as d
+    where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key;
+    acked := v_cursor.routed - waiting - leased - dead - v_cursor.purged - v_cursor.dropped;
+    oldest_leased_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_leased);
+    oldest_waiting_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_waiting);
+end;
+$$;
+
 -- functions/take_due_retries.sql
 drop function fastpubsub.take_due_retries;
 -- Takes up to p_limit retries that are due at p_now, with their messages, in the order of (due_at, position) after the floor, up to
@@ -2020,6 +2802,139 @@ begin
         and (r.due_at, r.position) <= (take_due_retries.due_at, take_due_retries.positions[cardinality(v_due_at)]);
 end;
 $$;
+
+-- functions/take_leases.sql
+drop function fastpubsub.take_leases;
+-- Ends the deliveries that the caller may settle. The ids come in runs of p_lengths (null: 1 each) consecutive positions from p_positions
+-- on. A run has one token, or one creation time and no token: the latter stands for bare message ids, which settle a message whoever its
+-- consumer is. The result comes in runs too; its `ordinals` tell which run of the caller settled each. `outcomes` says of every id, in the
+-- order of the runs: 1 settled by this call, 0 gone (there is no delivery any more), 2 stale (another consumer holds the message).
+--
+-- Runs that consist of whole leases are deleted without the cursor's lock, in position order. All others cut leases and take that lock.
+create or replace function fastpubsub.take_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [] default null,
+    out positions bigint [],
+    out last_positions bigint [],
+    out tokens bigint [],
+    out leased_at timestamptz [],
+    out attempts integer [],
+    out revived boolean [],
+    out consumer_ids text [],
+    out ordinals integer [],
+    out outcomes smallint []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    -- Runs that are further apart are looked up one by one, without walking over the rows between them.
+    c_gap constant bigint := 64;
+    v_positions bigint [];
+    v_lasts bigint [];
+    v_tokens bigint [];
+    v_ordinals integer [];
+    v_ends integer [];
+    v_count bigint;
+    v_whole boolean;
+    v_start integer := 1;
+    v_end integer;
+    v_taken record;
+begin
+    select
+        array_agg(r.position), array_agg(r.last_position), array_agg(r.token), array_agg(r.ordinal),
+        array_agg(r.place) filter (where r.distance > c_gap or r.distance is null), sum(r.last_position - r.position + 1),
+        bool_and(r.is_whole and (r.distance > 0 or r.distance is null))
+    into v_positions, v_lasts, v_tokens, v_ordinals, v_ends, v_count, v_whole
+    from (
+        select
+            r.position, r.last_position, r.token, r.ordinal, row_number() over (order by r.position, r.ordinal) as place,
+            lead(r.position) over (order by r.position, r.ordinal) - r.last_position as distance,
+            r.last_position - r.position + 1 = (
+                select coalesce(sum(l.last_position - l.position + 1), 0) from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                    and l.position >= r.position and l.position <= r.last_position and l.last_position <= r.last_position
+                    and case
+                        when r.token is not null then l.token = r.token
+                        else fastpubsub.were_created_at(
+                            p_topic_key, p_subscription_key, l.position, l.last_position, l.revived, r.created_at
+                        )
+                    end
+            ) as is_whole
+        from (
+            select r.position, r.position + coalesce(r.length, 1) - 1 as last_position, r.token, r.created_at, r.ordinal
+            from unnest(p_positions, p_lengths, p_tokens, p_created_at)
+                with ordinality as r (position, length, token, created_at, ordinal)
+        ) as r
+        order by r.position, r.ordinal
+    ) as r;
+    if v_whole is not true then
+        perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+        v_taken := fastpubsub.cut_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+        positions := v_taken.positions;
+        last_positions := v_taken.positions;
+        tokens := v_taken.tokens;
+        leased_at := v_taken.leased_at;
+        attempts := v_taken.attempts;
+        revived := v_taken.revived;
+        consumer_ids := v_taken.consumer_ids;
+        ordinals := v_taken.ordinals;
+        outcomes := v_taken.outcomes;
+        return;
+    end if;
+    -- A join with the ids would be planned by wrong statistics, and so would `any` before PostgreSQL 17; a range of the key never is.
+    -- The runs are sorted, so width_bucket finds the run of a lease by binary search.
+    foreach v_end in array v_ends loop
+        with taken as (
+            delete from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position >= v_positions[v_start] and l.position <= v_lasts[v_end]
+                and l.last_position <= v_lasts[width_bucket(l.position, v_positions)]
+                and coalesce(l.token = v_tokens[width_bucket(l.position, v_positions)], true)
+            returning l.position, l.last_position, l.token, l.leased_at, l.attempts, l.revived, l.consumer_id
+        )
+        select
+            array_agg(t.position) as positions, array_agg(t.last_position) as last_positions, array_agg(t.token) as tokens,
+            array_agg(t.leased_at) as leased_at, array_agg(t.attempts) as attempts, array_agg(t.revived) as revived, array_agg(t.consumer_id) as consumer_ids,
+            array_agg(v_ordinals[width_bucket(t.position, v_positions)]) as ordinals
+        into v_taken
+        from taken as t;
+        positions := take_leases.positions || v_taken.positions;
+        last_positions := take_leases.last_positions || v_taken.last_positions;
+        tokens := take_leases.tokens || v_taken.tokens;
+        leased_at := take_leases.leased_at || v_taken.leased_at;
+        attempts := take_leases.attempts || v_taken.attempts;
+        revived := take_leases.revived || v_taken.revived;
+        consumer_ids := take_leases.consumer_ids || v_taken.consumer_ids;
+        ordinals := take_leases.ordinals || v_taken.ordinals;
+        v_start := v_end + 1;
+    end loop;
+    if
+        v_count is distinct from (
+            select sum(t.last_position - t.position + 1)
+            from unnest(take_leases.positions, take_leases.last_positions) as t (position, last_position)
+        )
+    then
+        raise exception using
+            errcode = '40001', message = 'another call settled, cut or extended a delivery at the same moment';
+    end if;
+    outcomes := array_fill(1::smallint, array[v_count::integer]);
+end;
+$$;
+
+-- functions/take_turns.sql
+drop function fastpubsub.take_turns;
 
 -- functions/transaction_lock.sql
 drop function fastpubsub.transaction_lock;
@@ -2112,6 +3027,86 @@ $$;
 
 -- functions/trim_dispatchers.sql
 drop function fastpubsub.trim_dispatchers;
+
+-- functions/trim_messages.sql
+-- Deletes up to p_limit messages from the front of a topic: older than the retention (of the topic, else p_retention_seconds) and below
+-- every cursor, every leased and every waiting position, but never the newest. Returns how many it deleted.
+create or replace function fastpubsub.trim_messages(
+    p_topic_key bigint,
+    p_retention_seconds bigint,
+    p_limit integer default 5000,
+    p_wait boolean default false,
+    p_now timestamptz default null
+) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_retention bigint;
+    v_last bigint;
+    v_first bigint;
+    v_end bigint;
+    v_pin bigint;
+    v_subscription record;
+    v_cursor fastpubsub.claims;
+    v_trimmed integer;
+begin
+    perform fastpubsub.begin_call(false);
+    if not fastpubsub.lock_job('trim_messages', p_wait) then
+        return 0;
+    end if;
+    select coalesce(h.retention_seconds, p_retention_seconds) into v_retention from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    if not found then
+        return 0;
+    end if;
+    v_last := fastpubsub.last_position(p_topic_key);
+    v_first := fastpubsub.first_position(p_topic_key, v_last);
+    -- Exclusive: the first position that stays.
+    v_end := least(
+        v_last, v_first + p_limit, fastpubsub.position_before(p_topic_key, v_now - make_interval(secs => v_retention)) + 1
+    );
+    -- A cursor is read with its lock held, so that no claim can lease, and no seek can go, below v_end in the meantime.
+    for v_subscription in
+        select c.subscription_key from fastpubsub.cursors as c
+        where c.topic_key = p_topic_key
+        order by c.subscription_key
+        for no key update
+    loop
+        exit when v_end <= v_first;
+        select c.* into v_cursor from fastpubsub.claims as c
+        where c.topic_key = p_topic_key and c.subscription_key = v_subscription.subscription_key
+        order by c.sequence desc limit 1;
+        v_end := least(v_end, v_cursor.position + 1);
+        -- A row of leases may begin with reprocessed dead letters below v_first, and is at most a hundred positions long.
+        select min(greatest(l.position, v_first)) into v_pin from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = v_subscription.subscription_key
+            and l.position > v_first - 100 and l.position < v_end and l.last_position >= v_first;
+        v_end := least(v_end, v_pin);
+        -- A message that waits below v_first is a reprocessed dead letter with a copy of its own.
+        select min(r.position) into v_pin from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = v_subscription.subscription_key
+            and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position)
+            and r.position >= v_first and r.position < v_end;
+        v_end := least(v_end, v_pin);
+    end loop;
+    if v_end <= v_first then
+        return 0;
+    end if;
+    delete from fastpubsub.messages as m
+    where m.topic_key = p_topic_key and m.position >= v_first and m.position < v_end;
+    get diagnostics v_trimmed = row_count;
+    return v_trimmed;
+end;
+$$;
 
 -- functions/trim_push_attempts.sql
 drop function fastpubsub.trim_push_attempts;

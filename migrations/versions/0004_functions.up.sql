@@ -14,6 +14,54 @@ $$;
 
 revoke execute on function fastpubsub.ack(text, text []) from public;
 
+-- functions/ack_messages.sql
+drop function fastpubsub.ack_messages;
+-- Settles deliveries for good. The ids come in runs; the result for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases).
+-- `freed` says whether a key of an ordered subscription can go on, which is locked; others are not.
+create or replace function fastpubsub.ack_messages(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [] default null,
+    p_now timestamptz default null,
+    out outcomes smallint [],
+    out freed boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    v_ordered boolean;
+    v_taken record;
+begin
+    perform fastpubsub.begin_call(true);
+    select c.ordered into v_ordered from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    elsif v_ordered then
+        perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    end if;
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    if true = any(v_taken.revived) then
+        for i in 1..cardinality(v_taken.positions) loop
+            if v_taken.revived[i] then
+                delete from fastpubsub.revived as v
+                where
+                    v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
+                    and v.position >= v_taken.positions[i] and v.position <= v_taken.last_positions[i];
+            end if;
+        end loop;
+    end if;
+    outcomes := v_taken.outcomes;
+    freed := v_ordered
+    and fastpubsub.free_keys(p_topic_key, p_subscription_key, v_taken.turns, coalesce(p_now, clock_timestamp()));
+end;
+$$;
+
 -- functions/add_settlement.sql
 -- Notes what the application's transaction settles when it commits (see settle_at_commit), if all of it is held now. Ack ids are the
 -- rights: only who has pulled a delivery knows its token, so bare message ids are refused.
@@ -206,6 +254,7 @@ begin
         ) as m
         where
             r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and r.reason <> 'put aside'
             and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position)
             and (r.due_at, r.position) >= (coalesce(p_time, '-infinity'), coalesce(p_position, 0))
         order by r.due_at, r.position;
@@ -365,12 +414,164 @@ begin
 end;
 $$;
 
+-- functions/claim_in_order.sql
+-- claim_messages for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
+-- The consumers are served one after the other, `shares` says how many messages each has. What is due comes first, then the log.
+create or replace function fastpubsub.claim_in_order(
+    p_settings fastpubsub.cursors,
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_scan_milliseconds integer,
+    p_now timestamptz,
+    out token bigint,
+    out expires_at timestamptz,
+    out scanned bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out filtered bigint,
+    out ordering_keys text [],
+    out shares integer []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_topic_key bigint := p_settings.topic_key;
+    v_subscription_key bigint := p_settings.subscription_key;
+    -- Consumers without a key look at the log while others want to settle, who need the lock.
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_scan_milliseconds / 4000.0);
+    v_last bigint := fastpubsub.last_position(v_topic_key);
+    v_cursor fastpubsub.claims;
+    v_random text := gen_random_uuid()::text;
+    v_left integer;
+    v_bytes bigint := 0;
+    v_part record;
+    v_positions bigint [];
+    v_attempts integer [];
+    v_turns bigint [];
+begin
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = v_topic_key and c.subscription_key = v_subscription_key
+    order by c.sequence desc limit 1;
+    filtered := 0;
+    positions := '{}';
+    token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
+    expires_at := p_now + make_interval(secs => p_settings.ack_deadline_seconds);
+    for v_consumer in 1..cardinality(p_limits) loop
+        v_positions := '{}';
+        v_attempts := '{}';
+        v_turns := '{}';
+        loop
+            v_left := p_limits[v_consumer] - cardinality(v_positions);
+            exit when v_left = 0 or v_bytes >= p_max_bytes;
+            v_part := fastpubsub.take_turns(
+                v_topic_key, v_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.position,
+                p_settings.filter_path, v_left, p_max_bytes - v_bytes, p_now
+            );
+            exit when v_part.retry_position is null;
+            v_cursor.retry_due_at := v_part.due_at;
+            v_cursor.retry_position := v_part.retry_position;
+            v_positions := v_positions || v_part.positions;
+            v_attempts := v_attempts || v_part.attempts;
+            v_turns := v_turns || v_part.turns;
+            v_bytes := v_bytes + v_part.size;
+            v_cursor.routed := v_cursor.routed + v_part.routed;
+            filtered := claim_in_order.filtered + v_part.filtered;
+            unreadable := claim_in_order.unreadable || v_part.unreadable;
+        end loop;
+        if
+            v_left > 0 and v_bytes < p_max_bytes and v_cursor.position < v_last and (v_consumer = 1 or clock_timestamp() < v_until)
+        then
+            v_part := fastpubsub.read_log_in_order(
+                v_topic_key, v_subscription_key, v_cursor.position, v_last, p_settings.filter_path, v_left, p_max_bytes - v_bytes,
+                v_bytes = 0, v_until
+            );
+            v_cursor.position := v_part.scanned;
+            v_positions := v_positions || v_part.positions;
+            v_attempts := v_attempts || array_fill(1, array[cardinality(v_part.positions)]);
+            v_turns := v_turns || v_part.turns;
+            v_bytes := v_bytes + v_part.size;
+            v_cursor.routed := v_cursor.routed + cardinality(v_part.positions);
+            filtered := claim_in_order.filtered + v_part.filtered;
+            unreadable := claim_in_order.unreadable || v_part.unreadable;
+        end if;
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
+        )
+        select
+            v_topic_key, v_subscription_key, min(r.position), max(r.position), claim_in_order.token, p_now, claim_in_order.expires_at,
+            r.attempts, r.revived, p_consumer_ids[v_consumer], r.turn
+        from (
+            select
+                m.*, m.position - row_number() over (partition by m.turn, m.attempts, m.revived order by m.position) as island
+            from (
+                select
+                    u.position, u.attempts, u.turn,
+                    u.turn is null and exists (
+                        select from fastpubsub.revived as v
+                        where
+                            v.topic_key = v_topic_key and v.subscription_key = v_subscription_key and v.position = u.position
+                    ) as revived
+                from unnest(v_positions, v_attempts, v_turns) as u (position, attempts, turn)
+            ) as m
+        ) as r
+        group by r.turn, r.attempts, r.revived, r.island, r.position / 100;
+        positions := claim_in_order.positions || v_positions;
+        attempts := claim_in_order.attempts || v_attempts;
+        shares := claim_in_order.shares || cardinality(v_positions);
+    end loop;
+    select
+        array_agg(coalesce(m.created_at, v.created_at) order by u.ordinal), array_agg(coalesce(m.payload, v.payload) order by u.ordinal),
+        array_agg(coalesce(m.attributes, v.attributes) order by u.ordinal),
+        array_agg(coalesce(m.ordering_key, v.ordering_key) order by u.ordinal)
+    into claim_in_order.created_at, claim_in_order.payloads, claim_in_order.attributes, claim_in_order.ordering_keys
+    from unnest(claim_in_order.positions) with ordinality as u (position, ordinal)
+    left join lateral (
+        select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+        where m.topic_key = v_topic_key and m.position = u.position
+        limit 1
+    ) as m on true
+    left join lateral (
+        select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
+        where v.topic_key = v_topic_key and v.subscription_key = v_subscription_key and v.position = u.position and m.payload is null
+        limit 1
+    ) as v on true;
+    select array_agg(m.position), array_agg(m.created_at)
+    into claim_in_order.unreadable, claim_in_order.unreadable_created_at
+    from unnest(claim_in_order.unreadable) as u (position)
+    cross join lateral (
+        select m.position, m.created_at from fastpubsub.messages as m
+        where m.topic_key = v_topic_key and m.position = u.position
+        limit 1
+    ) as m;
+    scanned := v_cursor.position;
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+    ) values (
+        v_topic_key, v_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
+        v_cursor.routed, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_in_order.filtered
+    );
+end;
+$$;
+
 -- functions/claim_messages.sql
 drop function fastpubsub.claim_messages;
 -- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
 -- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
 -- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
--- hands out nothing. One that is pushed is claimed with p_is_push, and no other is.
+-- hands out nothing. One that is pushed is claimed with p_is_push, and no other is. For an ordered subscription this is claim_in_order.
 create or replace function fastpubsub.claim_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -395,7 +596,8 @@ create or replace function fastpubsub.claim_messages(
     out lease_seconds integer,
     out filtered bigint,
     out paused boolean,
-    out ordering_keys text []
+    out ordering_keys text [],
+    out shares integer []
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -452,6 +654,18 @@ begin
         perform fastpubsub.refuse_claim(not p_is_push);
     end if;
     v_now := coalesce(p_now, clock_timestamp());
+    if v_settings.ordered then
+        lease_seconds := v_settings.ack_deadline_seconds;
+        last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
+        select
+            c.token, c.expires_at, c.scanned, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
+            c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares
+        into
+            token, expires_at, scanned, claim_messages.positions, attempts, created_at, payloads, attributes, unreadable,
+            unreadable_created_at, filtered, ordering_keys, shares
+        from fastpubsub.claim_in_order(v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now) as c;
+        return;
+    end if;
     select
         c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered,
         (
@@ -546,6 +760,164 @@ begin
 end;
 $$;
 
+-- functions/continue_turn.sql
+-- For a claim of an ordered subscription, which has taken the retry of a turn away: up to p_limit messages of its key, in order. These are
+-- the one that waited (p_is_put_aside: nobody had it yet), then those that are parked and due, then those that were put aside and pass the
+-- filter, up to the cursor. `turn` is the turn from now on. Without positions the key goes on, or is free.
+create or replace function fastpubsub.continue_turn(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_turn bigint,
+    p_position bigint,
+    p_attempts integer,
+    p_is_put_aside boolean,
+    p_cursor bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    out positions bigint [],
+    out attempts integer [],
+    out turn bigint,
+    out size bigint,
+    out routed integer,
+    out filtered integer,
+    out unreadable bigint []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    -- Of what was put aside behind a filter, in one call.
+    c_looked_at constant integer := 1000;
+    v_part record;
+    v_match record;
+begin
+    turn := p_turn;
+    positions := '{}';
+    attempts := '{}';
+    size := 0;
+    routed := 0;
+    filtered := 0;
+    if not p_is_put_aside then
+        positions := array[p_position];
+        attempts := array[p_attempts + 1];
+        select pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) into continue_turn.size
+        from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+        for v_part in
+            select
+                p.position, p.due_at, p.attempts, pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size
+            from fastpubsub.parked as p
+            cross join lateral (
+                select m.payload, m.attributes from fastpubsub.messages as m
+                where m.topic_key = p_topic_key and m.position = p.position
+            ) as m
+            where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = p_turn
+            order by p.position
+        loop
+            if
+                v_part.due_at > p_now or cardinality(continue_turn.positions) >= p_limit
+                or continue_turn.size + v_part.size > p_max_bytes
+            then
+                return;
+            end if;
+            delete from fastpubsub.parked as p
+            where
+                p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = p_turn
+                and p.position = v_part.position;
+            positions := continue_turn.positions || v_part.position;
+            attempts := continue_turn.attempts || v_part.attempts + 1;
+            size := continue_turn.size + v_part.size;
+        end loop;
+    end if;
+    for v_part in
+        select k.position, o.size
+        from fastpubsub.messages as m
+        cross join lateral (
+            select k.position from fastpubsub.message_keys as k
+            where
+                k.topic_key = p_topic_key and k.key_hash = hashtextextended(m.ordering_key, 0) and k.position > p_turn
+                and k.position <= p_cursor
+            order by k.position
+            limit case when p_path is null then p_limit - cardinality(continue_turn.positions) else c_looked_at end
+        ) as k
+        cross join lateral (
+            select pg_column_size(o.payload) + coalesce(pg_column_size(o.attributes), 0) as size from fastpubsub.messages as o
+            where o.topic_key = p_topic_key and o.position = k.position
+        ) as o
+        -- The message of the turn may be trimmed by now.
+        where m.topic_key = p_topic_key and m.position = p_position
+        order by k.position
+    loop
+        exit when
+            cardinality(continue_turn.positions) >= p_limit
+            or (cardinality(continue_turn.positions) > 0 and continue_turn.size + v_part.size > p_max_bytes);
+        turn := v_part.position;
+        if p_path is not null then
+            v_match := fastpubsub.matching_positions(p_topic_key, v_part.position - 1, v_part.position, p_path, 1);
+            unreadable := continue_turn.unreadable || v_match.unreadable;
+            if v_match.positions is null then
+                filtered := continue_turn.filtered + 1;
+                continue;
+            end if;
+        end if;
+        positions := continue_turn.positions || v_part.position;
+        attempts := continue_turn.attempts || 1;
+        size := continue_turn.size + v_part.size;
+        routed := continue_turn.routed + 1;
+    end loop;
+end;
+$$;
+
+-- functions/count_put_aside.sql
+-- Counts the messages that an ordered subscription has put aside: the cursor has passed them, and an earlier message of their key is leased
+-- or waits. At most p_look of them are looked at; a filter is asked for each.
+create or replace function fastpubsub.count_put_aside(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_look bigint,
+    out messages bigint,
+    out is_estimated boolean,
+    out oldest_created_at timestamptz
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_path jsonpath;
+    v_looked bigint;
+    v_oldest bigint;
+begin
+    select c.filter_path into v_path from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    select count(*), count(*) filter (where a.passes), min(a.position) filter (where a.passes)
+    into v_looked, count_put_aside.messages, v_oldest
+    from (
+        select
+            a.position,
+            v_path is null
+            or (select f.positions is not null from fastpubsub.matching_positions(p_topic_key, a.position - 1, a.position, v_path, 1) as f)
+            as passes
+        from fastpubsub.put_aside(p_topic_key, p_subscription_key) as a (position)
+        limit p_look
+    ) as a;
+    is_estimated := v_looked >= p_look;
+    select m.created_at into count_put_aside.oldest_created_at
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_oldest;
+end;
+$$;
+
 -- functions/create_subscription.sql
 drop function fastpubsub.create_subscription;
 -- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
@@ -561,6 +933,7 @@ create or replace function fastpubsub.create_subscription(
     p_start_time timestamptz default null,
     p_now timestamptz default null,
     p_push json default null,
+    p_ordered boolean default false,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -601,10 +974,10 @@ begin
     end;
     insert into fastpubsub.cursors (
         topic_key, subscription_key, filter_path, ack_deadline_seconds,
-        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds
+        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered
     ) values (
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
-        p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds
+        p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered
     );
     insert into fastpubsub.claims (
         topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
@@ -616,6 +989,124 @@ begin
         perform fastpubsub.set_push(create_subscription.topic_key, create_subscription.subscription_key, p_push);
         perform fastpubsub.require_push_timeout(create_subscription.topic_key, create_subscription.subscription_key);
     end if;
+end;
+$$;
+
+-- functions/cut_leases.sql
+drop function fastpubsub.cut_leases;
+-- Takes single positions out of leases for take_leases, in whatever runs they come; the caller holds the cursor. The rest of a lease stays,
+-- as leases with the same token and deadline.
+create or replace function fastpubsub.cut_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [],
+    out positions bigint [],
+    out tokens bigint [],
+    out leased_at timestamptz [],
+    out attempts integer [],
+    out revived boolean [],
+    out consumer_ids text [],
+    out ordinals integer [],
+    out outcomes smallint [],
+    out turns bigint []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_wanted bigint [];
+    v_ordinals integer [];
+    v_firsts bigint [];
+    v_part record;
+    v_lease fastpubsub.leases;
+begin
+    -- No lease is longer than 100 positions: a position belongs to the nearest lease that begins at or before it.
+    select
+        array_agg(i.position order by i.position) filter (where i.outcome = 1 and i.is_first),
+        array_agg(i.ordinal order by i.position) filter (where i.outcome = 1 and i.is_first),
+        array_agg(i.first_position order by i.position) filter (where i.outcome = 1 and i.is_first),
+        array_agg(i.outcome order by i.ordinal, i.step)
+    into v_wanted, v_ordinals, v_firsts, cut_leases.outcomes
+    from (
+        select
+            i.position, i.ordinal, i.step, i.first_position, i.outcome,
+            row_number() over (partition by i.position, i.outcome order by i.ordinal, i.step) = 1 as is_first
+        from (
+            select
+                i.position, i.ordinal, i.step, l.position as first_position,
+                case
+                    when l.position is null or l.last_position < i.position then 0
+                    when i.token is not null then case when l.token = i.token then 1 else 2 end
+                    when
+                        i.created_at = (
+                            select m.created_at from fastpubsub.messages as m
+                            where m.topic_key = p_topic_key and m.position = i.position
+                        )
+                        or i.created_at = (
+                            select v.created_at from fastpubsub.revived as v
+                            where
+                                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = i.position
+                        )
+                        then 1
+                    else 2
+                end::smallint as outcome
+            from (
+                select r.position + s as position, r.token, r.created_at, r.ordinal, s as step
+                from unnest(p_positions, p_lengths, p_tokens, p_created_at)
+                    with ordinality as r (position, length, token, created_at, ordinal)
+                cross join lateral generate_series(0, coalesce(r.length, 1) - 1) as s
+            ) as i
+            left join lateral (
+                select l.position, l.last_position, l.token from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                    and l.position <= i.position and l.position > i.position - 100
+                order by l.position desc
+                limit 1
+            ) as l on true
+        ) as i
+    ) as i;
+    for v_part in
+        select w.first_position, array_agg(w.position order by w.position) as positions
+        from unnest(v_wanted, v_firsts) as w (position, first_position)
+        group by w.first_position
+        order by w.first_position
+    loop
+        delete from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = v_part.first_position
+        returning l.* into v_lease;
+        if not found then
+            raise exception using errcode = '40001', message = 'another call settled a delivery at the same moment';
+        end if;
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
+        )
+        select
+            p_topic_key, p_subscription_key, r.position, r.last_position, v_lease.token, v_lease.leased_at, v_lease.expires_at,
+            v_lease.attempts, v_lease.revived, v_lease.consumer_id, v_lease.turn
+        from (
+            select lag(p, 1, v_lease.position - 1) over (order by p) + 1 as position, p - 1 as last_position
+            from unnest(v_part.positions || v_lease.last_position + 1) as p
+        ) as r
+        where r.position <= r.last_position;
+        positions := cut_leases.positions || v_part.positions;
+        tokens := cut_leases.tokens || array_fill(v_lease.token, array[cardinality(v_part.positions)]);
+        leased_at := cut_leases.leased_at || array_fill(v_lease.leased_at, array[cardinality(v_part.positions)]);
+        attempts := cut_leases.attempts || array_fill(v_lease.attempts, array[cardinality(v_part.positions)]);
+        revived := cut_leases.revived || array_fill(v_lease.revived, array[cardinality(v_part.positions)]);
+        consumer_ids := cut_leases.consumer_ids || array_fill(v_lease.consumer_id, array[cardinality(v_part.positions)]);
+        turns := cut_leases.turns || array_fill(v_lease.turn, array[cardinality(v_part.positions)]);
+    end loop;
+    ordinals := v_ordinals;
 end;
 $$;
 
@@ -680,8 +1171,8 @@ begin
     if not found then
         return null;
     end if;
-    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'consumers', 'idempotency_keys', 'delayed_messages', 'fired_messages', 'messages'] loop
-        continue when v_table in ('idempotency_keys', 'delayed_messages', 'fired_messages', 'messages') and v_purge.subscription_key is not null;
+    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'consumers', 'parked', 'busy_keys', 'idempotency_keys', 'delayed_messages', 'fired_messages', 'message_keys', 'messages'] loop
+        continue when v_table in ('idempotency_keys', 'delayed_messages', 'fired_messages', 'message_keys', 'messages') and v_purge.subscription_key is not null;
         execute format(
             'delete from fastpubsub.%1$I where ctid = any(array(select t.ctid from fastpubsub.%1$I as t where t.topic_key = $1%2$s limit $3))',
             v_table, case when v_purge.subscription_key is not null then ' and t.subscription_key = $2' else '' end
@@ -693,6 +1184,280 @@ begin
         delete from fastpubsub.purges as p where p.purge_key = v_purge.purge_key;
     end if;
     return v_deleted;
+end;
+$$;
+
+-- functions/end_deliveries.sql
+-- For a caller that holds the cursor: ends all leases and waiting retries of a subscription, and counts their messages. Old ack ids name
+-- nothing any more.
+create or replace function fastpubsub.end_deliveries(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_floor_due_at timestamptz,
+    p_floor_position bigint
+) returns bigint
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_leased bigint;
+    v_waiting bigint;
+    v_parked bigint;
+begin
+    with ended as (
+        delete from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+        returning l.position, l.last_position
+    )
+    select coalesce(sum(e.last_position - e.position + 1), 0) into v_leased from ended as e;
+    with ended as (
+        delete from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
+        returning r.reason
+    )
+    select count(*) into v_waiting from ended as e where e.reason <> 'put aside';
+    delete from fastpubsub.parked as p where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key;
+    get diagnostics v_parked = row_count;
+    delete from fastpubsub.busy_keys as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
+    return v_leased + v_waiting + v_parked;
+end;
+$$;
+
+-- functions/explain_in_subscriptions.sql
+drop function fastpubsub.explain_in_subscriptions;
+-- explain_message for the subscriptions of the topic, ordered by id; p_ids, when given, are the only ones that the caller may see.
+create or replace function fastpubsub.explain_in_subscriptions(
+    p_topic_key bigint,
+    p_position bigint,
+    p_ids text [],
+    p_offset bigint,
+    p_limit integer
+) returns table (
+    subscription_id text,
+    state text,
+    attempts integer,
+    consumer_id text,
+    until timestamptz,
+    died_at timestamptz,
+    reason text,
+    before bigint,
+    before_is_estimated boolean,
+    filter json,
+    field text,
+    expected json,
+    actual json,
+    actual_bytes integer,
+    similar_field text,
+    is_readable boolean,
+    sought_at timestamptz,
+    paused_at timestamptz,
+    leased_at timestamptz,
+    is_put_aside boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select s.id, e.*
+    from (
+        select s.id, s.subscription_key from fastpubsub.subscriptions as s
+        where s.topic_key = p_topic_key and (p_ids is null or s.id = any(p_ids))
+        order by s.id collate "C"
+        offset p_offset
+        limit p_limit
+    ) as s
+    cross join lateral fastpubsub.explain_message(p_topic_key, s.subscription_key, p_position, 1000) as e
+    order by s.id collate "C";
+end;
+$$;
+
+-- functions/explain_message.sql
+drop function fastpubsub.explain_message;
+-- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
+-- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment.
+-- `before`: messages that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond.
+create or replace function fastpubsub.explain_message(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_look integer default 10000,
+    out state text,
+    out attempts integer,
+    out consumer_id text,
+    out until timestamptz,
+    out died_at timestamptz,
+    out reason text,
+    out before bigint,
+    out before_is_estimated boolean,
+    out filter json,
+    out field text,
+    out expected json,
+    out actual json,
+    out actual_bytes integer,
+    out similar_field text,
+    out is_readable boolean,
+    out sought_at timestamptz,
+    out paused_at timestamptz,
+    out leased_at timestamptz,
+    out is_put_aside boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor record;
+    v_past record;
+    v_payload json;
+    v_attributes jsonb;
+begin
+    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered into v_cursor
+    from fastpubsub.claims as c
+    inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
+    inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    filter := v_cursor.filter;
+
+    select 'leased', l.attempts, l.consumer_id, l.expires_at, l.leased_at
+    into explain_message.state, explain_message.attempts, explain_message.consumer_id, explain_message.until, explain_message.leased_at
+    from (
+        select l.* from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+            and l.position <= p_position and l.position > p_position - 100
+        order by l.position desc limit 1
+    ) as l
+    where l.last_position >= p_position;
+    if explain_message.state is not null then
+        return;
+    end if;
+    select 'waiting', r.attempts, r.due_at, r.reason
+    into explain_message.state, explain_message.attempts, explain_message.until, explain_message.reason
+    from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = p_position
+        and r.reason <> 'put aside';
+    if v_cursor.ordered and explain_message.state is null then
+        select 'waiting', p.attempts, p.due_at, p.reason
+        into explain_message.state, explain_message.attempts, explain_message.until, explain_message.reason
+        from fastpubsub.parked as p
+        where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.position = p_position;
+    end if;
+    if explain_message.state is not null then
+        paused_at := v_cursor.paused_at;
+        return;
+    end if;
+    select 'dead', d.attempts, d.died_at, d.reason
+    into explain_message.state, explain_message.attempts, explain_message.died_at, explain_message.reason
+    from fastpubsub.dead_letters as d
+    where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p_position;
+    if explain_message.state is not null then
+        return;
+    end if;
+
+    select m.payload, m.attributes into v_payload, v_attributes
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+    is_put_aside := v_cursor.ordered and p_position <= v_cursor.position
+    and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p);
+    if explain_message.is_put_aside then
+        state := 'ahead';
+    elsif p_position <= v_cursor.position then
+        select h.* into v_past from fastpubsub.filter_history as h
+        where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.from_position <= p_position
+        order by h.from_position desc limit 1;
+        filter := v_past.filter;
+        sought_at := v_past.sought_at;
+        state := case
+            when v_past.state is null then 'before_subscription'
+            when v_past.state in ('skipped', 'purged') then v_past.state
+            when v_past.state = 'forgotten' then 'unknown'
+            when v_payload is null and v_past.filter is not null then 'trimmed'
+            else 'settled'
+        end;
+    else
+        state := 'ahead';
+    end if;
+    if explain_message.state not in ('ahead', 'settled') then
+        return;
+    end if;
+    select d.field, d.expected, d.actual, d.actual_bytes, d.similar_field, d.is_readable
+    into
+        explain_message.field, explain_message.expected, explain_message.actual, explain_message.actual_bytes,
+        explain_message.similar_field, explain_message.is_readable
+    from fastpubsub.deciding_field(v_payload, v_attributes, explain_message.filter) as d;
+    if explain_message.field is not null or not explain_message.is_readable then
+        state := 'filtered';
+        is_put_aside := false;
+    elsif explain_message.state = 'ahead' then
+        paused_at := v_cursor.paused_at;
+        select c.messages, c.is_estimated into explain_message.before, explain_message.before_is_estimated
+        from fastpubsub.count_ahead(p_topic_key, v_cursor.position, p_position - 1, v_cursor.filter_path, p_look) as c
+        where not explain_message.is_put_aside;
+    end if;
+end;
+$$;
+
+-- functions/extend_leases.sql
+-- Moves the deadline of held deliveries: that of each run of ids to its p_extend_seconds from now. The result for each id is 1 (still
+-- held), 0 (gone) or 2 (stale; see take_leases).
+create or replace function fastpubsub.extend_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_extend_seconds integer [],
+    p_lengths integer [] default null,
+    p_now timestamptz default null
+) returns smallint []
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_taken record;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    insert into fastpubsub.leases (
+        topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
+    )
+    select
+        p_topic_key, p_subscription_key, min(t.position), max(t.last_position), t.token, t.leased_at,
+        coalesce(p_now, clock_timestamp()) + make_interval(secs => p_extend_seconds[t.run]), t.attempts, t.revived, t.consumer_id, t.turn
+    from (
+        select
+            t.*, t.position - sum(t.last_position - t.position + 1)
+                over (partition by t.token, t.run, t.attempts, t.revived, t.consumer_id, t.turn order by t.position rows unbounded preceding)
+            + (t.last_position - t.position) as island,
+            -- Single positions were cut out of leases: join them again, up to the longest that a lease can be.
+            case when t.position = t.last_position then t.position / 100 else - t.position end as part
+        from unnest(
+            v_taken.positions, v_taken.last_positions, v_taken.tokens, v_taken.leased_at, v_taken.attempts, v_taken.revived, v_taken.consumer_ids,
+            v_taken.ordinals, v_taken.turns
+        ) as t (position, last_position, token, leased_at, attempts, revived, consumer_id, run, turn)
+    ) as t
+    group by t.token, t.leased_at, t.run, t.attempts, t.revived, t.consumer_id, t.turn, t.island, t.part
+    order by min(t.position);
+    return v_taken.outcomes;
 end;
 $$;
 
@@ -745,6 +1510,108 @@ as $$
 begin
     perform fastpubsub.begin_call(false);
     delete from fastpubsub.processes as p where p.process = p_process;
+end;
+$$;
+
+-- functions/free_keys.sql
+-- For a caller that holds the cursor and ended deliveries of these turns of an ordered subscription. A turn of which nothing is leased any
+-- more goes on: its first parked message waits, or the first one that was put aside is due, or the key is no longer busy. Returns whether
+-- there is something new to claim.
+create or replace function fastpubsub.free_keys(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_turns bigint [],
+    p_now timestamptz
+) returns boolean
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor fastpubsub.claims;
+    v_message fastpubsub.parked;
+    v_parked bigint [];
+    v_parked_turns bigint [];
+    v_next bigint [];
+    v_next_turns bigint [];
+    v_idle bigint [];
+begin
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    select
+        array_agg(t.turn) filter (where t.parked is not null),
+        array_agg(t.parked) filter (where t.parked is not null),
+        array_agg(t.turn) filter (where t.parked is null and t.next is not null),
+        array_agg(t.next) filter (where t.parked is null and t.next is not null),
+        array_agg(t.turn) filter (where t.parked is null and t.next is null)
+    into v_parked_turns, v_parked, v_next_turns, v_next, v_idle
+    from (
+        select t.turn, p.position as parked, n.position as next
+        from (select distinct u.turn from unnest(p_turns) as u (turn) where u.turn is not null) as t
+        left join lateral (
+            select p.position from fastpubsub.parked as p
+            where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = t.turn
+            order by p.position limit 1
+        ) as p on true
+        left join lateral (
+            select k.position
+            from fastpubsub.messages as m
+            cross join lateral (
+                select k.position from fastpubsub.message_keys as k
+                where
+                    k.topic_key = p_topic_key and k.key_hash = hashtextextended(m.ordering_key, 0) and k.position > t.turn
+                    and k.position <= v_cursor.position
+                order by k.position limit 1
+            ) as k
+            where p.position is null and m.topic_key = p_topic_key and m.position = t.turn
+        ) as n on true
+        where
+            (
+                select l.turn from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn = t.turn
+                    and l.turn <> l.last_position
+                limit 1
+            ) is null
+            and (
+                select l.turn from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                    and l.position > t.turn - 100 and l.position <= t.turn and l.last_position = t.turn and l.turn = t.turn
+                limit 1
+            ) is null
+    ) as t;
+    -- Joins with the arrays would be planned by wrong statistics.
+    for i in 1..coalesce(cardinality(v_parked), 0) loop
+        delete from fastpubsub.parked as p
+        where
+            p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = v_parked_turns[i]
+            and p.position = v_parked[i]
+        returning p.* into v_message;
+        insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
+        values (
+            p_topic_key, p_subscription_key, greatest(v_message.due_at, v_cursor.retry_due_at + interval '1 microsecond'),
+            v_message.position, v_message.attempts, v_message.reason, v_message.turn
+        );
+    end loop;
+    if v_next is not null then
+        insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
+        select
+            p_topic_key, p_subscription_key, greatest(p_now, v_cursor.retry_due_at + interval '1 microsecond'), u.position, 0,
+            'put aside', u.turn
+        from unnest(v_next, v_next_turns) as u (position, turn);
+    end if;
+    for i in 1..coalesce(cardinality(v_idle), 0) loop
+        delete from fastpubsub.busy_keys as b
+        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = v_idle[i];
+    end loop;
+    return v_parked is not null or v_next is not null;
 end;
 $$;
 
@@ -1234,6 +2101,82 @@ begin
 end;
 $$;
 
+-- functions/list_loads.sql
+-- Returns the subscriptions in which something is ahead, leased, waiting or dead, or which are paused, all at once instead of one by one:
+-- for looking at the whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids
+-- holds the only ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has
+-- it, and of the first lease that expires; `retention_seconds` is how long the topic keeps what nobody needs.
+create or replace function fastpubsub.list_loads(p_ids text [], p_retention_seconds bigint)
+returns table (
+    topic_id text,
+    subscription_id text,
+    is_filtered boolean,
+    behind bigint,
+    leased bigint,
+    waiting bigint,
+    dead bigint,
+    next_created_at timestamptz,
+    leased_created_at timestamptz,
+    waiting_created_at timestamptz,
+    died_at timestamptz,
+    retention_seconds bigint,
+    paused_at timestamptz,
+    first_expires_at timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    with
+    leased as (
+        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as messages, min(l.position) as first,
+            min(l.expires_at) as expires_at
+        from fastpubsub.leases as l group by l.topic_key, l.subscription_key
+    ),
+    waiting as (
+        select r.topic_key, r.subscription_key, count(*) as messages, min(r.position) as first
+        from fastpubsub.retries as r where r.reason <> 'put aside' group by r.topic_key, r.subscription_key
+    ),
+    dead as (
+        select d.topic_key, d.subscription_key, count(*) as messages, min(d.position) as first
+        from fastpubsub.dead_letters as d group by d.topic_key, d.subscription_key
+    ),
+    tops as (
+        select t.topic_key, t.id, coalesce(h.retention_seconds, p_retention_seconds) as retention, l.position
+        from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
+        cross join lateral fastpubsub.last_position(t.topic_key) as l (position)
+    )
+    select
+        t.id, s.id, c.filter_path is not null, greatest(t.position - n.position, 0), coalesce(l.messages, 0), coalesce(w.messages, 0),
+        coalesce(d.messages, 0),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = n.position + 1),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = l.first),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = w.first),
+        (
+            select e.died_at from fastpubsub.dead_letters as e
+            where e.topic_key = s.topic_key and e.subscription_key = s.subscription_key and e.position = d.first
+        ),
+        t.retention, c.paused_at, l.expires_at
+    from fastpubsub.subscriptions as s
+    inner join tops as t on s.topic_key = t.topic_key
+    inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
+    cross join lateral (
+        select n.position from fastpubsub.claims as n
+        where n.topic_key = s.topic_key and n.subscription_key = s.subscription_key
+        order by n.sequence desc limit 1
+    ) as n
+    left join leased as l on s.topic_key = l.topic_key and s.subscription_key = l.subscription_key
+    left join waiting as w on s.topic_key = w.topic_key and s.subscription_key = w.subscription_key
+    left join dead as d on s.topic_key = d.topic_key and s.subscription_key = d.subscription_key
+    where
+        (p_ids is null or s.id = any(p_ids))
+        and (t.position > n.position or l.messages > 0 or w.messages > 0 or d.messages > 0 or c.paused_at is not null);
+end;
+$$;
+
 -- functions/list_push_attempts.sql
 -- The pushes of a subscription, or of one of its messages, newest first, before the one named p_before.
 create or replace function fastpubsub.list_push_attempts(
@@ -1305,7 +2248,8 @@ returns table (
     backoff_max_seconds integer,
     created_at timestamptz,
     paused_at timestamptz,
-    push json
+    push json,
+    ordered boolean
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1315,7 +2259,7 @@ begin
     return query
     select
         s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
-        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings
+        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings, c.ordered
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
@@ -1533,7 +2477,8 @@ begin
             (
                 select array_agg(p_reasons[t.run] order by t.ordinal)
                 from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
-            )
+            ),
+            v_taken.turns
         );
     end if;
 end;
@@ -1558,6 +2503,56 @@ language sql immutable as $$
         cross join lateral unnest(m.parts[1:4]) with ordinality as u (part, ordinal)
     ) as o
     having bool_and(o.value <= 255 and o.value % (1 << (8 - o.bits)) = 0);
+$$;
+
+-- functions/park_after.sql
+-- For a caller that holds the cursor and has parked messages of these turns: what is leased after the first parked message of a turn is
+-- given back and parked too, as if it had not been delivered.
+create or replace function fastpubsub.park_after(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_turns bigint [],
+    p_now timestamptz
+) returns void
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_turn bigint;
+    v_first bigint;
+    v_lease record;
+begin
+    for v_turn in select distinct u.turn from unnest(p_turns) as u (turn) where u.turn is not null loop
+        select p.position into v_first from fastpubsub.parked as p
+        where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = v_turn
+        order by p.position limit 1;
+        continue when not found;
+        -- A join of the two would be planned by wrong statistics.
+        for v_lease in
+            select l.position, l.last_position, l.attempts from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn = v_turn and l.turn <> l.last_position
+                and l.position > v_first
+            union all
+            select l.position, l.last_position, l.attempts from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position > greatest(v_turn - 100, v_first)
+                and l.position <= v_turn and l.last_position = v_turn and l.turn = v_turn
+        loop
+            delete from fastpubsub.leases as l
+            where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = v_lease.position;
+            insert into fastpubsub.parked (topic_key, subscription_key, turn, position, due_at, attempts, reason)
+            select p_topic_key, p_subscription_key, v_turn, p, p_now, v_lease.attempts - 1, 'returned'
+            from generate_series(v_lease.position, v_lease.last_position) as p;
+        end loop;
+    end loop;
+end;
 $$;
 
 -- functions/pause_subscription.sql
@@ -1619,6 +2614,58 @@ begin
     into preview_filter.ahead_now, preview_filter.ahead_after, preview_filter.is_estimated
     from fastpubsub.count_ahead(p_topic_key, v_position, v_last, v_present, p_look) as n
     cross join fastpubsub.count_ahead(p_topic_key, v_position, v_last, v_path, p_look) as a;
+end;
+$$;
+
+-- functions/preview_seek.sql
+-- What seek_subscription would do: how many messages are ahead and would be, when those that come next were published, and how many leases
+-- and waiting retries would end. Of the messages ahead p_look are judged by the filter. Nothing is locked or changed.
+create or replace function fastpubsub.preview_seek(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_to text,
+    p_time timestamptz default null,
+    p_position bigint default null,
+    p_look integer default 10000,
+    out ahead_now bigint,
+    out ahead_after bigint,
+    out is_estimated boolean,
+    out ends_leased bigint,
+    out ends_waiting bigint,
+    out from_time timestamptz,
+    out to_time timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor record;
+    v_to bigint := fastpubsub.sought_position(p_topic_key, p_to, p_time, p_position);
+    v_last bigint := fastpubsub.last_position(p_topic_key);
+begin
+    select c.position, c.retry_due_at, c.retry_position, u.filter_path into v_cursor
+    from fastpubsub.claims as c
+    inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    select n.messages, a.messages, n.is_estimated or a.is_estimated
+    into preview_seek.ahead_now, preview_seek.ahead_after, preview_seek.is_estimated
+    from fastpubsub.count_ahead(p_topic_key, v_cursor.position, v_last, v_cursor.filter_path, p_look) as n
+    cross join fastpubsub.count_ahead(p_topic_key, v_to, v_last, v_cursor.filter_path, p_look) as a;
+    select coalesce(sum(l.last_position - l.position + 1), 0) into preview_seek.ends_leased
+    from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
+    select count(*) into preview_seek.ends_waiting from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.reason <> 'put aside';
+    from_time := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_cursor.position + 1);
+    to_time := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_to + 1);
 end;
 $$;
 
@@ -1996,6 +3043,9 @@ begin
         p_topic_key, publish_messages.first_position + u.ordinal - 1, publish_messages.created_at, u.payload, u.attributes,
         p_ordering_keys[u.ordinal]
     from unnest(p_payloads, p_attributes) with ordinality as u (payload, attributes, ordinal);
+    if p_ordering_keys is not null then
+        perform fastpubsub.store_keys(p_topic_key, publish_messages.first_position, p_ordering_keys);
+    end if;
 end;
 $$;
 
@@ -2079,6 +3129,9 @@ begin
         v_ordering_keys[u.ordinal]
     from unnest(v_payloads, v_attributes) with ordinality as u (payload, attributes, ordinal)
     where u.ordinal <= cardinality(v_payloads);
+    if p_ordering_keys is not null then
+        perform fastpubsub.store_keys(p_topic_key, v_next - cardinality(v_payloads), v_ordering_keys);
+    end if;
 end;
 $$;
 
@@ -2142,7 +3195,90 @@ begin
         p_ordering_keys[u.ordinal]
     from unnest(p_payloads, p_attributes, p_places) with ordinality as u (payload, attributes, place, ordinal)
     where publish_to_topics.first_positions[u.place] is not null;
+    if p_ordering_keys is not null then
+        insert into fastpubsub.message_keys (topic_key, key_hash, position)
+        select
+            p_topic_keys[u.place], hashtextextended(u.ordering_key, 0),
+            publish_to_topics.first_positions[u.place] + u.ordinal - 1 - p_offsets[u.place]
+        from unnest(p_ordering_keys, p_places) with ordinality as u (ordering_key, place, ordinal)
+        where publish_to_topics.first_positions[u.place] is not null and u.ordering_key is not null;
+    end if;
 end;
+$$;
+
+-- functions/purge_subscription.sql
+-- Settles everything that is ahead, leased or waiting, and counts it: of the messages ahead of a filter at most p_look are judged, and
+-- `is_estimated` says whether there were more. Dead letters stay. `acked` does not change.
+create or replace function fastpubsub.purge_subscription(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_look integer default 10000,
+    p_now timestamptz default null,
+    out purged bigint,
+    out is_estimated boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_settings fastpubsub.cursors;
+    v_cursor fastpubsub.claims;
+    v_last bigint;
+    v_ended bigint;
+    v_ahead record;
+    v_aside record;
+begin
+    perform fastpubsub.begin_call(true);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    v_last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
+    v_ahead := fastpubsub.count_ahead(p_topic_key, v_cursor.position, v_last, v_settings.filter_path, p_look);
+    if v_settings.ordered then
+        v_aside := fastpubsub.count_put_aside(p_topic_key, p_subscription_key, p_look);
+    end if;
+    v_ended := fastpubsub.end_deliveries(p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position);
+    delete from fastpubsub.revived as v where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key;
+    perform fastpubsub.remember_seek(p_topic_key, p_subscription_key, v_cursor.position, v_last, 'purged', p_now);
+    perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_last, v_cursor.routed, v_cursor.purged + v_ended);
+    purged := v_ahead.messages + v_ended;
+    is_estimated := v_ahead.is_estimated;
+    if v_settings.ordered then
+        purged := purged + v_aside.messages;
+        is_estimated := is_estimated or v_aside.is_estimated;
+    end if;
+end;
+$$;
+
+-- functions/put_aside.sql
+-- The messages that an ordered subscription has put aside, turn by turn, whether they pass the filter or not.
+create or replace function fastpubsub.put_aside(p_topic_key bigint, p_subscription_key bigint) returns setof bigint
+language sql stable
+as $$
+    select k.position
+    from (
+        select c.position, c.retry_due_at, c.retry_position from fastpubsub.claims as c
+        where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+        order by c.sequence desc limit 1
+    ) as c
+    cross join lateral (
+        select l.turn, min(l.position) as position from fastpubsub.leases as l
+        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn is not null
+        group by l.turn
+        union all
+        select r.turn, r.position from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.turn is not null
+            and (r.due_at, r.position) > (c.retry_due_at, c.retry_position)
+    ) as t
+    inner join fastpubsub.messages as m on m.topic_key = p_topic_key and m.position = t.position
+    inner join fastpubsub.message_keys as k
+        on
+            k.topic_key = p_topic_key and k.key_hash = hashtextextended(m.ordering_key, 0) and k.position > t.turn
+            and k.position <= c.position
 $$;
 
 -- functions/read_ack_ids.sql
@@ -2237,6 +3373,162 @@ begin
         where m.topic_key = p_topic_key and m.position > p_after and m.position <= v_to
         order by m.position
     ) as m;
+end;
+$$;
+
+-- functions/read_log_in_order.sql
+-- For a claim of an ordered subscription: reads the log after p_after, up to p_limit messages and p_max_bytes (with p_at_least_one, the
+-- first one whatever its size), and until p_until. The messages of a key that is busy are put aside. `turns` are those of the keys, which
+-- are busy from now on; `scanned` is how far the cursor can move.
+create or replace function fastpubsub.read_log_in_order(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_after bigint,
+    p_last bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_at_least_one boolean,
+    p_until timestamptz,
+    out positions bigint [],
+    out turns bigint [],
+    out size bigint,
+    out scanned bigint,
+    out filtered integer,
+    out unreadable bigint []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    c_step constant bigint := 4096;
+    -- Before it, messages may have been trimmed, and be left for vacuum.
+    v_first bigint := fastpubsub.first_position(p_topic_key, p_last);
+    v_step bigint := p_limit;
+    v_to bigint;
+    v_matching bigint [];
+    v_unreadable bigint [];
+    v_read record;
+    v_busy bigint;
+    v_is_full boolean;
+begin
+    positions := '{}';
+    turns := '{}';
+    size := 0;
+    scanned := p_after;
+    filtered := 0;
+    loop
+        v_to := least(p_last, read_log_in_order.scanned + v_step);
+        if p_path is not null then
+            select f.positions, f.unreadable into v_matching, v_unreadable
+            from fastpubsub.matching_positions(p_topic_key, read_log_in_order.scanned, v_to, p_path, v_step::integer) as f;
+        end if;
+        with stretch as (
+            select
+                m.position, hashtextextended(m.ordering_key, 0) as key_hash,
+                pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size
+            from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position > read_log_in_order.scanned and m.position <= v_to
+        ),
+        firsts as (
+            select s.*, s.position = min(s.position) over (partition by s.key_hash) and s.key_hash is not null as is_first
+            from stretch as s
+        ),
+        -- Whether a key is busy is asked once, for its first message: the message before that one is then the last that the cursor passed.
+        marked as (
+            select
+                f.*,
+                max(
+                    case when f.is_first then (
+                        select b.position from fastpubsub.busy_keys as b
+                        where
+                            b.topic_key = p_topic_key and b.subscription_key = p_subscription_key
+                            and b.position = (
+                                select k.position from fastpubsub.message_keys as k
+                                where
+                                    k.topic_key = p_topic_key and k.key_hash = f.key_hash and k.position < f.position
+                                    and k.position >= v_first
+                                order by k.position desc limit 1
+                            )
+                    ) end
+                ) over (partition by f.key_hash) as busy
+            from firsts as f
+        ),
+        open as (
+            select
+                m.*, m.busy is null and (p_path is null or m.position in (select f from unnest(v_matching) as f)) as is_open
+            from marked as m
+        ),
+        counted as (
+            select
+                o.*, count(*) filter (where o.is_open) over (order by o.position) as ordinal,
+                sum(o.size) filter (where o.is_open) over (order by o.position) as running
+            from open as o
+        ),
+        taken as materialized (
+            select
+                c.*,
+                c.is_open and c.ordinal <= p_limit - cardinality(read_log_in_order.positions)
+                and (
+                    c.running <= p_max_bytes - read_log_in_order.size
+                    or (p_at_least_one and c.ordinal = 1 and read_log_in_order.size = 0)
+                ) as is_taken
+            from counted as c
+        ),
+        reach as materialized (
+            select
+                count(*) filter (where t.is_open) > count(*) filter (where t.is_taken) as is_full,
+                case
+                    when
+                        count(*) filter (where t.is_open) > count(*) filter (where t.is_taken)
+                        or count(*) filter (where t.is_taken) = p_limit - cardinality(read_log_in_order.positions)
+                        then coalesce(max(t.position) filter (where t.is_taken), read_log_in_order.scanned)
+                    else v_to
+                end as position
+            from taken as t
+        )
+        select
+            (select r.position from reach as r) as scanned,
+            (select r.is_full from reach as r) as is_full,
+            sum(p.size) filter (where p.is_taken) as size,
+            array_agg(p.position order by p.position) filter (where p.is_taken) as positions,
+            array_agg(case when p.key_hash is not null then p.tail end order by p.position) filter (where p.is_taken) as turns,
+            count(*) filter (where p.busy is null and not p.is_taken) as filtered,
+            array_agg(p.busy order by p.busy) filter (where p.busy is not null and p.position = p.tail) as busy,
+            array_agg(p.tail order by p.busy) filter (where p.busy is not null and p.position = p.tail) as tails
+        into v_read
+        from (
+            select t.*, max(t.position) over (partition by t.key_hash) as tail
+            from taken as t
+            where t.position <= (select r.position from reach as r)
+        ) as p;
+        -- A join with the array would be planned by wrong statistics.
+        foreach v_busy in array coalesce(v_read.busy, '{}') loop
+            delete from fastpubsub.busy_keys as b
+            where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = v_busy;
+        end loop;
+        insert into fastpubsub.busy_keys (topic_key, subscription_key, position)
+        select p_topic_key, p_subscription_key, u.position
+        from (
+            select u.position from unnest(v_read.tails) as u (position)
+            union all
+            select distinct u.position from unnest(v_read.turns) as u (position) where u.position is not null
+        ) as u;
+        positions := read_log_in_order.positions || v_read.positions;
+        turns := read_log_in_order.turns || v_read.turns;
+        size := read_log_in_order.size + coalesce(v_read.size, 0);
+        filtered := read_log_in_order.filtered + v_read.filtered;
+        unreadable := read_log_in_order.unreadable || array(select u from unnest(v_unreadable) as u where u <= v_read.scanned);
+        scanned := v_read.scanned;
+        exit when
+            v_read.is_full or cardinality(read_log_in_order.positions) >= p_limit or read_log_in_order.scanned >= p_last
+            or clock_timestamp() >= p_until;
+        v_step := least(greatest(v_step, 64) * 2, c_step);
+    end loop;
 end;
 $$;
 
@@ -2488,6 +3780,47 @@ $$;
 
 revoke execute on function fastpubsub.reject(text, text [], text) from public;
 
+-- functions/reject_messages.sql
+drop function fastpubsub.reject_messages;
+-- Makes messages dead letters at once, whatever attempts are left, each run of ids with its reason. The result for each id is 1 (settled),
+-- 0 (gone) or 2 (stale; see take_leases). `freed` says whether the subscription is ordered: then a key may go on.
+create or replace function fastpubsub.reject_messages(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_reasons text [],
+    p_lengths integer [] default null,
+    p_now timestamptz default null,
+    out outcomes smallint [],
+    out freed boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_settings fastpubsub.cursors;
+    v_taken record;
+begin
+    perform fastpubsub.begin_call(true);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    if v_taken.positions is not null then
+        perform fastpubsub.requeue_messages(
+            p_topic_key, p_subscription_key, v_taken.positions, v_taken.last_positions, v_taken.attempts, null,
+            (
+                select array_agg(coalesce(p_reasons[t.run], 'rejected') order by t.ordinal)
+                from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
+            ),
+            'rejected', coalesce(p_now, clock_timestamp()), null, v_taken.turns
+        );
+    end if;
+    outcomes := v_taken.outcomes;
+    freed := v_settings.ordered;
+end;
+$$;
+
 -- functions/relay_messages.sql
 -- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal), in one transaction, so each arrives once.
 -- Rows that are gone were moved by another process. `moved` is null when another process is moving rows at this moment. Rows of a topic
@@ -2653,6 +3986,7 @@ declare
     v_positions bigint [];
     v_lasts bigint [];
     v_attempts integer [];
+    v_turns bigint [];
 begin
     released := 0;
     died := 0;
@@ -2669,7 +4003,7 @@ begin
     v_now := coalesce(p_now, clock_timestamp());
     -- Without sorting, the order can only come from the index on the deadlines; the other index walks over rows that others deleted.
     for v_lease in
-        select l.position, l.last_position, l.attempts from fastpubsub.leases as l
+        select l.position, l.last_position, l.attempts, l.turn from fastpubsub.leases as l
         where
             l.expires_at > coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity') and l.expires_at <= v_now
             and l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
@@ -2683,6 +4017,7 @@ begin
         v_positions := v_positions || v_lease.position;
         v_lasts := v_lasts || v_lease.last_position;
         v_attempts := v_attempts || v_lease.attempts;
+        v_turns := v_turns || v_lease.turn;
         released := release_expired_leases.released + (v_lease.last_position - v_lease.position + 1);
         exit when release_expired_leases.released >= p_limit;
     end loop;
@@ -2690,7 +4025,7 @@ begin
         return;
     end if;
     died := fastpubsub.requeue_messages(
-        p_topic_key, p_subscription_key, v_positions, v_lasts, v_attempts, null, null, 'lease expired', v_now
+        p_topic_key, p_subscription_key, v_positions, v_lasts, v_attempts, null, null, 'lease expired', v_now, null, v_turns
     );
 end;
 $$;
@@ -2768,6 +4103,13 @@ begin
         where
             r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
             and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = any(v_positions)
+        union
+        select p.position from fastpubsub.parked as p
+        where
+            v_settings.ordered and p.topic_key = p_topic_key and p.subscription_key = p_subscription_key
+            and p.position = any(v_positions)
+        union
+        select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p where v_settings.ordered and p = any(v_positions)
     ) as t;
     insert into fastpubsub.revived (topic_key, subscription_key, position, created_at, payload, attributes, ordering_key)
     select d.topic_key, d.subscription_key, d.position, d.created_at, d.payload, d.attributes, d.ordering_key
@@ -2801,7 +4143,8 @@ $$;
 drop function fastpubsub.requeue_messages;
 -- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted
 -- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. What has
--- ended them is p_cause, and more of it p_causes. Returns how many died.
+-- ended them is p_cause, and more of it p_causes. Returns how many died. In an ordered subscription, with p_turns, a message that waits
+-- takes those with it that are leased after it in its turn: they come again after it, and their attempt does not count.
 create or replace function fastpubsub.requeue_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -2812,7 +4155,8 @@ create or replace function fastpubsub.requeue_messages(
     p_reasons text [],
     p_cause text,
     p_now timestamptz,
-    p_causes text [] default null
+    p_causes text [] default null,
+    p_turns bigint [] default null
 ) returns integer
 language plpgsql volatile
 set enable_seqscan = off
@@ -2834,11 +4178,14 @@ declare
     v_delay_seconds integer [];
     v_reasons text [];
     v_causes text [];
+    v_turns bigint [];
 begin
-    select array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason), array_agg(': ' || r.cause)
-    into v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes
-    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes)
-        as r (position, last_position, attempts, delay_seconds, reason, cause)
+    select
+        array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason), array_agg(': ' || r.cause),
+        array_agg(r.turn)
+    into v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes, v_turns
+    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes, p_turns)
+        as r (position, last_position, attempts, delay_seconds, reason, cause, turn)
     cross join lateral generate_series(r.position, r.last_position) as p;
     select c.* into v_settings from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
@@ -2846,26 +4193,40 @@ begin
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
 
+    with waiting as materialized (
+        select
+            greatest(
+                p_now + make_interval(secs => coalesce(
+                    u.delay_seconds,
+                    least(v_settings.backoff_max_seconds, v_settings.backoff_min_seconds * 2.0 ^ least(greatest(u.attempts, 1) - 1, 40))
+                )),
+                v_cursor.retry_due_at + interval '1 microsecond'
+            ) as due_at,
+            u.position, u.attempts, u.turn, concat(p_cause, u.cause) as reason
+        from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes, v_turns)
+            as u (position, attempts, delay_seconds, reason, cause, turn)
+        where u.attempts < v_settings.max_delivery_attempts and u.reason is null
+    ),
+    parked as (
+        insert into fastpubsub.parked (topic_key, subscription_key, turn, position, due_at, attempts, reason)
+        select p_topic_key, p_subscription_key, w.turn, w.position, w.due_at, w.attempts, w.reason
+        from waiting as w where w.turn is not null
+    )
     insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
-    select
-        p_topic_key, p_subscription_key,
-        greatest(
-            p_now + make_interval(secs => coalesce(
-                u.delay_seconds,
-                least(v_settings.backoff_max_seconds, v_settings.backoff_min_seconds * 2.0 ^ least(greatest(u.attempts, 1) - 1, 40))
-            )),
-            v_cursor.retry_due_at + interval '1 microsecond'
-        ),
-        u.position, u.attempts, concat(p_cause, u.cause)
-    from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes)
-        as u (position, attempts, delay_seconds, reason, cause)
-    where u.attempts < v_settings.max_delivery_attempts and u.reason is null
-    order by u.position;
+    select p_topic_key, p_subscription_key, w.due_at, w.position, w.attempts, w.reason
+    from waiting as w where w.turn is null
+    order by w.position;
+    if v_settings.ordered then
+        perform fastpubsub.park_after(p_topic_key, p_subscription_key, v_turns, p_now);
+    end if;
 
     select array_agg(u.position) into v_dead
     from unnest(v_positions, v_attempts, v_reasons) as u (position, attempts, reason)
     where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null;
     if v_dead is null then
+        if v_settings.ordered then
+            perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_turns, p_now);
+        end if;
         return 0;
     end if;
     -- After a seek a message can die again: that replaces its older dead letter, which counts as purged.
@@ -2909,6 +4270,9 @@ begin
         delete from fastpubsub.revived as v
         where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = v_position;
     end loop;
+    if v_settings.ordered then
+        perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_turns, p_now);
+    end if;
     if v_replaced > 0 then
         perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_cursor.position, v_cursor.routed, v_cursor.purged + v_replaced);
     end if;
@@ -2930,6 +4294,42 @@ begin
         and (e.settings ->> 'timeout_seconds')::numeric >= c.ack_deadline_seconds;
     if found then
         raise exception using errcode = 'FP422', message = 'timeout_seconds of push must be below ack_deadline_seconds';
+    end if;
+end;
+$$;
+
+-- functions/return_leases.sql
+-- Gives back deliveries that no consumer has seen: they are due at once, and the attempt does not count. The ids come as in ack_messages.
+-- The result for each id is 1 (returned), 0 (gone) or 2 (stale; see take_leases).
+create or replace function fastpubsub.return_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [] default null,
+    p_now timestamptz default null,
+    out outcomes smallint []
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_taken record;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    outcomes := v_taken.outcomes;
+    if v_taken.positions is not null then
+        perform fastpubsub.requeue_messages(
+            p_topic_key, p_subscription_key, v_taken.positions, v_taken.last_positions,
+            (
+                select array_agg(t.attempts - 1 order by t.ordinal)
+                from unnest(v_taken.attempts) with ordinality as t (attempts, ordinal)
+            ),
+            array_fill(0, array[cardinality(v_taken.positions)]), null, 'returned', coalesce(p_now, clock_timestamp()), null, v_taken.turns
+        );
     end if;
 end;
 $$;
@@ -3159,7 +4559,9 @@ create or replace function fastpubsub.settle_and_claim(
     out lease_seconds integer,
     out filtered bigint,
     out paused boolean,
-    out ordering_keys text []
+    out ordering_keys text [],
+    out shares integer [],
+    out freed boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -3173,7 +4575,9 @@ declare
     v_durable text;
     v_first integer := 1;
     v_end integer;
+    v_acked record;
     v_nacked record;
+    v_rejected record;
 begin
     perform fastpubsub.begin_call(true);
     v_durable := current_setting('synchronous_commit');
@@ -3197,10 +4601,12 @@ begin
     died := 0;
     v_end := p_counts[1];
     if v_end >= v_first then
-        outcomes := fastpubsub.ack_messages(
+        v_acked := fastpubsub.ack_messages(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
-            p_lengths[v_first:v_end]
+            p_lengths[v_first:v_end], p_now
         );
+        outcomes := v_acked.outcomes;
+        freed := v_acked.freed;
     end if;
     v_first := v_end + 1;
     v_end := v_end + p_counts[2];
@@ -3223,10 +4629,12 @@ begin
     v_first := v_end + 1;
     v_end := v_end + p_counts[4];
     if v_end >= v_first then
-        outcomes := settle_and_claim.outcomes || fastpubsub.reject_messages(
+        v_rejected := fastpubsub.reject_messages(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
             p_reasons[v_first:v_end], p_lengths[v_first:v_end], p_now
         );
+        outcomes := settle_and_claim.outcomes || v_rejected.outcomes;
+        freed := coalesce(settle_and_claim.freed, false) or v_rejected.freed;
     end if;
     v_first := v_end + 1;
     v_end := v_end + p_counts[5];
@@ -3240,10 +4648,10 @@ begin
     if cardinality(p_limits) > 0 then
         select
             c.token, c.expires_at, c.scanned, c.last, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
-            c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys
+            c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys, c.shares
         into
             token, expires_at, scanned, last, settle_and_claim.positions, attempts, created_at, payloads, attributes, unreadable,
-            unreadable_created_at, lease_seconds, filtered, paused, ordering_keys
+            unreadable_created_at, lease_seconds, filtered, paused, ordering_keys, shares
         from fastpubsub.claim_messages(
             p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, p_scan_rows, p_scan_milliseconds, p_now
         ) as c;
@@ -3295,10 +4703,12 @@ begin
     foreach v_settlement in array coalesce(v_settlements, '{}') loop
         v_created_at := array_fill(null::timestamptz, array[cardinality(v_settlement.positions)]);
         if v_settlement.action = 'ack' then
-            v_outcomes := fastpubsub.ack_messages(
-                v_settlement.topic_key, v_settlement.subscription_key, v_settlement.positions, v_settlement.tokens, v_created_at,
-                v_settlement.lengths
-            );
+            v_outcomes := (
+                fastpubsub.ack_messages(
+                    v_settlement.topic_key, v_settlement.subscription_key, v_settlement.positions, v_settlement.tokens, v_created_at,
+                    v_settlement.lengths
+                )
+            ).outcomes;
         elsif v_settlement.action = 'nack' then
             v_outcomes := (
                 fastpubsub.nack_messages(
@@ -3308,10 +4718,12 @@ begin
                 )
             ).outcomes;
         else
-            v_outcomes := fastpubsub.reject_messages(
-                v_settlement.topic_key, v_settlement.subscription_key, v_settlement.positions, v_settlement.tokens, v_created_at,
-                array_fill(v_settlement.reason, array[cardinality(v_settlement.positions)]), v_settlement.lengths
-            );
+            v_outcomes := (
+                fastpubsub.reject_messages(
+                    v_settlement.topic_key, v_settlement.subscription_key, v_settlement.positions, v_settlement.tokens, v_created_at,
+                    array_fill(v_settlement.reason, array[cardinality(v_settlement.positions)]), v_settlement.lengths
+                )
+            ).outcomes;
         end if;
         if 1 <> any(v_outcomes) then
             raise exception using
@@ -3320,6 +4732,147 @@ begin
                 hint = 'Everything was rolled back: whoever holds the message now does the work.';
         end if;
     end loop;
+end;
+$$;
+
+-- functions/store_keys.sql
+-- For a caller that has appended messages to a topic: stores their ordering keys, for ordered subscriptions.
+create or replace function fastpubsub.store_keys(p_topic_key bigint, p_first_position bigint, p_ordering_keys text []) returns void
+language plpgsql volatile
+as $$
+begin
+    insert into fastpubsub.message_keys (topic_key, key_hash, position)
+    select p_topic_key, hashtextextended(u.ordering_key, 0), p_first_position + u.ordinal - 1
+    from unnest(p_ordering_keys) with ordinality as u (ordering_key, ordinal)
+    where u.ordering_key is not null;
+end;
+$$;
+
+-- functions/subscription_metrics.sql
+-- Messages ahead + waiting, leased, dead and acked add up to the messages routed. For a filtered subscription at most p_look messages are
+-- judged; beyond them `ahead` is estimated by the share that matched so far, and `estimated` says so. The search for the oldest message
+-- ahead that passes the filter takes up to p_milliseconds longer. It has come from `judged_from` to `judged_to`, and no message between
+-- them matches the filter `judged_filter`; a next call that is given these values goes on from there. Until a message is found, `unjudged`
+-- counts the messages left; then it is 0. The positions are the oldest of each state that the log still has. `filtered` counts the messages
+-- that the cursor passed because a filter kept them out, also those that it passed again after a seek.
+create or replace function fastpubsub.subscription_metrics(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_look bigint default 10000,
+    p_milliseconds integer default 0,
+    p_judged_filter bigint default null,
+    p_judged_from bigint default null,
+    p_judged_to bigint default null,
+    out ahead bigint,
+    out waiting bigint,
+    out leased bigint,
+    out dead bigint,
+    out acked bigint,
+    out estimated boolean,
+    out oldest_created_at timestamptz,
+    out oldest_leased_created_at timestamptz,
+    out oldest_waiting_created_at timestamptz,
+    out unjudged bigint,
+    out judged_filter bigint,
+    out judged_from bigint,
+    out judged_to bigint,
+    out cursor_position bigint,
+    out leased_position bigint,
+    out waiting_position bigint,
+    out filtered bigint,
+    out paused boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor fastpubsub.claims;
+    v_path jsonpath;
+    v_ordered boolean;
+    v_last bigint;
+    v_first bigint;
+    v_from bigint;
+    v_oldest bigint;
+    v_leased bigint;
+    v_waiting bigint;
+    v_log record;
+begin
+    select c.filter_path, c.paused_at is not null, c.ordered into v_path, subscription_metrics.paused, v_ordered from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    cursor_position := v_cursor.position;
+    filtered := v_cursor.filtered;
+    v_last := fastpubsub.last_position(p_topic_key);
+    ahead := greatest(v_last - v_cursor.position, 0);
+    estimated := false;
+    unjudged := 0;
+    v_oldest := v_cursor.position + 1;
+    if v_path is not null then
+        judged_filter := hashtextextended(v_path::text, 0);
+        judged_from := v_cursor.position;
+        v_from := v_cursor.position;
+        if p_judged_filter = judged_filter and p_judged_from <= v_cursor.position then
+            v_from := greatest(p_judged_to, v_cursor.position);
+        end if;
+        select s.positions, s.scanned into v_log
+        from fastpubsub.scan_log(p_topic_key, v_from, v_last, v_path, p_look::integer, p_look, 100) as s;
+        ahead := cardinality(v_log.positions);
+        estimated := v_log.scanned < v_last;
+        if estimated and ahead = 0 and p_milliseconds > 0 then
+            select s.positions, s.scanned into v_log
+            from fastpubsub.scan_log(p_topic_key, v_log.scanned, v_last, v_path, 1, v_last, p_milliseconds) as s;
+            ahead := cardinality(v_log.positions);
+            estimated := v_log.scanned < v_last;
+        end if;
+        v_oldest := v_log.positions[1];
+        judged_to := coalesce(v_oldest - 1, v_log.scanned);
+        if v_oldest is null then
+            unjudged := greatest(v_last - v_log.scanned, 0);
+        elsif estimated then
+            ahead := ahead * (v_last - v_from) / (v_log.scanned - v_from);
+        end if;
+    end if;
+    select m.created_at into oldest_created_at
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_oldest;
+    v_first := fastpubsub.first_position(p_topic_key, v_last);
+    select
+        count(*) filter (where r.reason <> 'put aside'), min(r.position) filter (where r.reason <> 'put aside'),
+        min(r.position) filter (where r.position >= v_first)
+    into waiting, v_waiting, waiting_position
+    from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
+    if v_ordered then
+        select subscription_metrics.waiting + count(*), least(v_waiting, min(p.position)) into waiting, v_waiting
+        from fastpubsub.parked as p
+        where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key;
+        select
+            subscription_metrics.ahead + a.messages, subscription_metrics.estimated or a.is_estimated,
+            least(subscription_metrics.oldest_created_at, a.oldest_created_at)
+        into ahead, estimated, oldest_created_at
+        from fastpubsub.count_put_aside(p_topic_key, p_subscription_key, p_look) as a;
+    end if;
+    select
+        coalesce(sum(l.last_position - l.position + 1), 0), min(l.position),
+        min(greatest(l.position, v_first)) filter (where l.last_position >= v_first)
+    into leased, v_leased, leased_position
+    from fastpubsub.leases as l
+    where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
+    select count(*) into dead from fastpubsub.dead_letters as d
+    where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key;
+    acked := v_cursor.routed - waiting - leased - dead - v_cursor.purged - v_cursor.dropped;
+    oldest_leased_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_leased);
+    oldest_waiting_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_waiting);
 end;
 $$;
 
@@ -3413,6 +4966,252 @@ begin
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
         and (r.due_at, r.position) <= (take_due_retries.due_at, take_due_retries.positions[cardinality(v_due_at)]);
+end;
+$$;
+
+-- functions/take_leases.sql
+drop function fastpubsub.take_leases;
+-- Ends the deliveries that the caller may settle. The ids come in runs of p_lengths (null: 1 each) consecutive positions from p_positions
+-- on. A run has one token, or one creation time and no token: the latter stands for bare message ids, which settle a message whoever its
+-- consumer is. The result comes in runs too; its `ordinals` tell which run of the caller settled each. `outcomes` says of every id, in the
+-- order of the runs: 1 settled by this call, 0 gone (there is no delivery any more), 2 stale (another consumer holds the message).
+--
+-- Runs that consist of whole leases are deleted without the cursor's lock, in position order. All others cut leases and take that lock.
+create or replace function fastpubsub.take_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [] default null,
+    out positions bigint [],
+    out last_positions bigint [],
+    out tokens bigint [],
+    out leased_at timestamptz [],
+    out attempts integer [],
+    out revived boolean [],
+    out consumer_ids text [],
+    out ordinals integer [],
+    out outcomes smallint [],
+    out turns bigint []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    -- Runs that are further apart are looked up one by one, without walking over the rows between them.
+    c_gap constant bigint := 64;
+    v_positions bigint [];
+    v_lasts bigint [];
+    v_tokens bigint [];
+    v_ordinals integer [];
+    v_ends integer [];
+    v_count bigint;
+    v_whole boolean;
+    v_start integer := 1;
+    v_end integer;
+    v_taken record;
+begin
+    select
+        array_agg(r.position), array_agg(r.last_position), array_agg(r.token), array_agg(r.ordinal),
+        array_agg(r.place) filter (where r.distance > c_gap or r.distance is null), sum(r.last_position - r.position + 1),
+        bool_and(r.is_whole and (r.distance > 0 or r.distance is null))
+    into v_positions, v_lasts, v_tokens, v_ordinals, v_ends, v_count, v_whole
+    from (
+        select
+            r.position, r.last_position, r.token, r.ordinal, row_number() over (order by r.position, r.ordinal) as place,
+            lead(r.position) over (order by r.position, r.ordinal) - r.last_position as distance,
+            r.last_position - r.position + 1 = (
+                select coalesce(sum(l.last_position - l.position + 1), 0) from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                    and l.position >= r.position and l.position <= r.last_position and l.last_position <= r.last_position
+                    and case
+                        when r.token is not null then l.token = r.token
+                        else fastpubsub.were_created_at(
+                            p_topic_key, p_subscription_key, l.position, l.last_position, l.revived, r.created_at
+                        )
+                    end
+            ) as is_whole
+        from (
+            select r.position, r.position + coalesce(r.length, 1) - 1 as last_position, r.token, r.created_at, r.ordinal
+            from unnest(p_positions, p_lengths, p_tokens, p_created_at)
+                with ordinality as r (position, length, token, created_at, ordinal)
+        ) as r
+        order by r.position, r.ordinal
+    ) as r;
+    if v_whole is not true then
+        perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+        v_taken := fastpubsub.cut_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+        positions := v_taken.positions;
+        last_positions := v_taken.positions;
+        tokens := v_taken.tokens;
+        leased_at := v_taken.leased_at;
+        attempts := v_taken.attempts;
+        revived := v_taken.revived;
+        consumer_ids := v_taken.consumer_ids;
+        ordinals := v_taken.ordinals;
+        outcomes := v_taken.outcomes;
+        turns := v_taken.turns;
+        return;
+    end if;
+    -- A join with the ids would be planned by wrong statistics, and so would `any` before PostgreSQL 17; a range of the key never is.
+    -- The runs are sorted, so width_bucket finds the run of a lease by binary search.
+    foreach v_end in array v_ends loop
+        with taken as (
+            delete from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position >= v_positions[v_start] and l.position <= v_lasts[v_end]
+                and l.last_position <= v_lasts[width_bucket(l.position, v_positions)]
+                and coalesce(l.token = v_tokens[width_bucket(l.position, v_positions)], true)
+            returning l.position, l.last_position, l.token, l.leased_at, l.attempts, l.revived, l.consumer_id, l.turn
+        )
+        select
+            array_agg(t.position) as positions, array_agg(t.last_position) as last_positions, array_agg(t.token) as tokens,
+            array_agg(t.leased_at) as leased_at, array_agg(t.attempts) as attempts, array_agg(t.revived) as revived, array_agg(t.consumer_id) as consumer_ids,
+            array_agg(v_ordinals[width_bucket(t.position, v_positions)]) as ordinals, array_agg(t.turn) as turns
+        into v_taken
+        from taken as t;
+        positions := take_leases.positions || v_taken.positions;
+        last_positions := take_leases.last_positions || v_taken.last_positions;
+        tokens := take_leases.tokens || v_taken.tokens;
+        leased_at := take_leases.leased_at || v_taken.leased_at;
+        attempts := take_leases.attempts || v_taken.attempts;
+        revived := take_leases.revived || v_taken.revived;
+        consumer_ids := take_leases.consumer_ids || v_taken.consumer_ids;
+        ordinals := take_leases.ordinals || v_taken.ordinals;
+        turns := take_leases.turns || v_taken.turns;
+        v_start := v_end + 1;
+    end loop;
+    if
+        v_count is distinct from (
+            select sum(t.last_position - t.position + 1)
+            from unnest(take_leases.positions, take_leases.last_positions) as t (position, last_position)
+        )
+    then
+        raise exception using
+            errcode = '40001', message = 'another call settled, cut or extended a delivery at the same moment';
+    end if;
+    outcomes := array_fill(1::smallint, array[v_count::integer]);
+end;
+$$;
+
+-- functions/take_turns.sql
+-- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
+-- it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor.
+create or replace function fastpubsub.take_turns(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_floor_due_at timestamptz,
+    p_floor_position bigint,
+    p_cursor bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    out positions bigint [],
+    out attempts integer [],
+    out turns bigint [],
+    out due_at timestamptz,
+    out retry_position bigint,
+    out size bigint,
+    out routed integer,
+    out filtered integer,
+    out unreadable bigint []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    c_turns constant integer := 4;
+    v_due_at timestamptz [];
+    v_positions bigint [];
+    v_attempts integer [];
+    v_turns bigint [];
+    v_put_aside boolean [];
+    v_sizes bigint [];
+    v_share integer;
+    v_part record;
+    v_passed bigint [];
+begin
+    positions := '{}';
+    attempts := '{}';
+    turns := '{}';
+    size := 0;
+    routed := 0;
+    filtered := 0;
+    select
+        array_agg(r.due_at), array_agg(r.position), array_agg(r.attempts), array_agg(r.turn), array_agg(r.reason = 'put aside'),
+        array_agg(r.size)
+    into v_due_at, v_positions, v_attempts, v_turns, v_put_aside, v_sizes
+    from (
+        select
+            r.due_at, r.position, r.attempts, r.turn, r.reason,
+            coalesce(
+                (
+                    select pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) from fastpubsub.messages as m
+                    where m.topic_key = p_topic_key and m.position = r.position
+                ),
+                (
+                    select pg_column_size(v.payload) + coalesce(pg_column_size(v.attributes), 0) from fastpubsub.revived as v
+                    where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
+                )
+            ) as size
+        from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
+        order by r.due_at, r.position
+        limit least(p_limit, c_turns)
+    ) as r;
+    v_share := greatest(p_limit / cardinality(v_positions), 1);
+    for i in 1..coalesce(cardinality(v_positions), 0) loop
+        exit when cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes;
+        due_at := v_due_at[i];
+        retry_position := v_positions[i];
+        if v_turns[i] is null then
+            positions := take_turns.positions || v_positions[i];
+            attempts := take_turns.attempts || v_attempts[i] + 1;
+            turns := take_turns.turns || null::bigint;
+            size := take_turns.size + v_sizes[i];
+            continue;
+        end if;
+        v_part := fastpubsub.continue_turn(
+            p_topic_key, p_subscription_key, v_turns[i], v_positions[i], v_attempts[i], v_put_aside[i], p_cursor, p_path, v_share,
+            p_max_bytes - take_turns.size, p_now
+        );
+        if v_part.positions = '{}' then
+            v_passed := v_passed || v_part.turn;
+        else
+            positions := take_turns.positions || v_part.positions;
+            attempts := take_turns.attempts || v_part.attempts;
+            turns := take_turns.turns || array_fill(v_part.turn, array[cardinality(v_part.positions)]);
+        end if;
+        size := take_turns.size + v_part.size;
+        routed := take_turns.routed + v_part.routed;
+        filtered := take_turns.filtered + v_part.filtered;
+        unreadable := take_turns.unreadable || v_part.unreadable;
+    end loop;
+    delete from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
+        and (r.due_at, r.position) <= (take_turns.due_at, take_turns.retry_position);
+    if v_passed is not null then
+        perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_passed, p_now + interval '1 microsecond');
+    end if;
 end;
 $$;
 
@@ -3544,6 +5343,96 @@ begin
     perform fastpubsub.begin_call(false);
     delete from fastpubsub.dispatchers as d
     where d.seen_at < coalesce(p_now, clock_timestamp()) - make_interval(secs => p_old_seconds);
+end;
+$$;
+
+-- functions/trim_messages.sql
+-- Deletes up to p_limit messages from the front of a topic: older than the retention (of the topic, else p_retention_seconds) and below
+-- every cursor, every leased and every waiting position, but never the newest. Returns how many it deleted.
+create or replace function fastpubsub.trim_messages(
+    p_topic_key bigint,
+    p_retention_seconds bigint,
+    p_limit integer default 5000,
+    p_wait boolean default false,
+    p_now timestamptz default null
+) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_retention bigint;
+    v_last bigint;
+    v_first bigint;
+    v_end bigint;
+    v_pin bigint;
+    v_subscription record;
+    v_cursor fastpubsub.claims;
+    v_trimmed integer;
+begin
+    perform fastpubsub.begin_call(false);
+    if not fastpubsub.lock_job('trim_messages', p_wait) then
+        return 0;
+    end if;
+    select coalesce(h.retention_seconds, p_retention_seconds) into v_retention from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    if not found then
+        return 0;
+    end if;
+    v_last := fastpubsub.last_position(p_topic_key);
+    v_first := fastpubsub.first_position(p_topic_key, v_last);
+    -- Exclusive: the first position that stays.
+    v_end := least(
+        v_last, v_first + p_limit, fastpubsub.position_before(p_topic_key, v_now - make_interval(secs => v_retention)) + 1
+    );
+    -- A cursor is read with its lock held, so that no claim can lease, and no seek can go, below v_end in the meantime.
+    for v_subscription in
+        select c.subscription_key from fastpubsub.cursors as c
+        where c.topic_key = p_topic_key
+        order by c.subscription_key
+        for no key update
+    loop
+        exit when v_end <= v_first;
+        select c.* into v_cursor from fastpubsub.claims as c
+        where c.topic_key = p_topic_key and c.subscription_key = v_subscription.subscription_key
+        order by c.sequence desc limit 1;
+        v_end := least(v_end, v_cursor.position + 1);
+        -- A row of leases may begin with reprocessed dead letters below v_first, and is at most a hundred positions long.
+        select min(greatest(l.position, v_first)) into v_pin from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = v_subscription.subscription_key
+            and l.position > v_first - 100 and l.position < v_end and l.last_position >= v_first;
+        v_end := least(v_end, v_pin);
+        -- A message that waits below v_first is a reprocessed dead letter with a copy of its own.
+        select min(r.position) into v_pin from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = v_subscription.subscription_key
+            and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position)
+            and r.position >= v_first and r.position < v_end;
+        v_end := least(v_end, v_pin);
+    end loop;
+    if v_end <= v_first then
+        return 0;
+    end if;
+    with trimmed as (
+        delete from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position >= v_first and m.position < v_end
+        returning m.position, m.ordering_key
+    ),
+    keys as (
+        delete from fastpubsub.message_keys as k
+        using trimmed as t
+        where
+            t.ordering_key is not null
+            and k.topic_key = p_topic_key and k.key_hash = hashtextextended(t.ordering_key, 0) and k.position = t.position
+    )
+    select count(*) into v_trimmed from trimmed as t;
+    return v_trimmed;
 end;
 $$;
 

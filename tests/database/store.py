@@ -52,6 +52,7 @@ class Claimed:
     filtered: int | None
     is_paused: bool | None = None
     ordering_keys: list[str | None] | None = None
+    shares: list[int] | None = None
 
     @property
     def ids(self) -> "list[Id]":
@@ -194,6 +195,7 @@ class Explained(NamedTuple):
     sought_at: datetime | None
     paused_at: datetime | None
     leased_at: datetime | None
+    is_put_aside: bool | None = None
 
 
 @dataclass
@@ -207,6 +209,7 @@ class Settings:
     backoff_max: int = 600
     start: str = "latest"
     start_time: datetime | None = None
+    ordered: bool = False
 
 
 @dataclass
@@ -258,7 +261,8 @@ class Store:
     ) -> Keys:
         given = settings or Settings()
         topic_key, subscription_key, _ = self.row(
-            "select * from fastpubsub.create_subscription(%s, %s, %s::json, %s, %s, %s, %s, %s, %s, %s)",
+            "select * from fastpubsub.create_subscription(%s, %s, %s::json, %s, %s, %s, %s, %s, %s, %s,"
+            " p_ordered => %s)",
             name,
             topic,
             given.filter,
@@ -269,6 +273,7 @@ class Store:
             given.start,
             given.start_time,
             now,
+            given.ordered,
         )
         return Keys(topic_key, subscription_key)
 
@@ -338,7 +343,7 @@ class Store:
             scan_milliseconds,
             now,
         )
-        return Claimed(*row[:4], *(column or [] for column in row[4:-4]), *row[-4:])
+        return Claimed(*row[:4], *(column or [] for column in row[4:-5]), *row[-5:])
 
     def _settle(
         self, procedure: str, keys: Keys, ids: Sequence[Id], values: Sequence[object] | None, *more: object
@@ -359,8 +364,8 @@ class Store:
                 return self.row(query, *arguments)
         return self.row(query, *arguments)
 
-    def ack(self, keys: Keys, ids: Sequence[Id]) -> list[int]:
-        (outcomes,) = self._settle("ack_messages", keys, ids, None)
+    def ack(self, keys: Keys, ids: Sequence[Id], *, now: datetime | None = NOW) -> list[int]:
+        outcomes, _ = self._settle("ack_messages", keys, ids, None, now)
         return list(outcomes or [])
 
     def nack(
@@ -372,7 +377,7 @@ class Store:
     def reject(
         self, keys: Keys, ids: Sequence[Id], reasons: Sequence[str] | None = None, *, now: datetime | None = NOW
     ) -> list[int]:
-        (outcomes,) = self._settle("reject_messages", keys, ids, reasons or ["rejected"] * len(ids), now)
+        outcomes, _ = self._settle("reject_messages", keys, ids, reasons or ["rejected"] * len(ids), now)
         return list(outcomes or [])
 
     def extend(
@@ -415,7 +420,7 @@ class Store:
             *(counts, *columns, seconds, reasons, lengths, list(limits), list(consumers), max_bytes, scan_rows, now),
         )
         outcomes = iter(row[0] or [])
-        claimed = Claimed(*row[2:6], *(column or [] for column in row[6:-4]), *row[-4:])
+        claimed = Claimed(*row[2:6], *(column or [] for column in row[6:-6]), *row[-6:-1])
         return [list(islice(outcomes, len(settled))) for settled, _ in settles], claimed
 
     def release(
@@ -608,12 +613,12 @@ class Store:
         """Rows of the hot tables without their row in `heads` or `cursors` that no purge will empty, by table."""
         return {
             table: count
-            for table in ("messages", "idempotency_keys", *OF_SUBSCRIPTIONS)
+            for table in ("messages", "message_keys", "idempotency_keys", *OF_SUBSCRIPTIONS)
             if (count := self.value(orphans_of(table)))
         }
 
 
-OF_SUBSCRIPTIONS = ("claims", "leases", "retries", "dead_letters", "revived", "filter_history")
+OF_SUBSCRIPTIONS = ("claims", "leases", "retries", "parked", "busy_keys", "dead_letters", "revived", "filter_history")
 
 
 def orphans_of(table: str) -> str:

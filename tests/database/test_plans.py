@@ -290,7 +290,7 @@ STATEMENTS = {
     ),
     "trim messages": Statement(
         lambda worn, _: worn.store.trim(worn.keys.topic, limit=10, now=NOW),
-        {"heads", "messages", "cursors", "claims", "leases", "retries"},
+        {"heads", "messages", "message_keys", "cursors", "claims", "leases", "retries"},
         10,
     ),
     "trim claims": Statement(

@@ -263,6 +263,15 @@ INTERNAL = {
     "remember_seek",
     "is_being_settled",
     "transaction_lock",
+    "claim_in_order",
+    "continue_turn",
+    "count_put_aside",
+    "free_keys",
+    "park_after",
+    "put_aside",
+    "read_log_in_order",
+    "store_keys",
+    "take_turns",
 }
 
 

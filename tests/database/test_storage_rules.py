@@ -13,10 +13,13 @@ INDEXES = {
     "cursors": {"topic_key, subscription_key"},
     "messages": {"topic_key, position"},
     "claims": {"topic_key, subscription_key, sequence"},
-    "leases": {"topic_key, subscription_key, position", "expires_at"},
+    "leases": {"topic_key, subscription_key, position", "topic_key, subscription_key, turn", "expires_at"},
     "retries": {"topic_key, subscription_key, due_at, position"},
     "dead_letters": {"topic_key, subscription_key, position"},
     "revived": {"topic_key, subscription_key, position"},
+    "message_keys": {"topic_key, key_hash, position"},
+    "busy_keys": {"topic_key, subscription_key, position"},
+    "parked": {"topic_key, subscription_key, turn, position"},
     "idempotency_keys": {"topic_key, client, key", "topic_key, created_at"},
 }
 

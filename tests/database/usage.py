@@ -18,6 +18,9 @@ HOT = (
     "dead_letters",
     "revived",
     "idempotency_keys",
+    "message_keys",
+    "busy_keys",
+    "parked",
 )
 
 COUNTERS = """

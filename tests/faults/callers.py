@@ -92,7 +92,7 @@ class Publisher(Caller):
         numbers = [Number(self.name, request, place) for place in range(count)]
         sent = {"topic": self.topic, "publisher": self.name, "request": request, "count": count}
         headers = {"Idempotency-Key": f"{self.name}-{request}"} if self.repeats else {}
-        body = [number.payload() for number in numbers]
+        body = {"messages": [{"payload": one.payload(), "ordering_key": self.name} for one in numbers]}
         path = f"/topics/{self.topic}/messages"
         while True:
             answer = await self.call("publish", "POST", path, sent, body, **headers)

@@ -1,11 +1,11 @@
 """What must hold in every history, whatever was done to whom: the invariants of docs/reliability.md."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from tests.faults.history import History, Kind
-from tests.faults.index import Index, Seen
+from tests.faults.history import History, Kind, Number
+from tests.faults.index import Delivery, Index, Seen
 from tests.faults.plan import Plan, backoff_seconds
 
 MARGIN_SECONDS = 0.01
@@ -88,7 +88,7 @@ def overlap(index: Index) -> Iterator[str]:
         for first, second in seen.pairs():
             if second.starts >= first.expires - MARGIN_SECONDS or index.forgotten(first, second):
                 continue
-            if not any(one.begun < second.ended for one in seen.settled(first)):
+            if not any(one.begun < second.ended for one in (*seen.settled(first), *seen.given_back(first))):
                 early = first.expires - second.starts
                 yield f"{seen.subscription.name} {first.number}: {early:.3f} s before the end of the lease"
 
@@ -116,9 +116,34 @@ def attempts(index: Index) -> Iterator[str]:
             if len(counted) > limit + len(index.crashes) or max(one.attempt for one in deliveries) > limit:
                 yield f"{seen.subscription.name} {number}: {[one.attempt for one in deliveries]} of {limit}"
         for first, second in seen.pairs():
-            grows = 0 if seen.settled(first, "returns") else 1
+            # Given back with an earlier message of its key, a delivery does not count.
+            grows = 0 if seen.settled(first, "returns") or seen.subscription.ordered else 1
             if second.attempt < first.attempt + grows and not index.forgotten(first, second):
                 yield f"{seen.subscription.name} {first.number}: {first.attempt} and then {second.attempt}"
+
+
+def order(index: Index) -> Iterator[str]:
+    """Of a key nothing comes before all that was published earlier is settled, or is in the same answer before it."""
+    for seen in index.seen.values():
+        if seen.subscription.ordered:
+            for deliveries in seen.by_key():
+                yield from (f"{seen.subscription.name} {text}" for text in overtaking(seen, deliveries))
+
+
+def overtaking(seen: Seen, deliveries: Sequence[Delivery]) -> Iterator[str]:
+    """Of the deliveries of a key, in the order of the log."""
+    acked: dict[Number, float] = {}
+    for one in deliveries:
+        acks = [ack.begun for ack in seen.settled(one, "acks")]
+        acked[one.number] = min([*acks, acked.get(one.number, float("inf"))])
+    acked |= dict.fromkeys(seen.dead, 0.0)
+    earlier: dict[Number, None] = {}
+    for one in deliveries:
+        together = {other.number for other in deliveries if other.begun == one.begun and other.ended == one.ended}
+        for number in earlier:
+            if number != one.number and acked[number] > one.ended and number not in together:
+                yield f"{one.number} came while {number} was not settled"
+        earlier[one.number] = None
 
 
 def early(index: Index) -> Iterator[str]:
@@ -172,6 +197,7 @@ CHECKS: tuple[Check, ...] = (
     overlap,
     settled_by_others,
     attempts,
+    order,
     early,
     poison,
     counts,

@@ -2,10 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+from fastpubsub.exceptions import InvalidRequest
+from fastpubsub.message_ids import parse
 from tests.faults.history import Call, History, Kind, Number
 from tests.faults.plan import DEADLINE_SECONDS, Plan, Subscription
 
@@ -25,6 +28,14 @@ class Delivery:
     expires: float
     begun: float
     ended: float
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """In the log: the position in its id, or in a history that was made up its number."""
+        with suppress(InvalidRequest):
+            if parsed := parse(self.message_id):
+                return (parsed.position,)
+        return self.number.request, self.number.place
 
     @property
     def starts(self) -> float:
@@ -59,6 +70,29 @@ class Seen:
     def pairs(self) -> list[tuple[Delivery, Delivery]]:
         """Each delivery with the next one of the same message."""
         return [pair for deliveries in self.by_number.values() for pair in pairwise(deliveries)]
+
+    def by_key(self) -> Iterator[list[Delivery]]:
+        """The deliveries of each ordering key, which is the name of the publisher, in the order of the log."""
+        keys: dict[str, list[Delivery]] = defaultdict(list)
+        for number, deliveries in self.by_number.items():
+            keys[number.publisher] += deliveries
+        for deliveries in keys.values():
+            deliveries.sort(key=lambda one: (one.place, one.expires))
+            yield deliveries
+
+    def given_back(self, delivery: Delivery) -> list[Settle]:
+        """How earlier messages of its key in the same answer were given back, in an ordered subscription."""
+        if not self.subscription.ordered:
+            return []
+        return [
+            settle
+            for deliveries in self.by_number.values()
+            for one in deliveries
+            if one.number.publisher == delivery.number.publisher
+            and (one.begun, one.ended) == (delivery.begun, delivery.ended)
+            and one.place < delivery.place
+            for settle in self.settled(one, "nacks", "returns")
+        ]
 
     def settled(self, delivery: Delivery, *ops: str) -> list[Settle]:
         """What ended this delivery, surely or perhaps."""

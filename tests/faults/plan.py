@@ -18,6 +18,8 @@ class Subscription:
     """None takes all."""
     refuses_poison: bool = False
     """Its consumers die of it."""
+    ordered: bool = False
+    """By publisher, whose name is the ordering key."""
 
     @property
     def name(self) -> str:
@@ -34,6 +36,7 @@ class Subscription:
             "ack_deadline_seconds": DEADLINE_SECONDS,
             "backoff_min_seconds": BACKOFF_MIN_SECONDS,
             "backoff_max_seconds": BACKOFF_MAX_SECONDS,
+            "ordered": self.ordered,
         }
         return body if self.parity is None else {**body, "filter": {"parity": [self.parity]}}
 
@@ -51,6 +54,7 @@ class Plan:
                 Subscription(topic, "all"),
                 Subscription(topic, "even", parity=0),
                 Subscription(topic, "poison", max_attempts=2, refuses_poison=True),
+                Subscription(topic, "ordered", ordered=True),
             )
         ]
 

@@ -70,6 +70,19 @@ def attempts(history: History, rng: random.Random) -> None:
     pull_again(history, rng.choice(pulls(history)), attempt=21)
 
 
+def order(history: History, rng: random.Random) -> None:
+    """What was acked comes before everything else, once more without the ack of that."""
+    begun = min(event.time for event in history.events)
+    numbers = [history.events[at].value["messages"][0] for at in pulls(history, "t.ordered")]
+    last = max(numbers, key=lambda message: message[0])
+    late = [last[0], last[1], f"{last[2]}x", 1, begun + DEADLINE_SECONDS]
+    sent = {"subscription": "t.ordered"}
+    history.events[:0] = [
+        Event(begun - 1.0, "w3", Kind.INVOKE, "pull", sent),
+        Event(begun - 1.0 + CALL_SECONDS, "w3", Kind.OK, "pull", {"status": 200, "messages": [late]}),
+    ]
+
+
 def early(history: History, rng: random.Random) -> None:
     at = rng.choice(acked(history))
     ack_id = history.events[at].value["messages"][0][2]
@@ -107,6 +120,7 @@ PLANTS: tuple[Plant, ...] = (
     overlap,
     settled_by_others,
     attempts,
+    order,
     early,
     poison,
     counts,

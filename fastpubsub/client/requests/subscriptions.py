@@ -38,9 +38,10 @@ def create_subscription(
     ack_deadline_seconds: int | None = None,
     start_from: Literal["latest", "earliest"] | datetime = "latest",
     push: Mapping[str, Any] | None = None,
+    ordered: bool = False,
     exist_ok: bool = False,
 ) -> Request[Subscription]:
-    """None stands for the default of the server.
+    """None stands for the default of the server. `ordered` keeps the order of messages with the same ordering key.
 
     With `exist_ok` returns an existing one; raises `AlreadyExists` when it differs from the given settings, except
     `start_from`. `push` has the members of the HTTP API, as `{"endpoint": "https://example.com/hook"}`. Its secret is
@@ -58,6 +59,7 @@ def create_subscription(
         ack_deadline_seconds=ack_deadline_seconds,
         start_from=start_from,
         push=push,
+        ordered=ordered or None,
     )
     existing = get_subscription(id) if exist_ok else None
     return creating("/subscriptions", given, Subscription, existing, partial(require_same, "subscription"))
@@ -73,6 +75,7 @@ def ensure_subscription(
     backoff_max_seconds: int | None = None,
     ack_deadline_seconds: int | None = None,
     start_from: Literal["latest", "earliest"] | datetime = "latest",
+    ordered: bool = False,
 ) -> Request[Subscription]:
     """Creates it, or changes the given settings that differ, which is logged. `{}` means no filter.
 
@@ -85,7 +88,8 @@ def ensure_subscription(
         backoff_max_seconds=backoff_max_seconds,
         ack_deadline_seconds=ack_deadline_seconds,
     )
-    content = write_exactly({"id": id, "topic_id": topic_id, "start_from": start_from, **settings}, write_json)
+    new = {"id": id, "topic_id": topic_id, "start_from": start_from, **({"ordered": True} if ordered else {})}
+    content = write_exactly(new | settings, write_json)
     return ensuring_subscription(id, content, write_exactly(settings, write_json))
 
 

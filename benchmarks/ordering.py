@@ -1,0 +1,87 @@
+"""Consuming in order beside consuming the same messages without: few keys, one, and many of which one is stuck."""
+
+from benchmarks import raw
+from benchmarks.bench import Bench
+from benchmarks.load import Load, Wrk, finish
+from benchmarks.pairs import ratio
+from benchmarks.results import Measure
+from benchmarks.service import Subscription, Topic
+
+BATCH = 100
+WAIT_SECONDS = 1
+"""A consumer whose keys are busy waits, as workers do, instead of asking again and again."""
+
+PER_SECOND = 150_000
+"""Messages that a consumer takes at most."""
+
+KEYS = {"16 keys": "n % 16", "one key": "0", "a million keys, one stuck": "hashint4(n) % 1000000"}
+GOALS = {"16 keys": (0.5, 0.8), "one key": (0.3, 0.5), "a million keys, one stuck": (0.5, 0.8)}
+STUCK = "stuck"
+STUCK_SHARE = 1000
+"""One message of so many has the key that is stuck."""
+
+
+class InOrder:
+    """Consumers that settle what they have got before they ask for more."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        service = subscription.topic.service
+        self._subscription = subscription
+        self._address = service.server.address
+        self._pull = service.save(raw.pull(subscription.id, BATCH, WAIT_SECONDS))
+
+    def run(self, seconds: float) -> Load:
+        path = f"/subscriptions/{self._subscription.id}/acks"
+        return finish(Wrk(self._address, "consume.lua", seconds, self._pull, path, BATCH, 0, "", "all"))
+
+    def acked_per_second(self, seconds: float) -> float:
+        give_back(self._subscription)
+        done = self.run(seconds)
+        return done.counts["acked"] / done.seconds
+
+
+def stick(subscription: Subscription) -> None:
+    """A consumer takes the first message, and keeps it."""
+    topic = subscription.topic
+    topic.service.one(
+        "select count(*) from fastpubsub.claim_messages(%s, %s, '{1}', '{stuck}', 1000000)", topic.key, subscription.key
+    )
+
+
+def give_back(subscription: Subscription) -> None:
+    """What the end of a round cut off would keep its keys busy until a deadline."""
+    keys = subscription.topic.key, subscription.key
+    subscription.topic.service.one(
+        "select count(*) from fastpubsub.return_leases(%s, %s, "
+        "array(select p from fastpubsub.leases as l, generate_series(l.position, l.last_position) as p "
+        "where l.subscription_key = %s and l.consumer_id <> 'stuck' order by p), "
+        "array(select l.token from fastpubsub.leases as l, generate_series(l.position, l.last_position) as p "
+        "where l.subscription_key = %s and l.consumer_id <> 'stuck' order by p), null)",
+        *keys,
+        subscription.key,
+        subscription.key,
+    )
+
+
+def fill(topic: Topic, name: str, messages: int) -> None:
+    key = f"(case when n % {STUCK_SHARE} = 0 then '{STUCK}' else ({KEYS[name]})::text end)"
+    topic.fill(messages, keys=key if "stuck" in name else f"({KEYS[name]})::text")
+
+
+def ordered(bench: Bench) -> list[Measure]:
+    measures: list[Measure] = []
+    for name, (must, aim) in GOALS.items():
+        with bench.service() as service:
+            topic = service.create_topic(keep=True)
+            fill(topic, name, round(PER_SECOND * (bench.plan.pairs * bench.plan.seconds + bench.plan.warm_up_seconds)))
+            topic.settle_statistics()
+            subscriptions = [topic.subscribe(ordered=is_ordered) for is_ordered in (True, False)]
+            if "stuck" in name:
+                stick(subscriptions[0])
+            arms = [InOrder(one) for one in subscriptions]
+            in_order, unordered = bench.rounds(*(arm.acked_per_second for arm in arms))
+        rates = f"{in_order.median:,.0f} ÷ {unordered.median:,.0f} per s"
+        measures.append(
+            Measure(f"pull + ack in order, {name} ÷ without order", must, aim, ratio(in_order, unordered), rates)
+        )
+    return measures

@@ -1,0 +1,150 @@
+-- claim_messages for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
+-- The consumers are served one after the other, `shares` says how many messages each has. What is due comes first, then the log.
+create or replace function fastpubsub.claim_in_order(
+    p_settings fastpubsub.cursors,
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_scan_milliseconds integer,
+    p_now timestamptz,
+    out token bigint,
+    out expires_at timestamptz,
+    out scanned bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out filtered bigint,
+    out ordering_keys text [],
+    out shares integer []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_topic_key bigint := p_settings.topic_key;
+    v_subscription_key bigint := p_settings.subscription_key;
+    -- Consumers without a key look at the log while others want to settle, who need the lock.
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_scan_milliseconds / 4000.0);
+    v_last bigint := fastpubsub.last_position(v_topic_key);
+    v_cursor fastpubsub.claims;
+    v_random text := gen_random_uuid()::text;
+    v_left integer;
+    v_bytes bigint := 0;
+    v_part record;
+    v_positions bigint [];
+    v_attempts integer [];
+    v_turns bigint [];
+begin
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = v_topic_key and c.subscription_key = v_subscription_key
+    order by c.sequence desc limit 1;
+    filtered := 0;
+    positions := '{}';
+    token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
+    expires_at := p_now + make_interval(secs => p_settings.ack_deadline_seconds);
+    for v_consumer in 1..cardinality(p_limits) loop
+        v_positions := '{}';
+        v_attempts := '{}';
+        v_turns := '{}';
+        loop
+            v_left := p_limits[v_consumer] - cardinality(v_positions);
+            exit when v_left = 0 or v_bytes >= p_max_bytes;
+            v_part := fastpubsub.take_turns(
+                v_topic_key, v_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.position,
+                p_settings.filter_path, v_left, p_max_bytes - v_bytes, p_now
+            );
+            exit when v_part.retry_position is null;
+            v_cursor.retry_due_at := v_part.due_at;
+            v_cursor.retry_position := v_part.retry_position;
+            v_positions := v_positions || v_part.positions;
+            v_attempts := v_attempts || v_part.attempts;
+            v_turns := v_turns || v_part.turns;
+            v_bytes := v_bytes + v_part.size;
+            v_cursor.routed := v_cursor.routed + v_part.routed;
+            filtered := claim_in_order.filtered + v_part.filtered;
+            unreadable := claim_in_order.unreadable || v_part.unreadable;
+        end loop;
+        if
+            v_left > 0 and v_bytes < p_max_bytes and v_cursor.position < v_last and (v_consumer = 1 or clock_timestamp() < v_until)
+        then
+            v_part := fastpubsub.read_log_in_order(
+                v_topic_key, v_subscription_key, v_cursor.position, v_last, p_settings.filter_path, v_left, p_max_bytes - v_bytes,
+                v_bytes = 0, v_until
+            );
+            v_cursor.position := v_part.scanned;
+            v_positions := v_positions || v_part.positions;
+            v_attempts := v_attempts || array_fill(1, array[cardinality(v_part.positions)]);
+            v_turns := v_turns || v_part.turns;
+            v_bytes := v_bytes + v_part.size;
+            v_cursor.routed := v_cursor.routed + cardinality(v_part.positions);
+            filtered := claim_in_order.filtered + v_part.filtered;
+            unreadable := claim_in_order.unreadable || v_part.unreadable;
+        end if;
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
+        )
+        select
+            v_topic_key, v_subscription_key, min(r.position), max(r.position), claim_in_order.token, p_now, claim_in_order.expires_at,
+            r.attempts, r.revived, p_consumer_ids[v_consumer], r.turn
+        from (
+            select
+                m.*, m.position - row_number() over (partition by m.turn, m.attempts, m.revived order by m.position) as island
+            from (
+                select
+                    u.position, u.attempts, u.turn,
+                    u.turn is null and exists (
+                        select from fastpubsub.revived as v
+                        where
+                            v.topic_key = v_topic_key and v.subscription_key = v_subscription_key and v.position = u.position
+                    ) as revived
+                from unnest(v_positions, v_attempts, v_turns) as u (position, attempts, turn)
+            ) as m
+        ) as r
+        group by r.turn, r.attempts, r.revived, r.island, r.position / 100;
+        positions := claim_in_order.positions || v_positions;
+        attempts := claim_in_order.attempts || v_attempts;
+        shares := claim_in_order.shares || cardinality(v_positions);
+    end loop;
+    select
+        array_agg(coalesce(m.created_at, v.created_at) order by u.ordinal), array_agg(coalesce(m.payload, v.payload) order by u.ordinal),
+        array_agg(coalesce(m.attributes, v.attributes) order by u.ordinal),
+        array_agg(coalesce(m.ordering_key, v.ordering_key) order by u.ordinal)
+    into claim_in_order.created_at, claim_in_order.payloads, claim_in_order.attributes, claim_in_order.ordering_keys
+    from unnest(claim_in_order.positions) with ordinality as u (position, ordinal)
+    left join lateral (
+        select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+        where m.topic_key = v_topic_key and m.position = u.position
+        limit 1
+    ) as m on true
+    left join lateral (
+        select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
+        where v.topic_key = v_topic_key and v.subscription_key = v_subscription_key and v.position = u.position and m.payload is null
+        limit 1
+    ) as v on true;
+    select array_agg(m.position), array_agg(m.created_at)
+    into claim_in_order.unreadable, claim_in_order.unreadable_created_at
+    from unnest(claim_in_order.unreadable) as u (position)
+    cross join lateral (
+        select m.position, m.created_at from fastpubsub.messages as m
+        where m.topic_key = v_topic_key and m.position = u.position
+        limit 1
+    ) as m;
+    scanned := v_cursor.position;
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+    ) values (
+        v_topic_key, v_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
+        v_cursor.routed, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_in_order.filtered
+    );
+end;
+$$;

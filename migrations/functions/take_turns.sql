@@ -1,0 +1,111 @@
+-- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
+-- it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor.
+create or replace function fastpubsub.take_turns(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_floor_due_at timestamptz,
+    p_floor_position bigint,
+    p_cursor bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    out positions bigint [],
+    out attempts integer [],
+    out turns bigint [],
+    out due_at timestamptz,
+    out retry_position bigint,
+    out size bigint,
+    out routed integer,
+    out filtered integer,
+    out unreadable bigint []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    c_turns constant integer := 4;
+    v_due_at timestamptz [];
+    v_positions bigint [];
+    v_attempts integer [];
+    v_turns bigint [];
+    v_put_aside boolean [];
+    v_sizes bigint [];
+    v_share integer;
+    v_part record;
+    v_passed bigint [];
+begin
+    positions := '{}';
+    attempts := '{}';
+    turns := '{}';
+    size := 0;
+    routed := 0;
+    filtered := 0;
+    select
+        array_agg(r.due_at), array_agg(r.position), array_agg(r.attempts), array_agg(r.turn), array_agg(r.reason = 'put aside'),
+        array_agg(r.size)
+    into v_due_at, v_positions, v_attempts, v_turns, v_put_aside, v_sizes
+    from (
+        select
+            r.due_at, r.position, r.attempts, r.turn, r.reason,
+            coalesce(
+                (
+                    select pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) from fastpubsub.messages as m
+                    where m.topic_key = p_topic_key and m.position = r.position
+                ),
+                (
+                    select pg_column_size(v.payload) + coalesce(pg_column_size(v.attributes), 0) from fastpubsub.revived as v
+                    where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
+                )
+            ) as size
+        from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
+        order by r.due_at, r.position
+        limit least(p_limit, c_turns)
+    ) as r;
+    v_share := greatest(p_limit / cardinality(v_positions), 1);
+    for i in 1..coalesce(cardinality(v_positions), 0) loop
+        exit when cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes;
+        due_at := v_due_at[i];
+        retry_position := v_positions[i];
+        if v_turns[i] is null then
+            positions := take_turns.positions || v_positions[i];
+            attempts := take_turns.attempts || v_attempts[i] + 1;
+            turns := take_turns.turns || null::bigint;
+            size := take_turns.size + v_sizes[i];
+            continue;
+        end if;
+        v_part := fastpubsub.continue_turn(
+            p_topic_key, p_subscription_key, v_turns[i], v_positions[i], v_attempts[i], v_put_aside[i], p_cursor, p_path, v_share,
+            p_max_bytes - take_turns.size, p_now
+        );
+        if v_part.positions = '{}' then
+            v_passed := v_passed || v_part.turn;
+        else
+            positions := take_turns.positions || v_part.positions;
+            attempts := take_turns.attempts || v_part.attempts;
+            turns := take_turns.turns || array_fill(v_part.turn, array[cardinality(v_part.positions)]);
+        end if;
+        size := take_turns.size + v_part.size;
+        routed := take_turns.routed + v_part.routed;
+        filtered := take_turns.filtered + v_part.filtered;
+        unreadable := take_turns.unreadable || v_part.unreadable;
+    end loop;
+    delete from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
+        and (r.due_at, r.position) <= (take_turns.due_at, take_turns.retry_position);
+    if v_passed is not null then
+        perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_passed, p_now + interval '1 microsecond');
+    end if;
+end;
+$$;
