@@ -102,7 +102,8 @@ def parse_batch(body: bytes, *, max_messages: int, max_depth: int) -> Batch:
     attributes = [message.attributes for message in messages]
     keys = [message.ordering_key for message in messages]
     batch = make_batch(body, raws, attributes, keys, max_messages=max_messages, max_depth=max_depth)
-    return replace(batch, delays=delays) if (delays := _delays(messages)) else batch
+    delays = _delays(messages) if is_envelope else None
+    return batch if delays is None else replace(batch, delays=delays)
 
 
 def parse_transaction(body: bytes) -> RawTransaction:
