@@ -18,8 +18,17 @@ from tests import clusters, harness, warm
 from tests.chromium import browser, lasting_browser
 from tests.lasting import lasting_server, lasting_servers
 from tests.reports import pytest_report_to_serializable
+from tests.wheels import built, installed
 
-__all__ = ["browser", "lasting_browser", "lasting_server", "lasting_servers", "pytest_report_to_serializable"]
+__all__ = [
+    "browser",
+    "built",
+    "installed",
+    "lasting_browser",
+    "lasting_server",
+    "lasting_servers",
+    "pytest_report_to_serializable",
+]
 
 NEEDS = {
     "test_examples.py": ("bash", "curl", "jq"),

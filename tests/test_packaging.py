@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from fastpubsub import __version__
@@ -33,16 +34,6 @@ with Client(sys.argv[1]) as bus:
     bus.publish(Topic("orders"), {"n": 7})
     print(bus.pull("billing")[0].payload)
 """
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Wheels:
-    return wheels.build(tmp_path_factory.mktemp("dist"))
-
-
-@pytest.fixture(scope="module")
-def installed(built: Wheels, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return wheels.install(built, tmp_path_factory.mktemp("installed"))
 
 
 def test_no_file_is_in_both_and_none_is_in_neither(built: Wheels) -> None:
@@ -79,7 +70,7 @@ def test_the_server_holds_what_it_needs_and_nothing_else(built: Wheels) -> None:
 @pytest.mark.long
 def test_the_client_alone(built: Wheels, lasting_server: Last, tmp_path: Path) -> None:
     python = wheels.environment(tmp_path)
-    wheels.pip(python, "install", str(built.client))
+    wheels.install_linked(python, built.client)
     size = sum(file.stat().st_size for file in wheels.site_of(python).rglob("*") if file.is_file())
     assert size < MAX_CLIENT_BYTES
     command = [str(python), "-c", PUBLISH, lasting_server().base_url]
@@ -88,33 +79,35 @@ def test_the_client_alone(built: Wheels, lasting_server: Last, tmp_path: Path) -
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("age", ["oldest", "newest"])
-def test_the_client_beside_fastapi(built: Wheels, tmp_path: Path, age: str) -> None:
-    """The newest is the one that the server has; the oldest with the oldest of all that old Pythons can have."""
+def test_the_client_beside_the_oldest_fastapi(built: Wheels, tmp_path: Path) -> None:
+    """With the oldest of all that old Pythons can have."""
     python = wheels.environment(tmp_path)
-    others = [f"fastapi=={next(iter(pins('runtime')['fastapi'].specifier)).version}"]
-    if age == "oldest":
-        oldest = ["pydantic==2.10.*", "httpx==0.27.*", "httptools==0.6.*"] if sys.version_info < (3, 13) else []
-        others = ["fastapi==0.115.*", *oldest]
-    wheels.pip(python, "install", f"{built.client}[fastapi,testing]", *others)
-    done = subprocess.run([str(python), str(USER)], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    oldest = ["pydantic==2.10.*", "httpx==0.27.*", "httptools==0.6.*"] if sys.version_info < (3, 13) else []
+    wheels.pip(python, "install", "--no-compile", f"{built.client}[fastapi,testing]", "fastapi==0.115.*", *oldest)
+    works_in_an_application(python, tmp_path)
+
+
+def test_the_client_beside_the_newest_fastapi(built: Wheels, tmp_path: Path) -> None:
+    """The one that the server has."""
+    python = wheels.environment(tmp_path)
+    versions = wheels.install_linked(python, built.client, extras=("fastapi", "testing"))
+    assert pins("runtime")["fastapi"].specifier == SpecifierSet(f"=={versions['fastapi']}")
+    works_in_an_application(python, tmp_path)
+
+
+def works_in_an_application(python: Path, folder: Path) -> None:
+    done = subprocess.run([str(python), str(USER)], cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.stdout == "(7, 'of a dependency')\n", done.stderr
 
 
-@pytest.mark.long
 def test_the_server_in_an_empty_environment(built: Wheels, tmp_path: Path, empty_database_url: str) -> None:
+    """With the pins of production, and with all of them."""
     python = wheels.environment(tmp_path)
-    wheels.pip(python, "install", "--constraint", str(constraints(tmp_path)), *map(str, built))
+    versions = wheels.install_linked(python, *built)
+    assert versions == {name: next(iter(pin.specifier)).version for name, pin in pins("runtime").items()}
     wheels.pip(python, "check")
     run(python.parent, tmp_path, "db-migrate", database_url=empty_database_url)
     assert migrations.current(empty_database_url) == migrations.head()
-
-
-def constraints(folder: Path) -> Path:
-    """The pins of production, without hashes: our own wheels have none."""
-    file = folder / "constraints.txt"
-    file.write_text("".join(f"{name}{pin.specifier}\n" for name, pin in pins("runtime").items()))
-    return file
 
 
 def test_help_is_there_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:

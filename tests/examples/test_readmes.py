@@ -13,7 +13,7 @@ from time import monotonic, sleep
 
 import pytest
 
-from tests import clusters, harness, wheels
+from tests import clusters, harness
 from tests.examples.conftest import EXAMPLES, answers
 from tests.pages import DOCS, FILE, SECONDS, Background, Block, Shell, agree, blocks, canonical, compare_head
 
@@ -23,12 +23,6 @@ ASKS = re.compile(r"curl http://\S+\n")
 NOTHING = Block("", "", "", "")
 OF_THE_WHEEL = "orders"
 NAMES = sorted(folder.name for folder in EXAMPLES.iterdir() if folder.is_dir())
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    built = wheels.build(tmp_path_factory.mktemp("dist"))
-    return wheels.install(built, tmp_path_factory.mktemp("installed"))
 
 
 class Reader:
