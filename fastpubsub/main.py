@@ -17,6 +17,7 @@ from fastpubsub.cli import (
     delayed,
     explaining,
     filters,
+    listening,
     looking,
     mcp,
     messages,
@@ -366,6 +367,7 @@ def healthcheck() -> None:
 app.talking("publish")(messages.publish)
 app.talking("pull")(messages.pull)
 app.talking("tail")(messages.tail)
+app.talking("listen")(listening.listen)
 app.talking("status")(looking.status)
 app.talking("top")(top.top)
 app.talking("open")(opening.open_console)

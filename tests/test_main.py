@@ -34,6 +34,7 @@ COMMANDS = {
     "nack",
     "reject",
     "extend",
+    "listen",
     "browse",
     "apply",
     "export",

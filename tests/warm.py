@@ -33,6 +33,7 @@ MODULES = (
     "encodings.idna",
     "fastpubsub.api.app",
     "fastpubsub.api.processes",
+    "fastpubsub.cli.forwarding",
     "fastpubsub.cli.publishing",
     "fastpubsub.cli.pulling",
     "fastpubsub.cli.tailing",

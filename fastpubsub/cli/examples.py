@@ -11,6 +11,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "pull": ("fastpubsub pull billing --max 1", "fastpubsub pull billing --ack --follow"),
     "tail": ("fastpubsub tail orders", "fastpubsub tail orders --json | jq .payload"),
+    "listen": (
+        "fastpubsub listen billing --forward-to http://localhost:3000/hook",
+        "fastpubsub listen billing --forward-to http://localhost:3000/hook --format cloudevents",
+    ),
     "ack": ("fastpubsub ack billing 019c13cb-6d29-7000-8000-040000000001", "fastpubsub ack billing - < pulled.jsonl"),
     "nack": ("fastpubsub nack billing 019c13cb-6d29-7000-8000-040000000001 --delay-seconds 60",),
     "reject": ("""fastpubsub reject billing 019c13cb-6d29-7000-8000-040000000001 --reason 'no such customer'""",),

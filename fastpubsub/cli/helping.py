@@ -5,7 +5,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 GROUPS = {
-    "Messages": ("publish", "pull", "tail", "ack", "nack", "reject", "extend", "delayed", "dlq"),
+    "Messages": ("publish", "pull", "tail", "listen", "ack", "nack", "reject", "extend", "delayed", "dlq"),
     "Objects": ("topics", "subscriptions", "clients", "filter", "export", "apply"),
     "Looking": ("status", "top", "open", "browse", "explain", "consumers", "mcp"),
     "Operating": (

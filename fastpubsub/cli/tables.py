@@ -24,6 +24,7 @@ TITLES = {
     "ack_deadline_seconds": "DEADLINE",
     "retention_seconds": "RETENTION",
     "is_active": "ACTIVE",
+    "milliseconds": "MS",
     "created_at": "CREATED",
     "died_at": "DIED",
     "oldest_leased_at": "OLDEST_LEASE",

@@ -1,36 +1,19 @@
-"""An endpoint as it is stored, and the requests to it."""
+"""An endpoint as it is stored."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from urllib.parse import urlsplit
 
 from fastpubsub.config import Settings
 from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import InvalidRequest
-from fastpubsub.push.formats import FORMATS, PushedMessage
-from fastpubsub.push.signing import key_of, sign
-from fastpubsub.push.wire import Origin
+from fastpubsub.push.formats import PushedMessage
+from fastpubsub.push.requests import Place, asks_first, posted, question
+from fastpubsub.push.signing import key_of
 from fastpubsub.sealing import Sealer
 from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.pushing import headers_use, secret_use
-
-USER_AGENT = "fastpubsub"
-PORTS = {"http": 80, "https": 443}
-
-
-class Place:
-    """What a URL says: where to connect, and what to ask there for."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.port == 0:
-            raise ValueError("no service listens at port 0")
-        is_secure = parts.scheme.lower() == "https"
-        self.origin = Origin(parts.hostname or "", parts.port or PORTS[parts.scheme.lower()], is_secure)
-        self.host = parts.netloc
-        self.path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def allowed_place(url: str, settings: Settings) -> Place:
@@ -74,38 +57,15 @@ class Endpoint:
     @property
     def is_asked_first(self) -> bool:
         """Whether it has to agree before it gets anything."""
-        return self.format.startswith("cloudevents")
+        return asks_first(self.format)
 
-    def question(self, origin: str) -> bytes:
-        headers = {
-            "Host": self.place.host,
-            "User-Agent": USER_AGENT,
-            "WebHook-Request-Origin": origin,
-            "WebHook-Request-Rate": "*",
-        }
-        return written("OPTIONS", self.place.path, {**headers, **self.headers})
+    def question(self) -> bytes:
+        return question(self.place, self.headers)
 
     def request(self, message: PushedMessage, timestamp: int, now: float) -> bytes:
         """`timestamp` is Unix time, `now` the time of the loop."""
-        headers, body = FORMATS[self.format](message)
         keys = [self.secret] if self.old_secret is None or now >= self.old_until else [self.secret, self.old_secret]
-        headers |= {
-            "Host": self.place.host,
-            "Content-Length": str(len(body)),
-            "Accept-Encoding": "identity",
-            "User-Agent": USER_AGENT,
-            "webhook-id": message.id,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(keys, message.id, timestamp, body),
-            "fastpubsub-subscription": message.subscription_id,
-            "fastpubsub-attempt": str(message.attempt),
-        }
-        return written("POST", self.place.path, {**headers, **self.headers}, body)
-
-
-def written(method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode("ascii") + body
+        return posted(self.place, self.headers, self.format, keys, message, timestamp)
 
 
 def opened(row: Row, sealer: Sealer, now: float) -> Endpoint:

@@ -25,13 +25,14 @@ Headers = dict[str, str]
 
 class PushedMessage(NamedTuple):
     id: str
-    position: int
     subscription_id: str
     attempt: int
     created_at: datetime
     payload: bytes
     attributes: bytes | None
     ordering_key: str | None = None
+    position: int = 0
+    """In the log; no request has it."""
 
     @property
     def created(self) -> str:

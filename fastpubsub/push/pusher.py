@@ -17,6 +17,7 @@ from fastpubsub.push.failures import PushFailed, Unreachable
 from fastpubsub.push.formats import PushedMessage
 from fastpubsub.push.outcomes import GONE, Outcome, outcome_of, welcomes
 from fastpubsub.push.pacing import Breaker, Concurrency, Gate
+from fastpubsub.push.requests import ORIGIN
 from fastpubsub.push.resolver import Resolver
 from fastpubsub.push.wire import Wire
 from fastpubsub.services.claiming import Claim, Claiming
@@ -33,8 +34,6 @@ SETTLE_PAUSE_SECONDS = 1.0
 TROUBLE_PAUSE_SECONDS = 1.0
 LEASE_MARGIN_SECONDS = 1.0
 MAX_REASON = 1024
-ORIGIN = "fastpubsub"
-"""What names the sender to endpoints that take CloudEvents."""
 
 KINDS: dict[str, Kind] = {"ack": ACK, "nack": NACK, "reject": REJECT, "return": RETURN}
 
@@ -126,7 +125,7 @@ class Pusher:
         """The handshake of the HTTP webhooks of CloudEvents; who refuses is asked again, as after a failure."""
         loop = asyncio.get_running_loop()
         try:
-            answer = await self._wire.send(self.endpoint.question(ORIGIN), self.endpoint.timeout_seconds)
+            answer = await self._wire.send(self.endpoint.question(), self.endpoint.timeout_seconds)
             self._is_welcome = welcomes(answer, ORIGIN)
         except PushFailed:
             pass
@@ -158,13 +157,13 @@ class Pusher:
         created_at, position = claim.created_at[index], claim.positions[index]
         return PushedMessage(
             MessageIds(claim.keys.topic_key, created_at).at(position),
-            position,
             self.endpoint.subscription_id,
             claim.attempts[index],
             created_at,
             claim.payloads[index],
             claim.attributes[index],
             claim.ordering_keys[index] if claim.ordering_keys else None,
+            position,
         )
 
     async def _outcome(self, message: PushedMessage) -> Outcome:

@@ -67,6 +67,7 @@ WALK = {
     "filter test": ["--filter", FILTER, "--subscription", "billing"],
     "explain": [TEXT, TEXT],
     "tail": [TEXT],
+    "listen": [TEXT, "--forward-to", "http://localhost:1"],
     "delayed list": ["orders"],
     "delayed show": ["orders", TEXT],
     "delayed move": ["orders", TEXT, "--delay-seconds", "5"],
