@@ -95,6 +95,7 @@ MEMBERS = {
     "retention_seconds": "seconds that settled messages are kept; null is the setting of the server",
     "schema": "JSON Schema that every payload must match; null for none",
     "start_from": "the first message: `latest` what is published from now on, `earliest` all that is kept, or a time",
+    "fork_of": "a subscription with the settings for this one, which begins at the oldest message unsettled there",
     "state": "where the message is",
     "subscriptions": "one item for each subscription of the topic",
     "messages": "the messages to publish",

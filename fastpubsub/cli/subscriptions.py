@@ -21,7 +21,7 @@ from fastpubsub.cli.arguments import (
     text,
 )
 from fastpubsub.cli.commands import with_options
-from fastpubsub.cli.completing import topic_ids
+from fastpubsub.cli.completing import subscription_ids, topic_ids
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.exits import note
 from fastpubsub.cli.groups import delete_each, group, list_all, show
@@ -59,7 +59,20 @@ BackoffMin = Annotated[int | None, typer.Option(help="The wait after the first f
 BackoffMax = Annotated[int | None, typer.Option(help="The longest wait after a failure, in seconds; new: 300.")]
 AckDeadline = Annotated[int | None, typer.Option(help="How long a consumer may hold a message, in seconds; new: 60.")]
 StartFrom = Annotated[
-    str, typer.Option(help="latest, earliest, or a time such as 2026-01-31T12:00:00Z.", callback=text)
+    str | None,
+    typer.Option(
+        help="latest, earliest, or a time such as 2026-01-31T12:00:00Z; new: latest.", callback=text, show_default=False
+    ),
+]
+ForkOf = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SUBSCRIPTION",
+        help="Take the settings of this subscription, and begin before its oldest unsettled message.",
+        callback=text,
+        autocompletion=subscription_ids,
+        show_default=False,
+    ),
 ]
 Ordered = Annotated[
     bool, typer.Option("--ordered", help="Messages with the same ordering key come one after the other.")
@@ -128,7 +141,8 @@ def create_subscription(
     subscription: SubscriptionId,
     topic: TopicId,
     settings: Settings,
-    start_from: StartFrom = "latest",
+    start_from: StartFrom = None,
+    fork_of: ForkOf = None,
     ordered: Ordered = False,
     exist_ok: ExistOk = False,
     as_json: AsJson = None,
@@ -136,15 +150,11 @@ def create_subscription(
     """Create a subscription and show it."""
     from fastpubsub.client import requests
 
-    body = {
-        "id": subscription,
-        "topic_id": topic,
-        "start_from": start_from,
-        **({"ordered": True} if ordered else {}),
-        **settings,
-    }
+    if ordered:
+        settings = {"ordered": True, **settings}
+    body = _new(subscription, topic, start_from, fork_of, settings)
     request = requests.create_subscription(subscription, topic, exist_ok=exist_ok)
-    show(Output(as_json), replace(request, content=body_of(body)))
+    show(Output(as_json), replace(request, content=body))
 
 
 @app.talking("apply")
@@ -153,15 +163,21 @@ def apply_subscription(
     subscription: SubscriptionId,
     topic: TopicId,
     settings: Settings,
-    start_from: StartFrom = "latest",
+    start_from: StartFrom = None,
+    fork_of: ForkOf = None,
     as_json: AsJson = None,
 ) -> None:
     """Create a subscription, or change the settings given that differ, and show it."""
     from fastpubsub.client import existing, requests
 
-    body = body_of({"id": subscription, "topic_id": topic, "start_from": start_from, **settings})
+    body = _new(subscription, topic, start_from, fork_of, settings)
     must_change = partial(existing.must_change, tell=note)
     show(Output(as_json), requests.ensuring_subscription(subscription, body, body_of(settings), must_change))
+
+
+def _new(subscription: str, topic: str, start_from: str | None, fork_of: str | None, settings: Settings) -> bytes:
+    members = {"id": subscription, "topic_id": topic, "start_from": start_from, "fork_of": fork_of}
+    return body_of({name: value for name, value in members.items() if value is not None} | settings)
 
 
 @app.talking("update")

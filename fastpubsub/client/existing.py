@@ -34,7 +34,7 @@ def must_change(sent: bytes, found: bytes, tell: Callable[[str], None] = logger.
 
 
 def differences_of(sent: bytes, found: bytes) -> dict[str, tuple[Any, Any]]:
-    """Returns the present and the wanted values. `start_from` counts only at the beginning, and is not shown."""
+    """Returns the present and the wanted values. `start_from` and `fork_of` are not shown."""
     # `ordered` is shown only when it is true.
     wanted, there = _read(sent), {"ordered": False} | _read(found)
     return {

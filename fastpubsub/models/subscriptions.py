@@ -1,8 +1,8 @@
 """Subscriptions."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
 from fastpubsub import filters
 from fastpubsub.models.fields import MAX_DELAY_SECONDS, MAX_LEASE_SECONDS, NOT_BOOL, ObjectId, Time, UtcTime, explained
@@ -48,6 +48,13 @@ class NewSubscription(BaseModel):
     ] = "latest"
     push: NewPush | None = Field(None, description="where messages are pushed, instead of being pulled")
     ordered: StrictBool = Field(False, description=ORDERED)
+    fork_of: ObjectId | None = None
+
+    @model_validator(mode="after")
+    def _begin_once(self) -> Self:
+        if self.fork_of is not None and "start_from" in self.model_fields_set:
+            raise ValueError("give either start_from or fork_of")
+        return self
 
 
 class ChangedSubscription(BaseModel):

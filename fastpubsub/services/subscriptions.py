@@ -14,6 +14,9 @@ from fastpubsub.exceptions import InvalidRequest, NotFound
 from fastpubsub.models import ChangedSubscription, NewSubscription, PurgedSubscription, SubscriptionMetrics
 from fastpubsub.services.directory import Directory, SubscriptionKey
 
+NOT_FORKED = {"id", "topic_id", "filter", "fork_of", "push"}
+"""Members of a new subscription that are no numbers and words beside its cursor."""
+
 
 class StoredSubscription(NamedTuple):
     """`filter` is the JSON that somebody wrote: its numbers stay what they are."""
@@ -40,6 +43,8 @@ async def create_subscription(
     push: str | None = None,
 ) -> StoredSubscription:
     """`filter_json` is the filter as it was written, `push` what is stored of it."""
+    if new.fork_of is not None:
+        return await _fork_subscription(database, settings, new, filter_json, change, push)
     ack_deadline = _given(new.ack_deadline_seconds, settings.cleanup_stuck_messages_lock_timeout_seconds)
     attempts = _given(new.max_delivery_attempts, settings.subscription_max_attempts)
     backoff_min = _given(new.backoff_min_seconds, settings.subscription_backoff_min_seconds)
@@ -60,6 +65,29 @@ async def create_subscription(
         None,
         push,
         new.ordered,
+        change=change,
+    )
+    return await get_subscription(database, new.id)
+
+
+async def _fork_subscription(
+    database: Database,
+    settings: Settings,
+    new: NewSubscription,
+    filter_json: bytes | None,
+    change: Change | None,
+    push: str | None,
+) -> StoredSubscription:
+    _check_backoff(new.backoff_min_seconds, new.backoff_max_seconds)
+    await database.fetch_one(
+        "fork_subscription",
+        new.id,
+        new.topic_id,
+        new.fork_of,
+        new.model_dump_json(exclude=NOT_FORKED, exclude_unset=True, exclude_none=True),
+        "filter" in new.model_fields_set,
+        filter_text(settings, filter_json),
+        push,
         change=change,
     )
     return await get_subscription(database, new.id)

@@ -311,6 +311,12 @@ class Cursor:
         return self.waiting + self.parked
 
     @property
+    def unsettled(self) -> int:
+        """The oldest message that is ahead, leased or waiting and still in the log; the next one when there is none."""
+        held = [*self.leases, *(one.position for one in self.waiting + self.due)]
+        return min([self.position + 1, *(position for position in held if position in self.log.messages)])
+
+    @property
     def acked(self) -> int:
         return self.routed - len(self.all_waiting) - len(self.leases) - len(self.dead) - self.purged
 
@@ -775,6 +781,8 @@ class Store:
         log = self.log(new.topic_id)
         if new.id in self.cursors:
             raise AlreadyExists(f'subscription "{new.id}" already exists')
+        if new.fork_of is not None:
+            return self._fork_subscription(new, new.fork_of, wanted)
         settings = {name: _given(getattr(new, name), default) for name, default in DEFAULTS.items()}
         if new.backoff_max_seconds is None:
             settings["backoff_max_seconds"] = max(settings["backoff_max_seconds"], settings["backoff_min_seconds"])
@@ -788,6 +796,26 @@ class Store:
         )
         _check_backoff(subscription)
         self.cursors[new.id] = Cursor(log, subscription, log.before(new.start_from), wanted)
+        return subscription
+
+    def _fork_subscription(self, new: NewSubscription, fork_of: str, wanted: Filter | None) -> Subscription:
+        original = self.cursor(fork_of)
+        if original.subscription.topic_id != new.topic_id:
+            raise InvalidRequest(f'fork_of: subscription "{fork_of}" is not of the topic "{new.topic_id}"')
+        settings = {name: _given(getattr(new, name), getattr(original.subscription, name)) for name in DEFAULTS}
+        has_filter = "filter" in new.model_fields_set
+        subscription = Subscription(
+            id=new.id,
+            topic_id=new.topic_id,
+            filter=(new.filter or None) if has_filter else original.subscription.filter,
+            created_at=self.now,
+            ordered=new.ordered if "ordered" in new.model_fields_set else original.subscription.ordered,
+            **settings,
+        )
+        _check_backoff(subscription)
+        self.cursors[new.id] = Cursor(
+            original.log, subscription, original.unsettled - 1, wanted if has_filter else original.wanted
+        )
         return subscription
 
     def update_subscription(

@@ -22,25 +22,15 @@ as $$
 #variable_conflict use_column
 declare
     v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_filter json := case when v_path is not null then p_filter end;
     v_position bigint;
 begin
     perform fastpubsub.begin_call(true);
     if p_backoff_max_seconds < p_backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
-    -- Waits for publishers, so that "latest" comes after every confirmed message, and for a deletion of the topic.
-    select t.topic_key into create_subscription.topic_key from fastpubsub.topics as t where t.id = p_topic_id;
-    perform from fastpubsub.heads as h where h.topic_key = create_subscription.topic_key for no key update;
-    if not found then
-        raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_topic_id);
-    end if;
-    insert into fastpubsub.subscriptions as s (topic_key, id, filter, created_at)
-    values (create_subscription.topic_key, p_id, case when v_path is not null then p_filter end, coalesce(p_now, clock_timestamp()))
-    on conflict (id) do nothing
-    returning s.subscription_key, s.created_at into create_subscription.subscription_key, create_subscription.created_at;
-    if not found then
-        raise exception using errcode = 'FP409', message = format('subscription "%s" already exists', p_id);
-    end if;
+    select n.* into topic_key, subscription_key, created_at
+    from fastpubsub.name_subscription(p_id, p_topic_id, v_filter, p_now) as n;
     if p_start_from <> 'latest' then
         -- Trimming does not know the new cursor yet, and must not delete the messages just after it.
         perform fastpubsub.lock_job('trim_messages', true);
@@ -57,15 +47,8 @@ begin
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered
     );
-    insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
-    ) values (create_subscription.topic_key, create_subscription.subscription_key, 1, v_position, '-infinity', 0, 0, 0, 0, 0);
-    perform fastpubsub.remember_filter(
-        create_subscription.topic_key, create_subscription.subscription_key, v_position + 1, case when v_path is not null then p_filter end
+    perform fastpubsub.begin_subscription(
+        create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push
     );
-    if p_push is not null then
-        perform fastpubsub.set_push(create_subscription.topic_key, create_subscription.subscription_key, p_push);
-        perform fastpubsub.require_push_timeout(create_subscription.topic_key, create_subscription.subscription_key);
-    end if;
 end;
 $$;

@@ -59,6 +59,9 @@ begin
 end;
 $$;
 
+-- functions/begin_subscription.sql
+drop function fastpubsub.begin_subscription;
+
 -- functions/browse_messages.sql
 drop function fastpubsub.browse_messages;
 -- Looks at messages without a lease or a lock: all of a topic (p_state 'all'), or those of a subscription that are 'ahead', 'leased',
@@ -985,6 +988,9 @@ $$;
 -- functions/forget_process.sql
 drop function fastpubsub.forget_process;
 
+-- functions/fork_subscription.sql
+drop function fastpubsub.fork_subscription;
+
 -- functions/free_keys.sql
 drop function fastpubsub.free_keys;
 
@@ -1380,6 +1386,9 @@ begin
     end if;
 end;
 $$;
+
+-- functions/name_subscription.sql
+drop function fastpubsub.name_subscription;
 
 -- functions/network_pattern.sql
 drop function fastpubsub.network_pattern;
@@ -3110,6 +3119,9 @@ $$;
 
 -- functions/trim_push_attempts.sql
 drop function fastpubsub.trim_push_attempts;
+
+-- functions/unsettled_position.sql
+drop function fastpubsub.unsettled_position;
 
 -- functions/update_subscription.sql
 drop function fastpubsub.update_subscription;

@@ -152,6 +152,29 @@ begin
 end;
 $$;
 
+-- functions/begin_subscription.sql
+-- Puts a new subscription, whose row in `cursors` is there, at a position of its topic, from where its filter judges, and turns push on.
+create or replace function fastpubsub.begin_subscription(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_filter json,
+    p_push json
+) returns void
+language plpgsql volatile
+as $$
+begin
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+    ) values (p_topic_key, p_subscription_key, 1, p_position, '-infinity', 0, 0, 0, 0, 0);
+    perform fastpubsub.remember_filter(p_topic_key, p_subscription_key, p_position + 1, p_filter);
+    if p_push is not null then
+        perform fastpubsub.set_push(p_topic_key, p_subscription_key, p_push);
+        perform fastpubsub.require_push_timeout(p_topic_key, p_subscription_key);
+    end if;
+end;
+$$;
+
 -- functions/browse_messages.sql
 drop function fastpubsub.browse_messages;
 -- Looks at messages without a lease or a lock: all of a topic (p_state 'all'), or those of a subscription that are 'ahead', 'leased',
@@ -944,25 +967,15 @@ as $$
 #variable_conflict use_column
 declare
     v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_filter json := case when v_path is not null then p_filter end;
     v_position bigint;
 begin
     perform fastpubsub.begin_call(true);
     if p_backoff_max_seconds < p_backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
-    -- Waits for publishers, so that "latest" comes after every confirmed message, and for a deletion of the topic.
-    select t.topic_key into create_subscription.topic_key from fastpubsub.topics as t where t.id = p_topic_id;
-    perform from fastpubsub.heads as h where h.topic_key = create_subscription.topic_key for no key update;
-    if not found then
-        raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_topic_id);
-    end if;
-    insert into fastpubsub.subscriptions as s (topic_key, id, filter, created_at)
-    values (create_subscription.topic_key, p_id, case when v_path is not null then p_filter end, coalesce(p_now, clock_timestamp()))
-    on conflict (id) do nothing
-    returning s.subscription_key, s.created_at into create_subscription.subscription_key, create_subscription.created_at;
-    if not found then
-        raise exception using errcode = 'FP409', message = format('subscription "%s" already exists', p_id);
-    end if;
+    select n.* into topic_key, subscription_key, created_at
+    from fastpubsub.name_subscription(p_id, p_topic_id, v_filter, p_now) as n;
     if p_start_from <> 'latest' then
         -- Trimming does not know the new cursor yet, and must not delete the messages just after it.
         perform fastpubsub.lock_job('trim_messages', true);
@@ -979,16 +992,9 @@ begin
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered
     );
-    insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
-    ) values (create_subscription.topic_key, create_subscription.subscription_key, 1, v_position, '-infinity', 0, 0, 0, 0, 0);
-    perform fastpubsub.remember_filter(
-        create_subscription.topic_key, create_subscription.subscription_key, v_position + 1, case when v_path is not null then p_filter end
+    perform fastpubsub.begin_subscription(
+        create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push
     );
-    if p_push is not null then
-        perform fastpubsub.set_push(create_subscription.topic_key, create_subscription.subscription_key, p_push);
-        perform fastpubsub.require_push_timeout(create_subscription.topic_key, create_subscription.subscription_key);
-    end if;
 end;
 $$;
 
@@ -1510,6 +1516,69 @@ as $$
 begin
     perform fastpubsub.begin_call(false);
     delete from fastpubsub.processes as p where p.process = p_process;
+end;
+$$;
+
+-- functions/fork_subscription.sql
+-- Creates a subscription like another of the same topic, before the oldest message that the other has not settled. p_settings has those
+-- that differ, named as columns of `cursors`, and p_filter counts with p_change_filter. A pause and push stay with the other.
+create or replace function fastpubsub.fork_subscription(
+    p_id text,
+    p_topic_id text,
+    p_fork_of text,
+    p_settings jsonb,
+    p_change_filter boolean,
+    p_filter json default null,
+    p_push json default null,
+    p_now timestamptz default null,
+    out topic_key bigint,
+    out subscription_key bigint,
+    out created_at timestamptz
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_original record;
+    v_settings record;
+    v_cursor fastpubsub.cursors;
+    v_filter json := p_filter;
+    v_position bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    select n.* into topic_key, subscription_key, created_at from fastpubsub.name_subscription(p_id, p_topic_id, null, p_now) as n;
+    v_original := fastpubsub.resolve_subscription(p_fork_of);
+    if v_original.topic_key <> topic_key then
+        raise exception using
+            errcode = 'FP422', message = format('fork_of: subscription "%s" is not of the topic "%s"', p_fork_of, p_topic_id);
+    end if;
+    -- Trimming does not know the new cursor yet, and as long as it waits, the other needs no lock.
+    perform fastpubsub.lock_job('trim_messages', true);
+    v_position := fastpubsub.unsettled_position(v_original.topic_key, v_original.subscription_key);
+    select c as cursor, s.filter into v_settings
+    from fastpubsub.cursors as c inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+    where c.topic_key = v_original.topic_key and c.subscription_key = v_original.subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_fork_of);
+    end if;
+    if not p_change_filter then
+        v_filter := v_settings.filter;
+    end if;
+    v_cursor := jsonb_populate_record(v_settings.cursor, p_settings);
+    v_cursor.subscription_key := subscription_key;
+    v_cursor.filter_path := fastpubsub.compile_filter(v_filter);
+    v_cursor.paused_at := null;
+    v_cursor.is_pushed := null;
+    if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
+        raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
+    end if;
+    if v_cursor.filter_path is null then
+        v_filter := null;
+    end if;
+    update fastpubsub.subscriptions as s set filter = v_filter where s.subscription_key = fork_subscription.subscription_key;
+    insert into fastpubsub.cursors select (v_cursor).*;
+    perform fastpubsub.begin_subscription(topic_key, subscription_key, v_position, v_filter, p_push);
 end;
 $$;
 
@@ -2480,6 +2549,37 @@ begin
             ),
             v_taken.turns
         );
+    end if;
+end;
+$$;
+
+-- functions/name_subscription.sql
+-- Gives the name to a new subscription, whose cursor the caller inserts, and locks the head of its topic: waits for publishers, so that
+-- "latest" comes after every confirmed message, and for a deletion of the topic.
+create or replace function fastpubsub.name_subscription(
+    p_id text,
+    p_topic_id text,
+    p_filter json,
+    p_now timestamptz,
+    out topic_key bigint,
+    out subscription_key bigint,
+    out created_at timestamptz
+)
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+begin
+    select t.topic_key into name_subscription.topic_key from fastpubsub.topics as t where t.id = p_topic_id;
+    perform from fastpubsub.heads as h where h.topic_key = name_subscription.topic_key for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_topic_id);
+    end if;
+    insert into fastpubsub.subscriptions as s (topic_key, id, filter, created_at)
+    values (name_subscription.topic_key, p_id, p_filter, coalesce(p_now, clock_timestamp()))
+    on conflict (id) do nothing
+    returning s.subscription_key, s.created_at into name_subscription.subscription_key, name_subscription.created_at;
+    if not found then
+        raise exception using errcode = 'FP409', message = format('subscription "%s" already exists', p_id);
     end if;
 end;
 $$;
@@ -5460,6 +5560,33 @@ begin
     where a.topic_key = o.topic_key and a.subscription_key = o.subscription_key and a.attempt_key = o.attempt_key;
     get diagnostics v_deleted = row_count;
     return v_deleted;
+end;
+$$;
+
+-- functions/unsettled_position.sql
+-- Returns the position that the oldest message follows which is ahead, leased or waiting, and still in the log. It is stable, so all of it
+-- is one snapshot, in which no message is on its way from one table to another.
+create or replace function fastpubsub.unsettled_position(p_topic_key bigint, p_subscription_key bigint) returns bigint
+language plpgsql stable
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_first bigint := fastpubsub.first_position(p_topic_key, fastpubsub.last_position(p_topic_key));
+    v_cursor fastpubsub.claims;
+    v_leased bigint;
+    v_waiting bigint;
+begin
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    select min(greatest(l.position, v_first)) into v_leased from fastpubsub.leases as l
+    where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.last_position >= v_first;
+    select min(r.position) into v_waiting from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position >= v_first;
+    return least(v_cursor.position, v_leased - 1, v_waiting - 1);
 end;
 $$;
 

@@ -338,6 +338,7 @@ ONLY_IN_SQL = {
     "create_topic.sql",
     "nack.sql",
     "due_time.sql",
+    "fork_subscription.sql",
     "publish.sql",
     "read_ack_ids.sql",
     "reject.sql",

@@ -9,6 +9,8 @@ import pytest
 
 from fastpubsub.config import Settings
 from tests.api.calls import JSON, Calls, Json, payloads, problem, success
+from tests.api.conftest import Tokens
+from tests.attacks import KEY
 from tests.conftest import MakeSettings
 
 DEFAULTS = {
@@ -247,6 +249,57 @@ async def test_start_from(calls: Calls) -> None:
     }
     for name, numbers in expected.items():
         assert payloads(await calls.pull(name=name)) == [{"n": number} for number in numbers], name
+
+
+async def test_fork_of(client: httpx.AsyncClient, calls: Calls) -> None:
+    await calls.topic()
+    original = await calls.subscription(filter={"n": [1, 2.0, 4]}, max_delivery_attempts=7)
+    await calls.publish({"n": 1}, {"n": 2}, {"n": 3}, {"n": 4})
+    one, _ = await calls.pull(2)
+    await calls.ack(one["ack_id"])
+    fork = await calls.subscription("fork", fork_of="s", ack_deadline_seconds=9)
+    assert fork == original | {"id": "fork", "ack_deadline_seconds": 9, "created_at": fork["created_at"]}
+    assert payloads(await calls.pull(name="fork")) == [{"n": 2}, {"n": 4}]
+    assert payloads(await calls.pull()) == [{"n": 4}]
+    everything = await calls.subscription("everything", fork_of="fork", filter=None)
+    assert everything["filter"] is None
+    assert payloads(await calls.pull(name="everything")) == [{"n": 2}, {"n": 3}, {"n": 4}]
+
+
+async def test_what_cannot_be_forked(client: httpx.AsyncClient, calls: Calls) -> None:
+    await calls.topic_and_subscription(backoff_max_seconds=20)
+    success(await client.post("/topics", json={"id": "other"}), 201)
+    refused: list[tuple[int, Json, str]] = [
+        (404, {"fork_of": "nobody"}, 'subscription "nobody" does not exist'),
+        (404, {"fork_of": "new"}, 'subscription "new" does not exist'),
+        (422, {"fork_of": "s", "topic_id": "other"}, 'fork_of: subscription "s" is not of the topic "other"'),
+        (422, {"fork_of": "s", "start_from": "latest"}, "give either start_from or fork_of"),
+        (422, {"fork_of": "s", "backoff_min_seconds": 21}, "backoff_max_seconds must not be below backoff_min_seconds"),
+        (422, {"fork_of": "a b"}, "fork_of"),
+    ]
+    for status, body, detail in refused:
+        answer = await client.post("/subscriptions", json={"id": "new", "topic_id": "t"} | body)
+        assert detail in problem(answer, status)
+    problem(await client.get("/subscriptions/new"), 404)
+
+
+class TestScopesOfForks:
+    @pytest.fixture
+    def settings(self, make_settings: MakeSettings) -> Settings:
+        return make_settings(auth_enabled=True, auth_secret_key=KEY)
+
+    async def test_both_are_named(self, client: httpx.AsyncClient, calls: Calls, token: Tokens) -> None:
+        """Whoever may change a subscription may see its settings."""
+        client.headers.update(token("*"))
+        await calls.topic_and_subscription()
+        body = {"id": "fork", "topic_id": "t", "fork_of": "s"}
+        for refused in ("subscriptions:create:fork subscriptions:consume", "subscriptions:create:s"):
+            problem(await client.post("/subscriptions", json=body, headers=token(refused)), 403)
+        for name, allowed in (
+            ("fork", "subscriptions:create:fork subscriptions:create:s"),
+            ("all", "subscriptions:create"),
+        ):
+            success(await client.post("/subscriptions", json=body | {"id": name}, headers=token(allowed)), 201)
 
 
 # PATCH

@@ -105,6 +105,9 @@ def test_what_is_there_already_and_differs(cli: Cli, bus: Client) -> None:
     assert (other.returncode, other.stdout) == (1, "")
     assert 'topic_id is "orders", not "others"' in other.stderr
     assert printed(cli, "subscriptions", "apply", "new", "others", "--start-from", "earliest")[0]["id"] == "new"
+    (fork,) = printed(cli, "subscriptions", "create", "fork", "orders", "--fork-of", "billing", "--filter", "null")
+    assert (fork["filter"], fork["ack_deadline_seconds"]) == (None, 90)
+    assert printed(cli, "subscriptions", "apply", "fork", "orders", "--fork-of", "billing") == [fork]
 
 
 def test_what_the_server_refuses(cli: Cli) -> None:
@@ -116,6 +119,8 @@ def test_what_the_server_refuses(cli: Cli) -> None:
         ["topics", "create", "t", "--schema", '{"type": 1}'],
         ["subscriptions", "create", "s", "nope"],
         ["subscriptions", "create", "s", "orders", "--start-from", "yesterday"],
+        ["subscriptions", "create", "s", "orders", "--fork-of", "nobody"],
+        ["subscriptions", "create", "s", "orders", "--fork-of", "billing", "--start-from", "latest"],
         ["subscriptions", "create", "s", "orders", "--filter", "[]"],
         ["clients", "create", "name", "topics:fly"],
         ["dlq", "purge", "billing", "x", "--yes"],

@@ -39,7 +39,7 @@ def bus() -> Iterator[Client]:
 def test_the_same_is_answered(bus: Client) -> None:
     found = bus.get_subscription("billing")
     reordered = SETTINGS | {"filter": {"total": [20.0], "country": ["US", "BR"]}}
-    for given in ({}, SETTINGS, reordered, {"start_from": "earliest"}):
+    for given in ({}, SETTINGS, reordered, {"start_from": "earliest"}, {"fork_of": "x"}):
         assert bus.create_subscription("billing", "orders", exist_ok=True, **given) == found
         assert bus.ensure_subscription("billing", "orders", **given) == found
     assert bus.create_topic("orders", exist_ok=True, retention_seconds=600) == bus.get_topic("orders")

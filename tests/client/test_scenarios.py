@@ -651,6 +651,24 @@ def test_where_a_subscription_starts(world: World) -> None:
         assert [message.payload["n"] for message in scene.bus.pull(name)] == expected
 
 
+def test_a_fork_has_what_the_other_has_not_settled(world: World) -> None:
+    scene = Scene(world, filter={"n": [1, 2, 4]}, ack_deadline_seconds=50)
+    for number in (1, 2, 3, 4):
+        scene.publish(number)
+    one, _ = scene.bus.pull(scene.name, batch_size=2)
+    scene.bus.ack(scene.name, [one])
+    name = f"s-{uuid.uuid4().hex}"
+    fork = scene.bus.create_subscription(name, scene.topic, fork_of=scene.name, max_delivery_attempts=9)
+    original = scene.bus.get_subscription(scene.name)
+    changed = {"id": name, "max_delivery_attempts": 9, "created_at": fork.created_at}
+    assert fork == original.model_copy(update=changed)
+    assert [message.payload["n"] for message in scene.bus.pull(name)] == [2, 4]
+    assert scene.bus.create_subscription(name, scene.topic, fork_of=scene.name, exist_ok=True) == fork
+    assert scene.bus.ensure_subscription(name, scene.topic, fork_of=scene.name) == fork
+    everything = scene.bus.create_subscription(f"{name}-all", scene.topic, fork_of=name, filter={})
+    assert [message.payload["n"] for message in scene.bus.pull(everything.id)] == [2, 3, 4]
+
+
 def test_payloads_and_attributes_come_back_as_they_were(world: World) -> None:
     scene = Scene(world)
     payload = {"text": 'žluťoučký 🐎 "\\', "big": 18446744073709551617, "deep": [{"a": None}], "f": 1e-7}
@@ -678,6 +696,13 @@ def test_what_is_refused(world: World) -> None:
         (AlreadyExists, "already exists", lambda: bus.create_topic(scene.topic)),
         (AlreadyExists, "already exists", lambda: bus.create_subscription(scene.name, scene.topic)),
         (NotFound, 'topic "nowhere" does not exist', lambda: bus.create_subscription("x", "nowhere")),
+        (NotFound, 'topic "x" does not exist', lambda: bus.create_subscription("x", "x", fork_of=scene.name)),
+        (NotFound, 'subscription "x"', lambda: bus.create_subscription("x", scene.topic, fork_of="x")),
+        (
+            InvalidRequest,
+            "either start_from or fork_of",
+            lambda: bus.create_subscription("x", scene.topic, fork_of=scene.name, start_from="latest"),
+        ),
         (NotFound, 'topic "nowhere" does not exist', lambda: bus.publish("nowhere", {})),
         (NotFound, 'subscription "nowhere" does not exist', lambda: bus.pull("nowhere")),
         (NotFound, 'subscription "nowhere" does not exist', lambda: bus.ack("nowhere", [])),

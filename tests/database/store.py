@@ -1,5 +1,6 @@
 """The procedures of the storage as typed methods of one connection, time always given: nothing here sleeps."""
 
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -274,6 +275,22 @@ class Store:
             given.start_time,
             now,
             given.ordered,
+        )
+        return Keys(topic_key, subscription_key)
+
+    def fork_subscription(
+        self, name: str, fork_of: str = "subscription", topic: str = "topic", *, now: datetime = NOW, **settings: object
+    ) -> Keys:
+        """A setting is a column of `cursors`, or the filter."""
+        topic_key, subscription_key, _ = self.row(
+            "select * from fastpubsub.fork_subscription(%s, %s, %s, %s::jsonb, %s, %s::json, null, %s)",
+            name,
+            topic,
+            fork_of,
+            json.dumps({member: value for member, value in settings.items() if member != "filter"}),
+            "filter" in settings,
+            settings.get("filter"),
+            now,
         )
         return Keys(topic_key, subscription_key)
 

@@ -61,6 +61,12 @@ SETTINGS = st.builds(
     start=st.sampled_from(["earliest", "latest", "time"]),
     ordered=st.booleans(),
 )
+FORKED = {
+    "filter": FILTERS,
+    "ack_deadline_seconds": st.sampled_from([5, 30]),
+    "max_delivery_attempts": st.integers(1, 3),
+    "ordered": st.booleans(),
+}
 ROW_BYTES = 80
 """Of a message beside its payload and attributes, with its entry in the index."""
 
@@ -225,6 +231,21 @@ class Machine(RuleBasedStateMachine):
             read_filter(settings.filter),
         )
         self.keys[name] = self.store.create_subscription(name, settings=settings, now=self.now)
+        self.handed_out[name] = []
+
+    @rule(data=st.data(), name=NAMES, given=st.fixed_dictionaries({}, optional=FORKED))
+    def fork(self, data: st.DataObject, name: str, given: dict[str, Any]) -> None:
+        of, _, _ = self.subscription(data)
+        if name in self.keys:
+            with self.store.refused("FP409"):
+                self.store.fork_subscription(name, of, now=self.now)
+            return
+        written = given.get("filter")
+        settings = given | ({"filter": json.loads(written or "null")} if "filter" in given else {})
+        self.model.create_subscription(
+            NewSubscription(id=name, topic_id="topic", fork_of=of, **settings), read_filter(written)
+        )
+        self.keys[name] = self.store.fork_subscription(name, of, now=self.now, **given)
         self.handed_out[name] = []
 
     @precondition(lambda self: len(self.keys) > 1)

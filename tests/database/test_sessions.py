@@ -46,6 +46,7 @@ DURABLE: dict[str, Call] = {
     "update topic": lambda store, keys: store.execute("select fastpubsub.update_topic('topic', 1)"),
     "delete topic": lambda store, keys: store.delete_topic(),
     "create subscription": lambda store, keys: store.create_subscription("new", settings=Settings(start="earliest")),
+    "fork subscription": lambda store, keys: store.fork_subscription("new"),
     "update subscription": lambda store, keys: store.update_subscription("subscription", ack_deadline_seconds=1),
     "delete subscription": lambda store, keys: store.delete_subscription(),
 }
@@ -216,6 +217,7 @@ def test_names_mean_the_same_whatever_the_search_path(open_store: OpenStore, pat
 # Called by other procedures only, and so under their search path; setting it again would cost time on each call.
 INTERNAL = {
     "begin_call",
+    "begin_subscription",
     "but_values",
     "check_attributes",
     "check_payload",
@@ -233,6 +235,7 @@ INTERNAL = {
     "matching_positions",
     "message_created_at",
     "move_cursor",
+    "name_subscription",
     "network_pattern",
     "position_before",
     "refuse_claim",
@@ -242,6 +245,7 @@ INTERNAL = {
     "scopes_cover",
     "take_due_retries",
     "take_leases",
+    "unsettled_position",
     "value_condition",
     "were_created_at",
     "passes_filter",

@@ -38,8 +38,9 @@ router = APIRouter(prefix="/subscriptions", tags=["subscriptions"], route_class=
     dependencies=[requires("subscriptions:create", limit=bodies.subscription)],
 )
 async def create_subscription(request: Request, body: NewSubscription) -> Response:
-    """Create a subscription; it gets what is published from now on, unless `start_from` says otherwise."""
-    request.state.caller.require("subscriptions:create", body.id)
+    """Create a subscription; it gets what is published from now on, unless `start_from` or `fork_of` says otherwise."""
+    for named in filter(None, (body.id, body.fork_of)):
+        request.state.caller.require("subscriptions:create", named)
     state = request.app.state
     filter_json = member(await request.body(), "filter")
     push, secret = await given_push(request, body.id, body.push) if body.push else (None, "")

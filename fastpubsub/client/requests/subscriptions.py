@@ -36,16 +36,20 @@ def create_subscription(
     backoff_min_seconds: int | None = None,
     backoff_max_seconds: int | None = None,
     ack_deadline_seconds: int | None = None,
-    start_from: Literal["latest", "earliest"] | datetime = "latest",
+    start_from: Literal["latest", "earliest"] | datetime | None = None,
+    fork_of: str | None = None,
     push: Mapping[str, Any] | None = None,
     ordered: bool = False,
     exist_ok: bool = False,
 ) -> Request[Subscription]:
-    """None stands for the default of the server. `ordered` keeps the order of messages with the same ordering key.
+    """None stands for the default of the server; with `fork_of`, for what that subscription has.
 
+    `ordered` keeps the order of messages with the same ordering key.
+
+    With `fork_of` it begins before the oldest message that the other has not settled, instead of at `start_from`.
     With `exist_ok` returns an existing one; raises `AlreadyExists` when it differs from the given settings, except
-    `start_from`. `push` has the members of the HTTP API, as `{"endpoint": "https://example.com/hook"}`. Its secret is
-    in this answer alone, and it does not go together with `exist_ok`.
+    `start_from` and `fork_of`. `push` has the members of the HTTP API, as `{"endpoint": "https://example.com/hook"}`.
+    Its secret is in this answer alone, and it does not go together with `exist_ok`.
     """
     if push is not None and exist_ok:
         raise ValueError("give either push or exist_ok: the headers of push cannot be compared, for they are secret")
@@ -58,6 +62,7 @@ def create_subscription(
         backoff_max_seconds=backoff_max_seconds,
         ack_deadline_seconds=ack_deadline_seconds,
         start_from=start_from,
+        fork_of=fork_of,
         push=push,
         ordered=ordered or None,
     )
@@ -74,12 +79,13 @@ def ensure_subscription(
     backoff_min_seconds: int | None = None,
     backoff_max_seconds: int | None = None,
     ack_deadline_seconds: int | None = None,
-    start_from: Literal["latest", "earliest"] | datetime = "latest",
+    start_from: Literal["latest", "earliest"] | datetime | None = None,
+    fork_of: str | None = None,
     ordered: bool = False,
 ) -> Request[Subscription]:
     """Creates it, or changes the given settings that differ, which is logged. `{}` means no filter.
 
-    Raises `AlreadyExists` when it exists with another topic. `start_from` counts only when it is created.
+    Raises `AlreadyExists` when it exists with another topic. `start_from` and `fork_of` count only when it is created.
     """
     settings = only_given(
         filter=filter,
@@ -88,8 +94,8 @@ def ensure_subscription(
         backoff_max_seconds=backoff_max_seconds,
         ack_deadline_seconds=ack_deadline_seconds,
     )
-    new = {"id": id, "topic_id": topic_id, "start_from": start_from, **({"ordered": True} if ordered else {})}
-    content = write_exactly(new | settings, write_json)
+    beginning = only_given(start_from=start_from, fork_of=fork_of, ordered=ordered or None)
+    content = write_exactly({"id": id, "topic_id": topic_id, **beginning, **settings}, write_json)
     return ensuring_subscription(id, content, write_exactly(settings, write_json))
 
 

@@ -1,0 +1,21 @@
+-- Puts a new subscription, whose row in `cursors` is there, at a position of its topic, from where its filter judges, and turns push on.
+create or replace function fastpubsub.begin_subscription(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_filter json,
+    p_push json
+) returns void
+language plpgsql volatile
+as $$
+begin
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+    ) values (p_topic_key, p_subscription_key, 1, p_position, '-infinity', 0, 0, 0, 0, 0);
+    perform fastpubsub.remember_filter(p_topic_key, p_subscription_key, p_position + 1, p_filter);
+    if p_push is not null then
+        perform fastpubsub.set_push(p_topic_key, p_subscription_key, p_push);
+        perform fastpubsub.require_push_timeout(p_topic_key, p_subscription_key);
+    end if;
+end;
+$$;
