@@ -31,6 +31,8 @@ begin
     end if;
     select n.* into topic_key, subscription_key, created_at
     from fastpubsub.name_subscription(p_id, p_topic_id, v_filter, p_now) as n;
+    -- Waits for publishers, so that "latest" comes after every confirmed message.
+    perform from fastpubsub.heads as h where h.topic_key = create_subscription.topic_key for no key update;
     if p_start_from <> 'latest' then
         -- Trimming does not know the new cursor yet, and must not delete the messages just after it.
         perform fastpubsub.lock_job('trim_messages', true);

@@ -976,6 +976,8 @@ begin
     end if;
     select n.* into topic_key, subscription_key, created_at
     from fastpubsub.name_subscription(p_id, p_topic_id, v_filter, p_now) as n;
+    -- Waits for publishers, so that "latest" comes after every confirmed message.
+    perform from fastpubsub.heads as h where h.topic_key = create_subscription.topic_key for no key update;
     if p_start_from <> 'latest' then
         -- Trimming does not know the new cursor yet, and must not delete the messages just after it.
         perform fastpubsub.lock_job('trim_messages', true);
@@ -2554,8 +2556,7 @@ end;
 $$;
 
 -- functions/name_subscription.sql
--- Gives the name to a new subscription, whose cursor the caller inserts, and locks the head of its topic: waits for publishers, so that
--- "latest" comes after every confirmed message, and for a deletion of the topic.
+-- Gives the name to a new subscription, whose cursor the caller inserts. Waits for a deletion of the topic, not for publishers.
 create or replace function fastpubsub.name_subscription(
     p_id text,
     p_topic_id text,
@@ -2570,7 +2571,7 @@ as $$
 #variable_conflict use_column
 begin
     select t.topic_key into name_subscription.topic_key from fastpubsub.topics as t where t.id = p_topic_id;
-    perform from fastpubsub.heads as h where h.topic_key = name_subscription.topic_key for no key update;
+    perform from fastpubsub.heads as h where h.topic_key = name_subscription.topic_key for key share;
     if not found then
         raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_topic_id);
     end if;

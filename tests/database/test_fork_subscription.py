@@ -126,7 +126,7 @@ def test_it_waits_for_a_trim(open_store: OpenStore, background: Background) -> N
     assert watcher.claim(waiting.result()).positions == [4, 5]
 
 
-def test_a_trim_waits_for_it_and_consumers_do_not(open_store: OpenStore, background: Background) -> None:
+def test_a_trim_waits_for_it_and_others_do_not(open_store: OpenStore, background: Background) -> None:
     forking, trimming, watcher = open_store(), open_store(), open_store()
     keys = watcher.create(start="earliest")
     watcher.fill(keys.topic, 5)
@@ -135,11 +135,25 @@ def test_a_trim_waits_for_it_and_consumers_do_not(open_store: OpenStore, backgro
         watcher.ack(keys, watcher.claim(keys, 4).ids)
         watcher.nack(keys, watcher.claim(keys).ids)
         watcher.seek(keys, "latest")
+        watcher.publish(keys.topic, ["6"])
         assert trimming.trim(keys.topic, now=LATER) == 0
         waiting = background(trimming.trim, keys.topic, wait=True, now=LATER)
         wait_until_blocked(watcher, trimming, by=forking)
     assert waiting.result() == 0
-    assert watcher.claim(fork).positions == [1, 2, 3, 4, 5]
+    assert watcher.claim(fork).positions == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_deletion_of_the_topic_waits_for_it(open_store: OpenStore, background: Background) -> None:
+    forking, deleting, watcher = open_store(), open_store(), open_store()
+    watcher.create()
+    with forking.transaction():
+        forking.fork_subscription("fork")
+        waiting = background(deleting.delete_topic)
+        wait_until_blocked(watcher, deleting, by=forking)
+    waiting.result()
+    assert watcher.value("select count(*) from fastpubsub.subscriptions") == 0
+    watcher.empty_purges()
+    assert watcher.orphans() == {}
 
 
 def test_of_one_that_is_being_deleted(open_store: OpenStore) -> None:
