@@ -50,6 +50,8 @@ class Endpoint:
     old_until: float
     """By the clock of the loop."""
 
+    is_ordered: bool
+
     @cached_property
     def place(self) -> Place:
         return Place(self.url)
@@ -70,7 +72,8 @@ class Endpoint:
 
 def opened(row: Row, sealer: Sealer, now: float) -> Endpoint:
     """Raises Unreadable when it was sealed with another key."""
-    topic_key, subscription_key, version, subscription_id, settings, headers, secret, old_secret, old_seconds = row
+    topic_key, subscription_key, version, subscription_id, settings, headers, *secrets, is_ordered = row
+    secret, old_secret, old_seconds = secrets
     known = json.loads(settings)
     return Endpoint(
         SubscriptionKey(topic_key, subscription_key),
@@ -85,4 +88,5 @@ def opened(row: Row, sealer: Sealer, now: float) -> Endpoint:
         key_of(sealer.open(secret, secret_use(subscription_id)).decode()),
         key_of(sealer.open(old_secret, secret_use(subscription_id)).decode()) if old_secret else None,
         now + (old_seconds or 0),
+        is_ordered,
     )

@@ -101,11 +101,21 @@ class Pusher:
             means.claiming.give_back(claim)
             return True
         received = asyncio.get_running_loop().time()
+        self._start(claim, received)
+        return not claim.positions
+
+    def _start(self, claim: Claim, received: float) -> None:
+        """All at once, but those of a key one after the other where order is promised."""
+        last: dict[str, asyncio.Task[bool]] = {}
+        keys = claim.ordering_keys if self.endpoint.is_ordered else None
         for index in range(len(claim.positions)):
             self._means.gate.active += self._in_flight == 0
             self._in_flight += 1
-            self._pushing.start(self._push(claim, index, received))
-        return not claim.positions
+            key = keys[index] if keys else None
+            task = asyncio.create_task(self._push(claim, index, received, last.get(key) if key else None))
+            self._pushing.hold(task)
+            if key:
+                last[key] = task
 
     async def _room(self) -> int:
         """Waits until something may be pushed, and returns how much."""
@@ -133,25 +143,31 @@ class Pusher:
             self._breaker.refused(loop.time())
         return self._is_welcome
 
-    async def _push(self, claim: Claim, index: int, received: float) -> None:
-        """Whatever happens, the message is settled, or comes again after its deadline."""
+    async def _push(self, claim: Claim, index: int, received: float, before: asyncio.Task[bool] | None) -> bool:
+        """Whether the next message of its key may follow; it goes back unseen otherwise, as this does after `before`.
+
+        Whatever happens, the message is settled, or comes again after its deadline.
+        """
         message = self._message(claim, index)
         outcome = Outcome("return", is_well=True)
         try:
-            async with self._means.gate.place(1):
-                left = received + (claim.lease_seconds or 0) - asyncio.get_running_loop().time()
-                if left > self.endpoint.timeout_seconds + LEASE_MARGIN_SECONDS or self._is_short(claim):
-                    outcome = Outcome("nack", is_well=True)
-                    outcome = await self._outcome(message)
+            if before is None or await before:
+                async with self._means.gate.place(1):
+                    if self._has_time(claim, received, is_first=before is None):
+                        outcome = Outcome("nack", is_well=True)
+                        outcome = await self._outcome(message)
         finally:
             self._in_flight -= 1
             self._means.gate.active -= self._in_flight == 0
             self._ended.set()
             await self._settle(ack_id(message.id, claim.token), outcome)
+        return outcome.does in ("ack", "reject")
 
-    def _is_short(self, claim: Claim) -> bool:
-        """The lease has no room for waiting, so there is nothing to wait for."""
-        return (claim.lease_seconds or 0) <= self.endpoint.timeout_seconds + 2 * LEASE_MARGIN_SECONDS
+    def _has_time(self, claim: Claim, received: float, *, is_first: bool) -> bool:
+        """Whether the lease is longer than the answer may take; one without room for waiting is tried once."""
+        seconds, needed = claim.lease_seconds or 0, self.endpoint.timeout_seconds + LEASE_MARGIN_SECONDS
+        left = received + seconds - asyncio.get_running_loop().time()
+        return left > needed or (is_first and seconds <= needed + LEASE_MARGIN_SECONDS)
 
     def _message(self, claim: Claim, index: int) -> PushedMessage:
         created_at, position = claim.created_at[index], claim.positions[index]

@@ -13,7 +13,8 @@ returns table (
     headers bytea,
     secret bytea,
     old_secret bytea,
-    old_seconds double precision
+    old_seconds double precision,
+    ordered boolean
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -26,9 +27,11 @@ begin
     select
         e.topic_key, e.subscription_key, e.version, s.id, e.settings, e.headers, e.secret,
         case when e.old_secret_expires_at > v_now then e.old_secret end,
-        extract(epoch from e.old_secret_expires_at - v_now)::double precision
+        extract(epoch from e.old_secret_expires_at - v_now)::double precision,
+        c.ordered
     from unnest(p_topic_keys, p_subscription_keys) as k (topic_key, subscription_key)
     inner join fastpubsub.endpoints as e on k.topic_key = e.topic_key and k.subscription_key = e.subscription_key
-    inner join fastpubsub.subscriptions as s on e.subscription_key = s.subscription_key;
+    inner join fastpubsub.subscriptions as s on e.subscription_key = s.subscription_key
+    inner join fastpubsub.cursors as c on e.topic_key = c.topic_key and e.subscription_key = c.subscription_key;
 end;
 $$;

@@ -1,0 +1,89 @@
+"""Ordered subscriptions: the endpoint gets the messages of a key one after the other, whatever it answers."""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Callable
+
+import httpx
+
+from tests.api.calls import Calls, success
+from tests.push.endpoint import OK, Endpoint, Received, Speak, answer
+
+
+async def pushed(
+    calls: Calls, client: httpx.AsyncClient, endpoint: Endpoint, ordered: bool, *keys: str | None, attempts: int = 10
+) -> None:
+    """With these messages, which were published before anything was pushed."""
+    await calls.topic()
+    await calls.subscription(
+        "s", ordered=ordered, max_delivery_attempts=attempts, backoff_min_seconds=0, backoff_max_seconds=0
+    )
+    messages = [{"payload": {"n": n}} | ({} if key is None else {"ordering_key": key}) for n, key in enumerate(keys)]
+    success(await client.post("/topics/t/messages", json={"messages": messages}), 204)
+    success(await client.patch("/subscriptions/s", json={"push": {"endpoint": endpoint.url}}), 200)
+
+
+def number(received: Received) -> int:
+    return int(json.loads(received.body)["n"])
+
+
+def slowly(seconds: float, answers: Callable[[Received], bytes]) -> Callable[[Received], Speak]:
+    def speak(received: Received) -> Speak:
+        async def write(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(seconds)
+            writer.write(answers(received))
+
+        return write
+
+    return speak
+
+
+async def test_a_key_waits_for_its_answer_and_others_do_not(
+    calls: Calls, client: httpx.AsyncClient, endpoint: Endpoint
+) -> None:
+    endpoint.answers = slowly(0.5, lambda _: OK)
+    await pushed(calls, client, endpoint, True, "a", "a", None, "b")
+    received = await endpoint.until(3)
+    assert sorted(map(number, received)) == [0, 2, 3]
+    assert number((await endpoint.until(4))[3]) == 1
+
+
+async def test_without_order_nothing_waits(calls: Calls, client: httpx.AsyncClient, endpoint: Endpoint) -> None:
+    answered: list[Received] = []
+
+    def answers(received: Received) -> bytes:
+        answered.append(received)
+        return OK
+
+    endpoint.answers = slowly(1.0, answers)
+    await pushed(calls, client, endpoint, False, "a", "a", "a", "a")
+    assert (len(await endpoint.until(4)), answered) == (4, [])
+
+
+async def test_nothing_overtakes_what_fails(calls: Calls, client: httpx.AsyncClient, endpoint: Endpoint) -> None:
+    """Every third request is answered with 500; the order of what is acknowledged is that of each key."""
+    acknowledged: dict[int, list[int]] = defaultdict(list)
+    attempts: dict[int, int] = defaultdict(int)
+
+    def answers(received: Received) -> bytes:
+        n = number(received)
+        attempts[n] += 1
+        if n % 3 == 0 and attempts[n] < 3:
+            return answer(422)
+        acknowledged[n % 4].append(n)
+        return OK
+
+    endpoint.answers = answers
+    await pushed(calls, client, endpoint, True, *(str(n % 4) for n in range(40)))
+    await endpoint.until(40 + 2 * 14)
+    assert acknowledged == {key: list(range(key, 40, 4)) for key in range(4)}
+    assert {n: count for n, count in attempts.items() if count > 1} == dict.fromkeys(range(0, 40, 3), 3)
+    headers = [int(one.headers["fastpubsub-attempt"]) for one in endpoint.received]
+    assert sorted(headers) == [1] * 40 + [2] * 14 + [3] * 14, "what is given back unseen costs no attempt"
+
+
+async def test_a_dead_letter_lets_its_key_go_on(calls: Calls, client: httpx.AsyncClient, endpoint: Endpoint) -> None:
+    endpoint.answers = lambda received: answer(500) if number(received) == 0 else OK
+    await pushed(calls, client, endpoint, True, "k", "k", "k", attempts=2)
+    assert [number(one) for one in await endpoint.until(4)] == [0, 0, 1, 2]
