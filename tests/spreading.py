@@ -82,6 +82,7 @@ EXCEPTIONS = {
     ("inspect_delayed", "topics"): EVERY_TOPIC,
     ("inspect_leases", "topics"): EVERY_TOPIC,
     ("list_due_topics", "topics"): EVERY_TOPIC,
+    ("list_endpoints", "topics"): FROM_SEVERAL,
     ("list_expired_leases", "topics"): EVERY_TOPIC,
     ("list_flows", "topics"): EVERY_TOPIC,
     ("list_history", "topics"): EVERY_TOPIC,
