@@ -129,7 +129,7 @@ class Operations:
 
 
 class Client(Operations, Connection):
-    """Synchronous; safe for several threads. `transport` is httpx's, for a proxy, a socket or a test."""
+    """The synchronous client, safe for several threads. `transport` is httpx's, for a proxy, a socket or a test."""
 
     def publisher(self, limits: Limits | None = None) -> Publisher:
         """Gathers single messages into batches in the background; close it, or use `with`."""
@@ -137,7 +137,7 @@ class Client(Operations, Connection):
 
 
 class AsyncClient(Operations, AsyncConnection):
-    """Asynchronous; safe for several tasks of one event loop. `transport` is httpx's."""
+    """The asynchronous client, safe for several tasks of one event loop. `transport` is httpx's."""
 
     def publisher(self, limits: Limits | None = None) -> AsyncPublisher:
         """Gathers single messages into batches in the background; close it, or use `async with`."""
@@ -163,8 +163,8 @@ class AsyncClient(Operations, AsyncConnection):
     ) -> AsyncGenerator[TopicMessage, None]:
         """Iterates without end over everything published from now on, or after a message; nothing is leased or settled.
 
-        Without `after` the `recent` messages (up to 1,000) that are there already come first. With `filter` only what
-        passes comes. A connection that is lost is opened again and misses nothing that is still kept. Raises `NotFound`
+        Without `after`, the newest `recent` messages (up to 1,000) come first. With `filter`, only messages that match
+        come. A lost connection is opened again and misses nothing that is still kept. Raises `NotFound`
         when the topic is gone.
         """
         return follow(self, topic_id, None if after is None else str(after), recent, filter)

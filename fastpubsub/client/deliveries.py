@@ -173,7 +173,7 @@ class Hold:
 
 
 class Delivery(Message):
-    """A message whose lease is extended by itself as long as it is worked on.
+    """A message whose lease is extended as long as it is being processed.
 
     `async with delivery:` acks it at the end. `Retry` and `Reject` do what they say and end there; any other exception
     gives the message back for its next attempt, and goes on.
@@ -183,7 +183,7 @@ class Delivery(Message):
 
     @property
     def lease_lost(self) -> bool:
-        """Somebody else may have the message by now: what is done for it further will be done twice."""
+        """Whether another consumer may have the message by now, so that further work on it is done twice."""
         return hold_of(self).is_lost
 
     @property
@@ -202,9 +202,9 @@ class Delivery(Message):
     def ack_in(self, session: Any) -> Awaitable[None]:
         """Acks in your own transaction in fastpubsub's database: exactly if it commits, and so exactly once.
 
-        `session` is a session or a connection of SQLAlchemy or psycopg; await it if that is asynchronous. What is not
-        held any more raises here or at the commit, so that your work is rolled back. With the bus in memory the message
-        is settled when the handler ends.
+        `session` is a session or a connection of SQLAlchemy or psycopg; await it if that is asynchronous. A delivery
+        that is no longer held raises here or at the commit, so that your work is rolled back. With the bus in memory
+        the message is settled when the handler ends.
         """
         return self._settle_in(session, ACK)
 

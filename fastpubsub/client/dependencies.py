@@ -15,8 +15,8 @@ def Depends(dependency: Callable[..., Any] | None = None, *, use_cache: bool = T
     """Marks an argument of a handler or of a dependency: it gets what `dependency` returns or yields.
 
     `dependency` is a function, asynchronous or not, or a class; without it, the class that the argument is annotated
-    with. It is called once for each delivery, `use_cache=False` for each argument. What follows a `yield` runs when the
-    handler has ended and before the message is settled: an error there lets the message come again.
+    with. It is called once for each delivery, `use_cache=False` for each argument. The code after a `yield` runs when
+    the handler has ended and before the message is settled: an error there lets the message come again.
     """
     return Dependency(dependency, use_cache)
 

@@ -41,7 +41,7 @@ class Policy:
     """`timeout` is the seconds for a whole call with all its repetitions, `attempt_timeout` those for one of them.
 
     `attempts` is the highest number of attempts, `max_answer_bytes` the largest size of an answer. `is_aloud`:
-    whether the log says that a call takes long.
+    whether calls that take long are logged.
     """
 
     timeout: float = 60.0

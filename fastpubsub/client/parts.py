@@ -9,8 +9,8 @@ def part_of(topic_id: str, key: str, parts: int) -> str:
     """Returns the topic for messages of this key, of those that `parts_of` lists: always the same one.
 
     Messages with one key keep their order, because they are all in one topic: publish them there one after the other.
-    With one part more, only one key in so many gets another topic, the new one. Raises `ValueError` for less than one
-    part or more than 10,000.
+    Another part moves one key in n, where n is the new number of parts, to the new part. Raises `ValueError` for less
+    than one part or more than 10,000.
     """
     _check(parts)
     return f"{topic_id}.{_jump(int.from_bytes(sha256(key.encode()).digest()[:8], 'big'), parts)}"

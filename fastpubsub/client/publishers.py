@@ -25,11 +25,11 @@ LARGE = 100
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A message is sent at once when no batch of its topic is on its way, and otherwise with all that came meanwhile.
+    """A message is sent at once when no batch of its topic is in flight, and otherwise with all that came meanwhile.
 
     `linger` is how many seconds the first one waits for others: batches get larger, and answers come later. A batch has
     at most `max_messages` and `max_bytes`. Publishing waits while `max_pending` messages or `max_pending_bytes` are not
-    answered yet: memory is bounded, and a server that is away slows its publishers down.
+    answered yet: memory is bounded, and a server that is unavailable slows its publishers down.
     """
 
     linger: float = 0.0
@@ -173,7 +173,7 @@ class AsyncPublisher:
         *,
         ordering_key: str | None = None,
     ) -> str:
-        """The id of the message, once it is stored."""
+        """Returns the id of the message once it is stored."""
         future = await self.enqueue(topic_id, payload, attributes, ordering_key=ordering_key)
         return await future
 

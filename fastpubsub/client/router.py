@@ -27,7 +27,7 @@ class Registration:
 
 
 class Router:
-    """Subscribers of a module, which `include_router` of a worker, a bus or another router adds there."""
+    """The subscribers of a module; `include_router` of a worker, a bus or another router adds them."""
 
     def __init__(self) -> None:
         self._registrations: list[Registration] = []
@@ -88,7 +88,7 @@ class Router:
         return register
 
     def middleware(self, function: MiddlewareFunction) -> MiddlewareFunction:
-        """Registers what runs around every handler of this router: `async def middleware(message, call_next)`.
+        """Registers a function that runs around every handler here: `async def middleware(message, call_next)`.
 
         It returns what `await call_next()` returns, sees what that raises, and may do either in its place. The first
         one is the outermost. A payload that does not match its annotation is rejected before.
@@ -99,7 +99,7 @@ class Router:
         return function
 
     def include_router(self, router: "Router") -> None:
-        """Adds the subscribers of a router, also those that are registered later."""
+        """Adds the subscribers of a router, including those that are registered later."""
         if self in router.routers():
             raise ValueError("a router cannot include itself")
         self._routers.append(router)

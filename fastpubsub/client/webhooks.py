@@ -48,9 +48,9 @@ def verify(
 
 
 class Handled:
-    """The ids of messages that were handled in the last seconds, for leaving out what is pushed again or replayed.
+    """The ids of messages that were handled in the last seconds, to skip messages that are pushed again or replayed.
 
-    It knows this process alone: what must not happen twice ever belongs into the same transaction as the id.
+    It covers this process only. Work that must never happen twice belongs in the same transaction as the id.
     """
 
     def __init__(self, seconds: float = TOLERANCE_SECONDS * 2) -> None:

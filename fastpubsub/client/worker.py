@@ -79,7 +79,7 @@ class Worker(Router):
 
     @property
     def measured(self) -> list[Measured]:
-        """What became of the deliveries of each subscription, in this process."""
+        """The outcomes of the deliveries of each subscription, in this process."""
         return list(self._measured.values())
 
     def limit(self, concurrency: int) -> None:
@@ -99,7 +99,7 @@ class Worker(Router):
         asyncio.run(run_until_signal([self]))
 
     async def serve(self, client: AsyncClient | None = None) -> None:
-        """Runs until `stop()`; raises errors that cannot pass, such as a missing subscription."""
+        """Runs until `stop()`; raises permanent errors, such as a missing subscription."""
         if not self.subscriptions:
             raise RuntimeError("this worker has no subscribers, so it has nothing to do")
         if self._stopping is not None:
@@ -111,7 +111,7 @@ class Worker(Router):
             await self._serve(client)
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Ends pulling; `serve()` returns when the handlers have finished, or without waiting for them."""
+        """Stops pulling; `serve()` returns when the handlers have finished, or without waiting for them."""
         if self._stopping is not None:
             self._stopping.set()
             for consumer in self._consumers:

@@ -27,7 +27,7 @@ _delivery: ContextVar[Delivery | None] = ContextVar("delivery", default=None)
 
 
 def instrument(*routers: Router, tracer_provider: trace.TracerProvider | None = None) -> None:
-    """Every message that this process publishes in a span carries `traceparent` and `tracestate` as attributes.
+    """Lets every message that this process publishes in a span carry `traceparent` and `tracestate` as attributes.
 
     Each function of these workers, routers and buses runs in a span whose parent they name. A message that has a
     `traceparent` keeps it. One that is published with an `idempotency_key` of yours carries none: its repetition must

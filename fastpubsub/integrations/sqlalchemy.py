@@ -62,9 +62,9 @@ def publish(
 ) -> Coroutine[Any, Any, None] | None:
     """Publishes with a session or a connection of SQLAlchemy; await it if that is asynchronous.
 
-    Subscribers see the messages after the commit, and not before `deliver_at`, or `delay_seconds` from now. What cannot
-    be published, such as an unknown topic, raises here and leaves your transaction failed. A payload of another type
-    than that of a `Topic` raises `TypeError` before.
+    Subscribers see the messages after the commit, and not before `deliver_at`, or `delay_seconds` from now. A message
+    that cannot be published, such as to an unknown topic, raises here and leaves your transaction failed. A payload of
+    another type than that of a `Topic` raises `TypeError` before.
     """
     id_ = address(topic_id, *payloads)
     rows = [_row(id_, encode(payload, attributes, ordering_key, deliver_at, delay_seconds)) for payload in payloads]
@@ -98,7 +98,7 @@ _REMEMBER = text(
 
 
 def done_table(metadata: MetaData) -> Table:
-    """The table of `once`, for your migrations. Delete rows that are older than messages may come again."""
+    """The table of `once`, for your migrations. Delete rows that are so old that their messages cannot come again."""
     return Table(
         "fastpubsub_done",
         metadata,
@@ -109,7 +109,7 @@ def done_table(metadata: MetaData) -> Table:
 
 
 def once(get_session: Callable[..., Any]) -> Once:
-    """Lets a subscriber do each message once: `@bus.subscriber("billing", once=once(get_session))`.
+    """Lets a subscriber process each message once: `@bus.subscriber("billing", once=once(get_session))`.
 
     `get_session` is the dependency that gives the handler its session of SQLAlchemy, and commits when it is closed. The
     id of the message is remembered in `fastpubsub_done` in the same transaction, of a database of your own.

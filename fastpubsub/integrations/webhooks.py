@@ -30,10 +30,10 @@ class Pushed(Generic[Payload]):
 
 
 class Webhooks:
-    """Only what is signed with one of the secrets comes in; a message that this process has handled is left out.
+    """Accepts only requests that are signed with one of the secrets; skips messages that this process has handled.
 
-    What is not signed gets 401, a payload that is not of the type 422, a body past `max_body_bytes` 413, and a message
-    that was handled already 200.
+    A request without a valid signature gets 401, a payload of another type 422, a body of more than `max_body_bytes`
+    413, and a message that was already handled 200.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Webhooks:
         self._handled = Handled(2 * tolerance_seconds)
 
     def of(self, payload_type: type[Payload]) -> Callable[[Request], AsyncIterator[Pushed[Payload]]]:
-        """A dependency that gives the message with its payload as this type."""
+        """Returns a dependency that gives the message with its payload as this type."""
         adapter = TypeAdapter(payload_type)
 
         async def pushed(request: Request) -> AsyncIterator[Pushed[Payload]]:

@@ -41,13 +41,13 @@ class InMemoryBus:
         return AsyncClient("http://memory", transport=self.transport, policy=Policy(attempts=1))
 
     def subscription(self, id: str, topic_id: str, **settings: Any) -> None:  # noqa: A002 - the name of the API
-        """Creates both if they are not there; `settings` are those of `create_subscription`."""
+        """Creates the topic and the subscription unless they exist; `settings` are those of `create_subscription`."""
         with self.client() as client:
             client.create_topic(topic_id, exist_ok=True)
             client.create_subscription(id, topic_id, exist_ok=True, **settings)
 
     async def declare(self, worker: Worker) -> None:
-        """Creates what the subscribers of a worker declare; `drain`, and the bus of an application, do it too."""
+        """Creates what the subscribers of a worker declare; `drain`, and the bus of an application, do this, too."""
         async with self.async_client() as client:
             await worker.declare(client)
 
@@ -63,9 +63,9 @@ class InMemoryBus:
             self._wake()
 
     async def drain(self, worker: Worker) -> None:
-        """Runs a worker until nothing is left that it could do now.
+        """Runs a worker until it has nothing left to do now.
 
-        What waits for a retry needs `advance`, and another `drain`.
+        Messages that wait for a retry need `advance`, and another `drain`.
         """
         async with self.async_client() as client, asyncio.timeout(DRAIN_SECONDS):
             changed = _AsyncSignal(self)

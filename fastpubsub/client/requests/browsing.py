@@ -6,13 +6,13 @@ from fastpubsub.models import BrowsedMessages, BrowsedState, BrowsedTopic, Expla
 
 
 def explain(subscription_id: str, message: Id) -> Request[Explanation]:
-    """Says what became of a message in a subscription, and why."""
+    """Explains what happened to a message in a subscription, and why."""
     path = path_to("subscriptions", subscription_id, "messages", message_id_of(message))
     return Request("GET", path, Explanation.model_validate_json)
 
 
 def get_message(message: Id, *, offset: int = 0, limit: int = 10) -> Request[ExplainedMessage]:
-    """Gets a message and what became of it in the subscriptions of its topic."""
+    """Gets a message, and what happened to it in the subscriptions of its topic."""
     path = path_to("messages", message_id_of(message))
     return Request("GET", path, ExplainedMessage.model_validate_json, params=page_params(offset, limit))
 
@@ -25,11 +25,11 @@ def browse_topic(
     q: str | None = None,
     limit: int = 10,
 ) -> Request[BrowsedTopic]:
-    """Looks at up to 100 messages, oldest first: from a place on, or the newest ones, or the newest before a place.
+    """Reads up to 100 messages, oldest first: from a place on, or the newest ones, or the newest before a place.
 
     A place is a position, a time, or a message. `q`: `payload.field=value`, `attributes.name=value`, or a text in the
     payload; it needs the scope `messages:read`, and so do payloads. A page ends early after 10,000 messages, or a
-    quarter of a second: go on with `next` as `start_from`, or with `previous` as `before`.
+    quarter of a second: continue with `next` as `start_from`, or with `previous` as `before`.
     """
     params = only_given(limit=limit, q=q) | place_params("from", start_from) | place_params("before", before)
     path = path_to("topics", topic_id, "messages")
@@ -44,9 +44,9 @@ def browse(
     q: str | None = None,
     limit: int = 10,
 ) -> Request[BrowsedMessages]:
-    """Looks at up to 100 messages in a state without taking them; go on with `next` as `start_from`.
+    """Reads up to 100 messages in a state without taking them; continue with `next` as `start_from`.
 
-    They come by position, the waiting ones by the time when they are due. Else like `browse_topic`.
+    They are ordered by position; waiting messages are ordered by the time when they are due. See also `browse_topic`.
     """
     params = only_given(state=state, limit=limit, q=q) | place_params("from", start_from)
     path = path_to("subscriptions", subscription_id, "messages", "browse")

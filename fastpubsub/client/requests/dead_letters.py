@@ -43,12 +43,12 @@ def list_dead_letters(
 
 
 def reprocess_dead_letters(subscription_id: str, ids: Ids) -> Request[list[str]]:
-    """Gives dead letters to the consumers again, attempts counted from 1; answers those that were there."""
+    """Gives dead letters to the consumers again, attempts counted from 1; returns those that existed."""
     return _move("POST", path_to("subscriptions", subscription_id, "dlq", "reprocess"), ids)
 
 
 def purge_dead_letters(subscription_id: str, ids: Ids) -> Request[list[str]]:
-    """Deletes dead letters for good; answers those that were there."""
+    """Deletes dead letters for good; returns those that existed."""
     return _move("DELETE", path_to("subscriptions", subscription_id, "dlq"), ids)
 
 
@@ -72,7 +72,7 @@ def create_redrive(
 ) -> Request[Redrive]:
     """Begins to reprocess or purge all dead letters that match, `per_second` at most, in the background of the server.
 
-    It is not repeated after an answer was lost: look at `list_redrives` first.
+    The request is not repeated after an answer was lost: check `list_redrives` first.
     """
     given = {"reason": reason, "died_after": died_after, "died_before": died_before, "per_second": per_second}
     body = {"action": action} | {name: value for name, value in given.items() if value is not None}
@@ -90,13 +90,13 @@ def list_redrives(subscription_id: str) -> Request[list[Redrive]]:
 
 
 def get_redrive(subscription_id: str, redrive_id: int) -> Request[Redrive]:
-    """Looks how far a redrive has come."""
+    """Gets a redrive with its progress."""
     path = path_to("subscriptions", subscription_id, "redrives", str(redrive_id))
     return Request("GET", path, Redrive.model_validate_json)
 
 
 def cancel_redrive(subscription_id: str, redrive_id: int) -> Request[None]:
-    """Ends a redrive: what it has moved stays moved."""
+    """Ends a redrive; the messages that it has moved stay moved."""
     return Request("DELETE", path_to("subscriptions", subscription_id, "redrives", str(redrive_id)), no_result)
 
 

@@ -1,4 +1,4 @@
-"""Messages that come later."""
+"""Delayed messages."""
 
 from datetime import datetime
 from functools import partial
@@ -16,7 +16,7 @@ def list_delayed(
     limit: int = 10,
     page_token: str | None = None,
 ) -> Request[DelayedMessageList]:
-    """Lists up to 100 messages of a topic that come later, the next one first, or those that are held."""
+    """Lists up to 100 delayed messages of a topic, the next one first, or those that are held."""
     params = {"state": state, "limit": str(limit)} | ({} if page_token is None else {"page_token": page_token})
     return Request(
         "GET", path_to("topics", topic_id, "delayed"), partial(read_exactly, DelayedMessageList), params=params
@@ -24,14 +24,14 @@ def list_delayed(
 
 
 def get_delayed(topic_id: str, delayed_id: str) -> Request[DelayedMessage]:
-    """Looks at a delayed message; for a day after it came, the answer has its `message_id`."""
+    """Gets a delayed message; for a day after it was published, the answer has its `message_id`."""
     return Request("GET", path_to("topics", topic_id, "delayed", delayed_id), partial(read_exactly, DelayedMessage))
 
 
 def move_delayed(
     topic_id: str, delayed_id: str, *, deliver_at: datetime | None = None, delay_seconds: int | None = None
 ) -> Request[DelayedMessage]:
-    """Lets a delayed message come at another time. Raises `AlreadyExists` when it came already."""
+    """Moves a delayed message to another time. Raises `AlreadyExists` when it was already published."""
     given = {"deliver_at": deliver_at, "delay_seconds": delay_seconds}
     return Request(
         "PATCH",
@@ -42,12 +42,12 @@ def move_delayed(
 
 
 def cancel_delayed(topic_id: str, delayed_id: str) -> Request[None]:
-    """Cancels a delayed message. Raises `AlreadyExists` when it came already."""
+    """Cancels a delayed message. Raises `AlreadyExists` when it was already published."""
     return deleting(path_to("topics", topic_id, "delayed", delayed_id))
 
 
 def release_delayed(topic_id: str) -> Request[int]:
-    """Lets the messages of a topic come that are held, because they were overdue when a server came back."""
+    """Publishes the held messages of a topic, which were overdue when a server came back."""
     return Request(
         "POST",
         path_to("topics", topic_id, "release"),

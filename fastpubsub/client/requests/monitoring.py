@@ -16,9 +16,9 @@ def metrics(subscription_id: str) -> Request[SubscriptionMetrics]:
 
 
 def list_consumers(subscription_id: str, *, limit: int = 100, page_token: str | None = None) -> Request[Page[Consumer]]:
-    """Lists up to 100 that hold messages or wait for some, ordered by id, at all servers.
+    """Lists up to 100 consumers that hold messages or wait for some, ordered by id, on all servers.
 
-    Who waits at another server process may have begun or ended it up to 5 seconds ago. `page_token` is
+    Waiting at other server processes is known with a delay of up to 5 seconds. `page_token` is
     `next_page_token` of the page before.
     """
     path = path_to("subscriptions", subscription_id, "consumers")
@@ -27,7 +27,7 @@ def list_consumers(subscription_id: str, *, limit: int = 100, page_token: str | 
 
 
 def overview() -> Request[Overview]:
-    """Sums up what the client may see, and says what somebody should look at."""
+    """Sums up what the client may see, and lists what needs attention."""
     return Request("GET", "/overview", Overview.model_validate_json)
 
 

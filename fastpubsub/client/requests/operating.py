@@ -62,7 +62,7 @@ def _test_filter(path: str, filter: Mapping[str, Any] | None, given: dict[str, A
 
 
 def pause(subscription_id: str) -> Request[Subscription]:
-    """Lets pulls and streams get nothing until `resume`; what consumers hold they can settle."""
+    """Delivers nothing to pulls and streams until `resume`; consumers can settle the messages that they hold."""
     return Request("POST", path_to("subscriptions", subscription_id, "pause"), partial(read_exactly, Subscription))
 
 
@@ -72,6 +72,6 @@ def resume(subscription_id: str) -> Request[Subscription]:
 
 
 def purge(subscription_id: str) -> Request[PurgedSubscription]:
-    """Settles everything that is ahead, leased or waiting, and counts it; dead letters stay."""
+    """Settles all messages that are ahead, leased or waiting, and counts them; dead letters stay."""
     path = path_to("subscriptions", subscription_id, "purge")
     return Request("POST", path, PurgedSubscription.model_validate_json, repeatable=False)

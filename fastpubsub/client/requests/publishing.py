@@ -31,7 +31,7 @@ def carry(context: Context | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A payload with its own attributes, ordering key and time: when it comes, or in how many seconds."""
+    """A payload with its own attributes, ordering key, and time or delay in seconds."""
 
     payload: Payload
     attributes: Mapping[str, str] | None = None
@@ -49,12 +49,12 @@ def publish(
     delay_seconds: int | None = None,
     idempotency_key: str | None = None,
 ) -> Request[list[str]]:
-    """Stores all of them or none, and answers their ids; `attributes` and `ordering_key` go with each.
+    """Stores all messages or none, and returns their ids; `attributes` and `ordering_key` go with each.
 
     A `Topic` in place of its id takes only payloads of its type, and raises `TypeError` for others.
 
-    With `deliver_at`, a time with its zone, or `delay_seconds`, up to a year, they come later: the ids are those of
-    delayed messages, for `get_delayed`, `move_delayed` and `cancel_delayed`.
+    With `deliver_at`, a time with its zone, or `delay_seconds`, up to a year, messages are delayed: the ids are those
+    of delayed messages, for `get_delayed`, `move_delayed` and `cancel_delayed`.
 
     A request that had to be repeated stores nothing twice. Give a key of your own, such as the id of an order, when
     your program may itself do it again, within 24 hours: the payloads must be the same then.

@@ -19,7 +19,7 @@ MAX_WAIT_SECONDS = 20
 def pull(
     subscription_id: str, *, batch_size: int = 10, wait_seconds: int = 0, consumer_id: str | None = None
 ) -> Request[list[Message]]:
-    """Leases up to 100 messages. With `wait_seconds`, up to 20, an empty subscription answers when something comes."""
+    """Leases up to 100 messages. With `wait_seconds`, up to 20, it waits for messages when there are none."""
     return pull_with(
         lambda answer: models.MessageList.model_validate_json(answer).data,
         subscription_id,
@@ -37,10 +37,10 @@ def settle_and_pull(
     wait_seconds: int = 0,
     consumer_id: str | None = None,
 ) -> Request[SettledAndPulled]:
-    """Settles messages and leases the next ones, in one request: both are done, or neither.
+    """Settles messages and leases the next ones, in one request: both happen, or neither does.
 
-    With `wait_seconds` what is settled is so before it waits. When an answer is lost and the request is repeated, what
-    the first one settled is `gone`, and the messages that it leased come again after their ack deadline.
+    With `wait_seconds`, it settles before it waits. When an answer is lost and the request is repeated, the messages
+    that the first one settled are `gone`, and the messages that it leased come again after their ack deadline.
     """
     read = SettledAndPulled.model_validate_json
     return pull_with(read, subscription_id, batch_size, wait_seconds, consumer_id, settlement)
@@ -80,7 +80,7 @@ def pull_with(
 
 
 def end_waits(subscription_id: str, consumer_id: str | None = None) -> Request[None]:
-    """Has pulls of this consumer that wait answered now."""
+    """Lets the server answer the waiting pulls of this consumer now."""
     params = {"consumer_id": consumer_id or _consumer_id(os.getpid())}
     return Request("DELETE", path_to("subscriptions", subscription_id, "waits"), no_result, params=params)
 

@@ -13,7 +13,7 @@ NO_REASON = "rejected"
 
 
 class Settlement:
-    """What `settle_and_pull` settles: like the methods of the client, together. Each returns the settlement itself."""
+    """The messages that `settle_and_pull` settles. Each method returns the settlement itself."""
 
     def __init__(self) -> None:
         self.body: dict[str, list[Any]] = {name: [] for name in models.Settles.model_fields}
@@ -62,7 +62,7 @@ def nack(
 ) -> Request[Settled]:
     """The messages failed and come again, after the backoff of the subscription or after `delay_seconds`.
 
-    `undelivered`: nobody has looked at them, so they come again at once, and the attempt does not count.
+    `undelivered`: they were not looked at, so they come again at once, and the attempt does not count.
     `reason`: why, such as the exception; cut after 1,024 characters, and shown while they wait and when they die.
     """
     given = list_ids(ids)
@@ -100,7 +100,7 @@ def nack_reason(reason: object) -> str | None:
 
 
 def extend(subscription_id: str, ids: Ids, *, seconds: int) -> Request[list[str]]:
-    """Moves the deadline of messages to `seconds` from now; answers those that are still held."""
+    """Moves the deadline of messages to `seconds` from now; returns those that are still held."""
     return Request(
         "POST",
         path_to("subscriptions", subscription_id, "leases"),

@@ -42,12 +42,12 @@ def create_subscription(
     ordered: bool = False,
     exist_ok: bool = False,
 ) -> Request[Subscription]:
-    """None stands for the default of the server; with `fork_of`, for what that subscription has.
+    """Creates a subscription. None is the default of the server; with `fork_of`, the value of that subscription.
 
     `ordered` keeps the order of messages with the same ordering key.
 
-    With `fork_of` it begins before the oldest message that the other has not settled, instead of at `start_from`.
-    With `exist_ok` returns an existing one; raises `AlreadyExists` when it differs from the given settings, except
+    With `fork_of` it begins before the oldest message that the other has not settled, instead of at `start_from`. With
+    `exist_ok` it returns an existing one, and raises `AlreadyExists` when that differs from the given settings, except
     `start_from` and `fork_of`. `push` has the members of the HTTP API, as `{"endpoint": "https://example.com/hook"}`.
     Its secret is in this answer alone, and it does not go together with `exist_ok`.
     """
@@ -124,7 +124,7 @@ def list_subscriptions(
     offset: int = 0,
     limit: int = 10,
 ) -> Request[list[Subscription]]:
-    """Lists up to 100 of all topics, or of one, ordered by id; `q` is a part of their ids, without case.
+    """Lists up to 100 subscriptions of all topics, or of one, ordered by id; `q` is a part of their ids, without case.
 
     `has_dead_letters=True` lists only those with dead letters.
     """
@@ -164,7 +164,7 @@ def update_subscription(
 
 
 def rotate_push_secret(id: str, *, old_secret_seconds: int = 86400) -> Request[models.PushSecret]:
-    """Returns another secret, only once; the previous one signs as well for `old_secret_seconds`."""
+    """Returns another secret, only once; the previous one also signs, for `old_secret_seconds`."""
     body = {"old_secret_seconds": old_secret_seconds}
     return creating(path_to("subscriptions", id, "push", "secrets"), body, models.PushSecret)
 
@@ -172,7 +172,7 @@ def rotate_push_secret(id: str, *, old_secret_seconds: int = 86400) -> Request[m
 def list_push_attempts(
     id: str, *, message_id: str | None = None, limit: int = 100, page_token: str | None = None
 ) -> Request[Page[models.PushAttempt]]:
-    """Lists what became of pushes, newest first, of one message or of all; up to 100.
+    """Lists the outcomes of up to 100 pushes, newest first, of one message or of all.
 
     `page_token` is `next_page_token` of the page before.
     """

@@ -29,7 +29,7 @@ def create_topic(
     exist_ok: bool = False,
     schema: Mapping[str, Any] | None = None,
 ) -> Request[Topic]:
-    """With `exist_ok` returns an existing one; raises `AlreadyExists` when it differs from the given settings.
+    """Creates a topic. With `exist_ok` it returns an existing one, and raises `AlreadyExists` when that differs.
 
     `schema` is a JSON Schema that every payload must match.
     """
@@ -44,7 +44,7 @@ def get_topic(id: str, *, include_metrics: bool = False) -> Request[Topic]:
 def list_topics(
     *, q: str | None = None, include_metrics: bool = False, offset: int = 0, limit: int = 10
 ) -> Request[list[Topic]]:
-    """Lists up to 100, ordered by id; `q` is a part of their ids, without case."""
+    """Lists up to 100 topics, ordered by id; `q` is a part of their ids, without case."""
     return Request(
         "GET",
         "/topics",

@@ -11,7 +11,7 @@ from fastpubsub.client.topics import AnyTopic
 
 
 class Transaction:
-    """What `transact` settles and publishes. Each method returns the transaction itself.
+    """Messages that `transact` settles and publishes. Each method returns the transaction itself.
 
     Ids are ack ids, or messages that were pulled: a bare message id does not say which delivery is meant.
     """
@@ -58,9 +58,9 @@ class Transaction:
 
 
 def transact(transaction: Transaction) -> Request[None]:
-    """Settles and publishes, all of it or nothing; `NoLongerHeld` when a delivery is not held any more.
+    """Settles and publishes everything or nothing; raises `NoLongerHeld` when a delivery is no longer held.
 
-    It is not sent again when nobody knows whether it was done: `ConnectionFailed` says so.
+    The request is not repeated when its outcome is unknown: it raises `ConnectionFailed`.
     """
     return Request("POST", "/transactions", no_result, transaction.content(), repeatable=False)
 
