@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from fastpubsub.client import batches
 from fastpubsub.client.connections import AsyncConnection
 from fastpubsub.client.deliveries import GIVE_BACK, RETURN, Delivery, Holder, Outcome, entrust, hold_of
 from fastpubsub.client.handlers import Handler
@@ -47,6 +48,7 @@ class Consumer:
     ) -> None:
         self._handler = subscriber.handler
         self._slots = subscriber.concurrency
+        self._batch_size = self._handler.batch_size or 1
         self._grace_seconds = subscriber.grace_seconds
         self._subscription_id = subscriber.subscription_id
         self._changed = asyncio.Event()
@@ -60,7 +62,7 @@ class Consumer:
             reader_of(self._handler),
         )
         self._leases = Leases(client, subscriber.subscription_id, subscriber.lease_seconds)
-        self._prefetch = Prefetch(self._slots, subscriber.prefetch_seconds)
+        self._prefetch = Prefetch(self._slots * self._batch_size, subscriber.prefetch_seconds)
         self._line: deque[tuple[float, Delivery]] = deque()
         """Messages that wait for a free hand, and since when."""
         self._timer: asyncio.TimerHandle | None = None
@@ -106,7 +108,8 @@ class Consumer:
         """For free hands, and for the line while the server is known to have more; nothing while much is to settle."""
         if self._settler.pending >= MAX_IDS:
             return 0
-        free, limit = self._slots - len(self._running), self._prefetch.limit if self._puller.has_more else 0
+        free = (self._slots - len(self._running)) * self._batch_size
+        limit = self._prefetch.limit if self._puller.has_more else 0
         return free + limit if free > 0 else limit - len(self._line) if len(self._line) * 2 <= limit else 0
 
     def _take(self, deliveries: list[Delivery]) -> None:
@@ -121,21 +124,41 @@ class Consumer:
             self._watch_line()
 
     def _begin(self) -> None:
-        _, delivery = self._line.popleft()
         now = self._loop.time()
-        self._running[self._loop.create_task(self._process(delivery, now))] = now
+        if self._handler.batch_size is None:
+            work = self._process(self._line.popleft()[1], now)
+        else:
+            count = min(len(self._line), self._batch_size)
+            work = self._process_batch([self._line.popleft()[1] for _ in range(count)], now)
+        self._running[self._loop.create_task(work)] = now
 
     async def _process(self, delivery: Delivery, begun: float) -> None:
+        self._measured.in_flight += 1
         outcome = await self._handler(delivery, self._threads)
+        seconds = self._loop.time() - begun
+        self._end(delivery, outcome, seconds)
+        self._prefetch.finished(seconds)
+        self._go_on()
+
+    async def _process_batch(self, deliveries: list[Delivery], begun: float) -> None:
+        self._measured.in_flight += len(deliveries)
+        outcomes = await batches.handle(self._handler, deliveries, self._threads)
+        seconds = self._loop.time() - begun
+        for delivery, outcome in zip(deliveries, outcomes, strict=True):
+            self._end(delivery, outcome, seconds / len(deliveries))
+        self._prefetch.finished(seconds)
+        self._go_on()
+
+    def _end(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
         if outcome.kind == "nack" and outcome.delay_seconds is None and self._cancelling:
             outcome = GIVE_BACK
         self._leases.drop(delivery)
         hold = hold_of(delivery)
         if not hold.is_settled and not hold.is_lost and (left := hold.left(outcome)) is not None:
             self._settler.add(delivery, left)
-        seconds = self._loop.time() - begun
-        self._prefetch.finished(seconds)
         self._measured.finished(outcome.kind, seconds)
+
+    def _go_on(self) -> None:
         del self._running[asyncio.current_task()]  # type: ignore[arg-type]  # in which this runs
         if self._line:
             self._begin()

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanag
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_type_hints
 
-from fastpubsub.client.signatures import EMPTY, VARIABLE, Dependency, Injected, annotated, is_message, mark_of
+from fastpubsub.client.signatures import EMPTY, VARIABLE, Dependency, Injected, annotated, is_message, item_of, mark_of
 from fastpubsub.models import Message
 
 
@@ -21,11 +21,14 @@ def Depends(dependency: Callable[..., Any] | None = None, *, use_cache: bool = T
     return Dependency(dependency, use_cache)
 
 
-Solve: TypeAlias = Callable[[Message, AsyncExitStack], Awaitable[dict[str, Any]]]
+Solve: TypeAlias = Callable[[Any, AsyncExitStack], Awaitable[dict[str, Any]]]
 """Returns the values by the names of the arguments; what is to be closed goes onto the stack."""
 
-Solver: TypeAlias = Callable[[str, Sequence[Injected]], Solve]
-"""Prepares the arguments of a handler, which has a name; raises `TypeError` for a dependency that cannot be called."""
+Solver: TypeAlias = Callable[[str, Sequence[Injected], bool], Solve]
+"""Prepares the arguments of a handler, which has a name, and takes batches or one message.
+
+Raises `TypeError` for a dependency that cannot be called.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +42,18 @@ class Node:
     """Arguments that are the message."""
 
 
-def solve_plainly(name: str, injected: Sequence[Injected]) -> Solve:
+def solve_plainly(name: str, injected: Sequence[Injected], is_batch: bool) -> Solve:
     """The solver of a worker outside of FastAPI."""
-    nodes = {one.name: _node(one, (name,)) for one in injected}
+    nodes = {one.name: _node(one, (name,), is_batch=is_batch) for one in injected}
 
-    async def solve(message: Message, stack: AsyncExitStack) -> dict[str, Any]:
+    async def solve(message: Any, stack: AsyncExitStack) -> dict[str, Any]:
         solving = _Solving(message, stack)
         return {name: await solving.value(node) for name, node in nodes.items()}
 
     return solve
 
 
-def _node(injected: Injected, path: tuple[Any, ...]) -> Node:
+def _node(injected: Injected, path: tuple[Any, ...], *, is_batch: bool) -> Node:
     call = injected.call
     if call in path:
         raise TypeError(f"{path[0]}: the dependency {_name(call)} depends on itself")
@@ -59,13 +62,14 @@ def _node(injected: Injected, path: tuple[Any, ...]) -> Node:
         mark = mark_of(parameter.annotation, parameter.default)
         if mark is not None:
             child = Injected(parameter.name, parameter.annotation, mark)
-            children[parameter.name] = _node(child, (*path, call))
-        elif is_message(parameter.annotation):
+            children[parameter.name] = _node(child, (*path, call), is_batch=is_batch)
+        elif is_message(item_of(parameter.annotation) if is_batch else parameter.annotation):
             messages.append(parameter.name)
         elif parameter.default is EMPTY and parameter.kind not in VARIABLE:
             raise TypeError(
                 f"{path[0]}: nobody gives the dependency {_name(call)} its argument {parameter.name!r}: "
-                "mark it with Depends, annotate it with fastpubsub.client.Message, or give it a default"
+                f"mark it with Depends, annotate it with {'list[Message]' if is_batch else 'fastpubsub.client.Message'}"
+                ", or give it a default"
             )
     return Node(call, injected.mark.use_cache, children, messages)
 

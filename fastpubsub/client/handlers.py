@@ -29,15 +29,18 @@ from fastpubsub.client.dependencies import Solver
 from fastpubsub.client.layers import (
     SESSION,
     Call,
+    Deliveries,
     Middleware,
     TimeLimit,
     Work,
+    check_middlewares,
     limited,
     publishing,
     with_dependencies,
     within,
 )
 from fastpubsub.client.options import DEFAULT, Options
+from fastpubsub.client.pulling import MAX_BATCH
 from fastpubsub.client.requests import as_reason
 from fastpubsub.client.signatures import EMPTY, Dependency, Injected, Signature
 from fastpubsub.client.threads import Threads
@@ -66,10 +69,11 @@ class Handler:
         self.publish_to = options.publish_to
         if options.timeout_seconds is not None and not self.is_async:
             raise TypeError(f"{self.name} runs in a thread, which cannot be ended: a time limit needs `async def`")
-        self._signature = Signature(self.name, function)
-        payload = self._signature.payload
+        self.signature = Signature(self.name, function)
+        payload = self.signature.payload
+        self.batch_size = self._batch_size()
         self.payload_type = None if payload is None or payload.annotation in AS_IT_IS else payload.annotation
-        self.takes_payload_only = not self._signature.takes_message and not self._signature.injected
+        self.takes_payload_only = not self.signature.takes_message and not self.signature.injected
         self._adapter = None if self.payload_type is None else self._make_adapter(self.payload_type)
         self.wants_decimals = self._adapter is not None and has_decimals(self._adapter.core_schema)
 
@@ -79,14 +83,23 @@ class Handler:
         if _is(inspect.isgeneratorfunction, self._function) or _is(inspect.isasyncgenfunction, self._function):
             raise TypeError(f"{self.name} is a generator, which would never run: a handler must not yield")
 
+    def _batch_size(self) -> int | None:
+        """None without batches."""
+        given = self._options.batch_size
+        if given is not None and not self.signature.is_batch:
+            raise TypeError(f"{self.name}: batch_size needs a function that takes a list, such as list[Order]")
+        return (given or MAX_BATCH) if self.signature.is_batch else None
+
     def within(self, connection: AsyncConnection, solver: Solver, middlewares: Sequence[Middleware] = ()) -> "Handler":
         """A copy that also does what was asked for besides calling the function."""
         options = self._options
+        check_middlewares(self.name, middlewares, is_batch=self.signature.is_batch)
         call: Call = self._invoke
         if options.publish_to is not None:
             call = publishing(call, connection, options.publish_to)
         if injected := self._injected():
-            call = with_dependencies(call, solver(self.name, injected), options.once)
+            solve = solver(self.name, injected, self.signature.is_batch)
+            call = with_dependencies(call, solve, options.once)
         if options.timeout_seconds is not None:
             call = limited(call, options.timeout_seconds)
         call = within(call, middlewares)
@@ -98,7 +111,7 @@ class Handler:
     def _injected(self) -> list[Injected]:
         once = self._options.once
         session = [] if once is None else [Injected(SESSION, Any, Dependency(once.dependency))]
-        return [*self._signature.injected, *session]
+        return [*self.signature.injected, *session]
 
     def _make_adapter(self, annotation: Any) -> TypeAdapter[Any]:
         try:
@@ -108,16 +121,25 @@ class Handler:
 
     async def __call__(self, delivery: Delivery, threads: Threads | None) -> Outcome:
         """Raises nothing, whatever the function does, including a cancellation. A plain function needs `threads`."""
+        payload, refusal = self.read(delivery)
+        if refusal is not None:
+            return refusal
+        result = await self._run(payload, delivery, threads)  # once more here, which saves every message a coroutine
+        return self._raised(result, delivery) if isinstance(result, BaseException) else ACK
+
+    def read(self, delivery: Delivery) -> tuple[Any, Outcome | None]:
+        """Returns the payload, or what becomes of a message with one that does not fit."""
         try:
-            payload = self._payload(delivery)
+            return self._payload(delivery), None
         except ValidationError as error:
-            return self._rejected(_explain(error), delivery)
+            return None, self._rejected(_explain(error), delivery)
         except BaseException as error:  # noqa: BLE001 - of a validator of theirs
-            return self._failed(error, delivery)
+            return None, self._failed(error, delivery)
+
+    async def work(self, payload: Any, delivery: Deliveries, threads: Threads | None) -> Outcome:
+        """With lists, if the function takes them."""
         result = await self._run(payload, delivery, threads)
-        if isinstance(result, BaseException):
-            return self._raised(result, delivery)
-        return ACK
+        return self._raised(result, delivery) if isinstance(result, BaseException) else ACK
 
     def _payload(self, delivery: Delivery) -> Any:
         if self._adapter is None:
@@ -131,12 +153,12 @@ class Handler:
         # As JSON, so that a strict model takes a date; numbers that are no float stay what they are.
         return self._adapter.validate_json(to_json(delivery.payload, inf_nan_mode="constants"))
 
-    async def _run(self, payload: Any, delivery: Delivery, threads: Threads | None) -> Any:
+    async def _run(self, payload: Any, delivery: Deliveries, threads: Threads | None) -> Any:
         """Returns the function's result, after awaiting it, or the exception that it raised."""
         try:
             if self._call is not None:
                 return await self._call(Work(payload, delivery, threads))
-            arguments, keywords = self._signature.bind(payload, delivery)
+            arguments, keywords = self.signature.bind(payload, delivery)
             if threads is None:
                 result = await self._function(*arguments, **keywords)
             else:
@@ -147,7 +169,7 @@ class Handler:
 
     async def _invoke(self, work: Work) -> Any:
         """The same for what stands around it, raising."""
-        arguments, keywords = self._signature.bind(work.payload, work.delivery)
+        arguments, keywords = self.signature.bind(work.payload, work.delivery)
         if work.threads is None:
             result = await self._function(*arguments, **keywords, **work.values)
         else:
@@ -157,7 +179,7 @@ class Handler:
             raise result
         return result
 
-    def _raised(self, error: BaseException, delivery: Delivery) -> Outcome:
+    def _raised(self, error: BaseException, delivery: Deliveries) -> Outcome:
         is_said = isinstance(error, Retry | Reject)
         if not is_said and not isinstance(error, self._options.expected):
             return self._failed(error, delivery)
@@ -167,7 +189,7 @@ class Handler:
             return reject(error)
         return outcome_of(error)
 
-    def _failed(self, error: BaseException, delivery: Delivery) -> Outcome:
+    def _failed(self, error: BaseException, delivery: Deliveries) -> Outcome:
         if isinstance(error, asyncio.CancelledError):
             logger.warning("%s was cancelled: %s", self.name, _names(delivery))
         elif isinstance(error, TimeLimit):
@@ -213,6 +235,8 @@ def _explain(error: ValidationError) -> str:
     return f"the payload does not match {error.title}: " + "; ".join(sentences[:MAX_ERRORS]) + more
 
 
-def _names(delivery: Delivery) -> str:
+def _names(delivery: Deliveries) -> str:
+    if isinstance(delivery, list):
+        return f"subscription_id={delivery[0].subscription_id} messages={len(delivery)} first_id={delivery[0].id}"
     ids = f"subscription_id={delivery.subscription_id} message_id={delivery.id}"
     return f"{ids} delivery_attempts={delivery.delivery_attempts}"

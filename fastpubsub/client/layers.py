@@ -2,30 +2,35 @@
 
 import asyncio
 import hashlib
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_type_hints
 
 from fastpubsub.client import requests
 from fastpubsub.client.connections import AsyncConnection
 from fastpubsub.client.deliveries import Delivery
 from fastpubsub.client.dependencies import Solve
 from fastpubsub.client.options import Once
+from fastpubsub.client.signatures import annotated, is_message, item_of
 from fastpubsub.client.threads import Threads
 from fastpubsub.client.topics import AnyTopic
 
 logger = logging.getLogger("fastpubsub.client")
 
 
+Deliveries: TypeAlias = Delivery | list[Delivery]
+
+
 @dataclass(slots=True)
 class Work:
-    """A delivery that is worked on."""
+    """A delivery that is worked on, or a batch: then both are lists."""
 
     payload: Any
-    delivery: Delivery
+    delivery: Any
     threads: Threads | None
     values: dict[str, Any] = field(default_factory=dict)
     """Of dependencies, by the names of the arguments."""
@@ -34,7 +39,7 @@ class Work:
 Call: TypeAlias = Callable[[Work], Awaitable[Any]]
 
 Middleware: TypeAlias = Callable[[Any, Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""`async def middleware(message, call_next)`: returns what `await call_next()` returns."""
+"""`async def middleware(message, call_next)`: returns what `await call_next()` returns. A batch is a list."""
 
 
 class TimeLimit(TimeoutError):
@@ -65,16 +70,32 @@ def with_dependencies(call: Call, solve: Solve, once: Once | None = None) -> Cal
     async def run(work: Work) -> Any:
         async with AsyncExitStack() as stack:
             work.values = await solve(work.delivery, stack)
-            if once is not None and not await once.is_first(work.values.pop(SESSION), work.delivery):
-                logger.info(
-                    "a message was done before: subscription_id=%s message_id=%s",
-                    work.delivery.subscription_id,
-                    work.delivery.id,
-                )
+            if once is not None and not await _leave_out_done(once, work):
                 return None
             return await call(work)
 
     return run
+
+
+async def _leave_out_done(once: Once, work: Work) -> bool:
+    """Whether something is left to do."""
+    session = work.values.pop(SESSION)
+    if not isinstance(work.delivery, list):
+        return await _is_first(once, session, work.delivery)
+    # By id, so that two batches with the same messages wait for each other in one direction alone.
+    several = sorted(work.delivery, key=lambda one: one.id)
+    first = {one.ack_id for one in several if await _is_first(once, session, one)}
+    left = [pair for pair in zip(work.payload, work.delivery, strict=True) if pair[1].ack_id in first]
+    work.payload, work.delivery = [payload for payload, _ in left], [one for _, one in left]
+    return bool(left)
+
+
+async def _is_first(once: Once, session: Any, delivery: Delivery) -> bool:
+    is_first = await once.is_first(session, delivery)
+    if not is_first:
+        told = "a message was done before: subscription_id=%s message_id=%s"
+        logger.info(told, delivery.subscription_id, delivery.id)
+    return is_first
 
 
 def publishing(call: Call, connection: AsyncConnection, topic: AnyTopic) -> Call:
@@ -92,6 +113,26 @@ def publishing(call: Call, connection: AsyncConnection, topic: AnyTopic) -> Call
         return result
 
     return run
+
+
+def check_middlewares(name: str, middlewares: Sequence[Middleware], *, is_batch: bool) -> None:
+    """A middleware gets what the handler gets: the message, or the list of them."""
+    for middleware in middlewares:
+        annotation = _first_annotation(middleware)
+        if (is_message(annotation) and is_batch) or (item_of(annotation) is not None and not is_batch):
+            takes = "batches" if is_batch else "one message"
+            raise TypeError(
+                f"{name} takes {takes}, and the middleware {getattr(middleware, '__qualname__', middleware)} does not: "
+                "annotate its argument with Message | list[Message] for both"
+            )
+
+
+def _first_annotation(middleware: Middleware) -> Any:
+    try:
+        first = next(iter(inspect.signature(middleware).parameters), "")
+        return get_type_hints(annotated(middleware)).get(first)
+    except (NameError, AttributeError, SyntaxError, TypeError, ValueError):  # of names that only a type checker knows
+        return None
 
 
 def within(call: Call, middlewares: Sequence[Middleware]) -> Call:

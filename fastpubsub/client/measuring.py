@@ -15,8 +15,11 @@ class Measured:
     seconds: float = 0.0
     running: dict[asyncio.Task[None], float] = field(default_factory=dict)
     """Since when, by the clock of the event loop."""
+    in_flight: int = 0
+    """Messages: of a batch, all of them."""
 
     def finished(self, outcome: str, seconds: float) -> None:
+        self.in_flight -= 1
         self.outcomes[outcome] += 1
         self.seconds += seconds
 
@@ -46,7 +49,7 @@ def exposition(measured: Iterable[Measured]) -> str:
     lines.append("# HELP fastpubsub_worker_messages_in_flight Messages that handlers work on.")
     lines.append("# TYPE fastpubsub_worker_messages_in_flight gauge")
     lines += [
-        f'fastpubsub_worker_messages_in_flight{{subscription="{one.subscription_id}"}} {len(one.running)}'
+        f'fastpubsub_worker_messages_in_flight{{subscription="{one.subscription_id}"}} {one.in_flight}'
         for one in several
     ]
     return "\n".join(lines) + "\n"

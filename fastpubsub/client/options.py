@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from fastpubsub.client.pulling import MAX_BATCH
 from fastpubsub.client.topics import AnyTopic
 from fastpubsub.models import Message
 
@@ -27,6 +28,7 @@ class Options:
     timeout_seconds: float | None = None
     publish_to: AnyTopic | None = None
     once: Once | None = None
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("retry_on", "reject_on"):
@@ -35,6 +37,8 @@ class Options:
                 raise TypeError(f"{name} is an exception class, or a tuple of them")
         if self.timeout_seconds is not None and not 0 < self.timeout_seconds < float("inf"):
             raise ValueError("timeout_seconds is a positive number of seconds")
+        if self.batch_size is not None and not 1 <= self.batch_size <= MAX_BATCH:
+            raise ValueError(f"batch_size is a number of messages from 1 to {MAX_BATCH}")
 
     @property
     def expected(self) -> tuple[type[Exception], ...]:

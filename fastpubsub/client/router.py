@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from fastpubsub.client.batches import handler_of
 from fastpubsub.client.declaring import Declaration, Start
 from fastpubsub.client.handlers import Handler, is_async
 from fastpubsub.client.layers import Middleware
@@ -52,6 +53,7 @@ class Router:
         reject_on: Exceptions = (),
         publish_to: AnyTopic | None = None,
         once: Once | None = None,
+        batch_size: int | None = None,
     ) -> Callable[[Function], Function]:
         """Registers the function that processes the messages of a subscription.
 
@@ -68,6 +70,9 @@ class Router:
         What the function returns is published to `publish_to`, before its message is settled: None is nothing, a list
         several payloads. `once` is `fastpubsub.integrations.sqlalchemy.once(get_session)`: a message that was done in a
         transaction of that session does not reach the function again.
+
+        A function with an argument that is a `list[Order]`, or a `list[Message]`, is called with up to `batch_size`
+        messages at once, 100 by default; they have one outcome.
         """
         settings = {
             "filter": filter,
@@ -76,11 +81,11 @@ class Router:
             "backoff_max_seconds": backoff_max_seconds,
             "ack_deadline_seconds": ack_deadline_seconds,
         }
-        options = Options(retry_on, reject_on, timeout_seconds, publish_to, once)
+        options = Options(retry_on, reject_on, timeout_seconds, publish_to, once, batch_size)
         declaration = _declaration(subscription_id, topic, settings, start_from)
 
         def register(function: Function) -> Function:
-            handler = Handler(function, options)
+            handler = handler_of(function, options)
             registration = Registration(subscription_id, handler, declaration, concurrency, lease_seconds)
             self._registrations.append(registration)
             return function
@@ -91,7 +96,8 @@ class Router:
         """Registers a function that runs around every handler here: `async def middleware(message, call_next)`.
 
         It returns what `await call_next()` returns, sees what that raises, and may do either in its place. The first
-        one is the outermost. A payload that does not match its annotation is rejected before.
+        one is the outermost. A payload that does not match its annotation is rejected before. For a batch the message
+        is a list of them.
         """
         if not is_async(function):
             raise TypeError("a middleware is an `async def` function of a message and `call_next`")

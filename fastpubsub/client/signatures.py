@@ -1,4 +1,4 @@
-"""Reads from a handler's signature whether it takes a payload, the message, or both."""
+"""Reads from a handler's signature whether it takes a payload, the message, or both, or lists of them."""
 
 import functools
 import inspect
@@ -46,9 +46,11 @@ def mark_of(annotation: Any, default: Any) -> Any:
 class Argument(NamedTuple):
     name: str
     annotation: Any
+    """Of a list, that of its items."""
     default: Any
     by_keyword: bool
     is_message: bool
+    is_list: bool
 
     @property
     def is_taken(self) -> bool:
@@ -76,8 +78,12 @@ class Signature:
             )
         self.payload = payloads[0] if payloads else None
         self.takes_message = len(taken) > len(payloads)
+        self.message_type = next((bare(one.annotation) for one in taken if one.is_message), None)
+        self.is_batch = taken[0].is_list
+        if any(one.is_list != self.is_batch for one in taken):
+            raise TypeError(f"{name} takes a list of payloads with a list of messages, or one with one")
 
-    def bind(self, payload: Any, message: Message) -> tuple[list[Any], dict[str, Any]]:
+    def bind(self, payload: Any, message: Any) -> tuple[list[Any], dict[str, Any]]:
         def value(one: Argument) -> Any:
             if one.is_message:
                 return message
@@ -98,15 +104,19 @@ class Signature:
             if (mark := mark_of(annotation, parameter.default)) is not None:
                 self.injected.append(Injected(parameter.name, annotation, mark))
                 continue
+            item = item_of(annotation)
+            annotation = annotation if item is None else item
             takes_message = is_message(annotation)
             if (not takes_message or parameter.kind in VARIABLE) and _mentions_message(annotation):
                 raise TypeError(
-                    f"{self._name}: a handler gets one message, so {parameter.name!r} cannot be {annotation}: "
-                    "annotate it with fastpubsub.client.Message"
+                    f"{self._name}: a handler gets a message or a list of them, so {parameter.name!r} cannot be "
+                    f"{annotation}: annotate it with fastpubsub.client.Message or list[Message]"
                 )
             if parameter.kind not in VARIABLE:
                 by_keyword = parameter.kind is KEYWORD_ONLY
-                yield Argument(parameter.name, annotation, parameter.default, by_keyword, takes_message)
+                yield Argument(
+                    parameter.name, annotation, parameter.default, by_keyword, takes_message, item is not None
+                )
 
 
 def _up_to_last_taken(arguments: list[Argument]) -> list[Argument]:
@@ -121,6 +131,14 @@ def annotated(function: Any) -> Any:
         function = function.func
     function = inspect.unwrap(function)
     return function if inspect.isroutine(function) else type(function).__call__
+
+
+def item_of(annotation: Any) -> Any:
+    """Returns what a list has, as it is annotated; None for what is no list."""
+    annotation = bare(annotation)
+    if annotation is not list and get_origin(annotation) is not list:
+        return None
+    return next(iter(get_args(annotation)), Any)
 
 
 def is_message(annotation: Any) -> bool:

@@ -15,7 +15,6 @@ from fastapi.requests import Request
 
 from fastpubsub.client.dependencies import Solve
 from fastpubsub.client.signatures import Dependency, Injected
-from fastpubsub.models import Message
 
 PATH = "/"
 
@@ -24,21 +23,23 @@ class FastAPISolver:
     """`application` and `state` are those of the application, as long as it runs.
 
     A dependency that takes the request gets one without headers or a body: its `state` has what the lifespan has put
-    there, and `state.message`.
+    there, and `state.message`, or for a batch `state.messages`.
     """
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         self.application: FastAPI | None = None
         self.state = state
 
-    def __call__(self, name: str, injected: Sequence[Injected]) -> Solve:
+    def __call__(self, name: str, injected: Sequence[Injected], is_batch: bool) -> Solve:
         dependant = get_dependant(path=PATH, call=_function_of(injected))
         if _flat(dependant, "body_params"):
             raise TypeError(f"{name}: a dependency takes the body of a request, which a message does not have")
 
-        async def solve(message: Message, stack: AsyncExitStack) -> dict[str, Any]:
+        member = "messages" if is_batch else "message"
+
+        async def solve(message: Any, stack: AsyncExitStack) -> dict[str, Any]:
             solved = await solve_dependencies(
-                request=self._request(message, stack),
+                request=self._request({member: message}, stack),
                 dependant=dependant,
                 dependency_overrides_provider=self.application,
                 async_exit_stack=stack,
@@ -50,7 +51,7 @@ class FastAPISolver:
 
         return solve
 
-    def _request(self, message: Message, stack: AsyncExitStack) -> Request:
+    def _request(self, state: Mapping[str, Any], stack: AsyncExitStack) -> Request:
         return Request(
             {
                 "type": "http",
@@ -60,7 +61,7 @@ class FastAPISolver:
                 "query_string": b"",
                 "headers": [],
                 "app": self.application,
-                "state": {**self.state, "message": message},
+                "state": {**self.state, **state},
                 "fastapi_inner_astack": stack,
                 "fastapi_function_astack": stack,
             }

@@ -13,9 +13,11 @@ from contextvars import ContextVar
 from typing import Any
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from fastpubsub.client import Delivery, Reject, Retry
+from fastpubsub.client.layers import Deliveries
 from fastpubsub.client.requests import publishing
 from fastpubsub.client.router import Router
 
@@ -23,15 +25,16 @@ MAX_ATTRIBUTES = 98
 """A message may have 100, and a trace needs two."""
 
 _propagator = TraceContextTextMapPropagator()
-_delivery: ContextVar[Delivery | None] = ContextVar("delivery", default=None)
+_work: ContextVar[Deliveries | None] = ContextVar("work", default=None)
 
 
 def instrument(*routers: Router, tracer_provider: trace.TracerProvider | None = None) -> None:
     """Lets every message that this process publishes in a span carry `traceparent` and `tracestate` as attributes.
 
-    Each function of these workers, routers and buses runs in a span whose parent they name. A message that has a
-    `traceparent` keeps it. One that is published with an `idempotency_key` of yours carries none: its repetition must
-    be the same. Baggage is never carried. Call it once, before the worker starts.
+    Each function of these workers, routers and buses runs in a span whose parent they name; that of a batch is linked
+    to all of them. A message that has a `traceparent` keeps it. One that is published with an `idempotency_key` of
+    yours carries none: its repetition must be the same. Baggage is never carried. Call it once, before the worker
+    starts.
     """
     publishing.carry(_with_trace)
     tracer = trace.get_tracer("fastpubsub", tracer_provider=tracer_provider)
@@ -42,13 +45,15 @@ def instrument(*routers: Router, tracer_provider: trace.TracerProvider | None = 
 class MessageFilter(logging.Filter):
     """Gives each record `message_id`, `subscription_id` and `trace_id`, empty outside of instrumented functions.
 
+    In a batch there is no `message_id`.
+
     Add it to a handler of `logging`, and name them in its format: `%(message_id)s`.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        delivery = _delivery.get()
-        record.message_id = "" if delivery is None else str(delivery.id)
-        record.subscription_id = "" if delivery is None else delivery.subscription_id
+        work = _work.get()
+        record.message_id = str(work.id) if isinstance(work, Delivery) else ""
+        record.subscription_id = "" if work is None else _first(work).subscription_id
         context = trace.get_current_span().get_span_context()
         record.trace_id = trace.format_trace_id(context.trace_id) if context.is_valid else ""
         return True
@@ -63,22 +68,35 @@ def _with_trace(attributes: Mapping[str, str] | None) -> Mapping[str, str] | Non
     return {**given, **carried} if carried else attributes
 
 
-def _traced(tracer: trace.Tracer) -> Callable[[Delivery, Callable[[], Awaitable[Any]]], Awaitable[Any]]:
-    async def in_span(delivery: Delivery, call_next: Callable[[], Awaitable[Any]]) -> Any:
-        parent = _propagator.extract(delivery.attributes or {})
-        token = _delivery.set(delivery)
+def _first(work: Deliveries) -> Delivery:
+    return work[0] if isinstance(work, list) else work
+
+
+def _link(delivery: Delivery) -> trace.Link:
+    return trace.Link(
+        trace.get_current_span(_propagator.extract(delivery.attributes or {}, Context())).get_span_context()
+    )
+
+
+def _traced(tracer: trace.Tracer) -> Callable[[Deliveries, Callable[[], Awaitable[Any]]], Awaitable[Any]]:
+    async def in_span(work: Deliveries, call_next: Callable[[], Awaitable[Any]]) -> Any:
+        is_batch = isinstance(work, list)
+        parent = None if is_batch else _propagator.extract(_first(work).attributes or {})
+        links = [link for link in map(_link, work) if link.context.is_valid] if isinstance(work, list) else []
+        token = _work.set(work)
         try:
             with tracer.start_as_current_span(
-                f"process {delivery.subscription_id}",
+                f"process {_first(work).subscription_id}",
                 parent,
                 trace.SpanKind.CONSUMER,
-                _attributes(delivery),
+                _attributes(work),
+                links,
                 record_exception=False,
                 set_status_on_exception=False,
             ) as span:
                 return await _noting(span, call_next)
         finally:
-            _delivery.reset(token)
+            _work.reset(token)
 
     return in_span
 
@@ -94,13 +112,18 @@ async def _noting(span: trace.Span, call_next: Callable[[], Awaitable[Any]]) -> 
         raise
 
 
-def _attributes(delivery: Delivery) -> dict[str, str | int]:
+def _attributes(work: Deliveries) -> dict[str, str | int]:
     """By the semantic conventions for messaging."""
-    return {
+    common: dict[str, str | int] = {
         "messaging.system": "fastpubsub",
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
-        "messaging.destination.subscription.name": delivery.subscription_id,
-        "messaging.message.id": str(delivery.id),
-        "messaging.fastpubsub.message.delivery_attempts": delivery.delivery_attempts,
+        "messaging.destination.subscription.name": _first(work).subscription_id,
+    }
+    if isinstance(work, list):
+        return {**common, "messaging.batch.message_count": len(work)}
+    return {
+        **common,
+        "messaging.message.id": str(work.id),
+        "messaging.fastpubsub.message.delivery_attempts": work.delivery_attempts,
     }

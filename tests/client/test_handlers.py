@@ -188,7 +188,7 @@ async def test_however_the_message_is_annotated(annotation: Any) -> None:
 
 @pytest.mark.parametrize(
     "annotation",
-    [list[Message], Message | Order, type[Message], Optional[list["Message"]], Callable[[], Message]],  # noqa: UP045
+    [tuple[Message, ...], Message | Order, type[Message], Optional[list["Message"]], Callable[[], Message]],  # noqa: UP045
 )
 def test_what_is_made_of_messages_is_refused(annotation: Any) -> None:
     async def handle(m: Any) -> None: ...
@@ -201,7 +201,7 @@ def test_what_is_made_of_messages_is_refused(annotation: Any) -> None:
     for function in functions:
         function.__annotations__["m"] = annotation
     for function in [*functions, several]:
-        with pytest.raises(TypeError, match=f"{function.__name__}: a handler gets one message, .* 'm'"):
+        with pytest.raises(TypeError, match=f"{function.__name__}: a handler gets a message or a list of them, .* 'm'"):
             Handler(function)
 
 
