@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from fastpubsub.client import requests
 from fastpubsub.client.connections import AsyncConnection
 from fastpubsub.client.errors import AlreadyExists, NotFound
-from fastpubsub.client.existing import CONFLICT, changes, differences_of, sentence, text
+from fastpubsub.client.existing import CONFLICT, KEPT, changes, differences_of, sentence, text
 from fastpubsub.client.narrowing import Filter, both
 from fastpubsub.client.topics import Topic
 
@@ -21,12 +21,11 @@ Start: TypeAlias = Literal["latest", "earliest"] | datetime
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """A subscription of a topic. Settings that are not given may be anything."""
+    """A subscription of a topic, by arguments of `create_subscription`. What is not given may be anything."""
 
     subscription_id: str
     topic: Topic[Any]
     settings: Mapping[str, Any]
-    start_from: Start
 
 
 async def declare(client: AsyncConnection, topics: Iterable[Topic[Any]], subscriptions: Iterable[Declaration]) -> None:
@@ -66,7 +65,7 @@ async def _declare_retention(client: AsyncConnection, topic: Topic[Any], found: 
 
 async def _declare_subscription(client: AsyncConnection, wanted: Declaration) -> None:
     id_, topic_id = wanted.subscription_id, wanted.topic.id
-    create = requests.create_subscription(id_, topic_id, **wanted.settings, start_from=wanted.start_from, exist_ok=True)
+    create = requests.create_subscription(id_, topic_id, **wanted.settings, exist_ok=True)
     as_sent: Any = requests.get_subscription(id_)
     try:
         found: bytes = await client.send(replace(as_sent, read=bytes))
@@ -74,7 +73,7 @@ async def _declare_subscription(client: AsyncConnection, wanted: Declaration) ->
         await client.send(create)
         return
     differences = differences_of(create.content or b"", found)
-    if "topic_id" in differences:
+    if differences.keys() & KEPT:
         raise _refusal(
             f"subscription {id_} exists, and {sentence(differences)}. Give the subscriber another subscription, or "
             f"delete this one with its messages: fastpubsub subscriptions delete {id_}"

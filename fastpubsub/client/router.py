@@ -24,6 +24,7 @@ class Registration:
     declaration: Declaration | None
     concurrency: int | None
     lease_seconds: int | None
+    ordered: bool = False
     middlewares: tuple[Middleware, ...] = ()
 
 
@@ -45,7 +46,9 @@ class Router:
         backoff_min_seconds: int | None = None,
         backoff_max_seconds: int | None = None,
         ack_deadline_seconds: int | None = None,
-        start_from: Start = "latest",
+        ordered: bool = False,
+        start_from: Start | None = None,
+        fork_of: str | None = None,
         concurrency: int | None = None,
         lease_seconds: int | None = None,
         timeout_seconds: float | None = None,
@@ -63,7 +66,8 @@ class Router:
 
         With `topic`, the topic and the subscription are created at the start, and given settings that differ are
         changed; a change that would lose messages raises `AlreadyExists` instead. Settings that are not given may be
-        anything, `{}` is no filter, and `start_from` counts only at the creation.
+        anything, `{}` is no filter, and `start_from` and `fork_of` count only at the creation. With `ordered` the
+        function is called for one message, or one batch, at a time: give it also when others create the subscription.
 
         After `timeout_seconds` an `async def` function is cancelled, and its message comes again. Exceptions of
         `retry_on` let it come again, and those of `reject_on` make it a dead letter, without a traceback in the log.
@@ -80,13 +84,20 @@ class Router:
             "backoff_min_seconds": backoff_min_seconds,
             "backoff_max_seconds": backoff_max_seconds,
             "ack_deadline_seconds": ack_deadline_seconds,
+            "ordered": ordered or None,
+            "start_from": start_from,
+            "fork_of": fork_of,
         }
+        if ordered and concurrency not in (None, 1):
+            raise TypeError(
+                f"subscriber {subscription_id}: an ordered one does one thing at a time: leave concurrency out"
+            )
         options = Options(retry_on, reject_on, timeout_seconds, publish_to, once, batch_size)
-        declaration = _declaration(subscription_id, topic, settings, start_from)
+        declaration = _declaration(subscription_id, topic, settings)
 
         def register(function: Function) -> Function:
             handler = handler_of(function, options)
-            registration = Registration(subscription_id, handler, declaration, concurrency, lease_seconds)
+            registration = Registration(subscription_id, handler, declaration, concurrency, lease_seconds, ordered)
             self._registrations.append(registration)
             return function
 
@@ -123,13 +134,11 @@ class Router:
                 yield replace(registration, middlewares=(*self._middlewares, *registration.middlewares))
 
 
-def _declaration(
-    subscription_id: str, topic: AnyTopic | None, settings: Mapping[str, Any], start_from: Start
-) -> Declaration | None:
+def _declaration(subscription_id: str, topic: AnyTopic | None, settings: Mapping[str, Any]) -> Declaration | None:
     given = {name: value for name, value in settings.items() if value is not None}
     if topic is not None:
-        return Declaration(subscription_id, as_topic(topic), given, start_from)
-    if given or start_from != "latest":
+        return Declaration(subscription_id, as_topic(topic), given)
+    if given.keys() - {"ordered"}:
         raise TypeError(f"subscriber {subscription_id}: settings of a subscription need its topic: give topic=")
     return None
 

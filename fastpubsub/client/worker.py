@@ -150,11 +150,12 @@ class Worker(Router):
         return Subscriber(
             registration.subscription_id,
             registration.handler.within(client, self.solver, registration.middlewares),
-            self._limit or registration.concurrency or self._concurrency,
+            1 if registration.ordered else self._limit or registration.concurrency or self._concurrency,
             self._grace_seconds,
             registration.lease_seconds,
             self._consumer_id,
-            self._prefetch_seconds,
+            # What waits here would be worked on after a message before it has failed.
+            0 if registration.ordered else self._prefetch_seconds,
             self._measured.setdefault(registration.subscription_id, Measured(registration.subscription_id)),
         )
 

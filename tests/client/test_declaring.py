@@ -11,19 +11,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from fastpubsub.client import (
     AlreadyExists,
     AsyncClient,
     InvalidRequest,
+    Message,
     NotFound,
+    Outgoing,
     PermissionDenied,
+    Retry,
     Router,
     Topic,
     Worker,
+    requests,
 )
 from fastpubsub.client.narrowing import both
+from fastpubsub.models.subscriptions import NewSubscription
 from fastpubsub.testing import InMemoryBus
 from fastpubsub.testing.store import matches, read_filter
 from tests.client.conftest import QUICK
@@ -56,6 +61,89 @@ def worker_of(topic: str | Topic[Any] = ORDERS, **settings: Any) -> Worker:
         del order
 
     return worker
+
+
+NOT_OF_SUBSCRIBERS = {
+    "id": "the first argument",
+    "topic_id": "`topic`",
+    "push": "what is pushed is not pulled, so no worker gets it",
+}
+SETTINGS: dict[str, Any] = {
+    "filter": {"country": ["BR"]},
+    "max_delivery_attempts": 3,
+    "backoff_min_seconds": 4,
+    "backoff_max_seconds": 40,
+    "ack_deadline_seconds": 7,
+    "ordered": True,
+    "start_from": "earliest",
+    "fork_of": "audit",
+}
+
+
+def test_every_setting_of_a_subscription_can_be_declared() -> None:
+    assert NOT_OF_SUBSCRIBERS.keys() | SETTINGS.keys() == NewSubscription.model_fields.keys()
+    for name, value in SETTINGS.items():
+        (registration,) = worker_of(**{name: value}).registrations()
+        assert registration.declaration is not None
+        for make in (requests.create_subscription, requests.ensure_subscription):
+            sent = make("billing", "orders", **registration.declaration.settings).content
+            assert from_json(sent or b"")[name] == value
+
+
+async def test_a_fork_is_declared(client: AsyncClient) -> None:
+    await client.create_topic("orders", retention_seconds=600)
+    await client.create_subscription("audit", "orders", max_delivery_attempts=9)
+    await client.publish("orders", {"country": "BR"})
+    for _ in range(2):
+        await worker_of(fork_of="audit", ordered=True).declare(client)
+    found = await client.get_subscription("billing")
+    assert (found.max_delivery_attempts, found.ordered) == (9, True)
+    assert (await client.metrics("billing")).available == 1
+
+
+async def test_order_is_not_changed(client: AsyncClient) -> None:
+    await client.create_topic("orders", retention_seconds=600)
+    await client.create_subscription("billing", "orders")
+    with pytest.raises(AlreadyExists, match="subscription billing exists, and ordered is false, not true"):
+        await worker_of(ordered=True).declare(client)
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+async def test_the_order_of_a_key_is_kept_by_a_worker(client: AsyncClient, *, is_batch: bool) -> None:
+    """Nothing of a pull is begun before what comes before it is done, even if that fails."""
+    worker, begun, failed = Worker(topics=[ORDERS]), [], asyncio.Event()
+    enough = asyncio.Event()
+
+    async def bill(message: Message) -> None:
+        begun.append(message.payload["n"])
+        await asyncio.sleep(0.01)  # in which another one would begin
+        assert begun[-1] == message.payload["n"]
+        if message.payload["n"] == 2 and not failed.is_set():
+            failed.set()
+            raise Retry(after=0)
+        if begun[-1] == 5:
+            enough.set()
+
+    async def bill_several(messages: list[Message]) -> None:
+        for message in messages:
+            await bill(message)
+
+    worker.subscriber("billing", topic=ORDERS, ordered=True)(bill_several if is_batch else bill)
+    await worker.declare(client)
+    await client.publish("orders", *(Outgoing({"n": n}, ordering_key="a") for n in range(6)))
+    serving = asyncio.create_task(worker.serve(client))
+    async with asyncio.timeout(20):
+        await enough.wait()
+    worker.stop()
+    await serving
+    assert begun == ([0, 1, 2, 0, 1, 2, 3, 4, 5] if is_batch else [0, 1, 2, 2, 3, 4, 5])
+
+
+def test_an_ordered_subscriber_does_one_thing_at_a_time() -> None:
+    with pytest.raises(TypeError, match="subscriber billing: an ordered one does one thing at a time"):
+        worker_of(ordered=True, concurrency=5)
+    (registration,) = worker_of(ordered=True, concurrency=1).registrations()
+    assert registration.ordered
 
 
 async def test_what_is_missing_is_created(client: AsyncClient) -> None:
