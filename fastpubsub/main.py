@@ -176,7 +176,7 @@ def cleanup_acked_messages() -> None:
 
 @command("cleanup_stuck_messages")
 def cleanup_stuck_messages() -> None:
-    """Release messages whose ack deadline has passed. A running server does this by itself."""
+    """Release messages whose ack deadline has passed. A running server also does this."""
     settings = settings_with_database()
     from fastpubsub.services.maintenance import release_expired_leases
 
@@ -235,7 +235,8 @@ def dev(
         int | None, typer.Option(help="The port to listen on, instead of FASTPUBSUB_API_PORT.", min=1, max=65535)
     ] = None,
     reset: Annotated[
-        bool, typer.Option("--reset", help="Delete everything that earlier runs stored, and start empty.")
+        bool,
+        typer.Option("--reset", help="Delete everything that earlier runs stored, and start with an empty database."),
     ] = False,
     data: Annotated[Path, typer.Option(help="The folder in which the embedded PostgreSQL stores its data.")] = Path(
         ".fastpubsub"
@@ -248,10 +249,10 @@ def dev(
     ] = False,
     opens: Annotated[bool, typer.Option("--open", help="Open the console in the browser.")] = False,
     demo: Annotated[
-        bool, typer.Option("--demo", help="Run a small shop that publishes, consumes, fails and dies.")
+        bool, typer.Option("--demo", help="Run a small shop that publishes, consumes, fails and crashes.")
     ] = False,
 ) -> None:
-    """Serve on this machine only, with an embedded PostgreSQL. It needs nothing else."""
+    """Serve on this machine only, with an embedded PostgreSQL. Nothing else is needed."""
     from fastpubsub.api.server import CannotServe
     from fastpubsub.config import ConfigurationError
     from fastpubsub.dev import Extras, run
@@ -292,7 +293,7 @@ def worker(
     health_port: Annotated[
         int | None,
         typer.Option(
-            help="Answer /live, /ready and /metrics on this port; further processes take the ports after it.",
+            help="Answer /live, /ready and /metrics on this port; other processes take the ports after it.",
             min=1,
             max=65535,
         ),

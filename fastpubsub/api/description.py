@@ -21,7 +21,7 @@ TAGS = [
     {"name": "messages", "description": "Pull and settle messages, and find out what became of them."},
     {"name": "clients", "description": "Manage the clients of this API, and get access tokens for them."},
     {"name": "audit", "description": "See who changed what, and when."},
-    {"name": "overview", "description": "See the whole server at one look."},
+    {"name": "overview", "description": "Get an overview of the server."},
     {"name": "monitoring", "description": "Ask whether the server runs."},
 ]
 

@@ -81,12 +81,12 @@ DeliverAt = Annotated[
         "--deliver-at",
         metavar="TIME",
         parser=time,
-        help="When it comes: such as 2026-01-31T12:00:00Z.",
+        help="When messages arrive, such as 2026-01-31T12:00:00Z.",
         show_default=False,
     ),
 ]
 DelaySeconds = Annotated[
-    int | None, typer.Option("--delay-seconds", help="In how many seconds it comes.", show_default=False)
+    int | None, typer.Option("--delay-seconds", help="After how many seconds messages arrive.", show_default=False)
 ]
 TopicId = Annotated[
     str,
@@ -111,7 +111,7 @@ SubscriptionIds = Annotated[
 ClientId = Annotated[str, typer.Argument(metavar="CLIENT", callback=object_id, help="The id of the client.")]
 Limit = Annotated[int | None, typer.Option(help="How many to list; all by default.", min=1, show_default=False)]
 Offset = Annotated[int, typer.Option(help="How many to skip at the beginning.", min=0)]
-Stats = Annotated[bool, typer.Option("--stats", help="With counts, ages, and rates of the last minute.")]
+Stats = Annotated[bool, typer.Option("--stats", help="Also show counts, ages, and rates of the last minute.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 ExistOk = Annotated[
     bool,

@@ -31,13 +31,13 @@ def browse(
         str,
         typer.Argument(
             metavar="SUB",
-            help="A subscription, or with --topic a topic.",
+            help="The id of a subscription, or of a topic with --topic.",
             callback=object_id,
             autocompletion=any_ids,
         ),
     ],
-    topic: Annotated[bool, typer.Option("--topic", help="Look at all messages of a topic.")] = False,
-    state: Annotated[State, typer.Option(help="Which messages of the subscription.")] = "ahead",
+    topic: Annotated[bool, typer.Option("--topic", help="Print all messages of a topic.")] = False,
+    state: Annotated[State, typer.Option(help="The state of the messages to print.")] = "ahead",
     start: Annotated[
         str | None,
         typer.Option("--from", help="A position, a message id, or a time.", callback=text, show_default=False),
@@ -55,7 +55,7 @@ def browse(
     limit: Annotated[int, typer.Option("--limit", "-n", help="The highest number of messages.", min=1)] = 10,
     as_json: AsJson = None,
 ) -> None:
-    """Look at messages without taking them. Payloads need the scope messages:read."""
+    """Print messages without taking them. Payloads need the scope messages:read."""
     from fastpubsub.client import requests
 
     def build(start: str | None, limit: int) -> "Request[Any]":

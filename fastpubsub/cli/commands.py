@@ -22,15 +22,18 @@ Format = Annotated[
         "--output", "-o", help="Print it in this format; wide is a table that is not cropped.", show_default=False
     ),
 ]
-Url = Annotated[str | None, typer.Option(help="The server, instead of FASTPUBSUB_URL.", show_default=False)]
+Url = Annotated[
+    str | None, typer.Option(help="The address of the server, instead of FASTPUBSUB_URL.", show_default=False)
+]
 ClientId = Annotated[
-    str | None, typer.Option(help="Your client, instead of FASTPUBSUB_CLIENT_ID.", metavar="ID", show_default=False)
+    str | None,
+    typer.Option(help="The id of your client, instead of FASTPUBSUB_CLIENT_ID.", metavar="ID", show_default=False),
 ]
 ContextName = Annotated[
     str | None,
     typer.Option(
         "--context",
-        help="Server and client of this context.",
+        help="Use the server and the client of this context.",
         metavar="NAME",
         autocompletion=context_names,
         show_default=False,

@@ -8,7 +8,7 @@ COLUMNS = ("consumer_id", "leased", "oldest_leased_at", "pulls", "streams", "wai
 
 
 def consumers(subscription: SubscriptionId, as_json: AsJson = None) -> None:
-    """List who holds messages of a subscription or waits for some, at all servers."""
+    """List the consumers that hold messages of a subscription or wait for some, on all servers."""
     from fastpubsub.client import requests
 
     output = Output(as_json, *COLUMNS, grows="consumer_id")

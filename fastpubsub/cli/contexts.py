@@ -34,13 +34,13 @@ Name = Annotated[
 ]
 Server = Annotated[str, typer.Option("--url", help="The address of the server.", callback=text)]
 ClientId = Annotated[
-    str | None, typer.Option(metavar="ID", help="The client that asks there.", callback=text, show_default=False)
+    str | None, typer.Option(metavar="ID", help="The id of the client to use there.", callback=text, show_default=False)
 ]
 SecretFrom = Annotated[
     Literal["prompt", "stdin", "env", "none"] | None,
     typer.Option(
         help=f"Where to read the secret: from the terminal, the first line of standard input, or {CLIENT_SECRET}; with "
-        "none, each command reads that variable. The default is the terminal, or standard input if that is none.",
+        "none, each command reads that variable. The default is prompt on a terminal, and stdin elsewhere.",
         show_default=False,
     ),
 ]
@@ -56,7 +56,9 @@ def list_contexts(as_json: AsJson = None) -> None:
 
 @app.local("show")
 def show_context(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The one in use by default.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The name of the context; the one in use by default.")
+    ] = None,
     as_json: AsJson = None,
 ) -> None:
     """Show a context. Its secret is not shown."""
@@ -72,7 +74,7 @@ def show_context(
 def add_context(
     name: Name, url: Server, client_id: ClientId = None, secret_from: SecretFrom = None, replace: Replace = False
 ) -> None:
-    """Keep a server under a name; the first is in use at once. A secret is no option, as other users can see those."""
+    """Keep a server under a name; the first one is in use at once. Other users can see options, so none is a secret."""
     if secret_from is not None and client_id is None:
         raise typer.BadParameter("--secret-from needs --client-id")
     if not replace and name in places.load().known:
@@ -99,7 +101,7 @@ def use_context(name: Name) -> None:
 
 @app.local("remove")
 def remove_context(name: Name) -> None:
-    """Forget a context with its secret."""
+    """Remove a context and its secret."""
     with places.changing() as contexts:
         contexts.get(name)
         del contexts.known[name]

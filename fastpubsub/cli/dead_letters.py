@@ -27,21 +27,25 @@ app = group("List, reprocess and purge dead letters.")
 LetterIds = Annotated[
     list[str] | None, typer.Argument(metavar="ID", callback=object_ids, help="The ids of the dead letters.")
 ]
-All = Annotated[bool, typer.Option("--all", help="All dead letters that exist now.")]
+All = Annotated[bool, typer.Option("--all", help="Take all dead letters that exist now.")]
 
 
 @app.talking("list")
 def list_dead_letters(
     subscription: SubscriptionId,
     reason: Annotated[
-        str | None, typer.Option(help="Only those with exactly this reason.", callback=text, show_default=False)
+        str | None,
+        typer.Option(help="List only dead letters with exactly this reason.", callback=text, show_default=False),
     ] = None,
     died_after: Annotated[
         str | None,
-        typer.Option("--since", help="Only those that died at this time or later.", callback=text, show_default=False),
+        typer.Option(
+            "--since", help="List only those that died at this time or later.", callback=text, show_default=False
+        ),
     ] = None,
     died_before: Annotated[
-        str | None, typer.Option("--until", help="Only those that died earlier.", callback=text, show_default=False)
+        str | None,
+        typer.Option("--until", help="List only those that died earlier.", callback=text, show_default=False),
     ] = None,
     limit: Limit = None,
     offset: Offset = 0,

@@ -13,7 +13,7 @@ from fastpubsub.cli.output import AsJson, Output
 
 COLUMNS = ("id", "deliver_at", "state", "payload")
 
-app = group("List, show, move, cancel and release messages that come later.")
+app = group("List, show, move, cancel and release delayed messages.")
 
 DelayedId = Annotated[
     str, typer.Argument(metavar="ID", callback=object_id, help="The id that the publish printed: delayed-…")
@@ -29,12 +29,12 @@ class State(StrEnum):
 def list_delayed(
     topic: TopicId,
     state: Annotated[
-        State, typer.Option(help="held: those that were overdue when a server came back.")
+        State, typer.Option(help="held lists messages that were overdue when a server came back.")
     ] = State.waiting,
     limit: Limit = None,
     as_json: AsJson = None,
 ) -> None:
-    """List the messages of a topic that come later, the next one first."""
+    """List the delayed messages of a topic, the next one first."""
     from fastpubsub.client import requests
 
     output = Output(as_json, *COLUMNS, grows="payload")
@@ -43,7 +43,7 @@ def list_delayed(
 
 @app.talking("show")
 def show_delayed(topic: TopicId, id: DelayedId, as_json: AsJson = None) -> None:  # noqa: A002 - as in the API
-    """Show a message that comes later, or the id that it got when it came."""
+    """Show a delayed message; after it was published, show its message id."""
     from fastpubsub.client import requests
 
     show(Output(as_json), requests.get_delayed(topic, id))
@@ -57,7 +57,7 @@ def move_delayed(
     delay_seconds: DelaySeconds = None,
     as_json: AsJson = None,
 ) -> None:
-    """Let a message come at another time."""
+    """Move a delayed message to another time."""
     from fastpubsub.client import requests
 
     show(Output(as_json), requests.move_delayed(topic, id, deliver_at=deliver_at, delay_seconds=delay_seconds))
@@ -65,7 +65,7 @@ def move_delayed(
 
 @app.talking("cancel")
 def cancel_delayed(topic: TopicId, id: DelayedId) -> None:  # noqa: A002 - as in the API
-    """Cancel a message: it never comes."""
+    """Cancel a delayed message."""
 
     with connected() as client:
         client.cancel_delayed(topic, id)
@@ -74,7 +74,7 @@ def cancel_delayed(topic: TopicId, id: DelayedId) -> None:  # noqa: A002 - as in
 
 @app.talking("release")
 def release_delayed(topic: TopicId) -> None:
-    """Let the messages of a topic come that are held, because they were overdue when a server came back."""
+    """Publish the held messages of a topic, which were overdue when a server came back."""
     with connected() as client:
         released = client.release_delayed(topic)
     note(f"released {counted(released, 'message')} of {topic}")

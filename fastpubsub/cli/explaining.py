@@ -20,14 +20,14 @@ def explain(
         str | None,
         typer.Argument(
             metavar="SUB",
-            help="Only this subscription.",
+            help="Show only this subscription.",
             callback=lambda value: value and object_id(value),
             autocompletion=subscription_ids,
         ),
     ] = None,
     as_json: AsJson = None,
 ) -> None:
-    """Say what became of a message in each subscription of its topic, and why."""
+    """Show what happened to a message in each subscription of its topic, and why."""
     from fastpubsub.client import requests
 
     output = Output(as_json, *COLUMNS, grows="detail")

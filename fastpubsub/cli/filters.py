@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 MOST = 1000
 
-app = group("Try filters before they are set.")
+app = group("Test filters before you set them.")
 
 Which = Annotated[
     str | None,
     typer.Option(
-        help="The subscription.",
+        help="Test the last messages of this subscription.",
         metavar="SUB",
         callback=lambda one: one and object_id(one),
         autocompletion=subscription_ids,
@@ -33,7 +33,7 @@ Which = Annotated[
 OfTopic = Annotated[
     str | None,
     typer.Option(
-        help="A topic, when there is no subscription yet.",
+        help="Test the last messages of this topic, when there is no subscription yet.",
         metavar="TOPIC",
         autocompletion=topic_ids,
         callback=lambda one: one and object_id(one),
@@ -41,17 +41,18 @@ OfTopic = Annotated[
     ),
 ]
 Filter = Annotated[
-    str, typer.Option("--filter", help="""Such as '{"country": ["BR", "US"]}'; null for none.""", metavar="JSON")
+    str,
+    typer.Option("--filter", help="""A filter, such as '{"country": ["BR", "US"]}'; null for none.""", metavar="JSON"),
 ]
 Payload = Annotated[
-    str | None, typer.Option(help="A payload to judge, instead of messages.", metavar="JSON", show_default=False)
+    str | None, typer.Option(help="Test this payload, instead of messages.", metavar="JSON", show_default=False)
 ]
 Last = Annotated[
     int | None,
     typer.Option(
         "--last",
         "-n",
-        help="How many of the last messages to judge; 100 by default.",
+        help="How many of the last messages to test; 100 by default.",
         min=1,
         max=MOST,
         show_default=False,
@@ -68,7 +69,7 @@ def try_filter(
     last: Last = None,
     as_json: AsJson = None,
 ) -> None:
-    """Say what a filter lets through, of a payload or of the last messages, and why not the rest. Changes nothing."""
+    """Show which payload or messages a filter lets through, and why it keeps out the others. Changes nothing."""
     if (subscription is None) == (topic is None):
         raise typer.BadParameter("give --subscription, or --topic")
     if payload is not None and last is not None:

@@ -25,12 +25,18 @@ class PushFormat(StrEnum):
 
 
 ForwardTo = Annotated[
-    str, typer.Option("--forward-to", metavar="URL", help="Where to post them.", callback=text, show_default=False)
+    str,
+    typer.Option(
+        "--forward-to", metavar="URL", help="The address to post messages to.", callback=text, show_default=False
+    ),
 ]
 Secret = Annotated[
     str | None,
     typer.Option(
-        metavar="WHSEC", help="What signs the requests; a new one by default.", callback=text, show_default=False
+        metavar="WHSEC",
+        help="The secret that signs the requests; a new one by default.",
+        callback=text,
+        show_default=False,
     ),
 ]
 
@@ -38,7 +44,7 @@ Secret = Annotated[
 def listen(
     subscription: SubscriptionId,
     forward_to: ForwardTo,
-    form: Annotated[PushFormat, typer.Option("--format", help="The form of the requests.")] = PushFormat.standard,
+    form: Annotated[PushFormat, typer.Option("--format", help="The format of the requests.")] = PushFormat.standard,
     secret: Secret = None,
     timeout_seconds: Annotated[float, typer.Option(help="How long an answer may take.", min=0.1, max=3600)] = 30,
     as_json: AsJson = None,

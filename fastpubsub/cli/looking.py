@@ -25,13 +25,11 @@ FINDINGS = ("what", "subscription_id", "topic_id", "since", "detail")
 COUNTS = {"ahead": "ahead", "leased": "leased", "waiting": "waiting", "dlq": "dead"}
 RATES = ("published", "delivered", "acked", "nacked", "rejected", "expired", "dead_lettered", "filtered")
 
-Check = Annotated[
-    bool, typer.Option("--check", help=f"Exit with {FOUND_SOMETHING} if somebody should look at something.")
-]
+Check = Annotated[bool, typer.Option("--check", help=f"Exit with {FOUND_SOMETHING} if something needs attention.")]
 
 
 def status(check: Check = False, as_json: AsJson = None) -> None:
-    """Show the whole server at one look: what is wrong, counts and rates, topics and subscriptions."""
+    """Show an overview of the server: problems, counts and rates, topics and subscriptions."""
     output = Output(as_json)
     with connected() as client:
         record, overview = client.send(looked_at())

@@ -85,7 +85,7 @@ def tools(*, searches: bool) -> dict[str, Tool]:
 def tools_of_server() -> dict[str, Tool]:
     from fastpubsub.client import requests
 
-    return {"get_overview": Tool("Sum up the server, and say what somebody should look at.", {}, (), requests.overview)}
+    return {"get_overview": Tool("Sum up the server, and list what needs attention.", {}, (), requests.overview)}
 
 
 def tools_of_topics(place: dict[str, Any]) -> dict[str, Tool]:

@@ -164,11 +164,13 @@ def tail(
     ] = None,
     filter_: Annotated[
         str | None,
-        typer.Option("--filter", metavar="JSON", help="""Print only what passes, such as '{"country": ["BR"]}'."""),
+        typer.Option(
+            "--filter", metavar="JSON", help="""Print only messages that match, such as '{"country": ["BR"]}'."""
+        ),
     ] = None,
     as_json: AsJson = None,
 ) -> None:
-    """Print what is published to a topic as it arrives, until Ctrl-C. Takes no messages from consumers."""
+    """Print messages as they are published to a topic, until Ctrl-C. Takes no messages from consumers."""
     from fastpubsub.cli.interrupts import Interrupts
     from fastpubsub.cli.tailing import Tailing
 

@@ -27,7 +27,7 @@ Name = Annotated[
 ]
 AsTopic = Annotated[bool, typer.Option("--topic", help="NAME is a topic.")]
 AsSubscription = Annotated[bool, typer.Option("--subscription", help="NAME is a subscription.")]
-OnlyPrint = Annotated[bool, typer.Option("--print", help="Print the address, and open nothing.")]
+OnlyPrint = Annotated[bool, typer.Option("--print", help="Only print the address.")]
 
 
 def open_console(

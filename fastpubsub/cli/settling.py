@@ -33,10 +33,11 @@ def nack(
     subscription: SubscriptionId,
     ids: Deliveries,
     delay_seconds: Annotated[
-        int | None, typer.Option(help="Wait so long instead of the backoff.", min=0, show_default=False)
+        int | None, typer.Option(help="How many seconds to wait, instead of the backoff.", min=0, show_default=False)
     ] = None,
     reason: Annotated[
-        str | None, typer.Option(help="Why; `explain` and `dlq list` show it.", callback=text, show_default=False)
+        str | None,
+        typer.Option(help="The reason, which `explain` and `dlq list` show.", callback=text, show_default=False),
     ] = None,
 ) -> None:
     """Give messages back: they come again after the backoff of the subscription."""
@@ -51,7 +52,7 @@ def nack(
 def reject(
     subscription: SubscriptionId,
     ids: Deliveries,
-    reason: Annotated[str, typer.Option(help="Why; `dlq list` shows it.", callback=text)] = "rejected",
+    reason: Annotated[str, typer.Option(help="The reason, which `dlq list` shows.", callback=text)] = "rejected",
 ) -> None:
     """Make messages dead letters at once."""
     from fastpubsub.client import requests
@@ -62,7 +63,9 @@ def reject(
 def extend(
     subscription: SubscriptionId,
     ids: Deliveries,
-    seconds: Annotated[int, typer.Option(help="How long from now the messages are held.", min=1, max=43200)] = 60,
+    seconds: Annotated[
+        int, typer.Option(help="How many seconds from now the messages are held.", min=1, max=43200)
+    ] = 60,
 ) -> None:
     """Move the ack deadline of messages."""
     from fastpubsub.client import requests
@@ -101,4 +104,4 @@ def _id(number: int, line: str) -> str:
         message = json.loads(line)
         return object_id(str(message.get("ack_id") or message["id"]))
     except (ValueError, KeyError, RecursionError):
-        raise typer.BadParameter(f"line {number} of standard input is no message as `pull` prints it") from None
+        raise typer.BadParameter(f"line {number} of standard input is not a message as `pull` prints it") from None

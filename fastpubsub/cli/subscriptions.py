@@ -40,7 +40,7 @@ OfTopic = Annotated[
         metavar="TOPIC",
         callback=text,
         autocompletion=topic_ids,
-        help="Only those of this topic.",
+        help="List only subscriptions of this topic.",
         show_default=False,
     ),
 ]
@@ -49,7 +49,7 @@ app = group("Create, list, show, change and delete subscriptions.")
 
 Filter = Annotated[
     str | None,
-    typer.Option("--filter", help="""Such as '{"country": ["BR", "US"]}'; null for none.""", metavar="JSON"),
+    typer.Option("--filter", help="""A filter, such as '{"country": ["BR", "US"]}'; null for none.""", metavar="JSON"),
 ]
 Attempts = Annotated[
     int | None,
@@ -75,7 +75,7 @@ ForkOf = Annotated[
     ),
 ]
 Ordered = Annotated[
-    bool, typer.Option("--ordered", help="Messages with the same ordering key come one after the other.")
+    bool, typer.Option("--ordered", help="Deliver messages with the same ordering key one after the other.")
 ]
 
 Settings = dict[str, Any]

@@ -44,14 +44,14 @@ LOOK_SECONDS = 0.2
 """Between two looks at the size of the terminal."""
 
 Sort = Annotated[Literal["backlog", "rate", "dead", "oldest"], typer.Option(help="Which subscriptions come first.")]
-Interval = Annotated[float, typer.Option("--interval", "-i", help="Seconds between two looks.", min=SHORTEST)]
-Once = Annotated[bool, typer.Option("--once", help="Look once, as it is when this is not a terminal.")]
+Interval = Annotated[float, typer.Option("--interval", "-i", help="Seconds between refreshes.", min=SHORTEST)]
+Once = Annotated[bool, typer.Option("--once", help="Show it once, as without a terminal.")]
 
 Frame = list[str]
 
 
 def top(topic: OfTopic = None, sort: Sort = "backlog", interval: Interval = 2.0, once: Once = False) -> None:
-    """Show live which subscriptions have the most to do, until q or Ctrl-C."""
+    """Show the busiest subscriptions live, until q or Ctrl-C."""
     is_live = not once and sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     with connected(*ATTEMPTS) as client:
 

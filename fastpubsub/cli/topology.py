@@ -36,7 +36,7 @@ NEEDED = {"topics": (), "subscriptions": ("topic_id",), "clients": ("scopes",)}
 LARGEST_FILE = 64 << 20
 
 TopologyFile = Annotated[
-    Path, typer.Option("--file", "-f", help="A file as `export` writes it.", exists=True, dir_okay=False)
+    Path, typer.Option("--file", "-f", help="A file in the format of `export`.", exists=True, dir_okay=False)
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Also delete what the sections of the file do not name.")]
@@ -167,7 +167,10 @@ def _difference(kind: str, name: str, settings: dict[str, Any], existing: dict[s
     if "ordered" in differing:
         fail(f"subscription {name} cannot become ordered, or cease to be: create another one", FAILED)
     if "topic_id" in differing:
-        fail(f"subscription {name} is of the topic {existing['topic_id']}; a subscription keeps its topic", FAILED)
+        fail(
+            f"subscription {name} has the topic {existing['topic_id']}; the topic of a subscription cannot change",
+            FAILED,
+        )
     if differing:
         shown = ", ".join(f"{one}: {json_of(existing[one])} → {json_of(value)}" for one, value in differing.items())
         yield Change("update", kind[:-1], name, shown, _update(kind, existing, settings, differing))

@@ -33,7 +33,7 @@ class DelayedMessage(BaseModel):
     id: str = Field(description="the id of the delayed message; the message gets its own when it comes")
     topic_id: str
     state: Literal["waiting", "held", "published"] = Field(
-        description="`held`: it was overdue when a server came back, and waits until somebody releases it"
+        description="`held`: it was overdue when a server came back, and waits until it is released"
     )
     deliver_at: UtcTime = Field(description="when it comes")
     created_at: UtcTime

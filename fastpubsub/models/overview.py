@@ -24,14 +24,14 @@ FindingKind = Literal[
 
 
 class Finding(BaseModel):
-    """Something that somebody should look at."""
+    """Something that needs attention."""
 
     kind: FindingKind = Field(description="what it is about")
     severity: Literal["warning", "error"] = Field(description="how bad it is")
     topic_id: str | None = Field(description="the topic that it is about")
     subscription_id: str | None = Field(description="the subscription that it is about")
     detail: str = Field(description="a sentence for people")
-    since: UtcTime | None = Field(description="since when it is so, as far as it is known")
+    since: UtcTime | None = Field(description="since when this has been so, if it is known")
 
 
 class Rates(TopicRates, SubscriptionRates):

@@ -24,7 +24,7 @@ async def list_delayed_messages(
     limit: Limit = 10,
     token: PageToken = None,
 ) -> Response:
-    """List the messages that come later, the next one first."""
+    """List the delayed messages, the next one first."""
     app = request.app.state
     last = after_page(request, token, delayed.Place.is_possible)
     found, end = await delayed.list_delayed(

@@ -13,7 +13,7 @@ SEEING = requires("subscriptions:read", alternative="topics:read")
 
 @router.get("", dependencies=[SEEING])
 async def get_overview(request: Request) -> Overview:
-    """Sum up the topics and subscriptions that the caller may see, and say what somebody should look at."""
+    """Sum up the topics and subscriptions that the caller may see, and list what needs attention."""
     state, caller = request.app.state, request.state.caller
     return await look_at_all(
         state.database, state.settings, caller.objects("topics:read"), caller.objects("subscriptions:read")
