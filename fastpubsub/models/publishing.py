@@ -10,7 +10,7 @@ from fastpubsub.models.fields import Time
 
 class PublishedIds(BaseModel):
     ids: list[str] = Field(
-        description="ids of the messages, in the order of the request; the id of a delayed message is `delayed-` and a number"
+        description="ids of the messages, in the order of the request; for a delayed one, `delayed-` and a number"
     )
 
 

@@ -89,7 +89,7 @@ class PushAttempt(BaseModel):
     at: UtcTime = Field(description="when the answer came, or the time was over")
     attempt: int = Field(description="how often the message was delivered, including this time")
     outcome: Literal["ack", "nack", "reject", "return"] = Field(
-        description="the outcome of the message; `return` when the request was not sent, which does not count as an attempt"
+        description="the outcome of the message; `return` when the request was not sent, which does not count"
     )
     status: int | None = Field(description="of the answer; null when there was none")
     milliseconds: int = Field(description="until the answer came, or the time was over")
