@@ -802,20 +802,15 @@ class Store:
         original = self.cursor(fork_of)
         if original.subscription.topic_id != new.topic_id:
             raise InvalidRequest(f'fork_of: subscription "{fork_of}" is not of the topic "{new.topic_id}"')
-        settings = {name: _given(getattr(new, name), getattr(original.subscription, name)) for name in DEFAULTS}
-        has_filter = "filter" in new.model_fields_set
-        subscription = Subscription(
-            id=new.id,
-            topic_id=new.topic_id,
-            filter=(new.filter or None) if has_filter else original.subscription.filter,
-            created_at=self.now,
-            ordered=new.ordered if "ordered" in new.model_fields_set else original.subscription.ordered,
-            **settings,
-        )
+        given = {name: getattr(new, name) for name in new.model_fields_set - {"fork_of", "push"}}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        if "filter" in given:
+            chosen["filter"] = new.filter or None
+        afresh = {"created_at": self.now, "is_paused": False, "paused_at": None}
+        subscription = original.subscription.model_copy(update=afresh | chosen)
         _check_backoff(subscription)
-        self.cursors[new.id] = Cursor(
-            original.log, subscription, original.unsettled - 1, wanted if has_filter else original.wanted
-        )
+        judge = wanted if "filter" in given else original.wanted
+        self.cursors[new.id] = Cursor(original.log, subscription, original.unsettled - 1, judge)
         return subscription
 
     def update_subscription(

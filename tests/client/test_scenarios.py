@@ -657,9 +657,10 @@ def test_a_fork_has_what_the_other_has_not_settled(world: World) -> None:
         scene.publish(number)
     one, _ = scene.bus.pull(scene.name, batch_size=2)
     scene.bus.ack(scene.name, [one])
+    scene.bus.pause(scene.name)
     name = f"s-{uuid.uuid4().hex}"
     fork = scene.bus.create_subscription(name, scene.topic, fork_of=scene.name, max_delivery_attempts=9)
-    original = scene.bus.get_subscription(scene.name)
+    original = scene.bus.resume(scene.name)
     changed = {"id": name, "max_delivery_attempts": 9, "created_at": fork.created_at}
     assert fork == original.model_copy(update=changed)
     assert [message.payload["n"] for message in scene.bus.pull(name)] == [2, 4]
