@@ -52,11 +52,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "subscriptions update": (
         "fastpubsub subscriptions update billing --ack-deadline-seconds 120",
         "fastpubsub subscriptions update billing --filter null",
+        "fastpubsub subscriptions update billing --push-endpoint https://billing.example/hook",
     ),
     "subscriptions seek": (
         "fastpubsub subscriptions seek billing earliest",
         "fastpubsub subscriptions seek billing 2026-01-31T12:00:00Z",
     ),
+    "subscriptions rotate-push-secret": ("fastpubsub subscriptions rotate-push-secret billing",),
     "subscriptions delete": ("fastpubsub subscriptions delete billing",),
     "clients list": ("fastpubsub clients list",),
     "clients show": ("fastpubsub clients show 550e8400-e29b-41d4-a716-446655440000",),

@@ -1,6 +1,5 @@
 """`fastpubsub listen`: messages of a subscription go to the machine of a developer, who sees what it answers."""
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -11,17 +10,11 @@ from fastpubsub.cli.exits import FAILED, fail, note
 from fastpubsub.cli.interrupts import Interrupts
 from fastpubsub.cli.messages import told_to_end
 from fastpubsub.cli.output import AsJson, Output
+from fastpubsub.cli.pushing import PushFormat
 
 COLUMNS = ("at", "status", "milliseconds", "id", "said")
 SHORTEST_KEY, LONGEST_KEY = 24, 64
 """Bytes, as Standard Webhooks has it."""
-
-
-class PushFormat(StrEnum):
-    standard = "standard"
-    cloudevents = "cloudevents"
-    cloudevents_structured = "cloudevents-structured"
-    pubsub = "pubsub"
 
 
 ForwardTo = Annotated[

@@ -26,6 +26,7 @@ from fastpubsub.cli.connection import connected
 from fastpubsub.cli.exits import note
 from fastpubsub.cli.groups import delete_each, group, list_all, show
 from fastpubsub.cli.output import AsJson, Output
+from fastpubsub.cli.pushing import taking_push
 
 COLUMNS = ("id", "topic_id", "max_delivery_attempts", "ack_deadline_seconds", "created_at", "filter")
 STATS = (
@@ -137,10 +138,12 @@ def show_metrics(subscription: SubscriptionId, as_json: AsJson = None) -> None:
 
 @app.talking("create")
 @taking_settings
+@taking_push
 def create_subscription(
     subscription: SubscriptionId,
     topic: TopicId,
     settings: Settings,
+    push: Settings,
     start_from: StartFrom = None,
     fork_of: ForkOf = None,
     ordered: Ordered = False,
@@ -152,7 +155,9 @@ def create_subscription(
 
     if ordered:
         settings = {"ordered": True, **settings}
-    body = _new(subscription, topic, start_from, fork_of, settings)
+    if push and exist_ok:
+        raise typer.BadParameter("give either push or --exist-ok: secret headers cannot be compared")
+    body = _new(subscription, topic, start_from, fork_of, settings | push)
     request = requests.create_subscription(subscription, topic, exist_ok=exist_ok)
     show(Output(as_json), replace(request, content=body))
 
@@ -182,18 +187,36 @@ def _new(subscription: str, topic: str, start_from: str | None, fork_of: str | N
 
 @app.talking("update")
 @taking_settings
+@taking_push
 def update_subscription(
     subscription: SubscriptionId,
     settings: Settings,
+    push: Settings,
     as_json: AsJson = None,
 ) -> None:
     """Change the given settings and show the subscription."""
     from fastpubsub.client import requests
 
-    if not settings:
+    if not settings and not push:
         raise typer.BadParameter("say what to change: --filter, --max-delivery-attempts, …")
     request = requests.update_subscription(subscription)
-    show(Output(as_json), replace(request, content=body_of(settings)))
+    show(Output(as_json), replace(request, content=body_of(settings | push)))
+
+
+@app.talking("rotate-push-secret")
+def rotate_push_secret(
+    subscription: SubscriptionId,
+    old_secret_seconds: Annotated[
+        int,
+        typer.Option(help="How long the previous secret signs as well; 0 ends it at once.", min=0, max=2592000),
+    ] = 86400,
+    as_json: AsJson = None,
+) -> None:
+    """Sign pushes with a new secret, and print it. It is shown only once."""
+    from fastpubsub.client import requests
+
+    show(Output(as_json), requests.rotate_push_secret(subscription, old_secret_seconds=old_secret_seconds))
+    note("save the secret now: it is not shown again")
 
 
 @app.talking("seek")

@@ -14,6 +14,7 @@ from fastpubsub.cli.connection import connected
 from fastpubsub.cli.exits import FAILED, WRONG_USAGE, counted, fail, note, printable
 from fastpubsub.cli.groups import confirm
 from fastpubsub.cli.output import AsJson, Output, write_text
+from fastpubsub.cli.pushing import MEMBERS, keep_headers, merged, readable
 from fastpubsub.cli.records import Number, Record, pages
 from fastpubsub.cli.tables import json_of
 
@@ -26,7 +27,7 @@ SETTINGS = {
     "topics": ("retention_seconds", "schema"),
     "subscriptions": (
         *("topic_id", "ordered", "filter", "max_delivery_attempts", "backoff_min_seconds", "backoff_max_seconds"),
-        "ack_deadline_seconds",
+        *("ack_deadline_seconds", "push"),
     ),
     "clients": ("scopes", "is_active"),
 }
@@ -65,11 +66,7 @@ def export() -> None:
     with connected() as client:
         found = {kind: _existing(client, kind) for kind in SETTINGS}
     shown = {
-        kind: {
-            name: {one: fields[one] for one in SETTINGS[kind] if one in fields}
-            for name, fields in objects.items()
-            if fields
-        }
+        kind: {name: _exported(kind, name, fields) for name, fields in objects.items() if fields}
         for kind, objects in found.items()
         if objects is not None
     }
@@ -94,10 +91,24 @@ def apply(
         if deleted := [one.name for one in changes if one.action == "delete"]:
             confirm(f"Delete {', '.join(map(printable, deleted))} with everything in it?", yes)
         for change in changes:
-            made = client.send(change.request)
-            if change.kind == "client" and change.action == "create":
-                note(f"client {change.name}: client_id={made.id} client_secret={made.secret} (shown only once)")
+            _tell_secret(change, client.send(change.request))
     note(f"made {counted(len(changes), 'change')}")
+
+
+def _exported(kind: str, name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    shown = {one: fields[one] for one in SETTINGS[kind] if one in fields}
+    if push := shown.get("push"):
+        if push["header_names"]:
+            note(f"fastpubsub: left out, as their values cannot be read: the headers of push of {name}")
+        shown["push"] = readable(push)
+    return shown
+
+
+def _tell_secret(change: Change, made: Any) -> None:
+    if change.kind == "client" and change.action == "create":
+        note(f"client {change.name}: client_id={made.id} client_secret={made.secret} (shown only once)")
+    elif change.kind == "subscription" and change.action != "delete" and made.push and made.push.secret:
+        note(f"subscription {change.name}: push secret={made.push.secret} (shown only once)")
 
 
 def read(file: Path) -> dict[str, Objects]:
@@ -127,6 +138,8 @@ def _objects(kind: str, objects: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         for needed in NEEDED[kind]:
             if needed not in given:
                 raise ValueError(f"{where}: {needed} is missing")
+        if given.get("push") is not None:
+            _mapping(given["push"], f"{where}: push", MEMBERS)
         yield name, given
 
 
@@ -163,7 +176,13 @@ def _difference(kind: str, name: str, settings: dict[str, Any], existing: dict[s
         return
     if not existing:
         fail(f"several clients have the name {printable(name)}; give them names of their own", FAILED)
+    push = existing.get("push")
+    if "push" in settings:
+        settings = settings | {"push": merged(settings["push"], push)}
+        existing = existing | {"push": readable(push)}
     differing = {one: value for one, value in settings.items() if _exact(value) != _exact(existing.get(one, False))}
+    if "push" in differing:
+        keep_headers(name, push)
     if "ordered" in differing:
         fail(f"subscription {name} cannot become ordered, or cease to be: create another one", FAILED)
     if "topic_id" in differing:

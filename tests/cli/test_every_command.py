@@ -37,6 +37,7 @@ WALK = {
     "subscriptions list": [],
     "subscriptions metrics": [TEXT],
     "subscriptions seek": ["new", TEXT],
+    "subscriptions rotate-push-secret": [TEXT],
     "subscriptions delete": [TEXT, "--yes"],
     "clients create": [BIDI, "topics:read"],
     "clients list": [],

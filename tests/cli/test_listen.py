@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args
 
 import pytest
 
-from fastpubsub.cli.listening import PushFormat
+from fastpubsub.cli.pushing import PushFormat
 from fastpubsub.client import Client
 from fastpubsub.client.webhooks import InvalidWebhook, verify
 from fastpubsub.models.push import PushFormat as Formats
