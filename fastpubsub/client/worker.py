@@ -6,7 +6,10 @@ import logging
 import signal
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
+
+import httpx
 
 from fastpubsub.client.clients import AsyncClient
 from fastpubsub.client.consumer import Consumer, Subscriber
@@ -64,6 +67,7 @@ class Worker(Router):
         self._limit: int | None = None
         self._stopping: asyncio.Event | None = None
         self._consumers: list[Consumer] = []
+        self._is_reached = False
         self._measured: dict[str, Measured] = {}
         self.on_answered: Callable[[], None] = lambda: None
         """Called when a subscription begins to be pulled, at the start and after failures; see `is_answered`."""
@@ -123,12 +127,21 @@ class Worker(Router):
         try:
             if not await self._declare(client, stopping):
                 return
+            self._is_reached = False
+            answered = partial(self._answered, client)
             self._consumers = [
-                Consumer(client, self._subscriber(client, one), self.on_answered) for one in self.registrations()
+                Consumer(client, self._subscriber(client, one), answered) for one in self.registrations()
             ]
             await _all([_consume(consumer, stopping) for consumer in self._consumers])
         finally:
             self._stopping, self._consumers = None, []
+
+    def _answered(self, client: AsyncClient) -> None:
+        if not self._is_reached:
+            self._is_reached = True
+            place = httpx.URL(client.url).netloc.decode()  # in which no password is
+            logger.info("a worker has reached its server: server=%s subscriptions=%d", place, len(self._consumers))
+        self.on_answered()
 
     async def _declare(self, client: AsyncClient, stopping: asyncio.Event) -> bool:
         """Tries until it works, or until the worker stops: then False."""

@@ -578,6 +578,41 @@ async def test_trouble_passes(
 
 
 @pytest.mark.usefixtures("orders")
+async def test_the_first_contact_is_said_once(
+    transport: httpx.ASGITransport,
+    bus: AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not for each subscription, and not again after the server was away; without the password of its address."""
+    monkeypatch.setattr(pulling, "AGAIN", QUICK)
+    await bus.create_subscription("shipping", "orders")
+    fails = Fails(transport)
+    seen: asyncio.Queue[int] = asyncio.Queue()
+
+    async def handle(order: Order) -> None:
+        seen.put_nowait(order.order_id)
+
+    worker = worker_of(handle)
+    worker.subscriber("shipping")(handle)
+    url = "http://someone:password@bus.example:8080"
+    with caplog.at_level(logging.INFO, "fastpubsub.client"):
+        async with AsyncClient(url, transport=fails, policy=QUICK) as failing, running(worker, failing):
+            for n in (1, 2, 3):
+                await bus.publish("orders", {"order_id": n})
+                assert [await seen.get(), await seen.get()] == [n, n]
+                fails.failed.clear()
+                fails.trouble = 503
+                await bus.publish("orders", {"order_id": 0})  # which ends the pulls that wait
+                await fails.failed.wait()
+                fails.trouble = None
+                assert [await seen.get(), await seen.get()] == [0, 0]
+    said = [text for text in caplog.messages if "has reached its server" in text]
+    assert said == ["a worker has reached its server: server=bus.example:8080 subscriptions=2"]
+    assert "password" not in caplog.text
+
+
+@pytest.mark.usefixtures("orders")
 async def test_leases_are_extended_while_a_handler_runs(
     transport: httpx.ASGITransport, bus: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
