@@ -37,9 +37,7 @@ class Counters:
         self.expired = counter("expired", "Expired leases", "subscription")
         self.filtered = counter("filtered", "Messages that the filter of a subscription kept out", "subscription")
         self.unreadable = counter("unreadable", "Messages skipped as unreadable by the filter", "subscription")
-        self._pushes = Counter(
-            "fastpubsub_pushes", "Pushes to endpoints, by what came of them", ["outcome"], registry=registry
-        )
+        self._pushes = Counter("fastpubsub_pushes", "Pushes to endpoints, by outcome", ["outcome"], registry=registry)
         self._push_seconds = Histogram(
             "fastpubsub_push_seconds", "Until an endpoint answered", buckets=PUSH_BUCKETS, registry=registry
         )

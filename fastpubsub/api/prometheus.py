@@ -196,7 +196,7 @@ def subscription_gauges(subscriptions: Sequence[SubscriptionGauges]) -> Iterable
 def delayed_gauges(delayed: DelayedGauges) -> Iterable[Metric]:
     messages = GaugeMetricFamily(
         "fastpubsub_delayed_messages",
-        "Messages that come later: waiting (estimated when there are many), or held until they are released",
+        "Delayed messages: waiting (estimated when there are many), or held until they are released",
         labels=["state"],
     )
     messages.add_metric(["waiting"], delayed.waiting)
@@ -204,7 +204,7 @@ def delayed_gauges(delayed: DelayedGauges) -> Iterable[Metric]:
     yield messages
     yield GaugeMetricFamily(
         "fastpubsub_delayed_overdue_seconds",
-        "For how long the first delayed message is overdue that is not held; 0 when none is",
+        "For how long the first delayed message that is not held has been overdue; 0 when none is",
         value=delayed.overdue_seconds,
     )
 

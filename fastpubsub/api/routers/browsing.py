@@ -21,7 +21,9 @@ MAX_SEARCH = 256
 From = Annotated[
     str | None, Query(alias="from", max_length=MAX_PLACE, description="a position, a message id, or a time")
 ]
-Before = Annotated[str | None, Query(max_length=MAX_PLACE, description="instead of `from`: the newest before that")]
+Before = Annotated[
+    str | None, Query(max_length=MAX_PLACE, description="instead of `from`: the newest ones before this place")
+]
 Search = Annotated[
     str | None,
     Query(
