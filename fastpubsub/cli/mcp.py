@@ -97,7 +97,7 @@ def tools_of_topics(place: dict[str, Any]) -> dict[str, Tool]:
     def browse(topic_id: str, **given: Any) -> "Request[Any]":
         return requests.browse_topic(topic_id, start_from=given.pop("from", None), **given)
 
-    about = "Look at messages of a topic: the newest, or from a position, id or time on."
+    about = "Read messages of a topic: the newest, or from a position, id or time on."
     return {
         "list_topics": Tool("List topics.", PAGE, (), requests.list_topics),
         "get_topic": Tool("Show a topic.", TOPIC, ("topic_id",), get),
@@ -119,8 +119,8 @@ def tools_of_subscriptions(place: dict[str, Any]) -> dict[str, Tool]:
     listed = "List subscriptions, of one topic or of all, with their filters."
     shown = "Show a subscription with its filter and settings."
     counted = "Count the messages of a subscription by state."
-    consuming = "List who holds messages of a subscription or waits for some, and since when."
-    browsed = "Look at messages of a subscription in a state, without taking them."
+    consuming = "List the consumers that hold messages of a subscription or wait for some, and since when."
+    browsed = "Read messages of a subscription in a state, without taking them."
     return {
         "list_subscriptions": Tool(listed, TOPIC | PAGE, (), requests.list_subscriptions),
         "get_subscription": Tool(shown, SUBSCRIPTION, needed, get),
@@ -138,7 +138,7 @@ def tools_of_messages() -> dict[str, Tool]:
             return requests.get_message(message_id, limit=100)
         return requests.explain(subscription_id, message_id)
 
-    about = "Say what became of a message, in each subscription or in one, and why."
+    about = "Explain what happened to a message, in each subscription or in one, and why."
     return {"explain_message": Tool(about, MESSAGE | SUBSCRIPTION, ("message_id",), explain)}
 
 

@@ -39,7 +39,7 @@ class NewSecret(BaseModel):
         86400,
         ge=0,
         le=2592000,
-        description="how long the previous secret stays good; 0 ends all earlier secrets, and all tokens, now",
+        description="how long the previous secret stays valid; 0 ends all earlier secrets, and all tokens, now",
     )
 
 

@@ -47,8 +47,10 @@ class NewRedrive(BaseModel):
     reason: str | None = Field(
         None, min_length=1, max_length=1024, pattern=r"^[^\x00]*$", description="exactly this reason; any by default"
     )
-    died_after: Time | None = Field(None, description="only what died then or later")
-    died_before: Time | None = Field(None, description="only what died earlier; by default when the redrive began")
+    died_after: Time | None = Field(None, description="only those that died at this time or later")
+    died_before: Time | None = Field(
+        None, description="only those that died earlier; by default, before the redrive began"
+    )
     per_second: WholeNumber | None = Field(
         None, ge=1, le=10000, description="messages a second at most; as fast as possible by default"
     )

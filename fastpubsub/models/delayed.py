@@ -19,8 +19,8 @@ class DelayedTime(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    deliver_at: Time | None = Field(None, description="when it comes: a time with its zone, up to a year ahead")
-    delay_seconds: DelaySeconds | None = Field(None, description="in how many seconds it comes")
+    deliver_at: Time | None = Field(None, description="when it arrives: a time with its zone, up to a year ahead")
+    delay_seconds: DelaySeconds | None = Field(None, description="after how many seconds it arrives")
 
     @model_validator(mode="after")
     def _check_one(self) -> Self:
@@ -30,7 +30,7 @@ class DelayedTime(BaseModel):
 
 
 class DelayedMessage(BaseModel):
-    id: str = Field(description="the id of the delayed message; the message gets its own when it comes")
+    id: str = Field(description="the id of the delayed message; the message gets its own when it is published")
     topic_id: str
     state: Literal["waiting", "held", "published"] = Field(
         description="`held`: it was overdue when a server came back, and waits until it is released"
