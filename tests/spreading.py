@@ -90,6 +90,7 @@ EXCEPTIONS = {
     ("list_kept_messages", "topics"): EVERY_TOPIC,
     ("list_loads", "call"): EVERY_TOPIC,
     ("list_loads", "topics"): EVERY_TOPIC,
+    ("list_ready_subscriptions", "call"): FROM_SEVERAL,
     ("list_ready_subscriptions", "topics"): FROM_SEVERAL,
     ("list_rhythms", "topics"): EVERY_TOPIC,
     ("list_running_redrives", "topics"): EVERY_TOPIC,

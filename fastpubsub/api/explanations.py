@@ -31,6 +31,7 @@ SETTLED_BEFORE_SEEK = (
     "it was acknowledged, or a seek or purge at {sought_at} ended its delivery; the two cannot be told apart"
 )
 PUT_ASIDE = "no consumer has had it yet: earlier messages with its ordering key are leased or wait"
+AT_LIMIT = "consumers hold as many messages as the limit of {at_limit} lets them; "
 PAUSED = "the subscription has been paused since {paused_at}, and hands out nothing; "
 
 
@@ -58,6 +59,7 @@ def explanation_json(explained: Explained, message_id: str, *, shows_payload: bo
         "similar_field": explained.similar_field if shows_payload else None,
         "sought_at": times.get("sought_at"),
         "paused_at": times.get("paused_at"),
+        "at_limit": explained.at_limit,
     }
     return json_object({name: value for name, value in members.items() if value is not None})
 
@@ -72,7 +74,8 @@ def message_json(found: FoundMessage, message_id: str, explanations: list[bytes]
 
 def _detail(explained: Explained, *, shows_payload: bool) -> str:
     paused = "" if explained.paused_at is None else PAUSED.format(paused_at=time_text(explained.paused_at))
-    return paused + _sentence(explained, shows_payload=shows_payload)
+    limited = "" if explained.at_limit is None else AT_LIMIT.format(at_limit=explained.at_limit)
+    return paused + limited + _sentence(explained, shows_payload=shows_payload)
 
 
 def _sentence(explained: Explained, *, shows_payload: bool) -> str:

@@ -118,14 +118,15 @@ def subscription_json(subscription: StoredSubscription, figures: Figures = NO_FI
 
 
 def _stored_json(stored: StoredTopic | StoredSubscription, figures: Figures) -> bytes:
-    """The members of a pause are there only during one, `push` only of what is pushed, `ordered` only when it is."""
+    """What is not so is left out: a pause, a push, that it is `ordered`, a limit."""
     members = stored._asdict() | {"created_at": time_text(stored.created_at)}
     if not members.get("ordered", True):
         del members["ordered"]
     if (paused_at := members.pop("paused_at", None)) is not None:
         members |= {"is_paused": True, "paused_at": time_text(paused_at)}
-    if members.get("push", b"") is None:
-        del members["push"]
+    for name in ("push", "max_in_flight"):
+        if members.get(name, b"") is None:
+            del members[name]
     if stored.id in figures:
         known = figures[stored.id]
         absent = {"paused"} if getattr(known, "paused", None) is None else None

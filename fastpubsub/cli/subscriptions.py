@@ -59,6 +59,9 @@ Attempts = Annotated[
 BackoffMin = Annotated[int | None, typer.Option(help="The wait after the first failure, in seconds; new: 5.")]
 BackoffMax = Annotated[int | None, typer.Option(help="The longest wait after a failure, in seconds; new: 300.")]
 AckDeadline = Annotated[int | None, typer.Option(help="How long a consumer may hold a message, in seconds; new: 60.")]
+InFlight = Annotated[
+    int | None, typer.Option(help="How many messages all consumers together may hold; 0 is no limit; new: no limit.")
+]
 StartFrom = Annotated[
     str | None,
     typer.Option(
@@ -86,6 +89,7 @@ OPTIONS = {
     "backoff_min_seconds": BackoffMin,
     "backoff_max_seconds": BackoffMax,
     "ack_deadline_seconds": AckDeadline,
+    "max_in_flight": InFlight,
 }
 
 

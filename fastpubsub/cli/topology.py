@@ -27,7 +27,7 @@ SETTINGS = {
     "topics": ("retention_seconds", "schema"),
     "subscriptions": (
         *("topic_id", "ordered", "filter", "max_delivery_attempts", "backoff_min_seconds", "backoff_max_seconds"),
-        *("ack_deadline_seconds", "push"),
+        *("ack_deadline_seconds", "max_in_flight", "push"),
     ),
     "clients": ("scopes", "is_active"),
 }
@@ -180,7 +180,7 @@ def _difference(kind: str, name: str, settings: dict[str, Any], existing: dict[s
     if "push" in settings:
         settings = settings | {"push": merged(settings["push"], push)}
         existing = existing | {"push": readable(push)}
-    differing = {one: value for one, value in settings.items() if _exact(value) != _exact(existing.get(one, False))}
+    differing = {one: value for one, value in settings.items() if _differs(one, value, existing)}
     if "push" in differing:
         keep_headers(name, push)
     if "ordered" in differing:
@@ -191,7 +191,7 @@ def _difference(kind: str, name: str, settings: dict[str, Any], existing: dict[s
             FAILED,
         )
     if differing:
-        shown = ", ".join(f"{one}: {json_of(existing[one])} → {json_of(value)}" for one, value in differing.items())
+        shown = ", ".join(f"{one}: {json_of(existing.get(one))} → {json_of(value)}" for one, value in differing.items())
         yield Change("update", kind[:-1], name, shown, _update(kind, existing, settings, differing))
 
 
@@ -257,6 +257,16 @@ def _existing(client: "Client", kind: str) -> Objects | None:
 
 def _body(settings: dict[str, Any]) -> bytes:
     return body_of({name: Json(json_of(value)) for name, value in settings.items()})
+
+
+OFF = (None, Decimal(0), ("bool", False))
+
+
+def _differs(name: str, value: Any, existing: dict[str, Any]) -> bool:
+    """What is left out of `existing` is not so."""
+    wanted, there = _exact(value), _exact(existing.get(name))
+    is_off = name in ("ordered", "max_in_flight") and wanted in OFF and there in OFF
+    return not is_off and bool(wanted != there)
 
 
 def _exact(value: Any) -> Any:

@@ -35,8 +35,8 @@ def must_change(sent: bytes, found: bytes, tell: Callable[[str], None] = logger.
 
 def differences_of(sent: bytes, found: bytes) -> dict[str, tuple[Any, Any]]:
     """Returns the present and the wanted values. `start_from` and `fork_of` are not shown."""
-    # `ordered` is shown only when it is true.
-    wanted, there = _read(sent), {"ordered": False} | _read(found)
+    # What is left out is not so.
+    wanted, there = _read(sent), {"ordered": False, "max_in_flight": None} | _read(found)
     return {
         name: (there[name], value)
         for name, value in wanted.items()
@@ -45,7 +45,9 @@ def differences_of(sent: bytes, found: bytes) -> dict[str, tuple[Any, Any]]:
 
 
 def _comparable(name: str, value: Any) -> Any:
-    """True differs from 1, and a filter may name its values in any order."""
+    """True differs from 1, a filter may name its values in any order, and a limit of 0 is none."""
+    if name == "max_in_flight":
+        return value or None
     if name == "filter" and isinstance(value, dict):
         value = {field: sorted(values, key=repr) for field, values in value.items() if isinstance(values, list)} or None
     if isinstance(value, dict):

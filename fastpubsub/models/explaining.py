@@ -53,6 +53,7 @@ class Explanation(BaseModel):
     paused_at: datetime | None = Field(
         None, description="since when the subscription hands out nothing, if it is paused"
     )
+    at_limit: int | None = Field(None, description="`max_in_flight`, if consumers hold as many messages")
 
 
 class ExplainedMessage(BaseModel):

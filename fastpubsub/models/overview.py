@@ -19,6 +19,7 @@ FindingKind = Literal[
     "consumers_silent",
     "publishers_silent",
     "paused",
+    "at_limit",
     "expired_leases",
 ]
 

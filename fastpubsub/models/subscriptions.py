@@ -25,6 +25,10 @@ Attempts = Annotated[
     int, Field(ge=1, le=1000, description="deliveries until a message becomes a dead letter"), NOT_BOOL
 ]
 
+InFlight = Annotated[
+    int, Field(ge=0, le=1_000_000, description="messages that all consumers together may hold; 0 is no limit"), NOT_BOOL
+]
+
 Backoff = Annotated[int, Field(ge=0, le=MAX_DELAY_SECONDS), NOT_BOOL]
 
 ORDERED = "whether messages with the same ordering key come one after the other"
@@ -49,6 +53,7 @@ class NewSubscription(BaseModel):
     push: NewPush | None = Field(None, description="where messages are pushed, instead of being pulled")
     ordered: StrictBool = Field(False, description=ORDERED)
     fork_of: ObjectId | None = None
+    max_in_flight: InFlight | None = None
 
     @model_validator(mode="after")
     def _begin_once(self) -> Self:
@@ -68,6 +73,12 @@ class ChangedSubscription(BaseModel):
     backoff_max_seconds: Backoff | None = None
     ack_deadline_seconds: AckDeadline | None = None
     push: NewPush | None = Field(None, description="where messages are pushed; null lets them be pulled again")
+    max_in_flight: InFlight | None = None
+
+    def limit(self, name: str) -> int | None:
+        """Returns 0 for one that is removed, None for one that stays."""
+        value: int | None = getattr(self, name)
+        return 0 if value is None and name in self.model_fields_set else value
 
 
 class SubscriptionMetrics(BaseModel):
@@ -118,6 +129,9 @@ class Subscription(BaseModel):
     is_paused: bool = Field(False, description="whether nothing is handed out; left out when it is not paused")
     paused_at: UtcTime | None = None
     push: Push | None = Field(None, description="where messages are pushed; left out when they are pulled")
+    max_in_flight: int | None = Field(
+        None, description="messages that all consumers together may hold; left out without a limit"
+    )
     metrics: SubscriptionFigures | None = Field(None, description="with `include=metrics`")
 
 

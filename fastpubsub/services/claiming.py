@@ -52,6 +52,8 @@ class Claim:
     is_paused: bool = False
     ordering_keys: list[str | None] | None = None
     is_ordered: bool = False
+    limited_seconds: float | None = None
+    """After which it is worth asking again, when a limit of the subscription kept messages back."""
 
 
 class ClaimKey(NamedTuple):
@@ -159,7 +161,9 @@ class Claiming:
             line.wake(sys.maxsize)
             raise
         line.learn(is_paused=claim.is_paused)
-        if len(claim.positions) >= limit:
+        if claim.limited_seconds is not None:
+            self._wakeups.limited(line, claim.limited_seconds)
+        elif len(claim.positions) >= limit:
             line.wake(1)
         return claim
 
@@ -184,15 +188,15 @@ class Claiming:
 
     def shares(self, key: ClaimKey, requests: Sequence[ClaimRequest], row: Sequence[Any]) -> list[Claim]:
         """What each consumer gets of what `claim_messages` answered."""
-        token, expires_at, scanned, last, *columns, lease_seconds, filtered, is_paused, ordering_keys, sizes = row
-        *columns, unreadable, unreadable_created_at = columns
+        token, expires_at, scanned, last, *columns, is_paused, ordering_keys, sizes, limited_seconds = row
+        *columns, unreadable, unreadable_created_at, lease_seconds, filtered = columns
         positions, attempts, created_at, payloads, attributes = (column or [] for column in columns)
         if unreadable:
             self._report_unreadable(key, unreadable, unreadable_created_at)
         self._counters.filtered(key.subscription_id, filtered or 0)
         claims = []
         start = 0
-        more = not is_paused and (scanned < last or bool(positions))
+        more = not is_paused and limited_seconds is None and (scanned < last or bool(positions))
         # Of an ordered subscription a consumer may get less than it asked for, and the next one something.
         for size in sizes or [request.limit for request in requests]:
             part = slice(start, start + size)
@@ -212,6 +216,7 @@ class Claiming:
                     is_paused,
                     ordering_keys and ordering_keys[part],
                     sizes is not None,
+                    limited_seconds,
                 )
             )
         return claims

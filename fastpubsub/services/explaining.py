@@ -46,6 +46,7 @@ class Explained:
     paused_at: datetime | None
     leased_at: datetime | None
     is_put_aside: bool | None
+    at_limit: int | None
 
 
 def locate(message_id: str) -> MessageId:

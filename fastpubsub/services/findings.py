@@ -57,6 +57,7 @@ ORDER: Sequence[FindingKind] = (
     "held_snapshot",
     "publishers_silent",
     "paused",
+    "at_limit",
 )
 """The worst first."""
 
@@ -78,6 +79,11 @@ class Load(NamedTuple):
     retention_seconds: int
     paused_at: datetime | None = None
     first_expires_at: datetime | None = None
+    max_in_flight: int | None = None
+
+    @property
+    def is_at_limit(self) -> bool:
+        return self.max_in_flight is not None and self.leased >= self.max_in_flight
 
     def finding(self, kind: FindingKind, detail: str, since: datetime | None) -> Finding:
         return Finding(
@@ -100,11 +106,7 @@ def findings(load: Load, now: datetime) -> Iterator[Finding]:
     if is_before(load.first_expires_at, now - RELEASED):
         detail = "a lease has expired and is not released, so its messages are not delivered again"
         yield load.finding("expired_leases", detail, load.first_expires_at)
-    if load.paused_at is not None:
-        yield load.finding("paused", "it is paused: consumers get nothing until it is resumed", load.paused_at)
-    elif is_before(load.next_created_at, now - STUCK):
-        detail = "its consumers have not got to a message that was published more than an hour ago"
-        yield load.finding("old_backlog", detail, load.next_created_at)
+    yield from _ahead(load, now)
     if is_before(load.leased_created_at, now - STUCK):
         detail = "a consumer still holds a message that was published more than an hour ago"
         yield load.finding("old_lease", detail, load.leased_created_at)
@@ -117,6 +119,17 @@ def findings(load: Load, now: datetime) -> Iterator[Finding]:
     if is_before(oldest, now - timedelta(seconds=load.retention_seconds) - PINNED):
         detail = "the topic keeps messages beyond its retention, because this subscription still needs them"
         yield load.finding("pins_the_log", detail, oldest)
+
+
+def _ahead(load: Load, now: datetime) -> Iterator[Finding]:
+    if load.paused_at is not None:
+        yield load.finding("paused", "it is paused: consumers get nothing until it is resumed", load.paused_at)
+    elif is_before(load.next_created_at, now - STUCK):
+        detail = "its consumers have not got to a message that was published more than an hour ago"
+        yield load.finding("old_backlog", detail, load.next_created_at)
+    if load.is_at_limit and is_before(load.next_created_at, now - BEHIND):
+        detail = f"consumers hold {load.leased:,} messages, as many as its limit lets them, and others are ahead"
+        yield load.finding("at_limit", detail, None)
 
 
 async def held(database: Database, now: datetime) -> list[Finding]:

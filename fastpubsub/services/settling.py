@@ -128,6 +128,8 @@ class Settling:
             self._wakeups.freed(key.keys)
         elif key.kind in (NACK, RETURN):
             self._wakeups.changed(key.keys)
+        elif key.kind is not EXTEND:
+            self._wakeups.settled(key.keys)
         if key.kind is not EXTEND:
             self.in_flight.settled(key.keys, targets, outcomes)
 

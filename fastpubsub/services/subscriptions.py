@@ -32,6 +32,7 @@ class StoredSubscription(NamedTuple):
     paused_at: datetime | None
     push: bytes | None
     ordered: bool
+    max_in_flight: int | None
 
 
 async def create_subscription(
@@ -65,6 +66,7 @@ async def create_subscription(
         None,
         push,
         new.ordered,
+        new.max_in_flight,
         change=change,
     )
     return await get_subscription(database, new.id)
@@ -143,6 +145,7 @@ async def update_subscription(
         changed.backoff_max_seconds,
         "push" in changed.model_fields_set,
         push,
+        changed.limit("max_in_flight"),
         change=change,
     )
     return await get_subscription(database, subscription_id), is_new_secret

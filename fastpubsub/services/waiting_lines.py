@@ -20,7 +20,7 @@ class WaitingLine:
     too early to see what it was about.
     """
 
-    __slots__ = ("_waiting", "is_paused", "keys", "members", "missed", "timer", "unused")
+    __slots__ = ("_waiting", "is_limited", "is_paused", "keys", "members", "missed", "timer", "unused")
 
     def __init__(self, keys: SubscriptionKey) -> None:
         self.keys = keys
@@ -29,6 +29,8 @@ class WaitingLine:
         self.unused = False
         self.is_paused: bool | None = None
         """Whether the subscription hands out nothing, None as long as nobody has asked."""
+        self.is_limited = False
+        """Whether a limit keeps messages back; then new ones wake nobody."""
         self.timer: asyncio.TimerHandle | None = None
         self._waiting: OrderedDict[asyncio.Future[bool], tuple[int, str | None, float]] = OrderedDict()
 
@@ -102,7 +104,7 @@ class WaitingLine:
                 timer.cancel()
 
     def look_in(self, seconds: float | None, look: Call) -> None:
-        """Sets when the next retry is due; the newest call counts."""
+        """Sets when to look again, as when the next retry is due; the newest call counts."""
         if self.timer is not None:
             self.timer.cancel()
         self.timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, look, self.keys)
@@ -158,7 +160,7 @@ class WaitingLines:
         lines = self._topics.get(topic_key)
         if lines is not None:
             for line in lines.values():
-                if not line.is_paused:
+                if not line.is_paused and not line.is_limited:
                     line.wake(messages)
 
     def topics(self) -> Iterable[int]:

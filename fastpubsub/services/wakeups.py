@@ -57,6 +57,16 @@ class Wakeups:
             line.wake(SOME)
         self._notices.change(keys)
 
+    def settled(self, keys: SubscriptionKey) -> None:
+        """A limited subscription may have room now. Other processes look for themselves."""
+        if (line := self.lines.find(keys)) is not None and line.is_limited:
+            self.look(keys)
+
+    def limited(self, line: WaitingLine, seconds: float) -> None:
+        """A claim found that a limit keeps messages back."""
+        line.is_limited = True
+        line.look_in(seconds, self.look)
+
     def left(self, keys: SubscriptionKey, consumer_id: str) -> None:
         consumer = digest(consumer_id)
         self._leave(keys, consumer)
@@ -123,10 +133,13 @@ class Wakeups:
             for key in keys:
                 line = self.lines.find(key)
                 if line is not None:
-                    self._tell(line, *found.get(key, (False, None, False)))
+                    self._tell(line, *found.get(key, (False, None, False, None)))
 
-    def _tell(self, line: WaitingLine, ready: bool, due_seconds: float | None, is_paused: bool) -> None:
+    def _tell(
+        self, line: WaitingLine, ready: bool, due_seconds: float | None, is_paused: bool, room: int | None
+    ) -> None:
         line.pause(is_paused=is_paused)
+        line.is_limited = room == 0
         line.look_in(due_seconds, self.look)
         if ready:
-            line.wake(SOME)
+            line.wake(SOME if room is None else min(SOME, room))

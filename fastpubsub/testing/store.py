@@ -237,6 +237,12 @@ class Cursor:
     def is_paused(self) -> bool:
         return self.subscription.is_paused
 
+    @property
+    def room(self) -> int:
+        """How many more messages consumers may hold."""
+        most = self.subscription.max_in_flight
+        return sys.maxsize if most is None else max(most - len(self.leases), 0)
+
     def pause(self, paused_at: datetime | None) -> None:
         """Without a time it is resumed."""
         if paused_at is None or not self.is_paused:
@@ -361,6 +367,9 @@ class Cursor:
     ) -> list[Claimed]:
         """Claims at least one message if there is one, however large; looks at `scan_rows` of the log."""
         if self.is_paused:
+            return []
+        limit = min(limit, self.room)
+        if limit == 0:
             return []
         if self.subscription.ordered:
             in_order = self._claim_in_order(limit, now, max_bytes, is_first=is_first)
@@ -792,6 +801,7 @@ class Store:
             filter=new.filter or None,
             created_at=self.now,
             ordered=new.ordered,
+            max_in_flight=new.max_in_flight or None,
             **settings,
         )
         _check_backoff(subscription)
@@ -806,6 +816,8 @@ class Store:
         chosen = {name: value for name, value in given.items() if value is not None}
         if "filter" in given:
             chosen["filter"] = new.filter or None
+        if "max_in_flight" in chosen:
+            chosen["max_in_flight"] = new.max_in_flight or None
         afresh = {"created_at": self.now, "is_paused": False, "paused_at": None}
         subscription = original.subscription.model_copy(update=afresh | chosen)
         _check_backoff(subscription)
@@ -821,6 +833,8 @@ class Store:
         given = {name: getattr(changed, name) for name in DEFAULTS if getattr(changed, name) is not None}
         if "filter" in changed.model_fields_set:
             given["filter"] = changed.filter or None
+        if "max_in_flight" in changed.model_fields_set:
+            given["max_in_flight"] = changed.max_in_flight or None
         subscription = cursor.subscription.model_copy(update=given)
         _check_backoff(subscription)
         cursor.subscription = subscription

@@ -1,5 +1,6 @@
 -- claim_messages for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
--- The consumers are served one after the other, `shares` says how many messages each has. What is due comes first, then the log.
+-- The consumers are served one after the other, `shares` says how many messages each has, at most
+-- p_room together. What is due comes first, then the log.
 create or replace function fastpubsub.claim_in_order(
     p_settings fastpubsub.cursors,
     p_limits integer [],
@@ -7,6 +8,8 @@ create or replace function fastpubsub.claim_in_order(
     p_max_bytes bigint,
     p_scan_milliseconds integer,
     p_now timestamptz,
+    p_room integer default null,
+    p_first_leased bigint default null,
     out token bigint,
     out expires_at timestamptz,
     out scanned bigint,
@@ -57,7 +60,7 @@ begin
         v_attempts := '{}';
         v_turns := '{}';
         loop
-            v_left := p_limits[v_consumer] - cardinality(v_positions);
+            v_left := least(p_limits[v_consumer], p_room - cardinality(claim_in_order.positions)) - cardinality(v_positions);
             exit when v_left = 0 or v_bytes >= p_max_bytes;
             v_part := fastpubsub.take_turns(
                 v_topic_key, v_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.position,
@@ -140,11 +143,18 @@ begin
         limit 1
     ) as m;
     scanned := v_cursor.position;
+    v_cursor.leased_from := case
+        when p_room is not null
+            then coalesce(
+                least(p_first_leased, (select min(u.position) from unnest(claim_in_order.positions) as u (position))), v_cursor.leased_from
+            )
+    end;
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from
     ) values (
         v_topic_key, v_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
-        v_cursor.routed, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_in_order.filtered
+        v_cursor.routed, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_in_order.filtered,
+        v_cursor.leased_from
     );
 end;
 $$;

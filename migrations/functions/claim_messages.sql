@@ -2,6 +2,7 @@
 -- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
 -- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
 -- hands out nothing. One that is pushed is claimed with p_is_push, and no other is. For an ordered subscription this is claim_in_order.
+-- `limited_seconds`: in how many seconds it is worth asking again, when a limit of the subscription kept messages back.
 create or replace function fastpubsub.claim_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -27,7 +28,8 @@ create or replace function fastpubsub.claim_messages(
     out filtered bigint,
     out paused boolean,
     out ordering_keys text [],
-    out shares integer []
+    out shares integer [],
+    out limited_seconds double precision
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -43,6 +45,8 @@ declare
     v_settings fastpubsub.cursors;
     v_cursor record;
     v_limit integer;
+    v_room integer;
+    v_first_leased bigint;
     v_ends bigint [];
     v_log record;
     v_from_log integer := 0;
@@ -84,6 +88,14 @@ begin
         perform fastpubsub.refuse_claim(not p_is_push);
     end if;
     v_now := coalesce(p_now, clock_timestamp());
+    if v_settings.max_in_flight is not null then
+        select r.room, r.first_leased into v_room, v_first_leased
+        from fastpubsub.room_in_flight(p_topic_key, p_subscription_key, v_settings.max_in_flight) as r;
+        if v_room = 0 then
+            limited_seconds := 0.5;
+            return;
+        end if;
+    end if;
     if v_settings.ordered then
         lease_seconds := v_settings.ack_deadline_seconds;
         last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
@@ -93,11 +105,16 @@ begin
         into
             token, expires_at, scanned, claim_messages.positions, attempts, created_at, payloads, attributes, unreadable,
             unreadable_created_at, filtered, ordering_keys, shares
-        from fastpubsub.claim_in_order(v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now) as c;
+        from fastpubsub.claim_in_order(
+            v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now, v_room, v_first_leased
+        ) as c;
+        if cardinality(claim_messages.positions) = v_room then
+            limited_seconds := 0.5;
+        end if;
         return;
     end if;
     select
-        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered,
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.leased_from,
         (
             select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
         ) as last,
@@ -119,7 +136,7 @@ begin
         select array_agg(l.sum) into v_ends
         from (select sum(u.size) over (order by u.ordinal) from unnest(p_limits) with ordinality as u (size, ordinal)) as l;
     end if;
-    v_limit := v_ends[cardinality(v_ends)];
+    v_limit := least(v_ends[cardinality(v_ends)], v_room);
 
     positions := '{}';
     if v_cursor.is_due then
@@ -181,11 +198,23 @@ begin
             claim_messages.expires_at, r.attempts, r.revived, p_consumer_ids[r.consumer]
         from fastpubsub.lease_runs(claim_messages.positions, claim_messages.attempts, v_revived, v_ends) as r;
     end if;
+    if v_settings.max_in_flight is null then
+        v_cursor.leased_from := null;
+    else
+        v_cursor.leased_from := coalesce(
+            least(v_first_leased, (select min(u.position) from unnest(claim_messages.positions) as u (position))),
+            v_cursor.leased_from
+        );
+        if cardinality(claim_messages.positions) = v_room then
+            limited_seconds := 0.5;
+        end if;
+    end if;
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from
     ) values (
         p_topic_key, p_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
-        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages.filtered
+        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages.filtered,
+        v_cursor.leased_from
     );
 end;
 $$;

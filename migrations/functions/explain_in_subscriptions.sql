@@ -25,7 +25,8 @@ create or replace function fastpubsub.explain_in_subscriptions(
     sought_at timestamptz,
     paused_at timestamptz,
     leased_at timestamptz,
-    is_put_aside boolean
+    is_put_aside boolean,
+    at_limit integer
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -24,7 +24,8 @@ create or replace function fastpubsub.explain_message(
     out sought_at timestamptz,
     out paused_at timestamptz,
     out leased_at timestamptz,
-    out is_put_aside boolean
+    out is_put_aside boolean,
+    out at_limit integer
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -41,7 +42,8 @@ declare
     v_payload json;
     v_attributes jsonb;
 begin
-    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered into v_cursor
+    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight
+    into v_cursor
     from fastpubsub.claims as c
     inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
     inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
@@ -80,6 +82,7 @@ begin
     end if;
     if explain_message.state is not null then
         paused_at := v_cursor.paused_at;
+        at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
         return;
     end if;
     select 'dead', d.attempts, d.died_at, d.reason
@@ -125,6 +128,7 @@ begin
         is_put_aside := false;
     elsif explain_message.state = 'ahead' then
         paused_at := v_cursor.paused_at;
+        at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
         select c.messages, c.is_estimated into explain_message.before, explain_message.before_is_estimated
         from fastpubsub.count_ahead(p_topic_key, v_cursor.position, p_position - 1, v_cursor.filter_path, p_look) as c
         where not explain_message.is_put_aside;

@@ -17,7 +17,8 @@ returns table (
     died_at timestamptz,
     retention_seconds bigint,
     paused_at timestamptz,
-    first_expires_at timestamptz
+    first_expires_at timestamptz,
+    max_in_flight integer
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -55,7 +56,7 @@ begin
             select e.died_at from fastpubsub.dead_letters as e
             where e.topic_key = s.topic_key and e.subscription_key = s.subscription_key and e.position = d.first
         ),
-        t.retention, c.paused_at, l.expires_at
+        t.retention, c.paused_at, l.expires_at, c.max_in_flight
     from fastpubsub.subscriptions as s
     inner join tops as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key

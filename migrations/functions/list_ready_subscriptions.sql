@@ -1,11 +1,11 @@
 -- Tells waiting consumers which of the subscriptions have something to claim, or are gone (`ready`), in how many seconds the next waiting
--- retry is due, and which are `paused`, and so never ready. Each subscription is named by its place in the arrays; those with nothing to
--- report are left out.
+-- retry is due, and which are `paused`, and so never ready. `room` says how many messages a limit lets through; for 0, `due_seconds` is
+-- when to look again. Each subscription is named by its place in the arrays; those with nothing to report are left out.
 create or replace function fastpubsub.list_ready_subscriptions(
     p_topic_keys bigint [],
     p_subscription_keys bigint [],
     p_now timestamptz default null
-) returns table (place integer, ready boolean, due_seconds double precision, paused boolean)
+) returns table (place integer, ready boolean, due_seconds double precision, paused boolean, room integer)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -19,11 +19,18 @@ declare
     v_now timestamptz := coalesce(p_now, clock_timestamp());
 begin
     return query
-    select s.place, s.ready and not s.paused, case when not s.paused then s.due_seconds end, s.paused
+    select
+        s.place, s.ready and not s.paused and s.room is distinct from 0,
+        case when s.paused then null when s.ready and s.room = 0 then 0.5 else s.due_seconds end, s.paused,
+        case when s.ready then s.room end
     from (
         select
             k.ordinal::integer as place,
             coalesce(c.is_paused, false) as paused,
+            case
+                when c.max_in_flight is not null
+                    then (select r.room from fastpubsub.room_in_flight(k.topic_key, k.subscription_key, c.max_in_flight) as r)
+            end as room,
             c.position is null
             or exists (
                 select from fastpubsub.messages as m where m.topic_key = k.topic_key and m.position = c.position + 1
@@ -42,7 +49,7 @@ begin
             ) as due_seconds
         from unnest(p_topic_keys, p_subscription_keys) with ordinality as k (topic_key, subscription_key, ordinal)
         left join lateral (
-            select n.position, n.retry_due_at, n.retry_position, u.paused_at is not null as is_paused
+            select n.position, n.retry_due_at, n.retry_position, u.paused_at is not null as is_paused, u.max_in_flight
             from fastpubsub.cursors as u
             cross join lateral (
                 select n.position, n.retry_due_at, n.retry_position from fastpubsub.claims as n

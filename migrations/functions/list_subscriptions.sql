@@ -20,7 +20,8 @@ returns table (
     created_at timestamptz,
     paused_at timestamptz,
     push json,
-    ordered boolean
+    ordered boolean,
+    max_in_flight integer
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -30,7 +31,7 @@ begin
     return query
     select
         s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
-        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings, c.ordered
+        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings, c.ordered, c.max_in_flight
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key

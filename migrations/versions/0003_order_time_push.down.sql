@@ -17,6 +17,10 @@ alter table fastpubsub.cursors drop column is_pushed;
 drop table fastpubsub.processes;
 delete from fastpubsub.jobs where name = 'background';
 
+-- Limits.
+alter table fastpubsub.claims drop column leased_from;
+alter table fastpubsub.cursors drop column max_in_flight;
+
 -- Delayed messages.
 alter table fastpubsub.idempotency_keys drop column delayed_keys;
 alter table fastpubsub.outbox drop column deliver_at, drop column delayed_key;

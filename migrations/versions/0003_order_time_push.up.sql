@@ -161,3 +161,7 @@ create table fastpubsub.parked (
     reason text not null,
     primary key (topic_key, subscription_key, turn, position)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
+
+-- What limits a subscription, null for nothing, and the position from which on its leases are counted then.
+alter table fastpubsub.cursors add column max_in_flight integer;
+alter table fastpubsub.claims add column leased_from bigint;

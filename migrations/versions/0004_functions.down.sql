@@ -1052,6 +1052,9 @@ begin
 end;
 $$;
 
+-- functions/limit_reached.sql
+drop function fastpubsub.limit_reached;
+
 -- functions/list_dead_letters.sql
 drop function fastpubsub.list_dead_letters;
 -- Dead letters, the oldest position first: those after p_after, or all but the first p_offset, which match: p_reason exactly, and died from
@@ -1156,6 +1159,7 @@ drop function fastpubsub.list_due_topics;
 drop function fastpubsub.list_endpoints;
 
 -- functions/list_loads.sql
+drop function fastpubsub.list_loads;
 -- Returns the subscriptions in which something is ahead, leased, waiting or dead, or which are paused, all at once instead of one by one:
 -- for looking at the whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids
 -- holds the only ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has
@@ -1233,6 +1237,67 @@ $$;
 
 -- functions/list_push_attempts.sql
 drop function fastpubsub.list_push_attempts;
+
+-- functions/list_ready_subscriptions.sql
+drop function fastpubsub.list_ready_subscriptions;
+-- Tells waiting consumers which of the subscriptions have something to claim, or are gone (`ready`), in how many seconds the next waiting
+-- retry is due, and which are `paused`, and so never ready. Each subscription is named by its place in the arrays; those with nothing to
+-- report are left out.
+create or replace function fastpubsub.list_ready_subscriptions(
+    p_topic_keys bigint [],
+    p_subscription_keys bigint [],
+    p_now timestamptz default null
+) returns table (place integer, ready boolean, due_seconds double precision, paused boolean)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    return query
+    select s.place, s.ready and not s.paused, case when not s.paused then s.due_seconds end, s.paused
+    from (
+        select
+            k.ordinal::integer as place,
+            coalesce(c.is_paused, false) as paused,
+            c.position is null
+            or exists (
+                select from fastpubsub.messages as m where m.topic_key = k.topic_key and m.position = c.position + 1
+            )
+            or exists (
+                select from fastpubsub.retries as r
+                where
+                    r.topic_key = k.topic_key and r.subscription_key = k.subscription_key
+                    and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+            ) as ready,
+            (
+                select extract(epoch from r.due_at - v_now)::double precision from fastpubsub.retries as r
+                where r.topic_key = k.topic_key and r.subscription_key = k.subscription_key and r.due_at > v_now
+                order by r.due_at, r.position
+                limit 1
+            ) as due_seconds
+        from unnest(p_topic_keys, p_subscription_keys) with ordinality as k (topic_key, subscription_key, ordinal)
+        left join lateral (
+            select n.position, n.retry_due_at, n.retry_position, u.paused_at is not null as is_paused
+            from fastpubsub.cursors as u
+            cross join lateral (
+                select n.position, n.retry_due_at, n.retry_position from fastpubsub.claims as n
+                where n.topic_key = u.topic_key and n.subscription_key = u.subscription_key
+                order by n.sequence desc
+                limit 1
+            ) as n
+            where u.topic_key = k.topic_key and u.subscription_key = k.subscription_key
+        ) as c on true
+    ) as s
+    where s.ready or s.paused or s.due_seconds is not null;
+end;
+$$;
 
 -- functions/list_subscriptions.sql
 drop function fastpubsub.list_subscriptions;
@@ -2404,6 +2469,9 @@ begin
     end if;
 end;
 $$;
+
+-- functions/room_in_flight.sql
+drop function fastpubsub.room_in_flight;
 
 -- functions/rotate_push_secret.sql
 drop function fastpubsub.rotate_push_secret;

@@ -439,7 +439,8 @@ $$;
 
 -- functions/claim_in_order.sql
 -- claim_messages for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
--- The consumers are served one after the other, `shares` says how many messages each has. What is due comes first, then the log.
+-- The consumers are served one after the other, `shares` says how many messages each has, at most
+-- p_room together. What is due comes first, then the log.
 create or replace function fastpubsub.claim_in_order(
     p_settings fastpubsub.cursors,
     p_limits integer [],
@@ -447,6 +448,8 @@ create or replace function fastpubsub.claim_in_order(
     p_max_bytes bigint,
     p_scan_milliseconds integer,
     p_now timestamptz,
+    p_room integer default null,
+    p_first_leased bigint default null,
     out token bigint,
     out expires_at timestamptz,
     out scanned bigint,
@@ -497,7 +500,7 @@ begin
         v_attempts := '{}';
         v_turns := '{}';
         loop
-            v_left := p_limits[v_consumer] - cardinality(v_positions);
+            v_left := least(p_limits[v_consumer], p_room - cardinality(claim_in_order.positions)) - cardinality(v_positions);
             exit when v_left = 0 or v_bytes >= p_max_bytes;
             v_part := fastpubsub.take_turns(
                 v_topic_key, v_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.position,
@@ -580,11 +583,18 @@ begin
         limit 1
     ) as m;
     scanned := v_cursor.position;
+    v_cursor.leased_from := case
+        when p_room is not null
+            then coalesce(
+                least(p_first_leased, (select min(u.position) from unnest(claim_in_order.positions) as u (position))), v_cursor.leased_from
+            )
+    end;
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from
     ) values (
         v_topic_key, v_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
-        v_cursor.routed, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_in_order.filtered
+        v_cursor.routed, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_in_order.filtered,
+        v_cursor.leased_from
     );
 end;
 $$;
@@ -595,6 +605,7 @@ drop function fastpubsub.claim_messages;
 -- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
 -- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
 -- hands out nothing. One that is pushed is claimed with p_is_push, and no other is. For an ordered subscription this is claim_in_order.
+-- `limited_seconds`: in how many seconds it is worth asking again, when a limit of the subscription kept messages back.
 create or replace function fastpubsub.claim_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -620,7 +631,8 @@ create or replace function fastpubsub.claim_messages(
     out filtered bigint,
     out paused boolean,
     out ordering_keys text [],
-    out shares integer []
+    out shares integer [],
+    out limited_seconds double precision
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -636,6 +648,8 @@ declare
     v_settings fastpubsub.cursors;
     v_cursor record;
     v_limit integer;
+    v_room integer;
+    v_first_leased bigint;
     v_ends bigint [];
     v_log record;
     v_from_log integer := 0;
@@ -677,6 +691,14 @@ begin
         perform fastpubsub.refuse_claim(not p_is_push);
     end if;
     v_now := coalesce(p_now, clock_timestamp());
+    if v_settings.max_in_flight is not null then
+        select r.room, r.first_leased into v_room, v_first_leased
+        from fastpubsub.room_in_flight(p_topic_key, p_subscription_key, v_settings.max_in_flight) as r;
+        if v_room = 0 then
+            limited_seconds := 0.5;
+            return;
+        end if;
+    end if;
     if v_settings.ordered then
         lease_seconds := v_settings.ack_deadline_seconds;
         last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
@@ -686,11 +708,16 @@ begin
         into
             token, expires_at, scanned, claim_messages.positions, attempts, created_at, payloads, attributes, unreadable,
             unreadable_created_at, filtered, ordering_keys, shares
-        from fastpubsub.claim_in_order(v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now) as c;
+        from fastpubsub.claim_in_order(
+            v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now, v_room, v_first_leased
+        ) as c;
+        if cardinality(claim_messages.positions) = v_room then
+            limited_seconds := 0.5;
+        end if;
         return;
     end if;
     select
-        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered,
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.leased_from,
         (
             select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
         ) as last,
@@ -712,7 +739,7 @@ begin
         select array_agg(l.sum) into v_ends
         from (select sum(u.size) over (order by u.ordinal) from unnest(p_limits) with ordinality as u (size, ordinal)) as l;
     end if;
-    v_limit := v_ends[cardinality(v_ends)];
+    v_limit := least(v_ends[cardinality(v_ends)], v_room);
 
     positions := '{}';
     if v_cursor.is_due then
@@ -774,11 +801,23 @@ begin
             claim_messages.expires_at, r.attempts, r.revived, p_consumer_ids[r.consumer]
         from fastpubsub.lease_runs(claim_messages.positions, claim_messages.attempts, v_revived, v_ends) as r;
     end if;
+    if v_settings.max_in_flight is null then
+        v_cursor.leased_from := null;
+    else
+        v_cursor.leased_from := coalesce(
+            least(v_first_leased, (select min(u.position) from unnest(claim_messages.positions) as u (position))),
+            v_cursor.leased_from
+        );
+        if cardinality(claim_messages.positions) = v_room then
+            limited_seconds := 0.5;
+        end if;
+    end if;
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from
     ) values (
         p_topic_key, p_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
-        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages.filtered
+        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages.filtered,
+        v_cursor.leased_from
     );
 end;
 $$;
@@ -944,6 +983,7 @@ $$;
 -- functions/create_subscription.sql
 drop function fastpubsub.create_subscription;
 -- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
+-- p_max_in_flight of 0 is no limit, as null is.
 create or replace function fastpubsub.create_subscription(
     p_id text,
     p_topic_id text,
@@ -957,6 +997,7 @@ create or replace function fastpubsub.create_subscription(
     p_now timestamptz default null,
     p_push json default null,
     p_ordered boolean default false,
+    p_max_in_flight integer default null,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -989,10 +1030,11 @@ begin
     end;
     insert into fastpubsub.cursors (
         topic_key, subscription_key, filter_path, ack_deadline_seconds,
-        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered
+        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight
     ) values (
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
-        p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered
+        p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered,
+        nullif(p_max_in_flight, 0)
     );
     perform fastpubsub.begin_subscription(
         create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push
@@ -1262,7 +1304,8 @@ create or replace function fastpubsub.explain_in_subscriptions(
     sought_at timestamptz,
     paused_at timestamptz,
     leased_at timestamptz,
-    is_put_aside boolean
+    is_put_aside boolean,
+    at_limit integer
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1311,7 +1354,8 @@ create or replace function fastpubsub.explain_message(
     out sought_at timestamptz,
     out paused_at timestamptz,
     out leased_at timestamptz,
-    out is_put_aside boolean
+    out is_put_aside boolean,
+    out at_limit integer
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1328,7 +1372,8 @@ declare
     v_payload json;
     v_attributes jsonb;
 begin
-    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered into v_cursor
+    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight
+    into v_cursor
     from fastpubsub.claims as c
     inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
     inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
@@ -1367,6 +1412,7 @@ begin
     end if;
     if explain_message.state is not null then
         paused_at := v_cursor.paused_at;
+        at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
         return;
     end if;
     select 'dead', d.attempts, d.died_at, d.reason
@@ -1412,6 +1458,7 @@ begin
         is_put_aside := false;
     elsif explain_message.state = 'ahead' then
         paused_at := v_cursor.paused_at;
+        at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
         select c.messages, c.is_estimated into explain_message.before, explain_message.before_is_estimated
         from fastpubsub.count_ahead(p_topic_key, v_cursor.position, p_position - 1, v_cursor.filter_path, p_look) as c
         where not explain_message.is_put_aside;
@@ -1572,6 +1619,7 @@ begin
     v_cursor.filter_path := fastpubsub.compile_filter(v_filter);
     v_cursor.paused_at := null;
     v_cursor.is_pushed := null;
+    v_cursor.max_in_flight := nullif(v_cursor.max_in_flight, 0);
     if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
@@ -1927,6 +1975,26 @@ begin
 end;
 $$;
 
+-- functions/limit_reached.sql
+-- Returns p_max_in_flight, which may be null, when as many messages of the subscription are leased.
+create or replace function fastpubsub.limit_reached(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_max_in_flight integer
+) returns integer
+language plpgsql stable
+as $$
+declare
+    v_flight record;
+begin
+    if p_max_in_flight is null then
+        return null;
+    end if;
+    v_flight := fastpubsub.room_in_flight(p_topic_key, p_subscription_key, p_max_in_flight);
+    return case when v_flight.room = 0 then p_max_in_flight end;
+end;
+$$;
+
 -- functions/list_dead_letters.sql
 drop function fastpubsub.list_dead_letters;
 -- Dead letters, the oldest position first: those after p_after, or all but the first p_offset, which match: p_reason exactly, and died from
@@ -2176,6 +2244,7 @@ end;
 $$;
 
 -- functions/list_loads.sql
+drop function fastpubsub.list_loads;
 -- Returns the subscriptions in which something is ahead, leased, waiting or dead, or which are paused, all at once instead of one by one:
 -- for looking at the whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids
 -- holds the only ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has
@@ -2195,7 +2264,8 @@ returns table (
     died_at timestamptz,
     retention_seconds bigint,
     paused_at timestamptz,
-    first_expires_at timestamptz
+    first_expires_at timestamptz,
+    max_in_flight integer
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -2233,7 +2303,7 @@ begin
             select e.died_at from fastpubsub.dead_letters as e
             where e.topic_key = s.topic_key and e.subscription_key = s.subscription_key and e.position = d.first
         ),
-        t.retention, c.paused_at, l.expires_at
+        t.retention, c.paused_at, l.expires_at, c.max_in_flight
     from fastpubsub.subscriptions as s
     inner join tops as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
@@ -2299,6 +2369,74 @@ begin
 end;
 $$;
 
+-- functions/list_ready_subscriptions.sql
+drop function fastpubsub.list_ready_subscriptions;
+-- Tells waiting consumers which of the subscriptions have something to claim, or are gone (`ready`), in how many seconds the next waiting
+-- retry is due, and which are `paused`, and so never ready. `room` says how many messages a limit lets through; for 0, `due_seconds` is
+-- when to look again. Each subscription is named by its place in the arrays; those with nothing to report are left out.
+create or replace function fastpubsub.list_ready_subscriptions(
+    p_topic_keys bigint [],
+    p_subscription_keys bigint [],
+    p_now timestamptz default null
+) returns table (place integer, ready boolean, due_seconds double precision, paused boolean, room integer)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    return query
+    select
+        s.place, s.ready and not s.paused and s.room is distinct from 0,
+        case when s.paused then null when s.ready and s.room = 0 then 0.5 else s.due_seconds end, s.paused,
+        case when s.ready then s.room end
+    from (
+        select
+            k.ordinal::integer as place,
+            coalesce(c.is_paused, false) as paused,
+            case
+                when c.max_in_flight is not null
+                    then (select r.room from fastpubsub.room_in_flight(k.topic_key, k.subscription_key, c.max_in_flight) as r)
+            end as room,
+            c.position is null
+            or exists (
+                select from fastpubsub.messages as m where m.topic_key = k.topic_key and m.position = c.position + 1
+            )
+            or exists (
+                select from fastpubsub.retries as r
+                where
+                    r.topic_key = k.topic_key and r.subscription_key = k.subscription_key
+                    and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+            ) as ready,
+            (
+                select extract(epoch from r.due_at - v_now)::double precision from fastpubsub.retries as r
+                where r.topic_key = k.topic_key and r.subscription_key = k.subscription_key and r.due_at > v_now
+                order by r.due_at, r.position
+                limit 1
+            ) as due_seconds
+        from unnest(p_topic_keys, p_subscription_keys) with ordinality as k (topic_key, subscription_key, ordinal)
+        left join lateral (
+            select n.position, n.retry_due_at, n.retry_position, u.paused_at is not null as is_paused, u.max_in_flight
+            from fastpubsub.cursors as u
+            cross join lateral (
+                select n.position, n.retry_due_at, n.retry_position from fastpubsub.claims as n
+                where n.topic_key = u.topic_key and n.subscription_key = u.subscription_key
+                order by n.sequence desc
+                limit 1
+            ) as n
+            where u.topic_key = k.topic_key and u.subscription_key = k.subscription_key
+        ) as c on true
+    ) as s
+    where s.ready or s.paused or s.due_seconds is not null;
+end;
+$$;
+
 -- functions/list_subscriptions.sql
 drop function fastpubsub.list_subscriptions;
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
@@ -2323,7 +2461,8 @@ returns table (
     created_at timestamptz,
     paused_at timestamptz,
     push json,
-    ordered boolean
+    ordered boolean,
+    max_in_flight integer
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -2333,7 +2472,7 @@ begin
     return query
     select
         s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
-        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings, c.ordered
+        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings, c.ordered, c.max_in_flight
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
@@ -4438,6 +4577,34 @@ begin
 end;
 $$;
 
+-- functions/room_in_flight.sql
+-- How many more messages of a subscription may be leased at once, and the first position that is. No lease begins before `leased_from` of
+-- the newest claim, so this does not walk over all that were settled since.
+create or replace function fastpubsub.room_in_flight(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_max_in_flight integer,
+    out room integer,
+    out first_leased bigint
+)
+language plpgsql stable
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+declare
+    v_leased_from bigint;
+begin
+    select c.leased_from into v_leased_from from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    select greatest(p_max_in_flight - coalesce(sum(l.last_position - l.position + 1), 0), 0), min(l.position)
+    into room_in_flight.room, room_in_flight.first_leased
+    from fastpubsub.leases as l
+    where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position >= coalesce(v_leased_from, 0);
+end;
+$$;
+
 -- functions/rotate_push_secret.sql
 -- Signs with another secret; the previous one signs as well for p_old_seconds. Raises FP409 while two secrets are good, unless
 -- p_old_seconds is 0: ending one of them unasked could end the one in use.
@@ -4665,6 +4832,7 @@ create or replace function fastpubsub.settle_and_claim(
     out paused boolean,
     out ordering_keys text [],
     out shares integer [],
+    out limited_seconds double precision,
     out freed boolean
 )
 language plpgsql volatile
@@ -4752,10 +4920,12 @@ begin
     if cardinality(p_limits) > 0 then
         select
             c.token, c.expires_at, c.scanned, c.last, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
-            c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys, c.shares
+            c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys, c.shares,
+            c.limited_seconds
         into
             token, expires_at, scanned, last, settle_and_claim.positions, attempts, created_at, payloads, attributes, unreadable,
-            unreadable_created_at, lease_seconds, filtered, paused, ordering_keys, shares
+            unreadable_created_at, lease_seconds, filtered, paused, ordering_keys, shares,
+            limited_seconds
         from fastpubsub.claim_messages(
             p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, p_scan_rows, p_scan_milliseconds, p_now
         ) as c;
@@ -5597,7 +5767,8 @@ $$;
 -- functions/update_subscription.sql
 drop function fastpubsub.update_subscription;
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
--- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`.
+-- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
+-- p_max_in_flight of 0 removes the limit.
 create or replace function fastpubsub.update_subscription(
     p_id text,
     p_change_filter boolean default false,
@@ -5608,6 +5779,7 @@ create or replace function fastpubsub.update_subscription(
     p_backoff_max_seconds integer default null,
     p_change_push boolean default false,
     p_push json default null,
+    p_max_in_flight integer default null,
     out is_new_secret boolean
 )
 language plpgsql
@@ -5633,7 +5805,8 @@ begin
         ack_deadline_seconds = coalesce(p_ack_deadline_seconds, c.ack_deadline_seconds),
         max_delivery_attempts = coalesce(p_max_delivery_attempts, c.max_delivery_attempts),
         backoff_min_seconds = coalesce(p_backoff_min_seconds, c.backoff_min_seconds),
-        backoff_max_seconds = coalesce(p_backoff_max_seconds, c.backoff_max_seconds)
+        backoff_max_seconds = coalesce(p_backoff_max_seconds, c.backoff_max_seconds),
+        max_in_flight = nullif(coalesce(p_max_in_flight, c.max_in_flight), 0)
     where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end

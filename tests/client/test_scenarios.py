@@ -573,6 +573,30 @@ def test_a_pull_that_waits_is_answered_when_it_is_paused(world: World) -> None:
     thread.join()
 
 
+def test_a_limit_of_messages_in_flight(world: World) -> None:
+    scene = Scene(world, max_in_flight=2)
+    scene.publish(1, 2, 3, 4, 5)
+    one, two = scene.pull(5)
+    assert scene.pull() == []
+    answer = scene.bus.settle_and_pull(scene.name, Settlement().ack(one))
+    assert [message.payload["n"] for message in answer.data] == [3]
+    assert scene.bus.metrics(scene.name).delivered == 2
+    with pytest.raises(AlreadyExists, match="max_in_flight is 2, not 3"):
+        scene.bus.create_subscription(scene.name, scene.topic, max_in_flight=3, exist_ok=True)
+    assert scene.bus.ensure_subscription(scene.name, scene.topic, max_in_flight=3).max_in_flight == 3
+    assert scene.numbers() == [4]
+    assert scene.bus.update_subscription(scene.name, max_in_flight=None).max_in_flight is None
+    assert scene.numbers() == [5]
+    scene.bus.create_subscription(scene.name, scene.topic, max_in_flight=0, exist_ok=True)
+    assert scene.bus.ensure_subscription(scene.name, scene.topic, max_in_flight=1).max_in_flight == 1
+    scene.bus.ack(scene.name, two)
+    assert scene.pull() == []
+    for limit, has in ((None, 1), (0, None), (7, 7)):
+        name = f"s-{uuid.uuid4().hex}"
+        fork = scene.bus.create_subscription(name, scene.topic, fork_of=scene.name, max_in_flight=limit)
+        assert fork.max_in_flight == has
+
+
 def test_a_purge(world: World) -> None:
     scene = Scene(world, backoff_min_seconds=60)
     ids = scene.publish(1, 2, 3, 4)

@@ -54,6 +54,7 @@ class Claimed:
     is_paused: bool | None = None
     ordering_keys: list[str | None] | None = None
     shares: list[int] | None = None
+    limited_seconds: float | None = None
 
     @property
     def ids(self) -> "list[Id]":
@@ -197,6 +198,7 @@ class Explained(NamedTuple):
     paused_at: datetime | None
     leased_at: datetime | None
     is_put_aside: bool | None = None
+    at_limit: int | None = None
 
 
 @dataclass
@@ -211,6 +213,7 @@ class Settings:
     start: str = "latest"
     start_time: datetime | None = None
     ordered: bool = False
+    max_in_flight: int | None = None
 
 
 @dataclass
@@ -263,7 +266,7 @@ class Store:
         given = settings or Settings()
         topic_key, subscription_key, _ = self.row(
             "select * from fastpubsub.create_subscription(%s, %s, %s::json, %s, %s, %s, %s, %s, %s, %s,"
-            " p_ordered => %s)",
+            " p_ordered => %s, p_max_in_flight => %s)",
             name,
             topic,
             given.filter,
@@ -275,6 +278,7 @@ class Store:
             given.start_time,
             now,
             given.ordered,
+            given.max_in_flight,
         )
         return Keys(topic_key, subscription_key)
 
@@ -360,7 +364,7 @@ class Store:
             scan_milliseconds,
             now,
         )
-        return Claimed(*row[:4], *(column or [] for column in row[4:-5]), *row[-5:])
+        return Claimed(*row[:4], *(column or [] for column in row[4:-6]), *row[-6:])
 
     def _settle(
         self, procedure: str, keys: Keys, ids: Sequence[Id], values: Sequence[object] | None, *more: object
@@ -437,7 +441,7 @@ class Store:
             *(counts, *columns, seconds, reasons, lengths, list(limits), list(consumers), max_bytes, scan_rows, now),
         )
         outcomes = iter(row[0] or [])
-        claimed = Claimed(*row[2:6], *(column or [] for column in row[6:-6]), *row[-6:-1])
+        claimed = Claimed(*row[2:6], *(column or [] for column in row[6:-7]), *row[-7:-1])
         return [list(islice(outcomes, len(settled))) for settled, _ in settles], claimed
 
     def release(

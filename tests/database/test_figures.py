@@ -77,8 +77,8 @@ def test_the_loads_are_those_with_something_to_do(store: Store) -> None:
     store.reject(keys, store.claim(keys, 1).ids, now=NOW + 9 * SECOND)
     times = (NOW + 3 * SECOND, NOW + SECOND, NOW, NOW + 9 * SECOND)
     assert sorted(store.rows(LOADS, None)) == [
-        ("topic", "filtered", True, 4, 0, 0, 0, NOW, None, None, None, 60, None, None),
-        ("topic", "subscription", False, 1, 1, 1, 1, *times, 60, None, NOW + 60 * SECOND),
+        ("topic", "filtered", True, 4, 0, 0, 0, NOW, None, None, None, 60, None, None, None),
+        ("topic", "subscription", False, 1, 1, 1, 1, *times, 60, None, NOW + 60 * SECOND, None),
     ]
     assert [row[1] for row in store.rows(LOADS, ["filtered", "idle"])] == ["filtered"]
     assert store.rows(LOADS, []) == []

@@ -60,6 +60,7 @@ SETTINGS = st.builds(
     backoff_max=st.sampled_from([10, 20]),
     start=st.sampled_from(["earliest", "latest", "time"]),
     ordered=st.booleans(),
+    max_in_flight=st.sampled_from([None, None, 0, 2, 5]),
 )
 FORKED = {
     "filter": FILTERS,
@@ -84,6 +85,7 @@ def settings_of(settings: Settings) -> dict[str, Any]:
         "max_delivery_attempts": settings.max_attempts,
         "backoff_min_seconds": settings.backoff_min,
         "backoff_max_seconds": settings.backoff_max,
+        "max_in_flight": settings.max_in_flight,
     }
 
 
@@ -271,6 +273,7 @@ class Machine(RuleBasedStateMachine):
         if not with_filter:
             del changes["filter"]
         self.model.update_subscription(name, ChangedSubscription(**changes), read_filter(settings.filter))
+        changes["max_in_flight"] = settings.max_in_flight or 0
         if with_filter:
             changes |= {"change_filter": True, "filter": settings.filter}
         self.store.update_subscription(name, **changes)
@@ -342,6 +345,7 @@ class Machine(RuleBasedStateMachine):
         assert claimed.scanned == cursor.position
         assert claimed.is_paused == cursor.is_paused
         assert claimed.last == self.log.last or not expected
+        assert (claimed.limited_seconds is not None) >= (bool(expected) and cursor.room == 0)
         if not expected:
             return
         assert claimed.token is not None

@@ -257,6 +257,8 @@ INTERNAL = {
     "count_ahead",
     "end_deliveries",
     "is_paused",
+    "room_in_flight",
+    "limit_reached",
     "sought_position",
     "deciding_field",
     "delayed_floor",

@@ -86,9 +86,11 @@ def test_the_subscriptions_of_a_topic(store: Store) -> None:
 
 def test_a_subscription_is_listed_as_it_was_made(store: Store) -> None:
     store.create_topic()
-    settings = Settings(filter='{"a":  ["AT&T"]}', ack_deadline=7, max_attempts=8, backoff_min=9, backoff_max=10)
+    settings = Settings(
+        filter='{"a":  ["AT&T"]}', ack_deadline=7, max_attempts=8, backoff_min=9, backoff_max=10, max_in_flight=5
+    )
     keys = store.create_subscription(settings=settings, now=NOW + SECOND)
-    listed = ("subscription", "topic", '{"a":  ["AT&T"]}', 7, 8, 9, 10, NOW + SECOND, None, None, False)
+    listed = ("subscription", "topic", '{"a":  ["AT&T"]}', 7, 8, 9, 10, NOW + SECOND, None, None, False, 5)
     assert store.rows("select * from fastpubsub.list_subscriptions(0, 10)") == [listed]
     assert store.row("select * from fastpubsub.resolve_subscription('subscription')") == keys
 

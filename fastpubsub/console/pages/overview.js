@@ -59,6 +59,7 @@ const KINDS = {
   consumers_silent: "Consumers silent",
   publishers_silent: "Publishers silent",
   paused: "Paused",
+  at_limit: "At its limit",
 };
 
 function Findings({findings}) {
