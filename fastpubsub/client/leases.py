@@ -15,6 +15,9 @@ FIRST_SECONDS = 15.0
 """The first extension comes no later: until then nobody knows how long the answer of the pull was on its way."""
 
 LEAST_SECONDS = 10
+MAX_IDS = 1000
+"""Of one request."""
+
 EARLIEST_SECONDS = 0.25
 AGAIN_SECONDS = 1.0
 POLICY = Policy(timeout=5, attempt_timeout=5)
@@ -66,8 +69,8 @@ class Leases:
     async def _extend(self) -> None:
         soon = asyncio.get_running_loop().time() + EARLIEST_SECONDS
         due = [delivery for delivery in self._held.values() if hold_of(delivery).renew_at <= soon]
-        if due:
-            await self._extend_all(due)
+        for first in range(0, len(due), MAX_IDS):
+            await self._extend_all(due[first : first + MAX_IDS])
         self._extending = None
         if self._held:
             self._wake_at(min(hold_of(delivery).renew_at for delivery in self._held.values()))

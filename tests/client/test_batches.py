@@ -149,6 +149,20 @@ async def test_all_leases_are_extended(client: AsyncClient) -> None:
     assert ended.is_set()
 
 
+async def test_more_leases_than_a_request_takes(client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    worker = Worker(concurrency=20)
+    await client.update_subscription("billing", ack_deadline_seconds=2)
+
+    @worker.subscriber("billing")
+    async def bill(deliveries: list[Delivery]) -> None:
+        await asyncio.sleep(4)
+
+    for _ in range(15):
+        await client.publish("orders", *({"n": n} for n in range(100)))
+    await process(client, worker, (0, 1500, 0))
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 async def test_what_stands_around_it(client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
     worker = Worker()
     said: list[Any] = []
