@@ -74,6 +74,7 @@ SETTINGS: dict[str, Any] = {
     "backoff_min_seconds": 4,
     "backoff_max_seconds": 40,
     "ack_deadline_seconds": 7,
+    "max_in_flight": 20,
     "ordered": True,
     "start_from": "earliest",
     "fork_of": "audit",
