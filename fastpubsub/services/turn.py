@@ -4,11 +4,9 @@ import asyncio
 import logging
 import random
 import secrets
-from contextlib import suppress
 
 from fastpubsub.config import Settings
 from fastpubsub.database.calls import Database
-from fastpubsub.exceptions import FastpubsubError
 from fastpubsub.services.surviving import Surviving
 
 logger = logging.getLogger(__name__)
@@ -70,5 +68,5 @@ class Turn:
     async def give_up(self) -> None:
         """Lets another process take over at once."""
         self._held.clear()
-        with suppress(FastpubsubError):
+        with Surviving(logger, "letting another process take over", logging.DEBUG):
             await self._database.fetch_one("forget_process", self._process)

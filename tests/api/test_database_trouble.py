@@ -27,6 +27,7 @@ WRONG_BY_ITSELF = {
     "/clients/{client_id}/secrets/{which}",
     "/oauth/introspect",
     "/oauth/token",
+    "/subscriptions/{subscription_id}/push/secrets",
     "/subscriptions/{subscription_id}/seek",
 }
 """What is asked of them here is refused, and that may be said without a database."""
@@ -87,7 +88,7 @@ def check_unavailable(answers: dict[str, httpx.Response], *, reads: bool = False
     for route, answer in answers.items():
         path = route.split(" ")[1]
         if path in PUBLIC:
-            assert answer.status_code in (200, 404), route
+            assert answer.status_code in (200, 307, 404), route
             continue
         if reads and answer.status_code != 503:
             assert answer.status_code < 500, (route, answer.text)

@@ -16,7 +16,7 @@ from tests.pages import Shell
 
 SECONDS = 30.0
 SERVICE_RESTART = 1012
-APPS = {"chat": "chat:app", "deferred": "deferred:app", "orders": "shop:app"}
+APPS = {"chat": "chat:app", "deferred": "deferred:app", "orders": "shop:app", "webhooks": "payments:app"}
 
 
 def open_page(stack: ExitStack, bus: Client, port: int) -> ClientConnection:
@@ -40,6 +40,7 @@ def test_one_signal_ends_them(
         programs, pages = [], []
         for folder, app in APPS.items():
             shell, port = copied(folder), harness.free_port()
+            shell.environment["PUSH_SECRETS"] = f"whsec_{'A' * 32}"
             shell.environment["DATABASE_URL"] = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
             programs.append(serve(shell, app, port))
             if app == "chat:app":
