@@ -38,6 +38,7 @@ _ABOUT_ARGUMENTS = ("22", "23", "54", "FP422")
 _RETRIED = ("40001", "40P01")
 # Missing schema, table or function: not migrated yet.
 _UNMIGRATED = ("3F000", "42P01", "42883")
+_ISOLATION = "25000"
 _TROUBLE = ("08", "53", "55P03", "25006", *_RETRIED, *_UNMIGRATED)
 # The server gave up the call or the session, for whatever timeout or shutdown.
 _UNKNOWN = ("57014", "57P", "25P")
@@ -113,6 +114,8 @@ def translate(error: psycopg.Error) -> FastpubsubError | None:
         return OutcomeUnknown("the connection to the database was lost before it answered; try again")
     if state in _UNMIGRATED:
         return Unavailable("the database has no fastpubsub schema of this version; run `fastpubsub db-migrate`")
+    if state == _ISOLATION:
+        return Unavailable("the database has another default isolation level than read committed")
     if state.startswith(_TROUBLE):
         return Unavailable("the database cannot do this at the moment; try again")
     return None

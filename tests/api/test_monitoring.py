@@ -196,6 +196,8 @@ async def test_database_that_would_not_do(
     await (await connect()).execute(change)
     async with opened(make_settings()) as client:
         assert (await not_ready(client)).startswith(detail)
+        refused = await client.post("/topics", json={"id": "t"})
+        assert (refused.status_code, refused.json()["detail"][:12]) == (503, "the database")
 
 
 @pytest.mark.usefixtures("patience")

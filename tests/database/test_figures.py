@@ -84,7 +84,7 @@ def test_the_loads_are_those_with_something_to_do(store: Store) -> None:
     assert store.rows(LOADS, []) == []
     store.pause(name="idle", is_paused=True, now=NOW)
     (paused,) = store.rows(LOADS, ["idle"])
-    assert paused == ("topic", "idle", False, 0, 0, 0, 0, None, None, None, None, 60, NOW, None)
+    assert paused == ("topic", "idle", False, 0, 0, 0, 0, None, None, None, None, 60, NOW, None, None)
 
 
 def test_sums_of_what_is_visible(store: Store) -> None:
