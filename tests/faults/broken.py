@@ -35,8 +35,8 @@ def settles_without_a_look_at_the_lease() -> None:
     settle = Settling.settle
     length = len("00000000-0000-0000-0000-000000000000")
 
-    async def settle_by_id(self: Settling, kind: Any, subscription_id: str, ids: list[str], value: Any = None) -> Any:
-        return await settle(self, kind, subscription_id, [id_[:length] for id_ in ids], value)
+    async def settle_by_id(self: Settling, kind: Any, subscription_id: str, ids: list[str], *others: Any) -> Any:
+        return await settle(self, kind, subscription_id, [id_[:length] for id_ in ids], *others)
 
     Settling.settle = settle_by_id  # type: ignore[method-assign, assignment]
 
