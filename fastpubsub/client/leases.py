@@ -8,6 +8,7 @@ from fastpubsub.client.connections import AsyncConnection
 from fastpubsub.client.deliveries import Delivery, hold_of, lease_left
 from fastpubsub.client.errors import BusError
 from fastpubsub.client.exchange import Policy
+from fastpubsub.client.settling import MAX_IDS
 
 logger = logging.getLogger("fastpubsub.client")
 
@@ -15,9 +16,6 @@ FIRST_SECONDS = 15.0
 """The first extension comes no later: until then nobody knows how long the answer of the pull was on its way."""
 
 LEAST_SECONDS = 10
-MAX_IDS = 1000
-"""Of one request."""
-
 EARLIEST_SECONDS = 0.25
 AGAIN_SECONDS = 1.0
 POLICY = Policy(timeout=5, attempt_timeout=5)

@@ -14,6 +14,7 @@ from fastpubsub.models import Settled
 logger = logging.getLogger("fastpubsub.client")
 
 MAX_IDS = 1000
+"""Of one request, as servers take them unless FASTPUBSUB_SETTLE_MAX_IDS says otherwise."""
 
 GATHER_SECONDS = 0.005
 """How long an outcome waits for others, or for the next pull, while no request that settles is on its way."""

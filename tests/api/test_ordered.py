@@ -35,7 +35,9 @@ async def test_an_ack_wakes_who_waits_for_the_key(client: httpx.AsyncClient, cal
     waiting = asyncio.create_task(
         client.get("/subscriptions/s/messages", params={"consumer_id": "third", "batch_size": 5, "wait_seconds": 20})
     )
-    await asyncio.sleep(0.3)
+    async with asyncio.timeout(PATIENCE):
+        while "third" not in (await client.get("/subscriptions/s/consumers")).text:  # noqa: ASYNC110 - nobody tells it
+            await asyncio.sleep(0)
     assert not waiting.done()
     await calls.ack(first["ack_id"])
     answer = await asyncio.wait_for(waiting, PATIENCE)
