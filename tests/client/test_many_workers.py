@@ -23,7 +23,7 @@ pulling.AGAIN = Policy(backoff=0.1, max_backoff=0.5)
 
 
 async def bill(order: dict) -> None:
-    print("billed", order["n"], flush=True)
+    print(f"billed {{order['n']}}\\n", end="", flush=True)
 
 
 for number in range({WORKERS}):

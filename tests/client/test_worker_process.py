@@ -25,6 +25,7 @@ from tests.lasting import Last
 from tests.pages import Background, Shell
 from tests.proxy import Proxy
 
+# Several processes share one file: each line is one piece, because print writes its pieces one by one when unbuffered.
 MODULE = """
 import asyncio
 import os
@@ -51,14 +52,14 @@ class Order(BaseModel):
 @worker.subscriber("billing")
 async def bill(order: Order) -> None:
     if order.order_id < 0:
-        print("waiting", flush=True)
+        print("waiting\\n", end="", flush=True)
         await asyncio.sleep(-order.order_id)
     print(f"billed {order.order_id}\\n", end="", flush=True)
 
 
 @here.subscriber("billing")
 def compute(order: Order) -> None:
-    print("computed by", os.getpid(), flush=True)
+    print(f"computed by {os.getpid()}\\n", end="", flush=True)
     time.sleep(order.order_id)
 
 
