@@ -1,9 +1,10 @@
 """The rows of the table, a function for each. They say what is measured; README.md says why so."""
 
+import time
 from collections.abc import Callable
 
-from benchmarks import held, latency, ordering, python_client, raw, wal, worker
-from benchmarks.bench import Bench, messages_per_second, replay, requests_per_second
+from benchmarks import held, latency, load, ordering, python_client, raw, wal, worker
+from benchmarks.bench import Bench, Run, messages_per_second, replay, requests_per_second
 from benchmarks.consume import Consumer
 from benchmarks.filters import FILTER, FIRST_FILL, looked_at
 from benchmarks.floor import Floor
@@ -172,6 +173,28 @@ def authentication(bench: Bench) -> list[Measure]:
     return [Measure("single publishes, authentication on ÷ off", 0.9, 0.95, ratio(on, off), _rates(on, off))]
 
 
+def keyed(bench: Bench) -> list[Measure]:
+    """CPU time of the server, because PostgreSQL has a row more to write for each key."""
+    header = "Idempotency-Key: "
+    with bench.service() as service:
+        topic = service.create_topic()
+        topic.subscribe()
+        with_key, without = (service.save(raw.publish(topic.id, batch(1), headers)) for headers in ([header], []))
+
+        def publish_with_keys(seconds: float) -> Load:
+            arguments = (with_key, header, time.time_ns())
+            return load.run(service.server.address, "replay_keyed.lua", seconds, *arguments)
+
+        with_keys, plain = bench.rounds(
+            _server_microseconds(bench, service.server, publish_with_keys),
+            _server_microseconds(bench, service.server, replay(service.server, without)),
+        )
+        bench.account("publish one by one, with keys", service.server, publish_with_keys, _requests)
+    name = "CPU of a single publish, Idempotency-Key ÷ none"
+    figures = f"{with_keys.median:,.1f} ÷ {plain.median:,.1f} µs of the server"
+    return [Measure(name, 1.15, 1.05, ratio(with_keys, plain), figures, smaller_is_better=True)]
+
+
 def processes(bench: Bench) -> list[Measure]:
     """CPU time instead of rates: on a machine that is full already, a second process can only show what it costs."""
     with bench.service() as service:
@@ -210,8 +233,18 @@ ROWS: dict[str, Row] = {
     "client-threads": python_client.client_threads,
     "client-publisher": python_client.client_publisher,
     "worker": worker.worker,
+    "keyed": keyed,
     "processes": processes,
 }
+
+
+def _server_microseconds(bench: Bench, server: Server, run: Run) -> Arm:
+    def microseconds(seconds: float) -> float:
+        with Meter(bench.cluster, server) as meter:
+            done = run(seconds)
+        return meter.cost.server_seconds * 1e6 / max(done.requests, 1)
+
+    return microseconds
 
 
 def _account(bench: Bench, consumer: Consumer, name: str, subscription: Subscription) -> None:
