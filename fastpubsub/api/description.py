@@ -93,6 +93,7 @@ MEMBERS = {
     "backoff_max_seconds": "the longest wait after a failed delivery, in seconds",
     "ack_deadline_seconds": "seconds that a consumer has to settle a message",
     "max_in_flight": "messages that all consumers together may hold; 0 or null is no limit",
+    "rate_limit": "messages a second that all consumers together get; 0 or null is no limit",
     "retention_seconds": "seconds that settled messages are kept; null is the setting of the server",
     "schema": "JSON Schema that every payload must match; null for none",
     "start_from": "the first message: `latest` what is published from now on, `earliest` all that is kept, or a time",

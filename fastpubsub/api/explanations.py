@@ -6,8 +6,9 @@ from fastpubsub.api.render import json_object, time_text
 from fastpubsub.filters import ALTERNATIVES, ATTRIBUTES
 from fastpubsub.services.explaining import Explained, FoundMessage
 from fastpubsub.services.previews import Decision
+from fastpubsub.services.subscriptions import rate_text
 
-Members = dict[str, bytes | str | int | None]
+Members = dict[str, bytes | str | float | None]
 
 SENTENCES = {
     "leased": "consumer {consumer_id} got delivery {attempts} at {leased_at}, and has until {until} to settle it",
@@ -32,6 +33,7 @@ SETTLED_BEFORE_SEEK = (
 )
 PUT_ASIDE = "no consumer has had it yet: earlier messages with its ordering key are leased or wait"
 AT_LIMIT = "consumers hold as many messages as the limit of {at_limit} lets them; "
+AT_RATE_LIMIT = "consumers get messages as fast as the limit of {at_rate_limit} a second lets them; "
 PAUSED = "the subscription has been paused since {paused_at}, and hands out nothing; "
 
 
@@ -60,6 +62,7 @@ def explanation_json(explained: Explained, message_id: str, *, shows_payload: bo
         "sought_at": times.get("sought_at"),
         "paused_at": times.get("paused_at"),
         "at_limit": explained.at_limit,
+        "at_rate_limit": explained.at_rate_limit,
     }
     return json_object({name: value for name, value in members.items() if value is not None})
 
@@ -75,6 +78,8 @@ def message_json(found: FoundMessage, message_id: str, explanations: list[bytes]
 def _detail(explained: Explained, *, shows_payload: bool) -> str:
     paused = "" if explained.paused_at is None else PAUSED.format(paused_at=time_text(explained.paused_at))
     limited = "" if explained.at_limit is None else AT_LIMIT.format(at_limit=explained.at_limit)
+    if explained.at_rate_limit is not None:
+        limited += AT_RATE_LIMIT.format(at_rate_limit=rate_text(explained.at_rate_limit))
     return paused + limited + _sentence(explained, shows_payload=shows_payload)
 
 

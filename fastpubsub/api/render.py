@@ -124,7 +124,7 @@ def _stored_json(stored: StoredTopic | StoredSubscription, figures: Figures) -> 
         del members["ordered"]
     if (paused_at := members.pop("paused_at", None)) is not None:
         members |= {"is_paused": True, "paused_at": time_text(paused_at)}
-    for name in ("push", "max_in_flight"):
+    for name in ("push", "max_in_flight", "rate_limit"):
         if members.get(name, b"") is None:
             del members[name]
     if stored.id in figures:
@@ -168,7 +168,7 @@ def list_json(objects: Iterable[bytes], next_page_token: str | None = None) -> b
     return b'{"data":[' + b",".join(objects) + b"]" + more + b"}"
 
 
-def json_object(members: Mapping[str, bytes | str | int | None]) -> bytes:
+def json_object(members: Mapping[str, bytes | str | float | None]) -> bytes:
     """Bytes are JSON by themselves."""
     values = {
         name: value if isinstance(value, bytes) else json.dumps(value).encode() for name, value in members.items()

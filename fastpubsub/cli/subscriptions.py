@@ -62,6 +62,12 @@ AckDeadline = Annotated[int | None, typer.Option(help="How long a consumer may h
 InFlight = Annotated[
     int | None, typer.Option(help="How many messages all consumers together may hold; 0 is no limit; new: no limit.")
 ]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--rate-limit", help="How many messages a second all consumers together get; 0 is no limit; new: no limit."
+    ),
+]
 StartFrom = Annotated[
     str | None,
     typer.Option(
@@ -90,6 +96,7 @@ OPTIONS = {
     "backoff_max_seconds": BackoffMax,
     "ack_deadline_seconds": AckDeadline,
     "max_in_flight": InFlight,
+    "rate_limit": Rate,
 }
 
 

@@ -27,7 +27,7 @@ SETTINGS = {
     "topics": ("retention_seconds", "schema"),
     "subscriptions": (
         *("topic_id", "ordered", "filter", "max_delivery_attempts", "backoff_min_seconds", "backoff_max_seconds"),
-        *("ack_deadline_seconds", "max_in_flight", "push"),
+        *("ack_deadline_seconds", "max_in_flight", "rate_limit", "push"),
     ),
     "clients": ("scopes", "is_active"),
 }
@@ -265,7 +265,7 @@ OFF = (None, Decimal(0), ("bool", False))
 def _differs(name: str, value: Any, existing: dict[str, Any]) -> bool:
     """What is left out of `existing` is not so."""
     wanted, there = _exact(value), _exact(existing.get(name))
-    is_off = name in ("ordered", "max_in_flight") and wanted in OFF and there in OFF
+    is_off = name in ("ordered", "max_in_flight", "rate_limit") and wanted in OFF and there in OFF
     return not is_off and bool(wanted != there)
 
 

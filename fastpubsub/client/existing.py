@@ -15,6 +15,11 @@ CONFLICT = 409
 KEPT = {"topic_id", "ordered"}
 """What a subscription keeps for life."""
 
+LEFT_OUT = {"ordered": False, "max_in_flight": None, "rate_limit": None}
+"""What it means when an answer does not have it."""
+
+LIMITS = {"max_in_flight", "rate_limit"}
+
 
 def require_same(kind: str, sent: bytes, found: bytes) -> None:
     """Compares only given settings; one that was left out may be anything."""
@@ -35,8 +40,7 @@ def must_change(sent: bytes, found: bytes, tell: Callable[[str], None] = logger.
 
 def differences_of(sent: bytes, found: bytes) -> dict[str, tuple[Any, Any]]:
     """Returns the present and the wanted values. `start_from` and `fork_of` are not shown."""
-    # What is left out is not so.
-    wanted, there = _read(sent), {"ordered": False, "max_in_flight": None} | _read(found)
+    wanted, there = _read(sent), LEFT_OUT | _read(found)
     return {
         name: (there[name], value)
         for name, value in wanted.items()
@@ -46,7 +50,7 @@ def differences_of(sent: bytes, found: bytes) -> dict[str, tuple[Any, Any]]:
 
 def _comparable(name: str, value: Any) -> Any:
     """True differs from 1, a filter may name its values in any order, and a limit of 0 is none."""
-    if name == "max_in_flight":
+    if name in LIMITS:
         return value or None
     if name == "filter" and isinstance(value, dict):
         value = {field: sorted(values, key=repr) for field, values in value.items() if isinstance(values, list)} or None

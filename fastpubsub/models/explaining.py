@@ -54,6 +54,9 @@ class Explanation(BaseModel):
         None, description="since when the subscription hands out nothing, if it is paused"
     )
     at_limit: int | None = Field(None, description="`max_in_flight`, if consumers hold as many messages")
+    at_rate_limit: float | None = Field(
+        None, description="`rate_limit`, if consumers get messages as fast as it lets them"
+    )
 
 
 class ExplainedMessage(BaseModel):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
 from fastpubsub import filters
 from fastpubsub.models.fields import MAX_DELAY_SECONDS, MAX_LEASE_SECONDS, NOT_BOOL, ObjectId, Time, UtcTime, explained
@@ -27,6 +27,28 @@ Attempts = Annotated[
 
 InFlight = Annotated[
     int, Field(ge=0, le=1_000_000, description="messages that all consumers together may hold; 0 is no limit"), NOT_BOOL
+]
+
+LEAST_RATE = 0.00001
+"""A message in 28 hours."""
+
+
+def _not_too_slow(rate: float) -> float:
+    if 0 < rate < LEAST_RATE:
+        raise ValueError(f"at least {LEAST_RATE:.5f} messages a second, or 0 for no limit; pause it to stop it")
+    return rate
+
+
+RateLimit = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=100_000,
+        allow_inf_nan=False,
+        description="messages a second that all consumers together get; 0 is no limit",
+    ),
+    AfterValidator(_not_too_slow),
+    NOT_BOOL,
 ]
 
 Backoff = Annotated[int, Field(ge=0, le=MAX_DELAY_SECONDS), NOT_BOOL]
@@ -54,6 +76,7 @@ class NewSubscription(BaseModel):
     ordered: StrictBool = Field(False, description=ORDERED)
     fork_of: ObjectId | None = None
     max_in_flight: InFlight | None = None
+    rate_limit: RateLimit | None = None
 
     @model_validator(mode="after")
     def _begin_once(self) -> Self:
@@ -74,10 +97,11 @@ class ChangedSubscription(BaseModel):
     ack_deadline_seconds: AckDeadline | None = None
     push: NewPush | None = Field(None, description="where messages are pushed; null lets them be pulled again")
     max_in_flight: InFlight | None = None
+    rate_limit: RateLimit | None = None
 
-    def limit(self, name: str) -> int | None:
+    def limit(self, name: str) -> float | None:
         """Returns 0 for one that is removed, None for one that stays."""
-        value: int | None = getattr(self, name)
+        value: float | None = getattr(self, name)
         return 0 if value is None and name in self.model_fields_set else value
 
 
@@ -131,6 +155,9 @@ class Subscription(BaseModel):
     push: Push | None = Field(None, description="where messages are pushed; left out when they are pulled")
     max_in_flight: int | None = Field(
         None, description="messages that all consumers together may hold; left out without a limit"
+    )
+    rate_limit: float | None = Field(
+        None, description="messages a second that all consumers together get; left out without a limit"
     )
     metrics: SubscriptionFigures | None = Field(None, description="with `include=metrics`")
 

@@ -47,6 +47,7 @@ class Explained:
     leased_at: datetime | None
     is_put_aside: bool | None
     at_limit: int | None
+    at_rate_limit: float | None
 
 
 def locate(message_id: str) -> MessageId:

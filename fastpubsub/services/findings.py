@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from fastpubsub.database.calls import Database
 from fastpubsub.models import Finding, FindingKind
+from fastpubsub.services.subscriptions import rate_text
 
 MAX_FINDINGS = 100
 STUCK = timedelta(hours=1)
@@ -80,10 +81,16 @@ class Load(NamedTuple):
     paused_at: datetime | None = None
     first_expires_at: datetime | None = None
     max_in_flight: int | None = None
+    at_rate_limit: float | None = None
 
     @property
-    def is_at_limit(self) -> bool:
-        return self.max_in_flight is not None and self.leased >= self.max_in_flight
+    def limit_reached(self) -> str | None:
+        if self.max_in_flight is not None and self.leased >= self.max_in_flight:
+            return f"consumers hold {self.leased:,} messages, as many as its limit lets them"
+        if self.at_rate_limit is not None:
+            rate = rate_text(self.at_rate_limit)
+            return f"consumers get {rate} messages a second, as many as its limit lets them"
+        return None
 
     def finding(self, kind: FindingKind, detail: str, since: datetime | None) -> Finding:
         return Finding(
@@ -127,9 +134,8 @@ def _ahead(load: Load, now: datetime) -> Iterator[Finding]:
     elif is_before(load.next_created_at, now - STUCK):
         detail = "its consumers have not got to a message that was published more than an hour ago"
         yield load.finding("old_backlog", detail, load.next_created_at)
-    if load.is_at_limit and is_before(load.next_created_at, now - BEHIND):
-        detail = f"consumers hold {load.leased:,} messages, as many as its limit lets them, and others are ahead"
-        yield load.finding("at_limit", detail, None)
+    if load.limit_reached is not None and is_before(load.next_created_at, now - BEHIND):
+        yield load.finding("at_limit", f"{load.limit_reached}, and others are ahead", None)
 
 
 async def held(database: Database, now: datetime) -> list[Finding]:

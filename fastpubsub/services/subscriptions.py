@@ -2,6 +2,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
+from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
@@ -33,6 +34,7 @@ class StoredSubscription(NamedTuple):
     push: bytes | None
     ordered: bool
     max_in_flight: int | None
+    rate_limit: float | None
 
 
 async def create_subscription(
@@ -67,6 +69,7 @@ async def create_subscription(
         push,
         new.ordered,
         new.max_in_flight,
+        new.rate_limit,
         change=change,
     )
     return await get_subscription(database, new.id)
@@ -146,6 +149,7 @@ async def update_subscription(
         "push" in changed.model_fields_set,
         push,
         changed.limit("max_in_flight"),
+        changed.limit("rate_limit"),
         change=change,
     )
     return await get_subscription(database, subscription_id), is_new_secret
@@ -222,6 +226,11 @@ async def get_metrics(database: Database, directory: Directory, subscription_id:
 def _subscription(row: Row) -> StoredSubscription:
     id_, topic_id, filter_json, ack_deadline, attempts, backoff_min, backoff_max, *times = row
     return StoredSubscription(id_, topic_id, filter_json, attempts, backoff_min, backoff_max, ack_deadline, *times)
+
+
+def rate_text(rate: float) -> str:
+    """Returns it without an exponent, as in a sentence."""
+    return f"{Decimal(repr(rate)).normalize():f}"
 
 
 def _start(to: str | datetime) -> tuple[str, datetime | None]:

@@ -39,6 +39,12 @@ DEFAULTS = {
 }
 """Of the settings of a server."""
 
+LIMITS = ("max_in_flight", "rate_limit")
+"""Of which 0 is none."""
+
+ROUNDING = 0.00001
+"""Of a message: what the microseconds of a time are rounded by."""
+
 Filter = dict[str, Any]
 
 INTERVAL_SECONDS = 5
@@ -232,16 +238,29 @@ class Cursor:
     passed: dict[int, Passed] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     past: dict[int, Counter[str]] = field(default_factory=dict)
+    full_at: datetime | None = None
 
     @property
     def is_paused(self) -> bool:
         return self.subscription.is_paused
 
-    @property
-    def room(self) -> int:
-        """How many more messages consumers may hold."""
-        most = self.subscription.max_in_flight
-        return sys.maxsize if most is None else max(most - len(self.leases), 0)
+    def room(self, now: datetime) -> int:
+        """How many more messages the limits let through."""
+        most, rate = self.subscription.max_in_flight, self.subscription.rate_limit
+        in_flight = sys.maxsize if most is None else max(most - len(self.leases), 0)
+        return in_flight if rate is None else min(in_flight, max(int(self._bucket(rate, now) + ROUNDING), 0))
+
+    def _bucket(self, rate: float, now: datetime) -> float:
+        """How many messages are in it."""
+        size = max(rate, 1.0)
+        lacks = 0.0 if self.full_at is None else rate * max((self.full_at - now).total_seconds(), 0.0)
+        return size if lacks > 2 * size else size - lacks
+
+    def _take(self, messages: int, now: datetime) -> None:
+        """Out of the bucket of the rate limit."""
+        rate = self.subscription.rate_limit
+        if rate is not None and messages:
+            self.full_at = now + timedelta(seconds=(max(rate, 1.0) - self._bucket(rate, now) + messages) / rate)
 
     def pause(self, paused_at: datetime | None) -> None:
         """Without a time it is resumed."""
@@ -368,7 +387,7 @@ class Cursor:
         """Claims at least one message if there is one, however large; looks at `scan_rows` of the log."""
         if self.is_paused:
             return []
-        limit = min(limit, self.room)
+        limit = min(limit, self.room(now))
         if limit == 0:
             return []
         if self.subscription.ordered:
@@ -386,6 +405,7 @@ class Cursor:
             for position, n, turn in in_order
         ]
         self.leases |= {one.position: one.lease for one in claimed}
+        self._take(len(claimed), now)
         self.counts["delivered"] += len(claimed)
         return claimed
 
@@ -801,7 +821,7 @@ class Store:
             filter=new.filter or None,
             created_at=self.now,
             ordered=new.ordered,
-            max_in_flight=new.max_in_flight or None,
+            **{name: getattr(new, name) or None for name in LIMITS},
             **settings,
         )
         _check_backoff(subscription)
@@ -816,8 +836,7 @@ class Store:
         chosen = {name: value for name, value in given.items() if value is not None}
         if "filter" in given:
             chosen["filter"] = new.filter or None
-        if "max_in_flight" in chosen:
-            chosen["max_in_flight"] = new.max_in_flight or None
+        chosen |= {name: chosen[name] or None for name in LIMITS if name in chosen}
         afresh = {"created_at": self.now, "is_paused": False, "paused_at": None}
         subscription = original.subscription.model_copy(update=afresh | chosen)
         _check_backoff(subscription)
@@ -833,8 +852,7 @@ class Store:
         given = {name: getattr(changed, name) for name in DEFAULTS if getattr(changed, name) is not None}
         if "filter" in changed.model_fields_set:
             given["filter"] = changed.filter or None
-        if "max_in_flight" in changed.model_fields_set:
-            given["max_in_flight"] = changed.max_in_flight or None
+        given |= {name: getattr(changed, name) or None for name in LIMITS if name in changed.model_fields_set}
         subscription = cursor.subscription.model_copy(update=given)
         _check_backoff(subscription)
         cursor.subscription = subscription

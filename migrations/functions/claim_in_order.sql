@@ -144,17 +144,23 @@ begin
     ) as m;
     scanned := v_cursor.position;
     v_cursor.leased_from := case
-        when p_room is not null
+        when p_settings.max_in_flight is not null
             then coalesce(
                 least(p_first_leased, (select min(u.position) from unnest(claim_in_order.positions) as u (position))), v_cursor.leased_from
             )
     end;
+    if p_settings.rate_limit is not null and cardinality(claim_in_order.positions) > 0 then
+        v_cursor.full_at := fastpubsub.bucket_refills_at(
+            p_settings.rate_limit, v_cursor.full_at, p_now, cardinality(claim_in_order.positions)
+        );
+    end if;
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from,
+        full_at
     ) values (
         v_topic_key, v_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
         v_cursor.routed, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_in_order.filtered,
-        v_cursor.leased_from
+        v_cursor.leased_from, v_cursor.full_at
     );
 end;
 $$;

@@ -47,6 +47,7 @@ declare
     v_limit integer;
     v_room integer;
     v_first_leased bigint;
+    v_seconds double precision;
     v_ends bigint [];
     v_log record;
     v_from_log integer := 0;
@@ -88,11 +89,13 @@ begin
         perform fastpubsub.refuse_claim(not p_is_push);
     end if;
     v_now := coalesce(p_now, clock_timestamp());
-    if v_settings.max_in_flight is not null then
-        select r.room, r.first_leased into v_room, v_first_leased
-        from fastpubsub.room_in_flight(p_topic_key, p_subscription_key, v_settings.max_in_flight) as r;
+    if v_settings.max_in_flight is not null or v_settings.rate_limit is not null then
+        select r.room, r.first_leased, r.seconds into v_room, v_first_leased, v_seconds
+        from fastpubsub.room_to_claim(
+            p_topic_key, p_subscription_key, v_settings.max_in_flight, v_settings.rate_limit, v_now
+        ) as r;
         if v_room = 0 then
-            limited_seconds := 0.5;
+            limited_seconds := v_seconds;
             return;
         end if;
     end if;
@@ -109,12 +112,12 @@ begin
             v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now, v_room, v_first_leased
         ) as c;
         if cardinality(claim_messages.positions) = v_room then
-            limited_seconds := 0.5;
+            limited_seconds := v_seconds;
         end if;
         return;
     end if;
     select
-        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.leased_from,
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.leased_from, c.full_at,
         (
             select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
         ) as last,
@@ -205,16 +208,22 @@ begin
             least(v_first_leased, (select min(u.position) from unnest(claim_messages.positions) as u (position))),
             v_cursor.leased_from
         );
-        if cardinality(claim_messages.positions) = v_room then
-            limited_seconds := 0.5;
-        end if;
+    end if;
+    if v_settings.rate_limit is not null and cardinality(claim_messages.positions) > 0 then
+        v_cursor.full_at := fastpubsub.bucket_refills_at(
+            v_settings.rate_limit, v_cursor.full_at, v_now, cardinality(claim_messages.positions)
+        );
+    end if;
+    if cardinality(claim_messages.positions) = v_room then
+        limited_seconds := v_seconds;
     end if;
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from,
+        full_at
     ) values (
         p_topic_key, p_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
         v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages.filtered,
-        v_cursor.leased_from
+        v_cursor.leased_from, v_cursor.full_at
     );
 end;
 $$;

@@ -26,7 +26,8 @@ create or replace function fastpubsub.explain_in_subscriptions(
     paused_at timestamptz,
     leased_at timestamptz,
     is_put_aside boolean,
-    at_limit integer
+    at_limit integer,
+    at_rate_limit double precision
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -25,7 +25,8 @@ create or replace function fastpubsub.explain_message(
     out paused_at timestamptz,
     out leased_at timestamptz,
     out is_put_aside boolean,
-    out at_limit integer
+    out at_limit integer,
+    out at_rate_limit double precision
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -42,7 +43,8 @@ declare
     v_payload json;
     v_attributes jsonb;
 begin
-    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight
+    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight,
+        u.rate_limit, c.full_at
     into v_cursor
     from fastpubsub.claims as c
     inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
@@ -83,6 +85,7 @@ begin
     if explain_message.state is not null then
         paused_at := v_cursor.paused_at;
         at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
+        at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
         return;
     end if;
     select 'dead', d.attempts, d.died_at, d.reason
@@ -129,6 +132,7 @@ begin
     elsif explain_message.state = 'ahead' then
         paused_at := v_cursor.paused_at;
         at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
+        at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
         select c.messages, c.is_estimated into explain_message.before, explain_message.before_is_estimated
         from fastpubsub.count_ahead(p_topic_key, v_cursor.position, p_position - 1, v_cursor.filter_path, p_look) as c
         where not explain_message.is_put_aside;

@@ -18,7 +18,8 @@ returns table (
     retention_seconds bigint,
     paused_at timestamptz,
     first_expires_at timestamptz,
-    max_in_flight integer
+    max_in_flight integer,
+    at_rate_limit double precision
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -56,12 +57,13 @@ begin
             select e.died_at from fastpubsub.dead_letters as e
             where e.topic_key = s.topic_key and e.subscription_key = s.subscription_key and e.position = d.first
         ),
-        t.retention, c.paused_at, l.expires_at, c.max_in_flight
+        t.retention, c.paused_at, l.expires_at, c.max_in_flight,
+        fastpubsub.rate_reached(c.rate_limit, n.full_at, clock_timestamp())
     from fastpubsub.subscriptions as s
     inner join tops as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
     cross join lateral (
-        select n.position from fastpubsub.claims as n
+        select n.position, n.full_at from fastpubsub.claims as n
         where n.topic_key = s.topic_key and n.subscription_key = s.subscription_key
         order by n.sequence desc limit 1
     ) as n

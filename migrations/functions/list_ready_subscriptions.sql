@@ -21,16 +21,14 @@ begin
     return query
     select
         s.place, s.ready and not s.paused and s.room is distinct from 0,
-        case when s.paused then null when s.ready and s.room = 0 then 0.5 else s.due_seconds end, s.paused,
+        case when s.paused then null when s.ready and s.room = 0 then s.limited_seconds else s.due_seconds end, s.paused,
         case when s.ready then s.room end
     from (
         select
             k.ordinal::integer as place,
             coalesce(c.is_paused, false) as paused,
-            case
-                when c.max_in_flight is not null
-                    then (select r.room from fastpubsub.room_in_flight(k.topic_key, k.subscription_key, c.max_in_flight) as r)
-            end as room,
+            l.room,
+            l.seconds as limited_seconds,
             c.position is null
             or exists (
                 select from fastpubsub.messages as m where m.topic_key = k.topic_key and m.position = c.position + 1
@@ -49,7 +47,7 @@ begin
             ) as due_seconds
         from unnest(p_topic_keys, p_subscription_keys) with ordinality as k (topic_key, subscription_key, ordinal)
         left join lateral (
-            select n.position, n.retry_due_at, n.retry_position, u.paused_at is not null as is_paused, u.max_in_flight
+            select n.position, n.retry_due_at, n.retry_position, u.paused_at is not null as is_paused, u.max_in_flight, u.rate_limit
             from fastpubsub.cursors as u
             cross join lateral (
                 select n.position, n.retry_due_at, n.retry_position from fastpubsub.claims as n
@@ -59,6 +57,13 @@ begin
             ) as n
             where u.topic_key = k.topic_key and u.subscription_key = k.subscription_key
         ) as c on true
+        left join lateral (
+            select r.room, r.seconds
+            from fastpubsub.room_to_claim(k.topic_key, k.subscription_key, c.max_in_flight, c.rate_limit, v_now) as r
+            where c.max_in_flight is not null or c.rate_limit is not null
+            -- Without a limit it is not called.
+            limit 1
+        ) as l on true
     ) as s
     where s.ready or s.paused or s.due_seconds is not null;
 end;

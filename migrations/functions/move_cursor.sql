@@ -1,4 +1,4 @@
--- Inserts the newest row of `claims` for a caller that holds the cursor; the floor of the retries stays.
+-- Inserts the newest row of `claims` for a caller that holds the cursor; the floor of the retries and the bucket of the rate limit stay.
 create or replace function fastpubsub.move_cursor(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -12,11 +12,11 @@ set enable_bitmapscan = off
 as $$
 begin
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, full_at
     )
     select
         p_topic_key, p_subscription_key, c.sequence + 1, p_position, c.retry_due_at, c.retry_position, p_routed, p_purged, c.dropped,
-        c.filtered
+        c.filtered, c.full_at
     from fastpubsub.claims as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;

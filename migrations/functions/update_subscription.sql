@@ -1,6 +1,6 @@
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
 -- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
--- p_max_in_flight of 0 removes the limit.
+-- p_max_in_flight or p_rate_limit of 0 removes the limit.
 create or replace function fastpubsub.update_subscription(
     p_id text,
     p_change_filter boolean default false,
@@ -12,6 +12,7 @@ create or replace function fastpubsub.update_subscription(
     p_change_push boolean default false,
     p_push json default null,
     p_max_in_flight integer default null,
+    p_rate_limit double precision default null,
     out is_new_secret boolean
 )
 language plpgsql
@@ -38,7 +39,8 @@ begin
         max_delivery_attempts = coalesce(p_max_delivery_attempts, c.max_delivery_attempts),
         backoff_min_seconds = coalesce(p_backoff_min_seconds, c.backoff_min_seconds),
         backoff_max_seconds = coalesce(p_backoff_max_seconds, c.backoff_max_seconds),
-        max_in_flight = nullif(coalesce(p_max_in_flight, c.max_in_flight), 0)
+        max_in_flight = nullif(coalesce(p_max_in_flight, c.max_in_flight), 0),
+        rate_limit = nullif(coalesce(p_rate_limit, c.rate_limit), 0)
     where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end

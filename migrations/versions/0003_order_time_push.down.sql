@@ -18,6 +18,8 @@ drop table fastpubsub.processes;
 delete from fastpubsub.jobs where name = 'background';
 
 -- Limits.
+alter table fastpubsub.claims drop column full_at;
+alter table fastpubsub.cursors drop column rate_limit;
 alter table fastpubsub.claims drop column leased_from;
 alter table fastpubsub.cursors drop column max_in_flight;
 

@@ -165,3 +165,6 @@ create table fastpubsub.parked (
 -- What limits a subscription, null for nothing, and the position from which on its leases are counted then.
 alter table fastpubsub.cursors add column max_in_flight integer;
 alter table fastpubsub.claims add column leased_from bigint;
+-- How many messages a second it hands out, null for any number, and when the bucket that these are taken from is full.
+alter table fastpubsub.cursors add column rate_limit double precision;
+alter table fastpubsub.claims add column full_at timestamptz;

@@ -231,6 +231,12 @@ begin
 end;
 $$;
 
+-- functions/bucket_messages.sql
+drop function fastpubsub.bucket_messages;
+
+-- functions/bucket_refills_at.sql
+drop function fastpubsub.bucket_refills_at;
+
 -- functions/but_values.sql
 -- Returns what `anything-but` negates: each of its scalars, or each of the texts of its operator as an object of their own.
 create or replace function fastpubsub.but_values(p_operand json) returns setof json
@@ -1406,6 +1412,32 @@ $$;
 -- functions/mark_floor.sql
 drop function fastpubsub.mark_floor;
 
+-- functions/move_cursor.sql
+-- Inserts the newest row of `claims` for a caller that holds the cursor; the floor of the retries stays.
+create or replace function fastpubsub.move_cursor(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_routed bigint,
+    p_purged bigint
+) returns void
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
+    )
+    select
+        p_topic_key, p_subscription_key, c.sequence + 1, p_position, c.retry_due_at, c.retry_position, p_routed, p_purged, c.dropped,
+        c.filtered
+    from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+end;
+$$;
+
 -- functions/move_delayed_message.sql
 drop function fastpubsub.move_delayed_message;
 
@@ -1848,6 +1880,9 @@ $$;
 
 -- functions/put_aside.sql
 drop function fastpubsub.put_aside;
+
+-- functions/rate_reached.sql
+drop function fastpubsub.rate_reached;
 
 -- functions/read_ack_ids.sql
 drop function fastpubsub.read_ack_ids;
@@ -2472,6 +2507,9 @@ $$;
 
 -- functions/room_in_flight.sql
 drop function fastpubsub.room_in_flight;
+
+-- functions/room_to_claim.sql
+drop function fastpubsub.room_to_claim;
 
 -- functions/rotate_push_secret.sql
 drop function fastpubsub.rotate_push_secret;

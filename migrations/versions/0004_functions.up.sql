@@ -348,6 +348,40 @@ begin
 end;
 $$;
 
+-- functions/bucket_messages.sql
+-- How many messages are in the bucket of a subscription with a rate limit: all that one second brings, at least one, if it is full, as it
+-- is without p_full_at. One that lacks twice as much is full as well: it had a lower rate before, or the clock was set back.
+create or replace function fastpubsub.bucket_messages(
+    p_rate_limit double precision,
+    p_full_at timestamptz,
+    p_now timestamptz
+) returns double precision
+language sql immutable
+as $$
+select case when b.lacks > 2 * b.size then b.size else b.size - b.lacks end
+from (
+    select
+        greatest(p_rate_limit, 1) as size,
+        p_rate_limit * greatest(coalesce(extract(epoch from p_full_at - p_now), 0)::double precision, 0) as lacks
+) as b;
+$$;
+
+-- functions/bucket_refills_at.sql
+-- When the bucket of bucket_messages is full again after p_taken messages of it were handed out.
+create or replace function fastpubsub.bucket_refills_at(
+    p_rate_limit double precision,
+    p_full_at timestamptz,
+    p_now timestamptz,
+    p_taken integer
+) returns timestamptz
+language sql stable
+as $$
+select
+    p_now + make_interval(
+        secs => (greatest(p_rate_limit, 1) - fastpubsub.bucket_messages(p_rate_limit, p_full_at, p_now) + p_taken) / p_rate_limit
+    );
+$$;
+
 -- functions/but_values.sql
 -- Returns what `anything-but` negates: each of its scalars, or each of the texts of its operator as an object of their own.
 create or replace function fastpubsub.but_values(p_operand json) returns setof json
@@ -584,17 +618,23 @@ begin
     ) as m;
     scanned := v_cursor.position;
     v_cursor.leased_from := case
-        when p_room is not null
+        when p_settings.max_in_flight is not null
             then coalesce(
                 least(p_first_leased, (select min(u.position) from unnest(claim_in_order.positions) as u (position))), v_cursor.leased_from
             )
     end;
+    if p_settings.rate_limit is not null and cardinality(claim_in_order.positions) > 0 then
+        v_cursor.full_at := fastpubsub.bucket_refills_at(
+            p_settings.rate_limit, v_cursor.full_at, p_now, cardinality(claim_in_order.positions)
+        );
+    end if;
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from,
+        full_at
     ) values (
         v_topic_key, v_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
         v_cursor.routed, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_in_order.filtered,
-        v_cursor.leased_from
+        v_cursor.leased_from, v_cursor.full_at
     );
 end;
 $$;
@@ -650,6 +690,7 @@ declare
     v_limit integer;
     v_room integer;
     v_first_leased bigint;
+    v_seconds double precision;
     v_ends bigint [];
     v_log record;
     v_from_log integer := 0;
@@ -691,11 +732,13 @@ begin
         perform fastpubsub.refuse_claim(not p_is_push);
     end if;
     v_now := coalesce(p_now, clock_timestamp());
-    if v_settings.max_in_flight is not null then
-        select r.room, r.first_leased into v_room, v_first_leased
-        from fastpubsub.room_in_flight(p_topic_key, p_subscription_key, v_settings.max_in_flight) as r;
+    if v_settings.max_in_flight is not null or v_settings.rate_limit is not null then
+        select r.room, r.first_leased, r.seconds into v_room, v_first_leased, v_seconds
+        from fastpubsub.room_to_claim(
+            p_topic_key, p_subscription_key, v_settings.max_in_flight, v_settings.rate_limit, v_now
+        ) as r;
         if v_room = 0 then
-            limited_seconds := 0.5;
+            limited_seconds := v_seconds;
             return;
         end if;
     end if;
@@ -712,12 +755,12 @@ begin
             v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now, v_room, v_first_leased
         ) as c;
         if cardinality(claim_messages.positions) = v_room then
-            limited_seconds := 0.5;
+            limited_seconds := v_seconds;
         end if;
         return;
     end if;
     select
-        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.leased_from,
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.leased_from, c.full_at,
         (
             select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
         ) as last,
@@ -808,16 +851,22 @@ begin
             least(v_first_leased, (select min(u.position) from unnest(claim_messages.positions) as u (position))),
             v_cursor.leased_from
         );
-        if cardinality(claim_messages.positions) = v_room then
-            limited_seconds := 0.5;
-        end if;
+    end if;
+    if v_settings.rate_limit is not null and cardinality(claim_messages.positions) > 0 then
+        v_cursor.full_at := fastpubsub.bucket_refills_at(
+            v_settings.rate_limit, v_cursor.full_at, v_now, cardinality(claim_messages.positions)
+        );
+    end if;
+    if cardinality(claim_messages.positions) = v_room then
+        limited_seconds := v_seconds;
     end if;
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from,
+        full_at
     ) values (
         p_topic_key, p_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
         v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages.filtered,
-        v_cursor.leased_from
+        v_cursor.leased_from, v_cursor.full_at
     );
 end;
 $$;
@@ -983,7 +1032,7 @@ $$;
 -- functions/create_subscription.sql
 drop function fastpubsub.create_subscription;
 -- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
--- p_max_in_flight of 0 is no limit, as null is.
+-- p_max_in_flight and p_rate_limit of 0 are no limit, as null is.
 create or replace function fastpubsub.create_subscription(
     p_id text,
     p_topic_id text,
@@ -998,6 +1047,7 @@ create or replace function fastpubsub.create_subscription(
     p_push json default null,
     p_ordered boolean default false,
     p_max_in_flight integer default null,
+    p_rate_limit double precision default null,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -1030,11 +1080,11 @@ begin
     end;
     insert into fastpubsub.cursors (
         topic_key, subscription_key, filter_path, ack_deadline_seconds,
-        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight
+        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit
     ) values (
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered,
-        nullif(p_max_in_flight, 0)
+        nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0)
     );
     perform fastpubsub.begin_subscription(
         create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push
@@ -1305,7 +1355,8 @@ create or replace function fastpubsub.explain_in_subscriptions(
     paused_at timestamptz,
     leased_at timestamptz,
     is_put_aside boolean,
-    at_limit integer
+    at_limit integer,
+    at_rate_limit double precision
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1355,7 +1406,8 @@ create or replace function fastpubsub.explain_message(
     out paused_at timestamptz,
     out leased_at timestamptz,
     out is_put_aside boolean,
-    out at_limit integer
+    out at_limit integer,
+    out at_rate_limit double precision
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1372,7 +1424,8 @@ declare
     v_payload json;
     v_attributes jsonb;
 begin
-    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight
+    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight,
+        u.rate_limit, c.full_at
     into v_cursor
     from fastpubsub.claims as c
     inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
@@ -1413,6 +1466,7 @@ begin
     if explain_message.state is not null then
         paused_at := v_cursor.paused_at;
         at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
+        at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
         return;
     end if;
     select 'dead', d.attempts, d.died_at, d.reason
@@ -1459,6 +1513,7 @@ begin
     elsif explain_message.state = 'ahead' then
         paused_at := v_cursor.paused_at;
         at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
+        at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
         select c.messages, c.is_estimated into explain_message.before, explain_message.before_is_estimated
         from fastpubsub.count_ahead(p_topic_key, v_cursor.position, p_position - 1, v_cursor.filter_path, p_look) as c
         where not explain_message.is_put_aside;
@@ -1620,6 +1675,7 @@ begin
     v_cursor.paused_at := null;
     v_cursor.is_pushed := null;
     v_cursor.max_in_flight := nullif(v_cursor.max_in_flight, 0);
+    v_cursor.rate_limit := nullif(v_cursor.rate_limit, 0);
     if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
@@ -2265,7 +2321,8 @@ returns table (
     retention_seconds bigint,
     paused_at timestamptz,
     first_expires_at timestamptz,
-    max_in_flight integer
+    max_in_flight integer,
+    at_rate_limit double precision
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -2303,12 +2360,13 @@ begin
             select e.died_at from fastpubsub.dead_letters as e
             where e.topic_key = s.topic_key and e.subscription_key = s.subscription_key and e.position = d.first
         ),
-        t.retention, c.paused_at, l.expires_at, c.max_in_flight
+        t.retention, c.paused_at, l.expires_at, c.max_in_flight,
+        fastpubsub.rate_reached(c.rate_limit, n.full_at, clock_timestamp())
     from fastpubsub.subscriptions as s
     inner join tops as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
     cross join lateral (
-        select n.position from fastpubsub.claims as n
+        select n.position, n.full_at from fastpubsub.claims as n
         where n.topic_key = s.topic_key and n.subscription_key = s.subscription_key
         order by n.sequence desc limit 1
     ) as n
@@ -2394,16 +2452,14 @@ begin
     return query
     select
         s.place, s.ready and not s.paused and s.room is distinct from 0,
-        case when s.paused then null when s.ready and s.room = 0 then 0.5 else s.due_seconds end, s.paused,
+        case when s.paused then null when s.ready and s.room = 0 then s.limited_seconds else s.due_seconds end, s.paused,
         case when s.ready then s.room end
     from (
         select
             k.ordinal::integer as place,
             coalesce(c.is_paused, false) as paused,
-            case
-                when c.max_in_flight is not null
-                    then (select r.room from fastpubsub.room_in_flight(k.topic_key, k.subscription_key, c.max_in_flight) as r)
-            end as room,
+            l.room,
+            l.seconds as limited_seconds,
             c.position is null
             or exists (
                 select from fastpubsub.messages as m where m.topic_key = k.topic_key and m.position = c.position + 1
@@ -2422,7 +2478,7 @@ begin
             ) as due_seconds
         from unnest(p_topic_keys, p_subscription_keys) with ordinality as k (topic_key, subscription_key, ordinal)
         left join lateral (
-            select n.position, n.retry_due_at, n.retry_position, u.paused_at is not null as is_paused, u.max_in_flight
+            select n.position, n.retry_due_at, n.retry_position, u.paused_at is not null as is_paused, u.max_in_flight, u.rate_limit
             from fastpubsub.cursors as u
             cross join lateral (
                 select n.position, n.retry_due_at, n.retry_position from fastpubsub.claims as n
@@ -2432,6 +2488,13 @@ begin
             ) as n
             where u.topic_key = k.topic_key and u.subscription_key = k.subscription_key
         ) as c on true
+        left join lateral (
+            select r.room, r.seconds
+            from fastpubsub.room_to_claim(k.topic_key, k.subscription_key, c.max_in_flight, c.rate_limit, v_now) as r
+            where c.max_in_flight is not null or c.rate_limit is not null
+            -- Without a limit it is not called.
+            limit 1
+        ) as l on true
     ) as s
     where s.ready or s.paused or s.due_seconds is not null;
 end;
@@ -2462,7 +2525,8 @@ returns table (
     paused_at timestamptz,
     push json,
     ordered boolean,
-    max_in_flight integer
+    max_in_flight integer,
+    rate_limit double precision
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -2472,7 +2536,8 @@ begin
     return query
     select
         s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
-        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings, c.ordered, c.max_in_flight
+        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings, c.ordered, c.max_in_flight,
+        c.rate_limit
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
@@ -2574,6 +2639,32 @@ begin
     values (p_floor.topic_key, p_due_at, 0, p_now)
     returning * into v_floor;
     return v_floor;
+end;
+$$;
+
+-- functions/move_cursor.sql
+-- Inserts the newest row of `claims` for a caller that holds the cursor; the floor of the retries and the bucket of the rate limit stay.
+create or replace function fastpubsub.move_cursor(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_routed bigint,
+    p_purged bigint
+) returns void
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, full_at
+    )
+    select
+        p_topic_key, p_subscription_key, c.sequence + 1, p_position, c.retry_due_at, c.retry_position, p_routed, p_purged, c.dropped,
+        c.filtered, c.full_at
+    from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
 end;
 $$;
 
@@ -3522,6 +3613,22 @@ as $$
         on
             k.topic_key = p_topic_key and k.key_hash = hashtextextended(m.ordering_key, 0) and k.position > t.turn
             and k.position <= c.position
+$$;
+
+-- functions/rate_reached.sql
+-- Returns p_rate_limit, which may be null, when consumers take messages as fast as it lets them: so much is missing in the bucket.
+create or replace function fastpubsub.rate_reached(
+    p_rate_limit double precision,
+    p_full_at timestamptz,
+    p_now timestamptz
+) returns double precision
+language sql immutable
+as $$
+select
+    case
+        when fastpubsub.bucket_messages(p_rate_limit, p_full_at, p_now) < greatest(p_rate_limit / 2, 1)
+            then p_rate_limit
+    end;
 $$;
 
 -- functions/read_ack_ids.sql
@@ -4602,6 +4709,52 @@ begin
     into room_in_flight.room, room_in_flight.first_leased
     from fastpubsub.leases as l
     where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position >= coalesce(v_leased_from, 0);
+end;
+$$;
+
+-- functions/room_to_claim.sql
+-- How many more messages of a subscription its limits let through now, null for any number; the first position that is leased, as
+-- room_in_flight finds it; and in how many seconds it is worth asking again once they are taken: a fast rate is not asked for each message.
+create or replace function fastpubsub.room_to_claim(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_max_in_flight integer,
+    p_rate_limit double precision,
+    p_now timestamptz,
+    out room integer,
+    out first_leased bigint,
+    out seconds double precision
+)
+language plpgsql stable
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+declare
+    v_full_at timestamptz;
+    v_bucket double precision;
+    v_whole integer;
+begin
+    if p_max_in_flight is not null then
+        select r.room, r.first_leased, 0.5 into room_to_claim.room, room_to_claim.first_leased, room_to_claim.seconds
+        from fastpubsub.room_in_flight(p_topic_key, p_subscription_key, p_max_in_flight) as r;
+    end if;
+    if p_rate_limit is not null then
+        select c.full_at into v_full_at from fastpubsub.claims as c
+        where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+        order by c.sequence desc limit 1;
+        v_bucket := greatest(fastpubsub.bucket_messages(p_rate_limit, v_full_at, p_now), 0);
+        -- A message that lacks less than what the microseconds of a time are rounded by is there.
+        v_whole := floor(v_bucket + 0.00001);
+        if room_to_claim.room > v_whole then
+            seconds := null;
+        end if;
+        if room_to_claim.room < v_whole then
+            return;
+        end if;
+        room := v_whole;
+        seconds := greatest(room_to_claim.seconds, (v_whole + 1 - v_bucket) / p_rate_limit, 0.05);
+    end if;
 end;
 $$;
 
@@ -5768,7 +5921,7 @@ $$;
 drop function fastpubsub.update_subscription;
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
 -- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
--- p_max_in_flight of 0 removes the limit.
+-- p_max_in_flight or p_rate_limit of 0 removes the limit.
 create or replace function fastpubsub.update_subscription(
     p_id text,
     p_change_filter boolean default false,
@@ -5780,6 +5933,7 @@ create or replace function fastpubsub.update_subscription(
     p_change_push boolean default false,
     p_push json default null,
     p_max_in_flight integer default null,
+    p_rate_limit double precision default null,
     out is_new_secret boolean
 )
 language plpgsql
@@ -5806,7 +5960,8 @@ begin
         max_delivery_attempts = coalesce(p_max_delivery_attempts, c.max_delivery_attempts),
         backoff_min_seconds = coalesce(p_backoff_min_seconds, c.backoff_min_seconds),
         backoff_max_seconds = coalesce(p_backoff_max_seconds, c.backoff_max_seconds),
-        max_in_flight = nullif(coalesce(p_max_in_flight, c.max_in_flight), 0)
+        max_in_flight = nullif(coalesce(p_max_in_flight, c.max_in_flight), 0),
+        rate_limit = nullif(coalesce(p_rate_limit, c.rate_limit), 0)
     where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end

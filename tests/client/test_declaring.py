@@ -75,6 +75,7 @@ SETTINGS: dict[str, Any] = {
     "backoff_max_seconds": 40,
     "ack_deadline_seconds": 7,
     "max_in_flight": 20,
+    "rate_limit": 2.5,
     "ordered": True,
     "start_from": "earliest",
     "fork_of": "audit",

@@ -597,6 +597,25 @@ def test_a_limit_of_messages_in_flight(world: World) -> None:
         assert fork.max_in_flight == has
 
 
+def test_a_rate_limit(world: World) -> None:
+    """A message in a quarter of an hour, so that no slow machine lets a second one through."""
+    scene = Scene(world, rate_limit=0.001)
+    scene.publish(1, 2, 3)
+    assert scene.numbers() == [1]
+    assert scene.pull() == []
+    with pytest.raises(AlreadyExists, match=r"rate_limit is 0\.001, not 3"):
+        scene.bus.create_subscription(scene.name, scene.topic, rate_limit=3, exist_ok=True)
+    assert scene.bus.ensure_subscription(scene.name, scene.topic, rate_limit=2).rate_limit == 2
+    assert scene.numbers() == [2, 3]
+    assert scene.bus.update_subscription(scene.name, rate_limit=None).rate_limit is None
+    scene.bus.create_subscription(scene.name, scene.topic, rate_limit=0, exist_ok=True)
+    assert scene.bus.ensure_subscription(scene.name, scene.topic, rate_limit=1).rate_limit == 1
+    for limit, has in ((None, 1), (0, None), (0.5, 0.5)):
+        name = f"s-{uuid.uuid4().hex}"
+        fork = scene.bus.create_subscription(name, scene.topic, fork_of=scene.name, rate_limit=limit)
+        assert fork.rate_limit == has
+
+
 def test_a_purge(world: World) -> None:
     scene = Scene(world, backoff_min_seconds=60)
     ids = scene.publish(1, 2, 3, 4)

@@ -199,6 +199,7 @@ class Explained(NamedTuple):
     leased_at: datetime | None
     is_put_aside: bool | None = None
     at_limit: int | None = None
+    at_rate_limit: float | None = None
 
 
 @dataclass
@@ -214,6 +215,7 @@ class Settings:
     start_time: datetime | None = None
     ordered: bool = False
     max_in_flight: int | None = None
+    rate_limit: float | None = None
 
 
 @dataclass
@@ -266,7 +268,7 @@ class Store:
         given = settings or Settings()
         topic_key, subscription_key, _ = self.row(
             "select * from fastpubsub.create_subscription(%s, %s, %s::json, %s, %s, %s, %s, %s, %s, %s,"
-            " p_ordered => %s, p_max_in_flight => %s)",
+            " p_ordered => %s, p_max_in_flight => %s, p_rate_limit => %s)",
             name,
             topic,
             given.filter,
@@ -279,6 +281,7 @@ class Store:
             now,
             given.ordered,
             given.max_in_flight,
+            given.rate_limit,
         )
         return Keys(topic_key, subscription_key)
 

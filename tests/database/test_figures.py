@@ -77,14 +77,14 @@ def test_the_loads_are_those_with_something_to_do(store: Store) -> None:
     store.reject(keys, store.claim(keys, 1).ids, now=NOW + 9 * SECOND)
     times = (NOW + 3 * SECOND, NOW + SECOND, NOW, NOW + 9 * SECOND)
     assert sorted(store.rows(LOADS, None)) == [
-        ("topic", "filtered", True, 4, 0, 0, 0, NOW, None, None, None, 60, None, None, None),
-        ("topic", "subscription", False, 1, 1, 1, 1, *times, 60, None, NOW + 60 * SECOND, None),
+        ("topic", "filtered", True, 4, 0, 0, 0, NOW, None, None, None, 60, None, None, None, None),
+        ("topic", "subscription", False, 1, 1, 1, 1, *times, 60, None, NOW + 60 * SECOND, None, None),
     ]
     assert [row[1] for row in store.rows(LOADS, ["filtered", "idle"])] == ["filtered"]
     assert store.rows(LOADS, []) == []
     store.pause(name="idle", is_paused=True, now=NOW)
     (paused,) = store.rows(LOADS, ["idle"])
-    assert paused == ("topic", "idle", False, 0, 0, 0, 0, None, None, None, None, 60, NOW, None, None)
+    assert paused == ("topic", "idle", False, 0, 0, 0, 0, None, None, None, None, 60, NOW, None, None, None)
 
 
 def test_sums_of_what_is_visible(store: Store) -> None:

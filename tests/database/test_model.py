@@ -61,6 +61,7 @@ SETTINGS = st.builds(
     start=st.sampled_from(["earliest", "latest", "time"]),
     ordered=st.booleans(),
     max_in_flight=st.sampled_from([None, None, 0, 2, 5]),
+    rate_limit=st.sampled_from([None, None, 0, 0.5, 2, 4]),
 )
 FORKED = {
     "filter": FILTERS,
@@ -86,6 +87,7 @@ def settings_of(settings: Settings) -> dict[str, Any]:
         "backoff_min_seconds": settings.backoff_min,
         "backoff_max_seconds": settings.backoff_max,
         "max_in_flight": settings.max_in_flight,
+        "rate_limit": settings.rate_limit,
     }
 
 
@@ -273,7 +275,7 @@ class Machine(RuleBasedStateMachine):
         if not with_filter:
             del changes["filter"]
         self.model.update_subscription(name, ChangedSubscription(**changes), read_filter(settings.filter))
-        changes["max_in_flight"] = settings.max_in_flight or 0
+        changes |= {name: changes[name] or 0 for name in memory.LIMITS}
         if with_filter:
             changes |= {"change_filter": True, "filter": settings.filter}
         self.store.update_subscription(name, **changes)
@@ -345,7 +347,7 @@ class Machine(RuleBasedStateMachine):
         assert claimed.scanned == cursor.position
         assert claimed.is_paused == cursor.is_paused
         assert claimed.last == self.log.last or not expected
-        assert (claimed.limited_seconds is not None) >= (bool(expected) and cursor.room == 0)
+        assert (claimed.limited_seconds is not None) >= (bool(expected) and cursor.room(self.now) == 0)
         if not expected:
             return
         assert claimed.token is not None

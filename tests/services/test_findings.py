@@ -78,6 +78,8 @@ def test_what_is_said_of_silence() -> None:
         (IDLE._replace(leased=4, max_in_flight=5, next_created_at=NOW - timedelta(seconds=16)), []),
         (IDLE._replace(leased=5, max_in_flight=5, next_created_at=NOW - timedelta(seconds=14)), []),
         (IDLE._replace(leased=5, max_in_flight=5, next_created_at=NOW - timedelta(seconds=16)), ["at_limit"]),
+        (IDLE._replace(at_rate_limit=0.5, next_created_at=NOW - timedelta(seconds=14)), []),
+        (IDLE._replace(at_rate_limit=0.5, next_created_at=NOW - timedelta(seconds=16)), ["at_limit"]),
         (IDLE._replace(leased=1, leased_created_at=NOW, first_expires_at=NOW - timedelta(seconds=59)), []),
         (
             IDLE._replace(leased=1, leased_created_at=NOW, first_expires_at=NOW - timedelta(seconds=61)),

@@ -78,7 +78,7 @@ async def _judge_last(
     )
 
 
-def _members(decision: Decision, *, shows_payload: bool) -> dict[str, bytes | str | int | None]:
+def _members(decision: Decision, *, shows_payload: bool) -> dict[str, bytes | str | float | None]:
     why = {} if decision.passes else decision_members(decision, shows_payload=shows_payload)
     return {"passes": decision.passes, **why}
 

@@ -41,12 +41,13 @@ def create_subscription(
     push: Mapping[str, Any] | None = None,
     ordered: bool = False,
     max_in_flight: int | None = None,
+    rate_limit: float | None = None,
     exist_ok: bool = False,
 ) -> Request[Subscription]:
     """Creates a subscription. None is the default of the server; with `fork_of`, the value of that subscription.
 
     `ordered` keeps the order of messages with the same ordering key. All consumers together hold up to
-    `max_in_flight` messages; 0 is no limit.
+    `max_in_flight` messages, and get up to `rate_limit` a second; 0 is no limit.
 
     With `fork_of` it begins before the oldest message that the other has not settled, instead of at `start_from`. With
     `exist_ok` it returns an existing one, and raises `AlreadyExists` when that differs from the given settings, except
@@ -68,6 +69,7 @@ def create_subscription(
         push=push,
         ordered=ordered or None,
         max_in_flight=max_in_flight,
+        rate_limit=rate_limit,
     )
     existing = get_subscription(id) if exist_ok else None
     return creating("/subscriptions", given, Subscription, existing, partial(require_same, "subscription"))
@@ -86,6 +88,7 @@ def ensure_subscription(
     fork_of: str | None = None,
     ordered: bool = False,
     max_in_flight: int | None = None,
+    rate_limit: float | None = None,
 ) -> Request[Subscription]:
     """Creates it, or changes the given settings that differ, which is logged. `{}` means no filter.
 
@@ -98,6 +101,7 @@ def ensure_subscription(
         backoff_max_seconds=backoff_max_seconds,
         ack_deadline_seconds=ack_deadline_seconds,
         max_in_flight=max_in_flight,
+        rate_limit=rate_limit,
     )
     beginning = only_given(start_from=start_from, fork_of=fork_of, ordered=ordered or None)
     content = write_exactly({"id": id, "topic_id": topic_id, **beginning, **settings}, write_json)
@@ -153,10 +157,11 @@ def update_subscription(
     ack_deadline_seconds: int | Unset = UNSET,
     push: Mapping[str, Any] | Unset | None = UNSET,
     max_in_flight: int | Unset | None = UNSET,
+    rate_limit: float | Unset | None = UNSET,
 ) -> Request[Subscription]:
     """A missing argument keeps the present value. `push` replaces all of its members; None lets messages be pulled.
 
-    None or 0 as `max_in_flight` removes the limit."""
+    None or 0 as `max_in_flight` or `rate_limit` removes the limit."""
     body = {
         "filter": filter,
         "max_delivery_attempts": max_delivery_attempts,
@@ -165,6 +170,7 @@ def update_subscription(
         "ack_deadline_seconds": ack_deadline_seconds,
         "push": push,
         "max_in_flight": max_in_flight,
+        "rate_limit": rate_limit,
     }
     given = {name: value for name, value in body.items() if not isinstance(value, Unset)}
     return Request(

@@ -8,6 +8,12 @@ export function wholeOrNull(text, name) {
   return Number(text);
 }
 
+export function numberOrNull(text, name) {
+  if (String(text).trim() === "") return null;
+  if (!/^\d+(\.\d+)?$/.test(String(text).trim())) throw new Error(`${name} must be a number.`);
+  return Number(text);
+}
+
 export function whole(text, name) {
   const value = wholeOrNull(text, name);
   if (value === null) throw new Error(`${name} must be given.`);

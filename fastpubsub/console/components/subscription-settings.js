@@ -3,14 +3,15 @@ import {at} from "../lib/api.js";
 import {can} from "../lib/session.js";
 import {Action} from "./action.js";
 import {Field} from "./basics.js";
-import {whole, wholeOrNull} from "./forms.js";
+import {numberOrNull, whole, wholeOrNull} from "./forms.js";
 
 const SETTINGS = [
   ["max_delivery_attempts", "Attempts", "Deliveries until a message becomes a dead letter"],
   ["ack_deadline_seconds", "Ack deadline", "Seconds that a consumer has to settle a message"],
   ["backoff_min_seconds", "Shortest backoff", "Seconds before the second delivery"],
   ["backoff_max_seconds", "Longest backoff", "Seconds; the wait doubles up to this"],
-  ["max_in_flight", "In flight", "Messages that all consumers together may hold; empty for no limit"],
+  ["max_in_flight", "In flight", "Messages that all consumers together may hold; empty for no limit", wholeOrNull],
+  ["rate_limit", "Rate limit", "Messages a second that all consumers together get; empty for no limit", numberOrNull],
 ];
 
 export function SubscriptionSettings({subscription, onDone}) {
@@ -19,7 +20,7 @@ export function SubscriptionSettings({subscription, onDone}) {
   const request = () => ({
     method: "PATCH",
     path: at`/subscriptions/${subscription.id}`,
-    body: Object.fromEntries(SETTINGS.map(([name, label]) => [name, (name === "max_in_flight" ? wholeOrNull : whole)(values[name] ?? "", label)])),
+    body: Object.fromEntries(SETTINGS.map(([name, label, , read = whole]) => [name, read(values[name] ?? "", label)])),
   });
   return html`<div class="card form">
     ${SETTINGS.map(([name, label, hint]) => html`<${Field} key=${name} label=${label} hint=${hint}>
