@@ -1,17 +1,24 @@
-"""What the guide takes from the code itself: the help of the commands and the public names of the modules."""
+"""What the guide takes from the code: the help of the commands, the settings, and the public names of the modules."""
 
+import ast
 import importlib
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal, get_args, get_origin
 
 import fastapi  # noqa: F401 - its models cannot be made while autodoc imports modules in its own way
 import typer.main
 from docutils import nodes
+from pydantic.fields import FieldInfo
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from fastpubsub.config import PREFIX, Settings, bounds
+
 WIDTH = 100
+UNITS = ("seconds", "minutes", "bytes")
+"""A name ends with it."""
 
 
 class Commands(SphinxDirective):
@@ -38,6 +45,54 @@ def helps(command: Any, path: str = "fastpubsub", parent: Any = None) -> Iterato
             inner = command.get_command(context, name)
             if not inner.hidden:
                 yield from helps(inner, f"{path} {name}", context)
+
+
+class SettingsTable(SphinxDirective):
+    """A row for each setting."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = "\n".join(f"| {' | '.join(row)} |" for row in settings())
+        return self.parse_text_to_nodes(f"| Variable | Default | Values | |\n|---|---|---|---|\n{rows}\n")
+
+
+def settings() -> list[tuple[str, str, str, str]]:
+    """The name, default, values and description of each, in Markdown."""
+    described = descriptions()
+    return [
+        (f"`{PREFIX}{name.upper()}`", _default(field), _values(name, field), described[name])
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def descriptions() -> dict[str, str]:
+    """Each in one line."""
+    (made,) = (node for node in ast.walk(ast.parse(inspect.getsource(Settings))) if isinstance(node, ast.ClassDef))
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in pairwise(made.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default in (None, ""):
+        return ""
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+
+
+def _values(name: str, field: FieldInfo) -> str:
+    if field.annotation is bool:
+        return "`true`, `false`"
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(field.annotation))
+    if field.annotation not in (int, float):
+        return "text"
+    unit = name.rpartition("_")[2]
+    return bounds(field).strip() + (f" {unit}" if unit in UNITS else "")
 
 
 class Public(SphinxDirective):
@@ -71,3 +126,4 @@ def kind(value: Any) -> str:
 def setup(app: Sphinx) -> None:
     app.add_directive("commands", Commands)
     app.add_directive("public", Public)
+    app.add_directive("settings", SettingsTable)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import directives
 from fastpubsub.config import PREFIX, ConfigurationError, Settings, load_settings, misspelt
 
 ROOT = Path(__file__).parent.parent
@@ -192,36 +193,24 @@ def test_misspelt_names_are_told() -> None:
     ]
 
 
-def shown(default: object) -> str:
-    if default is None:
-        return ""
-    return str(default).lower() if isinstance(default, bool) else str(default)
+def test_every_setting_is_described_with_its_default_and_its_bounds() -> None:
+    rows = {name: rest for name, *rest in directives.settings()}
+    assert list(rows) == [f"`{PREFIX}{name.upper()}`" for name in Settings.model_fields]
+    assert rows["`FASTPUBSUB_API_PORT`"] == ["`8000`", "between 0 and 65535", "The port to listen on."]
+    assert rows["`FASTPUBSUB_DATABASE_POOL_TIMEOUT_SECONDS`"][:2] == ["`2.0`", "above 0 and up to 60 seconds"]
+    assert rows["`FASTPUBSUB_QUEUE_MAX_BYTES`"][:2] == ["`67108864`", "of at least 1024 bytes"]
+    assert rows["`FASTPUBSUB_LOG_STYLE`"][:2] == ["`auto`", "`auto`, `line`, `json`, `terminal`"]
+    assert rows["`FASTPUBSUB_CONSOLE_ENABLED`"][:2] == ["`true`", "`true`, `false`"]
+    assert rows["`FASTPUBSUB_AUTH_SECRET_KEY`"][:2] == ["", "text"]
 
 
-def documented() -> dict[str, tuple[str, str]]:
-    """The default and the unit of each variable in the table."""
-    lines = (ROOT / "docs/configuration.md").read_text().splitlines()
-    rows = [[cell.strip(" `") for cell in line.split("|")] for line in lines if line.startswith("| `FASTPUBSUB_")]
-    return {name: (default, unit) for _, name, default, unit, _, _ in rows}
-
-
-def test_every_setting_is_documented_with_its_default() -> None:
-    defaults = {PREFIX + name.upper(): shown(field.default) for name, field in Settings.model_fields.items()}
-    defaults["FASTPUBSUB_LOG_FORMATTER"] = "see below"
-    assert {name: default for name, (default, _) in documented().items()} == defaults
+@pytest.mark.parametrize(("name", "text"), directives.descriptions().items())
+def test_descriptions_are_sentences_in_a_cell_of_a_table(name: str, text: str) -> None:
+    assert re.fullmatch(r"(?:`|[A-Z])[^|]+\.", text), name
 
 
 def test_the_documented_format_is_the_default() -> None:
     assert f"    {SPEC_DEFAULTS['log_formatter']}\n" in (ROOT / "docs/configuration.md").read_text()
-
-
-@pytest.mark.parametrize("name", Settings.model_fields)
-def test_units_and_bounds_are_documented(name: str) -> None:
-    field = Settings.model_fields[name]
-    unit = documented()[PREFIX + name.upper()][1]
-    bounds = [getattr(rule, bound) for rule in field.metadata for bound in ("ge", "le") if hasattr(rule, bound)]
-    assert all(re.search(rf"\b{re.escape(str(bound))}\b", unit) for bound in bounds)
-    assert unit or field.annotation is bool
 
 
 def test_the_sample_has_every_setting_and_no_secret() -> None:
