@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -120,6 +121,13 @@ def _check_push_key(keys: SecretStr) -> SecretStr:
             f"a key has at least {MIN_KEY_CHARACTERS} characters; make one with: fastpubsub generate_secret_key"
         )
     return keys
+
+
+def _can_trace() -> bool:
+    try:
+        return bool(find_spec("opentelemetry.sdk.trace") and find_spec("opentelemetry.exporter.otlp.proto.http"))
+    except ModuleNotFoundError:
+        return False
 
 
 def _text(secret: SecretStr | None) -> str:
@@ -409,6 +417,11 @@ class Settings(BaseSettings):
     metrics_max_subscriptions: int = Field(1000, ge=0, le=100000)
     """Subscriptions, and topics, with their own lines in `/metrics`; the counters of others are summed as `(rest)`."""
 
+    traces_enabled: bool = False
+    """Whether requests and calls of the database have spans, which are sent by OTLP: see [traces](../tracing.md). Needs
+    the extra `otel`.
+    """
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.subscription_backoff_max_seconds < self.subscription_backoff_min_seconds:
@@ -418,6 +431,11 @@ class Settings(BaseSettings):
             )
         if self.auth_enabled:
             self.auth_keys()
+        if self.traces_enabled and not _can_trace():
+            raise ValueError(
+                f"{PREFIX}TRACES_ENABLED: the OpenTelemetry SDK is not installed; install the extra `otel`, as with: "
+                "pip install 'fastpubsub-server[otel]'"
+            )
         return self
 
     def allowed_hosts(self) -> frozenset[str]:

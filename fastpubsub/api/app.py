@@ -41,7 +41,7 @@ from fastpubsub.api.sockets import Sockets
 from fastpubsub.api.streams import Streams
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
-from fastpubsub.database.calls import Database
+from fastpubsub.database.opening import open_database
 from fastpubsub.exceptions import FastpubsubError
 from fastpubsub.logs import style_of
 from fastpubsub.push.dispatcher import Dispatcher
@@ -62,6 +62,7 @@ from fastpubsub.services.tails import Tails
 from fastpubsub.services.transactions import Transactions
 from fastpubsub.services.turn import Turn
 from fastpubsub.services.wakeups import Wakeups
+from fastpubsub.tracing import tracing
 
 DESCRIPTION = """Publish/subscribe over HTTP on nothing but PostgreSQL.
 
@@ -82,7 +83,12 @@ class Application(FastAPI):
         direct = DirectRoutes(super().build_middleware_stack(), [*topics.router.routes, *messages.router.routes])
         state = self.state
         log = RequestLog(is_on=state.settings.log_requests, real_paths=style_of(state.settings) == "terminal")
-        return RequestMiddleware(direct, Sockets(self), state.browsers, state.request_metrics, log)
+        app = RequestMiddleware(direct, Sockets(self), state.browsers, state.request_metrics, log)
+        if state.settings.traces_enabled:
+            from fastpubsub.api.traced import TracedRequests
+
+            return TracedRequests(app)
+        return app
 
 
 ROUTERS = [
@@ -145,19 +151,20 @@ def create_app(settings: Settings) -> FastAPI:
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
-    build(state)
-    jobs = [asyncio.create_task(job) for job in background(state)]
-    try:
-        yield
-    finally:
-        state.stopping.set()
-        await stop(state, jobs)
+    with tracing(state.settings):
+        build(state)
+        jobs = [asyncio.create_task(job) for job in background(state)]
+        try:
+            yield
+        finally:
+            state.stopping.set()
+            await stop(state, jobs)
 
 
 def build(state: State) -> None:
     """What needs the event loop: connections, coalescers, what runs in the background."""
     settings, counters = state.settings, state.counters
-    state.database = database = Database(settings)
+    state.database = database = open_database(settings)
     state.authenticator = Authenticator(settings, database)
     state.directory = Directory(database)
     state.wakeups = wakeups = Wakeups(database, settings)

@@ -77,6 +77,7 @@ class Dispatcher:
         self._unusable: set[int] = set()
         self._ending = Tasks()
         self._wanted = asyncio.Event()
+        self._pusher = pusher_class(settings)
         self._is_enabled = settings.push_enabled and bool(settings.push_keys())
 
     def look(self) -> None:
@@ -175,7 +176,7 @@ class Dispatcher:
         return endpoint
 
     async def _push(self, endpoint: Endpoint) -> None:
-        pusher = Pusher(endpoint, self._means)
+        pusher = self._pusher(endpoint, self._means)
         try:
             await pusher.run()
         finally:
@@ -197,3 +198,11 @@ class Dispatcher:
         )
         with Surviving(logger, "pausing a subscription"):
             await pause_subscription(self._database, subscription_id, is_paused=True, change=change)
+
+
+def pusher_class(settings: Settings) -> type[Pusher]:
+    if settings.traces_enabled:
+        from fastpubsub.push.traced import TracedPusher
+
+        return TracedPusher
+    return Pusher

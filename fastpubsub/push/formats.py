@@ -20,6 +20,12 @@ NOT_ESCAPED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not i
 WRITABLE = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
 """Whoever publishes may say anything, and must not write headers."""
 
+TRACE = {
+    "traceparent": re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
+    "tracestate": re.compile(r"[!-~](?:[ -~]{0,510}[!-~])?"),
+}
+"""W3C Trace Context."""
+
 Headers = dict[str, str]
 
 
@@ -33,6 +39,9 @@ class PushedMessage(NamedTuple):
     ordering_key: str | None = None
     position: int = 0
     """In the log; no request has it."""
+
+    trace: Mapping[str, str] | None = None
+    """What the request says of it in place of the attributes."""
 
     @property
     def created(self) -> str:
@@ -72,6 +81,17 @@ def pubsub(message: PushedMessage) -> tuple[Headers, bytes]:
     subscription = f"projects/{PROJECT}/subscriptions/{message.subscription_id}"
     body = {"message": wrapped, "subscription": subscription, "deliveryAttempt": message.attempt}
     return {"Content-Type": JSON}, json.dumps(body).encode()
+
+
+def trace_headers(message: PushedMessage) -> Mapping[str, str]:
+    """The trace of the message, for endpoints that know W3C Trace Context; none that breaks its rules."""
+    if message.trace is not None:
+        return message.trace
+    if message.attributes is None or b'"traceparent"' not in message.attributes:
+        return {}
+    attributes: Mapping[str, str] = json.loads(message.attributes)
+    headers = {name: value for name, form in TRACE.items() if form.fullmatch(value := attributes.get(name, ""))}
+    return headers if "traceparent" in headers else {}
 
 
 FORMATS: dict[str, Callable[[PushedMessage], tuple[Headers, bytes]]] = {

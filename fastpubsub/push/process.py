@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
-from fastpubsub.database.calls import Database
+from fastpubsub.database.opening import open_database
 from fastpubsub.exceptions import FastpubsubError
 from fastpubsub.push.dispatcher import Dispatcher
 from fastpubsub.services.claiming import Claiming
@@ -17,15 +17,17 @@ from fastpubsub.services.directory import Directory
 from fastpubsub.services.history import Recorder
 from fastpubsub.services.settling import Settling
 from fastpubsub.services.wakeups import Wakeups
+from fastpubsub.tracing import tracing
 
 
 def run(settings: Settings) -> None:
     """Returns after a signal to stop."""
-    uvloop.run(_push(settings))
+    with tracing(settings):
+        uvloop.run(_push(settings))
 
 
 async def _push(settings: Settings) -> None:
-    database = Database(settings)
+    database = open_database(settings)
     counters = Counters(CollectorRegistry(), settings.metrics_max_subscriptions)
     wakeups, directory = Wakeups(database, settings), Directory(database)
     shared = (database, directory, settings, counters, wakeups)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
-from fastpubsub.push.formats import FORMATS, PushedMessage
+from fastpubsub.push.formats import FORMATS, PushedMessage, trace_headers
 from fastpubsub.push.signing import sign
 from fastpubsub.push.wire import Origin
 
@@ -57,6 +57,7 @@ def posted(
         "webhook-signature": sign(keys, message.id, timestamp, body),
         "fastpubsub-subscription": message.subscription_id,
         "fastpubsub-attempt": str(message.attempt),
+        **trace_headers(message),
     }
     return _written("POST", place.path, {**own, **headers}, body)
 

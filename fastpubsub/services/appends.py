@@ -25,7 +25,7 @@ class Appended(NamedTuple):
     created_at: datetime
 
 
-class _Append:
+class Append:
     __slots__ = ("answer", "batches", "key", "rows", "size")
 
     def __init__(self, key: StoreKey, batches: Sequence[Batch], answer: "asyncio.Future[Appended | None]") -> None:
@@ -44,6 +44,8 @@ class Appends:
     what a call of several leaves out is called for by itself, and so is what is large.
     """
 
+    one: type[Append] = Append
+
     def __init__(self, database: Database) -> None:
         self._database = database
         self._calls = 0
@@ -51,7 +53,7 @@ class Appends:
         self._leaving = 0
         self._departure: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._together: list[_Append] = []
+        self._together: list[Append] = []
         self._answering = Tasks()
 
     async def ready(self, size: int) -> None:
@@ -71,7 +73,7 @@ class Appends:
         if self._leaving <= 1:
             with self._counted():
                 return await self._call(key, batches)
-        append = _Append(key, batches, asyncio.get_running_loop().create_future())
+        append = self.one(key, batches, asyncio.get_running_loop().create_future())
         self._together.append(append)
         return await append.answer or await self._call(key, batches)
 
@@ -90,7 +92,7 @@ class Appends:
         for group in _groups(appends):
             self._answering.start(self._answer(group))
 
-    async def _answer(self, appends: Sequence[_Append]) -> None:
+    async def _answer(self, appends: Sequence[Append]) -> None:
         """Returns None for an append that needs its own call, to wait or to get its error."""
         answers: Sequence[Appended | None] = [None] * len(appends)
         try:
@@ -111,7 +113,7 @@ class Appends:
             )
         )
 
-    async def _call_together(self, appends: Sequence[_Append]) -> list[Appended | None]:
+    async def _call_together(self, appends: Sequence[Append]) -> list[Appended | None]:
         counts = [append.rows for append in appends]
         keys = [split(append.key) for append in appends]
         batches = [batch for append in appends for batch in append.batches]
@@ -141,9 +143,9 @@ class Appends:
                 self._depart()
 
 
-def _groups(appends: Iterable[_Append]) -> Iterator[list[_Append]]:
+def _groups(appends: Iterable[Append]) -> Iterator[list[Append]]:
     """Splits appends into groups that each fit a call."""
-    group: list[_Append] = []
+    group: list[Append] = []
     rows = size = 0
     for append in appends:
         rows += append.rows

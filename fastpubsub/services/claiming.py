@@ -15,7 +15,8 @@ from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import FastpubsubError, NotFound
 from fastpubsub.message_ids import MessageIds
-from fastpubsub.services.coalescer import Coalescer, call_bounds, push_calls
+from fastpubsub.services.coalescer import push_calls
+from fastpubsub.services.coalescing import make_coalescer
 from fastpubsub.services.directory import Directory, SubscriptionKey
 from fastpubsub.services.waiting_lines import WaitingLine
 from fastpubsub.services.wakeups import Wakeups
@@ -72,7 +73,7 @@ class Claiming:
         self._counters = counters
         self._wakeups = wakeups
         self._max_bytes = settings.pull_max_bytes
-        self._claiming = Coalescer(self._call_claim, call_bounds(settings), lambda _key, claim: self.give_back(claim))
+        self._claiming = make_coalescer(settings, self._call_claim, lambda _key, claim: self.give_back(claim))
         self._push_calls = push_calls(settings)
         self._returning = Tasks()
 

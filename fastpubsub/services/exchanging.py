@@ -11,7 +11,7 @@ from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.message_ids import parse_targets
 from fastpubsub.services.claiming import Claim, Claiming, ClaimKey, ClaimRequest, nothing
-from fastpubsub.services.coalescer import Coalescer, call_bounds
+from fastpubsub.services.coalescing import make_coalescer
 from fastpubsub.services.directory import Directory, SubscriptionKey
 from fastpubsub.services.settling import (
     KINDS,
@@ -75,9 +75,7 @@ class Exchanging:
         self._wakeups = wakeups
         self._claiming = claiming
         self._settling = settling
-        self._exchanging = Coalescer(
-            self._call, call_bounds(settings), lambda _key, answer: claiming.give_back(answer.claim)
-        )
+        self._exchanging = make_coalescer(settings, self._call, lambda _key, answer: claiming.give_back(answer.claim))
 
     async def close(self) -> None:
         """Lets what was accepted finish."""

@@ -14,8 +14,8 @@ from fastpubsub.delayed_ids import delayed_id
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.message_ids import MessageIds
 from fastpubsub.payloads import Batch
-from fastpubsub.services.appends import Appends, columns, more_columns
-from fastpubsub.services.coalescer import Coalescer, call_bounds
+from fastpubsub.services.appends import columns, more_columns
+from fastpubsub.services.coalescing import make_appends, make_coalescer
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.topic_schemas import StoreKey, TopicSchemas, split
 from fastpubsub.services.wakeups import Wakeups
@@ -72,10 +72,10 @@ class Publishing:
         self._wakeups = wakeups
         self._window_seconds = settings.idempotency_window_seconds
         self._schemas = TopicSchemas(database)
-        self._appends = Appends(database)
-        self._plain = Coalescer(self._call_publish, call_bounds(settings), ready=self._appends.ready)
-        self._once = Coalescer(self._call_publish_once, call_bounds(settings))
-        self._later = Coalescer(self._call_publish_later, call_bounds(settings))
+        self._appends = make_appends(settings, database)
+        self._plain = make_coalescer(settings, self._call_publish, ready=self._appends.ready)
+        self._once = make_coalescer(settings, self._call_publish_once)
+        self._later = make_coalescer(settings, self._call_publish_later)
 
     async def close(self) -> None:
         """Lets what was accepted finish."""

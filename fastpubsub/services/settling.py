@@ -9,7 +9,8 @@ from fastpubsub.counters import Counters
 from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.message_ids import Targets, parse_targets
-from fastpubsub.services.coalescer import Coalescer, call_bounds, push_calls
+from fastpubsub.services.coalescer import push_calls
+from fastpubsub.services.coalescing import make_coalescer
 from fastpubsub.services.directory import Directory, SubscriptionKey
 from fastpubsub.services.in_flight import InFlight
 from fastpubsub.services.wakeups import Wakeups
@@ -54,7 +55,7 @@ class Settling:
         self._directory = directory
         self._counters = counters
         self._wakeups = wakeups
-        self._settling = Coalescer(self._call_settle, call_bounds(settings))
+        self._settling = make_coalescer(settings, self._call_settle)
         self._push_calls = push_calls(settings)
         self.in_flight = InFlight()
 

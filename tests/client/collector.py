@@ -14,6 +14,7 @@ class Collector(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         request = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
         for of_resource in request.resource_spans:
+            resource = {one.key: one.value.string_value for one in of_resource.resource.attributes}
             for of_scope in of_resource.scope_spans:
                 for span in of_scope.spans:
                     seen = {
@@ -22,6 +23,8 @@ class Collector(BaseHTTPRequestHandler):
                         "id": span.span_id.hex(),
                         "parent": span.parent_span_id.hex(),
                         "kind": span.kind,
+                        "links": [link.span_id.hex() for link in span.links],
+                        "service": resource["service.name"],
                         "status": span.status.code,
                         "events": [event.name for event in span.events],
                         "attributes": {

@@ -90,9 +90,22 @@ def attributes_of(content: bytes | None) -> list[dict[str, str]]:
 
 def test_nothing_is_carried_without_a_span_or_before_it_is_turned_on(tracer: trace.Tracer) -> None:
     with tracer.start_as_current_span("before"):
-        assert publish("t", {"n": 1}).content == b'[{"n":1}]'
+        before = publish("t", {"n": 1})
     instrument()
-    assert publish("t", {"n": 1}).content == b'[{"n":1}]'
+    for request in (before, publish("t", {"n": 1})):
+        assert request.content == b'[{"n":1}]'
+        assert request.headers.keys() == {"Prefer", "Idempotency-Key"}
+
+
+def test_the_request_says_of_which_trace_it_is(tracer: trace.Tracer) -> None:
+    """For the spans of the server, and also where its messages may not change."""
+    instrument()
+    with tracer.start_as_current_span("request") as span:
+        of_ours, of_theirs = publish("t", {"n": 1}), publish("t", {"n": 1}, idempotency_key="order-1")
+    for request in (of_ours, of_theirs):
+        found = PARENT.fullmatch(request.headers["traceparent"])
+        assert found
+        assert int(found[2], 16) == span.get_span_context().span_id
 
 
 def test_what_a_message_carries(tracer: trace.Tracer) -> None:

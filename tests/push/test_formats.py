@@ -101,3 +101,35 @@ async def test_publishers_write_no_headers(calls: Calls, endpoint: Endpoint, nas
     assert unquote(got.headers.get("ce-color", "")) == nasty
     await until_counts(calls, (0, 0, 1, 0))
     assert len(endpoint.received) == 2
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize("format", ["standard", "cloudevents", "cloudevents-structured", "pubsub"])
+async def test_the_trace_of_a_message_is_in_headers(calls: Calls, endpoint: Endpoint, format: str) -> None:  # noqa: A002 - its name
+    endpoint.answers = welcoming
+    await pushed(calls, endpoint, format=format)
+    await publish(calls, traceparent=TRACE, tracestate="vendor=1")
+    got = (await endpoint.until(2 if format.startswith("cloudevents") else 1))[-1]
+    assert (got.headers["traceparent"], got.headers["tracestate"]) == (TRACE, "vendor=1")
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    ["", "00", f"{TRACE}\r\nX-Injected: 1", f"{TRACE}\n", TRACE.upper(), TRACE.replace("00-", "ff-", 1), f"{TRACE}é"],
+)
+async def test_what_is_no_trace_is_in_no_header(calls: Calls, endpoint: Endpoint, traceparent: str) -> None:
+    await pushed(calls, endpoint)
+    await publish(calls, traceparent=traceparent, tracestate="vendor=1")
+    (got,) = await endpoint.until(1)
+    assert not {"traceparent", "tracestate", "x-injected"} & got.headers.keys()
+
+
+@pytest.mark.parametrize("tracestate", ["a\r\nX-Injected: 1", "é", "a" * 513, " "])
+async def test_a_trace_without_a_state_that_is_none(calls: Calls, endpoint: Endpoint, tracestate: str) -> None:
+    await pushed(calls, endpoint)
+    await publish(calls, traceparent=TRACE, tracestate=tracestate)
+    (got,) = await endpoint.until(1)
+    assert got.headers["traceparent"] == TRACE
+    assert not {"tracestate", "x-injected"} & got.headers.keys()

@@ -139,12 +139,13 @@ def publish_encoded(
     else:
         content = b'{"messages":[%b]}' % b",".join(message.enveloped() for message in messages)
     key = os.urandom(16).hex() if idempotency_key is None else idempotency_key
+    carried = (_context(None) if _context is not None else None) or {}
     return Request(
         "POST",
         path_to("topics", topic_id, "messages"),
         partial(_published, len(messages)),
         content,
-        headers={**REPRESENTATION, "Idempotency-Key": key},
+        headers={**REPRESENTATION, "Idempotency-Key": key, **carried},
     )
 
 
