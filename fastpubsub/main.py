@@ -15,6 +15,7 @@ from fastpubsub.cli import (
     contexts,
     dead_letters,
     delayed,
+    describing,
     explaining,
     filters,
     listening,
@@ -382,6 +383,7 @@ app.talking("consumers")(consumers.consumers)
 app.talking("apply")(topology.apply)
 app.talking("export")(topology.export)
 app.talking("mcp")(mcp.mcp)
+app.local("asyncapi")(describing.asyncapi)
 app.add_typer(topics.app, name="topics")
 app.add_typer(subscriptions.app, name="subscriptions")
 app.add_typer(filters.app, name="filter")

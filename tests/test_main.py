@@ -31,6 +31,7 @@ COMMANDS = {
     "doctor",
     "explain",
     "ack",
+    "asyncapi",
     "nack",
     "reject",
     "extend",

@@ -97,6 +97,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "cleanup_acked_messages": ("fastpubsub cleanup_acked_messages",),
     "cleanup_stuck_messages": ("fastpubsub cleanup_stuck_messages",),
     "dev": ("fastpubsub dev", "fastpubsub dev --demo --open", "fastpubsub dev --port 8001 --data /tmp/another"),
+    "asyncapi": ("fastpubsub asyncapi app:bus", "fastpubsub asyncapi app:bus --yaml > asyncapi.yaml"),
     "context list": ("fastpubsub context list",),
     "context show": ("fastpubsub context show",),
     "context add": (

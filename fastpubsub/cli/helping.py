@@ -12,7 +12,7 @@ GROUPS = {
         *("server", "push", "db-migrate", "doctor", "healthcheck", "worker", "create_client", "generate_secret_key"),
         *("cleanup_acked_messages", "cleanup_stuck_messages"),
     ),
-    "Local": ("dev", "context", "completion"),
+    "Local": ("dev", "asyncapi", "context", "completion"),
 }
 """The commands of the whole; those of a group of commands are one group."""
 

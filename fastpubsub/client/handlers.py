@@ -59,7 +59,7 @@ class Handler:
     """
 
     def __init__(self, function: Callable[..., Any], options: Options = DEFAULT) -> None:
-        self._function = function
+        self.function = function
         self._options = options
         self._call: Call | None = None
         """With what stands around the function, if there is something."""
@@ -78,9 +78,9 @@ class Handler:
         self.wants_decimals = self._adapter is not None and has_decimals(self._adapter.core_schema)
 
     def _refuse_what_never_runs(self) -> None:
-        if inspect.isclass(self._function):
+        if inspect.isclass(self.function):
             raise TypeError(f"{self.name} is a class: subscribe a function, a method, or an instance of the class")
-        if _is(inspect.isgeneratorfunction, self._function) or _is(inspect.isasyncgenfunction, self._function):
+        if _is(inspect.isgeneratorfunction, self.function) or _is(inspect.isasyncgenfunction, self.function):
             raise TypeError(f"{self.name} is a generator, which would never run: a handler must not yield")
 
     def _batch_size(self) -> int | None:
@@ -160,9 +160,9 @@ class Handler:
                 return await self._call(Work(payload, delivery, threads))
             arguments, keywords = self.signature.bind(payload, delivery)
             if threads is None:
-                result = await self._function(*arguments, **keywords)
+                result = await self.function(*arguments, **keywords)
             else:
-                result = await threads.run(self._function, *arguments, **keywords)
+                result = await threads.run(self.function, *arguments, **keywords)
             return None if result is None else await _awaited(result)
         except BaseException as error:  # noqa: BLE001 - `sys.exit()` in a handler ends no worker
             return error
@@ -171,9 +171,9 @@ class Handler:
         """The same for what stands around it, raising."""
         arguments, keywords = self.signature.bind(work.payload, work.delivery)
         if work.threads is None:
-            result = await self._function(*arguments, **keywords, **work.values)
+            result = await self.function(*arguments, **keywords, **work.values)
         else:
-            result = await work.threads.run(self._function, *arguments, **keywords, **work.values)
+            result = await work.threads.run(self.function, *arguments, **keywords, **work.values)
         result = await _awaited(result)
         if isinstance(result, BaseException):
             raise result

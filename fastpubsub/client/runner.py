@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from contextlib import AsyncExitStack
+from typing import TypeVar
 
 from fastpubsub.client.health import answering
 from fastpubsub.client.threads import THREADS
@@ -17,15 +18,27 @@ STILL_RUNNING = 1
 """Exit code when plain functions did not end in time: threads cannot be cancelled, and would keep the process."""
 
 
+Kind = TypeVar("Kind")
+
+
 class TargetError(Exception):
     pass
 
 
 def load(target: str) -> Worker:
     """Imports `package.module:name`, or `module:bus.worker`, from the current folder or the Python path."""
+    worker = load_any(target, Worker, "fastpubsub worker emails:worker")
+    if not worker.subscriptions:
+        name = target.partition(":")[2]
+        raise TargetError(f"{target}: {name} has no subscribers, so it has nothing to do")
+    return worker
+
+
+def load_any(target: str, kind: type[Kind], example: str) -> Kind:
+    """Imports what a command is about; raises `TargetError`."""
     module_name, _, name = target.partition(":")
     if not module_name or not name:
-        raise TargetError(f"{target}: write MODULE:WORKER, for example: fastpubsub worker emails:worker")
+        raise TargetError(f"{target}: write MODULE:{kind.__name__.upper()}, for example: {example}")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -35,15 +48,13 @@ def load(target: str) -> Worker:
             raise
         raise TargetError(f"{target}: there is no module {error.name} here or in the Python path") from None
     try:
-        worker = operator.attrgetter(name)(module)
+        loaded = operator.attrgetter(name)(module)
     except AttributeError:
-        worker = None
-    if not isinstance(worker, Worker):
-        found = [key for key, value in vars(module).items() if isinstance(value, Worker)]
-        raise TargetError(f"{target}: {name} is not a Worker; {module_name} has: {', '.join(found) or 'none'}")
-    if not worker.subscriptions:
-        raise TargetError(f"{target}: {name} has no subscribers, so it has nothing to do")
-    return worker
+        loaded = None
+    if not isinstance(loaded, kind):
+        found = [key for key, value in vars(module).items() if isinstance(value, kind)]
+        raise TargetError(f"{target}: {name} is not a {kind.__name__}; {module_name} has: {', '.join(found) or 'none'}")
+    return loaded
 
 
 async def _run(workers: list[Worker], health: tuple[str, int] | None) -> None:

@@ -43,19 +43,19 @@ class Topic(Generic[T]):
         self.payload_type = payload_type
         self.retention_seconds = retention_seconds
         try:
-            self._checks = [_check_of(one) for one in _alternatives(payload_type)]
+            self._checks = [_check_of(one) for one in alternatives(payload_type)]
             self.schema = _schema_of(id, payload_type) if schema else None
         except PydanticUserError as error:
             raise TypeError(f"topic {id}: Pydantic cannot read a payload as {payload_type}: {error}") from None
 
     def __repr__(self) -> str:
-        return f"Topic({self.id!r}, {_name(self.payload_type)})"
+        return f"Topic({self.id!r}, {name_of(self.payload_type)})"
 
     def check(self, payload: object) -> None:
         """Raises `TypeError` for a payload of another type."""
         if not any(fits(payload) for fits in self._checks):
-            wanted = " or ".join(_name(one) for one in _alternatives(self.payload_type))
-            raise TypeError(f"topic {self.id} takes {wanted}, not {_name(type(payload))}")
+            wanted = " or ".join(name_of(one) for one in alternatives(self.payload_type))
+            raise TypeError(f"topic {self.id} takes {wanted}, not {name_of(type(payload))}")
 
 
 def _schema_of(topic_id: str, payload_type: Any) -> dict[str, Any]:
@@ -74,11 +74,11 @@ def as_topic(topic: AnyTopic) -> Topic[Any]:
     return topic if isinstance(topic, Topic) else Topic(topic)
 
 
-def _alternatives(kind: Any) -> Iterator[Any]:
+def alternatives(kind: Any) -> Iterator[Any]:
     kind = bare(kind)
     if get_origin(kind) in (Union, types.UnionType):
         for one in get_args(kind):
-            yield from _alternatives(one)
+            yield from alternatives(one)
     else:
         yield kind
 
@@ -101,5 +101,5 @@ def _check_of(kind: Any) -> Callable[[object], bool]:
     return fits
 
 
-def _name(kind: Any) -> str:
+def name_of(kind: Any) -> str:
     return str(getattr(kind, "__name__", kind)) if not get_args(kind) else str(kind)

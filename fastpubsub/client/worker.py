@@ -86,6 +86,11 @@ class Worker(Router):
         """The outcomes of the deliveries of each subscription, in this process."""
         return list(self._measured.values())
 
+    @property
+    def declared_topics(self) -> list[Topic[Any]]:
+        """The topics that it was given besides those of its subscribers."""
+        return list(self._topics)
+
     def limit(self, concurrency: int) -> None:
         """Sets the concurrency of every subscriber."""
         self._limit = concurrency

@@ -61,8 +61,8 @@ MISCONFIGURED = {
     "a space": ({CLIENT_ID: " id", CLIENT_SECRET: "secret"}, f"{CLIENT_ID}: the client id has a character"),
     "a secret of a file": ({CLIENT_ID: "id", CLIENT_SECRET: "secret\n"}, f"{CLIENT_SECRET}: the client secret has"),
 }
-BY_ITSELF = {"worker", "create_client", *(name for name in WALK if name.startswith("context "))}
-"""The one has a test of its own below; the other asks the database, and contexts are files."""
+BY_ITSELF = {"worker", "asyncapi", "create_client", *(name for name in WALK if name.startswith("context "))}
+"""The one has a test of its own below; the others ask no server."""
 
 
 made = functools.cache(get_command)

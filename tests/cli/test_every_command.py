@@ -79,6 +79,7 @@ WALK = {
     "dlq purge": ["billing", TEXT, "--yes"],
     "create_client": [TEXT, TEXT],
     "worker": [f"{TEXT}:{TEXT}"],
+    "asyncapi": [f"{TEXT}:{TEXT}", "--title", TEXT],
 }
 SAYS_NOTHING_OF_USERS = {
     *("server", "push", "dev", "db-migrate", "healthcheck", "doctor", "completion", "generate_secret_key"),
