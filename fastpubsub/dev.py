@@ -25,7 +25,7 @@ from fastpubsub.models import ClientCredentials, NewClient
 from fastpubsub.scopes import ADMINISTRATOR, EVERYTHING
 from fastpubsub.services.clients import create_client
 from fastpubsub.services.hashing import SecretHasher
-from fastpubsub.stopping import CUT, handled
+from fastpubsub.stopping import CUT, handled, insisting
 
 HOST = "127.0.0.1"
 
@@ -72,17 +72,18 @@ class Extras:
 
 def run(data: Path, port: int | None, reset: bool, database_url: str | None, extras: Extras) -> None:
     """Returns after a signal to stop; the third one ends this process at once, but not before PostgreSQL."""
-    _handle(_leave)
-    fixed: dict[str, Any] = {"api_host": HOST, "auth_enabled": extras.auth}
-    if extras.auth:
-        fixed["auth_secret_key"] = secrets.token_hex(32)
-    if port is not None:
-        fixed["api_port"] = port
-    # Before a database is made for nothing.
-    bound_socket(HOST, load_settings(**fixed, database_url=database_url).api_port).close()
-    if reset and database_url is None:
-        forget(data)
     with ExitStack() as stack:
+        stack.enter_context(insisting(SystemExit, _leave))
+        _handle(_leave)
+        fixed: dict[str, Any] = {"api_host": HOST, "auth_enabled": extras.auth}
+        if extras.auth:
+            fixed["auth_secret_key"] = secrets.token_hex(32)
+        if port is not None:
+            fixed["api_port"] = port
+        # Before a database is made for nothing.
+        bound_socket(HOST, load_settings(**fixed, database_url=database_url).api_port).close()
+        if reset and database_url is None:
+            forget(data)
         url, described = database_url, "as given with --database-url"
         if url is None:
             url, file = stack.enter_context(database(data))

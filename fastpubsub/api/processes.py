@@ -44,6 +44,8 @@ class GunicornWorker(UvicornWorker):  # type: ignore[misc]
 
     _server: server.GracefulServer
 
+    _is_told = False
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         settings = self.app.settings
@@ -61,7 +63,12 @@ class GunicornWorker(UvicornWorker):  # type: ignore[misc]
         super().init_signals()
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        signal.signal(STOP, _leave)
+        signal.signal(STOP, self._hear)
+
+    def _hear(self, _number: int, _frame: object) -> None:
+        """Raises nothing: the signal may come in a callback out of which Python passes on no exception."""
+        signal.signal(STOP, signal.SIG_IGN)
+        self._is_told = True
 
     async def callback_notify(self) -> None:
         await super().callback_notify()
@@ -69,6 +76,8 @@ class GunicornWorker(UvicornWorker):  # type: ignore[misc]
             self._server.stop()
 
     async def _serve(self) -> None:
+        if self._is_told:
+            return  # before there is anything to finish
         self.config.app = self.wsgi
         self._server = server.GracefulServer(self.config, self.app.settings.api_shutdown_delay_seconds, signals=[STOP])
         # gunicorn's own objects would close them a second time, when the number may be somebody else's.
@@ -76,12 +85,6 @@ class GunicornWorker(UvicornWorker):  # type: ignore[misc]
         signal.signal(STOP, signal.SIG_IGN)
         if not self._server.started:
             raise SystemExit(Arbiter.WORKER_BOOT_ERROR)
-
-
-def _leave(_number: int, _frame: object) -> None:
-    """Leaves before there is anything to finish."""
-    signal.signal(STOP, signal.SIG_IGN)
-    raise SystemExit(0)
 
 
 class Master(Arbiter):  # type: ignore[misc]

@@ -2,8 +2,10 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
+
+from fastpubsub.stopping import insisting
 
 
 class Interrupts:
@@ -11,17 +13,15 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._deferring = False
-        self._came = False
+        self._count = 0
 
     @contextmanager
     def installed(self) -> Iterator["Interrupts"]:
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, self._handle) for number in numbers]
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(insisting(KeyboardInterrupt, self._raise))
+            for number in (signal.SIGINT, signal.SIGTERM):
+                stack.callback(signal.signal, number, signal.signal(number, self._handle))
             yield self
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -30,10 +30,14 @@ class Interrupts:
             yield
         finally:
             self._deferring = False
-        if self._came:
+        if self._count:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # nothing insists on what is raised here
             raise KeyboardInterrupt
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        again, self._came = self._came, True
-        if again or not self._deferring:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        self._raise(number, frame)
+
+    def _raise(self, _number: int, _frame: FrameType | None) -> None:
+        if self._count > 1 or not self._deferring:
             raise KeyboardInterrupt

@@ -19,6 +19,7 @@ from fastpubsub.cli.output import write_text
 from fastpubsub.cli.records import Number, pages
 from fastpubsub.cli.subscriptions import STATS, OfTopic
 from fastpubsub.cli.tables import cropped, member
+from fastpubsub.stopping import insisting
 
 if TYPE_CHECKING:
     from fastpubsub.client.clients import Client
@@ -158,6 +159,7 @@ def _screen() -> Iterator[None]:
         raise KeyboardInterrupt
 
     with ExitStack() as stack:
+        stack.enter_context(insisting(KeyboardInterrupt, end))
         for number, handler in ((signal.SIGTSTP, stop), (signal.SIGTERM, end), (signal.SIGHUP, end)):
             stack.callback(signal.signal, number, signal.signal(number, handler))
         stack.callback(leave)

@@ -14,7 +14,7 @@ from fastpubsub.models import DelayedTime
 from fastpubsub.services.directory import Directory
 
 RELEASE_CHUNK = 1000
-_PLACE = re.compile(r"[1-9]\d{3}-[01]\d-[0-2]\dT[0-2]\d:[0-5]\d:[0-5]\d(\.\d{6})?Z/\d{1,18}", re.ASCII)
+_PLACE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z/\d{1,18}", re.ASCII)
 
 
 class Delayed(NamedTuple):
@@ -44,7 +44,13 @@ class Place(NamedTuple):
 
     @staticmethod
     def is_possible(text: str) -> bool:
-        return _PLACE.fullmatch(text) is not None
+        if _PLACE.fullmatch(text) is None:
+            return False
+        try:
+            Place.parse(text)
+        except ValueError:  # a day or an hour that does not exist
+            return False
+        return True
 
 
 async def list_delayed(

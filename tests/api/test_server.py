@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import psutil
 import psycopg
 import pytest
 
+from fastpubsub.api import processes
 from tests import harness
 from tests.attacks import KEY
 from tests.conftest import StartServer
@@ -89,6 +91,20 @@ def test_stopping_is_prompt_although_clients_stay(server: StartServer, number: s
         client.get("/liveness")
         assert started.stop(number) == 0, "within a minute"
     assert "Traceback" not in started.output()
+
+
+async def test_a_worker_that_is_told_before_it_serves_does_not_begin() -> None:
+    """Wherever the signal comes: out of this callback no exception would get."""
+    worker = processes.GunicornWorker.__new__(processes.GunicornWorker)
+    before = signal.signal(processes.STOP, worker._hear)
+    try:
+        gone = {1}
+        callback = weakref.ref(gone, lambda _: signal.raise_signal(processes.STOP))
+        del gone
+        assert (callback(), signal.getsignal(processes.STOP)) == (None, signal.SIG_IGN)
+        await worker._serve()  # without anything that it would serve
+    finally:
+        signal.signal(processes.STOP, before)
 
 
 def test_readiness_turns_first(server: StartServer) -> None:
