@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 from sqlalchemy import URL
 
 from fastpubsub.database.urls import normalise
+from tests import harness
 from tests.protocol import FLUSH, ClientStream, ServerStream, Statements
 
 CHUNK = 1 << 16
@@ -35,7 +36,7 @@ class Proxy:
 
     def __init__(self, url: str, port: int = 0) -> None:
         self.target: URL = normalise(url)
-        self.port = port
+        self.port = port or harness.free_port()
         self.sent = b""
         """What clients have sent so far, if it is remembered."""
         self.remembers = True
@@ -52,7 +53,6 @@ class Proxy:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -200,8 +200,7 @@ def test_a_service_that_does_not_answer_in_time(start: Start, bus: Client, hook:
 
 def test_a_service_that_is_not_there_yet(start: Start, bus: Client) -> None:
     """Costs no attempts."""
-    with serving() as reserved:
-        port = reserved.server_port
+    port = harness.free_port()
     bus.publish("orders", {"n": 1})
     listening = start("listen", "billing", "--forward-to", f"http://localhost:{port}/")
     line = lines(listening, 2)[1]
@@ -226,8 +225,8 @@ def test_gives_back_what_it_holds(start: Start, bus: Client, hook: Hook, number:
 
 
 def test_a_lease_that_is_shorter_than_the_answer(start: Start, bus: Client, hook: Hook) -> None:
-    bus.create_subscription("quick", "orders", ack_deadline_seconds=1)
-    hook.answer = lambda _: (time.sleep(3), (200, {}, b""))[1]  # type: ignore[func-returns-value]
+    bus.create_subscription("quick", "orders", ack_deadline_seconds=4)
+    hook.answer = lambda _: (time.sleep(5), (200, {}, b""))[1]  # type: ignore[func-returns-value]
     bus.publish("orders", {"n": 1})
     listening = start("listen", "quick", "--forward-to", hook.url)
     assert lines(listening, 1)[0]["outcome"] == "ack"

@@ -15,6 +15,7 @@ from sqlalchemy import MetaData, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from fastpubsub.client import AsyncClient, Delivery, Depends, Message, Reject, Retry, Worker
+from fastpubsub.client.deliveries import hold_of
 from fastpubsub.client.measuring import exposition
 from fastpubsub.client.requests import publishing
 from fastpubsub.integrations.opentelemetry import MessageFilter, instrument
@@ -52,7 +53,7 @@ async def process(client: AsyncClient, worker: Worker, expected: Figures) -> Non
     """Until each message was handled, nothing is held, and the figures are these."""
     serving = asyncio.create_task(worker.serve(client))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await is_done(client, worker, expected):  # noqa: ASYNC110 - of a server
                 await asyncio.sleep(0.01)
     finally:
@@ -134,13 +135,19 @@ async def test_some_are_settled_apart(client: AsyncClient) -> None:
     }
 
 
+async def until_extended(deliveries: list[Delivery]) -> None:
+    pulled = [hold_of(delivery).lease_ends_at for delivery in deliveries]
+    while any(hold_of(one).lease_ends_at <= end for one, end in zip(deliveries, pulled, strict=True)):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
 async def test_all_leases_are_extended(client: AsyncClient) -> None:
     worker, ended = Worker(), asyncio.Event()
-    await client.update_subscription("billing", ack_deadline_seconds=1)
+    await client.update_subscription("billing", ack_deadline_seconds=4)
 
     @worker.subscriber("billing")
     async def bill(deliveries: list[Delivery]) -> None:
-        await asyncio.sleep(2.5)
+        await until_extended(deliveries)
         assert not any(delivery.lease_lost for delivery in deliveries)
         ended.set()
 
@@ -151,11 +158,11 @@ async def test_all_leases_are_extended(client: AsyncClient) -> None:
 
 async def test_more_leases_than_a_request_takes(client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
     worker = Worker(concurrency=20)
-    await client.update_subscription("billing", ack_deadline_seconds=2)
+    await client.update_subscription("billing", ack_deadline_seconds=8)
 
     @worker.subscriber("billing")
     async def bill(deliveries: list[Delivery]) -> None:
-        await asyncio.sleep(4)
+        await until_extended(deliveries)
 
     for _ in range(15):
         await client.publish("orders", *({"n": n} for n in range(100)))

@@ -134,7 +134,7 @@ async def test_the_order_of_a_key_is_kept_by_a_worker(client: AsyncClient, *, is
     await worker.declare(client)
     await client.publish("orders", *(Outgoing({"n": n}, ordering_key="a") for n in range(6)))
     serving = asyncio.create_task(worker.serve(client))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await enough.wait()
     worker.stop()
     await serving

@@ -54,6 +54,7 @@ class Server:
         self.connections = 0
         self.asked: asyncio.Queue[None] = asyncio.Queue()
         self.ended = asyncio.Event()
+        self.closed = asyncio.Queue[None]()
         self._tasks: set[asyncio.Task[None] | None] = set()
         self.url = ""
 
@@ -70,6 +71,12 @@ class Server:
             self.ended.set()
         finally:
             writer.close()
+            self.closed.put_nowait(None)
+
+    def hang_up(self) -> None:
+        for task in self._tasks:
+            if task is not None:
+                task.cancel()
 
     @asynccontextmanager
     async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator["Server"]:
@@ -78,10 +85,8 @@ class Server:
             scheme = "http" if tls is None else "https"
             self.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             yield self
-            tasks = [task for task in self._tasks if task is not None]
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            self.hang_up()
+            await asyncio.wait([task for task in self._tasks if task is not None])
 
 
 @both
@@ -119,10 +124,13 @@ async def test_a_connection_that_the_server_has_closed_meanwhile() -> None:
     async with Server(TOPIC, TOPIC, TOPIC, TOPIC, hang_up_after=1).running() as server:
         async with AsyncClient(server.url, policy=ONCE) as client:
             await client.get_topic("t")
+            await server.closed.get()
             await asyncio.sleep(0.05)  # the end of a connection comes without being asked for
             await client.get_topic("t")
         with Client(server.url, policy=ONCE) as threads:
+            await server.closed.get()
             await asyncio.to_thread(threads.get_topic, "t")
+            await server.closed.get()
             await asyncio.sleep(0.05)
             await asyncio.to_thread(threads.get_topic, "t")
         assert server.connections == 4
@@ -132,7 +140,7 @@ async def test_a_connection_that_the_server_has_closed_meanwhile() -> None:
 async def test_a_server_that_does_not_answer(ask: Ask) -> None:
     async with Server(b"").running() as server:
         with pytest.raises(ConnectionFailed, match="ReadTimeout"):
-            await ask(server.url, Policy(attempts=1, attempt_timeout=0.1))
+            await ask(server.url, Policy(attempts=1, attempt_timeout=1))
         await server.ended.wait()
 
 
@@ -157,7 +165,7 @@ async def test_a_server_that_answers_a_byte_now_and_then(ask: Ask) -> None:
     server = await asyncio.start_server(serve, "127.0.0.1")
     async with server, asyncio.timeout(SECONDS):
         with pytest.raises(ConnectionFailed, match="ReadTimeout"):
-            await ask(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", Policy(attempts=1, attempt_timeout=0.2))
+            await ask(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", Policy(attempts=1, attempt_timeout=1))
         await ended.wait()
 
 
@@ -174,14 +182,14 @@ async def test_a_cancelled_call_takes_the_connection_along() -> None:
 
 async def test_there_are_only_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(direct, "MAX_CONNECTIONS", 2)
-    policy = Policy(attempts=1, attempt_timeout=0.3)
-    async with Server(b"", b"", b"").running() as server, AsyncClient(server.url, policy=policy) as client:
+    async with Server(b"", b"", b"").running() as server, AsyncClient(server.url, policy=ONCE) as client:
         waiting = [asyncio.create_task(client.get_topic("t")) for _ in range(2)]
         for _ in waiting:
             await server.asked.get()
         short = Policy(attempts=1, attempt_timeout=0.1)
         with pytest.raises(ConnectionFailed, match="PoolTimeout: all 2 connections are busy"):
             await client.send(requests.get_topic("t"), short)
+        server.hang_up()
         await asyncio.wait(waiting)
         assert [type(one.exception()) for one in waiting] == [ConnectionFailed] * 2
         assert server.connections == 2
@@ -190,12 +198,13 @@ async def test_there_are_only_so_many_connections(monkeypatch: pytest.MonkeyPatc
 async def test_threads_wait_for_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(direct, "MAX_CONNECTIONS", 1)
     async with Server(b"").running() as server:
-        with Client(server.url, policy=Policy(attempts=1, attempt_timeout=1)) as client:
+        with Client(server.url, policy=ONCE) as client:
             waiting = asyncio.create_task(asyncio.to_thread(client.get_topic, "t"))
             await server.asked.get()
             short = Policy(attempts=1, attempt_timeout=0.1)
             with pytest.raises(ConnectionFailed, match="PoolTimeout: all 1 connections are busy"):
                 await asyncio.to_thread(client.send, requests.get_topic("t"), short)
+            server.hang_up()
             await asyncio.wait([waiting])
             assert isinstance(waiting.exception(), ConnectionFailed)
 

@@ -153,7 +153,8 @@ async def test_a_server_that_does_not_accept(heard: Heard) -> None:
         await asking
 
 
-async def test_a_pause_that_the_server_asks_for(heard: Heard, silent: Silent) -> None:
+async def test_a_pause_that_the_server_asks_for(heard: Heard, silent: Silent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "SILENT_SECONDS", 0.7)  # the pause is longer, and the answer comes sooner
     silent.answer(BUSY % 1, ANSWER, BUSY % 1, ANSWER)
     with client(silent.url, "direct") as opened:
         await asyncio.to_thread(opened.send, requests.get_topic("t"))

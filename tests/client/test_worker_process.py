@@ -30,6 +30,7 @@ MODULE = """
 import asyncio
 import os
 import time
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -60,7 +61,8 @@ async def bill(order: Order) -> None:
 @here.subscriber("billing")
 def compute(order: Order) -> None:
     print(f"computed by {os.getpid()}\\n", end="", flush=True)
-    time.sleep(order.order_id)
+    while not Path("go").exists():
+        time.sleep(0.02)
 
 
 @misconfigured.subscriber("billing")
@@ -127,7 +129,9 @@ def test_several_processes_until_a_signal(lasting_server: Last, folder: Path, nu
         bus.publish("orders", *[{"order_id": 1}] * 3)
         with start(folder, bus.url, "work:here --processes 3") as worker:
             worker.wait_until(lambda: len(computed_by(worker)) == 3)
-            assert exit_code(worker, number) == 0
+            worker.process.send_signal(number)
+            (folder / "go").touch()
+            assert worker.process.wait(60) == 0
         assert acked(bus) == 3
         assert worker.output().count("a worker has stopped") == 3
 
@@ -139,6 +143,7 @@ def test_a_process_that_is_killed_is_started_again(lasting_server: Last, folder:
             worker.wait_until(lambda: len(computed_by(worker)) == 2)
             os.kill(min(computed_by(worker)), signal.SIGKILL)
             worker.wait_until(lambda: worker.output().count("a worker starts") == 3)
+            (folder / "go").touch()
             worker.wait_until(lambda: acked(bus) == 2)
             assert exit_code(worker) == 0
         assert "a process of the workers was killed by SIGKILL and is started again: process=" in worker.output()

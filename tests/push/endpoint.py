@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Self
 
+from tests import harness
+
 KEY = "k" * 32
 PATIENCE = 18.0
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -28,7 +30,7 @@ Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 class Endpoint:
     def __init__(self, port: int = 0) -> None:
-        self.port = port
+        self.port = port or harness.free_port()
         self.received: list[Received] = []
         self.answers: Callable[[Received], bytes | Speak] = lambda _: OK
         self.connections = 0
@@ -37,7 +39,6 @@ class Endpoint:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:

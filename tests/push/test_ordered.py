@@ -28,37 +28,32 @@ def number(received: Received) -> int:
     return int(json.loads(received.body)["n"])
 
 
-def slowly(seconds: float, answers: Callable[[Received], bytes]) -> Callable[[Received], Speak]:
-    def speak(received: Received) -> Speak:
-        async def write(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await asyncio.sleep(seconds)
-            writer.write(answers(received))
+def once(allowed: asyncio.Event) -> Callable[[Received], Speak]:
+    """Answers nothing before that."""
 
-        return write
+    async def write(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await allowed.wait()
+        writer.write(OK)
 
-    return speak
+    return lambda _: write
 
 
 async def test_a_key_waits_for_its_answer_and_others_do_not(
     calls: Calls, client: httpx.AsyncClient, endpoint: Endpoint
 ) -> None:
-    endpoint.answers = slowly(0.5, lambda _: OK)
+    endpoint.answers = once(answering := asyncio.Event())
     await pushed(calls, client, endpoint, True, "a", "a", None, "b")
     received = await endpoint.until(3)
     assert sorted(map(number, received)) == [0, 2, 3]
+    answering.set()
     assert number((await endpoint.until(4))[3]) == 1
 
 
 async def test_without_order_nothing_waits(calls: Calls, client: httpx.AsyncClient, endpoint: Endpoint) -> None:
-    answered: list[Received] = []
-
-    def answers(received: Received) -> bytes:
-        answered.append(received)
-        return OK
-
-    endpoint.answers = slowly(1.0, answers)
+    endpoint.answers = once(answering := asyncio.Event())
     await pushed(calls, client, endpoint, False, "a", "a", "a", "a")
-    assert (len(await endpoint.until(4)), answered) == (4, [])
+    assert sorted(map(number, await endpoint.until(4))) == [0, 1, 2, 3]
+    answering.set()
 
 
 async def test_nothing_overtakes_what_fails(calls: Calls, client: httpx.AsyncClient, endpoint: Endpoint) -> None:

@@ -23,7 +23,7 @@ from fastpubsub.services.hashing import NO_HASH, SecretHasher
 from fastpubsub.services.recent import Recent
 from fastpubsub.services.tokens import MAX_TOKEN_BYTES, Signer, issue_token, make_signer
 from fastpubsub.signing_keys import signing_key
-from tests.attacks import ATTACKS, CLIENT_ID, KEY, NOW, sign
+from tests.attacks import ATTACKS, CLIENT_ID, KEY, now, sign
 from tests.conftest import MakeSettings
 from tests.harness import free_port
 
@@ -64,7 +64,7 @@ def test_tokens_of_the_same_second_differ() -> None:
 
 
 def test_a_token_of_a_server_whose_clock_is_ahead_is_taken() -> None:
-    assert SIGNER.verify(sign(iat=NOW + 30)).caller.client_id == str(CLIENT_ID)
+    assert SIGNER.verify(sign(iat=now() + 30)).caller.client_id == str(CLIENT_ID)
 
 
 def test_a_token_with_the_longest_scopes_is_accepted() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -60,11 +61,20 @@ async def test_one_that_stops_is_followed_at_once(database: Database, settings: 
     assert (stays.holds, stops.holds) == (True, False)
 
 
-LATER = "select holds from fastpubsub.record_process(%s, 17, false, clock_timestamp() + make_interval(secs => %s))"
+LOOKED = "select p.expected_at - interval '3 seconds' from fastpubsub.processes as p where p.process = %s"
+LATER = "select holds from fastpubsub.record_process(%s, 17, false, %s)"
 
 
-async def holds_later(connection: psycopg.AsyncConnection, turn: Turn, seconds: float) -> bool:
-    row = await (await connection.execute(LATER, [turn._process, seconds])).fetchone()
+async def looked_at(connection: psycopg.AsyncConnection, holder: Turn) -> datetime:
+    """When it did last."""
+    row = await (await connection.execute(LOOKED, [holder._process])).fetchone()
+    assert row is not None
+    at: datetime = row[0]
+    return at
+
+
+async def holds(connection: psycopg.AsyncConnection, turn: Turn, at: datetime) -> bool:
+    row = await (await connection.execute(LATER, [turn._process, at])).fetchone()
     assert row is not None
     return bool(row[0])
 
@@ -76,8 +86,9 @@ async def test_one_that_is_killed_is_followed_when_it_has_missed_three_times(
     for turn in (stays, killed):
         await turn.look()
     connection = await connect()
-    assert not await holds_later(connection, stays, 2)
-    assert await holds_later(connection, stays, 4)
+    at = await looked_at(connection, killed)
+    assert not await holds(connection, stays, at + timedelta(seconds=2))
+    assert await holds(connection, stays, at + timedelta(seconds=4))
 
 
 async def test_when_the_next_one_is_killed_too_any_other_follows(
@@ -89,9 +100,10 @@ async def test_when_the_next_one_is_killed_too_any_other_follows(
     pauses = [await turn.look() for turn in turns]
     connection = await connect()
     (first, second, _) = (turn for turn, pause in zip(turns, pauses, strict=True) if pause > 1)
-    assert await holds_later(connection, first, 4)
-    assert not await holds_later(connection, second, 5)
-    assert not await holds_later(connection, turns[-1], 5), "the holder, should it come back"
+    at = await looked_at(connection, turns[-1])
+    assert await holds(connection, first, at + timedelta(seconds=4))
+    assert not await holds(connection, second, at + timedelta(seconds=5))
+    assert not await holds(connection, turns[-1], at + timedelta(seconds=5)), "the holder, should it come back"
 
 
 async def test_of_several_that_find_nobody_one_takes_the_work(
