@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -58,6 +59,7 @@ MISSING = {name: [tool for tool in tools if is_missing(tool)] for name, tools in
 collect_ignore = [name for name, tools in MISSING.items() if tools]
 
 POSTGRES = pytest.StashKey[harness.Postgres]()
+FOLDER = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -70,6 +72,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # Each httpx.Client reads all authorities that certifi knows, which takes 50 ms; no test speaks TLS to the world.
     os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("authority.pem"))
     config.stash[POSTGRES] = harness.Postgres()
+    config.stash[FOLDER] = tempfile.TemporaryDirectory(prefix="fastpubsub-")
+    if given := getattr(config, "workerinput", {}):
+        warm.join(given["warm"])
 
 
 def pytest_report_header() -> list[str]:
@@ -103,11 +108,13 @@ def begun_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
 def pytest_configure_node(node: Any) -> None:
     """In the process that starts the workers of xdist, before each of them."""
     node.workerinput["template_url"] = node.config.stash[POSTGRES].start()
+    node.workerinput["warm"] = warm.share(Path(node.config.stash[FOLDER].name))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     warm.stop()
     config.stash[POSTGRES].stop()
+    config.stash[FOLDER].cleanup()
 
 
 @pytest.fixture(scope="session")

@@ -134,12 +134,14 @@ def run(
 
 
 class Parent:
-    """Of them all; started for the first, and gone when this process is."""
+    """Of them all; started for the first, and gone when this process is. It may be `shared` with other processes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._orders: socket.socket | None = None
+        self._listener: socket.socket | None = None
+        self._shared: str | None = None
 
     def order(self, descriptors: Sequence[int]) -> None:
         orders = self.orders()
@@ -153,21 +155,46 @@ class Parent:
                 self._orders = self._start()
             return self._orders
 
+    def share(self, folder: Path) -> str:
+        """Where the processes of others reach it; it is started for the first of them."""
+        path = folder / "warm"
+        if self._listener is None:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(path))
+            self._listener.listen()
+            threading.Thread(target=self._start_when_asked, args=(self._listener,), daemon=True).start()
+        return str(path)
+
+    def join(self, path: str) -> None:
+        """Orders go to the one that another process shares there."""
+        self._shared = path
+
+    def _start_when_asked(self, listener: socket.socket) -> None:
+        select.select([listener], [], [])
+        self.orders()
+
     def _start(self) -> socket.socket:
+        if self._shared is not None:
+            shared = socket.socket(socket.AF_UNIX)
+            shared.connect(self._shared)
+            return shared
         ours, its = socket.socketpair()
+        given = [one.fileno() for one in (its, self._listener) if one is not None]
         with its:
-            command = [sys.executable, __file__, str(its.fileno())]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[its.fileno()])
+            command = [sys.executable, __file__, *map(str, given)]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=given)
         return ours
 
     def stop(self) -> None:
         if self._orders is not None and self._process is not None:
             self._orders.close()
             self._process.wait()
+        if self._listener is not None:
+            self._listener.close()
 
 
 _parent = Parent()
-stop = _parent.stop
+share, join, stop = _parent.share, _parent.join, _parent.stop
 
 COMMANDS = ("fastpubsub", "python")
 
@@ -194,6 +221,9 @@ class Children:
         self.selector.register(told, selectors.EVENT_READ, functools.partial(self._unwanted, pid, told))
         tell(told, pid)
 
+    def accept(self, listener: socket.socket) -> None:
+        self.selector.register(listener.accept()[0], selectors.EVENT_READ)
+
     def forget(self) -> None:
         """In a child, which is none of its own."""
         for key in self.selector.get_map().values():
@@ -202,7 +232,7 @@ class Children:
 
     def end(self) -> None:
         for key in [*self.selector.get_map().values()]:
-            if isinstance(key.fileobj, socket.socket) and key.data is not None:
+            if isinstance(key.data, functools.partial) and key.data.func == self._unwanted:
                 key.data()
 
     def _ended(self, pid: int, ended: int, told: socket.socket) -> None:
@@ -227,7 +257,7 @@ def tell(told: socket.socket, number: int) -> None:
         told.sendall(number.to_bytes(NUMBER_BYTES, signed=True))
 
 
-def serve(orders: socket.socket) -> None:
+def serve(orders: socket.socket, listener: socket.socket | None = None) -> None:
     """Returns in each child, which is as it was ordered by then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # As from a terminal, whoever runs the tests: after nohup a server would go on.
@@ -241,20 +271,26 @@ def serve(orders: socket.socket) -> None:
     gc.freeze()
     children = Children()
     children.selector.register(orders, selectors.EVENT_READ)
+    if listener is not None:
+        children.selector.register(listener, selectors.EVENT_READ, functools.partial(children.accept, listener))
     while True:
         for key, _ in children.selector.select():
             if key.data is not None:
                 key.data()
-            elif begin(orders, children):
+            elif begin(cast(socket.socket, key.fileobj), children, is_last=key.fileobj is orders):
                 return
 
 
-def begin(orders: socket.socket, children: Children) -> bool:
-    """Whether this is the child."""
+def begin(orders: socket.socket, children: Children, *, is_last: bool) -> bool:
+    """Whether this is the child. `is_last`: nobody is left when these orders end."""
     _, descriptors, *_ = socket.recv_fds(orders, 1, 5)
     if not descriptors:
-        children.end()
-        sys.exit()
+        if is_last:
+            children.end()
+            sys.exit()
+        children.selector.unregister(orders)
+        orders.close()
+        return False
     order, told, *streams = descriptors
     if (pid := os.fork()) == 0:
         os.setsid()
@@ -352,5 +388,5 @@ def leave(code: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(*(socket.socket(fileno=int(one)) for one in sys.argv[1:]))
     run_to_the_end(run_python if Path(sys.argv[0]).name == "python" else run_command)

@@ -15,16 +15,20 @@ from fastpubsub.api.app import create_app
 from fastpubsub.config import Settings
 from tests.pages import ROOT
 from tests.test_deploy import instructions, sources
+from tests.wheels import once_a_run
 
 SCRIPT = re.compile(r"<script(?![^>]* src=)[^>]*>(.*?)</script>", re.DOTALL)
 FROM_ELSEWHERE = re.compile(r'(?:src|srcset|href)="((?:https?:)?//[^"]+)"')
 BUILD = re.compile(r"python -m sphinx (.*) /guide$")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As the image builds it."""
-    folder = tmp_path_factory.mktemp("image")
+    return once_a_run(tmp_path_factory, "image", build) / "guide"
+
+
+def build(folder: Path) -> None:
+    """As the image does."""
     for source in sources():
         (folder / source).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
@@ -33,7 +37,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "sphinx", *arguments.replace("/tmp/guide", str(folder / "doctrees")).split()]
     done = subprocess.run([*command, str(folder / "guide")], cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    return folder / "guide"
 
 
 @pytest.fixture
