@@ -40,6 +40,7 @@ GENERATED = re.compile(
     r"|(?P<token>eyJ[\w.-]+)"
     r"|(?P<secret>fps_[\w-]+)"
     r"|(?P<key>\b[0-9a-f]{32,64}\b)"
+    r"|(?P<consumer>\b[\w.-]+:\d+:[0-9a-f]{8}\b)"
 )
 """What no page can know beforehand: it shows something of the same form."""
 

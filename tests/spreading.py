@@ -29,6 +29,7 @@ BY_TOPIC = frozenset(
         "message_keys",
         "busy_keys",
         "parked",
+        "failures",
     }
 )
 """Tables whose rows are where their topic is. The names of topics and subscriptions are on every node."""
@@ -76,6 +77,7 @@ FROM_SEVERAL = "made for several topics at once: to be called for each topic"
 ONE_LOCK = "one lock for all nodes: to become one for each topic"
 
 EXCEPTIONS = {
+    ("delete_topic", "topics"): "asks which subscriptions name the topic: to be kept beside their names",
     ("empty_purges", "hidden"): "deletes from eleven tables, the names of which it lists; to be keyed by topic",
     ("empty_purges", "turn"): ONE_LOCK,
     ("hold_endpoints", "turn"): ONE_LOCK,

@@ -64,6 +64,7 @@ def _of_subscription(seen: Seen, state: BrowsedState) -> Members:
         members[note] = seen.note
     if seen.since is not None:
         members["leased_at"] = time_text(seen.since)
+    members["failures"] = seen.failures
     return _members(seen) | members
 
 

@@ -63,6 +63,7 @@ def explanation_json(explained: Explained, message_id: str, *, shows_payload: bo
         "paused_at": times.get("paused_at"),
         "at_limit": explained.at_limit,
         "at_rate_limit": explained.at_rate_limit,
+        "failures": explained.failures,
     }
     return json_object({name: value for name, value in members.items() if value is not None})
 

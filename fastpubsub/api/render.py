@@ -101,6 +101,8 @@ def dead_letters_json(letters: Sequence[Letter], subscription_id: str, next_page
             f',"delivery_attempts":{letter.attempts},"created_at":"{time_text(letter.created_at)}",'
             f'"reason":{json.dumps(letter.reason)},"died_at":"{time_text(letter.died_at)}"'.encode(),
         )
+        if letter.failures is not None:
+            parts.append(b',"failures":' + letter.failures)
         parts += (_given_members(letter.attributes, letter.ordering_key), b"},")
     return _data(parts, next_page_token)
 
@@ -118,13 +120,13 @@ def subscription_json(subscription: StoredSubscription, figures: Figures = NO_FI
 
 
 def _stored_json(stored: StoredTopic | StoredSubscription, figures: Figures) -> bytes:
-    """What is not so is left out: a pause, a push, that it is `ordered`, a limit."""
+    """What is not so is left out: a pause, a push, that it is `ordered`, a limit, a topic of dead letters."""
     members = stored._asdict() | {"created_at": time_text(stored.created_at)}
     if not members.get("ordered", True):
         del members["ordered"]
     if (paused_at := members.pop("paused_at", None)) is not None:
         members |= {"is_paused": True, "paused_at": time_text(paused_at)}
-    for name in ("push", "max_in_flight", "rate_limit"):
+    for name in ("push", "max_in_flight", "rate_limit", "dead_letter_topic"):
         if members.get(name, b"") is None:
             del members[name]
     if stored.id in figures:

@@ -8,10 +8,11 @@ from fastpubsub.cli.arguments import object_id
 from fastpubsub.cli.completing import subscription_ids
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.groups import list_all
-from fastpubsub.cli.output import AsJson, Output
+from fastpubsub.cli.output import AsJson, Output, table, write_text
 from fastpubsub.cli.records import single
 
 COLUMNS = ("subscription_id", "state", "detail")
+FAILURES = ("failed_at", "delivery_attempt", "cause", "consumer_id", "reason")
 
 
 def explain(
@@ -27,7 +28,10 @@ def explain(
     ] = None,
     as_json: AsJson = None,
 ) -> None:
-    """Show what happened to a message in each subscription of its topic, and why."""
+    """Show what happened to a message in each subscription of its topic, and why.
+
+    With a subscription, a second table has the deliveries that failed.
+    """
     from fastpubsub.client import requests
 
     output = Output(as_json, *COLUMNS, grows="detail")
@@ -41,4 +45,8 @@ def explain(
         )
         return
     with connected() as client:
-        output.rows([client.send(single(requests.explain(subscription, message)))])
+        explanation = client.send(single(requests.explain(subscription, message)))
+    output.rows([explanation])
+    failures = explanation.fields.get("failures")
+    if failures and not output.as_json:
+        write_text("".join(f"{line}\n" for line in ["", *table(FAILURES, failures, output.width)]))

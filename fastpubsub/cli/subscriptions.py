@@ -68,6 +68,16 @@ Rate = Annotated[
         "--rate-limit", help="How many messages a second all consumers together get; 0 is no limit; new: no limit."
     ),
 ]
+DeadLetterTopic = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOPIC",
+        help='A topic that gets a copy of each dead letter; "" is none; new: none.',
+        callback=text,
+        autocompletion=topic_ids,
+        show_default=False,
+    ),
+]
 StartFrom = Annotated[
     str | None,
     typer.Option(
@@ -97,6 +107,7 @@ OPTIONS = {
     "ack_deadline_seconds": AckDeadline,
     "max_in_flight": InFlight,
     "rate_limit": Rate,
+    "dead_letter_topic": DeadLetterTopic,
 }
 
 

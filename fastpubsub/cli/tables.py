@@ -27,6 +27,8 @@ TITLES = {
     "milliseconds": "MS",
     "created_at": "CREATED",
     "died_at": "DIED",
+    "failed_at": "FAILED",
+    "delivery_attempt": "ATTEMPT",
     "oldest_leased_at": "OLDEST_LEASE",
     "topic_id": "TOPIC",
     "subscription_id": "SUBSCRIPTION",

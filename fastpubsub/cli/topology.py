@@ -27,7 +27,7 @@ SETTINGS = {
     "topics": ("retention_seconds", "schema"),
     "subscriptions": (
         *("topic_id", "ordered", "filter", "max_delivery_attempts", "backoff_min_seconds", "backoff_max_seconds"),
-        *("ack_deadline_seconds", "max_in_flight", "rate_limit", "push"),
+        *("ack_deadline_seconds", "max_in_flight", "rate_limit", "dead_letter_topic", "push"),
     ),
     "clients": ("scopes", "is_active"),
 }
@@ -155,7 +155,8 @@ def _mapping(value: Any, where: str, known: Mapping[str, Any] | tuple[str, ...] 
 
 
 def _changes(client: "Client", wanted: dict[str, Objects], prune: bool) -> Iterator[Change]:
-    """What depends on something comes after it."""
+    """What depends on something comes after it, and what is deleted comes last, the other way round."""
+    gone: list[Change] = []
     for kind in SETTINGS:
         if kind not in wanted:
             continue
@@ -165,8 +166,8 @@ def _changes(client: "Client", wanted: dict[str, Objects], prune: bool) -> Itera
         for name, settings in wanted[kind].items():
             yield from _difference(kind, name, settings, existing.get(name))
         if prune:
-            gone = (one for name, one in existing.items() if one and name not in wanted[kind])
-            yield from (_deletion(kind, one) for one in gone)
+            gone += [_deletion(kind, one) for name, one in existing.items() if one and name not in wanted[kind]]
+    yield from reversed(gone)
 
 
 def _difference(kind: str, name: str, settings: dict[str, Any], existing: dict[str, Any] | None) -> Iterator[Change]:
@@ -259,13 +260,14 @@ def _body(settings: dict[str, Any]) -> bytes:
     return body_of({name: Json(json_of(value)) for name, value in settings.items()})
 
 
-OFF = (None, Decimal(0), ("bool", False))
+OFF = (None, "", Decimal(0), ("bool", False))
 
 
 def _differs(name: str, value: Any, existing: dict[str, Any]) -> bool:
     """What is left out of `existing` is not so."""
     wanted, there = _exact(value), _exact(existing.get(name))
-    is_off = name in ("ordered", "max_in_flight", "rate_limit") and wanted in OFF and there in OFF
+    removable = ("ordered", "max_in_flight", "rate_limit", "dead_letter_topic")
+    is_off = name in removable and wanted in OFF and there in OFF
     return not is_off and bool(wanted != there)
 
 

@@ -15,10 +15,11 @@ CONFLICT = 409
 KEPT = {"topic_id", "ordered"}
 """What a subscription keeps for life."""
 
-LEFT_OUT = {"ordered": False, "max_in_flight": None, "rate_limit": None}
+LEFT_OUT = {"ordered": False, "max_in_flight": None, "rate_limit": None, "dead_letter_topic": None}
 """What it means when an answer does not have it."""
 
-LIMITS = {"max_in_flight", "rate_limit"}
+REMOVABLE = {"max_in_flight", "rate_limit", "dead_letter_topic"}
+"""Settings whose 0 or empty text is none."""
 
 
 def require_same(kind: str, sent: bytes, found: bytes) -> None:
@@ -49,8 +50,8 @@ def differences_of(sent: bytes, found: bytes) -> dict[str, tuple[Any, Any]]:
 
 
 def _comparable(name: str, value: Any) -> Any:
-    """True differs from 1, a filter may name its values in any order, and a limit of 0 is none."""
-    if name in LIMITS:
+    """True differs from 1, a filter may name its values in any order, and a limit of 0 or an empty topic is none."""
+    if name in REMOVABLE:
         return value or None
     if name == "filter" and isinstance(value, dict):
         value = {field: sorted(values, key=repr) for field, values in value.items() if isinstance(values, list)} or None

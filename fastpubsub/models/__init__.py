@@ -30,7 +30,7 @@ from fastpubsub.models.delayed import (
     DelayedTime,
     Released,
 )
-from fastpubsub.models.explaining import ExplainedMessage, Explanation, State
+from fastpubsub.models.explaining import ExplainedMessage, Explanation, Failure, State
 from fastpubsub.models.fields import (
     MAX_DELAY_SECONDS,
     MAX_LEASE_SECONDS,
@@ -130,6 +130,7 @@ __all__ = [
     "Extend",
     "ExtendFrame",
     "Extended",
+    "Failure",
     "Filter",
     "FilterTest",
     "FilterTested",

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from fastpubsub.models.explaining import WHY
+from fastpubsub.models.explaining import FAILURES, WHY, Failure
 
 
 class SeenMessage(BaseModel):
@@ -41,6 +41,7 @@ class BrowsedMessage(SeenMessage):
     lease_expires_at: datetime | None = None
     died_at: datetime | None = None
     reason: str | None = Field(None, description=WHY)
+    failures: list[Failure] | None = Field(None, description=FAILURES)
 
 
 class BrowsedMessages(BaseModel):

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fastpubsub.models.explaining import FAILURES, Failure
 from fastpubsub.models.fields import Time, UtcTime, WholeNumber
 
 
@@ -19,6 +20,7 @@ class DeadLetter(BaseModel):
     died_at: datetime
     attributes: dict[str, str] | None = None
     ordering_key: str | None = None
+    failures: list[Failure] | None = Field(None, description=FAILURES)
 
 
 class DeadLetterList(BaseModel):

@@ -26,6 +26,19 @@ WHY = (
 )
 
 
+FAILURES = "the deliveries that failed, the oldest first, up to the last 20; left out when there are none"
+
+
+class Failure(BaseModel):
+    """A delivery of a message that failed."""
+
+    failed_at: datetime = Field(description="when the consumer gave it up, or its deadline was found to be over")
+    delivery_attempt: int = Field(description="1 for the first delivery")
+    cause: Literal["nacked", "rejected", "lease expired"] = Field(description="how it ended")
+    reason: str | None = Field(None, description="what the consumer gave as the reason")
+    consumer_id: str = Field(description="the consumer that had it")
+
+
 class Explanation(BaseModel):
     """What became of a message in a subscription. Members that do not fit the state are left out."""
 
@@ -57,6 +70,7 @@ class Explanation(BaseModel):
     at_rate_limit: float | None = Field(
         None, description="`rate_limit`, if consumers get messages as fast as it lets them"
     )
+    failures: list[Failure] | None = Field(None, description=FAILURES)
 
 
 class ExplainedMessage(BaseModel):

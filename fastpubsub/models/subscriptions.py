@@ -51,6 +51,13 @@ RateLimit = Annotated[
     NOT_BOOL,
 ]
 
+DeadLetterTopic = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-zA-Z0-9._-]{0,128}$", description="a topic that gets a copy of each dead letter; empty is none"
+    ),
+]
+
 Backoff = Annotated[int, Field(ge=0, le=MAX_DELAY_SECONDS), NOT_BOOL]
 
 ORDERED = "whether messages with the same ordering key come one after the other"
@@ -77,6 +84,7 @@ class NewSubscription(BaseModel):
     fork_of: ObjectId | None = None
     max_in_flight: InFlight | None = None
     rate_limit: RateLimit | None = None
+    dead_letter_topic: DeadLetterTopic | None = None
 
     @model_validator(mode="after")
     def _begin_once(self) -> Self:
@@ -98,11 +106,17 @@ class ChangedSubscription(BaseModel):
     push: NewPush | None = Field(None, description="where messages are pushed; null lets them be pulled again")
     max_in_flight: InFlight | None = None
     rate_limit: RateLimit | None = None
+    dead_letter_topic: DeadLetterTopic | None = None
 
     def limit(self, name: str) -> float | None:
         """Returns 0 for one that is removed, None for one that stays."""
         value: float | None = getattr(self, name)
         return 0 if value is None and name in self.model_fields_set else value
+
+    def name(self, name: str) -> str | None:
+        """Returns an empty one for one that is removed, None for one that stays."""
+        value: str | None = getattr(self, name)
+        return "" if value is None and name in self.model_fields_set else value
 
 
 class SubscriptionMetrics(BaseModel):
@@ -158,6 +172,9 @@ class Subscription(BaseModel):
     )
     rate_limit: float | None = Field(
         None, description="messages a second that all consumers together get; left out without a limit"
+    )
+    dead_letter_topic: str | None = Field(
+        None, description="the topic that gets a copy of each dead letter; left out when there is none"
     )
     metrics: SubscriptionFigures | None = Field(None, description="with `include=metrics`")
 

@@ -35,6 +35,7 @@ class Seen:
     payload: bytes | None
     attributes: bytes | None
     ordering_key: str | None
+    failures: bytes | None
 
 
 class Browsed(NamedTuple):
@@ -86,7 +87,7 @@ async def _browse(
     page: Page,
 ) -> Browsed:
     where, name, values = page.search or (None, None, ())
-    *rows, (position, _, _, at, _, _, _, _, looked_at, other_side, _) = await database.fetch_all(
+    *rows, (position, _, _, at, _, _, _, _, looked_at, other_side, _, _) = await database.fetch_all(
         "browse_messages",
         topic_key,
         subscription_key,

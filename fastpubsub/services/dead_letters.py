@@ -20,6 +20,7 @@ class Letter:
     payload: bytes
     attributes: bytes | None
     ordering_key: str | None
+    failures: bytes | None
 
 
 class Wanted(NamedTuple):

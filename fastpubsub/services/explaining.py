@@ -48,6 +48,7 @@ class Explained:
     is_put_aside: bool | None
     at_limit: int | None
     at_rate_limit: float | None
+    failures: bytes | None
 
 
 def locate(message_id: str) -> MessageId:

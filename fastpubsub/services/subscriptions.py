@@ -35,6 +35,7 @@ class StoredSubscription(NamedTuple):
     ordered: bool
     max_in_flight: int | None
     rate_limit: float | None
+    dead_letter_topic: str | None
 
 
 async def create_subscription(
@@ -70,6 +71,7 @@ async def create_subscription(
         new.ordered,
         new.max_in_flight,
         new.rate_limit,
+        new.dead_letter_topic,
         change=change,
     )
     return await get_subscription(database, new.id)
@@ -150,6 +152,7 @@ async def update_subscription(
         push,
         changed.limit("max_in_flight"),
         changed.limit("rate_limit"),
+        changed.name("dead_letter_topic"),
         change=change,
     )
     return await get_subscription(database, subscription_id), is_new_secret

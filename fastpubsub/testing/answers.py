@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from fastpubsub import message_ids
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.models import sentence
-from fastpubsub.testing.store import Claimed, Cursor, Dead, Log, Stored
+from fastpubsub.testing.store import Claimed, Cursor, Dead, Log, Stored, of_failures
 
 Seen = tuple[int, Stored, dict[str, Any]]
 
@@ -29,6 +29,7 @@ def delivery(cursor: Cursor, claimed: Claimed) -> bytes:
 
 def letter(cursor: Cursor, position: int, dead: Dead) -> bytes:
     more = {"delivery_attempts": dead.attempts, "reason": dead.reason, "died_at": time_text(dead.died_at)}
+    more |= of_failures(cursor.failures.get(position))
     return _message(cursor, position, dead.message, more)
 
 
@@ -47,15 +48,14 @@ def with_content(fields: dict[str, Any], stored: Stored) -> bytes:
     if stored.ordering_key is not None:
         fields["ordering_key"] = stored.ordering_key
     attributes = b"" if stored.attributes is None else b',"attributes":' + stored.attributes
-    return json.dumps(fields).encode()[:-1] + b',"payload":' + stored.payload + attributes + b"}"
+    return json.dumps(fields, default=time_text).encode()[:-1] + b',"payload":' + stored.payload + attributes + b"}"
 
 
 def browsed(log: Log, found: list[Seen], **ends: int | str | None) -> bytes:
     parts = []
     for position, stored, more in found:
-        times = {name: time_text(value) if isinstance(value, datetime) else value for name, value in more.items()}
         fields = {"id": log.id_of(position, stored), "position": position, "created_at": time_text(stored.created_at)}
-        parts.append(with_content(fields | times, stored))
+        parts.append(with_content(fields | more, stored))
     return listed(parts)[:-1] + b"," + to_json(ends)[1:]
 
 

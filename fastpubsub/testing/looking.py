@@ -9,7 +9,7 @@ from fastpubsub.exceptions import NotFound
 from fastpubsub.searches import Place, parse_due, parse_place, parse_search
 from fastpubsub.testing.answers import Seen, browsed, time_text
 from fastpubsub.testing.calls import Answer, Call, Part, route
-from fastpubsub.testing.store import Log, is_found, rates_of
+from fastpubsub.testing.store import Log, is_found, of_failures, rates_of
 
 
 @dataclass
@@ -85,7 +85,9 @@ class Looking(Part):
             )
             message = cursor.dead[position].message if state == "dead" else cursor.message(position)
             if key >= start:
-                messages.append((position, message, {"state": state} | more))
+                messages.append(
+                    (position, message, {"state": state} | more | of_failures(cursor.failures.get(position)))
+                )
         found, looked_at, stop = search(call, messages)
         after: int | str | None = None if stop is None else stop[0]
         if stop is not None and state == "waiting":
@@ -103,6 +105,7 @@ class Looking(Part):
         state, _ = cursor.explain(place.position)
         is_seen = state in ("leased", "waiting", "dead")
         more = cursor.noted(state, place.position) if is_seen else {}
+        more |= of_failures(cursor.failures.get(place.position))
         return 200, models.Explanation(
             message_id=UUID(message_id), subscription_id=subscription_id, state=state, detail=f"it is {state}", **more
         )

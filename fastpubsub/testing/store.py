@@ -3,6 +3,7 @@
 tests/database/test_model.py does random calls to it and to the database, and compares them after each.
 """
 
+import json
 import secrets
 import sys
 from collections import Counter
@@ -30,6 +31,12 @@ from fastpubsub.payload_schemas import PayloadSchema
 from fastpubsub.searches import Search
 
 GONE, SETTLED, STALE = 0, 1, 2
+DEAD_LETTER_ID = "dead_letter_message_id"
+"""The attribute of a message that is the copy of a dead letter."""
+MAX_ATTRIBUTE = 1024
+KEPT_FAILURES = 20
+"""Of a message."""
+
 SOUGHT = "the subscription was sought elsewhere before the reprocessed message was settled"
 DEFAULTS = {
     "max_delivery_attempts": 5,
@@ -41,6 +48,9 @@ DEFAULTS = {
 
 LIMITS = ("max_in_flight", "rate_limit")
 """Of which 0 is none."""
+
+REMOVABLE = (*LIMITS, "dead_letter_topic")
+"""Settings whose 0 or empty text is none."""
 
 ROUNDING = 0.00001
 """Of a message: what the microseconds of a time are rounded by."""
@@ -89,6 +99,16 @@ class WaitingMessage(NamedTuple):
     attempts: int
     reason: str
     turn: int | None = None
+
+
+class Failed(NamedTuple):
+    """A delivery that failed."""
+
+    failed_at: datetime
+    delivery_attempt: int
+    cause: str
+    reason: str | None
+    consumer_id: str
 
 
 class Dead(NamedTuple):
@@ -223,6 +243,7 @@ class Cursor:
     log: Log
     subscription: Subscription
     position: int
+    logs: dict[str, Log]
     wanted: Filter | None = None
     floor: datetime | None = None
     routed: int = 0
@@ -235,6 +256,7 @@ class Cursor:
     turns: dict[str, int] = field(default_factory=dict)
     parked: list[WaitingMessage] = field(default_factory=list)
     due: list[WaitingMessage] = field(default_factory=list)
+    failures: dict[int, list[Failed]] = field(default_factory=dict)
     passed: dict[int, Passed] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     past: dict[int, Counter[str]] = field(default_factory=dict)
@@ -597,6 +619,7 @@ class Cursor:
         ended = self._end(settled)
         for position in settled:
             self.revived.pop(position, None)
+            self.forget(position)
         self._free((lease.turn for _, lease in ended), now)
         self.counts["acked"] += len(settled)
         return outcomes
@@ -613,6 +636,7 @@ class Cursor:
         ended = self._end(settled)
         for position, lease in ended:
             delay = delays[settled[position]] if delays else None
+            self._fail(position, lease, "nacked", reason, now)
             self._retry(position, lease.attempts, delay, now, "nacked", lease.turn, reason)
         self._go_on(ended, now)
         self.counts["nacked"] += len(settled)
@@ -636,6 +660,7 @@ class Cursor:
         outcomes, settled = self._settle(targets)
         ended = self._end(settled)
         for position, lease in ended:
+            self._fail(position, lease, "rejected", reasons[settled[position]], now)
             self._die(position, lease.attempts, reasons[settled[position]], now)
         self._go_on(ended, now)
         self.counts["rejected"] += len(settled)
@@ -653,10 +678,20 @@ class Cursor:
         died = 0
         ended = self._end(position for _, position in expired)
         for position, lease in ended:
+            self._fail(position, lease, "lease expired", None, now)
             died += self._retry(position, lease.attempts, None, now, "lease expired", lease.turn)
         self._go_on(ended, now)
         self.counts["expired"] += len(expired)
         return len(expired), died
+
+    def _fail(self, position: int, lease: Lease, cause: str, reason: str | None, now: datetime) -> None:
+        failed = Failed(now, lease.attempts, cause, reason, lease.consumer_id)
+        self.failures[position] = [*self.failures.get(position, []), failed][-KEPT_FAILURES:]
+
+    def forget(self, position: int) -> None:
+        """How its deliveries failed, when nothing has the message any more."""
+        if position not in self.log.messages and position not in self.dead:
+            self.failures.pop(position, None)
 
     def _retry(
         self,
@@ -692,6 +727,16 @@ class Cursor:
         self.purged += position in self.dead
         self.counts["dead_lettered"] += 1
         self.dead[position] = Dead(message, now, attempts, reason)
+        topic = self.logs.get(self.subscription.dead_letter_topic or "")
+        attributes: dict[str, str] = json.loads(message.attributes or b"{}")
+        if topic is not None and DEAD_LETTER_ID not in attributes:
+            attributes |= {
+                DEAD_LETTER_ID: self.log.id_of(position, message),
+                "dead_letter_subscription_id": self.subscription.id,
+                "dead_letter_reason": reason[:MAX_ATTRIBUTE],
+                "dead_letter_delivery_attempts": str(attempts),
+            }
+            topic.publish([message.payload], [json.dumps(attributes).encode()], now, [message.ordering_key])
 
     def _dead_among(self, targets: Iterable[Target]) -> list[int]:
         named = ((one.position, one.created_at) for one in targets)
@@ -714,6 +759,7 @@ class Cursor:
         purged = self._dead_among(targets)
         for position in purged:
             del self.dead[position]
+            self.forget(position)
         self.purged += len(purged)
         return purged
 
@@ -729,7 +775,10 @@ class Cursor:
         ended = len(self.leases) + len(self.all_waiting)
         purged = len(self.ahead()) + ended
         self.purged += ended
+        revived = list(self.revived)
         self._move(self.log.last, "purged")
+        for position in revived:
+            self.forget(position)
         return purged
 
     def _move(self, target: int, state: str) -> None:
@@ -802,6 +851,12 @@ class Store:
 
     def delete_topic(self, topic_id: str) -> None:
         log = self.log(topic_id)
+        for cursor in self.cursors.values():
+            if cursor.subscription.dead_letter_topic == topic_id:
+                raise AlreadyExists(
+                    f'topic "{topic_id}" gets the dead letters of subscription "{cursor.subscription.id}": '
+                    "give that another dead_letter_topic first, or none"
+                )
         del self.logs[topic_id]
         self.cursors = {id_: cursor for id_, cursor in self.cursors.items() if cursor.log is not log}
 
@@ -821,11 +876,12 @@ class Store:
             filter=new.filter or None,
             created_at=self.now,
             ordered=new.ordered,
-            **{name: getattr(new, name) or None for name in LIMITS},
+            **{name: getattr(new, name) or None for name in REMOVABLE},
             **settings,
         )
         _check_backoff(subscription)
-        self.cursors[new.id] = Cursor(log, subscription, log.before(new.start_from), wanted)
+        self._check_dead_letter_topic(subscription)
+        self.cursors[new.id] = Cursor(log, subscription, log.before(new.start_from), self.logs, wanted)
         return subscription
 
     def _fork_subscription(self, new: NewSubscription, fork_of: str, wanted: Filter | None) -> Subscription:
@@ -836,12 +892,13 @@ class Store:
         chosen = {name: value for name, value in given.items() if value is not None}
         if "filter" in given:
             chosen["filter"] = new.filter or None
-        chosen |= {name: chosen[name] or None for name in LIMITS if name in chosen}
+        chosen |= {name: chosen[name] or None for name in REMOVABLE if name in chosen}
         afresh = {"created_at": self.now, "is_paused": False, "paused_at": None}
         subscription = original.subscription.model_copy(update=afresh | chosen)
         _check_backoff(subscription)
+        self._check_dead_letter_topic(subscription)
         judge = wanted if "filter" in given else original.wanted
-        self.cursors[new.id] = Cursor(original.log, subscription, original.unsettled - 1, judge)
+        self.cursors[new.id] = Cursor(original.log, subscription, original.unsettled - 1, self.logs, judge)
         return subscription
 
     def update_subscription(
@@ -852,13 +909,32 @@ class Store:
         given = {name: getattr(changed, name) for name in DEFAULTS if getattr(changed, name) is not None}
         if "filter" in changed.model_fields_set:
             given["filter"] = changed.filter or None
-        given |= {name: getattr(changed, name) or None for name in LIMITS if name in changed.model_fields_set}
+        given |= {name: getattr(changed, name) or None for name in REMOVABLE if name in changed.model_fields_set}
         subscription = cursor.subscription.model_copy(update=given)
         _check_backoff(subscription)
+        if "dead_letter_topic" in given:
+            self._check_dead_letter_topic(subscription)
         cursor.subscription = subscription
         if "filter" in given:
             cursor.wanted = wanted
         return subscription
+
+    def _check_dead_letter_topic(self, subscription: Subscription) -> None:
+        topic_id = subscription.dead_letter_topic
+        if topic_id is None:
+            return
+        if topic_id == subscription.topic_id:
+            raise InvalidRequest(
+                "dead_letter_topic is the topic of the subscription, which would get its dead letters itself: "
+                "name another one"
+            )
+        if topic_id not in self.logs:
+            raise NotFound(f'dead_letter_topic: topic "{topic_id}" does not exist')
+        if self.logs[topic_id].schema is not None:
+            raise InvalidRequest(
+                f'dead_letter_topic: topic "{topic_id}" has a JSON Schema, and dead letters may not match it: '
+                "name a topic without one"
+            )
 
     def delete_subscription(self, subscription_id: str) -> None:
         self.cursor(subscription_id)
@@ -874,6 +950,14 @@ def rates_of(past: dict[int, Counter[str]], now: datetime, names: Iterable[str])
 
 def of_waiting(one: WaitingMessage) -> dict[str, Any]:
     return {"delivery_attempts": one.attempts, "due_at": one.due_at, "reason": one.reason}
+
+
+def of_failures(failures: list[Failed] | None) -> dict[str, Any]:
+    """The failures of a message as answers have them: what is not known is left out, and so is all of it for none."""
+    if not failures:
+        return {}
+    members = [failed._asdict() for failed in failures]
+    return {"failures": [{name: one for name, one in member.items() if one is not None} for member in members]}
 
 
 def of_lease(lease: Lease) -> dict[str, Any]:

@@ -35,6 +35,9 @@ begin
                 where
                     v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
                     and v.position >= v_taken.positions[i] and v.position <= v_taken.last_positions[i];
+                perform fastpubsub.forget_failures(
+                    p_topic_key, p_subscription_key, v_taken.positions[i], v_taken.last_positions[i]
+                );
             end if;
         end loop;
     end if;

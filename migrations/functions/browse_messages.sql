@@ -2,7 +2,7 @@
 -- 'waiting' or 'dead', from p_position or p_time on. They come by position; the waiting ones by the time at which they are due, which is
 -- their p_time. Backwards, which only 'all' can, come those before, the newest first. The number of rows looked at, the time, and the bytes
 -- of what is returned (the first always comes) are bounded. is_found says what p_search_in, p_name and p_values find. `at` is a deadline, a
--- due time or a time of death, `note` a consumer or a reason, `since` when a message was leased.
+-- due time or a time of death, `note` a consumer or a reason, `since` when a message was leased, `failures` what failures_of returns.
 --
 -- The last row has no created_at. It says how many messages were looked at, and where this ended: at the position, and the due time, that
 -- comes next, null at the end. `other_side` is where 'all' began, null when nothing is on its other side.
@@ -32,7 +32,8 @@ create or replace function fastpubsub.browse_messages(
     attributes jsonb,
     looked_at integer,
     other_side bigint,
-    ordering_key text
+    ordering_key text,
+    failures json
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -156,6 +157,9 @@ begin
             payload := case when p_with_content then v_message.payload end;
             attributes := case when p_with_content then v_message.attributes end;
             ordering_key := case when p_with_content then v_message.ordering_key end;
+            if p_subscription_key is not null then
+                failures := fastpubsub.failures_of(p_topic_key, p_subscription_key, v_message.position);
+            end if;
             return next;
         end if;
     end loop;
@@ -165,6 +169,7 @@ begin
     payload := null;
     attributes := null;
     ordering_key := null;
+    failures := null;
     return next;
 end;
 $$;

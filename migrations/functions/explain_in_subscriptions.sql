@@ -27,7 +27,8 @@ create or replace function fastpubsub.explain_in_subscriptions(
     leased_at timestamptz,
     is_put_aside boolean,
     at_limit integer,
-    at_rate_limit double precision
+    at_rate_limit double precision,
+    failures json
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -1,6 +1,6 @@
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
 -- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment.
--- `before`: messages that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond.
+-- `before`: messages that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond. `failures`: failures_of.
 create or replace function fastpubsub.explain_message(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -26,7 +26,8 @@ create or replace function fastpubsub.explain_message(
     out leased_at timestamptz,
     out is_put_aside boolean,
     out at_limit integer,
-    out at_rate_limit double precision
+    out at_rate_limit double precision,
+    out failures json
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -55,6 +56,7 @@ begin
         raise exception using errcode = 'FP404', message = 'the subscription does not exist';
     end if;
     filter := v_cursor.filter;
+    failures := fastpubsub.failures_of(p_topic_key, p_subscription_key, p_position);
 
     select 'leased', l.attempts, l.consumer_id, l.expires_at, l.leased_at
     into explain_message.state, explain_message.attempts, explain_message.consumer_id, explain_message.until, explain_message.leased_at

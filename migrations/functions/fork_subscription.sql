@@ -50,6 +50,8 @@ begin
     v_cursor.is_pushed := null;
     v_cursor.max_in_flight := nullif(v_cursor.max_in_flight, 0);
     v_cursor.rate_limit := nullif(v_cursor.rate_limit, 0);
+    v_cursor.dead_letter_topic := nullif(v_cursor.dead_letter_topic, '');
+    perform fastpubsub.require_dead_letter_topic(p_topic_id, v_cursor.dead_letter_topic);
     if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;

@@ -22,7 +22,8 @@ create or replace function fastpubsub.list_dead_letters(
     reason text,
     payload json,
     attributes jsonb,
-    ordering_key text
+    ordering_key text,
+    failures json
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -82,6 +83,7 @@ begin
         payload := v_letter.payload;
         attributes := v_letter.attributes;
         ordering_key := v_letter.ordering_key;
+        failures := fastpubsub.failures_of(p_topic_key, p_subscription_key, v_letter.position);
         return next;
     end loop;
     message_position := v_next;
@@ -89,6 +91,7 @@ begin
     payload := null;
     attributes := null;
     ordering_key := null;
+    failures := null;
     return next;
 end;
 $$;

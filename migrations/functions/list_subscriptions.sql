@@ -22,7 +22,8 @@ returns table (
     push json,
     ordered boolean,
     max_in_flight integer,
-    rate_limit double precision
+    rate_limit double precision,
+    dead_letter_topic text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -33,7 +34,8 @@ begin
     select
         s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
         c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings, c.ordered, c.max_in_flight,
-        c.rate_limit
+        c.rate_limit,
+        c.dead_letter_topic
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key

@@ -37,7 +37,7 @@ begin
                 select array_agg(p_reasons[t.run] order by t.ordinal)
                 from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
             ),
-            v_taken.turns
+            v_taken.turns, v_taken.consumer_ids
         );
     end if;
 end;

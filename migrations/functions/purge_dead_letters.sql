@@ -38,6 +38,7 @@ begin
     foreach v_position in array v_positions loop
         delete from fastpubsub.dead_letters as d
         where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_position;
+        perform fastpubsub.forget_failures(p_topic_key, p_subscription_key, v_position, v_position);
     end loop;
     select c.* into v_cursor from fastpubsub.claims as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key

@@ -20,6 +20,7 @@ declare
     v_ended bigint;
     v_ahead record;
     v_aside record;
+    v_position bigint;
 begin
     perform fastpubsub.begin_call(true);
     v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
@@ -32,7 +33,12 @@ begin
         v_aside := fastpubsub.count_put_aside(p_topic_key, p_subscription_key, p_look);
     end if;
     v_ended := fastpubsub.end_deliveries(p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position);
-    delete from fastpubsub.revived as v where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key;
+    for v_position in
+        delete from fastpubsub.revived as v where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
+        returning v.position
+    loop
+        perform fastpubsub.forget_failures(p_topic_key, p_subscription_key, v_position, v_position);
+    end loop;
     perform fastpubsub.remember_seek(p_topic_key, p_subscription_key, v_cursor.position, v_last, 'purged', p_now);
     perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_last, v_cursor.routed, v_cursor.purged + v_ended);
     purged := v_ahead.messages + v_ended;

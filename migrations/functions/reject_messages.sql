@@ -29,7 +29,7 @@ begin
                 select array_agg(coalesce(p_reasons[t.run], 'rejected') order by t.ordinal)
                 from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
             ),
-            'rejected', coalesce(p_now, clock_timestamp()), null, v_taken.turns
+            'rejected', coalesce(p_now, clock_timestamp()), null, v_taken.turns, v_taken.consumer_ids
         );
     end if;
     outcomes := v_taken.outcomes;

@@ -30,6 +30,7 @@ declare
     v_lasts bigint [];
     v_attempts integer [];
     v_turns bigint [];
+    v_consumer_ids text [];
 begin
     released := 0;
     died := 0;
@@ -46,7 +47,7 @@ begin
     v_now := coalesce(p_now, clock_timestamp());
     -- Without sorting, the order can only come from the index on the deadlines; the other index walks over rows that others deleted.
     for v_lease in
-        select l.position, l.last_position, l.attempts, l.turn from fastpubsub.leases as l
+        select l.position, l.last_position, l.attempts, l.turn, l.consumer_id from fastpubsub.leases as l
         where
             l.expires_at > coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity') and l.expires_at <= v_now
             and l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
@@ -61,6 +62,7 @@ begin
         v_lasts := v_lasts || v_lease.last_position;
         v_attempts := v_attempts || v_lease.attempts;
         v_turns := v_turns || v_lease.turn;
+        v_consumer_ids := v_consumer_ids || v_lease.consumer_id;
         released := release_expired_leases.released + (v_lease.last_position - v_lease.position + 1);
         exit when release_expired_leases.released >= p_limit;
     end loop;
@@ -68,7 +70,7 @@ begin
         return;
     end if;
     died := fastpubsub.requeue_messages(
-        p_topic_key, p_subscription_key, v_positions, v_lasts, v_attempts, null, null, 'lease expired', v_now, null, v_turns
+        p_topic_key, p_subscription_key, v_positions, v_lasts, v_attempts, null, null, 'lease expired', v_now, null, v_turns, v_consumer_ids
     );
 end;
 $$;

@@ -1,7 +1,8 @@
 -- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted
 -- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. What has
 -- ended them is p_cause, and more of it p_causes. Returns how many died. In an ordered subscription, with p_turns, a message that waits
--- takes those with it that are leased after it in its turn: they come again after it, and their attempt does not count.
+-- takes those with it that are leased after it in its turn: they come again after it, and their attempt does not count. What has failed is
+-- written down, with the consumers that had it.
 create or replace function fastpubsub.requeue_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -13,7 +14,8 @@ create or replace function fastpubsub.requeue_messages(
     p_cause text,
     p_now timestamptz,
     p_causes text [] default null,
-    p_turns bigint [] default null
+    p_turns bigint [] default null,
+    p_consumer_ids text [] default null
 ) returns integer
 language plpgsql volatile
 set enable_seqscan = off
@@ -36,19 +38,36 @@ declare
     v_reasons text [];
     v_causes text [];
     v_turns bigint [];
+    v_consumer_ids text [];
 begin
     select
         array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason), array_agg(': ' || r.cause),
-        array_agg(r.turn)
-    into v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes, v_turns
-    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes, p_turns)
-        as r (position, last_position, attempts, delay_seconds, reason, cause, turn)
+        array_agg(r.turn), array_agg(r.consumer_id)
+    into v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes, v_turns, v_consumer_ids
+    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes, p_turns, p_consumer_ids)
+        as r (position, last_position, attempts, delay_seconds, reason, cause, turn, consumer_id)
     cross join lateral generate_series(r.position, r.last_position) as p;
     select c.* into v_settings from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
     select c.* into v_cursor from fastpubsub.claims as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
+
+    if p_cause <> 'returned' then
+        insert into fastpubsub.failures (
+            topic_key, subscription_key, position, failed_at, attempt, cause, reason, consumer_id
+        )
+        select
+            p_topic_key, p_subscription_key, u.position, p_now, u.attempts, p_cause, coalesce(u.reason, substr(u.cause, 3)),
+            u.consumer_id
+        from unnest(v_positions, v_attempts, v_reasons, v_causes, v_consumer_ids) as u (position, attempts, reason, cause, consumer_id)
+        order by u.position;
+        for v_position in
+            select u.position from unnest(v_positions, v_attempts) as u (position, attempts) where u.attempts % 20 = 0
+        loop
+            perform fastpubsub.forget_old_failures(p_topic_key, p_subscription_key, v_position);
+        end loop;
+    end if;
 
     with waiting as materialized (
         select
@@ -123,9 +142,15 @@ begin
     on conflict (topic_key, subscription_key, position) do update set
         died_at = excluded.died_at, attempts = excluded.attempts, reason = excluded.reason;
     get diagnostics v_died = row_count;
+    if v_settings.dead_letter_topic is not null then
+        perform fastpubsub.publish_dead_letters(p_topic_key, p_subscription_key, v_dead, v_settings.dead_letter_topic);
+    end if;
     foreach v_position in array v_dead loop
         delete from fastpubsub.revived as v
         where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = v_position;
+        if found or v_replaced > 0 then
+            perform fastpubsub.forget_old_failures(p_topic_key, p_subscription_key, v_position);
+        end if;
     end loop;
     if v_settings.ordered then
         perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_turns, p_now);

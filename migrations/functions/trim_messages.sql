@@ -83,6 +83,19 @@ begin
             and k.topic_key = p_topic_key and k.key_hash = hashtextextended(t.ordering_key, 0) and k.position = t.position
     )
     select count(*) into v_trimmed from trimmed as t;
+    -- A dead letter keeps how it failed. A message whose copy waits or is leased was not trimmed just now.
+    for v_subscription in select c.subscription_key from fastpubsub.cursors as c where c.topic_key = p_topic_key loop
+        delete from fastpubsub.failures as f
+        where
+            f.topic_key = p_topic_key and f.subscription_key = v_subscription.subscription_key
+            and f.position >= v_first and f.position < v_end
+            and not exists (
+                select from fastpubsub.dead_letters as d
+                where
+                    d.topic_key = p_topic_key and d.subscription_key = v_subscription.subscription_key
+                    and d.position = f.position
+            );
+    end loop;
     return v_trimmed;
 end;
 $$;

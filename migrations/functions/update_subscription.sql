@@ -1,6 +1,6 @@
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
 -- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
--- p_max_in_flight or p_rate_limit of 0 removes the limit.
+-- p_max_in_flight or p_rate_limit of 0 removes the limit, p_dead_letter_topic of '' that topic.
 create or replace function fastpubsub.update_subscription(
     p_id text,
     p_change_filter boolean default false,
@@ -13,6 +13,7 @@ create or replace function fastpubsub.update_subscription(
     p_push json default null,
     p_max_in_flight integer default null,
     p_rate_limit double precision default null,
+    p_dead_letter_topic text default null,
     out is_new_secret boolean
 )
 language plpgsql
@@ -33,6 +34,11 @@ begin
     if coalesce(p_backoff_max_seconds, v_cursor.backoff_max_seconds) < coalesce(p_backoff_min_seconds, v_cursor.backoff_min_seconds) then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
+    if p_dead_letter_topic is not null then
+        perform fastpubsub.require_dead_letter_topic(
+            (select t.id from fastpubsub.topics as t where t.topic_key = v_cursor.topic_key), p_dead_letter_topic
+        );
+    end if;
     update fastpubsub.cursors as c set
         filter_path = case when p_change_filter then v_path else c.filter_path end,
         ack_deadline_seconds = coalesce(p_ack_deadline_seconds, c.ack_deadline_seconds),
@@ -40,7 +46,8 @@ begin
         backoff_min_seconds = coalesce(p_backoff_min_seconds, c.backoff_min_seconds),
         backoff_max_seconds = coalesce(p_backoff_max_seconds, c.backoff_max_seconds),
         max_in_flight = nullif(coalesce(p_max_in_flight, c.max_in_flight), 0),
-        rate_limit = nullif(coalesce(p_rate_limit, c.rate_limit), 0)
+        rate_limit = nullif(coalesce(p_rate_limit, c.rate_limit), 0),
+        dead_letter_topic = nullif(coalesce(p_dead_letter_topic, c.dead_letter_topic), '')
     where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end

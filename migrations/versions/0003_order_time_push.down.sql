@@ -17,6 +17,9 @@ alter table fastpubsub.cursors drop column is_pushed;
 drop table fastpubsub.processes;
 delete from fastpubsub.jobs where name = 'background';
 
+drop table fastpubsub.failures;
+alter table fastpubsub.cursors drop column dead_letter_topic;
+
 -- Limits.
 alter table fastpubsub.claims drop column full_at;
 alter table fastpubsub.cursors drop column rate_limit;

@@ -162,6 +162,23 @@ create table fastpubsub.parked (
     primary key (topic_key, subscription_key, turn, position)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
 
+-- A delivery that failed, as long as the topic or a dead letter has the message: who had it, and how and why it failed.
+create table fastpubsub.failures (
+    topic_key bigint,
+    subscription_key bigint,
+    position bigint,
+    failure_key bigint generated always as identity,
+    failed_at timestamptz not null,
+    attempt integer not null,
+    cause text not null,
+    reason text,
+    consumer_id text not null,
+    primary key (topic_key, subscription_key, position, failure_key)
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.5);
+
+-- The id of a topic to which dead letters are published, too: whoever set it may publish to a topic of that name.
+alter table fastpubsub.cursors add column dead_letter_topic text;
+
 -- What limits a subscription, null for nothing, and the position from which on its leases are counted then.
 alter table fastpubsub.cursors add column max_in_flight integer;
 alter table fastpubsub.claims add column leased_from bigint;

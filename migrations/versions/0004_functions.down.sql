@@ -664,6 +664,29 @@ $$;
 -- functions/delayed_floor.sql
 drop function fastpubsub.delayed_floor;
 
+-- functions/delete_topic.sql
+-- Takes constant time in the number of messages: it deletes the names and the locked rows, and records the rest in `purges`.
+create or replace function fastpubsub.delete_topic(p_id text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_topic_key bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    select t.topic_key into v_topic_key from fastpubsub.topics as t where t.id = p_id;
+    delete from fastpubsub.heads as h where h.topic_key = v_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_id);
+    end if;
+    perform from fastpubsub.cursors as c where c.topic_key = v_topic_key order by c.subscription_key for update;
+    delete from fastpubsub.cursors as c where c.topic_key = v_topic_key;
+    delete from fastpubsub.subscriptions as s where s.topic_key = v_topic_key;
+    delete from fastpubsub.topics as t where t.topic_key = v_topic_key;
+    insert into fastpubsub.purges (topic_key) values (v_topic_key);
+end;
+$$;
+
 -- functions/due_time.sql
 drop function fastpubsub.due_time;
 
@@ -954,6 +977,9 @@ begin
 end;
 $$;
 
+-- functions/failures_of.sql
+drop function fastpubsub.failures_of;
+
 -- functions/find_message.sql
 drop function fastpubsub.find_message;
 -- A message of a topic, without a lease; of one that was trimmed the copy that a dead letter has. `last` is the newest position; a message
@@ -990,6 +1016,12 @@ begin
     end if;
 end;
 $$;
+
+-- functions/forget_failures.sql
+drop function fastpubsub.forget_failures;
+
+-- functions/forget_old_failures.sql
+drop function fastpubsub.forget_old_failures;
 
 -- functions/forget_process.sql
 drop function fastpubsub.forget_process;
@@ -1412,6 +1444,9 @@ $$;
 -- functions/mark_floor.sql
 drop function fastpubsub.mark_floor;
 
+-- functions/message_id.sql
+drop function fastpubsub.message_id;
+
 -- functions/move_cursor.sql
 -- Inserts the newest row of `claims` for a caller that holds the cursor; the floor of the retries stays.
 create or replace function fastpubsub.move_cursor(
@@ -1645,6 +1680,9 @@ revoke execute on function fastpubsub.publish(text, json, jsonb) from public;
 -- functions/publish_and_delay.sql
 drop function fastpubsub.publish_and_delay;
 
+-- functions/publish_dead_letters.sql
+drop function fastpubsub.publish_dead_letters;
+
 -- functions/publish_delayed_messages.sql
 drop function fastpubsub.publish_delayed_messages;
 
@@ -1836,6 +1874,58 @@ begin
         u.attributes
     from unnest(p_payloads, p_attributes, p_places) with ordinality as u (payload, attributes, place, ordinal)
     where publish_to_topics.first_positions[u.place] is not null;
+end;
+$$;
+
+-- functions/purge_dead_letters.sql
+-- Deletes dead letters for good. Returns the positions that it deleted.
+create or replace function fastpubsub.purge_dead_letters(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_created_at timestamptz []
+) returns bigint []
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor fastpubsub.claims;
+    v_positions bigint [];
+    v_position bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    select array_agg(t.position) into v_positions
+    from (
+        select distinct d.position
+        from unnest(p_positions, p_created_at) as i (position, created_at)
+        cross join lateral (
+            select d.position, d.created_at from fastpubsub.dead_letters as d
+            where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = i.position
+            limit 1
+        ) as d
+        where d.created_at = i.created_at
+        order by d.position
+    ) as t;
+    if v_positions is null then
+        return '{}';
+    end if;
+    foreach v_position in array v_positions loop
+        delete from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_position;
+    end loop;
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    perform fastpubsub.move_cursor(
+        p_topic_key, p_subscription_key, v_cursor.position, v_cursor.routed, v_cursor.purged + cardinality(v_positions)
+    );
+    return v_positions;
 end;
 $$;
 
@@ -2465,6 +2555,9 @@ begin
     return v_died;
 end;
 $$;
+
+-- functions/require_dead_letter_topic.sql
+drop function fastpubsub.require_dead_letter_topic;
 
 -- functions/require_push_timeout.sql
 drop function fastpubsub.require_push_timeout;

@@ -53,6 +53,9 @@ begin
                 where
                     v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
                     and v.position >= v_taken.positions[i] and v.position <= v_taken.last_positions[i];
+                perform fastpubsub.forget_failures(
+                    p_topic_key, p_subscription_key, v_taken.positions[i], v_taken.last_positions[i]
+                );
             end if;
         end loop;
     end if;
@@ -181,7 +184,7 @@ drop function fastpubsub.browse_messages;
 -- 'waiting' or 'dead', from p_position or p_time on. They come by position; the waiting ones by the time at which they are due, which is
 -- their p_time. Backwards, which only 'all' can, come those before, the newest first. The number of rows looked at, the time, and the bytes
 -- of what is returned (the first always comes) are bounded. is_found says what p_search_in, p_name and p_values find. `at` is a deadline, a
--- due time or a time of death, `note` a consumer or a reason, `since` when a message was leased.
+-- due time or a time of death, `note` a consumer or a reason, `since` when a message was leased, `failures` what failures_of returns.
 --
 -- The last row has no created_at. It says how many messages were looked at, and where this ended: at the position, and the due time, that
 -- comes next, null at the end. `other_side` is where 'all' began, null when nothing is on its other side.
@@ -211,7 +214,8 @@ create or replace function fastpubsub.browse_messages(
     attributes jsonb,
     looked_at integer,
     other_side bigint,
-    ordering_key text
+    ordering_key text,
+    failures json
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -335,6 +339,9 @@ begin
             payload := case when p_with_content then v_message.payload end;
             attributes := case when p_with_content then v_message.attributes end;
             ordering_key := case when p_with_content then v_message.ordering_key end;
+            if p_subscription_key is not null then
+                failures := fastpubsub.failures_of(p_topic_key, p_subscription_key, v_message.position);
+            end if;
             return next;
         end if;
     end loop;
@@ -344,6 +351,7 @@ begin
     payload := null;
     attributes := null;
     ordering_key := null;
+    failures := null;
     return next;
 end;
 $$;
@@ -1032,7 +1040,7 @@ $$;
 -- functions/create_subscription.sql
 drop function fastpubsub.create_subscription;
 -- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
--- p_max_in_flight and p_rate_limit of 0 are no limit, as null is.
+-- p_max_in_flight and p_rate_limit of 0 are no limit, and p_dead_letter_topic of '' no topic, as null is.
 create or replace function fastpubsub.create_subscription(
     p_id text,
     p_topic_id text,
@@ -1048,6 +1056,7 @@ create or replace function fastpubsub.create_subscription(
     p_ordered boolean default false,
     p_max_in_flight integer default null,
     p_rate_limit double precision default null,
+    p_dead_letter_topic text default null,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -1067,6 +1076,7 @@ begin
     end if;
     select n.* into topic_key, subscription_key, created_at
     from fastpubsub.name_subscription(p_id, p_topic_id, v_filter, p_now) as n;
+    perform fastpubsub.require_dead_letter_topic(p_topic_id, p_dead_letter_topic);
     -- Waits for publishers, so that "latest" comes after every confirmed message.
     perform from fastpubsub.heads as h where h.topic_key = create_subscription.topic_key for no key update;
     if p_start_from <> 'latest' then
@@ -1080,11 +1090,11 @@ begin
     end;
     insert into fastpubsub.cursors (
         topic_key, subscription_key, filter_path, ack_deadline_seconds,
-        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit
+        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit, dead_letter_topic
     ) values (
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered,
-        nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0)
+        nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, '')
     );
     perform fastpubsub.begin_subscription(
         create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push
@@ -1237,6 +1247,40 @@ begin
 end;
 $$;
 
+-- functions/delete_topic.sql
+-- Takes constant time in the number of messages: it deletes the names and the locked rows, and records the rest in `purges`. A topic that
+-- gets the dead letters of a subscription stays.
+create or replace function fastpubsub.delete_topic(p_id text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_topic_key bigint;
+    v_subscription_key bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    select t.topic_key into v_topic_key from fastpubsub.topics as t where t.id = p_id;
+    delete from fastpubsub.heads as h where h.topic_key = v_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_id);
+    end if;
+    select c.subscription_key into v_subscription_key from fastpubsub.cursors as c where c.dead_letter_topic = p_id limit 1;
+    if found then
+        raise exception using
+            errcode = 'FP409',
+            message = format(
+                'topic "%s" gets the dead letters of subscription "%s": give that another dead_letter_topic first, or none',
+                p_id, (select s.id from fastpubsub.subscriptions as s where s.subscription_key = v_subscription_key)
+            );
+    end if;
+    perform from fastpubsub.cursors as c where c.topic_key = v_topic_key order by c.subscription_key for update;
+    delete from fastpubsub.cursors as c where c.topic_key = v_topic_key;
+    delete from fastpubsub.subscriptions as s where s.topic_key = v_topic_key;
+    delete from fastpubsub.topics as t where t.topic_key = v_topic_key;
+    insert into fastpubsub.purges (topic_key) values (v_topic_key);
+end;
+$$;
+
 -- functions/due_time.sql
 -- Returns when a message is due that is to come at a time or after a delay; null for one that is to come now.
 create or replace function fastpubsub.due_time(p_deliver_at timestamptz, p_delay_seconds integer, p_now timestamptz)
@@ -1271,7 +1315,7 @@ begin
     if not found then
         return null;
     end if;
-    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'consumers', 'parked', 'busy_keys', 'idempotency_keys', 'delayed_messages', 'fired_messages', 'message_keys', 'messages'] loop
+    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'failures', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'consumers', 'parked', 'busy_keys', 'idempotency_keys', 'delayed_messages', 'fired_messages', 'message_keys', 'messages'] loop
         continue when v_table in ('idempotency_keys', 'delayed_messages', 'fired_messages', 'message_keys', 'messages') and v_purge.subscription_key is not null;
         execute format(
             'delete from fastpubsub.%1$I where ctid = any(array(select t.ctid from fastpubsub.%1$I as t where t.topic_key = $1%2$s limit $3))',
@@ -1356,7 +1400,8 @@ create or replace function fastpubsub.explain_in_subscriptions(
     leased_at timestamptz,
     is_put_aside boolean,
     at_limit integer,
-    at_rate_limit double precision
+    at_rate_limit double precision,
+    failures json
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1381,7 +1426,7 @@ $$;
 drop function fastpubsub.explain_message;
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
 -- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment.
--- `before`: messages that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond.
+-- `before`: messages that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond. `failures`: failures_of.
 create or replace function fastpubsub.explain_message(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -1407,7 +1452,8 @@ create or replace function fastpubsub.explain_message(
     out leased_at timestamptz,
     out is_put_aside boolean,
     out at_limit integer,
-    out at_rate_limit double precision
+    out at_rate_limit double precision,
+    out failures json
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1436,6 +1482,7 @@ begin
         raise exception using errcode = 'FP404', message = 'the subscription does not exist';
     end if;
     filter := v_cursor.filter;
+    failures := fastpubsub.failures_of(p_topic_key, p_subscription_key, p_position);
 
     select 'leased', l.attempts, l.consumer_id, l.expires_at, l.leased_at
     into explain_message.state, explain_message.attempts, explain_message.consumer_id, explain_message.until, explain_message.leased_at
@@ -1571,6 +1618,33 @@ begin
 end;
 $$;
 
+-- functions/failures_of.sql
+-- The deliveries of a message to a subscription that failed, the last 20 of them, the oldest first, as JSON; null for none.
+create or replace function fastpubsub.failures_of(p_topic_key bigint, p_subscription_key bigint, p_position bigint) returns json
+language plpgsql stable
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+begin
+    return (
+        select array_to_json(array_agg(f.failure order by f.failure_key))
+        from (
+            select
+                f.failure_key,
+                json_strip_nulls(json_build_object(
+                    'failed_at', to_char(f.failed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                    'delivery_attempt', f.attempt, 'cause', f.cause, 'reason', f.reason, 'consumer_id', f.consumer_id
+                )) as failure
+            from fastpubsub.failures as f
+            where f.topic_key = p_topic_key and f.subscription_key = p_subscription_key and f.position = p_position
+            order by f.failure_key desc
+            limit 20
+        ) as f
+    );
+end;
+$$;
+
 -- functions/find_message.sql
 drop function fastpubsub.find_message;
 -- A message of a topic, without a lease; of one that was trimmed the copy that a dead letter has. `last` is the newest position; a message
@@ -1607,6 +1681,63 @@ begin
         inner join fastpubsub.dead_letters as d on s.topic_key = d.topic_key and s.subscription_key = d.subscription_key
         where s.topic_key = p_topic_key and d.position = p_position
         limit 1;
+    end if;
+end;
+$$;
+
+-- functions/forget_failures.sql
+-- For a caller that has deleted the copies of a run of messages: deletes how their deliveries failed, unless the topic still has them.
+create or replace function fastpubsub.forget_failures(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_last_position bigint
+) returns void
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+begin
+    -- What is trimmed is older than what is not.
+    if exists (select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position) then
+        return;
+    end if;
+    delete from fastpubsub.failures as f
+    where
+        f.topic_key = p_topic_key and f.subscription_key = p_subscription_key
+        and f.position >= p_position and f.position <= p_last_position
+        and not exists (select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = f.position);
+end;
+$$;
+
+-- functions/forget_old_failures.sql
+-- Deletes all but the last 20 failures of a message.
+create or replace function fastpubsub.forget_old_failures(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint
+) returns void
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+declare
+    v_failure_key bigint;
+begin
+    select f.failure_key into v_failure_key from fastpubsub.failures as f
+    where f.topic_key = p_topic_key and f.subscription_key = p_subscription_key and f.position = p_position
+    order by f.failure_key desc
+    offset 20
+    limit 1;
+    if found then
+        delete from fastpubsub.failures as f
+        where
+            f.topic_key = p_topic_key and f.subscription_key = p_subscription_key and f.position = p_position
+            and f.failure_key <= v_failure_key;
     end if;
 end;
 $$;
@@ -1676,6 +1807,8 @@ begin
     v_cursor.is_pushed := null;
     v_cursor.max_in_flight := nullif(v_cursor.max_in_flight, 0);
     v_cursor.rate_limit := nullif(v_cursor.rate_limit, 0);
+    v_cursor.dead_letter_topic := nullif(v_cursor.dead_letter_topic, '');
+    perform fastpubsub.require_dead_letter_topic(p_topic_id, v_cursor.dead_letter_topic);
     if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
@@ -2077,7 +2210,8 @@ create or replace function fastpubsub.list_dead_letters(
     reason text,
     payload json,
     attributes jsonb,
-    ordering_key text
+    ordering_key text,
+    failures json
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -2137,6 +2271,7 @@ begin
         payload := v_letter.payload;
         attributes := v_letter.attributes;
         ordering_key := v_letter.ordering_key;
+        failures := fastpubsub.failures_of(p_topic_key, p_subscription_key, v_letter.position);
         return next;
     end loop;
     message_position := v_next;
@@ -2144,6 +2279,7 @@ begin
     payload := null;
     attributes := null;
     ordering_key := null;
+    failures := null;
     return next;
 end;
 $$;
@@ -2526,7 +2662,8 @@ returns table (
     push json,
     ordered boolean,
     max_in_flight integer,
-    rate_limit double precision
+    rate_limit double precision,
+    dead_letter_topic text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -2537,7 +2674,8 @@ begin
     select
         s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
         c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings, c.ordered, c.max_in_flight,
-        c.rate_limit
+        c.rate_limit,
+        c.dead_letter_topic
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
@@ -2640,6 +2778,21 @@ begin
     returning * into v_floor;
     return v_floor;
 end;
+$$;
+
+-- functions/message_id.sql
+-- The id of a message, as fastpubsub/message_ids.py writes it.
+create or replace function fastpubsub.message_id(p_topic_key bigint, p_position bigint, p_created_at timestamptz) returns text
+language sql immutable
+as $$
+    select format(
+        '%s-%s-7%s-%s-%s', left(i.head, 8), right(i.head, 4), lpad(to_hex(p_topic_key >> 20), 3, '0'), left(i.tail, 4), right(i.tail, 12)
+    )
+    from (
+        select
+            lpad(to_hex(floor(extract(epoch from p_created_at) * 1000)::bigint), 12, '0') as head,
+            to_hex((1::bigint << 63) | ((p_topic_key & ((1 << 20) - 1)) << 42) | p_position) as tail
+    ) as i;
 $$;
 
 -- functions/move_cursor.sql
@@ -2782,7 +2935,7 @@ begin
                 select array_agg(p_reasons[t.run] order by t.ordinal)
                 from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
             ),
-            v_taken.turns
+            v_taken.turns, v_taken.consumer_ids
         );
     end if;
 end;
@@ -3130,6 +3283,52 @@ begin
     from stored as s;
     for i in 1..cardinality(v_new) loop
         delayed_keys[v_new[i]] := v_new_keys[i];
+    end loop;
+end;
+$$;
+
+-- functions/publish_dead_letters.sql
+-- For a caller that holds the cursor and has made these messages dead letters: publishes copies of them to a topic, by the outbox, so that
+-- no lock of that topic is needed here. A message that is such a copy itself is not published again, so no two subscriptions can send one
+-- around for ever. A topic that is gone gets none.
+create or replace function fastpubsub.publish_dead_letters(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_topic_id text
+) returns void
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+declare
+    v_target bigint;
+    v_subscription_id text;
+    v_position bigint;
+    v_letter fastpubsub.dead_letters;
+begin
+    select t.topic_key into v_target from fastpubsub.topics as t where t.id = p_topic_id;
+    if not found then
+        return;
+    end if;
+    select s.id into v_subscription_id from fastpubsub.subscriptions as s where s.subscription_key = p_subscription_key;
+    for v_position in select p from unnest(p_positions) as p order by p loop
+        select d.* into v_letter from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_position;
+        if v_letter.attributes is null or not v_letter.attributes ? 'dead_letter_message_id' then
+            insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key)
+            values (
+                pg_current_xact_id(), v_target, v_letter.payload,
+                coalesce(v_letter.attributes, '{}') || jsonb_build_object(
+                    'dead_letter_message_id', fastpubsub.message_id(p_topic_key, v_position, v_letter.created_at),
+                    'dead_letter_subscription_id', v_subscription_id,
+                    'dead_letter_reason', left(v_letter.reason, 1024),
+                    'dead_letter_delivery_attempts', v_letter.attempts::text
+                ),
+                v_letter.ordering_key
+            );
+        end if;
     end loop;
 end;
 $$;
@@ -3540,6 +3739,59 @@ begin
 end;
 $$;
 
+-- functions/purge_dead_letters.sql
+-- Deletes dead letters for good. Returns the positions that it deleted.
+create or replace function fastpubsub.purge_dead_letters(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_created_at timestamptz []
+) returns bigint []
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor fastpubsub.claims;
+    v_positions bigint [];
+    v_position bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    select array_agg(t.position) into v_positions
+    from (
+        select distinct d.position
+        from unnest(p_positions, p_created_at) as i (position, created_at)
+        cross join lateral (
+            select d.position, d.created_at from fastpubsub.dead_letters as d
+            where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = i.position
+            limit 1
+        ) as d
+        where d.created_at = i.created_at
+        order by d.position
+    ) as t;
+    if v_positions is null then
+        return '{}';
+    end if;
+    foreach v_position in array v_positions loop
+        delete from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_position;
+        perform fastpubsub.forget_failures(p_topic_key, p_subscription_key, v_position, v_position);
+    end loop;
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    perform fastpubsub.move_cursor(
+        p_topic_key, p_subscription_key, v_cursor.position, v_cursor.routed, v_cursor.purged + cardinality(v_positions)
+    );
+    return v_positions;
+end;
+$$;
+
 -- functions/purge_subscription.sql
 -- Settles everything that is ahead, leased or waiting, and counts it: of the messages ahead of a filter at most p_look are judged, and
 -- `is_estimated` says whether there were more. Dead letters stay. `acked` does not change.
@@ -3563,6 +3815,7 @@ declare
     v_ended bigint;
     v_ahead record;
     v_aside record;
+    v_position bigint;
 begin
     perform fastpubsub.begin_call(true);
     v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
@@ -3575,7 +3828,12 @@ begin
         v_aside := fastpubsub.count_put_aside(p_topic_key, p_subscription_key, p_look);
     end if;
     v_ended := fastpubsub.end_deliveries(p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position);
-    delete from fastpubsub.revived as v where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key;
+    for v_position in
+        delete from fastpubsub.revived as v where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
+        returning v.position
+    loop
+        perform fastpubsub.forget_failures(p_topic_key, p_subscription_key, v_position, v_position);
+    end loop;
     perform fastpubsub.remember_seek(p_topic_key, p_subscription_key, v_cursor.position, v_last, 'purged', p_now);
     perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_last, v_cursor.routed, v_cursor.purged + v_ended);
     purged := v_ahead.messages + v_ended;
@@ -4163,7 +4421,7 @@ begin
                 select array_agg(coalesce(p_reasons[t.run], 'rejected') order by t.ordinal)
                 from unnest(v_taken.ordinals) with ordinality as t (run, ordinal)
             ),
-            'rejected', coalesce(p_now, clock_timestamp()), null, v_taken.turns
+            'rejected', coalesce(p_now, clock_timestamp()), null, v_taken.turns, v_taken.consumer_ids
         );
     end if;
     outcomes := v_taken.outcomes;
@@ -4337,6 +4595,7 @@ declare
     v_lasts bigint [];
     v_attempts integer [];
     v_turns bigint [];
+    v_consumer_ids text [];
 begin
     released := 0;
     died := 0;
@@ -4353,7 +4612,7 @@ begin
     v_now := coalesce(p_now, clock_timestamp());
     -- Without sorting, the order can only come from the index on the deadlines; the other index walks over rows that others deleted.
     for v_lease in
-        select l.position, l.last_position, l.attempts, l.turn from fastpubsub.leases as l
+        select l.position, l.last_position, l.attempts, l.turn, l.consumer_id from fastpubsub.leases as l
         where
             l.expires_at > coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity') and l.expires_at <= v_now
             and l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
@@ -4368,6 +4627,7 @@ begin
         v_lasts := v_lasts || v_lease.last_position;
         v_attempts := v_attempts || v_lease.attempts;
         v_turns := v_turns || v_lease.turn;
+        v_consumer_ids := v_consumer_ids || v_lease.consumer_id;
         released := release_expired_leases.released + (v_lease.last_position - v_lease.position + 1);
         exit when release_expired_leases.released >= p_limit;
     end loop;
@@ -4375,7 +4635,7 @@ begin
         return;
     end if;
     died := fastpubsub.requeue_messages(
-        p_topic_key, p_subscription_key, v_positions, v_lasts, v_attempts, null, null, 'lease expired', v_now, null, v_turns
+        p_topic_key, p_subscription_key, v_positions, v_lasts, v_attempts, null, null, 'lease expired', v_now, null, v_turns, v_consumer_ids
     );
 end;
 $$;
@@ -4494,7 +4754,8 @@ drop function fastpubsub.requeue_messages;
 -- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted
 -- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. What has
 -- ended them is p_cause, and more of it p_causes. Returns how many died. In an ordered subscription, with p_turns, a message that waits
--- takes those with it that are leased after it in its turn: they come again after it, and their attempt does not count.
+-- takes those with it that are leased after it in its turn: they come again after it, and their attempt does not count. What has failed is
+-- written down, with the consumers that had it.
 create or replace function fastpubsub.requeue_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -4506,7 +4767,8 @@ create or replace function fastpubsub.requeue_messages(
     p_cause text,
     p_now timestamptz,
     p_causes text [] default null,
-    p_turns bigint [] default null
+    p_turns bigint [] default null,
+    p_consumer_ids text [] default null
 ) returns integer
 language plpgsql volatile
 set enable_seqscan = off
@@ -4529,19 +4791,36 @@ declare
     v_reasons text [];
     v_causes text [];
     v_turns bigint [];
+    v_consumer_ids text [];
 begin
     select
         array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason), array_agg(': ' || r.cause),
-        array_agg(r.turn)
-    into v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes, v_turns
-    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes, p_turns)
-        as r (position, last_position, attempts, delay_seconds, reason, cause, turn)
+        array_agg(r.turn), array_agg(r.consumer_id)
+    into v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes, v_turns, v_consumer_ids
+    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes, p_turns, p_consumer_ids)
+        as r (position, last_position, attempts, delay_seconds, reason, cause, turn, consumer_id)
     cross join lateral generate_series(r.position, r.last_position) as p;
     select c.* into v_settings from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
     select c.* into v_cursor from fastpubsub.claims as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
+
+    if p_cause <> 'returned' then
+        insert into fastpubsub.failures (
+            topic_key, subscription_key, position, failed_at, attempt, cause, reason, consumer_id
+        )
+        select
+            p_topic_key, p_subscription_key, u.position, p_now, u.attempts, p_cause, coalesce(u.reason, substr(u.cause, 3)),
+            u.consumer_id
+        from unnest(v_positions, v_attempts, v_reasons, v_causes, v_consumer_ids) as u (position, attempts, reason, cause, consumer_id)
+        order by u.position;
+        for v_position in
+            select u.position from unnest(v_positions, v_attempts) as u (position, attempts) where u.attempts % 20 = 0
+        loop
+            perform fastpubsub.forget_old_failures(p_topic_key, p_subscription_key, v_position);
+        end loop;
+    end if;
 
     with waiting as materialized (
         select
@@ -4616,9 +4895,15 @@ begin
     on conflict (topic_key, subscription_key, position) do update set
         died_at = excluded.died_at, attempts = excluded.attempts, reason = excluded.reason;
     get diagnostics v_died = row_count;
+    if v_settings.dead_letter_topic is not null then
+        perform fastpubsub.publish_dead_letters(p_topic_key, p_subscription_key, v_dead, v_settings.dead_letter_topic);
+    end if;
     foreach v_position in array v_dead loop
         delete from fastpubsub.revived as v
         where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = v_position;
+        if found or v_replaced > 0 then
+            perform fastpubsub.forget_old_failures(p_topic_key, p_subscription_key, v_position);
+        end if;
     end loop;
     if v_settings.ordered then
         perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_turns, p_now);
@@ -4627,6 +4912,39 @@ begin
         perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_cursor.position, v_cursor.routed, v_cursor.purged + v_replaced);
     end if;
     return v_died;
+end;
+$$;
+
+-- functions/require_dead_letter_topic.sql
+-- Refuses a topic for the dead letters of a subscription of p_topic_id; null and '' are none. Nothing checks a dead letter against the
+-- schema of the topic, so a topic that has one is refused; a schema that it gets later checks none.
+create or replace function fastpubsub.require_dead_letter_topic(p_topic_id text, p_dead_letter_topic text) returns void
+language plpgsql stable
+as $$
+declare
+    v_topic_key bigint;
+    v_schema_version bigint;
+begin
+    if p_dead_letter_topic is null or p_dead_letter_topic = '' then
+        return;
+    elsif p_dead_letter_topic = p_topic_id then
+        raise exception using
+            errcode = 'FP422',
+            message = 'dead_letter_topic is the topic of the subscription, which would get its dead letters itself: name another one';
+    end if;
+    select t.topic_key into v_topic_key from fastpubsub.topics as t where t.id = p_dead_letter_topic;
+    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = v_topic_key;
+    if not found then
+        raise exception using
+            errcode = 'FP404', message = format('dead_letter_topic: topic "%s" does not exist', p_dead_letter_topic);
+    elsif v_schema_version <> 0 then
+        raise exception using
+            errcode = 'FP422',
+            message = format(
+                'dead_letter_topic: topic "%s" has a JSON Schema, and dead letters may not match it: name a topic without one',
+                p_dead_letter_topic
+            );
+    end if;
 end;
 $$;
 
@@ -5859,6 +6177,19 @@ begin
             and k.topic_key = p_topic_key and k.key_hash = hashtextextended(t.ordering_key, 0) and k.position = t.position
     )
     select count(*) into v_trimmed from trimmed as t;
+    -- A dead letter keeps how it failed. A message whose copy waits or is leased was not trimmed just now.
+    for v_subscription in select c.subscription_key from fastpubsub.cursors as c where c.topic_key = p_topic_key loop
+        delete from fastpubsub.failures as f
+        where
+            f.topic_key = p_topic_key and f.subscription_key = v_subscription.subscription_key
+            and f.position >= v_first and f.position < v_end
+            and not exists (
+                select from fastpubsub.dead_letters as d
+                where
+                    d.topic_key = p_topic_key and d.subscription_key = v_subscription.subscription_key
+                    and d.position = f.position
+            );
+    end loop;
     return v_trimmed;
 end;
 $$;
@@ -5921,7 +6252,7 @@ $$;
 drop function fastpubsub.update_subscription;
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
 -- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
--- p_max_in_flight or p_rate_limit of 0 removes the limit.
+-- p_max_in_flight or p_rate_limit of 0 removes the limit, p_dead_letter_topic of '' that topic.
 create or replace function fastpubsub.update_subscription(
     p_id text,
     p_change_filter boolean default false,
@@ -5934,6 +6265,7 @@ create or replace function fastpubsub.update_subscription(
     p_push json default null,
     p_max_in_flight integer default null,
     p_rate_limit double precision default null,
+    p_dead_letter_topic text default null,
     out is_new_secret boolean
 )
 language plpgsql
@@ -5954,6 +6286,11 @@ begin
     if coalesce(p_backoff_max_seconds, v_cursor.backoff_max_seconds) < coalesce(p_backoff_min_seconds, v_cursor.backoff_min_seconds) then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
+    if p_dead_letter_topic is not null then
+        perform fastpubsub.require_dead_letter_topic(
+            (select t.id from fastpubsub.topics as t where t.topic_key = v_cursor.topic_key), p_dead_letter_topic
+        );
+    end if;
     update fastpubsub.cursors as c set
         filter_path = case when p_change_filter then v_path else c.filter_path end,
         ack_deadline_seconds = coalesce(p_ack_deadline_seconds, c.ack_deadline_seconds),
@@ -5961,7 +6298,8 @@ begin
         backoff_min_seconds = coalesce(p_backoff_min_seconds, c.backoff_min_seconds),
         backoff_max_seconds = coalesce(p_backoff_max_seconds, c.backoff_max_seconds),
         max_in_flight = nullif(coalesce(p_max_in_flight, c.max_in_flight), 0),
-        rate_limit = nullif(coalesce(p_rate_limit, c.rate_limit), 0)
+        rate_limit = nullif(coalesce(p_rate_limit, c.rate_limit), 0),
+        dead_letter_topic = nullif(coalesce(p_dead_letter_topic, c.dead_letter_topic), '')
     where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end

@@ -56,8 +56,8 @@ async def test_every_state(client: httpx.AsyncClient, calls: Calls) -> None:
     more = {
         "ahead": set(),
         "leased": {"leased_at", "lease_expires_at", "consumer_id"},
-        "waiting": {"due_at", "reason"},
-        "dead": {"died_at", "reason"},
+        "waiting": {"due_at", "reason", "failures"},
+        "dead": {"died_at", "reason", "failures"},
     }
     for state, own in more.items():
         page = await look(client, BROWSE, state=state, limit=1)

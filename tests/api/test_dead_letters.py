@@ -34,7 +34,10 @@ async def test_list(client: httpx.AsyncClient, calls: Calls) -> None:
     assert response.headers["content-type"] == "application/json"
     assert response.headers["cache-control"] == "no-store"
     (letter,) = success(response, 200)["data"]
-    assert letter.pop("died_at").endswith("Z")
+    died_at = letter.pop("died_at")
+    assert died_at.endswith("Z")
+    failed_at = letter["failures"][0].pop("failed_at")
+    assert datetime.fromisoformat(failed_at) == datetime.fromisoformat(died_at)
     assert letter == {
         "id": message["id"],
         "subscription_id": "s",
@@ -42,6 +45,14 @@ async def test_list(client: httpx.AsyncClient, calls: Calls) -> None:
         "delivery_attempts": 1,
         "created_at": message["created_at"],
         "reason": "broken",
+        "failures": [
+            {
+                "delivery_attempt": 1,
+                "cause": "rejected",
+                "reason": "broken",
+                "consumer_id": "tester",
+            }
+        ],
     }
 
 

@@ -76,6 +76,7 @@ SETTINGS: dict[str, Any] = {
     "ack_deadline_seconds": 7,
     "max_in_flight": 20,
     "rate_limit": 2.5,
+    "dead_letter_topic": "failed-orders",
     "ordered": True,
     "start_from": "earliest",
     "fork_of": "audit",

@@ -616,6 +616,66 @@ def test_a_rate_limit(world: World) -> None:
         assert fork.rate_limit == has
 
 
+def test_a_topic_of_dead_letters(world: World) -> None:
+    scene = Scene(world, max_delivery_attempts=1)
+    failed = Scene(world)
+    with pytest.raises(NotFound, match="dead_letter_topic"):
+        scene.bus.update_subscription(scene.name, dead_letter_topic="nowhere")
+    with pytest.raises(InvalidRequest, match="dead_letter_topic"):
+        scene.bus.update_subscription(scene.name, dead_letter_topic=scene.topic)
+    changed = scene.bus.update_subscription(scene.name, dead_letter_topic=failed.topic)
+    assert changed.dead_letter_topic == failed.topic
+    with pytest.raises(AlreadyExists, match="gets the dead letters of subscription"):
+        scene.bus.delete_topic(failed.topic)
+    (id_,) = scene.bus.publish(scene.topic, Outgoing({"n": 1}, attributes={"a": "b"}, ordering_key="k"))
+    (message,) = scene.pull()
+    scene.bus.nack(scene.name, message, reason="KeyError")
+    (copy,) = scene.bus.pull(failed.name, wait_seconds=20)
+    assert (copy.payload, copy.ordering_key) == ({"n": 1}, "k")
+    assert copy.attributes == {
+        "a": "b",
+        "dead_letter_message_id": id_,
+        "dead_letter_subscription_id": scene.name,
+        "dead_letter_reason": "nacked on delivery attempt 1 of 1: KeyError",
+        "dead_letter_delivery_attempts": "1",
+    }
+    back = scene.bus.update_subscription(failed.name, dead_letter_topic=scene.topic)
+    assert back.dead_letter_topic == scene.topic
+    scene.bus.reject(failed.name, copy)
+    assert len(scene.bus.list_dead_letters(failed.name)) == 1
+    assert scene.bus.ensure_subscription(failed.name, failed.topic, dead_letter_topic="").dead_letter_topic is None
+    scene.publish(2)
+    assert scene.numbers() == [2], "the copy did not come back"
+    with pytest.raises(AlreadyExists, match="dead_letter_topic is"):
+        scene.bus.create_subscription(scene.name, scene.topic, dead_letter_topic=scene.topic, exist_ok=True)
+    fork = scene.bus.create_subscription(f"{scene.name}-fork", scene.topic, fork_of=scene.name)
+    assert fork.dead_letter_topic == failed.topic
+    scene.bus.update_subscription(fork.id, dead_letter_topic=None)
+    scene.bus.update_subscription(scene.name, dead_letter_topic=None)
+    scene.bus.delete_topic(failed.topic)
+
+
+def test_failed_deliveries(world: World) -> None:
+    scene = Scene(world, max_delivery_attempts=3, backoff_min_seconds=0, ack_deadline_seconds=30)
+    (id_,) = scene.publish(1)
+    assert scene.bus.explain(scene.name, id_).failures is None
+    scene.bus.nack(scene.name, *scene.bus.pull(scene.name, consumer_id="first"), delay_seconds=0, reason="KeyError")
+    scene.bus.pull(scene.name, consumer_id="second")
+    scene.advance(31)
+    (waiting,) = scene.bus.browse(scene.name, "waiting").data
+    assert [one.cause for one in waiting.failures or ()] == ["nacked", "lease expired"]
+    scene.bus.reject(scene.name, *scene.bus.pull(scene.name, consumer_id="third", wait_seconds=20), reason="no")
+    (dead,) = scene.bus.list_dead_letters(scene.name)
+    found = [(one.delivery_attempt, one.cause, one.reason, one.consumer_id) for one in dead.failures or ()]
+    assert found == [
+        (1, "nacked", "KeyError", "first"),
+        (2, "lease expired", None, "second"),
+        (3, "rejected", "no", "third"),
+    ]
+    assert [one.failures for one in scene.bus.browse(scene.name, "dead").data] == [dead.failures]
+    assert scene.bus.explain(scene.name, id_).failures == dead.failures
+
+
 def test_a_purge(world: World) -> None:
     scene = Scene(world, backoff_min_seconds=60)
     ids = scene.publish(1, 2, 3, 4)

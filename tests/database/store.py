@@ -83,6 +83,7 @@ class Seen(NamedTuple):
     payload: str
     attributes: str | None
     ordering_key: str | None = None
+    failures: str | None = None
 
 
 class Browsed(NamedTuple):
@@ -162,6 +163,14 @@ class Lease(NamedTuple):
     consumer_id: str
 
 
+class Failed(NamedTuple):
+    failed_at: datetime
+    attempt: int
+    cause: str
+    reason: str | None
+    consumer_id: str
+
+
 class Retry(NamedTuple):
     position: int
     due_at: datetime
@@ -200,6 +209,7 @@ class Explained(NamedTuple):
     is_put_aside: bool | None = None
     at_limit: int | None = None
     at_rate_limit: float | None = None
+    failures: str | None = None
 
 
 @dataclass
@@ -216,6 +226,7 @@ class Settings:
     ordered: bool = False
     max_in_flight: int | None = None
     rate_limit: float | None = None
+    dead_letter_topic: str | None = None
 
 
 @dataclass
@@ -268,7 +279,7 @@ class Store:
         given = settings or Settings()
         topic_key, subscription_key, _ = self.row(
             "select * from fastpubsub.create_subscription(%s, %s, %s::json, %s, %s, %s, %s, %s, %s, %s,"
-            " p_ordered => %s, p_max_in_flight => %s, p_rate_limit => %s)",
+            " p_ordered => %s, p_max_in_flight => %s, p_rate_limit => %s, p_dead_letter_topic => %s)",
             name,
             topic,
             given.filter,
@@ -282,6 +293,7 @@ class Store:
             given.ordered,
             given.max_in_flight,
             given.rate_limit,
+            given.dead_letter_topic,
         )
         return Keys(topic_key, subscription_key)
 
@@ -393,9 +405,16 @@ class Store:
         return list(outcomes or [])
 
     def nack(
-        self, keys: Keys, ids: Sequence[Id], delays: Sequence[int | None] | None = None, *, now: datetime | None = NOW
+        self,
+        keys: Keys,
+        ids: Sequence[Id],
+        delays: Sequence[int | None] | None = None,
+        *,
+        reason: str | None = None,
+        now: datetime | None = NOW,
     ) -> list[int]:
-        outcomes, _ = self._settle("nack_messages", keys, ids, delays or [None] * len(ids), now)
+        reasons = [reason] * len(ids)
+        outcomes, _ = self._settle("nack_messages", keys, ids, delays or [None] * len(ids), now, reasons)
         return list(outcomes or [])
 
     def reject(
@@ -519,7 +538,7 @@ class Store:
         """And after which position the next page begins; `more` are the other arguments."""
         query = f"select * from fastpubsub.list_dead_letters(%s, %s, %s, %s, %s{', %s' * len(more)})"
         *rows, end = self.rows(query, *keys, offset, limit, max_bytes, *more)
-        return [DeadLetter(*row) for row in rows], end[0]
+        return [DeadLetter(*row[:8]) for row in rows], end[0]
 
     def _move_dead(self, procedure: str, keys: Keys, ids: Sequence[Id], *more: object) -> list[int]:
         query = f"select fastpubsub.{procedure}(%s, %s, %s::bigint[], %s::timestamptz[]{', %s' * len(more)})"
@@ -615,6 +634,14 @@ class Store:
         """The ids by which their holders settle them."""
         return [Id(lease.position, lease.token, None) for lease in self.leases(keys)]
 
+    def failures(self, keys: Keys, position: int = 1) -> list[Failed]:
+        """Those that are kept, the oldest first."""
+        query = """
+            select failed_at, attempt, cause, reason, consumer_id from fastpubsub.failures
+            where topic_key = %s and subscription_key = %s and position = %s order by failure_key
+        """
+        return [Failed(*row) for row in self.rows(query, *keys, position)]
+
     def retries(self, keys: Keys) -> list[Retry]:
         query = """
             select position, due_at, attempts, reason from fastpubsub.retries
@@ -642,7 +669,9 @@ class Store:
         }
 
 
-OF_SUBSCRIPTIONS = ("claims", "leases", "retries", "parked", "busy_keys", "dead_letters", "revived", "filter_history")
+OF_SUBSCRIPTIONS = (
+    *("claims", "leases", "retries", "parked", "busy_keys", "failures", "dead_letters", "revived", "filter_history"),
+)
 
 
 def orphans_of(table: str) -> str:

@@ -481,6 +481,8 @@ class Machine(RuleBasedStateMachine):
         gone = [position for position in log.messages if position < end]
         for position in gone:
             del log.messages[position]
+            for cursor in self.model.cursors.values():
+                cursor.forget(position)
         assert trimmed == len(gone)
 
     @rule(limit=st.integers(1, 3))
@@ -503,6 +505,9 @@ class Machine(RuleBasedStateMachine):
                 more = cursor.noted(explained.state, position)
                 assert (explained.leased_at, explained.reason) == (more.get("leased_at"), more.get("reason"))
             assert bool(explained.is_put_aside) == (position in cursor.aside() and explained.state == "ahead")
+            failures = [(one["cause"], one["delivery_attempt"]) for one in json.loads(explained.failures or "[]")]
+            expected = [(one.cause, one.delivery_attempt) for one in cursor.failures.get(position, [])]
+            assert (position, failures) == (position, expected)
             if explained.state == "ahead" and not explained.is_put_aside and not cursor.aside():
                 assert explained.before == cursor.ahead().index(position)
 

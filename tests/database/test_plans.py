@@ -256,7 +256,7 @@ STATEMENTS = {
     ),
     "reject": Statement(
         lambda worn, call: worn.store.reject(worn.keys, worn.leased(call)),
-        {"cursors", "claims", "leases", "messages", "revived", "dead_letters"},
+        {"cursors", "claims", "leases", "messages", "revived", "dead_letters", "failures"},
         [SETTLED] * 10,
     ),
     "extend": Statement(
@@ -290,7 +290,7 @@ STATEMENTS = {
     ),
     "trim messages": Statement(
         lambda worn, _: worn.store.trim(worn.keys.topic, limit=10, now=NOW),
-        {"heads", "messages", "message_keys", "cursors", "claims", "leases", "retries"},
+        {"heads", "messages", "message_keys", "cursors", "claims", "leases", "retries", "failures", "dead_letters"},
         10,
     ),
     "trim claims": Statement(
@@ -298,15 +298,15 @@ STATEMENTS = {
         {"cursors", "claims", "idempotency_keys_created_at"},
         20,
     ),
-    "purge": Statement(purge, {"cursors", "claims", "leases", "messages", "revived", "dead_letters"}, 10),
+    "purge": Statement(purge, {"cursors", "claims", "leases", "messages", "revived", "dead_letters", "failures"}, 10),
     "ack what was reprocessed": Statement(
-        ack_reprocessed, CLAIM | {"leases", "revived", "dead_letters"}, [SETTLED] * 10
+        ack_reprocessed, CLAIM | {"leases", "revived", "dead_letters", "failures"}, [SETTLED] * 10
     ),
     "what a subscription keeps": Statement(
         keep, {"heads", "messages"}, (TRIMMED + 1, AN_HOUR_AGO, "ahead", MESSAGES - TRIMMED, (MESSAGES - TRIMMED) * 89)
     ),
     "reprocess": Statement(
-        reprocess, {"cursors", "claims", "leases", "messages", "retries", "revived", "dead_letters"}, 10
+        reprocess, {"cursors", "claims", "leases", "messages", "retries", "revived", "dead_letters", "failures"}, 10
     ),
 }
 

@@ -216,6 +216,12 @@ def test_names_mean_the_same_whatever_the_search_path(open_store: OpenStore, pat
 
 # Called by other procedures only, and so under their search path; setting it again would cost time on each call.
 INTERNAL = {
+    "failures_of",
+    "forget_failures",
+    "forget_old_failures",
+    "message_id",
+    "publish_dead_letters",
+    "require_dead_letter_topic",
     "begin_call",
     "begin_subscription",
     "but_values",

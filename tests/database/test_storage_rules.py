@@ -20,6 +20,7 @@ INDEXES = {
     "message_keys": {"topic_key, key_hash, position"},
     "busy_keys": {"topic_key, subscription_key, position"},
     "parked": {"topic_key, subscription_key, turn, position"},
+    "failures": {"topic_key, subscription_key, position, failure_key"},
     "idempotency_keys": {"topic_key, client, key", "topic_key, created_at"},
 }
 
@@ -95,7 +96,8 @@ def test_orphans_would_be_found(store: Store, table: str) -> None:
     columns = [
         name
         for (name,) in store.rows(
-            "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0 and attnotnull",
+            "select attname from pg_attribute"
+            " where attrelid = %s::regclass and attnum > 0 and attnotnull and attidentity = ''",
             f"fastpubsub.{table}",
         )
     ]
@@ -111,7 +113,7 @@ def test_orphans_would_be_found(store: Store, table: str) -> None:
         "revived": "false",
     }
     times = dict.fromkeys(
-        ("created_at", "died_at", "due_at", "retry_due_at", "expires_at", "leased_at"), "'2026-01-01'"
+        ("created_at", "died_at", "failed_at", "due_at", "retry_due_at", "expires_at", "leased_at"), "'2026-01-01'"
     )
     row = ", ".join((values | times).get(name, "1") for name in columns)
     store.execute(f"insert into fastpubsub.{table} ({', '.join(columns)}) values ({row})")

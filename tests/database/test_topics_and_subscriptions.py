@@ -85,6 +85,7 @@ def test_the_subscriptions_of_a_topic(store: Store) -> None:
 
 
 def test_a_subscription_is_listed_as_it_was_made(store: Store) -> None:
+    store.create_topic("failed")
     store.create_topic()
     settings = Settings(
         filter='{"a":  ["AT&T"]}',
@@ -94,9 +95,25 @@ def test_a_subscription_is_listed_as_it_was_made(store: Store) -> None:
         backoff_max=10,
         max_in_flight=5,
         rate_limit=0.25,
+        dead_letter_topic="failed",
     )
     keys = store.create_subscription(settings=settings, now=NOW + SECOND)
-    listed = ("subscription", "topic", '{"a":  ["AT&T"]}', 7, 8, 9, 10, NOW + SECOND, None, None, False, 5, 0.25)
+    listed = (
+        "subscription",
+        "topic",
+        '{"a":  ["AT&T"]}',
+        7,
+        8,
+        9,
+        10,
+        NOW + SECOND,
+        None,
+        None,
+        False,
+        5,
+        0.25,
+        "failed",
+    )
     assert store.rows("select * from fastpubsub.list_subscriptions(0, 10)") == [listed]
     assert store.row("select * from fastpubsub.resolve_subscription('subscription')") == keys
 

@@ -21,6 +21,7 @@ HOT = (
     "message_keys",
     "busy_keys",
     "parked",
+    "failures",
 )
 
 COUNTERS = """

@@ -42,6 +42,7 @@ async def create_subscription(request: Request, body: NewSubscription) -> Respon
     for named in filter(None, (body.id, body.fork_of)):
         request.state.caller.require("subscriptions:create", named)
     state = request.app.state
+    _check_dead_letter_topic(request, await _dead_letter_topic(request, body))
     filter_json = member(await request.body(), "filter")
     push, secret = await given_push(request, body.id, body.push) if body.push else (None, "")
     created = await subscriptions.create_subscription(
@@ -97,6 +98,7 @@ async def get_subscription(request: Request, subscription_id: str, include: Incl
 )
 async def update_subscription(request: Request, subscription_id: str, body: ChangedSubscription) -> Response:
     """Change filter, attempts, backoff or deadline. The new filter applies to messages that are not delivered yet."""
+    _check_dead_letter_topic(request, body.dead_letter_topic)
     filter_json = member(await request.body(), "filter")
     state = request.app.state
     is_push_given = "push" in body.model_fields_set
@@ -226,6 +228,19 @@ async def get_metrics(request: Request, subscription_id: str) -> SubscriptionMet
     """Count the messages of a subscription by state."""
     state = request.app.state
     return await subscriptions.get_metrics(state.database, state.directory, subscription_id)
+
+
+async def _dead_letter_topic(request: Request, new: NewSubscription) -> str | None:
+    """That of a new subscription: of a fork it is that of the other unless it is given."""
+    if new.fork_of is None or new.dead_letter_topic is not None:
+        return new.dead_letter_topic
+    return (await subscriptions.get_subscription(request.app.state.database, new.fork_of)).dead_letter_topic
+
+
+def _check_dead_letter_topic(request: Request, topic_id: str | None) -> None:
+    """Whoever lets a subscription publish to a topic may do so."""
+    if topic_id:
+        request.state.caller.require("topics:publish", topic_id)
 
 
 async def _figures(request: Request, ids: list[str], include: str | None) -> Figures:

@@ -5,7 +5,7 @@ import {Action} from "./action.js";
 import {Field} from "./basics.js";
 import {numberOrNull, whole, wholeOrNull} from "./forms.js";
 
-const SETTINGS = [
+const NUMBERS = [
   ["max_delivery_attempts", "Attempts", "Deliveries until a message becomes a dead letter"],
   ["ack_deadline_seconds", "Ack deadline", "Seconds that a consumer has to settle a message"],
   ["backoff_min_seconds", "Shortest backoff", "Seconds before the second delivery"],
@@ -13,6 +13,8 @@ const SETTINGS = [
   ["max_in_flight", "In flight", "Messages that all consumers together may hold; empty for no limit", wholeOrNull],
   ["rate_limit", "Rate limit", "Messages a second that all consumers together get; empty for no limit", numberOrNull],
 ];
+const TOPIC = ["dead_letter_topic", "Dead letter topic", "A topic that gets a copy of each dead letter; empty for none"];
+const SETTINGS = [...NUMBERS, TOPIC];
 
 export function SubscriptionSettings({subscription, onDone}) {
   const [values, setValues] = useState(Object.fromEntries(SETTINGS.map(([name]) => [name, subscription[name] ?? ""])));
@@ -20,11 +22,15 @@ export function SubscriptionSettings({subscription, onDone}) {
   const request = () => ({
     method: "PATCH",
     path: at`/subscriptions/${subscription.id}`,
-    body: Object.fromEntries(SETTINGS.map(([name, label, , read = whole]) => [name, read(values[name] ?? "", label)])),
+    body: {
+      ...Object.fromEntries(NUMBERS.map(([name, label, , read = whole]) => [name, read(values[name] ?? "", label)])),
+      // Who may not publish to that topic may change the others.
+      ...(values.dead_letter_topic.trim() === (subscription.dead_letter_topic ?? "") ? {} : {dead_letter_topic: values.dead_letter_topic.trim() || null}),
+    },
   });
   return html`<div class="card form">
     ${SETTINGS.map(([name, label, hint]) => html`<${Field} key=${name} label=${label} hint=${hint}>
-      <input inputmode="numeric" name=${name} readonly=${!mayChange} value=${values[name]} onInput=${(event) => setValues({...values, [name]: event.target.value})} />
+      <input inputmode=${name === "dead_letter_topic" ? "text" : "numeric"} name=${name} readonly=${!mayChange} value=${values[name]} onInput=${(event) => setValues({...values, [name]: event.target.value})} />
     <//>`)}
     ${mayChange ? html`<footer><${Action} kind="primary" label="Save settings" request=${request} done="Saved." onDone=${onDone} /></footer>` : null}
   </div>`;

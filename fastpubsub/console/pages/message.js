@@ -39,6 +39,7 @@ export default function Message({id, query}) {
 const Whole = ({message, offset}) => html`
   <${Facts} facts=${[["Topic", html`<${TopicLink} id=${message.topic_id} />`], ["Published", html`<${Time} at=${message.created_at} /> <span class="muted">· <${Time} at=${message.created_at} relative /></span>`]]} />
   <section aria-label="Subscriptions"><${Fates} explained=${message.subscriptions} /></section>
+  <${Failures} explained=${message.subscriptions} />
   ${offset || message.subscriptions.length === LIMIT
     ? html`<nav class="pager" aria-label="Pages">${offset ? html`<a href=${here({offset: Math.max(offset - LIMIT, 0)})}>Previous</a>` : null}${message.subscriptions.length === LIMIT ? html`<a href=${here({offset: offset + LIMIT})}>Next</a>` : null}</nav>`
     : null}
@@ -49,6 +50,24 @@ const Whole = ({message, offset}) => html`
     ${message.attributes ? html`<div class="card"><h2>Attributes</h2><${Attributes} attributes=${message.attributes} /></div>` : null}
   </div>
 `;
+
+function Failures({explained}) {
+  const failed = explained.flatMap((one) => (one.failures ?? []).map((failure) => ({...failure, subscription_id: one.subscription_id})));
+  if (!failed.length) return null;
+  return html`<section aria-label="Failed deliveries">
+    <h2>Failed deliveries</h2>
+    <${Table} label="Failed deliveries" columns=${["Subscription", {name: "Attempt", class: "right"}, {name: "Failed", class: "fit"}, {name: "Consumer", class: "fit secondary"}, {name: "How", class: "fit"}, "Reason"]}>
+      ${failed.map((one, place) => html`<tr key=${place}>
+        <td><${SubscriptionLink} id=${one.subscription_id} /></td>
+        <td class="right">${count(one.delivery_attempt)}</td>
+        <td class="fit"><${Time} at=${one.failed_at} /></td>
+        <td class="fit secondary"><span class="id">${one.consumer_id}</span></td>
+        <td class="fit">${one.cause}</td>
+        <td class="reason">${one.reason}</td>
+      </tr>`)}
+    <//>
+  </section>`;
+}
 
 const Attributes = ({attributes}) => html`<${Table} label="Attributes" columns=${[{name: "Name", class: "fit"}, "Value"]}>
   ${Object.entries(attributes).map(([name, value]) => html`<tr key=${name}><td class="fit id">${name}</td><td class="id">${value}</td></tr>`)}
