@@ -11,11 +11,16 @@ from fastpubsub.client.settling import Settler
 
 
 async def iterate(
-    client: AsyncConnection, subscription_id: str, prefetch: int, lease_seconds: int | None
+    client: AsyncConnection,
+    subscription_id: str,
+    prefetch: int,
+    lease_seconds: int | None,
+    lasting: Leases | None = None,
 ) -> AsyncGenerator[Delivery, None]:
+    """Leases that are `lasting` go on after the end, for what was handed out."""
     settler = Settler(client, subscription_id)
     puller = Puller(client, subscription_id, settler)
-    leases = Leases(client, subscription_id, lease_seconds)
+    leases = lasting or Leases(client, subscription_id, lease_seconds)
 
     async def settle(delivery: Delivery, outcome: Outcome) -> None:
         settler.add(delivery, outcome)
@@ -36,6 +41,8 @@ async def iterate(
                 yield delivery
     finally:
         for delivery in [*waiting, *await puller.leave()]:
+            leases.drop(delivery)
             settler.add(delivery, RETURN)
         await settler.flush()
-        await leases.close()
+        if lasting is None:
+            await leases.close()
