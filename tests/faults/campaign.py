@@ -80,7 +80,7 @@ async def run(
                 if save_to is not None:
                     rig.history.save(save_to / f"{fault.row}-{seed}.jsonl")
                     if result.problems:
-                        logs = [server.output() for server in rig.servers]
+                        logs = [process.output() for process in rig.processes]
                         (save_to / f"{fault.row}-{seed}.log").write_text("\n".join(logs))
     except Exception as error:  # noqa: BLE001 - the rows after it run all the same
         result.problems.append(f"{type(error).__name__}: {error}")
@@ -106,8 +106,8 @@ def noted(result: Result) -> Iterator[None]:
 
 
 def judge(rig: Rig, result: Result) -> None:
-    for server in rig.servers:
-        if "Traceback" in server.output():
+    for process in rig.processes:
+        if "Traceback" in process.output():
             result.problems.append("a server logged a traceback")
     if not rig.setup.load:
         return
@@ -134,7 +134,7 @@ def judge(rig: Rig, result: Result) -> None:
 
 async def leave_no_sessions(rig: Rig) -> None:
     """No transaction is left open, and there are no more sessions than pools may have."""
-    processes = rig.setup.workers * len(rig.servers)
+    processes = rig.setup.workers * len(rig.servers) + len(rig.pushers)
     query = """
         select count(*), count(*) filter (where state <> 'idle' and pid <> pg_backend_pid())
         from pg_stat_activity where application_name = 'fastpubsub'

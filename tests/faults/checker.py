@@ -108,16 +108,21 @@ def settled_by_others(index: Index) -> Iterator[str]:
 
 
 def attempts(index: Index) -> Iterator[str]:
-    """They grow with each delivery, up to the limit; what is returned, or forgotten in a crash, is not counted."""
+    """They grow with each delivery, up to the limit; what is returned, or forgotten in a crash, is not counted.
+
+    What is pushed over a connection that ends without an answer may come over a new one once more, as the same attempt.
+    """
     for seen in index.seen.values():
         limit = seen.subscription.max_attempts
         for number, deliveries in seen.by_number.items():
             counted = [one for one in deliveries if not seen.settled(one, "returns")]
-            if len(counted) > limit + len(index.crashes) or max(one.attempt for one in deliveries) > limit:
+            most = (2 * limit if seen.subscription.pushed else limit) + len(index.crashes)
+            if len(counted) > most or max(one.attempt for one in deliveries) > limit:
                 yield f"{seen.subscription.name} {number}: {[one.attempt for one in deliveries]} of {limit}"
         for first, second in seen.pairs():
             # Given back with an earlier message of its key, a delivery does not count.
-            grows = 0 if seen.settled(first, "returns") or seen.subscription.ordered else 1
+            may_stay = seen.subscription.ordered or seen.subscription.pushed
+            grows = 0 if may_stay or seen.settled(first, "returns") else 1
             if second.attempt < first.attempt + grows and not index.forgotten(first, second):
                 yield f"{seen.subscription.name} {first.number}: {first.attempt} and then {second.attempt}"
 

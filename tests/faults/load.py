@@ -7,7 +7,8 @@ from typing import Any
 
 from tests.faults.callers import PAUSE_SECONDS, Consumer, Publisher
 from tests.faults.history import History
-from tests.faults.plan import Plan, Subscription
+from tests.faults.plan import PUSH_TIMEOUT_SECONDS, Plan, Subscription
+from tests.faults.receiver import Receiver
 from tests.faults.wire import Address, Answer, NoAnswerError, NotSentError, Wire
 
 PUBLISHERS = 3
@@ -36,6 +37,8 @@ class Load:
         self.acked: Counter[str] = Counter()
         """By subscription."""
         self.statuses: Counter[int] = Counter()
+        self.receiver = Receiver(self)
+        """Of what is pushed; whoever pushes opens it."""
         self.is_slow = False
         """Consumers take longer than their leases last."""
         self._publishing = self._failing = True
@@ -48,25 +51,37 @@ class Load:
         for topic in self.plan.topics:
             expect(await wire.ask("POST", "/topics", {"id": topic}), 201)
         for subscription in self.plan.subscriptions:
-            expect(await wire.ask("POST", "/subscriptions", subscription.body()), 201)
+            await self._create(wire, subscription)
         for number in range(PUBLISHERS * len(self.plan.topics)):
             topic = self.plan.topics[number % len(self.plan.topics)]
             self._publishers.append(asyncio.create_task(Publisher(self, f"p{number}", topic, number % 2 == 0).run()))
         for subscription in self.plan.subscriptions:
+            if subscription.pushed:
+                continue
             names = [f"{subscription.name}.c{number}" for number in range(CONSUMERS)]
             consumers = [Consumer(self, name, subscription) for name in names]
             consumers.append(Consumer(self, f"{subscription.name}.slow", subscription, is_slow=True))
             self._consumers += [asyncio.create_task(consumer.run()) for consumer in consumers]
 
+    async def _create(self, wire: Wire, subscription: Subscription) -> None:
+        body = subscription.body()
+        if subscription.pushed:
+            body["push"] = {"endpoint": self.receiver.endpoint.url, "timeout_seconds": PUSH_TIMEOUT_SECONDS}
+        created = expect(await wire.ask("POST", "/subscriptions", body), 201).json()
+        if subscription.pushed:
+            self.receiver.secrets[subscription.name] = created["push"]["secret"]
+
     def wire(self, address: Callable[[], Address] | None = None) -> Wire:
         self._wires.append(Wire(address or (lambda: self.addresses[0])))
         return self._wires[-1]
 
-    async def progress(self, messages: int = 30) -> None:
-        """Returns after so many more messages of every topic were confirmed and acked."""
+    async def progress(self, messages: int = 30, topics: Iterable[str] = ()) -> None:
+        """Returns after so many more messages of these topics, or of all, were confirmed and acked."""
         confirmed, acked = self.confirmed.copy(), self.acked.copy()
-        while not all(self.confirmed[topic] - confirmed[topic] >= messages for topic in self.plan.topics) or not all(
-            self.acked[one.name] - acked[one.name] >= messages // 2 for one in self.plan.subscriptions
+        topics = set(topics or self.plan.topics)
+        subscriptions = [one for one in self.plan.subscriptions if one.topic in topics]
+        while not all(self.confirmed[topic] - confirmed[topic] >= messages for topic in topics) or not all(
+            self.acked[one.name] - acked[one.name] >= messages // 2 for one in subscriptions
         ):
             self.fail_early()
             await asyncio.sleep(PAUSE_SECONDS)

@@ -7,6 +7,7 @@ from tests.faults.history import Number
 
 DEADLINE_SECONDS = 2
 BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS = 1, 2
+PUSH_DEADLINE_SECONDS, PUSH_TIMEOUT_SECONDS = 10, 2
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Subscription:
     """Its consumers die of it."""
     ordered: bool = False
     """By publisher, whose name is the ordering key."""
+    pushed: bool = False
+    """To the service of the load; nobody pulls it."""
 
     @property
     def name(self) -> str:
@@ -33,7 +36,7 @@ class Subscription:
             "id": self.name,
             "topic_id": self.topic,
             "max_delivery_attempts": self.max_attempts,
-            "ack_deadline_seconds": DEADLINE_SECONDS,
+            "ack_deadline_seconds": PUSH_DEADLINE_SECONDS if self.pushed else DEADLINE_SECONDS,
             "backoff_min_seconds": BACKOFF_MIN_SECONDS,
             "backoff_max_seconds": BACKOFF_MAX_SECONDS,
             "ordered": self.ordered,
@@ -44,10 +47,18 @@ class Subscription:
 @dataclass(frozen=True)
 class Plan:
     topics: tuple[str, ...] = ("t0", "t1")
+    pushed: bool = False
+    """Subscriptions of the first topic are."""
 
     @property
     def subscriptions(self) -> list[Subscription]:
-        return [
+        first = self.topics[0]
+        pushed = [
+            Subscription(first, "pushed", pushed=True),
+            Subscription(first, "pushed-poison", max_attempts=2, refuses_poison=True, pushed=True),
+            Subscription(first, "pushed-ordered", ordered=True, pushed=True),
+        ]
+        pulled = [
             subscription
             for topic in self.topics
             for subscription in (
@@ -57,6 +68,7 @@ class Plan:
                 Subscription(topic, "ordered", ordered=True),
             )
         ]
+        return pulled + pushed if self.pushed else pulled
 
 
 def backoff_seconds(attempt: int) -> float:

@@ -25,6 +25,7 @@ from tests.proxy import Proxy
 SOON = 30.0
 """Seconds, for what has to happen and may take long on a busy machine."""
 
+PUSH_KEY = "k" * 32
 BUSY = 5
 """A kill counts when at least so many requests are in flight."""
 
@@ -44,6 +45,10 @@ class Setup:
     """The servers know the address of one, which is not there yet."""
     memory_mb: int | None = None
     """The database lies on a file system in memory of this size."""
+    pushed: bool = False
+    """Some subscriptions are pushed to a service of the load."""
+    pushers: int = 0
+    """Processes of `fastpubsub push`, instead of the servers."""
 
 
 class Rig:
@@ -70,6 +75,7 @@ class Rig:
         """What the servers are given."""
         self.proxy: Proxy
         self.servers: list[harness.Server] = []
+        self.pushers: list[harness.Server] = []
         self.load: Load
 
     def url(self, port: int) -> str:
@@ -78,6 +84,10 @@ class Rig:
     @property
     def server(self) -> harness.Server:
         return self.servers[0]
+
+    @property
+    def processes(self) -> list[harness.Server]:
+        return [*self.servers, *self.pushers]
 
     @property
     def history(self) -> History:
@@ -95,11 +105,28 @@ class Rig:
             "database_require_durability": True,
             "log_requests": False,
             "lease_expiry_interval_seconds": 0.5,
+            **self.push_settings(),
             **self.setup.settings,
             **settings,
         }
         command = command or self.setup.command
         return harness.start_server(["server"], self.folder, given, command=command, port=port)
+
+    def push_settings(self) -> dict[str, object]:
+        """For endpoints on this machine."""
+        if not self.setup.pushed:
+            return {}
+        return {
+            "push_secret_key": PUSH_KEY,
+            "push_allow_http": True,
+            "push_allow_networks": "127.0.0.0/8",
+            "push_allow_ports": "*",
+            "push_enabled": not self.setup.pushers,
+        }
+
+    def start_pusher(self) -> harness.Server:
+        given = {"database_url": self.server_url, **self.push_settings(), **self.setup.settings}
+        return harness.start_server(["push"], self.folder, given)
 
     async def ready(self, server: harness.Server) -> float:
         """Seconds until it is."""

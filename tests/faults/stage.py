@@ -44,8 +44,12 @@ async def opened(setup: Setup, seed: int) -> AsyncIterator[Rig]:
         rig.servers = [rig.start_server() for _ in range(setup.servers)]
         for server in rig.servers:
             await rig.ready(server)
-        rig.load = Load(Plan(), addresses_of(server.base_url for server in rig.servers), seed, setup.pace)
+        rig.pushers = [rig.start_pusher() for _ in range(setup.pushers)]
+        plan = Plan(pushed=setup.pushed)
+        rig.load = Load(plan, addresses_of(server.base_url for server in rig.servers), seed, setup.pace)
         stack.push_async_callback(rig.load.stop)
+        if setup.pushed:
+            await stack.enter_async_context(rig.load.receiver.endpoint)
         if setup.load:
             await rig.load.start()
             await rig.load.progress()
@@ -84,7 +88,7 @@ def remove_left_behind() -> None:
 
 def stop_servers(rig: Rig) -> None:
     """However they are: stopped, paused, killed."""
-    for server in rig.servers:
+    for server in rig.processes:
         family = []
         with suppress(psutil.NoSuchProcess):
             family = psutil.Process(server.process.pid).children(recursive=True)

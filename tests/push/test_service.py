@@ -1,53 +1,19 @@
 """The example service under uvicorn: killed and started again, it books each payment exactly once."""
 
 import asyncio
-import os
-import signal
-import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests import harness
 from tests.api.calls import success
 from tests.conftest import StartServer
-from tests.pages import ROOT
+from tests.push.service import Service
 from tests.push.test_processes import PATIENCE, SETTINGS, until_all
 
 COUNT = 1000
-
-
-class Service:
-    """A process that can be killed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = harness.free_port()
-        self.file = folder / "payments.db"
-        self.secret = ""
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "payments:app", "--port", str(self.port), "--log-level", "error"],
-            cwd=ROOT / "examples/webhooks",
-            env={**os.environ, "PAYMENTS": str(self.file), "PUSH_SECRETS": self.secret, "PYTHONPATH": str(ROOT)},
-        )
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def booked(self) -> tuple[int, int]:
-        with closing(sqlite3.connect(self.file, timeout=PATIENCE)) as connection:
-            exists = connection.execute("select count(*) from sqlite_master where name = 'payments'").fetchone()[0]
-            query = "select count(*), coalesce(sum(cents), 0) from payments"
-            found: tuple[int, int] = connection.execute(query).fetchone() if exists else (0, 0)
-            return found
 
 
 @pytest.fixture
@@ -69,7 +35,7 @@ async def test_each_payment_is_booked_once(server: StartServer, service: Service
             "max_delivery_attempts": 1000,
             "backoff_min_seconds": 0,
             "backoff_max_seconds": 0,
-            "push": {"endpoint": f"http://127.0.0.1:{service.port}/payments", "timeout_seconds": 5},
+            "push": {"endpoint": service.url, "timeout_seconds": 5},
         }
         service.secret = success(await client.post("/subscriptions", json=body), 201)["push"]["secret"]
         service.start()
