@@ -9,7 +9,7 @@
     ├── NotFound             404  FP404   unknown topic, subscription, client
     ├── AlreadyExists        409  FP409   the id is taken
     ├── NoLongerHeld         410  FP410   a transaction settles what is not held any more
-    ├── TooManyRequests      429          wrong secrets
+    ├── TooManyRequests      429          wrong secrets, requests sent by hand
     └── Unavailable          503          nothing was stored; try again
         ├── SchemaChanged    503  FP428   while the payloads were checked; they are checked again a few times
         ├── Overloaded       503          a bounded queue is full

@@ -32,6 +32,7 @@ from fastpubsub.api.routers import (
     monitoring,
     oauth,
     overview,
+    push,
     redrives,
     subscriptions,
     topics,
@@ -45,6 +46,7 @@ from fastpubsub.database.opening import open_database
 from fastpubsub.exceptions import FastpubsubError
 from fastpubsub.logs import style_of
 from fastpubsub.push.dispatcher import Dispatcher
+from fastpubsub.push.trials import Trials
 from fastpubsub.services.authenticator import Authenticator
 from fastpubsub.services.claiming import Claiming
 from fastpubsub.services.consumers import Consumers
@@ -94,6 +96,7 @@ class Application(FastAPI):
 ROUTERS = [
     topics.router,
     subscriptions.router,
+    push.router,
     messages.router,
     transactions.router,
     browsing.router,
@@ -176,6 +179,7 @@ def build(state: State) -> None:
     state.dispatcher = Dispatcher(
         database, settings, state.claiming, state.settling, counters, wakeups, settings.push_max_per_second
     )
+    state.trials = Trials(database, state.directory, settings, state.dispatcher)
     state.transactions = Transactions(database, state.directory, state.settling)
     state.consumers = Consumers(database, state.directory, wakeups.lines)
     state.deliveries = Deliveries(database, state.claiming, state.settling, state.consumers)

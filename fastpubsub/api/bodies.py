@@ -83,6 +83,10 @@ def filter_test(settings: Settings) -> int:
     return min(subscription(settings) + LARGE_BYTES, settings.api_max_body_bytes)
 
 
+def push_test(settings: Settings) -> int:
+    return min(SMALL_BYTES + LARGE_BYTES, settings.api_max_body_bytes)
+
+
 def check_headers(request: Request, limit: int, *, forms: bool = False, events: bool = False) -> None:
     headers = by_name(request.scope)
     length = headers.get(b"content-length", b"")

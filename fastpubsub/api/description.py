@@ -29,8 +29,9 @@ REFUSALS = {
     401: "The access token is missing, expired or revoked.",
     403: "The client does not have the scope that this needs.",
     404: "What the request names does not exist.",
-    409: "The request conflicts with what exists: an id is taken, or messages are pushed or already published.",
+    409: "The request conflicts with what exists: an id is taken, or messages are pushed, filtered or published.",
     410: "A delivery is no longer held: nothing was settled or published.",
+    429: "Too many requests were sent by hand; see `Retry-After`.",
     413: "The body, or something in it, is larger than the server accepts.",
     415: "The body is not JSON, or it is compressed.",
     422: "The request is invalid; `errors` names the members and parameters.",
@@ -38,9 +39,10 @@ REFUSALS = {
 }
 CONFLICTS = (
     *("createTopic", "createSubscription", "pullMessages", "settleAndPull"),
-    *("rotateClientSecret", "revokeClientSecret", "rotatePushSecret"),
+    *("rotateClientSecret", "revokeClientSecret", "rotatePushSecret", "testPush", "resendMessage"),
     *("moveDelayedMessage", "cancelDelayedMessage"),
 )
+BY_HAND = ("testPush", "resendMessage")
 MISSING = ("createSubscription", "runTransaction", "getAuthorizationServer")
 WITHOUT_DATABASE = ("listPublicKeys", "getAuthorizationServer", "liveness")
 
@@ -171,6 +173,8 @@ BODIES: dict[str, Any] = {
     "createSubscription": {"id": SUBSCRIPTION, "topic_id": TOPIC, "filter": {"country": ["BR", "US"]}},
     "updateSubscription": {"max_delivery_attempts": 10, "backoff_min_seconds": 5, "backoff_max_seconds": 300},
     "rotatePushSecret": {"old_secret_seconds": 86400},
+    "testPush": {"payload": {"event": "user.created", "user_id": "123"}},
+    "resendMessage": {"message_id": EXAMPLE_ID},
     "seekSubscription": {"to": "earliest"},
     "testFilterOfTopic": {"filter": {"country": ["BR"]}, "payload": {"country": "br"}},
     "testFilterOfSubscription": {"filter": {"country": ["BR"]}, "last": 100},
@@ -267,6 +271,8 @@ def _refusals(path: str, operation: dict[str, Any]) -> Iterator[int]:
     if "requestBody" in operation:
         yield from (413, 415)
     yield 422
+    if name in BY_HAND:
+        yield 429
     if name not in WITHOUT_DATABASE:
         yield 503
 

@@ -59,6 +59,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastpubsub subscriptions seek billing 2026-01-31T12:00:00Z",
     ),
     "subscriptions rotate-push-secret": ("fastpubsub subscriptions rotate-push-secret billing",),
+    "subscriptions test-push": (
+        "fastpubsub subscriptions test-push billing",
+        """fastpubsub subscriptions test-push billing --payload '{"order": 1}'""",
+    ),
+    "subscriptions resend": ("fastpubsub subscriptions resend billing 019c13cb-6d29-7000-8000-040000000001",),
     "subscriptions delete": ("fastpubsub subscriptions delete billing",),
     "clients list": ("fastpubsub clients list",),
     "clients show": ("fastpubsub clients show 550e8400-e29b-41d4-a716-446655440000",),

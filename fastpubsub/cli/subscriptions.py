@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial, wraps
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,10 +23,15 @@ from fastpubsub.cli.arguments import (
 from fastpubsub.cli.commands import with_options
 from fastpubsub.cli.completing import subscription_ids, topic_ids
 from fastpubsub.cli.connection import connected
-from fastpubsub.cli.exits import note
+from fastpubsub.cli.exits import FAILED, fail, note
 from fastpubsub.cli.groups import delete_each, group, list_all, show
 from fastpubsub.cli.output import AsJson, Output
 from fastpubsub.cli.pushing import taking_push
+from fastpubsub.cli.records import checked
+
+if TYPE_CHECKING:
+    from fastpubsub.client.requests import Request
+    from fastpubsub.models import PushTested
 
 COLUMNS = ("id", "topic_id", "max_delivery_attempts", "ack_deadline_seconds", "created_at", "filter")
 STATS = (
@@ -96,6 +101,11 @@ ForkOf = Annotated[
 ]
 Ordered = Annotated[
     bool, typer.Option("--ordered", help="Deliver messages with the same ordering key one after the other.")
+]
+
+TestPayload = Annotated[
+    str | None,
+    typer.Option("--payload", help="What to send; without it, an object that says that it is a test.", metavar="JSON"),
 ]
 
 Settings = dict[str, Any]
@@ -239,6 +249,38 @@ def rotate_push_secret(
 
     show(Output(as_json), requests.rotate_push_secret(subscription, old_secret_seconds=old_secret_seconds))
     note("save the secret now: it is not shown again")
+
+
+@app.talking("test-push")
+def try_push(subscription: SubscriptionId, payload: TestPayload = None, as_json: AsJson = None) -> None:
+    """Send a signed test to the endpoint now, and print what it answered. No message is touched."""
+    from fastpubsub.client import requests
+
+    request = requests.test_push(subscription)
+    if payload is not None:
+        request = replace(request, content=body_of({"payload": json_text(payload, "--payload")}))
+    _send_by_hand(Output(as_json), request)
+
+
+@app.talking("resend")
+def resend_message(
+    subscription: SubscriptionId,
+    message: Annotated[str, typer.Argument(help="The id of a message that the topic still has.", callback=text)],
+    as_json: AsJson = None,
+) -> None:
+    """Send a message to the endpoint once more, now, and print what it answered. What became of it stays."""
+    from fastpubsub.client import requests
+
+    _send_by_hand(Output(as_json), requests.resend_message(subscription, message))
+
+
+def _send_by_hand(output: Output, request: "Request[PushTested]") -> None:
+    """Exits with 1 when the endpoint did not answer 2xx."""
+    with connected() as client:
+        record, tested = client.send(checked(request))
+    output.one(record)
+    if not 200 <= (tested.status or 0) < 300:
+        fail(f"the endpoint did not accept it: {tested.said}", FAILED)
 
 
 @app.talking("seek")

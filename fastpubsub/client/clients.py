@@ -123,6 +123,8 @@ class Operations:
     rotate_client_secret = Operation(requests.rotate_client_secret)
     list_push_attempts = Operation(requests.list_push_attempts)
     rotate_push_secret = Operation(requests.rotate_push_secret)
+    test_push = Operation(requests.test_push)
+    resend_message = Operation(requests.resend_message)
     revoke_client_secret = Operation(requests.revoke_client_secret)
     delete_client = Operation(requests.delete_client)
     create_token = Operation(requests.create_token)

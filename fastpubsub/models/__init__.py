@@ -47,7 +47,17 @@ from fastpubsub.models.history import History, OverviewHistory, SubscriptionHist
 from fastpubsub.models.messages import ID_PATTERN, Id, Ids, Message, MessageList, TopicMessage
 from fastpubsub.models.overview import Finding, FindingKind, Overview, Rates
 from fastpubsub.models.publishing import MAX_ATTRIBUTES, MAX_ORDERING_KEY, Envelope, PayloadWithAttributes, PublishedIds
-from fastpubsub.models.push import NewPush, NewPushSecret, Push, PushAttempt, PushAttemptList, PushSecret
+from fastpubsub.models.push import (
+    NewPush,
+    NewPushSecret,
+    NewPushTest,
+    Push,
+    PushAttempt,
+    PushAttemptList,
+    PushSecret,
+    PushTested,
+    Resend,
+)
 from fastpubsub.models.seeking import Seek, SeekPreview
 from fastpubsub.models.settling import (
     UNDELIVERED_AND_DELAYED,
@@ -150,6 +160,7 @@ __all__ = [
     "NewClient",
     "NewPush",
     "NewPushSecret",
+    "NewPushTest",
     "NewRedrive",
     "NewSecret",
     "NewSubscription",
@@ -165,6 +176,7 @@ __all__ = [
     "PushAttempt",
     "PushAttemptList",
     "PushSecret",
+    "PushTested",
     "Rates",
     "RecordedChange",
     "Redrive",
@@ -172,6 +184,7 @@ __all__ = [
     "Reject",
     "RejectFrame",
     "Released",
+    "Resend",
     "Retention",
     "RotatedSecret",
     "Seek",

@@ -1,7 +1,8 @@
 """Push: where messages are posted to."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -99,6 +100,29 @@ class PushAttempt(BaseModel):
 class PushAttemptList(BaseModel):
     data: list[PushAttempt]
     next_page_token: str | None = Field(None, description="the `page_token` of the next page; left out at the end")
+
+
+class NewPushTest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    payload: dict[str, Any] | None = Field(
+        None, description="what is sent; without it, an object that says that it is a test"
+    )
+
+
+class Resend(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    message_id: UUID = Field(description="the id of a message that the topic still has")
+
+
+class PushTested(BaseModel):
+    """What the endpoint answered to a request that was sent by hand."""
+
+    message_id: str = Field(description="the `webhook-id` of the request")
+    status: int | None = Field(description="of the answer; null when there was none")
+    milliseconds: int = Field(description="until the answer came, or the time was over")
+    said: str = Field(description="the beginning of the answer, up to 1 KiB, or why there was none")
 
 
 class PushSecret(BaseModel):

@@ -19,6 +19,7 @@ from fastpubsub.push.failures import PushFailed, Refused
 from fastpubsub.push.pacing import Gate
 from fastpubsub.push.pusher import Means, Pusher
 from fastpubsub.push.resolver import LookUp, Resolver, look_up
+from fastpubsub.push.wire import Wire
 from fastpubsub.sealing import Sealer, Unreadable
 from fastpubsub.services.claiming import Claiming
 from fastpubsub.services.directory import SubscriptionKey
@@ -92,6 +93,10 @@ class Dispatcher:
                 "this server pushes nothing, for it has no key for secrets; set FASTPUBSUB_PUSH_SECRET_KEY"
             )
         return self._sealer
+
+    def wire_to(self, endpoint: Endpoint) -> Wire:
+        """Connections of its own, made where this process may push; whoever asks for them closes them."""
+        return Wire(endpoint.place.origin, self._means.resolver, self._means.tls)
 
     async def require(self, url: str) -> None:
         """Raises InvalidRequest when this server would not push there."""

@@ -9,7 +9,7 @@ from fastpubsub.config import Settings
 from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.push.formats import PushedMessage
-from fastpubsub.push.requests import Place, asks_first, posted, question
+from fastpubsub.push.requests import NO_MARKS, Place, asks_first, posted, question
 from fastpubsub.push.signing import key_of
 from fastpubsub.sealing import Sealer
 from fastpubsub.services.directory import SubscriptionKey
@@ -64,10 +64,10 @@ class Endpoint:
     def question(self) -> bytes:
         return question(self.place, self.headers)
 
-    def request(self, message: PushedMessage, timestamp: int, now: float) -> bytes:
+    def request(self, message: PushedMessage, timestamp: int, now: float, marks: Mapping[str, str] = NO_MARKS) -> bytes:
         """`timestamp` is Unix time, `now` the time of the loop."""
         keys = [self.secret] if self.old_secret is None or now >= self.old_until else [self.secret, self.old_secret]
-        return posted(self.place, self.headers, self.format, keys, message, timestamp)
+        return posted(self.place, self.headers, self.format, keys, message, timestamp, marks)
 
 
 def opened(row: Row, sealer: Sealer, now: float) -> Endpoint:

@@ -11,6 +11,7 @@ USER_AGENT = "fastpubsub"
 ORIGIN = "fastpubsub"
 """What names the sender to endpoints that take CloudEvents."""
 
+NO_MARKS: Mapping[str, str] = {}
 PORTS = {"http": 80, "https": 443}
 
 
@@ -43,9 +44,15 @@ def question(place: Place, headers: Mapping[str, str]) -> bytes:
 
 
 def posted(
-    place: Place, headers: Mapping[str, str], form: str, keys: Iterable[bytes], message: PushedMessage, timestamp: int
+    place: Place,
+    headers: Mapping[str, str],
+    form: str,
+    keys: Iterable[bytes],
+    message: PushedMessage,
+    timestamp: int,
+    marks: Mapping[str, str] = NO_MARKS,
 ) -> bytes:
-    """`timestamp` is Unix time."""
+    """`timestamp` is Unix time; `marks` are headers of a request that is no delivery."""
     own, body = FORMATS[form](message)
     own |= {
         "Host": place.host,
@@ -59,7 +66,7 @@ def posted(
         "fastpubsub-attempt": str(message.attempt),
         **trace_headers(message),
     }
-    return _written("POST", place.path, {**own, **headers}, body)
+    return _written("POST", place.path, {**own, **headers, **marks}, body)
 
 
 def _written(method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:

@@ -8,6 +8,7 @@ from fastpubsub.database.calls import Database
 from fastpubsub.database.changes import Change
 from fastpubsub.models import NewPush
 from fastpubsub.sealing import Sealer
+from fastpubsub.services.directory import SubscriptionKey
 
 
 def headers_use(subscription_id: str) -> str:
@@ -31,6 +32,11 @@ def stored_push(new: NewPush, secret: str, sealer: Sealer, subscription_id: str)
 async def trim_dispatchers(database: Database) -> None:
     """Forgets the processes that are gone."""
     await database.fetch_one("trim_dispatchers")
+
+
+async def require_push(database: Database, keys: SubscriptionKey, position: int | None, change: Change) -> None:
+    """Raises AlreadyExists unless the subscription is pushed and its filter passes the message at `position`."""
+    await database.fetch_one("require_push", *keys, position, change=change)
 
 
 async def rotate_push_secret(

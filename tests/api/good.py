@@ -49,6 +49,8 @@ CHANGES = {
     "POST /subscriptions/{subscription_id}/pause",
     "POST /subscriptions/{subscription_id}/purge",
     "POST /subscriptions/{subscription_id}/push/secrets",
+    "POST /subscriptions/{subscription_id}/push/test",
+    "POST /subscriptions/{subscription_id}/push/resend",
 }
 
 GOOD = [
@@ -77,6 +79,8 @@ GOOD = [
     Good("POST /subscriptions/{subscription_id}/purge"),
     Good("GET /subscriptions/{subscription_id}/attempts", query=f"message_id={MESSAGE}&limit=10"),
     Good("POST /subscriptions/{subscription_id}/push/secrets", {"old_secret_seconds": 60}),
+    Good("POST /subscriptions/{subscription_id}/push/test", {"payload": {"a": SECRET}}),
+    Good("POST /subscriptions/{subscription_id}/push/resend", {"message_id": MESSAGE}),
     Good("GET /subscriptions/{subscription_id}/messages", query="consumer_id=c&batch_size=1"),
     Good("POST /topics/{topic_id}/filter/test", {"filter": {"a": [SECRET]}, "last": 5}),
     Good("POST /subscriptions/{subscription_id}/filter/test", {"filter": {"a": [SECRET]}, "last": 5}),

@@ -59,9 +59,13 @@ async def test_every_change(client: httpx.AsyncClient, calls: Calls) -> None:
     await send("release_delayed_messages", "topic", "POST", "/topics/t/release")
     await send("create_subscription", "subscription", "POST", "/subscriptions", {"id": "s", "topic_id": "t"}, 201)
     await send("update_subscription", "subscription", "PATCH", "/subscriptions/s", {"filter": {"a": [1]}})
-    push = {"push": {"endpoint": "https://8.8.8.8/hook"}}
+    push = {"push": {"endpoint": "https://8.8.8.8/hook", "timeout_seconds": 0.001}}
     await send("update_subscription", "subscription", "PATCH", "/subscriptions/s", push)
     await send("rotate_push_secret", "subscription", "POST", "/subscriptions/s/push/secrets", {}, 201)
+    message = {"message_id": (await calls.publish({"a": 1}))[0]}
+    await send("test_push", "subscription", "POST", "/subscriptions/s/push/test", {})
+    made[-1] = (*made[-1][:3], None)  # payloads are not recorded
+    await send("resend_message", "subscription", "POST", "/subscriptions/s/push/resend", message)
     await send("update_subscription", "subscription", "PATCH", "/subscriptions/s", {"push": None})
     await send("seek_subscription", "subscription", "POST", "/subscriptions/s/seek", {"to": "earliest"}, 204)
     await send("purge_subscription", "subscription", "POST", "/subscriptions/s/purge")

@@ -28,6 +28,7 @@ WRONG_BY_ITSELF = {
     "/oauth/introspect",
     "/oauth/token",
     "/subscriptions/{subscription_id}/push/secrets",
+    "/subscriptions/{subscription_id}/push/test",
     "/subscriptions/{subscription_id}/seek",
 }
 """What is asked of them here is refused, and that may be said without a database."""

@@ -42,6 +42,8 @@ EXPECTED = {
     "POST /subscriptions/{subscription_id}/purge": "subscriptions:consume",
     "GET /subscriptions/{subscription_id}/attempts": "subscriptions:push",
     "POST /subscriptions/{subscription_id}/push/secrets": "subscriptions:push",
+    "POST /subscriptions/{subscription_id}/push/test": "subscriptions:push",
+    "POST /subscriptions/{subscription_id}/push/resend": "subscriptions:push",
     "POST /subscriptions/{subscription_id}/seek": "subscriptions:consume",
     "GET /subscriptions/{subscription_id}/messages": "subscriptions:consume",
     "GET /topics/{topic_id}/messages": "topics:read",

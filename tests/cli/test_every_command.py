@@ -38,6 +38,8 @@ WALK = {
     "subscriptions metrics": [TEXT],
     "subscriptions seek": ["new", TEXT],
     "subscriptions rotate-push-secret": [TEXT],
+    "subscriptions test-push": [TEXT, "--payload", PAYLOAD],
+    "subscriptions resend": [TEXT, TEXT],
     "subscriptions delete": [TEXT, "--yes"],
     "clients create": [BIDI, "topics:read"],
     "clients list": [],

@@ -8,6 +8,7 @@ import pytest
 
 from fastpubsub.client import Client
 from tests.cli.conftest import Cli, Done
+from tests.cli.test_listen import serving
 from tests.conftest import StartServer
 
 URL = "https://localhost:8443/hook"
@@ -60,6 +61,32 @@ def test_created_changed_shown_and_ended(pushing: Cli, tmp_path: Path) -> None:
     assert another["old_secret_expires_at"] is not None
     assert pushing("subscriptions", "update", "hooks", "--push-endpoint", "null").returncode == 0
     assert push_of(pushing, "hooks") is None
+
+
+def test_requests_by_hand(server: StartServer, bus: Client, cli: Cli) -> None:
+    networks = {"push_allow_networks": "127.0.0.0/8,::1/128", "push_allow_ports": "*", "push_allow_http": True}
+    url = server(push_secret_key="k" * 32, push_enabled=False, **networks).base_url
+    with serving() as hook:
+        (message_id,) = bus.publish("orders", {"n": 1})
+        update = cli("subscriptions", "update", "billing", "--push-endpoint", hook.url, url=url)
+        assert update.returncode == 0, update.stderr
+        tested = cli("subscriptions", "test-push", "billing", "--payload", '{"n": 1.10}', url=url)
+        assert (tested.returncode, tested.stderr) == (0, "")
+        shown = json.loads(tested.stdout)
+        assert (shown["status"], shown["said"], shown["message_id"][:5]) == (200, "done", "test-")
+        assert json.loads(cli("subscriptions", "resend", "billing", message_id, url=url).stdout)["status"] == 200
+        hook.answer = lambda _: (422, {}, b"no such order")
+        refused = cli("subscriptions", "test-push", "billing", url=url)
+        assert (refused.returncode, json.loads(refused.stdout)["status"]) == (1, 422)
+        assert "the endpoint did not accept it: no such order" in refused.stderr
+        first, second, third = hook.received
+        assert (first.body, second.body) == (b'{"n": 1.10}', b'{"n":1}')
+        assert json.loads(third.body)["type"] == "fastpubsub.test"
+        assert [one.headers["webhook-id"] for one in (first, second)] == [shown["message_id"], message_id]
+    gone = cli("subscriptions", "test-push", "billing", url=url)
+    assert (gone.returncode, json.loads(gone.stdout)["status"], "no connection" in gone.stderr) == (1, None, True)
+    wrong = cli("subscriptions", "test-push", "billing", "--payload", "{", url=url)
+    assert (wrong.returncode, wrong.stdout, "--payload" in wrong.stderr) == (2, "", True)
 
 
 def test_a_secret_header_reaches_the_server(pushing: Cli, tmp_path: Path) -> None:

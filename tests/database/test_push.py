@@ -111,6 +111,22 @@ def test_rotation(store: Store) -> None:
     assert store.row(query.format(*keys), NOW) == (b"newer", None)
 
 
+def test_what_may_be_sent_by_hand(store: Store) -> None:
+    (keys,) = subscriptions(store, 1)
+    (pulled,) = [subscription(store, keys.topic, "pulled", None)]
+    store.publish(keys.topic, ['{"a": 1}', '{"a": 2}'])
+    store.execute("update fastpubsub.cursors set filter_path = '$ ? (@.a == 1)'")
+    by_hand = "select fastpubsub.require_push(%s, %s, %s)"
+    for position in (None, 1):
+        store.value(by_hand, *keys, position)
+    refusals = {"FP409": [(keys, 2), (pulled, 1)], "FP422": [(keys, 3)], "FP404": [(Keys(keys.topic, 99), 1)]}
+    for state, calls in refusals.items():
+        for of, position in calls:
+            with pytest.raises(psycopg.Error) as refused, store.transaction():
+                store.value(by_hand, *of, position)
+            assert refused.value.sqlstate == state, (of, position)
+
+
 def test_each_change_has_another_version(store: Store) -> None:
     """Even after push was turned off and on again: a dispatcher that looked away must notice."""
     subscriptions(store, 1)

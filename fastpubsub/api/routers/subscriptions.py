@@ -1,7 +1,6 @@
 """`/subscriptions`."""
 
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -9,24 +8,20 @@ from fastpubsub.api import bodies
 from fastpubsub.api.pushed import given_push
 from fastpubsub.api.recording import change_by
 from fastpubsub.api.render import NO_CONTENT, NO_FIGURES, Figures, json_answer, list_json, subscription_json
-from fastpubsub.api.requests import Include, Limit, Offset, PageToken, Part, after_page, is_position, page_token
+from fastpubsub.api.requests import Include, Limit, Offset, PageToken, Part, after_page, page_token
 from fastpubsub.api.security import ScopedRoute, requires
 from fastpubsub.models import (
     ChangedSubscription,
-    NewPushSecret,
     NewSubscription,
     ObjectId,
     PurgedSubscription,
-    PushAttemptList,
-    PushSecret,
     Seek,
     Subscription,
     SubscriptionList,
     SubscriptionMetrics,
 )
 from fastpubsub.payloads import member
-from fastpubsub.push.signing import new_secret
-from fastpubsub.services import figures, previews, push_attempts, pushing, subscriptions
+from fastpubsub.services import figures, previews, subscriptions
 
 router = APIRouter(prefix="/subscriptions", tags=["subscriptions"], route_class=ScopedRoute)
 
@@ -169,43 +164,6 @@ async def _pause(request: Request, subscription_id: str, *, is_paused: bool) -> 
     found = await subscriptions.pause_subscription(state.database, subscription_id, is_paused=is_paused, change=change)
     state.wakeups.changed(await state.directory.subscriptions.key(subscription_id))
     return json_answer(subscription_json(found))
-
-
-@router.post(
-    "/{subscription_id}/push/secrets", status_code=201, dependencies=[requires("subscriptions:push", "subscription_id")]
-)
-async def rotate_push_secret(request: Request, subscription_id: str, body: NewPushSecret) -> PushSecret:
-    """Sign what is pushed with another secret; the one before signs as well for a while."""
-    state = request.app.state
-    secret = new_secret()
-    expires_at = await pushing.rotate_push_secret(
-        state.database,
-        state.dispatcher.sealer,
-        subscription_id,
-        secret,
-        body.old_secret_seconds,
-        await change_by(request),
-    )
-    state.dispatcher.look()
-    return PushSecret(secret=secret, old_secret_expires_at=expires_at)
-
-
-@router.get("/{subscription_id}/attempts", dependencies=[requires("subscriptions:push", "subscription_id")])
-async def list_push_attempts(
-    request: Request,
-    subscription_id: str,
-    message_id: Annotated[UUID | None, Query(description="only those of this message")] = None,
-    limit: Limit = 100,
-    token: PageToken = None,
-) -> PushAttemptList:
-    """List what became of pushes, newest first, as long as it is kept."""
-    state = request.app.state
-    before = after_page(request, token, is_position)
-    found = await push_attempts.list_push_attempts(
-        state.database, state.directory, subscription_id, message_id, None if before is None else int(before), limit + 1
-    )
-    more = page_token(str(found[limit - 1][0])) if len(found) > limit else None
-    return PushAttemptList(data=[attempt for _, attempt in found[:limit]], next_page_token=more)
 
 
 @router.post("/{subscription_id}/purge", dependencies=[requires("subscriptions:consume", "subscription_id")])

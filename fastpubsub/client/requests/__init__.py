@@ -33,6 +33,7 @@ from fastpubsub.client.requests.monitoring import history, list_changes, list_co
 from fastpubsub.client.requests.operating import pause, purge, resume, seek, test_filter, test_topic_filter
 from fastpubsub.client.requests.publishing import Encoded, Outgoing, Payload, address, encode, publish, publish_encoded
 from fastpubsub.client.requests.pulling import MAX_WAIT_SECONDS, end_waits, follow, pull, pull_with, settle_and_pull
+from fastpubsub.client.requests.pushing import list_push_attempts, resend_message, rotate_push_secret, test_push
 from fastpubsub.client.requests.request import UNSET, Page, Request, Unset
 from fastpubsub.client.requests.settling import Settlement, ack, as_reason, extend, nack, reject
 from fastpubsub.client.requests.subscriptions import (
@@ -41,9 +42,7 @@ from fastpubsub.client.requests.subscriptions import (
     ensure_subscription,
     ensuring_subscription,
     get_subscription,
-    list_push_attempts,
     list_subscriptions,
-    rotate_push_secret,
     update_subscription,
 )
 from fastpubsub.client.requests.topics import create_topic, delete_topic, get_topic, list_topics, update_topic
@@ -116,6 +115,7 @@ __all__ = [
     "reject",
     "release_delayed",
     "reprocess_dead_letters",
+    "resend_message",
     "resume",
     "revoke_client_secret",
     "rotate_client_secret",
@@ -123,6 +123,7 @@ __all__ = [
     "seek",
     "settle_and_pull",
     "test_filter",
+    "test_push",
     "test_topic_filter",
     "transact",
     "update_client",

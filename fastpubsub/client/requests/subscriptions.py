@@ -11,17 +11,14 @@ from fastpubsub.client.decimals import read_exactly, write_exactly
 from fastpubsub.client.existing import must_change, require_same
 from fastpubsub.client.requests.request import (
     UNSET,
-    Page,
     Request,
     Unset,
-    as_texts,
     creating,
     deleting,
     metrics_params,
     only_given,
     page_params,
     path_to,
-    read_page,
     write_json,
 )
 from fastpubsub.models import Subscription
@@ -184,24 +181,6 @@ def update_subscription(
     return Request(
         "PATCH", path_to("subscriptions", id), partial(read_exactly, Subscription), write_exactly(given, write_json)
     )
-
-
-def rotate_push_secret(id: str, *, old_secret_seconds: int = 86400) -> Request[models.PushSecret]:
-    """Returns another secret, only once; the previous one also signs, for `old_secret_seconds`."""
-    body = {"old_secret_seconds": old_secret_seconds}
-    return creating(path_to("subscriptions", id, "push", "secrets"), body, models.PushSecret)
-
-
-def list_push_attempts(
-    id: str, *, message_id: str | None = None, limit: int = 100, page_token: str | None = None
-) -> Request[Page[models.PushAttempt]]:
-    """Lists the outcomes of up to 100 pushes, newest first, of one message or of all.
-
-    `page_token` is `next_page_token` of the page before.
-    """
-    params = as_texts(only_given(message_id=message_id, limit=limit, page_token=page_token))
-    read = partial(read_page, models.PushAttemptList)
-    return Request("GET", path_to("subscriptions", id, "attempts"), read, params=params)
 
 
 def delete_subscription(id: str) -> Request[None]:
