@@ -31,6 +31,6 @@ class Sealer:
         for cipher in self._ciphers:
             try:
                 return cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], use.encode())
-            except InvalidTag:
+            except (InvalidTag, ValueError):  # one that is too short is none
                 continue
         raise Unreadable("it was sealed with a key that this process does not have")

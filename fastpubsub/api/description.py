@@ -39,7 +39,7 @@ REFUSALS = {
 }
 CONFLICTS = (
     *("createTopic", "createSubscription", "pullMessages", "settleAndPull"),
-    *("rotateClientSecret", "revokeClientSecret", "rotatePushSecret", "testPush", "resendMessage"),
+    *("rotateClientSecret", "revokeClientSecret", "rotatePushSecret", "testPush", "resendMessage", "getPushStatus"),
     *("moveDelayedMessage", "cancelDelayedMessage"),
 )
 BY_HAND = ("testPush", "resendMessage")

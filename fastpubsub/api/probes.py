@@ -13,7 +13,7 @@ from fastpubsub.api.prometheus import Read, render
 from fastpubsub.config import Settings
 from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import FastpubsubError
-from fastpubsub.services.metrics import Gauges, delayed_gauges
+from fastpubsub.services.metrics import Gauges, delayed_gauges, push_gauges
 from fastpubsub.services.readiness import DOWN, Readiness
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class Probes:
             self._readiness.problem, DOWN, seconds=CACHE_SECONDS, deadline=READINESS_DEADLINE_SECONDS
         )
         self._database = database
+        self._limit = settings.metrics_max_subscriptions
         self._read: Cached[Read | None] = Cached(
             self._read_gauges, None, seconds=CACHE_SECONDS, deadline=GAUGES_DEADLINE_SECONDS
         )
@@ -99,7 +100,11 @@ class Probes:
 
     async def _read_gauges(self) -> Read | None:
         try:
-            return Read(await self._gauges.look(), await delayed_gauges(self._database))
+            return Read(
+                await self._gauges.look(),
+                await delayed_gauges(self._database),
+                await push_gauges(self._database, self._limit),
+            )
         except FastpubsubError as error:
             logger.warning("no gauges of the database in this scrape: %s", error.detail)
             return None

@@ -28,7 +28,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_fastapi_instrumentator import metrics
 
 from fastpubsub import __version__
-from fastpubsub.services.metrics import DelayedGauges, SubscriptionGauges
+from fastpubsub.services.metrics import DelayedGauges, PushGauges, SubscriptionGauges
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -107,6 +107,7 @@ class Read(NamedTuple):
 
     subscriptions: Sequence[SubscriptionGauges]
     delayed: DelayedGauges
+    pushed: Sequence[PushGauges]
 
 
 def render(registry: CollectorRegistry, read: Read | None) -> bytes:
@@ -135,6 +136,7 @@ class _AtScrape:
         if self._read is not None:
             yield from subscription_gauges(self._read.subscriptions)
             yield from delayed_gauges(self._read.delayed)
+            yield from push_gauges(self._read.pushed)
 
 
 LABELS = ["topic", "subscription"]
@@ -207,6 +209,21 @@ def delayed_gauges(delayed: DelayedGauges) -> Iterable[Metric]:
         "For how long the first delayed message that is not held has been overdue; 0 when none is",
         value=delayed.overdue_seconds,
     )
+
+
+def push_gauges(pushed: Sequence[PushGauges]) -> Iterable[Metric]:
+    is_open = GaugeMetricFamily(
+        "fastpubsub_subscription_push_breaker_open",
+        "Whether a subscription that is pushed is held back because its endpoint failed several times in a row",
+        labels=LABELS,
+    )
+    is_held = GaugeMetricFamily(
+        "fastpubsub_subscription_push_held", "Whether a process pushes a subscription that is pushed", labels=LABELS
+    )
+    for one in pushed:
+        is_open.add_metric([one.topic_id, one.subscription_id], one.is_open)
+        is_held.add_metric([one.topic_id, one.subscription_id], one.is_held)
+    yield from (is_open, is_held)
 
 
 def age(created_at: datetime | None, now: datetime) -> float:

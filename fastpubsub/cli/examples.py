@@ -59,6 +59,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastpubsub subscriptions seek billing 2026-01-31T12:00:00Z",
     ),
     "subscriptions rotate-push-secret": ("fastpubsub subscriptions rotate-push-secret billing",),
+    "subscriptions push-status": ("fastpubsub subscriptions push-status billing",),
     "subscriptions test-push": (
         "fastpubsub subscriptions test-push billing",
         """fastpubsub subscriptions test-push billing --payload '{"order": 1}'""",

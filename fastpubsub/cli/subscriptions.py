@@ -235,6 +235,14 @@ def update_subscription(
     show(Output(as_json), replace(request, content=body_of(settings | push)))
 
 
+@app.talking("push-status")
+def show_push_status(subscription: SubscriptionId, as_json: AsJson = None) -> None:
+    """Show whether a subscription is pushed now, and the breaker of its endpoint."""
+    from fastpubsub.client import requests
+
+    show(Output(as_json), requests.get_push_status(subscription))
+
+
 @app.talking("rotate-push-secret")
 def rotate_push_secret(
     subscription: SubscriptionId,

@@ -122,6 +122,7 @@ class Operations:
     update_client = Operation(requests.update_client)
     rotate_client_secret = Operation(requests.rotate_client_secret)
     list_push_attempts = Operation(requests.list_push_attempts)
+    get_push_status = Operation(requests.get_push_status)
     rotate_push_secret = Operation(requests.rotate_push_secret)
     test_push = Operation(requests.test_push)
     resend_message = Operation(requests.resend_message)

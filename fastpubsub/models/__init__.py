@@ -55,6 +55,7 @@ from fastpubsub.models.push import (
     PushAttempt,
     PushAttemptList,
     PushSecret,
+    PushStatus,
     PushTested,
     Resend,
 )
@@ -176,6 +177,7 @@ __all__ = [
     "PushAttempt",
     "PushAttemptList",
     "PushSecret",
+    "PushStatus",
     "PushTested",
     "Rates",
     "RecordedChange",

@@ -85,6 +85,20 @@ class Push(BaseModel):
     secret: str | None = Field(None, description="what requests are signed with; shown only when it is made")
 
 
+class PushStatus(BaseModel):
+    """How the pushing of a subscription goes."""
+
+    is_held: bool = Field(description="whether a process pushes it now")
+    breaker: Literal["closed", "open", "half-open"] = Field(
+        description="`open` while the endpoint gets nothing after failures in a row, `half-open` when it is tried again"
+    )
+    failures: int = Field(description="in a row, when the breaker opened or a trial failed last; 0 when it is closed")
+    breaker_opened_at: UtcTime | None = Field(description="since when it is not closed")
+    next_try_at: UtcTime | None = Field(description="when the endpoint gets one message as a trial")
+    last_failure: str | None = Field(description="why the last one failed, up to 1 KiB; null when it is closed")
+    old_secret_expires_at: UtcTime | None = Field(description="until when the previous secret signs as well")
+
+
 class PushAttempt(BaseModel):
     message_id: str
     at: UtcTime = Field(description="when the answer came, or the time was over")

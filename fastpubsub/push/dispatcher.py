@@ -21,6 +21,7 @@ from fastpubsub.push.pusher import Means, Pusher
 from fastpubsub.push.resolver import LookUp, Resolver, look_up
 from fastpubsub.push.wire import Wire
 from fastpubsub.sealing import Sealer, Unreadable
+from fastpubsub.services.breakers import Breakers
 from fastpubsub.services.claiming import Claiming
 from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.push_attempts import PushAttempts
@@ -62,11 +63,13 @@ class Dispatcher:
         self._sealer = Sealer(settings.push_keys())
         self._resolver = Resolver(settings.push_networks(), find)
         self._attempts = PushAttempts(database, settings.push_attempts_retention_seconds)
+        self._breakers = Breakers(database, self._process)
         self._means = Means(
             claiming,
             settling,
             counters,
             self._attempts,
+            self._breakers,
             self._resolver,
             Gate(settings.push_max_in_flight, per_second),
             ssl.create_default_context(),
@@ -126,7 +129,12 @@ class Dispatcher:
     async def _write(self) -> None:
         while self._is_enabled:
             await asyncio.sleep(WRITE_SECONDS)
-            await self._attempts.write(asyncio.get_running_loop().time())
+            await self._write_once()
+
+    async def _write_once(self) -> None:
+        now = asyncio.get_running_loop().time()
+        await self._attempts.write(now)
+        await self._breakers.write(now)
 
     async def close(self) -> None:
         """Ends what is on its way, and lets other processes go on at once."""
@@ -138,7 +146,7 @@ class Dispatcher:
         self._ending.cancel()
         await self._ending.finish()
         self._resolver.close()
-        await self._attempts.write(asyncio.get_running_loop().time())
+        await self._write_once()
         if self._has_held:
             with Surviving(logger, "giving up the endpoints", logging.DEBUG):
                 await self._database.fetch_one("release_endpoints", self._process)

@@ -42,37 +42,37 @@ class Breaker:
     """Closed; open after failures in a row, when nothing is pushed; half-open, when one message is tried."""
 
     def __init__(self) -> None:
-        self._failures = 0
+        self.failures = 0
         self._pause = FIRST_PAUSE_SECONDS
-        self._closed_until = 0.0
+        self.closed_until = 0.0
         """When the pause ends."""
 
     @property
     def is_half_open(self) -> bool:
-        return self._failures >= FAILURES
+        return self.failures >= FAILURES
 
     def seconds(self, now: float) -> float:
         """Until something may be pushed."""
-        return max(self._closed_until - now, 0.0)
+        return max(self.closed_until - now, 0.0)
 
     def succeeded(self) -> None:
-        self._failures = 0
+        self.failures = 0
         self._pause = FIRST_PAUSE_SECONDS
 
     def failed(self, now: float) -> None:
-        self._failures += 1
-        if self._failures >= FAILURES and now >= self._closed_until:
-            self._closed_until = now + self._pause * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+        self.failures += 1
+        if self.failures >= FAILURES and now >= self.closed_until:
+            self.closed_until = now + self._pause * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
     def refused(self, now: float) -> None:
         """As after so many failures that it opens."""
-        self._failures = max(self._failures, FAILURES - 1)
+        self.failures = max(self.failures, FAILURES - 1)
         self.failed(now)
 
     def hold(self, until: float) -> None:
         """The endpoint has said when to come again."""
-        self._closed_until = max(self._closed_until, until)
+        self.closed_until = max(self.closed_until, until)
 
 
 class Gate:

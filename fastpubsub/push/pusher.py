@@ -20,6 +20,7 @@ from fastpubsub.push.pacing import Breaker, Concurrency, Gate
 from fastpubsub.push.requests import ORIGIN
 from fastpubsub.push.resolver import Resolver
 from fastpubsub.push.wire import Wire
+from fastpubsub.services.breakers import CLOSED, Breakers, BreakerState
 from fastpubsub.services.claiming import Claim, Claiming
 from fastpubsub.services.push_attempts import Attempt, PushAttempts
 from fastpubsub.services.settling import ACK, NACK, REJECT, RETURN, Kind, Settling
@@ -46,6 +47,7 @@ class Means:
     settling: Settling
     counters: Counters
     attempts: PushAttempts
+    breakers: Breakers
     resolver: Resolver
     gate: Gate
     tls: ssl.SSLContext
@@ -62,6 +64,7 @@ class Pusher:
         self._breaker = Breaker()
         self._concurrency = Concurrency(endpoint.max_concurrency)
         self._is_welcome = not endpoint.is_asked_first
+        self._is_ending = False
         self._pushing = Tasks()
         self._in_flight = 0
         self._ended = asyncio.Event()
@@ -69,6 +72,7 @@ class Pusher:
 
     async def run(self) -> None:
         """Runs until it is cancelled, the server stops, or the subscription is not pushed any more."""
+        self._means.breakers.note(self.endpoint.keys, CLOSED)
         is_over = False
         while not is_over:
             with Surviving(logger, "pushing"):
@@ -81,6 +85,7 @@ class Pusher:
 
     async def close(self) -> None:
         """Lets those on their way finish, or cuts them when it is cancelled; those come again at once."""
+        self._is_ending = True
         try:
             await self._pushing.finish()
         finally:
@@ -141,6 +146,7 @@ class Pusher:
             pass
         if not self._is_welcome:
             self._breaker.refused(loop.time())
+            self._note_breaker("the endpoint did not agree to get events")
         return self._is_welcome
 
     async def _push(self, claim: Claim, index: int, received: float, before: asyncio.Task[bool] | None) -> bool:
@@ -219,6 +225,7 @@ class Pusher:
         )
 
     def _learn(self, outcome: Outcome, now: float) -> None:
+        was_open = self._breaker.is_half_open
         if outcome.is_well:
             self._breaker.succeeded()
             self._concurrency.succeeded()
@@ -228,6 +235,15 @@ class Pusher:
             self._concurrency.overloaded(now)
         if outcome.hold_seconds:
             self._breaker.hold(now + outcome.hold_seconds)
+        if was_open or self._breaker.is_half_open:
+            self._note_breaker(outcome.reason or "")
+
+    def _note_breaker(self, reason: str) -> None:
+        """Not of one that ends: its endpoint has changed, or is with another process."""
+        breaker = self._breaker
+        state = BreakerState(breaker.failures, breaker.closed_until, reason[:MAX_REASON])
+        if not self._is_ending:
+            self._means.breakers.note(self.endpoint.keys, state if breaker.is_half_open else CLOSED)
 
     async def _settle(self, delivery: str, outcome: Outcome) -> None:
         """A few times, for an ack that is lost is a message that comes again."""

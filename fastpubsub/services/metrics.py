@@ -47,6 +47,18 @@ class DelayedGauges(NamedTuple):
     overdue_seconds: float
 
 
+class PushGauges(NamedTuple):
+    """Of a subscription that is pushed."""
+
+    topic_id: str
+    subscription_id: str
+    is_open: bool
+    """The breaker of its endpoint."""
+
+    is_held: bool
+    """By a process that lives."""
+
+
 class Gauges:
     """Remembers how far each filter has judged its log, so that a scrape goes on where the last one ended."""
 
@@ -75,6 +87,10 @@ class Gauges:
 
 async def delayed_gauges(database: Database) -> DelayedGauges:
     return DelayedGauges(*await database.fetch_one("inspect_delayed", COUNTED_DELAYED))
+
+
+async def push_gauges(database: Database, limit: int) -> list[PushGauges]:
+    return [PushGauges(*row) for row in await database.fetch_all("list_push_metrics", limit)]
 
 
 def gauges(rows: list[Row]) -> list[SubscriptionGauges]:

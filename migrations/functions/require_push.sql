@@ -1,5 +1,6 @@
--- Before a request is sent to the endpoint of a subscription by hand, with the message at p_position or with none of the topic. Raises FP409 when
--- the subscription is not pushed or its filter keeps the message out, and FP422 when the message is not kept. Nothing is leased or settled.
+-- Before a request is sent to the endpoint of a subscription by hand, with the message at p_position or with none of the topic. Raises
+-- FP409 when the subscription is not pushed or its filter keeps the message out, and FP422 when the message is not kept. Nothing is leased
+-- or settled.
 create or replace function fastpubsub.require_push(
     p_topic_key bigint,
     p_subscription_key bigint,

@@ -38,7 +38,8 @@ deferrable initially deferred for each row execute function fastpubsub.on_settle
 alter table fastpubsub.cursors add column is_pushed boolean;
 
 -- Where the messages of a subscription are pushed. Headers and secrets are sealed by a key that the database does not have; `version` is
--- another one after each change, `holder` the process that pushes.
+-- another one after each change, `holder` the process that pushes. While its breaker is open: since when, failures in a row, the next try,
+-- and why the last one failed.
 create table fastpubsub.endpoints (
     topic_key bigint,
     subscription_key bigint,
@@ -49,6 +50,10 @@ create table fastpubsub.endpoints (
     old_secret_expires_at timestamptz,
     version bigint generated always as identity,
     holder bigint,
+    breaker_opened_at timestamptz,
+    failures integer,
+    next_try_at timestamptz,
+    last_failure text,
     primary key (topic_key, subscription_key)
 );
 

@@ -1035,6 +1035,9 @@ drop function fastpubsub.free_keys;
 -- functions/get_delayed_message.sql
 drop function fastpubsub.get_delayed_message;
 
+-- functions/get_push_status.sql
+drop function fastpubsub.get_push_status;
+
 -- functions/get_topic.sql
 create or replace function fastpubsub.get_topic(
     p_id text,
@@ -1275,6 +1278,9 @@ $$;
 
 -- functions/list_push_attempts.sql
 drop function fastpubsub.list_push_attempts;
+
+-- functions/list_push_metrics.sql
+drop function fastpubsub.list_push_metrics;
 
 -- functions/list_ready_subscriptions.sql
 drop function fastpubsub.list_ready_subscriptions;
@@ -2157,6 +2163,9 @@ begin
 end;
 $$;
 
+-- functions/record_breakers.sql
+drop function fastpubsub.record_breakers;
+
 -- functions/record_process.sql
 drop function fastpubsub.record_process;
 
@@ -2558,6 +2567,9 @@ $$;
 
 -- functions/require_dead_letter_topic.sql
 drop function fastpubsub.require_dead_letter_topic;
+
+-- functions/require_push.sql
+drop function fastpubsub.require_push;
 
 -- functions/require_push_timeout.sql
 drop function fastpubsub.require_push_timeout;

@@ -1964,6 +1964,47 @@ begin
 end;
 $$;
 
+-- functions/get_push_status.sql
+-- How the pushing of a subscription goes: whether a process does it that said so in p_patience_seconds, and its breaker, if that is open.
+-- Raises FP409 when it is not pushed.
+create or replace function fastpubsub.get_push_status(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_patience_seconds double precision default 15,
+    p_now timestamptz default null,
+    out is_held boolean,
+    out failures integer,
+    out breaker_opened_at timestamptz,
+    out next_try_at timestamptz,
+    out is_due boolean,
+    out last_failure text,
+    out old_secret_expires_at timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
+    select
+        exists (
+            select from fastpubsub.dispatchers as d
+            where d.process = e.holder and d.seen_at > v_now - make_interval(secs => p_patience_seconds)
+        ),
+        coalesce(e.failures, 0), e.breaker_opened_at, e.next_try_at, e.next_try_at <= v_now, e.last_failure,
+        case when e.old_secret_expires_at > v_now then e.old_secret_expires_at end
+    into
+        get_push_status.is_held, get_push_status.failures, get_push_status.breaker_opened_at, get_push_status.next_try_at,
+        get_push_status.is_due, get_push_status.last_failure, get_push_status.old_secret_expires_at
+    from fastpubsub.endpoints as e where e.topic_key = p_topic_key and e.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP409', message = 'the subscription is not pushed';
+    end if;
+end;
+$$;
+
 -- functions/get_topic.sql
 create or replace function fastpubsub.get_topic(
     p_id text,
@@ -2559,6 +2600,31 @@ begin
         a.topic_key = p_topic_key and a.subscription_key = p_subscription_key and a.position = p_position
         and a.attempt_key < coalesce(p_before, 9223372036854775807)
     order by a.attempt_key desc
+    limit p_limit;
+end;
+$$;
+
+-- functions/list_push_metrics.sql
+-- Of up to p_limit subscriptions that are pushed, for one scrape: whether the breaker is open, and whether a process pushes that said so in
+-- p_patience_seconds.
+create or replace function fastpubsub.list_push_metrics(
+    p_limit integer,
+    p_patience_seconds double precision default 15,
+    p_now timestamptz default null
+) returns table (topic_id text, subscription_id text, is_open boolean, is_held boolean)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select t.id, s.id, e.failures is not null, d.process is not null
+    from fastpubsub.endpoints as e
+    inner join fastpubsub.subscriptions as s on e.subscription_key = s.subscription_key
+    inner join fastpubsub.topics as t on e.topic_key = t.topic_key
+    left join fastpubsub.dispatchers as d
+        on e.holder = d.process and d.seen_at > coalesce(p_now, clock_timestamp()) - make_interval(secs => p_patience_seconds)
+    order by e.subscription_key
     limit p_limit;
 end;
 $$;
@@ -4275,6 +4341,39 @@ begin
 end;
 $$;
 
+-- functions/record_breakers.sql
+-- Writes what became of the breakers of endpoints that a process holds: failures in a row, 0 for one that is closed, and in how many
+-- seconds an open one tries again. One that is closed already is not written.
+create or replace function fastpubsub.record_breakers(
+    p_process bigint,
+    p_topic_keys bigint [],
+    p_subscription_keys bigint [],
+    p_failures integer [],
+    p_seconds double precision [],
+    p_reasons text [],
+    p_now timestamptz default null
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    perform fastpubsub.begin_call(false);
+    update fastpubsub.endpoints as e set
+        breaker_opened_at = case when u.failures > 0 then coalesce(e.breaker_opened_at, v_now) end,
+        failures = nullif(u.failures, 0),
+        next_try_at = case when u.failures > 0 then v_now + make_interval(secs => u.seconds) end,
+        last_failure = case when u.failures > 0 then u.reason end
+    from
+        unnest(p_topic_keys, p_subscription_keys, p_failures, p_seconds, p_reasons)
+        as u (topic_key, subscription_key, failures, seconds, reason)
+    where
+        e.topic_key = u.topic_key and e.subscription_key = u.subscription_key and e.holder = p_process
+        and (u.failures > 0 or e.failures is not null);
+end;
+$$;
+
 -- functions/record_process.sql
 -- Says that a process of a server lives and takes up to p_connections. Returns whether it holds the background work, and when to say it
 -- again: the holder and one other, who will notice first that the holder is gone, every second, all others in as many seconds as there are
@@ -4944,6 +5043,48 @@ begin
                 'dead_letter_topic: topic "%s" has a JSON Schema, and dead letters may not match it: name a topic without one',
                 p_dead_letter_topic
             );
+    end if;
+end;
+$$;
+
+-- functions/require_push.sql
+-- Before a request is sent to the endpoint of a subscription by hand, with the message at p_position or with none of the topic. Raises
+-- FP409 when the subscription is not pushed or its filter keeps the message out, and FP422 when the message is not kept. Nothing is leased
+-- or settled.
+create or replace function fastpubsub.require_push(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint default null
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    v_path jsonpath;
+    v_passes boolean;
+begin
+    perform fastpubsub.begin_call(true);
+    select c.filter_path into v_path
+    from fastpubsub.cursors as c where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    perform from fastpubsub.endpoints as e where e.topic_key = p_topic_key and e.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP409', message = 'the subscription is not pushed; give it an endpoint first, with `push`';
+    end if;
+    perform from fastpubsub.dead_letters as d
+    where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p_position;
+    if found or p_position is null then
+        return;
+    end if;
+    select v_path is null or fastpubsub.passes_filter(m.payload, m.attributes, v_path) into v_passes
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+    if not found then
+        raise exception using errcode = 'FP422', message = 'the message is no longer kept';
+    elsif not v_passes then
+        raise exception using errcode = 'FP409', message = 'the filter of the subscription keeps this message out';
     end if;
 end;
 $$;

@@ -79,6 +79,7 @@ GOOD = [
     Good("POST /subscriptions/{subscription_id}/purge"),
     Good("GET /subscriptions/{subscription_id}/attempts", query=f"message_id={MESSAGE}&limit=10"),
     Good("POST /subscriptions/{subscription_id}/push/secrets", {"old_secret_seconds": 60}),
+    Good("GET /subscriptions/{subscription_id}/push"),
     Good("POST /subscriptions/{subscription_id}/push/test", {"payload": {"a": SECRET}}),
     Good("POST /subscriptions/{subscription_id}/push/resend", {"message_id": MESSAGE}),
     Good("GET /subscriptions/{subscription_id}/messages", query="consumer_id=c&batch_size=1"),

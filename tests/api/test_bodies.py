@@ -342,6 +342,7 @@ ONLY_IN_SQL = {
     "publish.sql",
     "read_ack_ids.sql",
     "reject.sql",
+    "require_push.sql",
     "require_push_timeout.sql",
     "run_transaction.sql",
     "settle_at_commit.sql",

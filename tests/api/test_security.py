@@ -42,6 +42,7 @@ EXPECTED = {
     "POST /subscriptions/{subscription_id}/purge": "subscriptions:consume",
     "GET /subscriptions/{subscription_id}/attempts": "subscriptions:push",
     "POST /subscriptions/{subscription_id}/push/secrets": "subscriptions:push",
+    "GET /subscriptions/{subscription_id}/push": "subscriptions:push",
     "POST /subscriptions/{subscription_id}/push/test": "subscriptions:push",
     "POST /subscriptions/{subscription_id}/push/resend": "subscriptions:push",
     "POST /subscriptions/{subscription_id}/seek": "subscriptions:consume",

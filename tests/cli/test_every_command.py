@@ -38,6 +38,7 @@ WALK = {
     "subscriptions metrics": [TEXT],
     "subscriptions seek": ["new", TEXT],
     "subscriptions rotate-push-secret": [TEXT],
+    "subscriptions push-status": [TEXT],
     "subscriptions test-push": [TEXT, "--payload", PAYLOAD],
     "subscriptions resend": [TEXT, TEXT],
     "subscriptions delete": [TEXT, "--yes"],

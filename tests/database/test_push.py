@@ -13,6 +13,7 @@ PUSH = {"settings": {"timeout_seconds": 5}, "headers": "aGVhZGVycw==", "secret":
 HELD = "select subscription_key, holder from fastpubsub.endpoints order by subscription_key"
 CHANGE = "select fastpubsub.update_subscription('s0', p_change_push => true, p_push => %s)"
 PATIENCE = 15 * SECOND
+RECORD = "select fastpubsub.record_breakers(1, %s, %s, %s, %s, %s, %s)"
 
 
 def subscriptions(store: Store, count: int, push: object = PUSH) -> list[Keys]:
@@ -35,6 +36,10 @@ def subscription(store: Store, topic: int, name: str, push: object) -> Keys:
 def hold(store: Store, process: int, now: object = NOW) -> list[int]:
     rows = store.rows("select subscription_key from fastpubsub.hold_endpoints(%s, 15, %s)", process, now)
     return sorted(key for (key,) in rows)
+
+
+def status(store: Store, keys: Keys, now: object) -> tuple[object, ...]:
+    return store.row("select * from fastpubsub.get_push_status(%s, %s, 15, %s)", *keys, now)
 
 
 def claims(store: Store, keys: Keys, *, is_push: bool) -> int:
@@ -176,6 +181,42 @@ def test_two_that_hold_at_once_do_not_wait(open_store: OpenStore) -> None:
         assert hold(other, 2) == []
     assert hold(other, 2) == []
     assert len(hold(one, 1)) == 2
+
+
+def test_what_breakers_came_to(store: Store) -> None:
+    """Only of endpoints that the process holds."""
+    first, second = subscriptions(store, 2)
+    hold(store, 1)
+    store.execute("update fastpubsub.endpoints set holder = 2 where subscription_key = %s", second.subscription)
+
+    def record(failures: int, seconds: float, now: object) -> None:
+        keys = [first.topic] * 2, [first.subscription, second.subscription]
+        store.execute(RECORD, *keys, [failures] * 2, [seconds] * 2, ["no answer"] * 2, now)
+
+    closed = (True, 0, None, None, None, None, None)
+    assert status(store, first, NOW) == closed
+    record(5, 4, NOW)
+    opened = (True, 5, NOW, NOW + 4 * SECOND, False, "no answer", None)
+    assert status(store, first, NOW) == opened
+    assert status(store, first, NOW + 4 * SECOND) == (*opened[:4], True, *opened[5:])
+    assert status(store, second, NOW) == (False, *closed[1:])
+    record(6, 8, NOW + 4 * SECOND)
+    assert status(store, first, NOW + 4 * SECOND) == (True, 6, NOW, NOW + 12 * SECOND, False, "no answer", None)
+    metrics = "select subscription_id, is_open, is_held from fastpubsub.list_push_metrics(%s, 15, %s)"
+    assert store.rows(metrics, 10, NOW) == [("s0", True, True), ("s1", False, False)]
+    assert store.rows(metrics, 1, NOW + PATIENCE) == [("s0", True, False)]
+    record(0, 0, NOW)
+    assert status(store, first, NOW) == closed
+    store.execute("delete from fastpubsub.dispatchers")
+    assert status(store, first, NOW) == (False, *closed[1:])
+
+
+def test_the_status_of_what_is_not_pushed(store: Store) -> None:
+    (keys,) = subscriptions(store, 1, None)
+    for of, state in ((keys, "FP409"), (Keys(keys.topic, 99), "FP404")):
+        with pytest.raises(psycopg.Error) as refused, store.transaction():
+            status(store, of, NOW)
+        assert refused.value.sqlstate == state
 
 
 def test_without_endpoints_nothing_is_written(store: Store) -> None:

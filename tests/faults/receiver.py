@@ -43,7 +43,7 @@ class Request:
     def _ended(self, op: str) -> None:
         history = self.receiver.load.history
         history.add(self.who, Kind.INVOKE, op, subscription=self.subscription, ids=[self.who])
-        history.add(self.who, Kind.UNKNOWN, op)
+        history.add(self.who, Kind.UNKNOWN, op, status=200)
 
 
 Misbehavior = Callable[[Request], bytes | Speak]

@@ -74,8 +74,8 @@ class Endpoint:
                     return
                 writer.write(said)
                 await writer.drain()
-        except ConnectionError:
-            pass
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # asyncio would log that a connection was cancelled
         finally:
             writer.close()
             self.speaking.discard(task)

@@ -29,11 +29,14 @@ class Service:
 
     def start(self) -> None:
         where = ["--app-dir", str(ROOT / "examples/webhooks"), "--port", str(self.port)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "payments:app", *where, "--log-level", "error"],
-            cwd=self.folder,
-            env={**os.environ, "PAYMENTS": str(self.file), "PUSH_SECRETS": self.secret, "PYTHONPATH": str(ROOT)},
-        )
+        with (self.folder / "payments.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "uvicorn", "payments:app", *where, "--log-level", "error"],
+                cwd=self.folder,
+                env={**os.environ, "PAYMENTS": str(self.file), "PUSH_SECRETS": self.secret, "PYTHONPATH": str(ROOT)},
+                stdout=log,
+                stderr=log,
+            )
 
     def kill(self) -> None:
         if self.process is not None:

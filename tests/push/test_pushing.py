@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import httpx
@@ -238,6 +239,48 @@ async def test_an_endpoint_that_is_down_uses_up_no_attempts(calls: Calls) -> Non
         received = await endpoint.until(20)
         await until_counts(calls, (0, 0, 20, 0))
     assert {one.headers["fastpubsub-attempt"] for one in received} == {"1"}
+
+
+async def until_status(client: httpx.AsyncClient, **wanted: object) -> Json:
+    found: Json = {}
+    async with asyncio.timeout(PATIENCE):
+        while not found.items() >= wanted.items():
+            found = success(await client.get("/subscriptions/s/push"), 200)
+    return found
+
+
+async def test_the_breaker_can_be_seen(calls: Calls, endpoint: Endpoint, client: httpx.AsyncClient) -> None:
+    def gauges(scraped: str) -> dict[str, str]:
+        return dict(re.findall(r"fastpubsub_subscription_push_(\w+){subscription=\"s\",topic=\"t\"} (\S+)", scraped))
+
+    endpoint.answers = lambda _: answer(500, b"no")
+    await pushed(calls, endpoint)
+    closed = await until_status(client, is_held=True, breaker="closed", failures=0)
+    assert (closed["breaker_opened_at"], closed["next_try_at"], closed["last_failure"]) == (None, None, None)
+    await calls.publish(*({"n": number} for number in range(10)))
+    opened = await until_status(client, breaker="open", last_failure="the endpoint answered 500: no")
+    assert opened["failures"] >= 5
+    assert opened["breaker_opened_at"] < opened["next_try_at"]
+    expire_probes(client)
+    assert gauges((await client.get("/metrics")).text) == {"breaker_open": "1.0", "held": "1.0"}
+    endpoint.answers = lambda _: answer(200)
+    await until_status(client, breaker="closed", failures=0, last_failure=None)
+    endpoint.answers = lambda _: answer(500, b"no")
+    await calls.publish(*({"n": number} for number in range(10)))
+    await until_status(client, last_failure="the endpoint answered 500: no")
+    push = {"endpoint": endpoint.url.replace("hook", "other")}
+    success(await client.patch("/subscriptions/s", json={"push": push, "max_delivery_attempts": 100}), 200)
+    endpoint.answers = lambda _: answer(200)
+    await until_status(client, breaker="closed")
+    success(await client.patch("/subscriptions/s", json={"push": None}), 200)
+    assert "not pushed" in problem(await client.get("/subscriptions/s/push"), 409)
+    expire_probes(client)
+    assert gauges((await client.get("/metrics")).text) == {}
+
+
+def expire_probes(client: httpx.AsyncClient) -> None:
+    """The next scrape asks the database."""
+    app_of(client).state.probes._read._known_at = None
 
 
 async def test_a_failing_endpoint_is_spared(calls: Calls, endpoint: Endpoint) -> None:

@@ -146,12 +146,12 @@ async def test_a_dead_letter_is_sent_again(
     """Which the topic does not have any more."""
     endpoint.answers = lambda _: answer(400)
     await pushed(calls, endpoint, reject_on=[400])
-    (message_id,) = await calls.publish({"n": 1})
-    await until_counts(calls, (0, 0, 0, 1))
-    await (await connect()).execute("delete from fastpubsub.messages")
+    message_id, _ = await calls.publish({"n": 1}, {"n": 2})
+    await until_counts(calls, (0, 0, 0, 2))
+    await (await connect()).execute("delete from fastpubsub.messages where position = 1")
     endpoint.answers = lambda _: answer(204)
     assert (await resend(client, message_id))["status"] == 204
-    assert await calls.counts() == (0, 0, 0, 1)
+    assert await calls.counts() == (0, 0, 0, 2)
     assert await calls.purge(message_id) == [message_id]
     assert "no longer kept" in problem(await client.post(RESEND, json={"message_id": message_id}), 404)
 

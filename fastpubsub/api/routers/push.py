@@ -16,14 +16,22 @@ from fastpubsub.models import (
     NewPushTest,
     PushAttemptList,
     PushSecret,
+    PushStatus,
     PushTested,
     Resend,
 )
 from fastpubsub.payloads import member
 from fastpubsub.push.signing import new_secret
-from fastpubsub.services import push_attempts, pushing
+from fastpubsub.services import breakers, push_attempts, pushing
 
 router = APIRouter(prefix="/subscriptions", tags=["subscriptions"], route_class=ScopedRoute)
+
+
+@router.get("/{subscription_id}/push", dependencies=[requires("subscriptions:push", "subscription_id")])
+async def get_push_status(request: Request, subscription_id: str) -> PushStatus:
+    """See whether a subscription is pushed now, and whether its endpoint is spared because it fails."""
+    state = request.app.state
+    return await breakers.get_push_status(state.database, state.directory, subscription_id)
 
 
 @router.post(

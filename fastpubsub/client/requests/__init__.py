@@ -33,7 +33,13 @@ from fastpubsub.client.requests.monitoring import history, list_changes, list_co
 from fastpubsub.client.requests.operating import pause, purge, resume, seek, test_filter, test_topic_filter
 from fastpubsub.client.requests.publishing import Encoded, Outgoing, Payload, address, encode, publish, publish_encoded
 from fastpubsub.client.requests.pulling import MAX_WAIT_SECONDS, end_waits, follow, pull, pull_with, settle_and_pull
-from fastpubsub.client.requests.pushing import list_push_attempts, resend_message, rotate_push_secret, test_push
+from fastpubsub.client.requests.pushing import (
+    get_push_status,
+    list_push_attempts,
+    resend_message,
+    rotate_push_secret,
+    test_push,
+)
 from fastpubsub.client.requests.request import UNSET, Page, Request, Unset
 from fastpubsub.client.requests.settling import Settlement, ack, as_reason, extend, nack, reject
 from fastpubsub.client.requests.subscriptions import (
@@ -87,6 +93,7 @@ __all__ = [
     "get_client",
     "get_delayed",
     "get_message",
+    "get_push_status",
     "get_redrive",
     "get_subscription",
     "get_topic",

@@ -7,10 +7,16 @@ from typing import Any
 from uuid import UUID
 
 from fastpubsub import models
+from fastpubsub.client.decimals import read_exactly
 from fastpubsub.client.requests.request import Page, Request, as_texts, creating, only_given, path_to, read_page
 
 BY_HAND_SECONDS = 30.0
 """That the server may wait for the answer of an endpoint."""
+
+
+def get_push_status(id: str) -> Request[models.PushStatus]:
+    """Tells whether a process pushes the subscription now, and the breaker of its endpoint."""
+    return Request("GET", path_to("subscriptions", id, "push"), partial(read_exactly, models.PushStatus))
 
 
 def rotate_push_secret(id: str, *, old_secret_seconds: int = 86400) -> Request[models.PushSecret]:

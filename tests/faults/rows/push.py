@@ -92,7 +92,7 @@ def pours(request: Request) -> Speak:
 
     async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n")
-        for _ in range(10**10 >> 16):
+        for _part in range(10**10 >> 16):
             writer.write(b"x" * (1 << 16))
             await writer.drain()
 
@@ -219,8 +219,7 @@ async def serve(rig: Rig) -> Figures:
     assert service.booked() == (count, count * (count - 1) // 2)
     metrics = expect(await rig.load.wire().ask("GET", "/subscriptions/booking/metrics"), 200).json()
     assert (metrics["acked"], metrics["dlq"]) == (count, 0), metrics
-    ((pushed,),) = await rig.query("select count(*) from fastpubsub.push_attempts where status = 204 or status = 200")
-    return {"killed": 2 * kills, "payments": count, "answers": pushed, "payments_s": time.monotonic() - started}
+    return {"killed": 2 * kills, "payments": count, "payments_s": time.monotonic() - started}
 
 
 async def subscribe(rig: Rig, service: Service) -> None:
@@ -232,7 +231,7 @@ async def subscribe(rig: Rig, service: Service) -> None:
         "ack_deadline_seconds": 10,
         "max_delivery_attempts": 100,
         "backoff_min_seconds": 0,
-        "push": {"endpoint": service.url, "timeout_seconds": 5, "max_concurrency": 20},
+        "push": {"endpoint": service.url, "timeout_seconds": 5},
     }
     service.secret = expect(await wire.ask("POST", "/subscriptions", body), 201).json()["push"]["secret"]
 
