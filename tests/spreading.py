@@ -42,6 +42,7 @@ ELSEWHERE = frozenset(
         "endpoints",
         "dispatchers",
         "push_attempts",
+        "subscription_uses",
         "outbox",
         "settlements",
         "changes",
@@ -78,7 +79,7 @@ ONE_LOCK = "one lock for all nodes: to become one for each topic"
 
 EXCEPTIONS = {
     ("delete_topic", "topics"): "asks which subscriptions name the topic: to be kept beside their names",
-    ("empty_purges", "hidden"): "deletes from eleven tables, the names of which it lists; to be keyed by topic",
+    ("empty_purges", "hidden"): "deletes from many tables, the names of which it lists; to be keyed by topic",
     ("empty_purges", "turn"): ONE_LOCK,
     ("hold_endpoints", "turn"): ONE_LOCK,
     ("inspect_delayed", "topics"): EVERY_TOPIC,
@@ -86,6 +87,7 @@ EXCEPTIONS = {
     ("list_due_topics", "topics"): EVERY_TOPIC,
     ("list_endpoints", "topics"): FROM_SEVERAL,
     ("list_expired_leases", "topics"): EVERY_TOPIC,
+    ("list_expired_subscriptions", "topics"): EVERY_TOPIC,
     ("list_flows", "topics"): EVERY_TOPIC,
     ("list_history", "topics"): EVERY_TOPIC,
     ("list_kept_messages", "call"): EVERY_TOPIC,

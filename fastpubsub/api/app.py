@@ -54,6 +54,7 @@ from fastpubsub.services.deliveries import Deliveries
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.due import DueMessages
 from fastpubsub.services.exchanging import Exchanging
+from fastpubsub.services.expiry import Uses
 from fastpubsub.services.history import LAST_WRITE_SECONDS, Recorder
 from fastpubsub.services.maintenance import Maintenance
 from fastpubsub.services.publishing import Publishing
@@ -182,6 +183,7 @@ def build(state: State) -> None:
     state.trials = Trials(database, state.directory, settings, state.dispatcher)
     state.transactions = Transactions(database, state.directory, state.settling)
     state.consumers = Consumers(database, state.directory, wakeups.lines)
+    state.uses = Uses(database, state.claiming, wakeups.lines)
     state.deliveries = Deliveries(database, state.claiming, state.settling, state.consumers)
     state.tails = Tails(database, state.directory, wakeups, settings, logged_events)
     state.streams = Streams(settings, state.authenticator, counters)
@@ -205,6 +207,7 @@ def background(state: State) -> list[Coroutine[Any, Any, None]]:
         state.due_messages,
         state.recorder,
         state.consumers,
+        state.uses,
         state.wakeups,
         state.streams,
     )
@@ -226,6 +229,7 @@ async def stop(state: State, jobs: list[asyncio.Task[None]]) -> None:
             await state.turn.give_up()
             await state.recorder.write()
             await state.consumers.write()
+            await state.uses.write()
     await state.probes.close()
     state.large_bodies.close()
     state.authenticator.close()

@@ -97,6 +97,7 @@ MEMBERS = {
     "max_in_flight": "messages that all consumers together may hold; 0 or null is no limit",
     "rate_limit": "messages a second that all consumers together get; 0 or null is no limit",
     "dead_letter_topic": "a topic that gets a copy of each dead letter; empty or null is none",
+    "expire_after_seconds": "seconds without a pull after which the subscription is deleted; 0 or null is never",
     "retention_seconds": "seconds that settled messages are kept; null is the setting of the server",
     "schema": "JSON Schema that every payload must match; null for none",
     "start_from": "the first message: `latest` what is published from now on, `earliest` all that is kept, or a time",

@@ -107,6 +107,9 @@ def dead_letters_json(letters: Sequence[Letter], subscription_id: str, next_page
     return _data(parts, next_page_token)
 
 
+OPTIONAL = ("push", "max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "expires_at")
+
+
 def topic_json(topic: StoredTopic, figures: Figures = NO_FIGURES) -> bytes:
     return _stored_json(topic, figures)
 
@@ -126,7 +129,9 @@ def _stored_json(stored: StoredTopic | StoredSubscription, figures: Figures) -> 
         del members["ordered"]
     if (paused_at := members.pop("paused_at", None)) is not None:
         members |= {"is_paused": True, "paused_at": time_text(paused_at)}
-    for name in ("push", "max_in_flight", "rate_limit", "dead_letter_topic"):
+    if members.get("expires_at") is not None:
+        members["expires_at"] = time_text(members["expires_at"])
+    for name in OPTIONAL:
         if members.get(name, b"") is None:
             del members[name]
     if stored.id in figures:

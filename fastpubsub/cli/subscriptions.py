@@ -83,6 +83,10 @@ DeadLetterTopic = Annotated[
         show_default=False,
     ),
 ]
+ExpireAfter = Annotated[
+    int | None,
+    typer.Option(help="Delete the subscription after so many seconds without a pull; 0 is never; new: never."),
+]
 StartFrom = Annotated[
     str | None,
     typer.Option(
@@ -118,6 +122,7 @@ OPTIONS = {
     "max_in_flight": InFlight,
     "rate_limit": Rate,
     "dead_letter_topic": DeadLetterTopic,
+    "expire_after_seconds": ExpireAfter,
 }
 
 

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from fastpubsub.client.requests import Request
 
 Objects = dict[str, dict[str, Any]]
+REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds")
 SETTINGS = {
     "topics": ("retention_seconds", "schema"),
     "subscriptions": (
         *("topic_id", "ordered", "filter", "max_delivery_attempts", "backoff_min_seconds", "backoff_max_seconds"),
-        *("ack_deadline_seconds", "max_in_flight", "rate_limit", "dead_letter_topic", "push"),
+        *("ack_deadline_seconds", *REMOVABLE, "push"),
     ),
     "clients": ("scopes", "is_active"),
 }
@@ -266,8 +267,7 @@ OFF = (None, "", Decimal(0), ("bool", False))
 def _differs(name: str, value: Any, existing: dict[str, Any]) -> bool:
     """What is left out of `existing` is not so."""
     wanted, there = _exact(value), _exact(existing.get(name))
-    removable = ("ordered", "max_in_flight", "rate_limit", "dead_letter_topic")
-    is_off = name in removable and wanted in OFF and there in OFF
+    is_off = name in ("ordered", *REMOVABLE) and wanted in OFF and there in OFF
     return not is_off and bool(wanted != there)
 
 

@@ -15,11 +15,11 @@ CONFLICT = 409
 KEPT = {"topic_id", "ordered"}
 """What a subscription keeps for life."""
 
-LEFT_OUT = {"ordered": False, "max_in_flight": None, "rate_limit": None, "dead_letter_topic": None}
-"""What it means when an answer does not have it."""
-
-REMOVABLE = {"max_in_flight", "rate_limit", "dead_letter_topic"}
+REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds")
 """Settings whose 0 or empty text is none."""
+
+LEFT_OUT = {"ordered": False, **dict.fromkeys(REMOVABLE)}
+"""What it means when an answer does not have it."""
 
 
 def require_same(kind: str, sent: bytes, found: bytes) -> None:

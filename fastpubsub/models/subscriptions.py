@@ -58,6 +58,26 @@ DeadLetterTopic = Annotated[
     ),
 ]
 
+LEAST_EXPIRY_SECONDS = 60
+
+
+def _not_too_soon(seconds: int) -> int:
+    if 0 < seconds < LEAST_EXPIRY_SECONDS:
+        raise ValueError(f"at least {LEAST_EXPIRY_SECONDS} seconds, or 0 for never")
+    return seconds
+
+
+ExpireAfter = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=31_536_000,
+        description="seconds without a pull after which the subscription is deleted; 0 is never",
+    ),
+    AfterValidator(_not_too_soon),
+    NOT_BOOL,
+]
+
 Backoff = Annotated[int, Field(ge=0, le=MAX_DELAY_SECONDS), NOT_BOOL]
 
 ORDERED = "whether messages with the same ordering key come one after the other"
@@ -85,6 +105,7 @@ class NewSubscription(BaseModel):
     max_in_flight: InFlight | None = None
     rate_limit: RateLimit | None = None
     dead_letter_topic: DeadLetterTopic | None = None
+    expire_after_seconds: ExpireAfter | None = None
 
     @model_validator(mode="after")
     def _begin_once(self) -> Self:
@@ -107,6 +128,7 @@ class ChangedSubscription(BaseModel):
     max_in_flight: InFlight | None = None
     rate_limit: RateLimit | None = None
     dead_letter_topic: DeadLetterTopic | None = None
+    expire_after_seconds: ExpireAfter | None = None
 
     def limit(self, name: str) -> float | None:
         """Returns 0 for one that is removed, None for one that stays."""
@@ -175,6 +197,12 @@ class Subscription(BaseModel):
     )
     dead_letter_topic: str | None = Field(
         None, description="the topic that gets a copy of each dead letter; left out when there is none"
+    )
+    expire_after_seconds: int | None = Field(
+        None, description="seconds without a pull after which it is deleted; left out when it never is"
+    )
+    expires_at: UtcTime | None = Field(
+        None, description="when it is deleted if nobody pulls until then; left out while it is paused or pushed"
     )
     metrics: SubscriptionFigures | None = Field(None, description="with `include=metrics`")
 

@@ -76,6 +76,7 @@ class Claiming:
         self._claiming = make_coalescer(settings, self._call_claim, lambda _key, claim: self.give_back(claim))
         self._push_calls = push_calls(settings)
         self._returning = Tasks()
+        self._claimed: set[SubscriptionKey] = set()
 
     async def close(self) -> None:
         """Lets what was accepted finish."""
@@ -127,6 +128,14 @@ class Claiming:
         """Answers all waiting pulls of this consumer now, here and in other processes."""
         self._wakeups.left(await self._directory.subscriptions.key(subscription_id), consumer_id)
 
+    def take_claimed(self) -> set[SubscriptionKey]:
+        """The subscriptions that were claimed from here since the last call, also without getting anything."""
+        claimed, self._claimed = self._claimed, set()
+        return claimed
+
+    def put_back(self, claimed: set[SubscriptionKey]) -> None:
+        self._claimed |= claimed
+
     def give_back(self, claim: Claim) -> None:
         """Gives back an answer of which no byte was sent: due again at once, without the attempt."""
         if claim.positions:
@@ -169,7 +178,7 @@ class Claiming:
         return claim
 
     async def _call_claim(self, key: ClaimKey, requests: Sequence[ClaimRequest]) -> list[Claim]:
-        arguments = (*key.keys, *self.arguments(requests))
+        arguments = (*key.keys, *self.arguments(key, requests))
         if key.is_push:
             async with self._push_calls:
                 row = await self._database.fetch_one("claim_messages", *arguments, None, True)
@@ -177,8 +186,10 @@ class Claiming:
             row = await self._database.fetch_one("claim_messages", *arguments)
         return self.shares(key, requests, row)
 
-    def arguments(self, requests: Sequence[ClaimRequest]) -> tuple[object, ...]:
+    def arguments(self, key: ClaimKey, requests: Sequence[ClaimRequest]) -> tuple[object, ...]:
         """Of the procedures that claim."""
+        if requests:
+            self._claimed.add(key.keys)
         return (
             Array("int4", [request.limit for request in requests]),
             Array("text", [request.consumer_id for request in requests]),

@@ -113,7 +113,7 @@ class Exchanging:
         places = _in_order(requests)
         claims = [request.claim for request in requests if request.claim.limit]
         outcomes, died, *claimed, freed = await self._database.fetch_one(
-            "settle_and_claim", *key.keys, *_arguments(places), *self._claiming.arguments(claims)
+            "settle_and_claim", *key.keys, *_arguments(places), *self._claiming.arguments(key, claims)
         )
         answers = [Exchanged([()] * len(request.settles), nothing(key.keys)) for request in requests]
         self._settled(key, places, outcomes or [], died, answers)

@@ -12,6 +12,7 @@ from fastpubsub.database.calls import Database
 from fastpubsub.services.changes import trim_changes
 from fastpubsub.services.consumers import trim_consumers
 from fastpubsub.services.directory import SubscriptionKey
+from fastpubsub.services.expiry import expire_subscriptions
 from fastpubsub.services.history import trim_history
 from fastpubsub.services.push_attempts import trim_push_attempts
 from fastpubsub.services.pushing import trim_dispatchers
@@ -26,6 +27,7 @@ _TRIM_CHUNK = 5000
 # A lease becomes visible at most a call's time after its deadline was set: so far back a pass looks again.
 _LOOK_BACK_MARGIN_SECONDS = 15.0
 _FULL_PASS_SECONDS = 60.0
+_UNUSED_PASS_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class Maintenance:
         async with asyncio.TaskGroup() as group:
             group.create_task(_repeat(self._expire, self._settings.lease_expiry_interval_seconds, self._turn))
             group.create_task(_repeat(self._trim, self._settings.trim_interval_seconds, self._turn))
+            group.create_task(_repeat(self._expire_subscriptions, _UNUSED_PASS_SECONDS, self._turn))
 
     async def _expire(self) -> None:
         started = time.monotonic()
@@ -125,6 +128,9 @@ class Maintenance:
         self._last_pass = started
         if look_back is None:
             self._last_full_pass = started
+
+    async def _expire_subscriptions(self) -> None:
+        await expire_subscriptions(self._database)
 
     async def _trim(self) -> None:
         await trim_messages(

@@ -36,6 +36,8 @@ class StoredSubscription(NamedTuple):
     max_in_flight: int | None
     rate_limit: float | None
     dead_letter_topic: str | None
+    expire_after_seconds: int | None
+    expires_at: datetime | None
 
 
 async def create_subscription(
@@ -72,6 +74,7 @@ async def create_subscription(
         new.max_in_flight,
         new.rate_limit,
         new.dead_letter_topic,
+        new.expire_after_seconds,
         change=change,
     )
     return await get_subscription(database, new.id)
@@ -153,6 +156,7 @@ async def update_subscription(
         changed.limit("max_in_flight"),
         changed.limit("rate_limit"),
         changed.name("dead_letter_topic"),
+        changed.limit("expire_after_seconds"),
         change=change,
     )
     return await get_subscription(database, subscription_id), is_new_secret

@@ -153,6 +153,9 @@ class WaitingLines:
         """Who waits with a limit of time in each line."""
         return ((keys, list(line.pulls())) for keys, line in self._lines.items() if line.is_waiting)
 
+    def with_members(self) -> Iterator[SubscriptionKey]:
+        return (keys for keys, line in self._lines.items() if line.members)
+
     def find(self, keys: SubscriptionKey) -> WaitingLine | None:
         return self._lines.get(keys)
 

@@ -59,7 +59,8 @@ class InMemoryBus:
     def advance(self, seconds: float) -> None:
         """Lets time pass."""
         with self._lock:
-            self._store.advance(seconds)
+            waiting = {path.removeprefix("/subscriptions/") for path, _, _ in self._server.waiting}
+            self._store.advance(seconds, waiting)
             self._wake()
 
     async def drain(self, worker: Worker) -> None:
@@ -122,7 +123,8 @@ class InMemoryBus:
             cursors = [self._store.cursors[id_] for id_ in subscriptions if id_ in self._store.cursors]
             now = self._store.now
             return len(cursors) == len(subscriptions) and not any(
-                cursor.leases or (not cursor.is_paused and cursor.is_ready(now)) for cursor in cursors
+                cursor.leases or (not cursor.is_paused and cursor.room(now) and cursor.is_ready(now))
+                for cursor in cursors
             )
 
 

@@ -46,11 +46,14 @@ DEFAULTS = {
 }
 """Of the settings of a server."""
 
-LIMITS = ("max_in_flight", "rate_limit")
+LIMITS = ("max_in_flight", "rate_limit", "expire_after_seconds")
 """Of which 0 is none."""
 
 REMOVABLE = (*LIMITS, "dead_letter_topic")
 """Settings whose 0 or empty text is none."""
+
+NOTED_SECONDS = 120
+"""What a server adds, because processes tell late which subscriptions are used."""
 
 ROUNDING = 0.00001
 """Of a message: what the microseconds of a time are rounded by."""
@@ -290,6 +293,17 @@ class Cursor:
             changed = {"is_paused": paused_at is not None, "paused_at": paused_at}
             self.subscription = self.subscription.model_copy(update=changed)
 
+    def use(self, now: datetime) -> None:
+        """Somebody wants messages, so the time until it expires begins anew."""
+        seconds = self.subscription.expire_after_seconds
+        at = None if seconds is None or self.is_paused else now + timedelta(seconds=seconds + NOTED_SECONDS)
+        if at != self.subscription.expires_at:
+            self.subscription = self.subscription.model_copy(update={"expires_at": at})
+
+    def is_expired(self, now: datetime) -> bool:
+        at = self.subscription.expires_at
+        return at is not None and at <= now and not self.leases
+
     def explain(self, position: int) -> tuple[str, bool]:
         """The state of a message, and whether a seek may have put it there."""
         if position in self.leases:
@@ -407,6 +421,7 @@ class Cursor:
         is_first: bool = True,
     ) -> list[Claimed]:
         """Claims at least one message if there is one, however large; looks at `scan_rows` of the log."""
+        self.use(now)
         if self.is_paused:
             return []
         limit = min(limit, self.room(now))
@@ -808,12 +823,15 @@ class Store:
         self.last_delayed = 0
         self._last_key = 0
 
-    def advance(self, seconds: float) -> None:
-        """Leases whose time is over end now."""
+    def advance(self, seconds: float, waited: Iterable[str] = ()) -> None:
+        """Leases whose time is over end now. `waited`: the subscriptions of which somebody waits for messages."""
         self.now += timedelta(seconds=seconds)
         self.publish_due()
         for cursor in self.cursors.values():
             cursor.release(self.now)
+        for id_ in self.cursors.keys() & set(waited):
+            self.cursors[id_].use(self.now)
+        self.cursors = {id_: cursor for id_, cursor in self.cursors.items() if not cursor.is_expired(self.now)}
         self.count()
 
     def publish_due(self) -> None:
@@ -881,8 +899,12 @@ class Store:
         )
         _check_backoff(subscription)
         self._check_dead_letter_topic(subscription)
-        self.cursors[new.id] = Cursor(log, subscription, log.before(new.start_from), self.logs, wanted)
-        return subscription
+        return self._begin(Cursor(log, subscription, log.before(new.start_from), self.logs, wanted))
+
+    def _begin(self, cursor: Cursor) -> Subscription:
+        cursor.use(self.now)
+        self.cursors[cursor.subscription.id] = cursor
+        return cursor.subscription
 
     def _fork_subscription(self, new: NewSubscription, fork_of: str, wanted: Filter | None) -> Subscription:
         original = self.cursor(fork_of)
@@ -898,8 +920,7 @@ class Store:
         _check_backoff(subscription)
         self._check_dead_letter_topic(subscription)
         judge = wanted if "filter" in given else original.wanted
-        self.cursors[new.id] = Cursor(original.log, subscription, original.unsettled - 1, self.logs, judge)
-        return subscription
+        return self._begin(Cursor(original.log, subscription, original.unsettled - 1, self.logs, judge))
 
     def update_subscription(
         self, subscription_id: str, changed: ChangedSubscription, wanted: Filter | None
@@ -917,7 +938,9 @@ class Store:
         cursor.subscription = subscription
         if "filter" in given:
             cursor.wanted = wanted
-        return subscription
+        if "expire_after_seconds" in given:
+            cursor.use(self.now)
+        return cursor.subscription
 
     def _check_dead_letter_topic(self, subscription: Subscription) -> None:
         topic_id = subscription.dead_letter_topic

@@ -57,12 +57,14 @@ class Subscriptions(Part):
     def pause(self, call: Call) -> Answer:
         cursor = self.store.cursor(*call.ids)
         cursor.pause(self.store.now)
+        cursor.use(self.store.now)
         return 200, cursor.subscription
 
     @route("POST", "/subscriptions/{id}/resume", "resume_subscription")
     def resume(self, call: Call) -> Answer:
         cursor = self.store.cursor(*call.ids)
         cursor.pause(None)
+        cursor.use(self.store.now)
         return 200, cursor.subscription
 
     @route("POST", "/subscriptions/{id}/purge", "purge_subscription")

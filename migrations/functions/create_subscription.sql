@@ -1,5 +1,5 @@
 -- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
--- p_max_in_flight and p_rate_limit of 0 are no limit, and p_dead_letter_topic of '' no topic, as null is.
+-- p_max_in_flight, p_rate_limit and p_expire_after_seconds of 0 are no limit, and p_dead_letter_topic of '' no topic, as null is.
 create or replace function fastpubsub.create_subscription(
     p_id text,
     p_topic_id text,
@@ -16,6 +16,7 @@ create or replace function fastpubsub.create_subscription(
     p_max_in_flight integer default null,
     p_rate_limit double precision default null,
     p_dead_letter_topic text default null,
+    p_expire_after_seconds integer default null,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -49,14 +50,15 @@ begin
     end;
     insert into fastpubsub.cursors (
         topic_key, subscription_key, filter_path, ack_deadline_seconds,
-        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit, dead_letter_topic
+        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit, dead_letter_topic,
+        expire_after_seconds
     ) values (
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered,
-        nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, '')
+        nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, ''), nullif(p_expire_after_seconds, 0)
     );
     perform fastpubsub.begin_subscription(
-        create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push
+        create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push, p_now
     );
 end;
 $$;

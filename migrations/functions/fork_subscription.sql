@@ -52,6 +52,7 @@ begin
     v_cursor.rate_limit := nullif(v_cursor.rate_limit, 0);
     v_cursor.dead_letter_topic := nullif(v_cursor.dead_letter_topic, '');
     perform fastpubsub.require_dead_letter_topic(p_topic_id, v_cursor.dead_letter_topic);
+    v_cursor.expire_after_seconds := nullif(v_cursor.expire_after_seconds, 0);
     if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
@@ -60,6 +61,6 @@ begin
     end if;
     update fastpubsub.subscriptions as s set filter = v_filter where s.subscription_key = fork_subscription.subscription_key;
     insert into fastpubsub.cursors select (v_cursor).*;
-    perform fastpubsub.begin_subscription(topic_key, subscription_key, v_position, v_filter, p_push);
+    perform fastpubsub.begin_subscription(topic_key, subscription_key, v_position, v_filter, p_push, p_now);
 end;
 $$;

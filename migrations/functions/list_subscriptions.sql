@@ -23,7 +23,9 @@ returns table (
     ordered boolean,
     max_in_flight integer,
     rate_limit double precision,
-    dead_letter_topic text
+    dead_letter_topic text,
+    expire_after_seconds integer,
+    expires_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -34,8 +36,14 @@ begin
     select
         s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
         c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings, c.ordered, c.max_in_flight,
-        c.rate_limit,
-        c.dead_letter_topic
+        c.rate_limit, c.dead_letter_topic, c.expire_after_seconds,
+        case
+            when c.expire_after_seconds is not null and c.paused_at is null and c.is_pushed is not true
+                then (
+                    select fastpubsub.expires_at(u.used_at, c.expire_after_seconds) from fastpubsub.subscription_uses as u
+                    where u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
+                )
+        end
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key

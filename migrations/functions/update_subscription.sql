@@ -1,6 +1,7 @@
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
 -- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
--- p_max_in_flight or p_rate_limit of 0 removes the limit, p_dead_letter_topic of '' that topic.
+-- p_max_in_flight, p_rate_limit or p_expire_after_seconds of 0 removes the limit, p_dead_letter_topic of '' that topic. With
+-- p_expire_after_seconds the time until it expires begins anew.
 create or replace function fastpubsub.update_subscription(
     p_id text,
     p_change_filter boolean default false,
@@ -14,6 +15,8 @@ create or replace function fastpubsub.update_subscription(
     p_max_in_flight integer default null,
     p_rate_limit double precision default null,
     p_dead_letter_topic text default null,
+    p_expire_after_seconds integer default null,
+    p_now timestamptz default null,
     out is_new_secret boolean
 )
 language plpgsql
@@ -47,7 +50,8 @@ begin
         backoff_max_seconds = coalesce(p_backoff_max_seconds, c.backoff_max_seconds),
         max_in_flight = nullif(coalesce(p_max_in_flight, c.max_in_flight), 0),
         rate_limit = nullif(coalesce(p_rate_limit, c.rate_limit), 0),
-        dead_letter_topic = nullif(coalesce(p_dead_letter_topic, c.dead_letter_topic), '')
+        dead_letter_topic = nullif(coalesce(p_dead_letter_topic, c.dead_letter_topic), ''),
+        expire_after_seconds = nullif(coalesce(p_expire_after_seconds, c.expire_after_seconds), 0)
     where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end
@@ -57,6 +61,14 @@ begin
             fastpubsub.cursor_position(v_cursor.topic_key, v_cursor.subscription_key) + 1,
             case when v_path is not null then p_filter end
         );
+    end if;
+    if p_expire_after_seconds = 0 then
+        delete from fastpubsub.subscription_uses as u
+        where u.topic_key = v_cursor.topic_key and u.subscription_key = v_cursor.subscription_key;
+    elsif p_expire_after_seconds is not null then
+        insert into fastpubsub.subscription_uses as u (topic_key, subscription_key, used_at)
+        values (v_cursor.topic_key, v_cursor.subscription_key, coalesce(p_now, clock_timestamp()))
+        on conflict (topic_key, subscription_key) do update set used_at = excluded.used_at;
     end if;
     is_new_secret := false;
     if p_change_push then

@@ -21,6 +21,10 @@ drop table fastpubsub.failures;
 alter table fastpubsub.cursors drop column dead_letter_topic;
 
 -- Limits.
+delete from fastpubsub.jobs as j where j.name = 'expire_subscriptions';
+alter table fastpubsub.jobs drop column done_at;
+drop table fastpubsub.subscription_uses;
+alter table fastpubsub.cursors drop column expire_after_seconds;
 alter table fastpubsub.claims drop column full_at;
 alter table fastpubsub.cursors drop column rate_limit;
 alter table fastpubsub.claims drop column leased_from;

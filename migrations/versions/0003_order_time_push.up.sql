@@ -190,3 +190,17 @@ alter table fastpubsub.claims add column leased_from bigint;
 -- How many messages a second it hands out, null for any number, and when the bucket that these are taken from is full.
 alter table fastpubsub.cursors add column rate_limit double precision;
 alter table fastpubsub.claims add column full_at timestamptz;
+
+-- After how many seconds in which nobody pulls a subscription is deleted, null for never. One that is has a row that says when it was last
+-- used, a minute more or less.
+alter table fastpubsub.cursors add column expire_after_seconds integer;
+create table fastpubsub.subscription_uses (
+    topic_key bigint,
+    subscription_key bigint,
+    used_at timestamptz not null,
+    primary key (topic_key, subscription_key)
+) with (fillfactor = 50);
+
+-- When the job last ran, of those that need to know.
+alter table fastpubsub.jobs add column done_at timestamptz;
+insert into fastpubsub.jobs (name) values ('expire_subscriptions');

@@ -756,6 +756,12 @@ begin
 end;
 $$;
 
+-- functions/expire_subscription.sql
+drop function fastpubsub.expire_subscription;
+
+-- functions/expires_at.sql
+drop function fastpubsub.expires_at;
+
 -- functions/explain_in_subscriptions.sql
 drop function fastpubsub.explain_in_subscriptions;
 -- explain_message for the subscriptions of the topic, ordered by id; p_ids, when given, are the only ones that the caller may see.
@@ -1198,6 +1204,9 @@ drop function fastpubsub.list_due_topics;
 
 -- functions/list_endpoints.sql
 drop function fastpubsub.list_endpoints;
+
+-- functions/list_expired_subscriptions.sql
+drop function fastpubsub.list_expired_subscriptions;
 
 -- functions/list_loads.sql
 drop function fastpubsub.list_loads;
@@ -2171,6 +2180,9 @@ drop function fastpubsub.record_process;
 
 -- functions/record_push_attempts.sql
 drop function fastpubsub.record_push_attempts;
+
+-- functions/record_uses.sql
+drop function fastpubsub.record_uses;
 
 -- functions/refuse_claim.sql
 drop function fastpubsub.refuse_claim;

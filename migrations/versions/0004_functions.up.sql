@@ -156,13 +156,15 @@ end;
 $$;
 
 -- functions/begin_subscription.sql
--- Puts a new subscription, whose row in `cursors` is there, at a position of its topic, from where its filter judges, and turns push on.
+-- Puts a new subscription, whose row in `cursors` is there, at a position of its topic, from where its filter judges, turns push on, and
+-- counts as its first use.
 create or replace function fastpubsub.begin_subscription(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_position bigint,
     p_filter json,
-    p_push json
+    p_push json,
+    p_now timestamptz default null
 ) returns void
 language plpgsql volatile
 as $$
@@ -170,6 +172,9 @@ begin
     insert into fastpubsub.claims (
         topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered
     ) values (p_topic_key, p_subscription_key, 1, p_position, '-infinity', 0, 0, 0, 0, 0);
+    insert into fastpubsub.subscription_uses (topic_key, subscription_key, used_at)
+    select c.topic_key, c.subscription_key, coalesce(p_now, clock_timestamp()) from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key and c.expire_after_seconds is not null;
     perform fastpubsub.remember_filter(p_topic_key, p_subscription_key, p_position + 1, p_filter);
     if p_push is not null then
         perform fastpubsub.set_push(p_topic_key, p_subscription_key, p_push);
@@ -1040,7 +1045,7 @@ $$;
 -- functions/create_subscription.sql
 drop function fastpubsub.create_subscription;
 -- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
--- p_max_in_flight and p_rate_limit of 0 are no limit, and p_dead_letter_topic of '' no topic, as null is.
+-- p_max_in_flight, p_rate_limit and p_expire_after_seconds of 0 are no limit, and p_dead_letter_topic of '' no topic, as null is.
 create or replace function fastpubsub.create_subscription(
     p_id text,
     p_topic_id text,
@@ -1057,6 +1062,7 @@ create or replace function fastpubsub.create_subscription(
     p_max_in_flight integer default null,
     p_rate_limit double precision default null,
     p_dead_letter_topic text default null,
+    p_expire_after_seconds integer default null,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -1090,14 +1096,15 @@ begin
     end;
     insert into fastpubsub.cursors (
         topic_key, subscription_key, filter_path, ack_deadline_seconds,
-        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit, dead_letter_topic
+        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit, dead_letter_topic,
+        expire_after_seconds
     ) values (
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered,
-        nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, '')
+        nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, ''), nullif(p_expire_after_seconds, 0)
     );
     perform fastpubsub.begin_subscription(
-        create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push
+        create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push, p_now
     );
 end;
 $$;
@@ -1315,7 +1322,7 @@ begin
     if not found then
         return null;
     end if;
-    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'failures', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'history', 'consumers', 'parked', 'busy_keys', 'idempotency_keys', 'delayed_messages', 'fired_messages', 'message_keys', 'messages'] loop
+    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'failures', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'subscription_uses', 'history', 'consumers', 'parked', 'busy_keys', 'idempotency_keys', 'delayed_messages', 'fired_messages', 'message_keys', 'messages'] loop
         continue when v_table in ('idempotency_keys', 'delayed_messages', 'fired_messages', 'message_keys', 'messages') and v_purge.subscription_key is not null;
         execute format(
             'delete from fastpubsub.%1$I where ctid = any(array(select t.ctid from fastpubsub.%1$I as t where t.topic_key = $1%2$s limit $3))',
@@ -1367,6 +1374,44 @@ begin
     delete from fastpubsub.busy_keys as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
     return v_leased + v_waiting + v_parked;
 end;
+$$;
+
+-- functions/expire_subscription.sql
+-- Deletes a subscription that list_expired_subscriptions found, unless it was changed or used since.
+create or replace function fastpubsub.expire_subscription(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_now timestamptz default null
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    v_cursor fastpubsub.cursors;
+begin
+    perform fastpubsub.begin_call(true);
+    v_cursor := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    perform from fastpubsub.subscription_uses as u
+    where
+        u.topic_key = p_topic_key and u.subscription_key = p_subscription_key
+        and fastpubsub.expires_at(u.used_at, v_cursor.expire_after_seconds) <= coalesce(p_now, clock_timestamp());
+    if
+        not found or v_cursor.paused_at is not null or v_cursor.is_pushed
+        or exists (select from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key)
+    then
+        raise exception using errcode = 'FP409', message = 'the subscription is used again';
+    end if;
+    perform fastpubsub.delete_subscription(s.id) from fastpubsub.subscriptions as s where s.subscription_key = p_subscription_key;
+end;
+$$;
+
+-- functions/expires_at.sql
+-- When a subscription expires that nobody uses after p_used_at. What is noted of its uses is two minutes old at most.
+create or replace function fastpubsub.expires_at(p_used_at timestamptz, p_expire_after_seconds integer) returns timestamptz
+language sql stable
+as $$
+select p_used_at + make_interval(secs => p_expire_after_seconds + 120);
 $$;
 
 -- functions/explain_in_subscriptions.sql
@@ -1809,6 +1854,7 @@ begin
     v_cursor.rate_limit := nullif(v_cursor.rate_limit, 0);
     v_cursor.dead_letter_topic := nullif(v_cursor.dead_letter_topic, '');
     perform fastpubsub.require_dead_letter_topic(p_topic_id, v_cursor.dead_letter_topic);
+    v_cursor.expire_after_seconds := nullif(v_cursor.expire_after_seconds, 0);
     if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
@@ -1817,7 +1863,7 @@ begin
     end if;
     update fastpubsub.subscriptions as s set filter = v_filter where s.subscription_key = fork_subscription.subscription_key;
     insert into fastpubsub.cursors select (v_cursor).*;
-    perform fastpubsub.begin_subscription(topic_key, subscription_key, v_position, v_filter, p_push);
+    perform fastpubsub.begin_subscription(topic_key, subscription_key, v_position, v_filter, p_push, p_now);
 end;
 $$;
 
@@ -2476,6 +2522,51 @@ begin
 end;
 $$;
 
+-- functions/list_expired_subscriptions.sql
+-- Lists up to p_limit subscriptions that nobody has used for as long as their setting says, for expire_subscription. One that is paused or
+-- pushed, or whose messages a consumer holds, counts as used; and the time in which no server called this does not count.
+create or replace function fastpubsub.list_expired_subscriptions(p_limit integer default 100, p_now timestamptz default null)
+returns table (topic_key bigint, subscription_key bigint, subscription_id text, expire_after_seconds integer)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_done_at timestamptz;
+begin
+    if not exists (select from fastpubsub.subscription_uses) then
+        return;
+    end if;
+    perform fastpubsub.begin_call(false);
+    if not fastpubsub.lock_job('expire_subscriptions', false) then
+        return;
+    end if;
+    select j.done_at into v_done_at from fastpubsub.jobs as j where j.name = 'expire_subscriptions';
+    update fastpubsub.jobs as j set done_at = v_now where j.name = 'expire_subscriptions';
+    if v_now > v_done_at + interval '5 minutes' then
+        update fastpubsub.subscription_uses as u set used_at = least(u.used_at + (v_now - v_done_at), v_now);
+    end if;
+    update fastpubsub.subscription_uses as u set used_at = v_now
+    from fastpubsub.cursors as c
+    where
+        u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
+        and fastpubsub.expires_at(u.used_at, c.expire_after_seconds) <= v_now
+        and (
+            c.paused_at is not null or c.is_pushed
+            or exists (select from fastpubsub.leases as l where l.topic_key = u.topic_key and l.subscription_key = u.subscription_key)
+        );
+    return query
+    select c.topic_key, c.subscription_key, s.id, c.expire_after_seconds
+    from fastpubsub.subscription_uses as u
+    inner join fastpubsub.cursors as c on u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
+    inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+    where fastpubsub.expires_at(u.used_at, c.expire_after_seconds) <= v_now
+    order by u.used_at
+    limit p_limit;
+end;
+$$;
+
 -- functions/list_loads.sql
 drop function fastpubsub.list_loads;
 -- Returns the subscriptions in which something is ahead, leased, waiting or dead, or which are paused, all at once instead of one by one:
@@ -2729,7 +2820,9 @@ returns table (
     ordered boolean,
     max_in_flight integer,
     rate_limit double precision,
-    dead_letter_topic text
+    dead_letter_topic text,
+    expire_after_seconds integer,
+    expires_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -2740,8 +2833,14 @@ begin
     select
         s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
         c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings, c.ordered, c.max_in_flight,
-        c.rate_limit,
-        c.dead_letter_topic
+        c.rate_limit, c.dead_letter_topic, c.expire_after_seconds,
+        case
+            when c.expire_after_seconds is not null and c.paused_at is null and c.is_pushed is not true
+                then (
+                    select fastpubsub.expires_at(u.used_at, c.expire_after_seconds) from fastpubsub.subscription_uses as u
+                    where u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
+                )
+        end
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
@@ -4451,6 +4550,33 @@ begin
         topic_key, subscription_key, position, created_at, seconds, attempt, outcome, status, milliseconds, said, ordinal
     )
     order by u.ordinal;
+end;
+$$;
+
+-- functions/record_uses.sql
+-- Says that somebody pulled these subscriptions, or tried to. Only those that expire without it are noted, twice a minute at most.
+create or replace function fastpubsub.record_uses(
+    p_topic_keys bigint [],
+    p_subscription_keys bigint [],
+    p_now timestamptz default null
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    if not exists (select from fastpubsub.subscription_uses) then
+        return;
+    end if;
+    perform fastpubsub.begin_call(false);
+    -- One after the other, so that they do not wait for each other's rows.
+    perform fastpubsub.lock_job('expire_subscriptions', true);
+    update fastpubsub.subscription_uses as u set used_at = v_now
+    from unnest(p_topic_keys, p_subscription_keys) as k (topic_key, subscription_key)
+    where
+        u.topic_key = k.topic_key and u.subscription_key = k.subscription_key and u.used_at < v_now - interval '30 seconds';
 end;
 $$;
 
@@ -6393,7 +6519,8 @@ $$;
 drop function fastpubsub.update_subscription;
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
 -- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
--- p_max_in_flight or p_rate_limit of 0 removes the limit, p_dead_letter_topic of '' that topic.
+-- p_max_in_flight, p_rate_limit or p_expire_after_seconds of 0 removes the limit, p_dead_letter_topic of '' that topic. With
+-- p_expire_after_seconds the time until it expires begins anew.
 create or replace function fastpubsub.update_subscription(
     p_id text,
     p_change_filter boolean default false,
@@ -6407,6 +6534,8 @@ create or replace function fastpubsub.update_subscription(
     p_max_in_flight integer default null,
     p_rate_limit double precision default null,
     p_dead_letter_topic text default null,
+    p_expire_after_seconds integer default null,
+    p_now timestamptz default null,
     out is_new_secret boolean
 )
 language plpgsql
@@ -6440,7 +6569,8 @@ begin
         backoff_max_seconds = coalesce(p_backoff_max_seconds, c.backoff_max_seconds),
         max_in_flight = nullif(coalesce(p_max_in_flight, c.max_in_flight), 0),
         rate_limit = nullif(coalesce(p_rate_limit, c.rate_limit), 0),
-        dead_letter_topic = nullif(coalesce(p_dead_letter_topic, c.dead_letter_topic), '')
+        dead_letter_topic = nullif(coalesce(p_dead_letter_topic, c.dead_letter_topic), ''),
+        expire_after_seconds = nullif(coalesce(p_expire_after_seconds, c.expire_after_seconds), 0)
     where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end
@@ -6450,6 +6580,14 @@ begin
             fastpubsub.cursor_position(v_cursor.topic_key, v_cursor.subscription_key) + 1,
             case when v_path is not null then p_filter end
         );
+    end if;
+    if p_expire_after_seconds = 0 then
+        delete from fastpubsub.subscription_uses as u
+        where u.topic_key = v_cursor.topic_key and u.subscription_key = v_cursor.subscription_key;
+    elsif p_expire_after_seconds is not null then
+        insert into fastpubsub.subscription_uses as u (topic_key, subscription_key, used_at)
+        values (v_cursor.topic_key, v_cursor.subscription_key, coalesce(p_now, clock_timestamp()))
+        on conflict (topic_key, subscription_key) do update set used_at = excluded.used_at;
     end if;
     is_new_secret := false;
     if p_change_push then

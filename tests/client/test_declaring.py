@@ -77,6 +77,7 @@ SETTINGS: dict[str, Any] = {
     "max_in_flight": 20,
     "rate_limit": 2.5,
     "dead_letter_topic": "failed-orders",
+    "expire_after_seconds": 3600,
     "ordered": True,
     "start_from": "earliest",
     "fork_of": "audit",

@@ -134,3 +134,56 @@ def test_every_bus_is_its_own(memory_bus: InMemoryBus) -> None:
 def test_what_it_leaves_out_says_so(memory_bus: InMemoryBus) -> None:
     with memory_bus.client() as bus, pytest.raises(NotFound, match="the bus in memory"):
         bus.create_client("name", "*")
+
+
+def test_a_subscription_that_nobody_pulls_expires(memory_bus: InMemoryBus) -> None:
+    with memory_bus.client() as bus:
+        bus.create_topic("t")
+        bus.create_subscription("used", "t", expire_after_seconds=600)
+        bus.create_subscription("held", "t", expire_after_seconds=600, ack_deadline_seconds=3600)
+        bus.create_subscription("unused", "t", expire_after_seconds=600)
+        bus.create_subscription("paused", "t", expire_after_seconds=600)
+        bus.pause("paused")
+        bus.publish("t", {"n": 1})
+        assert bus.pull("held")
+        for _ in range(3):
+            memory_bus.advance(500)
+            bus.pull("used", batch_size=1)
+        assert [one.id for one in bus.list_subscriptions()] == ["held", "paused", "used"]
+        assert bus.get_subscription("paused").expires_at is None
+        bus.resume("paused")
+        memory_bus.advance(719)
+        assert bus.get_subscription("paused").expires_at is not None
+        memory_bus.advance(1)
+        assert [one.id for one in bus.list_subscriptions()] == ["held"]
+
+
+async def test_a_pull_that_waits_keeps_its_subscription(memory_bus: InMemoryBus) -> None:
+    async with asyncio.timeout(SECONDS), memory_bus.async_client() as bus:
+        await bus.create_topic("t")
+        await bus.create_subscription("s", "t", expire_after_seconds=60)
+        waiting = asyncio.create_task(bus.pull("s", wait_seconds=20))
+        while not await bus.list_consumers("s"):  # noqa: ASYNC110 - nobody tells it
+            await asyncio.sleep(0)
+        memory_bus.advance(3600)
+        await bus.publish("t", {"n": 1})
+        assert len(await waiting) == 1
+
+
+async def test_a_drain_ends_at_a_rate_limit(memory_bus: InMemoryBus) -> None:
+    worker = Worker()
+    got: list[int] = []
+
+    @worker.subscriber("s", topic="t", rate_limit=2)
+    async def handle(payload: dict[str, int]) -> None:
+        got.append(payload["n"])
+
+    with memory_bus.client() as bus:
+        bus.create_topic("t")
+        bus.create_subscription("s", "t")
+        bus.publish("t", *({"n": n} for n in range(5)))
+        await memory_bus.drain(worker)
+        assert got == [0, 1]
+        memory_bus.advance(0.5)
+        await memory_bus.drain(worker)
+        assert got == [0, 1, 2]

@@ -676,6 +676,23 @@ def test_failed_deliveries(world: World) -> None:
     assert scene.bus.explain(scene.name, id_).failures == dead.failures
 
 
+def test_the_time_until_a_subscription_expires(world: World) -> None:
+    scene = Scene(world, expire_after_seconds=3600)
+    shown = scene.bus.get_subscription(scene.name)
+    assert (shown.expire_after_seconds, shown.expires_at is None) == (3600, False)
+    with pytest.raises(AlreadyExists, match="expire_after_seconds is 3600, not 60"):
+        scene.bus.create_subscription(scene.name, scene.topic, expire_after_seconds=60, exist_ok=True)
+    changed = scene.bus.ensure_subscription(scene.name, scene.topic, expire_after_seconds=86_400)
+    assert changed.expires_at is not None
+    assert shown.expires_at is not None
+    assert changed.expires_at > shown.expires_at
+    fork = scene.bus.create_subscription(f"s-{uuid.uuid4().hex}", scene.topic, fork_of=scene.name)
+    assert (fork.expire_after_seconds, fork.expires_at is None) == (86_400, False)
+    never = scene.bus.update_subscription(scene.name, expire_after_seconds=None)
+    assert (never.expire_after_seconds, never.expires_at) == (None, None)
+    scene.bus.create_subscription(scene.name, scene.topic, expire_after_seconds=0, exist_ok=True)
+
+
 def test_a_purge(world: World) -> None:
     scene = Scene(world, backoff_min_seconds=60)
     ids = scene.publish(1, 2, 3, 4)

@@ -227,6 +227,7 @@ class Settings:
     max_in_flight: int | None = None
     rate_limit: float | None = None
     dead_letter_topic: str | None = None
+    expire_after: int | None = None
 
 
 @dataclass
@@ -279,7 +280,8 @@ class Store:
         given = settings or Settings()
         topic_key, subscription_key, _ = self.row(
             "select * from fastpubsub.create_subscription(%s, %s, %s::json, %s, %s, %s, %s, %s, %s, %s,"
-            " p_ordered => %s, p_max_in_flight => %s, p_rate_limit => %s, p_dead_letter_topic => %s)",
+            " p_ordered => %s, p_max_in_flight => %s, p_rate_limit => %s, p_dead_letter_topic => %s,"
+            " p_expire_after_seconds => %s)",
             name,
             topic,
             given.filter,
@@ -294,6 +296,7 @@ class Store:
             given.max_in_flight,
             given.rate_limit,
             given.dead_letter_topic,
+            given.expire_after,
         )
         return Keys(topic_key, subscription_key)
 
@@ -671,6 +674,7 @@ class Store:
 
 OF_SUBSCRIPTIONS = (
     *("claims", "leases", "retries", "parked", "busy_keys", "failures", "dead_letters", "revived", "filter_history"),
+    "subscription_uses",
 )
 
 

@@ -62,6 +62,7 @@ SETTINGS = st.builds(
     ordered=st.booleans(),
     max_in_flight=st.sampled_from([None, None, 0, 2, 5]),
     rate_limit=st.sampled_from([None, None, 0, 0.5, 2, 4]),
+    expire_after=st.sampled_from([None, 0, 60]),
 )
 FORKED = {
     "filter": FILTERS,
@@ -88,6 +89,7 @@ def settings_of(settings: Settings) -> dict[str, Any]:
         "backoff_max_seconds": settings.backoff_max,
         "max_in_flight": settings.max_in_flight,
         "rate_limit": settings.rate_limit,
+        "expire_after_seconds": settings.expire_after,
     }
 
 

@@ -268,6 +268,7 @@ INTERNAL = {
     "bucket_messages",
     "bucket_refills_at",
     "rate_reached",
+    "expires_at",
     "limit_reached",
     "sought_position",
     "deciding_field",

@@ -96,6 +96,7 @@ def test_a_subscription_is_listed_as_it_was_made(store: Store) -> None:
         max_in_flight=5,
         rate_limit=0.25,
         dead_letter_topic="failed",
+        expire_after=60,
     )
     keys = store.create_subscription(settings=settings, now=NOW + SECOND)
     listed = (
@@ -114,7 +115,7 @@ def test_a_subscription_is_listed_as_it_was_made(store: Store) -> None:
         0.25,
         "failed",
     )
-    assert store.rows("select * from fastpubsub.list_subscriptions(0, 10)") == [listed]
+    assert store.rows("select * from fastpubsub.list_subscriptions(0, 10)") == [(*listed, 60, NOW + 181 * SECOND)]
     assert store.row("select * from fastpubsub.resolve_subscription('subscription')") == keys
 
 

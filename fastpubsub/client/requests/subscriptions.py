@@ -40,13 +40,15 @@ def create_subscription(
     max_in_flight: int | None = None,
     rate_limit: float | None = None,
     dead_letter_topic: str | None = None,
+    expire_after_seconds: int | None = None,
     exist_ok: bool = False,
 ) -> Request[Subscription]:
     """Creates a subscription. None is the default of the server; with `fork_of`, the value of that subscription.
 
     `ordered` keeps the order of messages with the same ordering key. All consumers together hold up to
     `max_in_flight` messages, and get up to `rate_limit` a second; 0 is no limit. A copy of each dead letter is
-    published to `dead_letter_topic`, which needs the scope `topics:publish` for it.
+    published to `dead_letter_topic`, which needs the scope `topics:publish` for it. After `expire_after_seconds`
+    without a pull the server deletes the subscription; 0 is never.
 
     With `fork_of` it begins before the oldest message that the other has not settled, instead of at `start_from`. With
     `exist_ok` it returns an existing one, and raises `AlreadyExists` when that differs from the given settings, except
@@ -70,6 +72,7 @@ def create_subscription(
         max_in_flight=max_in_flight,
         rate_limit=rate_limit,
         dead_letter_topic=dead_letter_topic,
+        expire_after_seconds=expire_after_seconds,
     )
     existing = get_subscription(id) if exist_ok else None
     return creating("/subscriptions", given, Subscription, existing, partial(require_same, "subscription"))
@@ -90,6 +93,7 @@ def ensure_subscription(
     max_in_flight: int | None = None,
     rate_limit: float | None = None,
     dead_letter_topic: str | None = None,
+    expire_after_seconds: int | None = None,
 ) -> Request[Subscription]:
     """Creates it, or changes the given settings that differ, which is logged. `{}` means no filter.
 
@@ -104,6 +108,7 @@ def ensure_subscription(
         max_in_flight=max_in_flight,
         rate_limit=rate_limit,
         dead_letter_topic=dead_letter_topic,
+        expire_after_seconds=expire_after_seconds,
     )
     beginning = only_given(start_from=start_from, fork_of=fork_of, ordered=ordered or None)
     content = write_exactly({"id": id, "topic_id": topic_id, **beginning, **settings}, write_json)
@@ -161,10 +166,12 @@ def update_subscription(
     max_in_flight: int | Unset | None = UNSET,
     rate_limit: float | Unset | None = UNSET,
     dead_letter_topic: str | Unset | None = UNSET,
+    expire_after_seconds: int | Unset | None = UNSET,
 ) -> Request[Subscription]:
     """A missing argument keeps the present value. `push` replaces all of its members; None lets messages be pulled.
 
-    None or 0 as `max_in_flight` or `rate_limit` removes the limit, None or "" as `dead_letter_topic` that topic.
+    None or 0 as `max_in_flight`, `rate_limit` or `expire_after_seconds` removes the limit, None or "" as
+    `dead_letter_topic` that topic.
     """
     body = {
         "filter": filter,
@@ -176,6 +183,7 @@ def update_subscription(
         "max_in_flight": max_in_flight,
         "rate_limit": rate_limit,
         "dead_letter_topic": dead_letter_topic,
+        "expire_after_seconds": expire_after_seconds,
     }
     given = {name: value for name, value in body.items() if not isinstance(value, Unset)}
     return Request(

@@ -12,6 +12,7 @@ const NUMBERS = [
   ["backoff_max_seconds", "Longest backoff", "Seconds; the wait doubles up to this"],
   ["max_in_flight", "In flight", "Messages that all consumers together may hold; empty for no limit", wholeOrNull],
   ["rate_limit", "Rate limit", "Messages a second that all consumers together get; empty for no limit", numberOrNull],
+  ["expire_after_seconds", "Expires after", "Seconds without a pull after which the subscription is deleted; empty for never", wholeOrNull],
 ];
 const TOPIC = ["dead_letter_topic", "Dead letter topic", "A topic that gets a copy of each dead letter; empty for none"];
 const SETTINGS = [...NUMBERS, TOPIC];
