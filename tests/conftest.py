@@ -1,5 +1,6 @@
 """Fixtures for every test: databases of one PostgreSQL per run, the application, the real server."""
 
+import inspect
 import os
 import shutil
 import subprocess
@@ -71,6 +72,9 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.dont_write_bytecode = False
     # Each httpx.Client reads all authorities that certifi knows, which takes 50 ms; no test speaks TLS to the world.
     os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("authority.pem"))
+    # httpx gives up after five seconds, in which a busy machine may not answer.
+    patience: httpx.Timeout = inspect.signature(httpx.get).parameters["timeout"].default
+    patience.connect = patience.read = patience.write = patience.pool = harness.START_SECONDS
     config.stash[POSTGRES] = harness.Postgres()
     config.stash[FOLDER] = tempfile.TemporaryDirectory(prefix="fastpubsub-")
     if given := getattr(config, "workerinput", {}):

@@ -191,8 +191,10 @@ async def test_every_query_finds_something_under_traffic(
             while missing:
                 assert monotonic() < deadline, missing
                 missing = {name: query for name, query in missing.items() if not await watcher.ask(client, query)}
+                await asyncio.sleep(0.2)
             while not await watcher.ask(client, 'ALERTS{alertname="FastpubsubDeadLetters", alertstate="firing"}'):
                 assert monotonic() < deadline, "the alert about dead letters does not fire"
+                await asyncio.sleep(0.2)
 
 
 def test_the_configuration_for_compose_is_one(tmp_path: Path) -> None:

@@ -147,6 +147,7 @@ async def test_a_consumer_that_dies_uses_up_attempts(client: httpx.AsyncClient, 
     deadline = monotonic() + SECONDS
     while not (letters := (await client.get("/subscriptions/s/dlq")).json()["data"]):
         assert monotonic() < deadline
+        await asyncio.sleep(0.02)
     assert [(one["id"], one["reason"]) for one in letters] == [
         (first["id"], "lease expired on delivery attempt 2 of 2")
     ]

@@ -17,6 +17,7 @@ from tests import harness
 from tests.pages import ROOT
 
 SECONDS = 60.0
+PAUSE_SECONDS = 0.01
 SETTLE = {"Prefer": "return=representation"}
 OLD, NEW = "old", "new"
 
@@ -68,9 +69,8 @@ class Release:
 
 
 def copy_this(folder: Path) -> None:
-    ignored = shutil.ignore_patterns("__pycache__")
     for name in ("fastpubsub", "migrations"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        shutil.copytree(ROOT / name, folder / name)  # with what is compiled
     shutil.copy(ROOT / "alembic.ini", folder)
 
 
@@ -131,10 +131,12 @@ class Load:
             if await self.ask("POST", "/topics/t/messages", [{"n": number}]):
                 self.published.add(number)
                 self.stored.set()
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def consume(self) -> None:
         while True:
             await self.consume_once()
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def consume_once(self) -> None:
         pulled = await self.ask("GET", "/subscriptions/busy/messages?consumer_id=c&batch_size=50")
@@ -159,6 +161,7 @@ async def until_readiness(client: httpx.AsyncClient, status: int, detail: str = 
                 answer = await client.get("/readiness")
                 if answer.status_code == status and detail in answer.text:
                     return
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def fill(client: httpx.AsyncClient) -> dict[str, Any]:

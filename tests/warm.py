@@ -186,8 +186,9 @@ class Parent:
         return ours
 
     def stop(self) -> None:
-        if self._orders is not None and self._process is not None:
+        if self._orders is not None:
             self._orders.close()
+        if self._process is not None:
             self._process.wait()
         if self._listener is not None:
             self._listener.close()

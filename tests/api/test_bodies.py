@@ -177,6 +177,7 @@ async def refuse(client: httpx.AsyncClient, method: str, url: str, body: bytes, 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 async def test_every_list_and_object_of_every_operation(client: httpx.AsyncClient, settings: Settings) -> None:
     found = operations(settings)
     assert set(found) >= {good.route for good in GOOD if good.body is not None}

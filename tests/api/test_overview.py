@@ -142,6 +142,8 @@ async def test_what_goes_on_is_held_against_what_was(
     async with await psycopg.AsyncConnection.connect(
         state.settings.database_url.get_secret_value().replace("+psycopg", "")
     ) as connection:
+        await state.recorder.write()
+        await connection.execute("delete from fastpubsub.history")  # and so of what was published a moment ago
         await connection.execute("update fastpubsub.subscriptions set created_at = created_at - interval '1 day'")
         back = b"""
             update fastpubsub.messages as m

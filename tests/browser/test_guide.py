@@ -11,8 +11,9 @@ from tests.pages import ROOT
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_its_search_finds_a_page(browser: Browser, lasting_server: Last) -> None:
-    built = subprocess.run(["make", "docs"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    built = subprocess.run(["make", "docs"], cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     base_url = lasting_server().base_url
     pilot = Pilot(browser, base_url)

@@ -301,6 +301,7 @@ async def test_a_table_that_is_not_vacuumed(findings: Findings, connect: Connect
     deadline = monotonic() + SECONDS
     while len(found := await findings("tables")) < 2:
         assert monotonic() < deadline, found
+        await asyncio.sleep(0.1)
     assert found[0].what == "autovacuum is off for the table revived"
     assert found[1].what.startswith("the table revived has 60,000 dead rows beside 0, ")
 
@@ -435,6 +436,7 @@ async def test_an_outbox_that_nobody_empties(database_url: str, settings: Settin
     async with harness.opened(settings):
         while only(await examine(settings), "outbox").level != "ok":
             assert monotonic() < deadline
+            await asyncio.sleep(0.1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from tests.api.calls import success
 from tests.conftest import StartServer
 from tests.push.service import Service
-from tests.push.test_processes import PATIENCE, SETTINGS, until_all
+from tests.push.test_processes import PATIENCE, POLL_SECONDS, SETTINGS, until_all
 
 COUNT = 1000
 
@@ -53,3 +53,4 @@ def until_booked(service: Service, count: int) -> None:
     deadline = time.monotonic() + PATIENCE
     while service.booked()[0] < count:
         assert time.monotonic() < deadline
+        time.sleep(POLL_SECONDS)
