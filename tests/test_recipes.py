@@ -18,7 +18,7 @@ RECIPES = DOCS / "recipes"
 RECIPE = RECIPES / "idempotent-consumer.md"
 DATABASE = "postgresql+psycopg://shop:secret@localhost/shop"
 TYPED = ("bash", "sql")
-SUBSCRIPTIONS = {"charge", "stock", "bookkeeping", "resize"}
+SUBSCRIPTIONS = {"charge", "stock", "bookkeeping", "resize", "ledger-of-workers"}
 
 
 @pytest.fixture
@@ -63,19 +63,21 @@ def test_a_message_that_comes_twice_changes_nothing_twice(shell: Shell, bus: Cli
         connection.execute("create table if not exists public.stock (product text primary key, available int)")
         connection.execute("truncate public.stock")
         connection.execute("insert into public.stock values ('teapot', 10)")
-        workers = ("charging:worker", "stock:worker", "bookkeeping:worker", "resizing:worker")
+        workers = ("charging:worker", "stock:worker", "bookkeeping:worker", "resizing:worker", "ledger:worker")
         with shell.start(f"exec fastpubsub worker {' '.join(workers)}") as worker:
             worker.wait_until(lambda: {one.id for one in bus.list_subscriptions()} >= SUBSCRIPTIONS)
             bus.publish("charges", {"account": "a", "cents": 5})
             bus.publish("stock-sales", {"product": "teapot"})
             bus.publish("payments", {"cents": 7})
             bus.publish("resizes", {"image_id": 7, "width": 40})
-            worker.wait_until(lambda: [bus.metrics(one).acked for one in SUBSCRIPTIONS] == [1, 1, 1, 1])
+            bus.publish("accounts", {"event": "opened"}, ordering_key="alice")
+            worker.wait_until(lambda: {bus.metrics(one).acked for one in SUBSCRIPTIONS} == {1})
             bus.seek("bookkeeping", to="earliest")
             worker.wait_until(lambda: bus.metrics("bookkeeping").acked == 2)
         assert connection.execute("select available from public.stock").fetchall() == [(9,)]
         connection.execute("drop table public.stock")
     assert "Idempotency-Key:" in worker.output()
     assert "resizing 7 to 40" in worker.output()
+    assert "alice opened" in worker.output()
     with sqlite3.connect(shell.folder / "books.db") as books:
         assert books.execute("select cents from entries").fetchall() == [(7,)]
