@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import itertools
+import json
 import re
 import sys
 import tempfile
@@ -101,6 +102,7 @@ PAGES: dict[str, Picture] = {
     "subscription-consumers": Picture("#/subscriptions/billing?tab=consumers", "billing-2"),
     "subscription-filter": Picture("#/subscriptions/tax-report?tab=filter", "Save filter", press_test, 1180),
     "subscription-seek": Picture("#/subscriptions/newsletter?tab=seek", "What comes next", preview, 1000),
+    "subscription-push": Picture("#/subscriptions/newsletter?tab=push", "the endpoint answered 503", height=1400),
     "message": Picture("#/messages/{message}", "tax-report"),
     "dead-letters": Picture("#/dead-letters", "fraud-check"),
     "dead-letters-of": Picture("#/dead-letters/billing", "card declined", redrive),
@@ -165,6 +167,7 @@ def open_shop(folder: Path, minutes: int = MINUTES) -> Iterator[Opened]:
         try:
             server.wait_until_ready()
             message = administrate(server.base_url, credentials)
+            push(store, end)
             yield Opened(server.base_url, store, credentials["client_secret"], rename(store, end), message, end)
         finally:
             server.stop()
@@ -192,6 +195,57 @@ def administrate(base_url: str, credentials: dict[str, str]) -> str:
         change("POST", f"/clients/{ids[0]}/secrets", {"old_secret_seconds": 86_400})
         letters = http.get("/subscriptions/billing/dlq", params={"limit": 100}).json()["data"]
     return next(str(one["id"]) for one in letters if one["payload"]["country"] == "BR")
+
+
+ENDPOINT = {
+    "endpoint": "https://letters.example/hooks/orders",
+    "format": "cloudevents",
+    "header_names": ["Authorization"],
+    "timeout_seconds": 10,
+    "max_concurrency": 10,
+    "reject_on": [400, 422],
+}
+PUSHES = [
+    *[("nack", 503, 1043, "busy: come again in a minute")] * 3,
+    ("return", None, 3, "no connection: Connection refused"),
+    ("reject", 422, 21, "the address of the customer is not known"),
+    *[("ack", 204, milliseconds, "") for milliseconds in (18, 22, 17, 31)],
+]
+PUSHED = """
+    with pushed as (
+        update fastpubsub.cursors as c set is_pushed = true from fastpubsub.subscriptions as s
+        where s.id = 'newsletter' and s.subscription_key = c.subscription_key
+        returning c.topic_key, c.subscription_key, %s::timestamptz as now
+    ), held as (
+        insert into fastpubsub.dispatchers (process, seen_at) select 1, now + interval '1 day' from pushed
+    )
+    insert into fastpubsub.endpoints (
+        topic_key, subscription_key, settings, secret, holder, failures, breaker_opened_at, next_try_at, last_failure
+    )
+    select
+        topic_key, subscription_key, %s, '', 1, 7, now - interval '40 s', now + interval '90 s',
+        'the endpoint answered 503: busy: come again in a minute'
+    from pushed
+"""
+ATTEMPTED = """
+    insert into fastpubsub.push_attempts (
+        topic_key, subscription_key, position, created_at, pushed_at, attempt, outcome, status, milliseconds, said
+    )
+    select e.topic_key, e.subscription_key, m.position, m.created_at, %s, %s, %s, %s, %s, %s
+    from fastpubsub.endpoints as e
+    cross join lateral (
+        select m.position, m.created_at from fastpubsub.messages as m
+        where m.topic_key = e.topic_key order by m.position offset %s limit 1
+    ) as m
+"""
+
+
+def push(store: Store, end: datetime) -> None:
+    """One subscription is pushed, to a service that has begun to fail; nothing of it is sent by this server."""
+    store.execute(PUSHED, end, json.dumps(ENDPOINT))
+    for place, pushed in reversed(list(enumerate(PUSHES))):
+        at = end - timedelta(seconds=4 + 9 * place)
+        store.execute(ATTEMPTED, at, max(1, 3 - place), *pushed, 40 - place)
 
 
 APART = """

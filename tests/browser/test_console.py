@@ -50,6 +50,7 @@ PAGES = {
     "#/subscriptions/billing?tab=consumers": "Consumers",
     "#/subscriptions/tax-report?tab=filter": "Country",
     "#/subscriptions/billing?tab=seek": "What comes next",
+    "#/subscriptions/billing?tab=push": "It is not pushed",
     "#/subscriptions/billing?tab=settings": "Ack deadline",
     "#/dead-letters/billing": "card declined",
     "#/clients": "Clients",

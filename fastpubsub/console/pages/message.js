@@ -54,7 +54,7 @@ const Whole = ({message, offset}) => html`
 function Failures({explained}) {
   const failed = explained.flatMap((one) => (one.failures ?? []).map((failure) => ({...failure, subscription_id: one.subscription_id})));
   if (!failed.length) return null;
-  return html`<section aria-label="Failed deliveries">
+  return html`<section aria-label="Failures">
     <h2>Failed deliveries</h2>
     <${Table} label="Failed deliveries" columns=${["Subscription", {name: "Attempt", class: "right"}, {name: "Failed", class: "fit"}, {name: "Consumer", class: "fit secondary"}, {name: "How", class: "fit"}, "Reason"]}>
       ${failed.map((one, place) => html`<tr key=${place}>

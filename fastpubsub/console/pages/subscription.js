@@ -12,6 +12,7 @@ import {FilterEditor} from "../components/filter-editor.js";
 import {HistoryPlots, Ranges} from "../components/history.js";
 import {oneOf} from "../components/lists.js";
 import {countsOf, isEstimate, Meter} from "../components/meter.js";
+import {Push} from "../components/push.js";
 import {Seek} from "../components/seek.js";
 import {SubscriptionSettings} from "../components/subscription-settings.js";
 
@@ -22,6 +23,7 @@ const TABS = [
   ["consumers", "Consumers", () => true, ({subscription, query}) => html`<${Consumers} id=${subscription.id} from=${query.from} />`],
   ["filter", "Filter", () => true, ({subscription, reload}) => html`<${FilterEditor} subscription=${subscription} onDone=${reload} />`],
   ["seek", "Seek", (id) => can("subscriptions:consume", id), ({subscription, reload}) => html`<${Seek} subscription=${subscription} onDone=${reload} />`],
+  ["push", "Push", (id) => can("subscriptions:push", id), ({subscription, query}) => html`<${Push} subscription=${subscription} query=${query} />`],
   ["settings", "Settings", () => true, ({subscription, reload}) => html`<${SubscriptionSettings} subscription=${subscription} onDone=${reload} />`],
 ];
 const PLACE = {q: undefined, from: undefined, state: undefined, page_token: undefined, offset: undefined};
