@@ -5,7 +5,7 @@ The JSON format (one event, or a batch) and the binary mode of HTTP, with the co
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ import msgspec
 
 from fastpubsub.exceptions import InvalidRequest, UnsupportedMediaType
 from fastpubsub.models import MAX_ATTRIBUTES
-from fastpubsub.payloads import Batch, check_json, count_messages, make_batch, strings
+from fastpubsub.payloads import Batch, Expiry, check_json, count_messages, make_batch, strings
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
@@ -28,6 +28,9 @@ DELIVERY = ("messageid", "subscriptionid", "ackid", "deliveryattempts", "leaseex
 
 ORDERING_KEY = "partitionkey"
 """The extension of CloudEvents for what an ordering key is."""
+
+EXPIRY = "expirytime"
+"""The extension of CloudEvents for when an event is of no use any more."""
 
 _JSON_TYPE = re.compile(r"application/(?:json|[\w.!#$&^-]+\+json)\s*(?:;.*)?", re.IGNORECASE)
 _NAME = re.compile(r"[a-z0-9]{1,256}")
@@ -66,7 +69,8 @@ def parse_events(body: bytes, media_type: str, *, max_messages: int, max_depth: 
     parts = [(_data(index, event), _context(index, _members(index, event))) for index, event in enumerate(events)]
     raws, attributes = [data for data, _ in parts], [context for _, context in parts]
     keys = [context.get(ORDERING_KEY) for context in attributes]
-    return make_batch(body, raws, attributes, keys, max_messages=max_messages, max_depth=max_depth)
+    batch = make_batch(body, raws, attributes, keys, max_messages=max_messages, max_depth=max_depth)
+    return replace(batch, expiries=_expiries(attributes))
 
 
 def _decoded(index: int, raw: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
@@ -82,7 +86,14 @@ def parse_binary_event(body: bytes, headers: Iterable[tuple[bytes, bytes]], *, m
     context = _context(0, _from_headers(headers))
     keys = [context.get(ORDERING_KEY)]
     batch = make_batch(body, [body.strip(_SPACE)], [context], keys, max_messages=1, max_depth=max_depth)
-    return replace(batch, size=len(body) + sum(len(name) + len(value) for name, value in context.items()))
+    size = len(body) + sum(len(name) + len(value) for name, value in context.items())
+    return replace(batch, size=size, expiries=_expiries([context]))
+
+
+def _expiries(contexts: Sequence[Attributes]) -> list[Expiry] | None:
+    if not any(EXPIRY in context for context in contexts):
+        return None
+    return [Expiry(_time(context[EXPIRY]) if EXPIRY in context else None, None) for context in contexts]
 
 
 def context_of(
@@ -170,8 +181,9 @@ def _check_optional(index: int, members: Attributes) -> None:
             raise InvalidRequest(f"the `{name}` of event {index} is empty; leave it out")
     if not _JSON_TYPE.fullmatch(members.get("datacontenttype", "application/json")):
         raise InvalidRequest(f"the data of event {index} is not JSON; see its `datacontenttype`")
-    if "time" in members and not _is_time(members["time"]):
-        raise InvalidRequest(f"the `time` of event {index} does not have the form 2026-01-31T12:00:00Z")
+    for name in ("time", EXPIRY):
+        if name in members and not _is_time(members[name]):
+            raise InvalidRequest(f"the `{name}` of event {index} does not have the form 2026-01-31T12:00:00Z")
 
 
 def _is_time(text: str) -> bool:
@@ -179,7 +191,12 @@ def _is_time(text: str) -> bool:
     if not re.fullmatch(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", text, re.ASCII):
         return False
     try:
-        datetime.fromisoformat(re.sub(r"\.\d+", "", text.upper()).replace(":60", ":59"))
+        _time(text)
     except ValueError:
         return False
     return True
+
+
+def _time(text: str) -> datetime:
+    """Leaves out what is less than a second."""
+    return datetime.fromisoformat(re.sub(r"\.\d+", "", text.upper()).replace(":60", ":59"))

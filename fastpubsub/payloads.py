@@ -17,7 +17,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from fastpubsub.exceptions import InvalidRequest, TooLarge
-from fastpubsub.models import MAX_ATTRIBUTES, MAX_MESSAGE_DELAY_SECONDS, MAX_ORDERING_KEY
+from fastpubsub.models import MAX_ATTRIBUTES, MAX_MESSAGE_DELAY_SECONDS, MAX_ORDERING_KEY, MAX_TTL_SECONDS
 
 _BRACE = ord("{")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -52,6 +52,8 @@ class _Message(msgspec.Struct, forbid_unknown_fields=True):
     ordering_key: str | None = None
     deliver_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     delay_seconds: Annotated[int, msgspec.Meta(ge=1, le=MAX_MESSAGE_DELAY_SECONDS)] | None = None
+    ttl_seconds: Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL_SECONDS)] | None = None
+    expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,15 +83,23 @@ class Delay(NamedTuple):
     seconds: int | None
 
 
+class Expiry(NamedTuple):
+    """When a message expires, or how long after it was published; both are None for never."""
+
+    expires_at: datetime | None
+    ttl_seconds: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The messages of one publish. What no message has is None: `attributes`, `ordering_keys`, `delays`."""
+    """The messages of one publish. What no message has is None: `attributes`, `ordering_keys`, `delays`, `expiries`."""
 
     payloads: list[bytes]
     attributes: list[bytes | None] | None
     size: int
     ordering_keys: list[str | None] | None = None
     delays: list[Delay] | None = None
+    expiries: list[Expiry] | None = None
 
 
 def parse_batch(body: bytes, *, max_messages: int, max_depth: int) -> Batch:
@@ -102,8 +112,7 @@ def parse_batch(body: bytes, *, max_messages: int, max_depth: int) -> Batch:
     attributes = [message.attributes for message in messages]
     keys = [message.ordering_key for message in messages]
     batch = make_batch(body, raws, attributes, keys, max_messages=max_messages, max_depth=max_depth)
-    delays = _delays(messages) if is_envelope else None
-    return batch if delays is None else replace(batch, delays=delays)
+    return replace(batch, delays=_delays(messages), expiries=_expiries(messages)) if is_envelope else batch
 
 
 def parse_transaction(body: bytes) -> RawTransaction:
@@ -278,6 +287,16 @@ def _delays(messages: Sequence[_Message]) -> list[Delay] | None:
         if None not in delay:
             raise InvalidRequest(f"message {index} has `deliver_at` and `delay_seconds`; give one of them")
     return delays
+
+
+def _expiries(messages: Sequence[_Message]) -> list[Expiry] | None:
+    if all(message.ttl_seconds is None and message.expires_at is None for message in messages):
+        return None
+    expiries = [Expiry(message.expires_at, message.ttl_seconds) for message in messages]
+    for index, expiry in enumerate(expiries):
+        if None not in expiry:
+            raise InvalidRequest(f"message {index} has `ttl_seconds` and `expires_at`; give one of them")
+    return expiries
 
 
 def _has_suspicious_numbers(body: bytes) -> bool:

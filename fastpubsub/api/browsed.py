@@ -52,6 +52,7 @@ def _members(seen: Seen) -> Members:
         "payload": seen.payload,
         "attributes": seen.attributes,
         "ordering_key": seen.ordering_key,
+        "expires_at": None if seen.expires_at is None else time_text(seen.expires_at),
     }
 
 

@@ -31,6 +31,8 @@ WAITING = {
 SETTLED_BEFORE_SEEK = (
     "it was acknowledged, or a seek or purge at {sought_at} ended its delivery; the two cannot be told apart"
 )
+SETTLED_OR_EXPIRED = "it was acknowledged, or it expired at {expired_at} before it was; the two cannot be told apart"
+EXPIRED = "it expired at {expired_at}, and the next claim that comes to it passes it; "
 PUT_ASIDE = "no consumer has had it yet: earlier messages with its ordering key are leased or wait"
 AT_LIMIT = "consumers hold as many messages as the limit of {at_limit} lets them; "
 AT_RATE_LIMIT = "consumers get messages as fast as the limit of {at_rate_limit} a second lets them; "
@@ -64,6 +66,7 @@ def explanation_json(explained: Explained, message_id: str, *, shows_payload: bo
         "at_limit": explained.at_limit,
         "at_rate_limit": explained.at_rate_limit,
         "failures": explained.failures,
+        "expired_at": times.get("expired_at"),
     }
     return json_object({name: value for name, value in members.items() if value is not None})
 
@@ -72,6 +75,8 @@ def message_json(found: FoundMessage, message_id: str, explanations: list[bytes]
     members: Members = {"id": message_id, "topic_id": found.topic_id, "created_at": time_text(found.created_at)}
     if shows_payload:
         members |= {"payload": found.payload, "attributes": found.attributes, "ordering_key": found.ordering_key}
+    if found.expires_at is not None:
+        members["expires_at"] = time_text(found.expires_at)
     members["subscriptions"] = b"[" + b",".join(explanations) + b"]"
     return json_object({name: value for name, value in members.items() if value is not None})
 
@@ -81,7 +86,9 @@ def _detail(explained: Explained, *, shows_payload: bool) -> str:
     limited = "" if explained.at_limit is None else AT_LIMIT.format(at_limit=explained.at_limit)
     if explained.at_rate_limit is not None:
         limited += AT_RATE_LIMIT.format(at_rate_limit=rate_text(explained.at_rate_limit))
-    return paused + limited + _sentence(explained, shows_payload=shows_payload)
+    is_over = explained.expired_at is not None and explained.state in ("ahead", "waiting")
+    expired = EXPIRED.format(**_times(explained)) if is_over else ""
+    return paused + limited + expired + _sentence(explained, shows_payload=shows_payload)
 
 
 def _sentence(explained: Explained, *, shows_payload: bool) -> str:
@@ -95,6 +102,8 @@ def _sentence(explained: Explained, *, shows_payload: bool) -> str:
     sentence = WAITING[cause] if explained.state == "waiting" else SENTENCES[explained.state]
     if explained.state == "settled" and explained.sought_at is not None:
         sentence = SETTLED_BEFORE_SEEK
+    elif explained.state == "settled" and explained.expired_at is not None:
+        sentence = SETTLED_OR_EXPIRED
     return sentence.format(
         attempts=explained.attempts,
         deliveries="1 delivery" if explained.attempts == 1 else f"{explained.attempts} deliveries",
@@ -118,7 +127,7 @@ def decision_members(decision: Decision, *, shows_payload: bool) -> Members:
 
 
 def _times(explained: Explained) -> dict[str, str]:
-    names = ("until", "died_at", "sought_at", "paused_at", "leased_at")
+    names = ("until", "died_at", "sought_at", "paused_at", "leased_at", "expired_at")
     times = {name: getattr(explained, name) for name in names}
     return {name: time_text(time) for name, time in times.items() if time is not None}
 

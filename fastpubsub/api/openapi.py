@@ -10,6 +10,7 @@ from fastpubsub.models import (
     MAX_DELAY_SECONDS,
     MAX_MESSAGE_DELAY_SECONDS,
     MAX_ORDERING_KEY,
+    MAX_TTL_SECONDS,
     DelayedNack,
     Extend,
     Nack,
@@ -58,6 +59,8 @@ _MESSAGES = {
             "ordering_key": {"type": "string", "minLength": 1, "maxLength": MAX_ORDERING_KEY},
             "deliver_at": {"type": "string", "format": "date-time"},
             "delay_seconds": {"type": "integer", "minimum": 1, "maximum": MAX_MESSAGE_DELAY_SECONDS},
+            "ttl_seconds": {"type": "integer", "minimum": 1, "maximum": MAX_TTL_SECONDS},
+            "expires_at": {"type": "string", "format": "date-time"},
         },
     },
 }

@@ -134,15 +134,17 @@ def _stored_json(stored: StoredTopic | StoredSubscription, figures: Figures) -> 
     for name in OPTIONAL:
         if members.get(name, b"") is None:
             del members[name]
+    if members.get("on_expired") == "drop":
+        del members["on_expired"]
     if stored.id in figures:
         known = figures[stored.id]
-        absent = {"paused"} if getattr(known, "paused", None) is None else None
+        absent = {name for name in ("paused", "ttl_expired") if getattr(known, name, None) is None}
         members["metrics"] = known.model_dump_json(exclude=absent).encode()
     return json_object(members)
 
 
 def delayed_json(message: Delayed, *, shows_payload: bool) -> bytes:
-    members: dict[str, bytes | str | None] = {
+    members: dict[str, bytes | str | int | None] = {
         "id": message.id,
         "topic_id": message.topic_id,
         "state": message.state,
@@ -150,6 +152,8 @@ def delayed_json(message: Delayed, *, shows_payload: bool) -> bytes:
         "created_at": time_text(message.created_at),
         "message_id": message.message_id,
         "ordering_key": message.ordering_key,
+        "ttl_seconds": message.ttl_seconds,
+        "expires_at": None if message.expires_at is None else time_text(message.expires_at),
     }
     if shows_payload:
         members |= {"payload": message.payload, "attributes": message.attributes}

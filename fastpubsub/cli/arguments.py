@@ -88,6 +88,24 @@ DeliverAt = Annotated[
 DelaySeconds = Annotated[
     int | None, typer.Option("--delay-seconds", help="After how many seconds messages arrive.", show_default=False)
 ]
+TtlSeconds = Annotated[
+    int | None,
+    typer.Option(
+        "--ttl-seconds",
+        help="After how many seconds messages expire; delayed ones, after they have arrived.",
+        show_default=False,
+    ),
+]
+ExpiresAt = Annotated[
+    datetime | None,
+    typer.Option(
+        "--expires-at",
+        metavar="TIME",
+        parser=time,
+        help="When messages expire, such as 2026-01-31T12:00:00Z.",
+        show_default=False,
+    ),
+]
 TopicId = Annotated[
     str,
     typer.Argument(metavar="TOPIC", callback=object_id, autocompletion=topic_ids, help="The id of the topic."),

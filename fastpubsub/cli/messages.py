@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastpubsub import filters
-from fastpubsub.cli.arguments import DelaySeconds, DeliverAt, SubscriptionId, TopicId, json_text, text
+from fastpubsub.cli.arguments import (
+    DelaySeconds,
+    DeliverAt,
+    ExpiresAt,
+    SubscriptionId,
+    TopicId,
+    TtlSeconds,
+    json_text,
+    text,
+)
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.exits import WRONG_USAGE, counted, fail, note, printable
 from fastpubsub.cli.output import AsJson, Output
@@ -46,6 +55,8 @@ def publish(
     ] = None,
     deliver_at: DeliverAt = None,
     delay_seconds: DelaySeconds = None,
+    ttl_seconds: TtlSeconds = None,
+    expires_at: ExpiresAt = None,
     key: Annotated[
         str | None,
         typer.Option(
@@ -79,7 +90,8 @@ def publish(
         raise typer.BadParameter("--idempotency-key is only for JSON objects that are given as arguments")
     print_ids = not sys.stdout.isatty() if ids is None else ids
     with connected() as client, Interrupts().installed():
-        message = encode({}, attributes_of(attributes or []), ordering_key, deliver_at, delay_seconds)
+        times = (deliver_at, delay_seconds, ttl_seconds, expires_at)
+        message = encode({}, attributes_of(attributes or []), ordering_key, *times)
         publishing = LinePublisher(client, topic, message, key, print_ids)
         if given and not from_input:
             publishing.run(Source("argument"), list(arguments(given)), lambda _done: None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from enum import StrEnum
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +54,12 @@ OfTopic = Annotated[
 
 app = group("Create, list, show, change and delete subscriptions.")
 
+
+class OnExpired(StrEnum):
+    drop = "drop"
+    dead_letter = "dead_letter"
+
+
 Filter = Annotated[
     str | None,
     typer.Option("--filter", help="""A filter, such as '{"country": ["BR", "US"]}'; null for none.""", metavar="JSON"),
@@ -86,6 +93,10 @@ DeadLetterTopic = Annotated[
 ExpireAfter = Annotated[
     int | None,
     typer.Option(help="Delete the subscription after so many seconds without a pull; 0 is never; new: never."),
+]
+OnExpiredOption = Annotated[
+    OnExpired | None,
+    typer.Option("--on-expired", help="What becomes of a message that expires; new: drop.", show_default=False),
 ]
 StartFrom = Annotated[
     str | None,
@@ -123,6 +134,7 @@ OPTIONS = {
     "rate_limit": Rate,
     "dead_letter_topic": DeadLetterTopic,
     "expire_after_seconds": ExpireAfter,
+    "on_expired": OnExpiredOption,
 }
 
 

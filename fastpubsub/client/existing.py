@@ -18,7 +18,7 @@ KEPT = {"topic_id", "ordered"}
 REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds")
 """Settings whose 0 or empty text is none."""
 
-LEFT_OUT = {"ordered": False, **dict.fromkeys(REMOVABLE)}
+LEFT_OUT = {"ordered": False, "on_expired": "drop", **dict.fromkeys(REMOVABLE)}
 """What it means when an answer does not have it."""
 
 

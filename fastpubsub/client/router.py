@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fastpubsub.client.batches import handler_of
 from fastpubsub.client.declaring import Declaration, Start
@@ -50,6 +50,7 @@ class Router:
         rate_limit: float | None = None,
         dead_letter_topic: str | None = None,
         expire_after_seconds: int | None = None,
+        on_expired: Literal["drop", "dead_letter"] | None = None,
         ordered: bool = False,
         start_from: Start | None = None,
         fork_of: str | None = None,
@@ -92,6 +93,7 @@ class Router:
             "rate_limit": rate_limit,
             "dead_letter_topic": dead_letter_topic,
             "expire_after_seconds": expire_after_seconds,
+            "on_expired": on_expired,
             "ordered": ordered or None,
             "start_from": start_from,
             "fork_of": fork_of,

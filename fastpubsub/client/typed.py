@@ -24,6 +24,8 @@ class Publish(Protocol[Result_co]):
         ordering_key: str | None = None,
         deliver_at: datetime | None = None,
         delay_seconds: int | None = None,
+        ttl_seconds: int | None = None,
+        expires_at: datetime | None = None,
         idempotency_key: str | None = None,
     ) -> Result_co: ...
     @overload
@@ -35,6 +37,8 @@ class Publish(Protocol[Result_co]):
         ordering_key: str | None = None,
         deliver_at: datetime | None = None,
         delay_seconds: int | None = None,
+        ttl_seconds: int | None = None,
+        expires_at: datetime | None = None,
         idempotency_key: str | None = None,
     ) -> Result_co: ...
 

@@ -27,7 +27,8 @@ Asynchronous = AsyncConnection | AsyncSession | async_scoped_session[Any]
 
 _PUBLISH = text(
     "select fastpubsub.publish(:topic, cast(:payload as json), cast(:attributes as jsonb), cast(:ordering_key as text),"
-    " coalesce(cast(:deliver_at as timestamptz), clock_timestamp() + make_interval(secs => cast(:delay as integer))))"
+    " coalesce(cast(:deliver_at as timestamptz), clock_timestamp() + make_interval(secs => cast(:delay as integer))),"
+    " cast(:ttl_seconds as integer), cast(:expires_at as timestamptz))"
 )
 
 
@@ -40,6 +41,8 @@ def publish(
     ordering_key: str | None = None,
     deliver_at: datetime | None = None,
     delay_seconds: int | None = None,
+    ttl_seconds: int | None = None,
+    expires_at: datetime | None = None,
 ) -> None: ...
 @overload
 def publish(
@@ -50,6 +53,8 @@ def publish(
     ordering_key: str | None = None,
     deliver_at: datetime | None = None,
     delay_seconds: int | None = None,
+    ttl_seconds: int | None = None,
+    expires_at: datetime | None = None,
 ) -> Coroutine[Any, Any, None]: ...
 def publish(
     session: Synchronous | Asynchronous,
@@ -59,15 +64,19 @@ def publish(
     ordering_key: str | None = None,
     deliver_at: datetime | None = None,
     delay_seconds: int | None = None,
+    ttl_seconds: int | None = None,
+    expires_at: datetime | None = None,
 ) -> Coroutine[Any, Any, None] | None:
     """Publishes with a session or a connection of SQLAlchemy; await it if that is asynchronous.
 
-    Subscribers see the messages after the commit, and not before `deliver_at`, or `delay_seconds` from now. A message
-    that cannot be published, such as to an unknown topic, raises here and leaves your transaction failed. A payload of
-    another type than that of a `Topic` raises `TypeError` before.
+    Subscribers see the messages after the commit, and not before `deliver_at`, or `delay_seconds` from now; those that
+    nobody has taken by `expires_at`, or for `ttl_seconds`, are not delivered any more. A message that cannot be
+    published, such as to an unknown topic, raises here and leaves your transaction failed. A payload of another type
+    than that of a `Topic` raises `TypeError` before.
     """
     id_ = address(topic_id, *payloads)
-    rows = [_row(id_, encode(payload, attributes, ordering_key, deliver_at, delay_seconds)) for payload in payloads]
+    common = (attributes, ordering_key, deliver_at, delay_seconds, ttl_seconds, expires_at)
+    rows = [_row(id_, encode(payload, *common)) for payload in payloads]
     if isinstance(session, AsyncConnection | AsyncSession | async_scoped_session):
         return _execute(session, rows)
     for row in rows:
@@ -88,6 +97,8 @@ def _row(topic_id: str, message: Encoded) -> dict[str, str | int | None]:
         "ordering_key": None if message.ordering_key is None else json.loads(message.ordering_key),
         "deliver_at": None if message.deliver_at is None else json.loads(message.deliver_at),
         "delay": None if message.delay_seconds is None else json.loads(message.delay_seconds),
+        "ttl_seconds": None if message.ttl_seconds is None else json.loads(message.ttl_seconds),
+        "expires_at": None if message.expires_at is None else json.loads(message.expires_at),
     }
 
 

@@ -46,7 +46,14 @@ from fastpubsub.models.frames import AckFrame, ExtendFrame, NackFrame, RejectFra
 from fastpubsub.models.history import History, OverviewHistory, SubscriptionHistory, TopicHistory
 from fastpubsub.models.messages import ID_PATTERN, Id, Ids, Message, MessageList, TopicMessage
 from fastpubsub.models.overview import Finding, FindingKind, Overview, Rates
-from fastpubsub.models.publishing import MAX_ATTRIBUTES, MAX_ORDERING_KEY, Envelope, PayloadWithAttributes, PublishedIds
+from fastpubsub.models.publishing import (
+    MAX_ATTRIBUTES,
+    MAX_ORDERING_KEY,
+    MAX_TTL_SECONDS,
+    Envelope,
+    PayloadWithAttributes,
+    PublishedIds,
+)
 from fastpubsub.models.push import (
     NewPush,
     NewPushSecret,
@@ -106,6 +113,7 @@ __all__ = [
     "MAX_LEASE_SECONDS",
     "MAX_MESSAGE_DELAY_SECONDS",
     "MAX_ORDERING_KEY",
+    "MAX_TTL_SECONDS",
     "NOT_BOOL",
     "UNDELIVERED_AND_DELAYED",
     "UNDELIVERED_WITH_REASON",

@@ -18,6 +18,7 @@ class SeenMessage(BaseModel):
     payload: dict[str, Any] | None = Field(None, description="needs the scope `messages:read`")
     attributes: dict[str, str] | None = Field(None, description="needs the scope `messages:read`")
     ordering_key: str | None = Field(None, description="needs the scope `messages:read`")
+    expires_at: datetime | None = Field(None, description="when it expires, or has")
 
 
 class BrowsedTopic(BaseModel):

@@ -41,6 +41,8 @@ class DelayedMessage(BaseModel):
     payload: dict[str, Any] | None = Field(None, description="needs `messages:read`")
     attributes: dict[str, str] | None = None
     ordering_key: str | None = None
+    ttl_seconds: int | None = Field(None, description="how many seconds after it has come it expires")
+    expires_at: UtcTime | None = Field(None, description="when it expires")
 
 
 class DelayedMessageList(BaseModel):

@@ -22,7 +22,7 @@ State = Literal[
 
 WHY = (
     "why the message is a dead letter, or why it waits: `nacked` (and the reason of the nack), `lease expired`, "
-    "`returned` (given back undelivered) or `reprocessed` (it was a dead letter)"
+    "`returned` (given back undelivered), `reprocessed` (it was a dead letter) or `expired`"
 )
 
 
@@ -71,6 +71,7 @@ class Explanation(BaseModel):
         None, description="`rate_limit`, if consumers get messages as fast as it lets them"
     )
     failures: list[Failure] | None = Field(None, description=FAILURES)
+    expired_at: datetime | None = Field(None, description="when the message expired, unless a consumer holds it")
 
 
 class ExplainedMessage(BaseModel):
@@ -82,4 +83,5 @@ class ExplainedMessage(BaseModel):
     payload: dict[str, Any] | None = Field(None, description="needs the scope `messages:read`")
     attributes: dict[str, str] | None = None
     ordering_key: str | None = None
+    expires_at: datetime | None = Field(None, description="when it expires, or has")
     subscriptions: list[Explanation]

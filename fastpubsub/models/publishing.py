@@ -1,11 +1,11 @@
 """Publishing."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
 from fastpubsub.models.delayed import DelaySeconds
-from fastpubsub.models.fields import Time
+from fastpubsub.models.fields import NOT_BOOL, Time
 
 
 class PublishedIds(BaseModel):
@@ -16,6 +16,8 @@ class PublishedIds(BaseModel):
 
 MAX_ATTRIBUTES = 100
 MAX_ORDERING_KEY = 128
+MAX_TTL_SECONDS = 31_536_000
+"""365 days."""
 
 
 def check_attributes(value: Any) -> Any:
@@ -28,12 +30,19 @@ def check_attributes(value: Any) -> Any:
     return value
 
 
+TtlSeconds = Annotated[int, Field(ge=1, le=MAX_TTL_SECONDS), NOT_BOOL]
+
+
 class PayloadWithAttributes(BaseModel):
     payload: dict[str, Any]
     attributes: dict[str, str] | None = None
     ordering_key: str | None = Field(None, min_length=1, max_length=MAX_ORDERING_KEY)
     deliver_at: Time | None = Field(None, description="when it comes: a time with its zone, up to a year ahead")
     delay_seconds: DelaySeconds | None = Field(None, description="in how many seconds it comes")
+    ttl_seconds: TtlSeconds | None = Field(
+        None, description="how many seconds after it was published, or after a delay, it is not delivered any more"
+    )
+    expires_at: Time | None = Field(None, description="from when on it is not delivered any more: a time with its zone")
 
 
 class Envelope(BaseModel):

@@ -78,6 +78,9 @@ ExpireAfter = Annotated[
     NOT_BOOL,
 ]
 
+OnExpired = Literal["drop", "dead_letter"]
+ON_EXPIRED = "what becomes of a message that expires before a consumer has settled it"
+
 Backoff = Annotated[int, Field(ge=0, le=MAX_DELAY_SECONDS), NOT_BOOL]
 
 ORDERED = "whether messages with the same ordering key come one after the other"
@@ -106,6 +109,7 @@ class NewSubscription(BaseModel):
     rate_limit: RateLimit | None = None
     dead_letter_topic: DeadLetterTopic | None = None
     expire_after_seconds: ExpireAfter | None = None
+    on_expired: OnExpired | None = Field(None, description=ON_EXPIRED)
 
     @model_validator(mode="after")
     def _begin_once(self) -> Self:
@@ -129,6 +133,7 @@ class ChangedSubscription(BaseModel):
     rate_limit: RateLimit | None = None
     dead_letter_topic: DeadLetterTopic | None = None
     expire_after_seconds: ExpireAfter | None = None
+    on_expired: OnExpired | None = Field(None, description=ON_EXPIRED)
 
     def limit(self, name: str) -> float | None:
         """Returns 0 for one that is removed, None for one that stays."""
@@ -149,6 +154,9 @@ class SubscriptionMetrics(BaseModel):
     dlq: int = Field(description="dead letters")
     estimated: bool = Field(description="whether `available` is an estimate, as it is for a filter over many messages")
     filtered: int = Field(0, description="messages that the filter kept out since the subscription was created")
+    ttl_expired: int | None = Field(
+        None, description="messages that expired before they were settled, and were dropped; left out without any"
+    )
     paused: bool | None = Field(None, description="true while the subscription is paused; else left out")
 
 
@@ -204,6 +212,7 @@ class Subscription(BaseModel):
     expires_at: UtcTime | None = Field(
         None, description="when it is deleted if nobody pulls until then; left out while it is paused or pushed"
     )
+    on_expired: OnExpired = Field("drop", description=f"{ON_EXPIRED}; left out when it is `drop`")
     metrics: SubscriptionFigures | None = Field(None, description="with `include=metrics`")
 
 

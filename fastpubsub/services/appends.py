@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database, blames_arguments
-from fastpubsub.payloads import Batch
+from fastpubsub.payloads import Batch, Expiry
 from fastpubsub.services.coalescer import CALL_BYTES, CALL_ROWS
 from fastpubsub.services.topic_schemas import StoreKey, split
 from fastpubsub.tasks import Tasks
@@ -169,8 +169,25 @@ def columns(batches: Sequence[Batch]) -> tuple[Array, Array | None]:
 
 
 def more_columns(batches: Sequence[Batch]) -> tuple[object, ...]:
-    """The parameters after the version of the schema: no time, and the ordering keys, where there are any."""
+    """The parameters after the version of the schema: no time, the ordering keys and the expiries, where there are
+    any."""
+    expiries = expiry_columns(batches)
+    keys = ordering_keys(batches)
+    return () if keys is None and not expiries else (None, keys, *expiries)
+
+
+def ordering_keys(batches: Sequence[Batch]) -> Array | None:
     if all(batch.ordering_keys is None for batch in batches):
+        return None
+    return Array("text", [key for batch in batches for key in (batch.ordering_keys or [None] * len(batch.payloads))])
+
+
+def expiry_columns(batches: Sequence[Batch]) -> tuple[Array, ...]:
+    """The times to live and the times of expiry, where there are any."""
+    if all(batch.expiries is None for batch in batches):
         return ()
-    keys = [key for batch in batches for key in (batch.ordering_keys or [None] * len(batch.payloads))]
-    return None, Array("text", keys)
+    expiries = [one for batch in batches for one in (batch.expiries or [Expiry(None, None)] * len(batch.payloads))]
+    return (
+        Array("int4", [one.ttl_seconds for one in expiries]),
+        Array("timestamptz", [one.expires_at for one in expiries]),
+    )

@@ -36,6 +36,7 @@ class Seen:
     attributes: bytes | None
     ordering_key: str | None
     failures: bytes | None
+    expires_at: datetime | None
 
 
 class Browsed(NamedTuple):
@@ -87,7 +88,7 @@ async def _browse(
     page: Page,
 ) -> Browsed:
     where, name, values = page.search or (None, None, ())
-    *rows, (position, _, _, at, _, _, _, _, looked_at, other_side, _, _) = await database.fetch_all(
+    *rows, (position, _, _, at, _, _, _, _, looked_at, other_side, *_) = await database.fetch_all(
         "browse_messages",
         topic_key,
         subscription_key,

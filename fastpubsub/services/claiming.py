@@ -200,15 +200,22 @@ class Claiming:
 
     def shares(self, key: ClaimKey, requests: Sequence[ClaimRequest], row: Sequence[Any]) -> list[Claim]:
         """What each consumer gets of what `claim_messages` answered."""
-        token, expires_at, scanned, last, *columns, is_paused, ordering_keys, sizes, limited_seconds = row
-        *columns, unreadable, unreadable_created_at, lease_seconds, filtered = columns
+        token, expires_at, scanned, last, *columns, lease_seconds, filtered, is_paused, ordering_keys = row[:-4]
+        sizes, limited_seconds, ttl_expired, dead_lettered = row[-4:]
+        *columns, unreadable, unreadable_created_at = columns
         positions, attempts, created_at, payloads, attributes = (column or [] for column in columns)
         if unreadable:
             self._report_unreadable(key, unreadable, unreadable_created_at)
         self._counters.filtered(key.subscription_id, filtered or 0)
+        self._counters.ttl_expired(key.subscription_id, ttl_expired or 0)
+        self._counters.dead_lettered(key.subscription_id, dead_lettered or 0)
         claims = []
         start = 0
-        more = not is_paused and limited_seconds is None and (scanned < last or bool(positions))
+        more = (
+            not is_paused
+            and limited_seconds is None
+            and (scanned < last or bool(positions or ttl_expired or dead_lettered))
+        )
         # Of an ordered subscription a consumer may get less than it asked for, and the next one something.
         for size in sizes or [request.limit for request in requests]:
             part = slice(start, start + size)

@@ -29,6 +29,8 @@ class Delayed(NamedTuple):
     payload: bytes | None
     attributes: bytes | None
     ordering_key: str | None
+    ttl_seconds: int | None = None
+    expires_at: datetime | None = None
 
 
 class Place(NamedTuple):
@@ -72,10 +74,11 @@ async def list_delayed(
 
     rows = await directory.topics.use(topic_id, list_)
     found = []
-    for key, due_at, created_at, *content, _ in rows[:limit]:
+    for key, due_at, created_at, *content, _, ttl_seconds, expires_at in rows[:limit]:
         state = "held" if held else "waiting"
+        content += [ttl_seconds, expires_at]
         found.append(Delayed(delayed_id(key), topic_id, state, due_at, created_at, None, *content))
-    if not rows or rows[0][-1] <= len(found):
+    if not rows or rows[0][-3] <= len(found):
         return found, None
     key, due_at, *_ = rows[len(found) - 1]
     return found, Place(due_at, key)
@@ -85,8 +88,11 @@ async def get_delayed(database: Database, directory: Directory, topic_id: str, i
     key = parse(id_)
 
     async def get(topic_key: int) -> Delayed | None:
-        state, due_at, created_at, *content, position = await database.fetch_one("get_delayed_message", topic_key, key)
+        state, due_at, created_at, *content, position, ttl_seconds, expires_at = await database.fetch_one(
+            "get_delayed_message", topic_key, key
+        )
         message_id = None if position is None else MessageIds(topic_key, created_at).at(position)
+        content += [ttl_seconds, expires_at]
         return state and Delayed(delayed_id(key), topic_id, state, due_at, created_at, message_id, *content)
 
     found = await directory.topics.use(topic_id, get)

@@ -112,14 +112,14 @@ class Exchanging:
     async def _call(self, key: ClaimKey, requests: Sequence[_Request]) -> list[Exchanged]:
         places = _in_order(requests)
         claims = [request.claim for request in requests if request.claim.limit]
-        outcomes, died, *claimed, freed = await self._database.fetch_one(
+        outcomes, died, *claimed, freed, ttl_expired, dead_lettered = await self._database.fetch_one(
             "settle_and_claim", *key.keys, *_arguments(places), *self._claiming.arguments(key, claims)
         )
         answers = [Exchanged([()] * len(request.settles), nothing(key.keys)) for request in requests]
         self._settled(key, places, outcomes or [], died, answers)
         if freed:
             self._wakeups.freed(key.keys)
-        shares = iter(self._claiming.shares(key, claims, claimed) if claims else ())
+        shares = iter(self._claiming.shares(key, claims, [*claimed, ttl_expired, dead_lettered]) if claims else ())
         return [
             answer._replace(claim=next(shares)) if request.claim.limit else answer
             for request, answer in zip(requests, answers, strict=True)

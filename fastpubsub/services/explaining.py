@@ -20,6 +20,7 @@ class FoundMessage(NamedTuple):
     payload: bytes | None
     attributes: bytes | None
     ordering_key: str | None
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Explained:
     at_limit: int | None
     at_rate_limit: float | None
     failures: bytes | None
+    expired_at: datetime | None
 
 
 def locate(message_id: str) -> MessageId:

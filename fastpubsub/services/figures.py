@@ -33,6 +33,7 @@ async def subscription_figures(database: Database, ids: Sequence[str]) -> dict[s
             dlq=dead,
             estimated=estimated,
             filtered=filtered,
+            ttl_expired=ttl_expired or None,
             paused=is_paused or None,
             ahead_is_estimated=estimated,
             oldest_ahead_seconds=oldest_ahead,
@@ -54,5 +55,6 @@ async def subscription_figures(database: Database, ids: Sequence[str]) -> dict[s
             oldest_leased,
             oldest_waiting,
             *rates,
+            ttl_expired,
         ) in rows
     }

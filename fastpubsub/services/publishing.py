@@ -14,7 +14,7 @@ from fastpubsub.delayed_ids import delayed_id
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.message_ids import MessageIds
 from fastpubsub.payloads import Batch
-from fastpubsub.services.appends import columns, more_columns
+from fastpubsub.services.appends import columns, expiry_columns, more_columns, ordering_keys
 from fastpubsub.services.coalescing import make_appends, make_coalescer
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.topic_schemas import StoreKey, TopicSchemas, split
@@ -148,13 +148,12 @@ class Publishing:
         delays = [delay for batch in batches for delay in batch.delays or ()]
         clients, keys = zip(*(request.name for request in requests), strict=True)
         payloads, attributes = columns(batches)
-        _, ordering_keys = more_columns(batches) or (None, None)
         positions, created_at, delayed_keys = await self._database.fetch_one(
             "publish_delayed_messages",
             topic_key,
             payloads,
             attributes,
-            ordering_keys,
+            ordering_keys(batches),
             Array("timestamptz", [delay.deliver_at for delay in delays]),
             Array("int4", [delay.seconds for delay in delays]),
             Array("int4", [len(batch.payloads) for batch in batches]),
@@ -162,7 +161,9 @@ class Publishing:
             Array("text", keys),
             Array("bytea", [None if (one := request.idempotency) is None else one.body_hash for request in requests]),
             self._window_seconds,
-            *schema_version,
+            *(schema_version or [0]),
+            None,
+            *expiry_columns(batches),
         )
         rest = iter(delayed_keys)
         answers: list[Published | None] = []

@@ -38,6 +38,7 @@ class StoredSubscription(NamedTuple):
     dead_letter_topic: str | None
     expire_after_seconds: int | None
     expires_at: datetime | None
+    on_expired: str
 
 
 async def create_subscription(
@@ -75,6 +76,7 @@ async def create_subscription(
         new.rate_limit,
         new.dead_letter_topic,
         new.expire_after_seconds,
+        new.on_expired,
         change=change,
     )
     return await get_subscription(database, new.id)
@@ -157,6 +159,7 @@ async def update_subscription(
         changed.limit("rate_limit"),
         changed.name("dead_letter_topic"),
         changed.limit("expire_after_seconds"),
+        changed.on_expired,
         change=change,
     )
     return await get_subscription(database, subscription_id), is_new_secret
@@ -213,7 +216,7 @@ def seek_arguments(
 
 async def get_metrics(database: Database, directory: Directory, subscription_id: str) -> SubscriptionMetrics:
     async def metrics(keys: SubscriptionKey) -> SubscriptionMetrics:
-        ahead, waiting, leased, dead, acked, estimated, *_, filtered, is_paused = await database.fetch_one(
+        ahead, waiting, leased, dead, acked, estimated, *_, filtered, is_paused, ttl_expired = await database.fetch_one(
             "subscription_metrics", *keys
         )
         return SubscriptionMetrics(
@@ -223,6 +226,7 @@ async def get_metrics(database: Database, directory: Directory, subscription_id:
             acked=acked,
             dlq=dead,
             filtered=filtered,
+            ttl_expired=ttl_expired or None,
             estimated=estimated,
             paused=is_paused or None,
         )

@@ -177,8 +177,8 @@ class Tails:
 
     async def _before(self, topic_key: int, position: int) -> int:
         """The position itself, or that before the first message that was not deleted."""
-        last, _, positions, *_ = await self._read(topic_key, max(position, 0))
-        return int(positions[0] - 1 if positions else last)
+        last, _, positions, *_, scanned = await self._read(topic_key, max(position, 0))
+        return int(positions[0] - 1 if positions else scanned or last)
 
     async def read(self, topic_key: int, after: int) -> Read:
         """However long the database is away."""
@@ -189,12 +189,12 @@ class Tails:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _part(self, topic_key: int, after: int) -> Read:
-        _, missed, positions, created_at, payloads, attributes, keys = await self._read(topic_key, after)
+        _, missed, positions, created_at, payloads, attributes, keys, scanned = await self._read(topic_key, after)
         if not positions:
-            return Read(Part(missed, after, [], []), Documents([]))
+            return Read(Part(missed, scanned or after, [], []), Documents([]))
         columns = zip(positions, created_at, payloads, attributes, keys or [None] * len(positions), strict=True)
         messages = [Logged(topic_key, *column) for column in columns]
-        return Read(Part(missed, positions[-1], positions, self._render(messages)), Documents(messages))
+        return Read(Part(missed, scanned, positions, self._render(messages)), Documents(messages))
 
     async def _read(self, topic_key: int, after: int | None) -> Row:
         return await self._database.fetch_one("read_messages", topic_key, after, CHUNK_MESSAGES, CHUNK_BYTES)
@@ -232,7 +232,7 @@ class Tails:
                 while reader.listeners:
                     line.begin_claim()
                     read = await self.read(topic_key, reader.position)
-                    if read.part.messages:
+                    if read.part.position > reader.position:
                         await reader.give(read)
                     elif self._wakeups.lines.ended or not await line.wait(sys.maxsize, None):
                         return

@@ -7,7 +7,7 @@ from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.message_ids import parse_targets
 from fastpubsub.payloads import Batch, Delay
-from fastpubsub.services.appends import columns
+from fastpubsub.services.appends import columns, expiry_columns
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.settling import ACK, NACK, REJECT, SETTLED, Kind, SettleKey, Settling
 
@@ -53,6 +53,7 @@ class Transactions:
             Array("text", keys),
             Array("timestamptz", [delay.deliver_at for delay in delays]),
             Array("int4", [delay.seconds for delay in delays]),
+            *expiry_columns(batches),
         )
         for settlement in settlements:
             await self._tell(settlement)

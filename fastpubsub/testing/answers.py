@@ -55,6 +55,8 @@ def browsed(log: Log, found: list[Seen], **ends: int | str | None) -> bytes:
     parts = []
     for position, stored, more in found:
         fields = {"id": log.id_of(position, stored), "position": position, "created_at": time_text(stored.created_at)}
+        if stored.expires_at is not None:
+            fields["expires_at"] = time_text(stored.expires_at)
         parts.append(with_content(fields | more, stored))
     return listed(parts)[:-1] + b"," + to_json(ends)[1:]
 

@@ -8,7 +8,7 @@ from fastpubsub.delayed_ids import delayed_id, parse
 from fastpubsub.exceptions import AlreadyExists, InvalidRequest, NotFound
 from fastpubsub.payloads import Batch, Delay
 from fastpubsub.testing.calls import Answer, Call, Part, route
-from fastpubsub.testing.store import Delayed, Log, Store, Stored
+from fastpubsub.testing.store import NEVER, Delayed, Log, Store, Stored
 
 MOST = timedelta(days=366)
 
@@ -19,15 +19,16 @@ def publish(store: Store, log: Log, batch: Batch) -> list[str]:
     attributes = batch.attributes or [None] * count
     ordering_keys = batch.ordering_keys or [None] * count
     if batch.delays is None:
-        return log.publish(batch.payloads, attributes, store.now, ordering_keys)
+        return log.publish(batch.payloads, attributes, store.now, ordering_keys, batch.expiries)
     due = [due_time(delay, store.now) for delay in batch.delays]
+    expiries = batch.expiries or [NEVER] * count
     ids = []
-    for payload, one, key, due_at in zip(batch.payloads, attributes, ordering_keys, due, strict=True):
+    for payload, one, key, due_at, expiry in zip(batch.payloads, attributes, ordering_keys, due, expiries, strict=True):
         if due_at is None:
-            ids += log.publish([payload], [one], store.now, [key])
+            ids += log.publish([payload], [one], store.now, [key], [expiry])
         else:
             store.last_delayed += 1
-            log.delay(store.last_delayed, due_at, Stored(payload, one, store.now, key), store.now)
+            log.delay(store.last_delayed, due_at, Stored(payload, one, store.now, key, *expiry), store.now)
             ids.append(delayed_id(store.last_delayed))
     return ids
 
@@ -112,6 +113,8 @@ def _waiting(log: Log, one: Delayed) -> models.DelayedMessage:
         payload=loads_exactly(one.message.payload),
         attributes=None if one.message.attributes is None else loads_exactly(one.message.attributes),
         ordering_key=one.message.ordering_key,
+        ttl_seconds=one.message.ttl_seconds,
+        expires_at=one.message.expires_at,
     )
 
 

@@ -106,6 +106,8 @@ class Looking(Part):
         is_seen = state in ("leased", "waiting", "dead")
         more = cursor.noted(state, place.position) if is_seen else {}
         more |= of_failures(cursor.failures.get(place.position))
+        if state in ("ahead", "waiting", "settled"):
+            more |= {"expired_at": cursor.expired_at(place.position, self.store.now)}
         return 200, models.Explanation(
             message_id=UUID(message_id), subscription_id=subscription_id, state=state, detail=f"it is {state}", **more
         )

@@ -28,6 +28,7 @@ from fastpubsub.models import (
     TopicRates,
 )
 from fastpubsub.payload_schemas import PayloadSchema
+from fastpubsub.payloads import Expiry
 from fastpubsub.searches import Search
 
 GONE, SETTLED, STALE = 0, 1, 2
@@ -68,6 +69,9 @@ MINUTE = 60
 PUT_ASIDE = "put aside"
 """Why a key of an ordered subscription is due: nobody had its next message yet."""
 
+EXPIRED = "expired"
+"""Why a message that expired is a dead letter."""
+
 TURNS = 4
 LOOKED_AT = 1000
 STEP = 4096
@@ -75,10 +79,14 @@ STEP = 4096
 
 
 class Stored(NamedTuple):
+    """Of a delayed message `ttl_seconds` counts once it has come."""
+
     payload: bytes
     attributes: bytes | None
     created_at: datetime
     ordering_key: str | None = None
+    expires_at: datetime | None = None
+    ttl_seconds: int | None = None
 
     @property
     def size(self) -> int:
@@ -169,6 +177,7 @@ class Log:
         attributes: Iterable[bytes | None],
         now: datetime,
         ordering_keys: Sequence[str | None] | None = None,
+        expiries: Sequence[Expiry] | None = None,
     ) -> list[str]:
         """Appends messages, never earlier than the last one, and returns their ids."""
         created_at = now.replace(microsecond=now.microsecond // 1000 * 1000)
@@ -177,9 +186,10 @@ class Log:
         ids = MessageIds(self.key, created_at)
         first = self.last + 1
         keys = ordering_keys or [None] * len(payloads)
-        for payload, one, key in zip(payloads, attributes, keys, strict=True):
+        times = [expiry_time(one, created_at) for one in expiries or [NEVER] * len(payloads)]
+        for payload, one, key, expires_at in zip(payloads, attributes, keys, times, strict=True):
             self.last += 1
-            self.messages[self.last] = Stored(payload, one, created_at, key)
+            self.messages[self.last] = Stored(payload, one, created_at, key, expires_at)
         self.counts["published"] += len(payloads)
         return [ids.at(position) for position in range(first, self.last + 1)]
 
@@ -198,7 +208,9 @@ class Log:
         due = sorted(one for one in self.delayed.values() if one.due_at <= now)[:limit]
         for one in due:
             del self.delayed[one.key]
-            self.publish([one.message.payload], [one.message.attributes], now, [one.message.ordering_key])
+            message = one.message
+            expiry = Expiry(message.expires_at, message.ttl_seconds)
+            self.publish([message.payload], [message.attributes], now, [message.ordering_key], [expiry])
             self.fired[one.key] = Fired(one.due_at, self.last)
             self.floor = one.due_at
         return len(due)
@@ -252,6 +264,7 @@ class Cursor:
     routed: int = 0
     filtered: int = 0
     purged: int = 0
+    ttl_expired: int = 0
     leases: dict[int, Lease] = field(default_factory=dict)
     waiting: list[WaitingMessage] = field(default_factory=list)
     dead: dict[int, Dead] = field(default_factory=dict)
@@ -340,6 +353,23 @@ class Cursor:
         parked = {one.position: of_waiting(one) for one in self.parked}
         return dict(self.browse(state)).get(position) or parked[position]
 
+    def is_too_late(self, position: int, now: datetime) -> bool:
+        """A reprocessed dead letter does not expire."""
+        return self.expired_at(position, now) is not None
+
+    def expired_at(self, position: int, now: datetime) -> datetime | None:
+        message = None if position in self.revived else self.log.messages.get(position)
+        expires_at = None if message is None else message.expires_at
+        return None if expires_at is None or expires_at > now else expires_at
+
+    def expire(self, expired: Sequence[tuple[int, int]], now: datetime) -> None:
+        """Positions and attempts of what a claim has passed, because it expired."""
+        if self.subscription.on_expired == "drop":
+            self.ttl_expired += len(expired)
+            return
+        for position, attempts in expired:
+            self._die(position, attempts, EXPIRED, now)
+
     def message(self, position: int) -> Stored:
         return self.log.messages.get(position) or self.revived[position]
 
@@ -379,7 +409,7 @@ class Cursor:
 
     @property
     def acked(self) -> int:
-        return self.routed - len(self.all_waiting) - len(self.leases) - len(self.dead) - self.purged
+        return self.routed - len(self.all_waiting) - len(self.leases) - len(self.dead) - self.purged - self.ttl_expired
 
     def metrics(self) -> SubscriptionMetrics:
         return SubscriptionMetrics(
@@ -390,6 +420,7 @@ class Cursor:
             dlq=len(self.dead),
             estimated=False,
             filtered=self.filtered,
+            ttl_expired=self.ttl_expired or None,
             paused=self.is_paused or None,
         )
 
@@ -427,14 +458,18 @@ class Cursor:
         limit = min(limit, self.room(now))
         if limit == 0:
             return []
+        expired: list[tuple[int, int]] = []
         if self.subscription.ordered:
-            in_order = self._claim_in_order(limit, now, max_bytes, is_first=is_first)
+            in_order = self._claim_in_order(limit, now, max_bytes, expired, is_first=is_first)
         else:
             taken = self._claim_waiting(limit, now, max_bytes)
             left = max_bytes - sum(message.size for _, message, _ in taken)
+            is_first = not taken
+            taken = self._living(taken, expired, now)
             if len(taken) < limit and left > 0:
-                taken += self._claim_ahead(limit - len(taken), left, scan_rows, is_first=not taken)
+                taken += self._claim_living(limit - len(taken), left, scan_rows, expired, now, is_first=is_first)
             in_order = [(position, n, None) for position, _, n in taken]
+        self.expire(expired, now)
         token = secrets.randbits(63) if token is None else token
         expires_at = now + timedelta(seconds=self.subscription.ack_deadline_seconds)
         claimed = [
@@ -458,6 +493,46 @@ class Cursor:
             self.floor = waiting.due_at
         return taken
 
+    def _living(
+        self, taken: Sequence[tuple[int, Stored, int]], expired: list[tuple[int, int]], now: datetime
+    ) -> list[tuple[int, Stored, int]]:
+        """Without those that expired, which it adds to `expired`."""
+        expired += [(position, n - 1) for position, _, n in taken if self.is_too_late(position, now)]
+        return [one for one in taken if not self.is_too_late(one[0], now)]
+
+    def _claim_living(
+        self,
+        limit: int,
+        max_bytes: int,
+        scan_rows: int,
+        expired: list[tuple[int, int]],
+        now: datetime,
+        *,
+        is_first: bool,
+    ) -> list[tuple[int, Stored, int]]:
+        """Goes on past what expired, as long as that is all that it finds."""
+        while True:
+            found = self._claim_ahead(limit, max_bytes, scan_rows, is_first=is_first)
+            living = self._living(found, expired, now)
+            if living or not found or self.position >= self.log.last:
+                return living
+            self._pass_expired(scan_rows, expired, now)
+            if self.position >= self.log.last:
+                return []
+
+    def _pass_expired(self, scan_rows: int, expired: list[tuple[int, int]], now: datetime) -> None:
+        """What comes next and has expired; with a filter, of what matches."""
+        until = min(self.log.last, self.position + (LOOKED_AT if self.wanted is None else scan_rows))
+        ahead = [position for position in self.log.matching(self.position, self.wanted) if position <= until]
+        living = next((position for position in ahead[:LOOKED_AT] if not self.is_too_late(position, now)), None)
+        if living is not None:
+            until = living - 1
+        elif len(ahead) >= LOOKED_AT:
+            until = ahead[LOOKED_AT - 1]
+        passed = [position for position in ahead if position <= until]
+        self._pass(until, passed)
+        expired += [(position, 0) for position in passed]
+
     def _claim_ahead(
         self, limit: int, max_bytes: int, scan_rows: int, *, is_first: bool
     ) -> list[tuple[int, Stored, int]]:
@@ -473,17 +548,21 @@ class Cursor:
                 until = taken[-1][0] if taken else self.position
                 break
             taken.append((position, message, 1))
-        for position in range(self.position + 1, until + 1):
-            state = "settled" if position in found else "filtered"
-            self.passed[position] = Passed(state, self.wanted is not None)
-        self.filtered += until - self.position - len(taken)
-        self.counts["filtered"] += until - self.position - len(taken)
-        self.position = until
-        self.routed += len(taken)
+        self._pass(until, [position for position, *_ in taken])
         return taken
 
+    def _pass(self, until: int, matching: Sequence[int]) -> None:
+        """Moves the cursor; what does not match was kept out by the filter."""
+        for position in range(self.position + 1, until + 1):
+            state = "settled" if position in matching else "filtered"
+            self.passed[position] = Passed(state, self.wanted is not None)
+        self.filtered += until - self.position - len(matching)
+        self.counts["filtered"] += until - self.position - len(matching)
+        self.position = until
+        self.routed += len(matching)
+
     def _claim_in_order(
-        self, limit: int, now: datetime, max_bytes: int, *, is_first: bool
+        self, limit: int, now: datetime, max_bytes: int, expired: list[tuple[int, int]], *, is_first: bool
     ) -> list[tuple[int, int, int | None]]:
         """Positions, attempts and turns, as the procedure of that name takes them for one consumer."""
         taken: list[tuple[int, int, int | None]] = []
@@ -492,18 +571,19 @@ class Cursor:
             due = sorted((one for one in self.waiting + self.due if one.due_at <= now), key=lambda one: one[:2])
             if not due:
                 break
-            part = self._take_turns(due[: min(limit - len(taken), TURNS)], limit - len(taken), left, now)
+            due = due[: min(limit - len(taken), TURNS)]
+            part = self._take_turns(due, limit - len(taken), left, now, expired)
             taken += part
             left -= self._size(part)
         if len(taken) < limit and left > 0 and self.position < self.log.last:
-            taken += self._read_in_order(limit - len(taken), left, is_first=is_first and not taken)
+            taken += self._read_in_order(limit - len(taken), left, now, expired, is_first=is_first and not taken)
         return taken
 
     def _size(self, taken: Iterable[tuple[int, int, int | None]]) -> int:
         return sum(self.message(position).size for position, *_ in taken)
 
     def _take_turns(
-        self, due: list[WaitingMessage], limit: int, max_bytes: int, now: datetime
+        self, due: list[WaitingMessage], limit: int, max_bytes: int, now: datetime, expired: list[tuple[int, int]]
     ) -> list[tuple[int, int, int | None]]:
         taken: list[tuple[int, int, int | None]] = []
         passed = []
@@ -513,45 +593,75 @@ class Cursor:
             (self.due if one.reason == PUT_ASIDE else self.waiting).remove(one)
             self.floor = one.due_at
             if one.turn is None:
-                taken.append((one.position, one.attempts + 1, None))
+                if self.is_too_late(one.position, now):
+                    expired.append((one.position, one.attempts))
+                else:
+                    taken.append((one.position, one.attempts + 1, None))
                 continue
             key = self._key(one.position)
-            part = self._continue(one, max(limit // len(due), 1), max_bytes - self._size(taken), now)
+            part = self._continue(one, max(limit // len(due), 1), max_bytes - self._size(taken), now, expired)
             taken += [(position, attempts, self.turns[key]) for position, attempts in part]
             if not part:
                 passed.append(self.turns[key])
         self._free(passed, now + datetime.resolution)
         return taken
 
-    def _continue(self, first: WaitingMessage, limit: int, max_bytes: int, now: datetime) -> list[tuple[int, int]]:
+    def _continue(
+        self, first: WaitingMessage, limit: int, max_bytes: int, now: datetime, expired: list[tuple[int, int]]
+    ) -> list[tuple[int, int]]:
         """The messages of a turn that follow, and sets its key to the turn that they make."""
         turn, key = first.turn or 0, self._key(first.position)
         taken: list[tuple[int, int]] = []
         size = 0
         if first.reason != PUT_ASIDE:
-            taken.append((first.position, first.attempts + 1))
-            size = self.message(first.position).size
+            size = self._give(first.position, first.attempts, taken, expired, now)
             for one in sorted((one for one in self.parked if one.turn == turn), key=lambda one: one.position):
-                size += self.message(one.position).size
-                if one.due_at > now or len(taken) >= limit or size > max_bytes:
+                more = self.message(one.position).size
+                if one.due_at > now or len(taken) >= limit or (taken and size + more > max_bytes):
                     return taken
                 self.parked.remove(one)
-                taken.append((one.position, one.attempts + 1))
-        for position in self._after(key, turn)[: limit - len(taken) if self.wanted is None else LOOKED_AT]:
-            more = self.message(position).size
-            if len(taken) >= limit or (taken and size + more > max_bytes):
+                size += self._give(one.position, one.attempts, taken, expired, now)
+        while True:
+            turn = self.turns[key]
+            self._take_aside(key, limit, max_bytes - size, taken, expired, now)
+            if self.turns[key] == turn or taken or self.wanted is not None:
+                return taken
+
+    def _take_aside(
+        self,
+        key: str,
+        limit: int,
+        max_bytes: int,
+        taken: list[tuple[int, int]],
+        expired: list[tuple[int, int]],
+        now: datetime,
+    ) -> None:
+        """The next of what was put aside."""
+        most = limit - len(taken) if self.wanted is None else LOOKED_AT
+        for position in self._after(key, self.turns[key])[:most]:
+            if len(taken) >= limit or (taken and self.message(position).size > max_bytes):
                 break
             self.turns[key] = position
             if self._passes(position):
-                taken.append((position, 1))
-                size += more
                 self.routed += 1
+                max_bytes -= self._give(position, 0, taken, expired, now)
             else:
                 self.filtered += 1
                 self.counts["filtered"] += 1
-        return taken
 
-    def _read_in_order(self, limit: int, max_bytes: int, *, is_first: bool) -> list[tuple[int, int, int | None]]:
+    def _give(
+        self, position: int, attempts: int, taken: list[tuple[int, int]], expired: list[tuple[int, int]], now: datetime
+    ) -> int:
+        """Adds it to `taken`, with this attempt, and returns its size; or to `expired`."""
+        if self.is_too_late(position, now):
+            expired.append((position, attempts))
+            return 0
+        taken.append((position, attempts + 1))
+        return self.message(position).size
+
+    def _read_in_order(
+        self, limit: int, max_bytes: int, now: datetime, expired: list[tuple[int, int]], *, is_first: bool
+    ) -> list[tuple[int, int, int | None]]:
         taken: list[tuple[int, int, int | None]] = []
         step = limit
         while True:
@@ -559,7 +669,8 @@ class Cursor:
             stretch = range(self.position + 1, min(self.log.last, self.position + step) + 1)
             keys = {position: self.log.messages[position].ordering_key for position in stretch}
             busy = {position for position, key in keys.items() if key in self.turns}
-            found = [position for position in stretch if position not in busy and self._passes(position)]
+            passing = [position for position in stretch if position not in busy and self._passes(position)]
+            found = [position for position in passing if not self.is_too_late(position, now)]
             fit: list[int] = []
             for position in found[: limit - len(taken)]:
                 size += self.message(position).size
@@ -577,11 +688,13 @@ class Cursor:
                 self.passed[position] = Passed(state, self.wanted is not None)
             taken += [(one, 1, tails.get(keys[one] or "") if keys[one] is not None else None) for one in fit]
             self.turns |= {key: tails[key] for one in fit if (key := keys[one]) is not None}
-            missed = sum(1 for position in passed if position not in busy) - len(fit)
+            late = [position for position in passing if position <= end and position not in found]
+            expired += [(position, 0) for position in late]
+            missed = sum(1 for position in passed if position not in busy) - len(fit) - len(late)
             self.filtered += missed
             self.counts["filtered"] += missed
             self.position = end
-            self.routed += len(fit)
+            self.routed += len(fit) + len(late)
             if is_full or len(taken) >= limit or end >= self.log.last:
                 return taken
             step = min(max(step, 64) * 2, STEP)
@@ -895,6 +1008,7 @@ class Store:
             created_at=self.now,
             ordered=new.ordered,
             **{name: getattr(new, name) or None for name in REMOVABLE},
+            on_expired=new.on_expired or "drop",
             **settings,
         )
         _check_backoff(subscription)
@@ -931,6 +1045,8 @@ class Store:
         if "filter" in changed.model_fields_set:
             given["filter"] = changed.filter or None
         given |= {name: getattr(changed, name) or None for name in REMOVABLE if name in changed.model_fields_set}
+        if changed.on_expired is not None:
+            given["on_expired"] = changed.on_expired
         subscription = cursor.subscription.model_copy(update=given)
         _check_backoff(subscription)
         if "dead_letter_topic" in given:
@@ -962,6 +1078,13 @@ class Store:
     def delete_subscription(self, subscription_id: str) -> None:
         self.cursor(subscription_id)
         del self.cursors[subscription_id]
+
+
+NEVER = Expiry(None, None)
+
+
+def expiry_time(expiry: Expiry, created_at: datetime) -> datetime | None:
+    return expiry.expires_at if expiry.ttl_seconds is None else created_at + timedelta(seconds=expiry.ttl_seconds)
 
 
 def rates_of(past: dict[int, Counter[str]], now: datetime, names: Iterable[str]) -> dict[str, float]:

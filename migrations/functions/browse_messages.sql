@@ -33,7 +33,8 @@ create or replace function fastpubsub.browse_messages(
     looked_at integer,
     other_side bigint,
     ordering_key text,
-    failures json
+    failures json,
+    expires_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -72,14 +73,14 @@ begin
 
     if p_state = 'leased' then
         open v_messages for
-        select p.position, m.created_at, l.attempts, l.expires_at as at, l.consumer_id as note, l.leased_at as since, m.payload, m.attributes, m.ordering_key
+        select p.position, m.created_at, l.attempts, l.expires_at as at, l.consumer_id as note, l.leased_at as since, m.payload, m.attributes, m.ordering_key, m.expires_at
         from fastpubsub.leases as l
         cross join lateral generate_series(greatest(l.position, v_from), l.last_position) as p (position)
         cross join lateral (
-            select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+            select m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at from fastpubsub.messages as m
             where m.topic_key = p_topic_key and m.position = p.position
             union all
-            select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
+            select v.created_at, v.payload, v.attributes, v.ordering_key, null from fastpubsub.revived as v
             where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p.position
             limit 1
         ) as m
@@ -87,13 +88,13 @@ begin
         order by l.position, p.position;
     elsif p_state = 'waiting' then
         open v_messages for
-        select r.position, m.created_at, r.attempts, r.due_at as at, r.reason as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key
+        select r.position, m.created_at, r.attempts, r.due_at as at, r.reason as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key, m.expires_at
         from fastpubsub.retries as r
         cross join lateral (
-            select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+            select m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at from fastpubsub.messages as m
             where m.topic_key = p_topic_key and m.position = r.position
             union all
-            select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
+            select v.created_at, v.payload, v.attributes, v.ordering_key, null from fastpubsub.revived as v
             where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
             limit 1
         ) as m
@@ -105,7 +106,7 @@ begin
         order by r.due_at, r.position;
     elsif p_state = 'dead' then
         open v_messages for
-        select d.position, d.created_at, d.attempts, d.died_at as at, d.reason as note, null::timestamptz as since, d.payload, d.attributes, d.ordering_key
+        select d.position, d.created_at, d.attempts, d.died_at as at, d.reason as note, null::timestamptz as since, d.payload, d.attributes, d.ordering_key, null::timestamptz as expires_at
         from fastpubsub.dead_letters as d
         where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position >= coalesce(v_from, 0)
         order by d.position;
@@ -125,12 +126,12 @@ begin
         end if;
         if p_backwards then
             open v_messages for
-            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key
+            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key, m.expires_at
             from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position < v_from
             order by m.position desc;
         else
             open v_messages for
-            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key
+            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key, m.expires_at
             from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position >= v_from
             order by m.position;
         end if;
@@ -160,6 +161,7 @@ begin
             if p_subscription_key is not null then
                 failures := fastpubsub.failures_of(p_topic_key, p_subscription_key, v_message.position);
             end if;
+            expires_at := v_message.expires_at;
             return next;
         end if;
     end loop;
@@ -170,6 +172,7 @@ begin
     attributes := null;
     ordering_key := null;
     failures := null;
+    expires_at := null;
     return next;
 end;
 $$;

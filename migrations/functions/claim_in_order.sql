@@ -1,6 +1,7 @@
 -- claim_messages for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
 -- The consumers are served one after the other, `shares` says how many messages each has, at most
--- p_room together. What is due comes first, then the log.
+-- p_room together. What is due comes first, then the log. Messages that have expired are
+-- passed as in claim_messages.
 create or replace function fastpubsub.claim_in_order(
     p_settings fastpubsub.cursors,
     p_limits integer [],
@@ -22,7 +23,9 @@ create or replace function fastpubsub.claim_in_order(
     out unreadable_created_at timestamptz [],
     out filtered bigint,
     out ordering_keys text [],
-    out shares integer []
+    out shares integer [],
+    out ttl_expired integer,
+    out dead_lettered integer
 )
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
@@ -47,6 +50,8 @@ declare
     v_positions bigint [];
     v_attempts integer [];
     v_turns bigint [];
+    v_expired bigint [] := '{}';
+    v_expired_attempts integer [] := '{}';
 begin
     select c.* into v_cursor from fastpubsub.claims as c
     where c.topic_key = v_topic_key and c.subscription_key = v_subscription_key
@@ -61,7 +66,7 @@ begin
         v_turns := '{}';
         loop
             v_left := least(p_limits[v_consumer], p_room - cardinality(claim_in_order.positions)) - cardinality(v_positions);
-            exit when v_left = 0 or v_bytes >= p_max_bytes;
+            exit when v_left = 0 or v_bytes >= p_max_bytes or cardinality(v_expired) >= 1000;
             v_part := fastpubsub.take_turns(
                 v_topic_key, v_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.position,
                 p_settings.filter_path, v_left, p_max_bytes - v_bytes, p_now
@@ -74,6 +79,8 @@ begin
             v_turns := v_turns || v_part.turns;
             v_bytes := v_bytes + v_part.size;
             v_cursor.routed := v_cursor.routed + v_part.routed;
+            v_expired := v_expired || v_part.expired;
+            v_expired_attempts := v_expired_attempts || v_part.expired_attempts;
             filtered := claim_in_order.filtered + v_part.filtered;
             unreadable := claim_in_order.unreadable || v_part.unreadable;
         end loop;
@@ -82,14 +89,16 @@ begin
         then
             v_part := fastpubsub.read_log_in_order(
                 v_topic_key, v_subscription_key, v_cursor.position, v_last, p_settings.filter_path, v_left, p_max_bytes - v_bytes,
-                v_bytes = 0, v_until
+                v_bytes = 0, v_until, p_now
             );
             v_cursor.position := v_part.scanned;
             v_positions := v_positions || v_part.positions;
             v_attempts := v_attempts || array_fill(1, array[cardinality(v_part.positions)]);
             v_turns := v_turns || v_part.turns;
             v_bytes := v_bytes + v_part.size;
-            v_cursor.routed := v_cursor.routed + cardinality(v_part.positions);
+            v_cursor.routed := v_cursor.routed + cardinality(v_part.positions) + cardinality(v_part.expired);
+            v_expired := v_expired || v_part.expired;
+            v_expired_attempts := v_expired_attempts || array_fill(0, array[cardinality(v_part.expired)]);
             filtered := claim_in_order.filtered + v_part.filtered;
             unreadable := claim_in_order.unreadable || v_part.unreadable;
         end if;
@@ -154,13 +163,22 @@ begin
             p_settings.rate_limit, v_cursor.full_at, p_now, cardinality(claim_in_order.positions)
         );
     end if;
+    ttl_expired := case when p_settings.on_expired = 'drop' then cardinality(v_expired) else 0 end;
     insert into fastpubsub.claims (
         topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from,
-        full_at
+        full_at,
+        ttl_expired
     ) values (
         v_topic_key, v_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
         v_cursor.routed, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_in_order.filtered,
-        v_cursor.leased_from, v_cursor.full_at
+        v_cursor.leased_from, v_cursor.full_at,
+        case
+            when claim_in_order.ttl_expired > 0 then coalesce(v_cursor.ttl_expired, 0) + claim_in_order.ttl_expired
+            else v_cursor.ttl_expired
+        end
     );
+    if cardinality(v_expired) > 0 then
+        dead_lettered := fastpubsub.expire_messages(p_settings, v_expired, v_expired_attempts, p_now);
+    end if;
 end;
 $$;

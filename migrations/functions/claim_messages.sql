@@ -2,6 +2,8 @@
 -- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
 -- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
 -- hands out nothing. One that is pushed is claimed with p_is_push, and no other is. For an ordered subscription this is claim_in_order.
+-- Messages that have expired are passed and handed to nobody: `ttl_expired` counts those that are dropped, `dead_lettered` those that
+-- became dead letters.
 -- `limited_seconds`: in how many seconds it is worth asking again, when a limit of the subscription kept messages back.
 create or replace function fastpubsub.claim_messages(
     p_topic_key bigint,
@@ -29,7 +31,9 @@ create or replace function fastpubsub.claim_messages(
     out paused boolean,
     out ordering_keys text [],
     out shares integer [],
-    out limited_seconds double precision
+    out limited_seconds double precision,
+    out ttl_expired integer,
+    out dead_lettered integer
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -50,8 +54,16 @@ declare
     v_seconds double precision;
     v_ends bigint [];
     v_log record;
+    v_found integer;
     v_from_log integer := 0;
     v_before bigint;
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_scan_milliseconds / 1000.0);
+    v_expires_at timestamptz [];
+    v_passed record;
+    v_expired bigint [] := '{}';
+    v_expired_attempts integer [] := '{}';
+    v_expired_now bigint [];
+    v_expired_now_attempts integer [];
     v_revived boolean [] := '{}';
     v_bytes bigint := 0;
     v_random text;
@@ -104,10 +116,10 @@ begin
         last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
         select
             c.token, c.expires_at, c.scanned, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
-            c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares
+            c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares, c.ttl_expired, c.dead_lettered
         into
             token, expires_at, scanned, claim_messages.positions, attempts, created_at, payloads, attributes, unreadable,
-            unreadable_created_at, filtered, ordering_keys, shares
+            unreadable_created_at, filtered, ordering_keys, shares, ttl_expired, dead_lettered
         from fastpubsub.claim_in_order(
             v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now, v_room, v_first_leased
         ) as c;
@@ -118,6 +130,7 @@ begin
     end if;
     select
         c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.leased_from, c.full_at,
+        c.ttl_expired,
         (
             select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
         ) as last,
@@ -143,46 +156,97 @@ begin
 
     positions := '{}';
     if v_cursor.is_due then
-        select r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size, r.ordering_keys
+        select
+            r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size, r.ordering_keys, r.expires_at
         into
             claim_messages.positions, claim_messages.attempts, claim_messages.created_at, claim_messages.payloads,
-            claim_messages.attributes, v_revived, v_cursor.retry_due_at, v_bytes, claim_messages.ordering_keys
+            claim_messages.attributes, v_revived, v_cursor.retry_due_at, v_bytes, claim_messages.ordering_keys, v_expires_at
         from fastpubsub.take_due_retries(
             p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_limit, p_max_bytes, v_now
         ) as r;
         v_cursor.retry_position := claim_messages.positions[cardinality(claim_messages.positions)];
         v_limit := v_limit - cardinality(claim_messages.positions);
+        if v_expires_at is not null then
+            v_limit := v_limit + (select count(*) from unnest(v_expires_at) as u where u <= v_now);
+        end if;
     end if;
 
     if v_limit > 0 and v_bytes < p_max_bytes and v_cursor.position < last then
-        if v_settings.filter_path is null then
-            v_log := fastpubsub.read_log(
-                p_topic_key, v_cursor.position, v_cursor.position + v_limit, p_max_bytes - v_bytes, v_bytes = 0
+        -- Once, unless all that was read has expired.
+        loop
+            if v_settings.filter_path is null then
+                v_log := fastpubsub.read_log(
+                    p_topic_key, v_cursor.position, v_cursor.position + v_limit, p_max_bytes - v_bytes, v_bytes = 0
+                );
+                v_cursor.position := coalesce(v_log.positions[cardinality(v_log.positions)], v_cursor.position);
+            else
+                v_log := fastpubsub.read_matching_log(
+                    p_topic_key, v_cursor.position, last, v_settings.filter_path, v_limit, p_scan_rows, p_scan_milliseconds,
+                    p_max_bytes - v_bytes, v_bytes = 0
+                );
+                v_cursor.position := v_log.scanned;
+                unreadable := claim_messages.unreadable || v_log.unreadable;
+                unreadable_created_at := claim_messages.unreadable_created_at || v_log.unreadable_created_at;
+            end if;
+            v_found := coalesce(cardinality(v_log.positions), 0);
+            v_from_log := v_from_log + v_found;
+            exit when v_log.expires_at is null;
+            exit when exists (select from unnest(v_log.expires_at) as u (expires_at) where (u.expires_at <= v_now) is not true);
+            v_expired := v_expired || v_log.positions;
+            v_found := 0;
+            exit when v_cursor.position >= last;
+            v_passed := fastpubsub.pass_expired(
+                p_topic_key, v_cursor.position, last, v_settings.filter_path, p_scan_rows, p_scan_milliseconds, v_now
             );
-            v_cursor.position := coalesce(v_log.positions[cardinality(v_log.positions)], v_cursor.position);
-        else
-            v_log := fastpubsub.read_matching_log(
-                p_topic_key, v_cursor.position, last, v_settings.filter_path, v_limit, p_scan_rows, p_scan_milliseconds,
-                p_max_bytes - v_bytes, v_bytes = 0
-            );
-            v_cursor.position := v_log.scanned;
-            unreadable := v_log.unreadable;
-            unreadable_created_at := v_log.unreadable_created_at;
+            v_cursor.position := v_passed.scanned;
+            v_from_log := v_from_log + cardinality(v_passed.expired);
+            v_expired := v_expired || v_passed.expired;
+            exit when
+                v_cursor.position >= last or clock_timestamp() >= v_until
+                or (v_settings.on_expired <> 'drop' and cardinality(v_expired) >= 1000);
+        end loop;
+        if v_from_log > v_found then
+            v_expired_attempts := array_fill(0, array[cardinality(v_expired)]);
         end if;
-        v_from_log := coalesce(cardinality(v_log.positions), 0);
-        if v_from_log > 0 then
+        if v_found > 0 then
             if coalesce(claim_messages.ordering_keys, v_log.ordering_keys) is not null then
                 ordering_keys := coalesce(
                     claim_messages.ordering_keys, array_fill(null::text, array[cardinality(claim_messages.positions)])
-                ) || coalesce(v_log.ordering_keys, array_fill(null::text, array[v_from_log]));
+                ) || coalesce(v_log.ordering_keys, array_fill(null::text, array[v_found]));
+            end if;
+            if coalesce(v_expires_at, v_log.expires_at) is not null then
+                v_expires_at := coalesce(v_expires_at, array_fill(null::timestamptz, array[cardinality(claim_messages.positions)]))
+                || coalesce(v_log.expires_at, array_fill(null::timestamptz, array[v_found]));
             end if;
             positions := claim_messages.positions || v_log.positions;
-            attempts := claim_messages.attempts || array_fill(1, array[v_from_log]);
+            attempts := claim_messages.attempts || array_fill(1, array[v_found]);
             created_at := claim_messages.created_at || v_log.created_at;
             payloads := claim_messages.payloads || v_log.payloads;
             attributes := claim_messages.attributes || v_log.attributes;
-            v_revived := v_revived || array_fill(false, array[v_from_log]);
+            v_revived := v_revived || array_fill(false, array[v_found]);
         end if;
+    end if;
+    if v_expires_at is not null then
+        select
+            array_agg(m.position) filter (where not m.is_live), array_agg(m.attempts - 1) filter (where not m.is_live),
+            array_agg(m.position) filter (where m.is_live), array_agg(m.attempts) filter (where m.is_live),
+            array_agg(m.created_at) filter (where m.is_live), array_agg(m.payload) filter (where m.is_live),
+            array_agg(m.attributes) filter (where m.is_live), array_agg(m.revived) filter (where m.is_live),
+            case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) filter (where m.is_live) end
+        into
+            v_expired_now, v_expired_now_attempts, claim_messages.positions, claim_messages.attempts, claim_messages.created_at,
+            claim_messages.payloads, claim_messages.attributes, v_revived, claim_messages.ordering_keys
+        from (
+            select u.*, (u.expires_at <= v_now) is not true as is_live
+            from unnest(
+                claim_messages.positions, claim_messages.attempts, claim_messages.created_at, claim_messages.payloads,
+                claim_messages.attributes, v_revived, claim_messages.ordering_keys, v_expires_at
+            ) with ordinality as u (position, attempts, created_at, payload, attributes, revived, ordering_key, expires_at, ordinal)
+            order by u.ordinal
+        ) as m;
+        positions := coalesce(claim_messages.positions, '{}');
+        v_expired := v_expired || coalesce(v_expired_now, '{}');
+        v_expired_attempts := v_expired_attempts || coalesce(v_expired_now_attempts, '{}');
     end if;
     scanned := v_cursor.position;
     -- Positions are dense: what the cursor passed and nobody gets did not match.
@@ -217,13 +281,22 @@ begin
     if cardinality(claim_messages.positions) = v_room then
         limited_seconds := v_seconds;
     end if;
+    ttl_expired := case when v_settings.on_expired = 'drop' then cardinality(v_expired) else 0 end;
     insert into fastpubsub.claims (
         topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from,
-        full_at
+        full_at,
+        ttl_expired
     ) values (
         p_topic_key, p_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
         v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages.filtered,
-        v_cursor.leased_from, v_cursor.full_at
+        v_cursor.leased_from, v_cursor.full_at,
+        case
+            when claim_messages.ttl_expired > 0 then coalesce(v_cursor.ttl_expired, 0) + claim_messages.ttl_expired
+            else v_cursor.ttl_expired
+        end
     );
+    if cardinality(v_expired) > 0 then
+        dead_lettered := fastpubsub.expire_messages(v_settings, v_expired, v_expired_attempts, v_now);
+    end if;
 end;
 $$;

@@ -17,6 +17,7 @@ create or replace function fastpubsub.create_subscription(
     p_rate_limit double precision default null,
     p_dead_letter_topic text default null,
     p_expire_after_seconds integer default null,
+    p_on_expired text default null,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -51,11 +52,13 @@ begin
     insert into fastpubsub.cursors (
         topic_key, subscription_key, filter_path, ack_deadline_seconds,
         max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit, dead_letter_topic,
-        expire_after_seconds
+        expire_after_seconds,
+        on_expired
     ) values (
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered,
-        nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, ''), nullif(p_expire_after_seconds, 0)
+        nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, ''), nullif(p_expire_after_seconds, 0),
+        coalesce(p_on_expired, 'drop')
     );
     perform fastpubsub.begin_subscription(
         create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push, p_now

@@ -28,7 +28,8 @@ create or replace function fastpubsub.explain_in_subscriptions(
     is_put_aside boolean,
     at_limit integer,
     at_rate_limit double precision,
-    failures json
+    failures json,
+    expired_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

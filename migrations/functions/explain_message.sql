@@ -1,11 +1,13 @@
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
--- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment.
--- `before`: messages that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond. `failures`: failures_of.
+-- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at` is
+-- when the message expired, if it has. `before`: messages that come first, at most p_look of them judged by the filter;
+-- `before_is_estimated` beyond. `failures`: failures_of.
 create or replace function fastpubsub.explain_message(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_position bigint,
     p_look integer default 10000,
+    p_now timestamptz default null,
     out state text,
     out attempts integer,
     out consumer_id text,
@@ -27,7 +29,8 @@ create or replace function fastpubsub.explain_message(
     out is_put_aside boolean,
     out at_limit integer,
     out at_rate_limit double precision,
-    out failures json
+    out failures json,
+    out expired_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -43,6 +46,7 @@ declare
     v_past record;
     v_payload json;
     v_attributes jsonb;
+    v_expired_at timestamptz;
 begin
     select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight,
         u.rate_limit, c.full_at
@@ -57,6 +61,14 @@ begin
     end if;
     filter := v_cursor.filter;
     failures := fastpubsub.failures_of(p_topic_key, p_subscription_key, p_position);
+    -- A reprocessed dead letter does not expire.
+    select m.expires_at into v_expired_at from fastpubsub.messages as m
+    where
+        m.topic_key = p_topic_key and m.position = p_position and m.expires_at <= coalesce(p_now, clock_timestamp())
+        and not exists (
+            select from fastpubsub.revived as v
+            where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p_position
+        );
 
     select 'leased', l.attempts, l.consumer_id, l.expires_at, l.leased_at
     into explain_message.state, explain_message.attempts, explain_message.consumer_id, explain_message.until, explain_message.leased_at
@@ -85,6 +97,7 @@ begin
         where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.position = p_position;
     end if;
     if explain_message.state is not null then
+        expired_at := v_expired_at;
         paused_at := v_cursor.paused_at;
         at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
         at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
@@ -131,7 +144,10 @@ begin
     if explain_message.field is not null or not explain_message.is_readable then
         state := 'filtered';
         is_put_aside := false;
-    elsif explain_message.state = 'ahead' then
+        return;
+    end if;
+    expired_at := v_expired_at;
+    if explain_message.state = 'ahead' then
         paused_at := v_cursor.paused_at;
         at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
         at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());

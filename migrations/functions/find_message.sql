@@ -8,7 +8,8 @@ create or replace function fastpubsub.find_message(
     out created_at timestamptz,
     out payload json,
     out attributes jsonb,
-    out ordering_key text
+    out ordering_key text,
+    out expires_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -22,8 +23,9 @@ begin
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
     end if;
     last := fastpubsub.last_position(p_topic_key);
-    select m.created_at, m.payload, m.attributes, m.ordering_key
-    into find_message.created_at, find_message.payload, find_message.attributes, find_message.ordering_key
+    select m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at
+    into
+        find_message.created_at, find_message.payload, find_message.attributes, find_message.ordering_key, find_message.expires_at
     from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
     if not found then
         select d.created_at, d.payload, d.attributes, d.ordering_key

@@ -14,7 +14,9 @@ create or replace function fastpubsub.list_delayed_messages(
     out payload json,
     out attributes jsonb,
     out ordering_key text,
-    out looked_at bigint
+    out looked_at bigint,
+    out ttl_seconds integer,
+    out expires_at timestamptz
 ) returns setof record
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -48,7 +50,7 @@ begin
         v_after.delayed_key := p_after_key;
     end if;
     return query
-    select r.delayed_key, r.due_at, r.created_at, r.payload, r.attributes, r.ordering_key, r.looked_at
+    select r.delayed_key, r.due_at, r.created_at, r.payload, r.attributes, r.ordering_key, r.looked_at, r.ttl_seconds, r.expires_at
     from (
         select
             m.*, count(*) over () as looked_at,

@@ -25,7 +25,8 @@ returns table (
     rate_limit double precision,
     dead_letter_topic text,
     expire_after_seconds integer,
-    expires_at timestamptz
+    expires_at timestamptz,
+    on_expired text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -43,7 +44,8 @@ begin
                     select fastpubsub.expires_at(u.used_at, c.expire_after_seconds) from fastpubsub.subscription_uses as u
                     where u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
                 )
-        end
+        end,
+        c.on_expired
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key

@@ -15,6 +15,8 @@ create or replace function fastpubsub.publish_delayed_messages(
     p_window_seconds integer,
     p_schema_version bigint default 0,
     p_now timestamptz default null,
+    p_ttl_seconds integer [] default null,
+    p_expires_at timestamptz [] default null,
     out first_positions bigint [],
     out created_at timestamptz [],
     out delayed_keys bigint []
@@ -65,7 +67,9 @@ begin
                 p_ordering_keys[v_offset + 1 : v_offset + p_counts[i]],
                 v_due_at,
                 null,
-                v_now
+                v_now,
+                p_ttl_seconds[v_offset + 1 : v_offset + p_counts[i]],
+                p_expires_at[v_offset + 1 : v_offset + p_counts[i]]
             );
             first_positions[i] := v_stored.first_position;
             created_at[i] := v_stored.created_at;

@@ -1,6 +1,7 @@
 -- Appends up to p_limit delayed messages that are due to their topic, in the order of their times, in one transaction, so each arrives
--- once. `more` says whether there may be further ones. When nobody has done this for longer than p_max_overdue_seconds (no server ran, or
--- an old dump was restored), the floor passes what is overdue by more: it is held until somebody releases, moves or cancels it.
+-- once. Their time to live counts from now on. `more` says whether there may be further ones. When nobody has done this for longer than
+-- p_max_overdue_seconds (no server ran, or an old dump was restored), the floor passes what is overdue by more: it is held until somebody
+-- releases, moves or cancels it.
 create or replace function fastpubsub.publish_due_messages(
     p_topic_key bigint,
     p_limit integer,
@@ -30,6 +31,8 @@ declare
     v_payloads json [];
     v_attributes jsonb [];
     v_ordering_keys text [];
+    v_ttl_seconds integer [];
+    v_expires_at timestamptz [];
     v_looked_at bigint;
     v_appended record;
 begin
@@ -75,7 +78,7 @@ begin
         delete from fastpubsub.delayed_messages as m
         using unnest(v_delayed_keys) as u (delayed_key)
         where m.topic_key = p_topic_key and m.delayed_key = u.delayed_key
-        returning m.due_at, m.delayed_key, m.payload, m.attributes, m.ordering_key
+        returning m.due_at, m.delayed_key, m.payload, m.attributes, m.ordering_key, m.ttl_seconds, m.expires_at
     )
 
     select
@@ -83,12 +86,16 @@ begin
         array_agg(t.due_at order by t.due_at, t.delayed_key),
         array_agg(t.payload order by t.due_at, t.delayed_key),
         array_agg(t.attributes order by t.due_at, t.delayed_key),
-        array_agg(t.ordering_key order by t.due_at, t.delayed_key)
-    into v_delayed_keys, v_due_at, v_payloads, v_attributes, v_ordering_keys
+        array_agg(t.ordering_key order by t.due_at, t.delayed_key),
+        array_agg(t.ttl_seconds order by t.due_at, t.delayed_key),
+        array_agg(t.expires_at order by t.due_at, t.delayed_key)
+    into v_delayed_keys, v_due_at, v_payloads, v_attributes, v_ordering_keys, v_ttl_seconds, v_expires_at
     from taken as t;
     published := coalesce(cardinality(v_payloads), 0);
     if published > 0 then
-        v_appended := fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, v_now, v_ordering_keys);
+        v_appended := fastpubsub.publish_messages(
+            p_topic_key, v_payloads, v_attributes, null, v_now, v_ordering_keys, v_ttl_seconds, v_expires_at
+        );
         insert into fastpubsub.fired_messages (topic_key, due_at, delayed_key, position, created_at)
         select p_topic_key, u.due_at, u.delayed_key, v_appended.first_position + u.ordinal - 1, v_appended.created_at
         from unnest(v_due_at, v_delayed_keys) with ordinality as u (due_at, delayed_key, ordinal);

@@ -2,6 +2,7 @@
 -- message ids carry it). The row lock on the head, held to the commit, makes every position visible before the next is given out.
 -- p_schema_version is the version of the topic's schema that the payloads were checked by, 0 for no schema; when it is not the current one,
 -- FP428 is raised and nothing is stored. Null: the payloads were accepted earlier. Without p_ordering_keys no message has one.
+-- A message expires at its p_expires_at, or its p_ttl_seconds after its creation; with null in both, never.
 create or replace function fastpubsub.publish_messages(
     p_topic_key bigint,
     p_payloads json [],
@@ -9,6 +10,8 @@ create or replace function fastpubsub.publish_messages(
     p_schema_version bigint default 0,
     p_now timestamptz default null,
     p_ordering_keys text [] default null,
+    p_ttl_seconds integer [] default null,
+    p_expires_at timestamptz [] default null,
     out first_position bigint,
     out created_at timestamptz
 )
@@ -40,10 +43,13 @@ begin
         first_position := 1;
         created_at := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
     end if;
-    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key)
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key, expires_at)
     select
         p_topic_key, publish_messages.first_position + u.ordinal - 1, publish_messages.created_at, u.payload, u.attributes,
-        p_ordering_keys[u.ordinal]
+        p_ordering_keys[u.ordinal],
+        coalesce(
+            p_expires_at[u.ordinal], publish_messages.created_at + make_interval(secs => p_ttl_seconds[u.ordinal])
+        )
     from unnest(p_payloads, p_attributes) with ordinality as u (payload, attributes, ordinal);
     if p_ordering_keys is not null then
         perform fastpubsub.store_keys(p_topic_key, publish_messages.first_position, p_ordering_keys);

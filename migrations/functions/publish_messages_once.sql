@@ -13,6 +13,8 @@ create or replace function fastpubsub.publish_messages_once(
     p_schema_version bigint default 0,
     p_now timestamptz default null,
     p_ordering_keys text [] default null,
+    p_ttl_seconds integer [] default null,
+    p_expires_at timestamptz [] default null,
     out first_positions bigint [],
     out created_at timestamptz []
 )
@@ -33,6 +35,8 @@ declare
     v_payloads json [] := '{}';
     v_attributes jsonb [] := '{}';
     v_ordering_keys text [] := '{}';
+    v_ttl_seconds integer [] := '{}';
+    v_expires_at timestamptz [] := '{}';
 begin
     perform fastpubsub.begin_call(true);
     select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
@@ -67,13 +71,16 @@ begin
             v_payloads := v_payloads || p_payloads[v_offset + 1 : v_offset + p_counts[i]];
             v_attributes := v_attributes || p_attributes[v_offset + 1 : v_offset + p_counts[i]];
             v_ordering_keys := v_ordering_keys || p_ordering_keys[v_offset + 1 : v_offset + p_counts[i]];
+            v_ttl_seconds := v_ttl_seconds || p_ttl_seconds[v_offset + 1 : v_offset + p_counts[i]];
+            v_expires_at := v_expires_at || p_expires_at[v_offset + 1 : v_offset + p_counts[i]];
         end if;
         v_offset := v_offset + p_counts[i];
     end loop;
-    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key)
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key, expires_at)
     select
         p_topic_key, v_next - cardinality(v_payloads) + u.ordinal - 1, v_created_at, u.payload, u.attributes,
-        v_ordering_keys[u.ordinal]
+        v_ordering_keys[u.ordinal],
+        coalesce(v_expires_at[u.ordinal], v_created_at + make_interval(secs => v_ttl_seconds[u.ordinal]))
     from unnest(v_payloads, v_attributes) with ordinality as u (payload, attributes, ordinal)
     where u.ordinal <= cardinality(v_payloads);
     if p_ordering_keys is not null then

@@ -11,6 +11,8 @@ create or replace function fastpubsub.publish_to_topics(
     p_attributes jsonb [] default null,
     p_now timestamptz default null,
     p_ordering_keys text [] default null,
+    p_ttl_seconds integer [] default null,
+    p_expires_at timestamptz [] default null,
     out first_positions bigint [],
     out created_at timestamptz []
 )
@@ -46,14 +48,18 @@ begin
     left join lateral (
         select m.position, m.created_at from fastpubsub.messages as m where m.topic_key = u.topic_key order by m.position desc limit 1
     ) as m on true;
-    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key)
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key, expires_at)
     select
         p_topic_keys[u.place],
         publish_to_topics.first_positions[u.place] + u.ordinal - 1 - p_offsets[u.place],
         publish_to_topics.created_at[u.place],
         u.payload,
         u.attributes,
-        p_ordering_keys[u.ordinal]
+        p_ordering_keys[u.ordinal],
+        coalesce(
+            p_expires_at[u.ordinal],
+            publish_to_topics.created_at[u.place] + make_interval(secs => p_ttl_seconds[u.ordinal])
+        )
     from unnest(p_payloads, p_attributes, p_places) with ordinality as u (payload, attributes, place, ordinal)
     where publish_to_topics.first_positions[u.place] is not null;
     if p_ordering_keys is not null then

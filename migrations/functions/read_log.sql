@@ -1,5 +1,5 @@
 -- Returns the messages of a topic in (p_after, p_to], in order, up to p_max_bytes together; with p_at_least_one, the first one comes
--- whatever its size.
+-- whatever its size. `expires_at` is null when no message has one.
 create or replace function fastpubsub.read_log(
     p_topic_key bigint,
     p_after bigint,
@@ -10,7 +10,8 @@ create or replace function fastpubsub.read_log(
     out created_at timestamptz [],
     out payloads json [],
     out attributes jsonb [],
-    out ordering_keys text []
+    out ordering_keys text [],
+    out expires_at timestamptz []
 )
 language plpgsql volatile
 set enable_seqscan = off
@@ -39,10 +40,12 @@ begin
     end if;
     select
         array_agg(m.position), array_agg(m.created_at), array_agg(m.payload), array_agg(m.attributes),
-        case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) end
-    into read_log.positions, read_log.created_at, read_log.payloads, read_log.attributes, read_log.ordering_keys
+        case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) end,
+        case when count(m.expires_at) > 0 then array_agg(m.expires_at) end
+    into
+        read_log.positions, read_log.created_at, read_log.payloads, read_log.attributes, read_log.ordering_keys, read_log.expires_at
     from (
-        select m.position, m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+        select m.position, m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at from fastpubsub.messages as m
         where m.topic_key = p_topic_key and m.position > p_after and m.position <= v_to
         order by m.position
     ) as m;

@@ -1,6 +1,7 @@
 -- For a claim of an ordered subscription: reads the log after p_after, up to p_limit messages and p_max_bytes (with p_at_least_one, the
 -- first one whatever its size), and until p_until. The messages of a key that is busy are put aside. `turns` are those of the keys, which
--- are busy from now on; `scanned` is how far the cursor can move.
+-- are busy from now on; `scanned` is how far the cursor can move, past those in `expired`,
+-- which had nothing of their key before them.
 create or replace function fastpubsub.read_log_in_order(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -11,12 +12,14 @@ create or replace function fastpubsub.read_log_in_order(
     p_max_bytes bigint,
     p_at_least_one boolean,
     p_until timestamptz,
+    p_now timestamptz,
     out positions bigint [],
     out turns bigint [],
     out size bigint,
     out scanned bigint,
     out filtered integer,
-    out unreadable bigint []
+    out unreadable bigint [],
+    out expired bigint []
 )
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
@@ -27,6 +30,7 @@ as $$
 #variable_conflict use_column
 declare
     c_step constant bigint := 4096;
+    c_expired constant integer := 1000;
     -- Before it, messages may have been trimmed, and be left for vacuum.
     v_first bigint := fastpubsub.first_position(p_topic_key, p_last);
     v_step bigint := p_limit;
@@ -42,6 +46,7 @@ begin
     size := 0;
     scanned := p_after;
     filtered := 0;
+    expired := '{}';
     loop
         v_to := least(p_last, read_log_in_order.scanned + v_step);
         if p_path is not null then
@@ -51,7 +56,8 @@ begin
         with stretch as (
             select
                 m.position, hashtextextended(m.ordering_key, 0) as key_hash,
-                pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size
+                pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size,
+                (m.expires_at <= p_now) is true as is_expired
             from fastpubsub.messages as m
             where m.topic_key = p_topic_key and m.position > read_log_in_order.scanned and m.position <= v_to
         ),
@@ -86,14 +92,14 @@ begin
         ),
         counted as (
             select
-                o.*, count(*) filter (where o.is_open) over (order by o.position) as ordinal,
-                sum(o.size) filter (where o.is_open) over (order by o.position) as running
+                o.*, count(*) filter (where o.is_open and not o.is_expired) over (order by o.position) as ordinal,
+                sum(o.size) filter (where o.is_open and not o.is_expired) over (order by o.position) as running
             from open as o
         ),
         taken as materialized (
             select
                 c.*,
-                c.is_open and c.ordinal <= p_limit - cardinality(read_log_in_order.positions)
+                c.is_open and not c.is_expired and c.ordinal <= p_limit - cardinality(read_log_in_order.positions)
                 and (
                     c.running <= p_max_bytes - read_log_in_order.size
                     or (p_at_least_one and c.ordinal = 1 and read_log_in_order.size = 0)
@@ -102,10 +108,10 @@ begin
         ),
         reach as materialized (
             select
-                count(*) filter (where t.is_open) > count(*) filter (where t.is_taken) as is_full,
+                count(*) filter (where t.is_open and not t.is_expired) > count(*) filter (where t.is_taken) as is_full,
                 case
                     when
-                        count(*) filter (where t.is_open) > count(*) filter (where t.is_taken)
+                        count(*) filter (where t.is_open and not t.is_expired) > count(*) filter (where t.is_taken)
                         or count(*) filter (where t.is_taken) = p_limit - cardinality(read_log_in_order.positions)
                         then coalesce(max(t.position) filter (where t.is_taken), read_log_in_order.scanned)
                     else v_to
@@ -118,7 +124,8 @@ begin
             sum(p.size) filter (where p.is_taken) as size,
             array_agg(p.position order by p.position) filter (where p.is_taken) as positions,
             array_agg(case when p.key_hash is not null then p.tail end order by p.position) filter (where p.is_taken) as turns,
-            count(*) filter (where p.busy is null and not p.is_taken) as filtered,
+            count(*) filter (where p.busy is null and not p.is_taken and not (p.is_open and p.is_expired)) as filtered,
+            array_agg(p.position order by p.position) filter (where p.is_open and p.is_expired) as expired,
             array_agg(p.busy order by p.busy) filter (where p.busy is not null and p.position = p.tail) as busy,
             array_agg(p.tail order by p.busy) filter (where p.busy is not null and p.position = p.tail) as tails
         into v_read
@@ -143,11 +150,12 @@ begin
         turns := read_log_in_order.turns || v_read.turns;
         size := read_log_in_order.size + coalesce(v_read.size, 0);
         filtered := read_log_in_order.filtered + v_read.filtered;
+        expired := read_log_in_order.expired || coalesce(v_read.expired, '{}');
         unreadable := read_log_in_order.unreadable || array(select u from unnest(v_unreadable) as u where u <= v_read.scanned);
         scanned := v_read.scanned;
         exit when
             v_read.is_full or cardinality(read_log_in_order.positions) >= p_limit or read_log_in_order.scanned >= p_last
-            or clock_timestamp() >= p_until;
+            or clock_timestamp() >= p_until or cardinality(read_log_in_order.expired) >= c_expired;
         v_step := least(greatest(v_step, 64) * 2, c_step);
     end loop;
 end;

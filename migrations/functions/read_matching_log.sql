@@ -1,6 +1,6 @@
 -- Returns the messages after p_after that a filter matches, bounded like scan_log, and by bytes like read_log. `scanned` is how far the
 -- cursor can move: a position up to there that is not in `positions` does not match. Payloads that the filter cannot read are in
--- `unreadable`.
+-- `unreadable`. `expires_at` is null when no message has one.
 create or replace function fastpubsub.read_matching_log(
     p_topic_key bigint,
     p_after bigint,
@@ -18,7 +18,8 @@ create or replace function fastpubsub.read_matching_log(
     out scanned bigint,
     out unreadable bigint [],
     out unreadable_created_at timestamptz [],
-    out ordering_keys text []
+    out ordering_keys text [],
+    out expires_at timestamptz []
 )
 language plpgsql volatile
 set enable_seqscan = off
@@ -45,18 +46,19 @@ begin
     end if;
     select
         array_agg(t.position), array_agg(t.created_at), array_agg(t.payload), array_agg(t.attributes),
-        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key) end
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key) end,
+        case when count(t.expires_at) > 0 then array_agg(t.expires_at) end
     into
         read_matching_log.positions, read_matching_log.created_at, read_matching_log.payloads, read_matching_log.attributes,
-        read_matching_log.ordering_keys
+        read_matching_log.ordering_keys, read_matching_log.expires_at
     from (
         select
-            m.position, m.created_at, m.payload, m.attributes, m.ordering_key,
+            m.position, m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at,
             sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running,
             row_number() over (order by m.position) as ordinal
         from unnest(v_found.positions) as p (position)
         cross join lateral (
-            select m.position, m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+            select m.position, m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at from fastpubsub.messages as m
             where m.topic_key = p_topic_key and m.position = p.position
             limit 1
         ) as m

@@ -1,17 +1,20 @@
 -- Follows a topic: returns up to p_limit messages after p_after, without a lease, bounded by bytes (the first always comes). With a null
 -- p_after it returns only `last`, the newest position. `missed` says whether trimming took messages after p_after before they were read.
+-- What has expired is left out; `scanned` is how far this came.
 create or replace function fastpubsub.read_messages(
     p_topic_key bigint,
     p_after bigint,
     p_limit integer,
     p_max_bytes bigint,
+    p_now timestamptz default null,
     out last bigint,
     out missed boolean,
     out positions bigint [],
     out created_at timestamptz [],
     out payloads json [],
     out attributes jsonb [],
-    out ordering_keys text []
+    out ordering_keys text [],
+    out scanned bigint
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -24,6 +27,7 @@ as $$
 #variable_conflict use_column
 declare
     v_after bigint := p_after;
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
 begin
     perform from fastpubsub.heads as h where h.topic_key = p_topic_key;
     if not found then
@@ -41,14 +45,17 @@ begin
         v_after := fastpubsub.first_position(p_topic_key, read_messages.last) - 1;
     end if;
     select
-        array_agg(t.position order by t.position), array_agg(t.created_at order by t.position),
-        array_agg(t.payload order by t.position), array_agg(t.attributes order by t.position),
-        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.position) end
+        array_agg(t.position order by t.position) filter (where t.is_live),
+        array_agg(t.created_at order by t.position) filter (where t.is_live),
+        array_agg(t.payload order by t.position) filter (where t.is_live),
+        array_agg(t.attributes order by t.position) filter (where t.is_live),
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.position) filter (where t.is_live) end,
+        max(t.position)
     into read_messages.positions, read_messages.created_at, read_messages.payloads, read_messages.attributes,
-        read_messages.ordering_keys
+        read_messages.ordering_keys, read_messages.scanned
     from (
         select
-            m.position, m.created_at, m.payload, m.attributes, m.ordering_key,
+            m.position, m.created_at, m.payload, m.attributes, m.ordering_key, (m.expires_at <= v_now) is not true as is_live,
             sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running
         from fastpubsub.messages as m
         where m.topic_key = p_topic_key and m.position > v_after and m.position <= v_after + p_limit

@@ -25,6 +25,8 @@ declare
     v_ordering_keys text [];
     v_due_at timestamptz [];
     v_delayed_keys bigint [];
+    v_ttl_seconds integer [];
+    v_expires_at timestamptz [];
 begin
     perform fastpubsub.begin_call(true);
     if not fastpubsub.lock_job('relay_messages', false) then
@@ -40,7 +42,8 @@ begin
         where
             o.transaction_id = u.transaction_id::text::xid8 and o.ordinal = u.ordinal
             and o.topic_key = p_topic_key
-        returning o.transaction_id, o.ordinal, o.payload, o.attributes, o.ordering_key, o.deliver_at, o.delayed_key
+        returning
+            o.transaction_id, o.ordinal, o.payload, o.attributes, o.ordering_key, o.deliver_at, o.delayed_key, o.ttl_seconds, o.expires_at
     )
 
     select
@@ -48,8 +51,10 @@ begin
         array_agg(t.attributes order by t.transaction_id, t.ordinal),
         case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.transaction_id, t.ordinal) end,
         case when count(t.deliver_at) > 0 then array_agg(t.deliver_at order by t.transaction_id, t.ordinal) end,
-        array_agg(t.delayed_key order by t.transaction_id, t.ordinal)
-    into v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys
+        array_agg(t.delayed_key order by t.transaction_id, t.ordinal),
+        case when count(t.ttl_seconds) > 0 then array_agg(t.ttl_seconds order by t.transaction_id, t.ordinal) end,
+        case when count(t.expires_at) > 0 then array_agg(t.expires_at order by t.transaction_id, t.ordinal) end
+    into v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys, v_ttl_seconds, v_expires_at
     from taken as t;
     moved := coalesce(cardinality(v_payloads), 0);
     dropped := 0;
@@ -58,11 +63,14 @@ begin
         moved := 0;
     elsif v_due_at is not null then
         perform fastpubsub.publish_and_delay(
-            p_topic_key, v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys, coalesce(p_now, clock_timestamp())
+            p_topic_key, v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys, coalesce(p_now, clock_timestamp()),
+            v_ttl_seconds, v_expires_at
         );
         moved := cardinality(array_positions(v_due_at, null));
     elsif moved > 0 then
-        perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, p_now, v_ordering_keys);
+        perform fastpubsub.publish_messages(
+            p_topic_key, v_payloads, v_attributes, null, p_now, v_ordering_keys, v_ttl_seconds, v_expires_at
+        );
     end if;
 end;
 $$;

@@ -1,5 +1,6 @@
 -- Settles deliveries and publishes messages, all of it or nothing: what settle_at_commit settles, and rows of the outbox. Each settlement
--- has the next p_counts of the ack ids; each message has its topic, and a time if it is to come later. FP404, FP410 and FP422 as in ack
+-- has the next p_counts of the ack ids; each message has its topic, and times if it is to come later or to
+-- expire. FP404, FP410 and FP422 as in ack
 -- and publish.
 create or replace function fastpubsub.run_transaction(
     p_subscriptions text [],
@@ -13,7 +14,9 @@ create or replace function fastpubsub.run_transaction(
     p_attributes jsonb [],
     p_ordering_keys text [],
     p_deliver_at timestamptz [] default null,
-    p_delay_seconds_of_messages integer [] default null
+    p_delay_seconds_of_messages integer [] default null,
+    p_ttl_seconds integer [] default null,
+    p_expires_at timestamptz [] default null
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -44,10 +47,13 @@ begin
                 message = format('topic "%s" has a JSON Schema: a transaction cannot publish to it', v_topic.id);
         end if;
     end loop;
-    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key, deliver_at)
+    insert into fastpubsub.outbox (
+        transaction_id, topic_key, payload, attributes, ordering_key, deliver_at, ttl_seconds, expires_at
+    )
     select
         pg_current_xact_id(), t.topic_key, u.payload, u.attributes, u.ordering_key,
-        fastpubsub.due_time(p_deliver_at[u.ordinal], p_delay_seconds_of_messages[u.ordinal], clock_timestamp())
+        fastpubsub.due_time(p_deliver_at[u.ordinal], p_delay_seconds_of_messages[u.ordinal], clock_timestamp()),
+        p_ttl_seconds[u.ordinal], p_expires_at[u.ordinal]
     from unnest(p_topics, p_payloads, p_attributes, p_ordering_keys)
         with ordinality as u (topic, payload, attributes, ordering_key, ordinal)
     inner join fastpubsub.topics as t on u.topic = t.id

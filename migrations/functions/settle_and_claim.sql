@@ -40,7 +40,9 @@ create or replace function fastpubsub.settle_and_claim(
     out ordering_keys text [],
     out shares integer [],
     out limited_seconds double precision,
-    out freed boolean
+    out freed boolean,
+    out ttl_expired integer,
+    out dead_lettered integer
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -128,11 +130,11 @@ begin
         select
             c.token, c.expires_at, c.scanned, c.last, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
             c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys, c.shares,
-            c.limited_seconds
+            c.limited_seconds, c.ttl_expired, c.dead_lettered
         into
             token, expires_at, scanned, last, settle_and_claim.positions, attempts, created_at, payloads, attributes, unreadable,
             unreadable_created_at, lease_seconds, filtered, paused, ordering_keys, shares,
-            limited_seconds
+            limited_seconds, ttl_expired, dead_lettered
         from fastpubsub.claim_messages(
             p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, p_scan_rows, p_scan_milliseconds, p_now
         ) as c;

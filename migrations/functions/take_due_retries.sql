@@ -1,5 +1,6 @@
 -- Takes up to p_limit retries that are due at p_now, with their messages, in the order of (due_at, position) after the floor, up to
 -- p_max_bytes together (at least one). `due_at` is that of the last one; with its position, it is the next floor.
+-- `expires_at` is null when no message has one; a reprocessed dead letter has none.
 create or replace function fastpubsub.take_due_retries(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -16,7 +17,8 @@ create or replace function fastpubsub.take_due_retries(
     out revived boolean [],
     out due_at timestamptz,
     out size bigint,
-    out ordering_keys text []
+    out ordering_keys text [],
+    out expires_at timestamptz []
 )
 language plpgsql volatile
 set enable_seqscan = off
@@ -33,11 +35,12 @@ begin
     select
         array_agg(t.due_at), array_agg(t.position), array_agg(t.attempts + 1), array_agg(t.created_at), array_agg(t.payload),
         array_agg(t.attributes), array_agg(t.revived), sum(t.size),
-        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key) end
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key) end,
+        case when count(t.expires_at) > 0 then array_agg(t.expires_at) end
     into
         v_due_at, take_due_retries.positions, take_due_retries.attempts, take_due_retries.created_at, take_due_retries.payloads,
         take_due_retries.attributes, take_due_retries.revived, take_due_retries.size,
-        take_due_retries.ordering_keys
+        take_due_retries.ordering_keys, take_due_retries.expires_at
     from (
         select
             w.*, sum(w.size) over (order by w.due_at, w.position) as running,
@@ -47,6 +50,7 @@ begin
                 r.due_at, r.position, r.attempts, v.position is not null as revived,
                 coalesce(m.created_at, v.created_at) as created_at, coalesce(m.payload, v.payload) as payload,
                 coalesce(m.attributes, v.attributes) as attributes, coalesce(m.ordering_key, v.ordering_key) as ordering_key,
+                case when v.position is null then m.expires_at end as expires_at,
                 pg_column_size(coalesce(m.payload, v.payload))
                 + coalesce(pg_column_size(coalesce(m.attributes, v.attributes)), 0) as size
             from (
@@ -58,7 +62,7 @@ begin
                 limit p_limit
             ) as r
             left join lateral (
-                select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+                select m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at from fastpubsub.messages as m
                 where m.topic_key = p_topic_key and m.position = r.position
                 limit 1
             ) as m on true

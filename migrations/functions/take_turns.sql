@@ -1,5 +1,6 @@
 -- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
--- it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor.
+-- it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor. What has expired is
+-- in `expired` instead, with the attempts that it had.
 create or replace function fastpubsub.take_turns(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -18,7 +19,9 @@ create or replace function fastpubsub.take_turns(
     out size bigint,
     out routed integer,
     out filtered integer,
-    out unreadable bigint []
+    out unreadable bigint [],
+    out expired bigint [],
+    out expired_attempts integer []
 )
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
@@ -37,6 +40,7 @@ declare
     v_turns bigint [];
     v_put_aside boolean [];
     v_sizes bigint [];
+    v_are_expired boolean [];
     v_share integer;
     v_part record;
     v_passed bigint [];
@@ -47,24 +51,31 @@ begin
     size := 0;
     routed := 0;
     filtered := 0;
+    expired := '{}';
+    expired_attempts := '{}';
     select
         array_agg(r.due_at), array_agg(r.position), array_agg(r.attempts), array_agg(r.turn), array_agg(r.reason = 'put aside'),
-        array_agg(r.size)
-    into v_due_at, v_positions, v_attempts, v_turns, v_put_aside, v_sizes
+        array_agg(r.size), array_agg(r.is_expired)
+    into v_due_at, v_positions, v_attempts, v_turns, v_put_aside, v_sizes, v_are_expired
     from (
         select
             r.due_at, r.position, r.attempts, r.turn, r.reason,
-            coalesce(
-                (
-                    select pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) from fastpubsub.messages as m
-                    where m.topic_key = p_topic_key and m.position = r.position
-                ),
-                (
-                    select pg_column_size(v.payload) + coalesce(pg_column_size(v.attributes), 0) from fastpubsub.revived as v
-                    where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
-                )
-            ) as size
+            coalesce(m.size, v.size) as size, (m.expires_at <= p_now) is true and v.size is null as is_expired
         from fastpubsub.retries as r
+        left join lateral (
+            select pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size, m.expires_at
+            from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = r.position
+            limit 1
+        ) as m on true
+        -- A reprocessed dead letter does not expire.
+        left join lateral (
+            select pg_column_size(v.payload) + coalesce(pg_column_size(v.attributes), 0) as size from fastpubsub.revived as v
+            where
+                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
+                and (m.size is null or m.expires_at is not null)
+            limit 1
+        ) as v on true
         where
             r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
             and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
@@ -76,7 +87,11 @@ begin
         exit when cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes;
         due_at := v_due_at[i];
         retry_position := v_positions[i];
-        if v_turns[i] is null then
+        if v_turns[i] is null and v_are_expired[i] then
+            expired := take_turns.expired || v_positions[i];
+            expired_attempts := take_turns.expired_attempts || v_attempts[i];
+            continue;
+        elsif v_turns[i] is null then
             positions := take_turns.positions || v_positions[i];
             attempts := take_turns.attempts || v_attempts[i] + 1;
             turns := take_turns.turns || null::bigint;
@@ -96,6 +111,8 @@ begin
         end if;
         size := take_turns.size + v_part.size;
         routed := take_turns.routed + v_part.routed;
+        expired := take_turns.expired || v_part.expired;
+        expired_attempts := take_turns.expired_attempts || v_part.expired_attempts;
         filtered := take_turns.filtered + v_part.filtered;
         unreadable := take_turns.unreadable || v_part.unreadable;
     end loop;

@@ -16,6 +16,7 @@ create or replace function fastpubsub.update_subscription(
     p_rate_limit double precision default null,
     p_dead_letter_topic text default null,
     p_expire_after_seconds integer default null,
+    p_on_expired text default null,
     p_now timestamptz default null,
     out is_new_secret boolean
 )
@@ -51,7 +52,8 @@ begin
         max_in_flight = nullif(coalesce(p_max_in_flight, c.max_in_flight), 0),
         rate_limit = nullif(coalesce(p_rate_limit, c.rate_limit), 0),
         dead_letter_topic = nullif(coalesce(p_dead_letter_topic, c.dead_letter_topic), ''),
-        expire_after_seconds = nullif(coalesce(p_expire_after_seconds, c.expire_after_seconds), 0)
+        expire_after_seconds = nullif(coalesce(p_expire_after_seconds, c.expire_after_seconds), 0),
+        on_expired = coalesce(p_on_expired, c.on_expired)
     where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end

@@ -20,6 +20,12 @@ delete from fastpubsub.jobs where name = 'background';
 drop table fastpubsub.failures;
 alter table fastpubsub.cursors drop column dead_letter_topic;
 
+-- Messages that expire.
+alter table fastpubsub.claims drop column ttl_expired;
+alter table fastpubsub.cursors drop column on_expired;
+alter table fastpubsub.outbox drop column ttl_seconds, drop column expires_at;
+alter table fastpubsub.messages drop column expires_at;
+
 -- Limits.
 delete from fastpubsub.jobs as j where j.name = 'expire_subscriptions';
 alter table fastpubsub.jobs drop column done_at;

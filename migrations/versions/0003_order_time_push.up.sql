@@ -204,3 +204,11 @@ create table fastpubsub.subscription_uses (
 -- When the job last ran, of those that need to know.
 alter table fastpubsub.jobs add column done_at timestamptz;
 insert into fastpubsub.jobs (name) values ('expire_subscriptions');
+
+-- Messages that expire, and what a subscription does with them. A claim passes them; those it dropped are counted.
+alter table fastpubsub.messages add column expires_at timestamptz;
+alter table fastpubsub.outbox add column ttl_seconds integer, add column expires_at timestamptz;
+alter table fastpubsub.delayed_messages add column ttl_seconds integer, add column expires_at timestamptz;
+alter table fastpubsub.cursors
+add column on_expired text not null default 'drop' check (on_expired in ('drop', 'dead_letter'));
+alter table fastpubsub.claims add column ttl_expired bigint;

@@ -756,6 +756,9 @@ begin
 end;
 $$;
 
+-- functions/expire_messages.sql
+drop function fastpubsub.expire_messages;
+
 -- functions/expire_subscription.sql
 drop function fastpubsub.expire_subscription;
 
@@ -1352,6 +1355,56 @@ begin
 end;
 $$;
 
+-- functions/list_subscription_figures.sql
+drop function fastpubsub.list_subscription_figures;
+-- Returns the metrics of the named subscriptions, each judged up to p_look messages by its filter, and per second what happened in them
+-- over the last minute.
+create or replace function fastpubsub.list_subscription_figures(
+    p_ids text [],
+    p_look bigint default 200,
+    p_now timestamptz default null
+) returns table (
+    subscription_id text,
+    ahead bigint,
+    waiting bigint,
+    leased bigint,
+    dead bigint,
+    acked bigint,
+    filtered bigint,
+    estimated boolean,
+    paused boolean,
+    oldest_ahead_seconds double precision,
+    oldest_leased_seconds double precision,
+    oldest_waiting_seconds double precision,
+    delivered_rate double precision,
+    acked_rate double precision,
+    nacked_rate double precision,
+    rejected_rate double precision,
+    expired_rate double precision,
+    dead_lettered_rate double precision,
+    filtered_rate double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    return query
+    select
+        s.id, m.ahead, m.waiting, m.leased, m.dead, m.acked, m.filtered, m.estimated, m.paused,
+        extract(epoch from v_now - m.oldest_created_at)::double precision,
+        extract(epoch from v_now - m.oldest_leased_created_at)::double precision,
+        extract(epoch from v_now - m.oldest_waiting_created_at)::double precision,
+        r.delivered, r.acked, r.nacked, r.rejected, r.expired, r.dead_lettered, r.filtered
+    from fastpubsub.subscriptions as s
+    cross join lateral fastpubsub.subscription_metrics(s.topic_key, s.subscription_key, p_look) as m
+    cross join lateral fastpubsub.recent_rates(s.topic_key, s.subscription_key, p_now) as r
+    where s.id = any(p_ids);
+end;
+$$;
+
 -- functions/list_subscriptions.sql
 drop function fastpubsub.list_subscriptions;
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
@@ -1542,6 +1595,9 @@ drop function fastpubsub.network_pattern;
 
 -- functions/park_after.sql
 drop function fastpubsub.park_after;
+
+-- functions/pass_expired.sql
+drop function fastpubsub.pass_expired;
 
 -- functions/pause_subscription.sql
 -- Lets a subscription hand out nothing, or resumes it; twice is the same as once. What consumers hold they can settle as always.
@@ -2831,6 +2887,7 @@ drop function fastpubsub.settle_at_commit;
 drop function fastpubsub.store_keys;
 
 -- functions/subscription_metrics.sql
+drop function fastpubsub.subscription_metrics;
 -- Messages ahead + waiting, leased, dead and acked add up to the messages routed. For a filtered subscription at most p_look messages are
 -- judged; beyond them `ahead` is estimated by the share that matched so far, and `estimated` says so. The search for the oldest message
 -- ahead that passes the filter takes up to p_milliseconds longer. It has come from `judged_from` to `judged_to`, and no message between

@@ -220,7 +220,8 @@ create or replace function fastpubsub.browse_messages(
     looked_at integer,
     other_side bigint,
     ordering_key text,
-    failures json
+    failures json,
+    expires_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -259,14 +260,14 @@ begin
 
     if p_state = 'leased' then
         open v_messages for
-        select p.position, m.created_at, l.attempts, l.expires_at as at, l.consumer_id as note, l.leased_at as since, m.payload, m.attributes, m.ordering_key
+        select p.position, m.created_at, l.attempts, l.expires_at as at, l.consumer_id as note, l.leased_at as since, m.payload, m.attributes, m.ordering_key, m.expires_at
         from fastpubsub.leases as l
         cross join lateral generate_series(greatest(l.position, v_from), l.last_position) as p (position)
         cross join lateral (
-            select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+            select m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at from fastpubsub.messages as m
             where m.topic_key = p_topic_key and m.position = p.position
             union all
-            select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
+            select v.created_at, v.payload, v.attributes, v.ordering_key, null from fastpubsub.revived as v
             where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p.position
             limit 1
         ) as m
@@ -274,13 +275,13 @@ begin
         order by l.position, p.position;
     elsif p_state = 'waiting' then
         open v_messages for
-        select r.position, m.created_at, r.attempts, r.due_at as at, r.reason as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key
+        select r.position, m.created_at, r.attempts, r.due_at as at, r.reason as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key, m.expires_at
         from fastpubsub.retries as r
         cross join lateral (
-            select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+            select m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at from fastpubsub.messages as m
             where m.topic_key = p_topic_key and m.position = r.position
             union all
-            select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
+            select v.created_at, v.payload, v.attributes, v.ordering_key, null from fastpubsub.revived as v
             where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
             limit 1
         ) as m
@@ -292,7 +293,7 @@ begin
         order by r.due_at, r.position;
     elsif p_state = 'dead' then
         open v_messages for
-        select d.position, d.created_at, d.attempts, d.died_at as at, d.reason as note, null::timestamptz as since, d.payload, d.attributes, d.ordering_key
+        select d.position, d.created_at, d.attempts, d.died_at as at, d.reason as note, null::timestamptz as since, d.payload, d.attributes, d.ordering_key, null::timestamptz as expires_at
         from fastpubsub.dead_letters as d
         where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position >= coalesce(v_from, 0)
         order by d.position;
@@ -312,12 +313,12 @@ begin
         end if;
         if p_backwards then
             open v_messages for
-            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key
+            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key, m.expires_at
             from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position < v_from
             order by m.position desc;
         else
             open v_messages for
-            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key
+            select m.position, m.created_at, 0 as attempts, null::timestamptz as at, null::text as note, null::timestamptz as since, m.payload, m.attributes, m.ordering_key, m.expires_at
             from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position >= v_from
             order by m.position;
         end if;
@@ -347,6 +348,7 @@ begin
             if p_subscription_key is not null then
                 failures := fastpubsub.failures_of(p_topic_key, p_subscription_key, v_message.position);
             end if;
+            expires_at := v_message.expires_at;
             return next;
         end if;
     end loop;
@@ -357,6 +359,7 @@ begin
     attributes := null;
     ordering_key := null;
     failures := null;
+    expires_at := null;
     return next;
 end;
 $$;
@@ -487,7 +490,8 @@ $$;
 -- functions/claim_in_order.sql
 -- claim_messages for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
 -- The consumers are served one after the other, `shares` says how many messages each has, at most
--- p_room together. What is due comes first, then the log.
+-- p_room together. What is due comes first, then the log. Messages that have expired are
+-- passed as in claim_messages.
 create or replace function fastpubsub.claim_in_order(
     p_settings fastpubsub.cursors,
     p_limits integer [],
@@ -509,7 +513,9 @@ create or replace function fastpubsub.claim_in_order(
     out unreadable_created_at timestamptz [],
     out filtered bigint,
     out ordering_keys text [],
-    out shares integer []
+    out shares integer [],
+    out ttl_expired integer,
+    out dead_lettered integer
 )
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
@@ -534,6 +540,8 @@ declare
     v_positions bigint [];
     v_attempts integer [];
     v_turns bigint [];
+    v_expired bigint [] := '{}';
+    v_expired_attempts integer [] := '{}';
 begin
     select c.* into v_cursor from fastpubsub.claims as c
     where c.topic_key = v_topic_key and c.subscription_key = v_subscription_key
@@ -548,7 +556,7 @@ begin
         v_turns := '{}';
         loop
             v_left := least(p_limits[v_consumer], p_room - cardinality(claim_in_order.positions)) - cardinality(v_positions);
-            exit when v_left = 0 or v_bytes >= p_max_bytes;
+            exit when v_left = 0 or v_bytes >= p_max_bytes or cardinality(v_expired) >= 1000;
             v_part := fastpubsub.take_turns(
                 v_topic_key, v_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.position,
                 p_settings.filter_path, v_left, p_max_bytes - v_bytes, p_now
@@ -561,6 +569,8 @@ begin
             v_turns := v_turns || v_part.turns;
             v_bytes := v_bytes + v_part.size;
             v_cursor.routed := v_cursor.routed + v_part.routed;
+            v_expired := v_expired || v_part.expired;
+            v_expired_attempts := v_expired_attempts || v_part.expired_attempts;
             filtered := claim_in_order.filtered + v_part.filtered;
             unreadable := claim_in_order.unreadable || v_part.unreadable;
         end loop;
@@ -569,14 +579,16 @@ begin
         then
             v_part := fastpubsub.read_log_in_order(
                 v_topic_key, v_subscription_key, v_cursor.position, v_last, p_settings.filter_path, v_left, p_max_bytes - v_bytes,
-                v_bytes = 0, v_until
+                v_bytes = 0, v_until, p_now
             );
             v_cursor.position := v_part.scanned;
             v_positions := v_positions || v_part.positions;
             v_attempts := v_attempts || array_fill(1, array[cardinality(v_part.positions)]);
             v_turns := v_turns || v_part.turns;
             v_bytes := v_bytes + v_part.size;
-            v_cursor.routed := v_cursor.routed + cardinality(v_part.positions);
+            v_cursor.routed := v_cursor.routed + cardinality(v_part.positions) + cardinality(v_part.expired);
+            v_expired := v_expired || v_part.expired;
+            v_expired_attempts := v_expired_attempts || array_fill(0, array[cardinality(v_part.expired)]);
             filtered := claim_in_order.filtered + v_part.filtered;
             unreadable := claim_in_order.unreadable || v_part.unreadable;
         end if;
@@ -641,14 +653,23 @@ begin
             p_settings.rate_limit, v_cursor.full_at, p_now, cardinality(claim_in_order.positions)
         );
     end if;
+    ttl_expired := case when p_settings.on_expired = 'drop' then cardinality(v_expired) else 0 end;
     insert into fastpubsub.claims (
         topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from,
-        full_at
+        full_at,
+        ttl_expired
     ) values (
         v_topic_key, v_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
         v_cursor.routed, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_in_order.filtered,
-        v_cursor.leased_from, v_cursor.full_at
+        v_cursor.leased_from, v_cursor.full_at,
+        case
+            when claim_in_order.ttl_expired > 0 then coalesce(v_cursor.ttl_expired, 0) + claim_in_order.ttl_expired
+            else v_cursor.ttl_expired
+        end
     );
+    if cardinality(v_expired) > 0 then
+        dead_lettered := fastpubsub.expire_messages(p_settings, v_expired, v_expired_attempts, p_now);
+    end if;
 end;
 $$;
 
@@ -658,6 +679,8 @@ drop function fastpubsub.claim_messages;
 -- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
 -- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
 -- hands out nothing. One that is pushed is claimed with p_is_push, and no other is. For an ordered subscription this is claim_in_order.
+-- Messages that have expired are passed and handed to nobody: `ttl_expired` counts those that are dropped, `dead_lettered` those that
+-- became dead letters.
 -- `limited_seconds`: in how many seconds it is worth asking again, when a limit of the subscription kept messages back.
 create or replace function fastpubsub.claim_messages(
     p_topic_key bigint,
@@ -685,7 +708,9 @@ create or replace function fastpubsub.claim_messages(
     out paused boolean,
     out ordering_keys text [],
     out shares integer [],
-    out limited_seconds double precision
+    out limited_seconds double precision,
+    out ttl_expired integer,
+    out dead_lettered integer
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -706,8 +731,16 @@ declare
     v_seconds double precision;
     v_ends bigint [];
     v_log record;
+    v_found integer;
     v_from_log integer := 0;
     v_before bigint;
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_scan_milliseconds / 1000.0);
+    v_expires_at timestamptz [];
+    v_passed record;
+    v_expired bigint [] := '{}';
+    v_expired_attempts integer [] := '{}';
+    v_expired_now bigint [];
+    v_expired_now_attempts integer [];
     v_revived boolean [] := '{}';
     v_bytes bigint := 0;
     v_random text;
@@ -760,10 +793,10 @@ begin
         last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
         select
             c.token, c.expires_at, c.scanned, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
-            c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares
+            c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares, c.ttl_expired, c.dead_lettered
         into
             token, expires_at, scanned, claim_messages.positions, attempts, created_at, payloads, attributes, unreadable,
-            unreadable_created_at, filtered, ordering_keys, shares
+            unreadable_created_at, filtered, ordering_keys, shares, ttl_expired, dead_lettered
         from fastpubsub.claim_in_order(
             v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now, v_room, v_first_leased
         ) as c;
@@ -774,6 +807,7 @@ begin
     end if;
     select
         c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.leased_from, c.full_at,
+        c.ttl_expired,
         (
             select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
         ) as last,
@@ -799,46 +833,97 @@ begin
 
     positions := '{}';
     if v_cursor.is_due then
-        select r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size, r.ordering_keys
+        select
+            r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size, r.ordering_keys, r.expires_at
         into
             claim_messages.positions, claim_messages.attempts, claim_messages.created_at, claim_messages.payloads,
-            claim_messages.attributes, v_revived, v_cursor.retry_due_at, v_bytes, claim_messages.ordering_keys
+            claim_messages.attributes, v_revived, v_cursor.retry_due_at, v_bytes, claim_messages.ordering_keys, v_expires_at
         from fastpubsub.take_due_retries(
             p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_limit, p_max_bytes, v_now
         ) as r;
         v_cursor.retry_position := claim_messages.positions[cardinality(claim_messages.positions)];
         v_limit := v_limit - cardinality(claim_messages.positions);
+        if v_expires_at is not null then
+            v_limit := v_limit + (select count(*) from unnest(v_expires_at) as u where u <= v_now);
+        end if;
     end if;
 
     if v_limit > 0 and v_bytes < p_max_bytes and v_cursor.position < last then
-        if v_settings.filter_path is null then
-            v_log := fastpubsub.read_log(
-                p_topic_key, v_cursor.position, v_cursor.position + v_limit, p_max_bytes - v_bytes, v_bytes = 0
+        -- Once, unless all that was read has expired.
+        loop
+            if v_settings.filter_path is null then
+                v_log := fastpubsub.read_log(
+                    p_topic_key, v_cursor.position, v_cursor.position + v_limit, p_max_bytes - v_bytes, v_bytes = 0
+                );
+                v_cursor.position := coalesce(v_log.positions[cardinality(v_log.positions)], v_cursor.position);
+            else
+                v_log := fastpubsub.read_matching_log(
+                    p_topic_key, v_cursor.position, last, v_settings.filter_path, v_limit, p_scan_rows, p_scan_milliseconds,
+                    p_max_bytes - v_bytes, v_bytes = 0
+                );
+                v_cursor.position := v_log.scanned;
+                unreadable := claim_messages.unreadable || v_log.unreadable;
+                unreadable_created_at := claim_messages.unreadable_created_at || v_log.unreadable_created_at;
+            end if;
+            v_found := coalesce(cardinality(v_log.positions), 0);
+            v_from_log := v_from_log + v_found;
+            exit when v_log.expires_at is null;
+            exit when exists (select from unnest(v_log.expires_at) as u (expires_at) where (u.expires_at <= v_now) is not true);
+            v_expired := v_expired || v_log.positions;
+            v_found := 0;
+            exit when v_cursor.position >= last;
+            v_passed := fastpubsub.pass_expired(
+                p_topic_key, v_cursor.position, last, v_settings.filter_path, p_scan_rows, p_scan_milliseconds, v_now
             );
-            v_cursor.position := coalesce(v_log.positions[cardinality(v_log.positions)], v_cursor.position);
-        else
-            v_log := fastpubsub.read_matching_log(
-                p_topic_key, v_cursor.position, last, v_settings.filter_path, v_limit, p_scan_rows, p_scan_milliseconds,
-                p_max_bytes - v_bytes, v_bytes = 0
-            );
-            v_cursor.position := v_log.scanned;
-            unreadable := v_log.unreadable;
-            unreadable_created_at := v_log.unreadable_created_at;
+            v_cursor.position := v_passed.scanned;
+            v_from_log := v_from_log + cardinality(v_passed.expired);
+            v_expired := v_expired || v_passed.expired;
+            exit when
+                v_cursor.position >= last or clock_timestamp() >= v_until
+                or (v_settings.on_expired <> 'drop' and cardinality(v_expired) >= 1000);
+        end loop;
+        if v_from_log > v_found then
+            v_expired_attempts := array_fill(0, array[cardinality(v_expired)]);
         end if;
-        v_from_log := coalesce(cardinality(v_log.positions), 0);
-        if v_from_log > 0 then
+        if v_found > 0 then
             if coalesce(claim_messages.ordering_keys, v_log.ordering_keys) is not null then
                 ordering_keys := coalesce(
                     claim_messages.ordering_keys, array_fill(null::text, array[cardinality(claim_messages.positions)])
-                ) || coalesce(v_log.ordering_keys, array_fill(null::text, array[v_from_log]));
+                ) || coalesce(v_log.ordering_keys, array_fill(null::text, array[v_found]));
+            end if;
+            if coalesce(v_expires_at, v_log.expires_at) is not null then
+                v_expires_at := coalesce(v_expires_at, array_fill(null::timestamptz, array[cardinality(claim_messages.positions)]))
+                || coalesce(v_log.expires_at, array_fill(null::timestamptz, array[v_found]));
             end if;
             positions := claim_messages.positions || v_log.positions;
-            attempts := claim_messages.attempts || array_fill(1, array[v_from_log]);
+            attempts := claim_messages.attempts || array_fill(1, array[v_found]);
             created_at := claim_messages.created_at || v_log.created_at;
             payloads := claim_messages.payloads || v_log.payloads;
             attributes := claim_messages.attributes || v_log.attributes;
-            v_revived := v_revived || array_fill(false, array[v_from_log]);
+            v_revived := v_revived || array_fill(false, array[v_found]);
         end if;
+    end if;
+    if v_expires_at is not null then
+        select
+            array_agg(m.position) filter (where not m.is_live), array_agg(m.attempts - 1) filter (where not m.is_live),
+            array_agg(m.position) filter (where m.is_live), array_agg(m.attempts) filter (where m.is_live),
+            array_agg(m.created_at) filter (where m.is_live), array_agg(m.payload) filter (where m.is_live),
+            array_agg(m.attributes) filter (where m.is_live), array_agg(m.revived) filter (where m.is_live),
+            case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) filter (where m.is_live) end
+        into
+            v_expired_now, v_expired_now_attempts, claim_messages.positions, claim_messages.attempts, claim_messages.created_at,
+            claim_messages.payloads, claim_messages.attributes, v_revived, claim_messages.ordering_keys
+        from (
+            select u.*, (u.expires_at <= v_now) is not true as is_live
+            from unnest(
+                claim_messages.positions, claim_messages.attempts, claim_messages.created_at, claim_messages.payloads,
+                claim_messages.attributes, v_revived, claim_messages.ordering_keys, v_expires_at
+            ) with ordinality as u (position, attempts, created_at, payload, attributes, revived, ordering_key, expires_at, ordinal)
+            order by u.ordinal
+        ) as m;
+        positions := coalesce(claim_messages.positions, '{}');
+        v_expired := v_expired || coalesce(v_expired_now, '{}');
+        v_expired_attempts := v_expired_attempts || coalesce(v_expired_now_attempts, '{}');
     end if;
     scanned := v_cursor.position;
     -- Positions are dense: what the cursor passed and nobody gets did not match.
@@ -873,21 +958,31 @@ begin
     if cardinality(claim_messages.positions) = v_room then
         limited_seconds := v_seconds;
     end if;
+    ttl_expired := case when v_settings.on_expired = 'drop' then cardinality(v_expired) else 0 end;
     insert into fastpubsub.claims (
         topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from,
-        full_at
+        full_at,
+        ttl_expired
     ) values (
         p_topic_key, p_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
         v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages.filtered,
-        v_cursor.leased_from, v_cursor.full_at
+        v_cursor.leased_from, v_cursor.full_at,
+        case
+            when claim_messages.ttl_expired > 0 then coalesce(v_cursor.ttl_expired, 0) + claim_messages.ttl_expired
+            else v_cursor.ttl_expired
+        end
     );
+    if cardinality(v_expired) > 0 then
+        dead_lettered := fastpubsub.expire_messages(v_settings, v_expired, v_expired_attempts, v_now);
+    end if;
 end;
 $$;
 
 -- functions/continue_turn.sql
 -- For a claim of an ordered subscription, which has taken the retry of a turn away: up to p_limit messages of its key, in order. These are
 -- the one that waited (p_is_put_aside: nobody had it yet), then those that are parked and due, then those that were put aside and pass the
--- filter, up to the cursor. `turn` is the turn from now on. Without positions the key goes on, or is free.
+-- filter, up to the cursor. `turn` is the turn from now on. What has expired is in `expired` instead,
+-- with the attempts that it had. Without positions the key goes on, or is free.
 create or replace function fastpubsub.continue_turn(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -906,7 +1001,9 @@ create or replace function fastpubsub.continue_turn(
     out size bigint,
     out routed integer,
     out filtered integer,
-    out unreadable bigint []
+    out unreadable bigint [],
+    out expired bigint [],
+    out expired_attempts integer []
 )
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
@@ -922,6 +1019,8 @@ declare
     c_looked_at constant integer := 1000;
     v_part record;
     v_match record;
+    v_is_expired boolean;
+    v_turn bigint;
 begin
     turn := p_turn;
     positions := '{}';
@@ -929,17 +1028,27 @@ begin
     size := 0;
     routed := 0;
     filtered := 0;
+    expired := '{}';
+    expired_attempts := '{}';
     if not p_is_put_aside then
-        positions := array[p_position];
-        attempts := array[p_attempts + 1];
-        select pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) into continue_turn.size
+        select pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0), (m.expires_at <= p_now) is true
+        into continue_turn.size, v_is_expired
         from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+        if v_is_expired then
+            expired := array[p_position];
+            expired_attempts := array[p_attempts];
+            size := 0;
+        else
+            positions := array[p_position];
+            attempts := array[p_attempts + 1];
+        end if;
         for v_part in
             select
-                p.position, p.due_at, p.attempts, pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size
+                p.position, p.due_at, p.attempts, pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size,
+                (m.expires_at <= p_now) is true as is_expired
             from fastpubsub.parked as p
             cross join lateral (
-                select m.payload, m.attributes from fastpubsub.messages as m
+                select m.payload, m.attributes, m.expires_at from fastpubsub.messages as m
                 where m.topic_key = p_topic_key and m.position = p.position
             ) as m
             where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = p_turn
@@ -947,7 +1056,7 @@ begin
         loop
             if
                 v_part.due_at > p_now or cardinality(continue_turn.positions) >= p_limit
-                or continue_turn.size + v_part.size > p_max_bytes
+                or (cardinality(continue_turn.positions) > 0 and continue_turn.size + v_part.size > p_max_bytes)
             then
                 return;
             end if;
@@ -955,46 +1064,65 @@ begin
             where
                 p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = p_turn
                 and p.position = v_part.position;
+            if v_part.is_expired then
+                expired := continue_turn.expired || v_part.position;
+                expired_attempts := continue_turn.expired_attempts || v_part.attempts;
+                continue;
+            end if;
             positions := continue_turn.positions || v_part.position;
             attempts := continue_turn.attempts || v_part.attempts + 1;
             size := continue_turn.size + v_part.size;
         end loop;
     end if;
-    for v_part in
-        select k.position, o.size
-        from fastpubsub.messages as m
-        cross join lateral (
-            select k.position from fastpubsub.message_keys as k
-            where
-                k.topic_key = p_topic_key and k.key_hash = hashtextextended(m.ordering_key, 0) and k.position > p_turn
-                and k.position <= p_cursor
-            order by k.position
-            limit case when p_path is null then p_limit - cardinality(continue_turn.positions) else c_looked_at end
-        ) as k
-        cross join lateral (
-            select pg_column_size(o.payload) + coalesce(pg_column_size(o.attributes), 0) as size from fastpubsub.messages as o
-            where o.topic_key = p_topic_key and o.position = k.position
-        ) as o
-        -- The message of the turn may be trimmed by now.
-        where m.topic_key = p_topic_key and m.position = p_position
-        order by k.position
     loop
-        exit when
-            cardinality(continue_turn.positions) >= p_limit
-            or (cardinality(continue_turn.positions) > 0 and continue_turn.size + v_part.size > p_max_bytes);
-        turn := v_part.position;
-        if p_path is not null then
-            v_match := fastpubsub.matching_positions(p_topic_key, v_part.position - 1, v_part.position, p_path, 1);
-            unreadable := continue_turn.unreadable || v_match.unreadable;
-            if v_match.positions is null then
-                filtered := continue_turn.filtered + 1;
+        v_turn := continue_turn.turn;
+        for v_part in
+            select k.position, o.size, o.is_expired
+            from fastpubsub.messages as m
+            cross join lateral (
+                select k.position from fastpubsub.message_keys as k
+                where
+                    k.topic_key = p_topic_key and k.key_hash = hashtextextended(m.ordering_key, 0) and k.position > continue_turn.turn
+                    and k.position <= p_cursor
+                order by k.position
+                limit case when p_path is null then p_limit - cardinality(continue_turn.positions) else c_looked_at end
+            ) as k
+            cross join lateral (
+                select
+                    pg_column_size(o.payload) + coalesce(pg_column_size(o.attributes), 0) as size, (o.expires_at <= p_now) is true as is_expired
+                from fastpubsub.messages as o
+                where o.topic_key = p_topic_key and o.position = k.position
+            ) as o
+            -- The message of the turn may be trimmed by now.
+            where m.topic_key = p_topic_key and m.position = p_position
+            order by k.position
+        loop
+            exit when
+                cardinality(continue_turn.positions) >= p_limit
+                or (cardinality(continue_turn.positions) > 0 and continue_turn.size + v_part.size > p_max_bytes);
+            turn := v_part.position;
+            if p_path is not null then
+                v_match := fastpubsub.matching_positions(p_topic_key, v_part.position - 1, v_part.position, p_path, 1);
+                unreadable := continue_turn.unreadable || v_match.unreadable;
+                if v_match.positions is null then
+                    filtered := continue_turn.filtered + 1;
+                    continue;
+                end if;
+            end if;
+            routed := continue_turn.routed + 1;
+            if v_part.is_expired then
+                expired := continue_turn.expired || v_part.position;
+                expired_attempts := continue_turn.expired_attempts || 0;
                 continue;
             end if;
-        end if;
-        positions := continue_turn.positions || v_part.position;
-        attempts := continue_turn.attempts || 1;
-        size := continue_turn.size + v_part.size;
-        routed := continue_turn.routed + 1;
+            positions := continue_turn.positions || v_part.position;
+            attempts := continue_turn.attempts || 1;
+            size := continue_turn.size + v_part.size;
+        end loop;
+        -- Once, unless all that was looked at has expired.
+        exit when
+            continue_turn.turn = v_turn or cardinality(continue_turn.positions) > 0 or p_path is not null
+            or cardinality(continue_turn.expired) >= c_looked_at;
     end loop;
 end;
 $$;
@@ -1063,6 +1191,7 @@ create or replace function fastpubsub.create_subscription(
     p_rate_limit double precision default null,
     p_dead_letter_topic text default null,
     p_expire_after_seconds integer default null,
+    p_on_expired text default null,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -1097,11 +1226,13 @@ begin
     insert into fastpubsub.cursors (
         topic_key, subscription_key, filter_path, ack_deadline_seconds,
         max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit, dead_letter_topic,
-        expire_after_seconds
+        expire_after_seconds,
+        on_expired
     ) values (
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered,
-        nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, ''), nullif(p_expire_after_seconds, 0)
+        nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, ''), nullif(p_expire_after_seconds, 0),
+        coalesce(p_on_expired, 'drop')
     );
     perform fastpubsub.begin_subscription(
         create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push, p_now
@@ -1376,6 +1507,29 @@ begin
 end;
 $$;
 
+-- functions/expire_messages.sql
+-- For a claim that holds the cursor and has left out messages that expired: makes dead letters of them when the subscription wants that,
+-- and returns how many. p_attempts are those that they had.
+create or replace function fastpubsub.expire_messages(
+    p_settings fastpubsub.cursors,
+    p_positions bigint [],
+    p_attempts integer [],
+    p_now timestamptz
+) returns integer
+language plpgsql volatile
+as $$
+begin
+    if p_settings.on_expired = 'drop' or coalesce(cardinality(p_positions), 0) = 0 then
+        return 0;
+    end if;
+    return fastpubsub.requeue_messages(
+        p_settings.topic_key, p_settings.subscription_key, p_positions, p_positions, p_attempts,
+        array_fill(null::integer, array[cardinality(p_positions)]), array_fill('expired'::text, array[cardinality(p_positions)]), 'expired',
+        p_now
+    );
+end;
+$$;
+
 -- functions/expire_subscription.sql
 -- Deletes a subscription that list_expired_subscriptions found, unless it was changed or used since.
 create or replace function fastpubsub.expire_subscription(
@@ -1446,7 +1600,8 @@ create or replace function fastpubsub.explain_in_subscriptions(
     is_put_aside boolean,
     at_limit integer,
     at_rate_limit double precision,
-    failures json
+    failures json,
+    expired_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1470,13 +1625,15 @@ $$;
 -- functions/explain_message.sql
 drop function fastpubsub.explain_message;
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
--- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment.
--- `before`: messages that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond. `failures`: failures_of.
+-- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at` is
+-- when the message expired, if it has. `before`: messages that come first, at most p_look of them judged by the filter;
+-- `before_is_estimated` beyond. `failures`: failures_of.
 create or replace function fastpubsub.explain_message(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_position bigint,
     p_look integer default 10000,
+    p_now timestamptz default null,
     out state text,
     out attempts integer,
     out consumer_id text,
@@ -1498,7 +1655,8 @@ create or replace function fastpubsub.explain_message(
     out is_put_aside boolean,
     out at_limit integer,
     out at_rate_limit double precision,
-    out failures json
+    out failures json,
+    out expired_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1514,6 +1672,7 @@ declare
     v_past record;
     v_payload json;
     v_attributes jsonb;
+    v_expired_at timestamptz;
 begin
     select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight,
         u.rate_limit, c.full_at
@@ -1528,6 +1687,14 @@ begin
     end if;
     filter := v_cursor.filter;
     failures := fastpubsub.failures_of(p_topic_key, p_subscription_key, p_position);
+    -- A reprocessed dead letter does not expire.
+    select m.expires_at into v_expired_at from fastpubsub.messages as m
+    where
+        m.topic_key = p_topic_key and m.position = p_position and m.expires_at <= coalesce(p_now, clock_timestamp())
+        and not exists (
+            select from fastpubsub.revived as v
+            where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p_position
+        );
 
     select 'leased', l.attempts, l.consumer_id, l.expires_at, l.leased_at
     into explain_message.state, explain_message.attempts, explain_message.consumer_id, explain_message.until, explain_message.leased_at
@@ -1556,6 +1723,7 @@ begin
         where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.position = p_position;
     end if;
     if explain_message.state is not null then
+        expired_at := v_expired_at;
         paused_at := v_cursor.paused_at;
         at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
         at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
@@ -1602,7 +1770,10 @@ begin
     if explain_message.field is not null or not explain_message.is_readable then
         state := 'filtered';
         is_put_aside := false;
-    elsif explain_message.state = 'ahead' then
+        return;
+    end if;
+    expired_at := v_expired_at;
+    if explain_message.state = 'ahead' then
         paused_at := v_cursor.paused_at;
         at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
         at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
@@ -1702,7 +1873,8 @@ create or replace function fastpubsub.find_message(
     out created_at timestamptz,
     out payload json,
     out attributes jsonb,
-    out ordering_key text
+    out ordering_key text,
+    out expires_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1716,8 +1888,9 @@ begin
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
     end if;
     last := fastpubsub.last_position(p_topic_key);
-    select m.created_at, m.payload, m.attributes, m.ordering_key
-    into find_message.created_at, find_message.payload, find_message.attributes, find_message.ordering_key
+    select m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at
+    into
+        find_message.created_at, find_message.payload, find_message.attributes, find_message.ordering_key, find_message.expires_at
     from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
     if not found then
         select d.created_at, d.payload, d.attributes, d.ordering_key
@@ -1981,7 +2154,9 @@ create or replace function fastpubsub.get_delayed_message(
     out payload json,
     out attributes jsonb,
     out ordering_key text,
-    out "position" bigint
+    out "position" bigint,
+    out ttl_seconds integer,
+    out expires_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1994,10 +2169,12 @@ begin
     -- One statement: at one moment a message is in one of the two tables.
     select
         case when p.position is not null then 'published' when m.due_at <= h.held_until then 'held' else 'waiting' end,
-        coalesce(m.due_at, p.due_at), coalesce(m.created_at, p.created_at), m.payload, m.attributes, m.ordering_key, p.position
+        coalesce(m.due_at, p.due_at), coalesce(m.created_at, p.created_at), m.payload, m.attributes, m.ordering_key, p.position,
+        m.ttl_seconds, m.expires_at
     into
         get_delayed_message.state, get_delayed_message.due_at, get_delayed_message.created_at, get_delayed_message.payload,
-        get_delayed_message.attributes, get_delayed_message.ordering_key, get_delayed_message.position
+        get_delayed_message.attributes, get_delayed_message.ordering_key, get_delayed_message.position,
+        get_delayed_message.ttl_seconds, get_delayed_message.expires_at
     from fastpubsub.heads as h
     left join fastpubsub.delayed_messages as m on m.topic_key = h.topic_key and m.delayed_key = p_delayed_key
     left join fastpubsub.fired_messages as p on p.topic_key = h.topic_key and p.delayed_key = p_delayed_key and p.position is not null
@@ -2388,7 +2565,9 @@ create or replace function fastpubsub.list_delayed_messages(
     out payload json,
     out attributes jsonb,
     out ordering_key text,
-    out looked_at bigint
+    out looked_at bigint,
+    out ttl_seconds integer,
+    out expires_at timestamptz
 ) returns setof record
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -2422,7 +2601,7 @@ begin
         v_after.delayed_key := p_after_key;
     end if;
     return query
-    select r.delayed_key, r.due_at, r.created_at, r.payload, r.attributes, r.ordering_key, r.looked_at
+    select r.delayed_key, r.due_at, r.created_at, r.payload, r.attributes, r.ordering_key, r.looked_at, r.ttl_seconds, r.expires_at
     from (
         select
             m.*, count(*) over () as looked_at,
@@ -2793,6 +2972,57 @@ begin
 end;
 $$;
 
+-- functions/list_subscription_figures.sql
+drop function fastpubsub.list_subscription_figures;
+-- Returns the metrics of the named subscriptions, each judged up to p_look messages by its filter, and per second what happened in them
+-- over the last minute.
+create or replace function fastpubsub.list_subscription_figures(
+    p_ids text [],
+    p_look bigint default 200,
+    p_now timestamptz default null
+) returns table (
+    subscription_id text,
+    ahead bigint,
+    waiting bigint,
+    leased bigint,
+    dead bigint,
+    acked bigint,
+    filtered bigint,
+    estimated boolean,
+    paused boolean,
+    oldest_ahead_seconds double precision,
+    oldest_leased_seconds double precision,
+    oldest_waiting_seconds double precision,
+    delivered_rate double precision,
+    acked_rate double precision,
+    nacked_rate double precision,
+    rejected_rate double precision,
+    expired_rate double precision,
+    dead_lettered_rate double precision,
+    filtered_rate double precision,
+    ttl_expired bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    return query
+    select
+        s.id, m.ahead, m.waiting, m.leased, m.dead, m.acked, m.filtered, m.estimated, m.paused,
+        extract(epoch from v_now - m.oldest_created_at)::double precision,
+        extract(epoch from v_now - m.oldest_leased_created_at)::double precision,
+        extract(epoch from v_now - m.oldest_waiting_created_at)::double precision,
+        r.delivered, r.acked, r.nacked, r.rejected, r.expired, r.dead_lettered, r.filtered, m.ttl_expired
+    from fastpubsub.subscriptions as s
+    cross join lateral fastpubsub.subscription_metrics(s.topic_key, s.subscription_key, p_look) as m
+    cross join lateral fastpubsub.recent_rates(s.topic_key, s.subscription_key, p_now) as r
+    where s.id = any(p_ids);
+end;
+$$;
+
 -- functions/list_subscriptions.sql
 drop function fastpubsub.list_subscriptions;
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
@@ -2822,7 +3052,8 @@ returns table (
     rate_limit double precision,
     dead_letter_topic text,
     expire_after_seconds integer,
-    expires_at timestamptz
+    expires_at timestamptz,
+    on_expired text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -2840,7 +3071,8 @@ begin
                     select fastpubsub.expires_at(u.used_at, c.expire_after_seconds) from fastpubsub.subscription_uses as u
                     where u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
                 )
-        end
+        end,
+        c.on_expired
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
@@ -2975,11 +3207,11 @@ set enable_bitmapscan = off
 as $$
 begin
     insert into fastpubsub.claims (
-        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, full_at
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, full_at, ttl_expired
     )
     select
         p_topic_key, p_subscription_key, c.sequence + 1, p_position, c.retry_due_at, c.retry_position, p_routed, p_purged, c.dropped,
-        c.filtered, c.full_at
+        c.filtered, c.full_at, c.ttl_expired
     from fastpubsub.claims as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
@@ -3207,6 +3439,68 @@ begin
 end;
 $$;
 
+-- functions/pass_expired.sql
+-- For a claim that met expired messages: passes those that come next, up to 1000, without reading their payloads; with a filter, those that
+-- it matches, bounded like scan_log. `scanned` is how far the cursor can move: a position up to there that is not in `expired` does not
+-- match.
+create or replace function fastpubsub.pass_expired(
+    p_topic_key bigint,
+    p_after bigint,
+    p_last bigint,
+    p_path jsonpath,
+    p_rows bigint,
+    p_milliseconds integer,
+    p_now timestamptz,
+    out scanned bigint,
+    out expired bigint []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    c_looked_at constant integer := 1000;
+    v_found record;
+begin
+    if p_path is null then
+        scanned := coalesce(
+            (
+                select m.position - 1 from fastpubsub.messages as m
+                where
+                    m.topic_key = p_topic_key and m.position > p_after and m.position <= least(p_last, p_after + c_looked_at)
+                    and (m.expires_at <= p_now) is not true
+                order by m.position
+                limit 1
+            ),
+            least(p_last, p_after + c_looked_at)
+        );
+        expired := array(select generate_series(p_after + 1, pass_expired.scanned));
+        return;
+    end if;
+    v_found := fastpubsub.scan_log(p_topic_key, p_after, p_last, p_path, c_looked_at, p_rows, p_milliseconds);
+    scanned := coalesce(
+        (
+            select u.position - 1
+            from unnest(v_found.positions) with ordinality as u (position, ordinal)
+            cross join lateral (
+                select m.expires_at from fastpubsub.messages as m
+                where m.topic_key = p_topic_key and m.position = u.position
+                limit 1
+            ) as m
+            where (m.expires_at <= p_now) is not true
+            order by u.ordinal
+            limit 1
+        ),
+        v_found.scanned
+    );
+    expired := array(select u from unnest(v_found.positions) as u where u <= pass_expired.scanned);
+end;
+$$;
+
 -- functions/pause_subscription.sql
 -- Lets a subscription hand out nothing, or resumes it; twice is the same as once. What consumers hold they can settle as always.
 create or replace function fastpubsub.pause_subscription(
@@ -3326,15 +3620,19 @@ drop function fastpubsub.publish;
 -- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The relay
 -- of a server moves it into the log within moments of the commit; messages of one transaction keep the order of the calls. Takes no lock
 -- that others wait for and does not change the caller's settings. With deliver_at the message comes at that time, and the id of the
--- delayed message is returned; otherwise null. The rules of the server hold: an unknown topic raises FP404; FP422 is
+-- delayed message is returned; otherwise null. A message that nobody has taken by expires_at, or ttl_seconds after it was published (a
+-- delayed one: after it has come), is not delivered any more. The rules of the server hold: an unknown topic raises FP404; FP422 is
 -- raised for a payload that is not a JSON object or could not be read later, for attributes that are not an object of strings, for an
--- ordering key that does not have 1 to 128 characters, for a time more than a year ahead, and for a topic with a schema.
+-- ordering key that does not have 1 to 128 characters, for a time more than a year ahead, for a time to live that is
+-- not 1 to 31536000 seconds or comes with expires_at, and for a topic with a schema.
 create or replace function fastpubsub.publish(
     topic text,
     payload json,
     attributes jsonb default null,
     ordering_key text default null,
-    deliver_at timestamptz default null
+    deliver_at timestamptz default null,
+    ttl_seconds integer default null,
+    expires_at timestamptz default null
 ) returns text
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -3368,25 +3666,32 @@ begin
     if length(publish.ordering_key) not between 1 and 128 then
         raise exception using errcode = 'FP422', message = 'an ordering key has 1 to 128 characters';
     end if;
+    if publish.ttl_seconds is not null and publish.expires_at is not null then
+        raise exception using errcode = 'FP422', message = 'a message has ttl_seconds or expires_at; give one of them';
+    elsif publish.ttl_seconds not between 1 and 31536000 then
+        raise exception using errcode = 'FP422', message = 'ttl_seconds must be 1 to 31536000, which is a year';
+    end if;
     if publish.deliver_at > clock_timestamp() + interval '366 days' then
         raise exception using errcode = 'FP422', message = 'a message cannot be delayed for more than a year';
     elsif publish.deliver_at is not null then
         v_delayed_key := nextval('fastpubsub.delayed_messages_delayed_key_seq');
     end if;
-    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key, deliver_at, delayed_key)
+    insert into fastpubsub.outbox (
+        transaction_id, topic_key, payload, attributes, ordering_key, deliver_at, delayed_key, ttl_seconds, expires_at
+    )
     values (
         pg_current_xact_id(), v_topic_key, publish.payload, publish.attributes, publish.ordering_key, publish.deliver_at,
-        v_delayed_key
+        v_delayed_key, publish.ttl_seconds, publish.expires_at
     );
     return 'delayed-' || v_delayed_key;
 end;
 $$;
 
-revoke execute on function fastpubsub.publish(text, json, jsonb, text, timestamptz) from public;
+revoke execute on function fastpubsub.publish(text, json, jsonb, text, timestamptz, integer, timestamptz) from public;
 
 -- functions/publish_and_delay.sql
 -- Stores messages in their order: those without a p_due_at in the log, from first_position on (0 when there are none), the others aside,
--- under their p_delayed_keys, or under new ones. The caller holds the head.
+-- under their p_delayed_keys, or under new ones, with what says when they expire. The caller holds the head.
 create or replace function fastpubsub.publish_and_delay(
     p_topic_key bigint,
     p_payloads json [],
@@ -3395,6 +3700,8 @@ create or replace function fastpubsub.publish_and_delay(
     p_due_at timestamptz [],
     p_delayed_keys bigint [],
     p_now timestamptz,
+    p_ttl_seconds integer [] default null,
+    p_expires_at timestamptz [] default null,
     out first_position bigint,
     out created_at timestamptz,
     out delayed_keys bigint []
@@ -3417,14 +3724,18 @@ begin
             array(select p_attributes[u.place] from unnest(v_now) as u (place)),
             null,
             p_now,
-            array(select p_ordering_keys[u.place] from unnest(v_now) as u (place))
+            array(select p_ordering_keys[u.place] from unnest(v_now) as u (place)),
+            array(select p_ttl_seconds[u.place] from unnest(v_now) as u (place)),
+            array(select p_expires_at[u.place] from unnest(v_now) as u (place))
         ) as p;
     end if;
     -- What is due at or before the floor becomes due right after it, so that no message stays behind.
-    insert into fastpubsub.delayed_messages (topic_key, delayed_key, due_at, created_at, payload, attributes, ordering_key)
+    insert into fastpubsub.delayed_messages (
+        topic_key, delayed_key, due_at, created_at, payload, attributes, ordering_key, ttl_seconds, expires_at
+    )
     select
         p_topic_key, u.delayed_key, greatest(u.due_at, v_floor.due_at + interval '1 microsecond'), publish_and_delay.created_at,
-        u.payload, p_attributes[u.place], p_ordering_keys[u.place]
+        u.payload, p_attributes[u.place], p_ordering_keys[u.place], p_ttl_seconds[u.place], p_expires_at[u.place]
     from unnest(p_delayed_keys, p_due_at, p_payloads) with ordinality as u (delayed_key, due_at, payload, place)
     where u.due_at is not null and u.delayed_key is not null;
     delayed_keys := coalesce(p_delayed_keys, array_fill(null::bigint, array[cardinality(p_due_at)]));
@@ -3435,10 +3746,12 @@ begin
         order by u.place
     );
     with stored as (
-        insert into fastpubsub.delayed_messages (topic_key, due_at, created_at, payload, attributes, ordering_key)
+        insert into fastpubsub.delayed_messages (
+            topic_key, due_at, created_at, payload, attributes, ordering_key, ttl_seconds, expires_at
+        )
         select
             p_topic_key, greatest(p_due_at[u.place], v_floor.due_at + interval '1 microsecond'), publish_and_delay.created_at,
-            p_payloads[u.place], p_attributes[u.place], p_ordering_keys[u.place]
+            p_payloads[u.place], p_attributes[u.place], p_ordering_keys[u.place], p_ttl_seconds[u.place], p_expires_at[u.place]
         from unnest(v_new) with ordinality as u (place, ordinal)
         order by u.ordinal
         returning delayed_key
@@ -3516,6 +3829,8 @@ create or replace function fastpubsub.publish_delayed_messages(
     p_window_seconds integer,
     p_schema_version bigint default 0,
     p_now timestamptz default null,
+    p_ttl_seconds integer [] default null,
+    p_expires_at timestamptz [] default null,
     out first_positions bigint [],
     out created_at timestamptz [],
     out delayed_keys bigint []
@@ -3566,7 +3881,9 @@ begin
                 p_ordering_keys[v_offset + 1 : v_offset + p_counts[i]],
                 v_due_at,
                 null,
-                v_now
+                v_now,
+                p_ttl_seconds[v_offset + 1 : v_offset + p_counts[i]],
+                p_expires_at[v_offset + 1 : v_offset + p_counts[i]]
             );
             first_positions[i] := v_stored.first_position;
             created_at[i] := v_stored.created_at;
@@ -3593,8 +3910,9 @@ $$;
 
 -- functions/publish_due_messages.sql
 -- Appends up to p_limit delayed messages that are due to their topic, in the order of their times, in one transaction, so each arrives
--- once. `more` says whether there may be further ones. When nobody has done this for longer than p_max_overdue_seconds (no server ran, or
--- an old dump was restored), the floor passes what is overdue by more: it is held until somebody releases, moves or cancels it.
+-- once. Their time to live counts from now on. `more` says whether there may be further ones. When nobody has done this for longer than
+-- p_max_overdue_seconds (no server ran, or an old dump was restored), the floor passes what is overdue by more: it is held until somebody
+-- releases, moves or cancels it.
 create or replace function fastpubsub.publish_due_messages(
     p_topic_key bigint,
     p_limit integer,
@@ -3624,6 +3942,8 @@ declare
     v_payloads json [];
     v_attributes jsonb [];
     v_ordering_keys text [];
+    v_ttl_seconds integer [];
+    v_expires_at timestamptz [];
     v_looked_at bigint;
     v_appended record;
 begin
@@ -3669,7 +3989,7 @@ begin
         delete from fastpubsub.delayed_messages as m
         using unnest(v_delayed_keys) as u (delayed_key)
         where m.topic_key = p_topic_key and m.delayed_key = u.delayed_key
-        returning m.due_at, m.delayed_key, m.payload, m.attributes, m.ordering_key
+        returning m.due_at, m.delayed_key, m.payload, m.attributes, m.ordering_key, m.ttl_seconds, m.expires_at
     )
 
     select
@@ -3677,12 +3997,16 @@ begin
         array_agg(t.due_at order by t.due_at, t.delayed_key),
         array_agg(t.payload order by t.due_at, t.delayed_key),
         array_agg(t.attributes order by t.due_at, t.delayed_key),
-        array_agg(t.ordering_key order by t.due_at, t.delayed_key)
-    into v_delayed_keys, v_due_at, v_payloads, v_attributes, v_ordering_keys
+        array_agg(t.ordering_key order by t.due_at, t.delayed_key),
+        array_agg(t.ttl_seconds order by t.due_at, t.delayed_key),
+        array_agg(t.expires_at order by t.due_at, t.delayed_key)
+    into v_delayed_keys, v_due_at, v_payloads, v_attributes, v_ordering_keys, v_ttl_seconds, v_expires_at
     from taken as t;
     published := coalesce(cardinality(v_payloads), 0);
     if published > 0 then
-        v_appended := fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, v_now, v_ordering_keys);
+        v_appended := fastpubsub.publish_messages(
+            p_topic_key, v_payloads, v_attributes, null, v_now, v_ordering_keys, v_ttl_seconds, v_expires_at
+        );
         insert into fastpubsub.fired_messages (topic_key, due_at, delayed_key, position, created_at)
         select p_topic_key, u.due_at, u.delayed_key, v_appended.first_position + u.ordinal - 1, v_appended.created_at
         from unnest(v_due_at, v_delayed_keys) with ordinality as u (due_at, delayed_key, ordinal);
@@ -3698,6 +4022,7 @@ drop function fastpubsub.publish_messages;
 -- message ids carry it). The row lock on the head, held to the commit, makes every position visible before the next is given out.
 -- p_schema_version is the version of the topic's schema that the payloads were checked by, 0 for no schema; when it is not the current one,
 -- FP428 is raised and nothing is stored. Null: the payloads were accepted earlier. Without p_ordering_keys no message has one.
+-- A message expires at its p_expires_at, or its p_ttl_seconds after its creation; with null in both, never.
 create or replace function fastpubsub.publish_messages(
     p_topic_key bigint,
     p_payloads json [],
@@ -3705,6 +4030,8 @@ create or replace function fastpubsub.publish_messages(
     p_schema_version bigint default 0,
     p_now timestamptz default null,
     p_ordering_keys text [] default null,
+    p_ttl_seconds integer [] default null,
+    p_expires_at timestamptz [] default null,
     out first_position bigint,
     out created_at timestamptz
 )
@@ -3736,10 +4063,13 @@ begin
         first_position := 1;
         created_at := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
     end if;
-    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key)
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key, expires_at)
     select
         p_topic_key, publish_messages.first_position + u.ordinal - 1, publish_messages.created_at, u.payload, u.attributes,
-        p_ordering_keys[u.ordinal]
+        p_ordering_keys[u.ordinal],
+        coalesce(
+            p_expires_at[u.ordinal], publish_messages.created_at + make_interval(secs => p_ttl_seconds[u.ordinal])
+        )
     from unnest(p_payloads, p_attributes) with ordinality as u (payload, attributes, ordinal);
     if p_ordering_keys is not null then
         perform fastpubsub.store_keys(p_topic_key, publish_messages.first_position, p_ordering_keys);
@@ -3764,6 +4094,8 @@ create or replace function fastpubsub.publish_messages_once(
     p_schema_version bigint default 0,
     p_now timestamptz default null,
     p_ordering_keys text [] default null,
+    p_ttl_seconds integer [] default null,
+    p_expires_at timestamptz [] default null,
     out first_positions bigint [],
     out created_at timestamptz []
 )
@@ -3784,6 +4116,8 @@ declare
     v_payloads json [] := '{}';
     v_attributes jsonb [] := '{}';
     v_ordering_keys text [] := '{}';
+    v_ttl_seconds integer [] := '{}';
+    v_expires_at timestamptz [] := '{}';
 begin
     perform fastpubsub.begin_call(true);
     select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
@@ -3818,13 +4152,16 @@ begin
             v_payloads := v_payloads || p_payloads[v_offset + 1 : v_offset + p_counts[i]];
             v_attributes := v_attributes || p_attributes[v_offset + 1 : v_offset + p_counts[i]];
             v_ordering_keys := v_ordering_keys || p_ordering_keys[v_offset + 1 : v_offset + p_counts[i]];
+            v_ttl_seconds := v_ttl_seconds || p_ttl_seconds[v_offset + 1 : v_offset + p_counts[i]];
+            v_expires_at := v_expires_at || p_expires_at[v_offset + 1 : v_offset + p_counts[i]];
         end if;
         v_offset := v_offset + p_counts[i];
     end loop;
-    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key)
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key, expires_at)
     select
         p_topic_key, v_next - cardinality(v_payloads) + u.ordinal - 1, v_created_at, u.payload, u.attributes,
-        v_ordering_keys[u.ordinal]
+        v_ordering_keys[u.ordinal],
+        coalesce(v_expires_at[u.ordinal], v_created_at + make_interval(secs => v_ttl_seconds[u.ordinal]))
     from unnest(v_payloads, v_attributes) with ordinality as u (payload, attributes, ordinal)
     where u.ordinal <= cardinality(v_payloads);
     if p_ordering_keys is not null then
@@ -3848,6 +4185,8 @@ create or replace function fastpubsub.publish_to_topics(
     p_attributes jsonb [] default null,
     p_now timestamptz default null,
     p_ordering_keys text [] default null,
+    p_ttl_seconds integer [] default null,
+    p_expires_at timestamptz [] default null,
     out first_positions bigint [],
     out created_at timestamptz []
 )
@@ -3883,14 +4222,18 @@ begin
     left join lateral (
         select m.position, m.created_at from fastpubsub.messages as m where m.topic_key = u.topic_key order by m.position desc limit 1
     ) as m on true;
-    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key)
+    insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key, expires_at)
     select
         p_topic_keys[u.place],
         publish_to_topics.first_positions[u.place] + u.ordinal - 1 - p_offsets[u.place],
         publish_to_topics.created_at[u.place],
         u.payload,
         u.attributes,
-        p_ordering_keys[u.ordinal]
+        p_ordering_keys[u.ordinal],
+        coalesce(
+            p_expires_at[u.ordinal],
+            publish_to_topics.created_at[u.place] + make_interval(secs => p_ttl_seconds[u.ordinal])
+        )
     from unnest(p_payloads, p_attributes, p_places) with ordinality as u (payload, attributes, place, ordinal)
     where publish_to_topics.first_positions[u.place] is not null;
     if p_ordering_keys is not null then
@@ -4099,7 +4442,7 @@ $$;
 -- functions/read_log.sql
 drop function fastpubsub.read_log;
 -- Returns the messages of a topic in (p_after, p_to], in order, up to p_max_bytes together; with p_at_least_one, the first one comes
--- whatever its size.
+-- whatever its size. `expires_at` is null when no message has one.
 create or replace function fastpubsub.read_log(
     p_topic_key bigint,
     p_after bigint,
@@ -4110,7 +4453,8 @@ create or replace function fastpubsub.read_log(
     out created_at timestamptz [],
     out payloads json [],
     out attributes jsonb [],
-    out ordering_keys text []
+    out ordering_keys text [],
+    out expires_at timestamptz []
 )
 language plpgsql volatile
 set enable_seqscan = off
@@ -4139,10 +4483,12 @@ begin
     end if;
     select
         array_agg(m.position), array_agg(m.created_at), array_agg(m.payload), array_agg(m.attributes),
-        case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) end
-    into read_log.positions, read_log.created_at, read_log.payloads, read_log.attributes, read_log.ordering_keys
+        case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) end,
+        case when count(m.expires_at) > 0 then array_agg(m.expires_at) end
+    into
+        read_log.positions, read_log.created_at, read_log.payloads, read_log.attributes, read_log.ordering_keys, read_log.expires_at
     from (
-        select m.position, m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+        select m.position, m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at from fastpubsub.messages as m
         where m.topic_key = p_topic_key and m.position > p_after and m.position <= v_to
         order by m.position
     ) as m;
@@ -4152,7 +4498,8 @@ $$;
 -- functions/read_log_in_order.sql
 -- For a claim of an ordered subscription: reads the log after p_after, up to p_limit messages and p_max_bytes (with p_at_least_one, the
 -- first one whatever its size), and until p_until. The messages of a key that is busy are put aside. `turns` are those of the keys, which
--- are busy from now on; `scanned` is how far the cursor can move.
+-- are busy from now on; `scanned` is how far the cursor can move, past those in `expired`,
+-- which had nothing of their key before them.
 create or replace function fastpubsub.read_log_in_order(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -4163,12 +4510,14 @@ create or replace function fastpubsub.read_log_in_order(
     p_max_bytes bigint,
     p_at_least_one boolean,
     p_until timestamptz,
+    p_now timestamptz,
     out positions bigint [],
     out turns bigint [],
     out size bigint,
     out scanned bigint,
     out filtered integer,
-    out unreadable bigint []
+    out unreadable bigint [],
+    out expired bigint []
 )
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
@@ -4179,6 +4528,7 @@ as $$
 #variable_conflict use_column
 declare
     c_step constant bigint := 4096;
+    c_expired constant integer := 1000;
     -- Before it, messages may have been trimmed, and be left for vacuum.
     v_first bigint := fastpubsub.first_position(p_topic_key, p_last);
     v_step bigint := p_limit;
@@ -4194,6 +4544,7 @@ begin
     size := 0;
     scanned := p_after;
     filtered := 0;
+    expired := '{}';
     loop
         v_to := least(p_last, read_log_in_order.scanned + v_step);
         if p_path is not null then
@@ -4203,7 +4554,8 @@ begin
         with stretch as (
             select
                 m.position, hashtextextended(m.ordering_key, 0) as key_hash,
-                pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size
+                pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size,
+                (m.expires_at <= p_now) is true as is_expired
             from fastpubsub.messages as m
             where m.topic_key = p_topic_key and m.position > read_log_in_order.scanned and m.position <= v_to
         ),
@@ -4238,14 +4590,14 @@ begin
         ),
         counted as (
             select
-                o.*, count(*) filter (where o.is_open) over (order by o.position) as ordinal,
-                sum(o.size) filter (where o.is_open) over (order by o.position) as running
+                o.*, count(*) filter (where o.is_open and not o.is_expired) over (order by o.position) as ordinal,
+                sum(o.size) filter (where o.is_open and not o.is_expired) over (order by o.position) as running
             from open as o
         ),
         taken as materialized (
             select
                 c.*,
-                c.is_open and c.ordinal <= p_limit - cardinality(read_log_in_order.positions)
+                c.is_open and not c.is_expired and c.ordinal <= p_limit - cardinality(read_log_in_order.positions)
                 and (
                     c.running <= p_max_bytes - read_log_in_order.size
                     or (p_at_least_one and c.ordinal = 1 and read_log_in_order.size = 0)
@@ -4254,10 +4606,10 @@ begin
         ),
         reach as materialized (
             select
-                count(*) filter (where t.is_open) > count(*) filter (where t.is_taken) as is_full,
+                count(*) filter (where t.is_open and not t.is_expired) > count(*) filter (where t.is_taken) as is_full,
                 case
                     when
-                        count(*) filter (where t.is_open) > count(*) filter (where t.is_taken)
+                        count(*) filter (where t.is_open and not t.is_expired) > count(*) filter (where t.is_taken)
                         or count(*) filter (where t.is_taken) = p_limit - cardinality(read_log_in_order.positions)
                         then coalesce(max(t.position) filter (where t.is_taken), read_log_in_order.scanned)
                     else v_to
@@ -4270,7 +4622,8 @@ begin
             sum(p.size) filter (where p.is_taken) as size,
             array_agg(p.position order by p.position) filter (where p.is_taken) as positions,
             array_agg(case when p.key_hash is not null then p.tail end order by p.position) filter (where p.is_taken) as turns,
-            count(*) filter (where p.busy is null and not p.is_taken) as filtered,
+            count(*) filter (where p.busy is null and not p.is_taken and not (p.is_open and p.is_expired)) as filtered,
+            array_agg(p.position order by p.position) filter (where p.is_open and p.is_expired) as expired,
             array_agg(p.busy order by p.busy) filter (where p.busy is not null and p.position = p.tail) as busy,
             array_agg(p.tail order by p.busy) filter (where p.busy is not null and p.position = p.tail) as tails
         into v_read
@@ -4295,11 +4648,12 @@ begin
         turns := read_log_in_order.turns || v_read.turns;
         size := read_log_in_order.size + coalesce(v_read.size, 0);
         filtered := read_log_in_order.filtered + v_read.filtered;
+        expired := read_log_in_order.expired || coalesce(v_read.expired, '{}');
         unreadable := read_log_in_order.unreadable || array(select u from unnest(v_unreadable) as u where u <= v_read.scanned);
         scanned := v_read.scanned;
         exit when
             v_read.is_full or cardinality(read_log_in_order.positions) >= p_limit or read_log_in_order.scanned >= p_last
-            or clock_timestamp() >= p_until;
+            or clock_timestamp() >= p_until or cardinality(read_log_in_order.expired) >= c_expired;
         v_step := least(greatest(v_step, 64) * 2, c_step);
     end loop;
 end;
@@ -4309,7 +4663,7 @@ $$;
 drop function fastpubsub.read_matching_log;
 -- Returns the messages after p_after that a filter matches, bounded like scan_log, and by bytes like read_log. `scanned` is how far the
 -- cursor can move: a position up to there that is not in `positions` does not match. Payloads that the filter cannot read are in
--- `unreadable`.
+-- `unreadable`. `expires_at` is null when no message has one.
 create or replace function fastpubsub.read_matching_log(
     p_topic_key bigint,
     p_after bigint,
@@ -4327,7 +4681,8 @@ create or replace function fastpubsub.read_matching_log(
     out scanned bigint,
     out unreadable bigint [],
     out unreadable_created_at timestamptz [],
-    out ordering_keys text []
+    out ordering_keys text [],
+    out expires_at timestamptz []
 )
 language plpgsql volatile
 set enable_seqscan = off
@@ -4354,18 +4709,19 @@ begin
     end if;
     select
         array_agg(t.position), array_agg(t.created_at), array_agg(t.payload), array_agg(t.attributes),
-        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key) end
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key) end,
+        case when count(t.expires_at) > 0 then array_agg(t.expires_at) end
     into
         read_matching_log.positions, read_matching_log.created_at, read_matching_log.payloads, read_matching_log.attributes,
-        read_matching_log.ordering_keys
+        read_matching_log.ordering_keys, read_matching_log.expires_at
     from (
         select
-            m.position, m.created_at, m.payload, m.attributes, m.ordering_key,
+            m.position, m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at,
             sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running,
             row_number() over (order by m.position) as ordinal
         from unnest(v_found.positions) as p (position)
         cross join lateral (
-            select m.position, m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+            select m.position, m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at from fastpubsub.messages as m
             where m.topic_key = p_topic_key and m.position = p.position
             limit 1
         ) as m
@@ -4382,18 +4738,21 @@ $$;
 drop function fastpubsub.read_messages;
 -- Follows a topic: returns up to p_limit messages after p_after, without a lease, bounded by bytes (the first always comes). With a null
 -- p_after it returns only `last`, the newest position. `missed` says whether trimming took messages after p_after before they were read.
+-- What has expired is left out; `scanned` is how far this came.
 create or replace function fastpubsub.read_messages(
     p_topic_key bigint,
     p_after bigint,
     p_limit integer,
     p_max_bytes bigint,
+    p_now timestamptz default null,
     out last bigint,
     out missed boolean,
     out positions bigint [],
     out created_at timestamptz [],
     out payloads json [],
     out attributes jsonb [],
-    out ordering_keys text []
+    out ordering_keys text [],
+    out scanned bigint
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -4406,6 +4765,7 @@ as $$
 #variable_conflict use_column
 declare
     v_after bigint := p_after;
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
 begin
     perform from fastpubsub.heads as h where h.topic_key = p_topic_key;
     if not found then
@@ -4423,14 +4783,17 @@ begin
         v_after := fastpubsub.first_position(p_topic_key, read_messages.last) - 1;
     end if;
     select
-        array_agg(t.position order by t.position), array_agg(t.created_at order by t.position),
-        array_agg(t.payload order by t.position), array_agg(t.attributes order by t.position),
-        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.position) end
+        array_agg(t.position order by t.position) filter (where t.is_live),
+        array_agg(t.created_at order by t.position) filter (where t.is_live),
+        array_agg(t.payload order by t.position) filter (where t.is_live),
+        array_agg(t.attributes order by t.position) filter (where t.is_live),
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.position) filter (where t.is_live) end,
+        max(t.position)
     into read_messages.positions, read_messages.created_at, read_messages.payloads, read_messages.attributes,
-        read_messages.ordering_keys
+        read_messages.ordering_keys, read_messages.scanned
     from (
         select
-            m.position, m.created_at, m.payload, m.attributes, m.ordering_key,
+            m.position, m.created_at, m.payload, m.attributes, m.ordering_key, (m.expires_at <= v_now) is not true as is_live,
             sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running
         from fastpubsub.messages as m
         where m.topic_key = p_topic_key and m.position > v_after and m.position <= v_after + p_limit
@@ -4682,6 +5045,8 @@ declare
     v_ordering_keys text [];
     v_due_at timestamptz [];
     v_delayed_keys bigint [];
+    v_ttl_seconds integer [];
+    v_expires_at timestamptz [];
 begin
     perform fastpubsub.begin_call(true);
     if not fastpubsub.lock_job('relay_messages', false) then
@@ -4697,7 +5062,8 @@ begin
         where
             o.transaction_id = u.transaction_id::text::xid8 and o.ordinal = u.ordinal
             and o.topic_key = p_topic_key
-        returning o.transaction_id, o.ordinal, o.payload, o.attributes, o.ordering_key, o.deliver_at, o.delayed_key
+        returning
+            o.transaction_id, o.ordinal, o.payload, o.attributes, o.ordering_key, o.deliver_at, o.delayed_key, o.ttl_seconds, o.expires_at
     )
 
     select
@@ -4705,8 +5071,10 @@ begin
         array_agg(t.attributes order by t.transaction_id, t.ordinal),
         case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.transaction_id, t.ordinal) end,
         case when count(t.deliver_at) > 0 then array_agg(t.deliver_at order by t.transaction_id, t.ordinal) end,
-        array_agg(t.delayed_key order by t.transaction_id, t.ordinal)
-    into v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys
+        array_agg(t.delayed_key order by t.transaction_id, t.ordinal),
+        case when count(t.ttl_seconds) > 0 then array_agg(t.ttl_seconds order by t.transaction_id, t.ordinal) end,
+        case when count(t.expires_at) > 0 then array_agg(t.expires_at order by t.transaction_id, t.ordinal) end
+    into v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys, v_ttl_seconds, v_expires_at
     from taken as t;
     moved := coalesce(cardinality(v_payloads), 0);
     dropped := 0;
@@ -4715,11 +5083,14 @@ begin
         moved := 0;
     elsif v_due_at is not null then
         perform fastpubsub.publish_and_delay(
-            p_topic_key, v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys, coalesce(p_now, clock_timestamp())
+            p_topic_key, v_payloads, v_attributes, v_ordering_keys, v_due_at, v_delayed_keys, coalesce(p_now, clock_timestamp()),
+            v_ttl_seconds, v_expires_at
         );
         moved := cardinality(array_positions(v_due_at, null));
     elsif moved > 0 then
-        perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, p_now, v_ordering_keys);
+        perform fastpubsub.publish_messages(
+            p_topic_key, v_payloads, v_attributes, null, p_now, v_ordering_keys, v_ttl_seconds, v_expires_at
+        );
     end if;
 end;
 $$;
@@ -5031,7 +5402,7 @@ begin
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
 
-    if p_cause <> 'returned' then
+    if p_cause not in ('returned', 'expired') then
         insert into fastpubsub.failures (
             topic_key, subscription_key, position, failed_at, attempt, cause, reason, consumer_id
         )
@@ -5390,7 +5761,8 @@ $$;
 
 -- functions/run_transaction.sql
 -- Settles deliveries and publishes messages, all of it or nothing: what settle_at_commit settles, and rows of the outbox. Each settlement
--- has the next p_counts of the ack ids; each message has its topic, and a time if it is to come later. FP404, FP410 and FP422 as in ack
+-- has the next p_counts of the ack ids; each message has its topic, and times if it is to come later or to
+-- expire. FP404, FP410 and FP422 as in ack
 -- and publish.
 create or replace function fastpubsub.run_transaction(
     p_subscriptions text [],
@@ -5404,7 +5776,9 @@ create or replace function fastpubsub.run_transaction(
     p_attributes jsonb [],
     p_ordering_keys text [],
     p_deliver_at timestamptz [] default null,
-    p_delay_seconds_of_messages integer [] default null
+    p_delay_seconds_of_messages integer [] default null,
+    p_ttl_seconds integer [] default null,
+    p_expires_at timestamptz [] default null
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -5435,10 +5809,13 @@ begin
                 message = format('topic "%s" has a JSON Schema: a transaction cannot publish to it', v_topic.id);
         end if;
     end loop;
-    insert into fastpubsub.outbox (transaction_id, topic_key, payload, attributes, ordering_key, deliver_at)
+    insert into fastpubsub.outbox (
+        transaction_id, topic_key, payload, attributes, ordering_key, deliver_at, ttl_seconds, expires_at
+    )
     select
         pg_current_xact_id(), t.topic_key, u.payload, u.attributes, u.ordering_key,
-        fastpubsub.due_time(p_deliver_at[u.ordinal], p_delay_seconds_of_messages[u.ordinal], clock_timestamp())
+        fastpubsub.due_time(p_deliver_at[u.ordinal], p_delay_seconds_of_messages[u.ordinal], clock_timestamp()),
+        p_ttl_seconds[u.ordinal], p_expires_at[u.ordinal]
     from unnest(p_topics, p_payloads, p_attributes, p_ordering_keys)
         with ordinality as u (topic, payload, attributes, ordering_key, ordinal)
     inner join fastpubsub.topics as t on u.topic = t.id
@@ -5571,7 +5948,9 @@ create or replace function fastpubsub.settle_and_claim(
     out ordering_keys text [],
     out shares integer [],
     out limited_seconds double precision,
-    out freed boolean
+    out freed boolean,
+    out ttl_expired integer,
+    out dead_lettered integer
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -5659,11 +6038,11 @@ begin
         select
             c.token, c.expires_at, c.scanned, c.last, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
             c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys, c.shares,
-            c.limited_seconds
+            c.limited_seconds, c.ttl_expired, c.dead_lettered
         into
             token, expires_at, scanned, last, settle_and_claim.positions, attempts, created_at, payloads, attributes, unreadable,
             unreadable_created_at, lease_seconds, filtered, paused, ordering_keys, shares,
-            limited_seconds
+            limited_seconds, ttl_expired, dead_lettered
         from fastpubsub.claim_messages(
             p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, p_scan_rows, p_scan_milliseconds, p_now
         ) as c;
@@ -5761,12 +6140,14 @@ end;
 $$;
 
 -- functions/subscription_metrics.sql
--- Messages ahead + waiting, leased, dead and acked add up to the messages routed. For a filtered subscription at most p_look messages are
--- judged; beyond them `ahead` is estimated by the share that matched so far, and `estimated` says so. The search for the oldest message
--- ahead that passes the filter takes up to p_milliseconds longer. It has come from `judged_from` to `judged_to`, and no message between
--- them matches the filter `judged_filter`; a next call that is given these values goes on from there. Until a message is found, `unjudged`
--- counts the messages left; then it is 0. The positions are the oldest of each state that the log still has. `filtered` counts the messages
--- that the cursor passed because a filter kept them out, also those that it passed again after a seek.
+drop function fastpubsub.subscription_metrics;
+-- Messages ahead + waiting, leased, dead, acked and ttl_expired (dropped when they had expired) add up to the messages routed. For a
+-- filtered subscription at most p_look messages are judged; beyond them `ahead` is estimated by the share that matched so far, and
+-- `estimated` says so. The search for the oldest message ahead that passes the filter takes up to p_milliseconds longer. It has come from
+-- `judged_from` to `judged_to`, and no message between them matches the filter `judged_filter`; a next call that is given these values goes
+-- on from there. Until a message is found, `unjudged` counts the messages left; then it is 0. The positions are the oldest of each state
+-- that the log still has. `filtered` counts the messages that the cursor passed because a filter kept them out, also those that it passed
+-- again after a seek.
 create or replace function fastpubsub.subscription_metrics(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -5792,7 +6173,8 @@ create or replace function fastpubsub.subscription_metrics(
     out leased_position bigint,
     out waiting_position bigint,
     out filtered bigint,
-    out paused boolean
+    out paused boolean,
+    out ttl_expired bigint
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -5823,6 +6205,7 @@ begin
     order by c.sequence desc limit 1;
     cursor_position := v_cursor.position;
     filtered := v_cursor.filtered;
+    ttl_expired := coalesce(v_cursor.ttl_expired, 0);
     v_last := fastpubsub.last_position(p_topic_key);
     ahead := greatest(v_last - v_cursor.position, 0);
     estimated := false;
@@ -5882,7 +6265,7 @@ begin
     where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
     select count(*) into dead from fastpubsub.dead_letters as d
     where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key;
-    acked := v_cursor.routed - waiting - leased - dead - v_cursor.purged - v_cursor.dropped;
+    acked := v_cursor.routed - waiting - leased - dead - v_cursor.purged - v_cursor.dropped - ttl_expired;
     oldest_leased_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_leased);
     oldest_waiting_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_waiting);
 end;
@@ -5892,6 +6275,7 @@ $$;
 drop function fastpubsub.take_due_retries;
 -- Takes up to p_limit retries that are due at p_now, with their messages, in the order of (due_at, position) after the floor, up to
 -- p_max_bytes together (at least one). `due_at` is that of the last one; with its position, it is the next floor.
+-- `expires_at` is null when no message has one; a reprocessed dead letter has none.
 create or replace function fastpubsub.take_due_retries(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -5908,7 +6292,8 @@ create or replace function fastpubsub.take_due_retries(
     out revived boolean [],
     out due_at timestamptz,
     out size bigint,
-    out ordering_keys text []
+    out ordering_keys text [],
+    out expires_at timestamptz []
 )
 language plpgsql volatile
 set enable_seqscan = off
@@ -5925,11 +6310,12 @@ begin
     select
         array_agg(t.due_at), array_agg(t.position), array_agg(t.attempts + 1), array_agg(t.created_at), array_agg(t.payload),
         array_agg(t.attributes), array_agg(t.revived), sum(t.size),
-        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key) end
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key) end,
+        case when count(t.expires_at) > 0 then array_agg(t.expires_at) end
     into
         v_due_at, take_due_retries.positions, take_due_retries.attempts, take_due_retries.created_at, take_due_retries.payloads,
         take_due_retries.attributes, take_due_retries.revived, take_due_retries.size,
-        take_due_retries.ordering_keys
+        take_due_retries.ordering_keys, take_due_retries.expires_at
     from (
         select
             w.*, sum(w.size) over (order by w.due_at, w.position) as running,
@@ -5939,6 +6325,7 @@ begin
                 r.due_at, r.position, r.attempts, v.position is not null as revived,
                 coalesce(m.created_at, v.created_at) as created_at, coalesce(m.payload, v.payload) as payload,
                 coalesce(m.attributes, v.attributes) as attributes, coalesce(m.ordering_key, v.ordering_key) as ordering_key,
+                case when v.position is null then m.expires_at end as expires_at,
                 pg_column_size(coalesce(m.payload, v.payload))
                 + coalesce(pg_column_size(coalesce(m.attributes, v.attributes)), 0) as size
             from (
@@ -5950,7 +6337,7 @@ begin
                 limit p_limit
             ) as r
             left join lateral (
-                select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+                select m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at from fastpubsub.messages as m
                 where m.topic_key = p_topic_key and m.position = r.position
                 limit 1
             ) as m on true
@@ -6116,7 +6503,8 @@ $$;
 
 -- functions/take_turns.sql
 -- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
--- it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor.
+-- it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor. What has expired is
+-- in `expired` instead, with the attempts that it had.
 create or replace function fastpubsub.take_turns(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -6135,7 +6523,9 @@ create or replace function fastpubsub.take_turns(
     out size bigint,
     out routed integer,
     out filtered integer,
-    out unreadable bigint []
+    out unreadable bigint [],
+    out expired bigint [],
+    out expired_attempts integer []
 )
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
@@ -6154,6 +6544,7 @@ declare
     v_turns bigint [];
     v_put_aside boolean [];
     v_sizes bigint [];
+    v_are_expired boolean [];
     v_share integer;
     v_part record;
     v_passed bigint [];
@@ -6164,24 +6555,31 @@ begin
     size := 0;
     routed := 0;
     filtered := 0;
+    expired := '{}';
+    expired_attempts := '{}';
     select
         array_agg(r.due_at), array_agg(r.position), array_agg(r.attempts), array_agg(r.turn), array_agg(r.reason = 'put aside'),
-        array_agg(r.size)
-    into v_due_at, v_positions, v_attempts, v_turns, v_put_aside, v_sizes
+        array_agg(r.size), array_agg(r.is_expired)
+    into v_due_at, v_positions, v_attempts, v_turns, v_put_aside, v_sizes, v_are_expired
     from (
         select
             r.due_at, r.position, r.attempts, r.turn, r.reason,
-            coalesce(
-                (
-                    select pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) from fastpubsub.messages as m
-                    where m.topic_key = p_topic_key and m.position = r.position
-                ),
-                (
-                    select pg_column_size(v.payload) + coalesce(pg_column_size(v.attributes), 0) from fastpubsub.revived as v
-                    where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
-                )
-            ) as size
+            coalesce(m.size, v.size) as size, (m.expires_at <= p_now) is true and v.size is null as is_expired
         from fastpubsub.retries as r
+        left join lateral (
+            select pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size, m.expires_at
+            from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = r.position
+            limit 1
+        ) as m on true
+        -- A reprocessed dead letter does not expire.
+        left join lateral (
+            select pg_column_size(v.payload) + coalesce(pg_column_size(v.attributes), 0) as size from fastpubsub.revived as v
+            where
+                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
+                and (m.size is null or m.expires_at is not null)
+            limit 1
+        ) as v on true
         where
             r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
             and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
@@ -6193,7 +6591,11 @@ begin
         exit when cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes;
         due_at := v_due_at[i];
         retry_position := v_positions[i];
-        if v_turns[i] is null then
+        if v_turns[i] is null and v_are_expired[i] then
+            expired := take_turns.expired || v_positions[i];
+            expired_attempts := take_turns.expired_attempts || v_attempts[i];
+            continue;
+        elsif v_turns[i] is null then
             positions := take_turns.positions || v_positions[i];
             attempts := take_turns.attempts || v_attempts[i] + 1;
             turns := take_turns.turns || null::bigint;
@@ -6213,6 +6615,8 @@ begin
         end if;
         size := take_turns.size + v_part.size;
         routed := take_turns.routed + v_part.routed;
+        expired := take_turns.expired || v_part.expired;
+        expired_attempts := take_turns.expired_attempts || v_part.expired_attempts;
         filtered := take_turns.filtered + v_part.filtered;
         unreadable := take_turns.unreadable || v_part.unreadable;
     end loop;
@@ -6535,6 +6939,7 @@ create or replace function fastpubsub.update_subscription(
     p_rate_limit double precision default null,
     p_dead_letter_topic text default null,
     p_expire_after_seconds integer default null,
+    p_on_expired text default null,
     p_now timestamptz default null,
     out is_new_secret boolean
 )
@@ -6570,7 +6975,8 @@ begin
         max_in_flight = nullif(coalesce(p_max_in_flight, c.max_in_flight), 0),
         rate_limit = nullif(coalesce(p_rate_limit, c.rate_limit), 0),
         dead_letter_topic = nullif(coalesce(p_dead_letter_topic, c.dead_letter_topic), ''),
-        expire_after_seconds = nullif(coalesce(p_expire_after_seconds, c.expire_after_seconds), 0)
+        expire_after_seconds = nullif(coalesce(p_expire_after_seconds, c.expire_after_seconds), 0),
+        on_expired = coalesce(p_on_expired, c.on_expired)
     where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end

@@ -78,6 +78,7 @@ SETTINGS: dict[str, Any] = {
     "rate_limit": 2.5,
     "dead_letter_topic": "failed-orders",
     "expire_after_seconds": 3600,
+    "on_expired": "dead_letter",
     "ordered": True,
     "start_from": "earliest",
     "fork_of": "audit",

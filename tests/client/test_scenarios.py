@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Protocol
@@ -43,6 +44,14 @@ class World(Protocol):
         """Deadlines and delays pass."""
 
 
+COLUMNS_OF_TIME = (
+    ("leases", "expires_at"),
+    ("retries", "due_at"),
+    ("delayed_messages", "due_at"),
+    ("messages", "expires_at"),
+)
+
+
 class Real:
     def __init__(self, url: str, database_url: str) -> None:
         self.bus = Client(url, policy=Policy(timeout=60, attempt_timeout=60))
@@ -51,10 +60,11 @@ class Real:
     def advance(self, seconds: float) -> None:
         time.sleep(0.002)  # the next message is younger
         with psycopg.connect(self._database_url, autocommit=True) as connection:
-            for table, column in (("leases", "expires_at"), ("retries", "due_at"), ("delayed_messages", "due_at")):
+            for table, column in COLUMNS_OF_TIME:
                 # Never into the past, where nobody looks any more.
                 sooner = f"greatest(clock_timestamp(), {column} - make_interval(secs => %s))"
-                connection.execute(f"update fastpubsub.{table} set {column} = {sooner}".encode(), [seconds])
+                update = f"update fastpubsub.{table} set {column} = {sooner} where {column} is not null"
+                connection.execute(update.encode(), [seconds])
             deadline = time.monotonic() + SECONDS
             expired = (
                 b"select 1 from fastpubsub.leases where expires_at <= clock_timestamp()"
@@ -882,6 +892,53 @@ def test_messages_that_come_later(world: World) -> None:
         bus.get_delayed(scene.topic, now)
     with pytest.raises(InvalidRequest, match="one of them"):
         bus.publish(scene.topic, Outgoing({}, deliver_at=found.deliver_at, delay_seconds=1))
+
+
+def test_messages_that_expire(world: World) -> None:
+    scene = Scene(world, backoff_min_seconds=0)
+    bus = world.bus
+    past = datetime(2020, 1, 31, tzinfo=UTC)
+    bus.publish(scene.topic, {"n": 1}, {"n": 2}, Outgoing({"n": 3}, expires_at=past), ttl_seconds=60)
+    one, two = scene.pull()
+    assert [one.payload, two.payload] == [{"n": 1}, {"n": 2}]
+    assert bus.metrics(scene.name).ttl_expired == 1
+    bus.publish(scene.topic, {"n": 4}, expires_at=past)
+    scene.publish(5)
+    (later,) = bus.publish(scene.topic, {"n": 6}, delay_seconds=600, ttl_seconds=5)
+    assert bus.get_delayed(scene.topic, later).ttl_seconds == 5
+    assert [one.ttl_seconds for one in bus.list_delayed(scene.topic).data] == [5]
+    scene.advance(61)
+    bus.nack(scene.name, [one, two], delay_seconds=0)
+    scene.advance(1)
+    assert scene.numbers() == [5]
+    assert (scene.counts(), bus.metrics(scene.name).ttl_expired) == ((0, 1, 0, 0), 4)
+    seen = bus.browse_topic(scene.topic).data
+    assert [message.expires_at is not None for message in seen] == [True, True, True, True, False]
+
+
+def test_expired_messages_that_become_dead_letters(world: World) -> None:
+    scene = Scene(world, on_expired="dead_letter", ordered=True)
+    bus = world.bus
+    past = datetime(2020, 1, 31, tzinfo=UTC)
+    expired = Outgoing({"n": 1}, ordering_key="k", expires_at=past)
+    (id_, _) = bus.publish(scene.topic, expired, Outgoing({"n": 2}, ordering_key="k"))
+    assert scene.numbers() == [2]
+    (letter,) = bus.list_dead_letters(scene.name)
+    assert (str(letter.id), letter.reason, letter.delivery_attempts) == (id_, "expired", 0)
+    assert scene.counts() == (0, 1, 0, 1)
+    assert bus.metrics(scene.name).ttl_expired is None
+    bus.reprocess_dead_letters(scene.name, letter)
+    scene.advance(1)
+    assert scene.numbers() == [1]
+    with pytest.raises(AlreadyExists, match='on_expired is "dead_letter", not "drop"'):
+        bus.create_subscription(scene.name, scene.topic, ordered=True, on_expired="drop", exist_ok=True)
+    assert bus.ensure_subscription(scene.name, scene.topic, ordered=True, on_expired="drop").on_expired == "drop"
+    assert bus.update_subscription(scene.name, on_expired="dead_letter").on_expired == "dead_letter"
+    fork = bus.create_subscription(f"{scene.name}-fork", scene.topic, fork_of=scene.name)
+    assert fork.on_expired == "dead_letter"
+    for wrong in ({"ttl_seconds": 0}, {"ttl_seconds": 1, "expires_at": past}):
+        with pytest.raises(InvalidRequest):
+            bus.publish(scene.topic, {}, **wrong)
 
 
 def test_what_a_schema_refuses(world: World) -> None:

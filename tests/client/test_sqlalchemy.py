@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -123,6 +124,15 @@ async def test_asynchronous_ones(bus: Client, database_url: str) -> None:
         await publish(session, "orders", Order(order_id=2), attributes={"a": "b"})
     await engine.dispose()
     assert await asyncio.to_thread(received, bus, 2) == [({"n": 1}, None), ({"order_id": 2}, {"a": "b"})]
+
+
+def test_messages_that_expire(engine: Engine, bus: Client) -> None:
+    past = datetime(2020, 1, 31, tzinfo=UTC)
+    with Session(engine) as session, session.begin():
+        publish(session, "orders", {"n": 1}, Outgoing({"n": 2}, ttl_seconds=600), expires_at=past)
+        publish(session, "orders", {"n": 3}, ttl_seconds=600)
+    messages = [bus.pull("billing", wait_seconds=10, batch_size=1)[0] for _ in range(2)]
+    assert [message.payload for message in messages] == [{"n": 2}, {"n": 3}]
 
 
 def test_with_an_ordering_key(engine: Engine, bus: Client) -> None:

@@ -18,6 +18,7 @@ class Request(NamedTuple):
     delays: Sequence[int | datetime | None]
     key: str | None = None
     body: bytes = b"body"
+    ttls: Sequence[int | None] | None = None
 
 
 class Answer(NamedTuple):
@@ -40,7 +41,7 @@ def publish(
         """
         select * from fastpubsub.publish_delayed_messages(
             %s, %s::json[], null, null, %s::timestamptz[], %s::integer[], %s::integer[], %s::text[], %s::text[],
-            %s::bytea[], %s, %s, %s
+            %s::bytea[], %s, %s, %s, %s::integer[]
         )
         """,
         topic,
@@ -54,6 +55,7 @@ def publish(
         WINDOW,
         schema_version,
         now,
+        [ttl for request in requests for ttl in request.ttls or [None] * len(request.payloads)],
     )
     answers = []
     for request, position, time in zip(requests, positions, times, strict=True):
@@ -102,7 +104,7 @@ def listed(store: Store, topic: int, *, held: bool = False, limit: int = 1000) -
 def get(store: Store, topic: int, key: int) -> Row:
     """State, when it is due, its position."""
     row = store.row("select * from fastpubsub.get_delayed_message(%s, %s)", topic, key)
-    return row[0], row[1], row[-1]
+    return row[0], row[1], row[6]
 
 
 def move(

@@ -55,6 +55,8 @@ class Claimed:
     ordering_keys: list[str | None] | None = None
     shares: list[int] | None = None
     limited_seconds: float | None = None
+    ttl_expired: int | None = None
+    dead_lettered: int | None = None
 
     @property
     def ids(self) -> "list[Id]":
@@ -84,6 +86,7 @@ class Seen(NamedTuple):
     attributes: str | None
     ordering_key: str | None = None
     failures: str | None = None
+    expires_at: datetime | None = None
 
 
 class Browsed(NamedTuple):
@@ -125,6 +128,7 @@ class Metrics(NamedTuple):
     oldest_waiting_created_at: datetime | None = None
     unjudged: int = 0
     filtered: int = 0
+    ttl_expired: int = 0
 
 
 class Judged(NamedTuple):
@@ -210,6 +214,7 @@ class Explained(NamedTuple):
     at_limit: int | None = None
     at_rate_limit: float | None = None
     failures: str | None = None
+    expired_at: datetime | None = None
 
 
 @dataclass
@@ -228,6 +233,7 @@ class Settings:
     rate_limit: float | None = None
     dead_letter_topic: str | None = None
     expire_after: int | None = None
+    on_expired: str | None = None
 
 
 @dataclass
@@ -281,7 +287,7 @@ class Store:
         topic_key, subscription_key, _ = self.row(
             "select * from fastpubsub.create_subscription(%s, %s, %s::json, %s, %s, %s, %s, %s, %s, %s,"
             " p_ordered => %s, p_max_in_flight => %s, p_rate_limit => %s, p_dead_letter_topic => %s,"
-            " p_expire_after_seconds => %s)",
+            " p_expire_after_seconds => %s, p_on_expired => %s)",
             name,
             topic,
             given.filter,
@@ -297,6 +303,7 @@ class Store:
             given.rate_limit,
             given.dead_letter_topic,
             given.expire_after,
+            given.on_expired,
         )
         return Keys(topic_key, subscription_key)
 
@@ -345,21 +352,31 @@ class Store:
         *,
         schema_version: int | None = 0,
         ordering_keys: Sequence[str | None] | None = None,
+        ttls: Sequence[int | None] | None = None,
+        expires_at: Sequence[datetime | None] | None = None,
         now: datetime | None = NOW,
     ) -> Published:
         given = None if attributes is None else list(attributes)
         keys = None if ordering_keys is None else list(ordering_keys)
-        query = "select * from fastpubsub.publish_messages(%s, %s::json[], %s::jsonb[], %s, %s, %s)"
-        return Published(*self.row(query, topic, list(payloads), given, schema_version, now, keys))
+        expiry = [None if one is None else list(one) for one in (ttls, expires_at)]
+        query = """
+            select * from fastpubsub.publish_messages(
+                %s, %s::json[], %s::jsonb[], %s, %s, %s, %s::integer[], %s::timestamptz[]
+            )
+        """
+        return Published(*self.row(query, topic, list(payloads), given, schema_version, now, keys, *expiry))
 
-    def fill(self, topic: int, count: int, payload: str = "{}", *, now: datetime | None = NOW) -> Published:
+    def fill(
+        self, topic: int, count: int, payload: str = "{}", *, ttl: int | None = None, now: datetime | None = NOW
+    ) -> Published:
         """Publishes as many messages at once; they are made in the database."""
         query = """
             select * from fastpubsub.publish_messages(
-                %s, array_fill(%s::json, array[%s]), null, 0, %s
+                %s, array_fill(%s::json, array[%s]), null, 0, %s, null,
+                case when %s::integer is not null then array_fill(%s::integer, array[%s]) end
             )
         """
-        return Published(*self.row(query, topic, payload, count, now))
+        return Published(*self.row(query, topic, payload, count, now, ttl, ttl, count))
 
     def claim(
         self,
@@ -382,7 +399,7 @@ class Store:
             scan_milliseconds,
             now,
         )
-        return Claimed(*row[:4], *(column or [] for column in row[4:-6]), *row[-6:])
+        return Claimed(*row[:4], *(column or [] for column in row[4:11]), *row[11:])
 
     def _settle(
         self, procedure: str, keys: Keys, ids: Sequence[Id], values: Sequence[object] | None, *more: object
@@ -466,7 +483,7 @@ class Store:
             *(counts, *columns, seconds, reasons, lengths, list(limits), list(consumers), max_bytes, scan_rows, now),
         )
         outcomes = iter(row[0] or [])
-        claimed = Claimed(*row[2:6], *(column or [] for column in row[6:-7]), *row[-7:-1])
+        claimed = Claimed(*row[2:6], *(column or [] for column in row[6:13]), *row[13:19], *row[20:])
         return [list(islice(outcomes, len(settled))) for settled, _ in settles], claimed
 
     def release(
@@ -557,9 +574,9 @@ class Store:
 
     # What is stored
 
-    def explain(self, keys: Keys, position: int, look: int = 10_000) -> Explained:
-        query = "select * from fastpubsub.explain_message(%s, %s, %s, %s)"
-        return Explained(*self.row(query, *keys, position, look))
+    def explain(self, keys: Keys, position: int, look: int = 10_000, *, now: datetime | None = NOW) -> Explained:
+        query = "select * from fastpubsub.explain_message(%s, %s, %s, %s, %s)"
+        return Explained(*self.row(query, *keys, position, look, now))
 
     def browse(
         self,
@@ -622,7 +639,7 @@ class Store:
             ) as k
         """
         row = self.row(query, *keys, look, *(judged or (None, None, None)), keys.topic, retention, now)
-        return *judgement(row), Kept(*row[18:])
+        return *judgement(row), Kept(*row[19:])
 
     def leases(self, keys: Keys) -> list[Lease]:
         """One for each position, however long the rows are."""
@@ -708,7 +725,7 @@ def runs(ids: Sequence[Id], values: Sequence[object]) -> tuple[tuple[list[Any], 
 
 
 def judgement(row: Row) -> tuple[Metrics, Judged | None]:
-    return Metrics(*(*row[:10], row[16])), None if row[10] is None else Judged(*row[10:13])
+    return Metrics(*(*row[:10], row[16], row[18])), None if row[10] is None else Judged(*row[10:13])
 
 
 def connect(url: str, *, autocommit: bool) -> Store:

@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 
 from fastpubsub.message_ids import Target, parse
 from fastpubsub.models import ChangedSubscription, NewSubscription
+from fastpubsub.payloads import Expiry
 from fastpubsub.testing import store as memory
 from fastpubsub.testing.store import Cursor, read_filter
 from tests.database import delayed
@@ -63,18 +64,21 @@ SETTINGS = st.builds(
     max_in_flight=st.sampled_from([None, None, 0, 2, 5]),
     rate_limit=st.sampled_from([None, None, 0, 0.5, 2, 4]),
     expire_after=st.sampled_from([None, 0, 60]),
+    on_expired=st.sampled_from(["drop", "dead_letter"]),
 )
 FORKED = {
     "filter": FILTERS,
     "ack_deadline_seconds": st.sampled_from([5, 30]),
     "max_delivery_attempts": st.integers(1, 3),
     "ordered": st.booleans(),
+    "on_expired": st.sampled_from(["drop", "dead_letter"]),
 }
 ROW_BYTES = 80
 """Of a message beside its payload and attributes, with its entry in the index."""
 
 BYTES = st.sampled_from([EVERYTHING, EVERYTHING, 1, 20, 40])
 KEYS = st.sampled_from([None, "a", "a", "b"])
+TTLS = st.sampled_from([None, None, 1, 6, 20])
 DELAYS = st.one_of(st.none(), st.integers(0, 20))
 NO_MARK = 1 << 30
 """Seconds: the floor of delayed messages moves with messages alone."""
@@ -90,6 +94,7 @@ def settings_of(settings: Settings) -> dict[str, Any]:
         "max_in_flight": settings.max_in_flight,
         "rate_limit": settings.rate_limit,
         "expire_after_seconds": settings.expire_after,
+        "on_expired": settings.on_expired,
     }
 
 
@@ -110,7 +115,7 @@ def metrics_of(cursor: Cursor) -> Metrics:
     ahead, waiting = cursor.ahead(), [one.position for one in cursor.all_waiting]
     counts = (len(ahead), len(waiting), len(cursor.leases), len(cursor.dead), cursor.acked)
     times = (oldest(cursor, ahead), oldest(cursor, cursor.leases), oldest(cursor, waiting))
-    return Metrics(*counts, False, *times, filtered=cursor.filtered)
+    return Metrics(*counts, False, *times, filtered=cursor.filtered, ttl_expired=cursor.ttl_expired)
 
 
 def pins(cursor: Cursor) -> list[tuple[int, str]]:
@@ -208,13 +213,18 @@ class Machine(RuleBasedStateMachine):
         payloads=st.lists(PAYLOADS, min_size=1, max_size=6),
         late=st.integers(0, 3),
         keys=st.lists(KEYS, min_size=6, max_size=6),
+        ttls=st.lists(TTLS, min_size=6, max_size=6),
     )
-    def publish(self, payloads: list[str], late: int, keys: Sequence[str | None]) -> None:
+    def publish(
+        self, payloads: list[str], late: int, keys: Sequence[str | None], ttls: Sequence[int | None] | None = None
+    ) -> None:
         """Sometimes by a clock that is behind."""
         now = self.now - timedelta(milliseconds=late)
         keys = keys[: len(payloads)]
-        published = self.store.publish(self.topic, payloads, ordering_keys=keys, now=now)
-        ids = self.log.publish([one.encode() for one in payloads], [None] * len(payloads), now, keys)
+        ttls = (ttls or [None] * 8)[: len(payloads)]
+        published = self.store.publish(self.topic, payloads, ordering_keys=keys, ttls=ttls, now=now)
+        expiries = [Expiry(None, ttl) for ttl in ttls]
+        ids = self.log.publish([one.encode() for one in payloads], [None] * len(payloads), now, keys, expiries)
         assert [one and one[1:] for one in map(parse, ids)] == [
             (published.first_position + index, published.created_at) for index in range(len(payloads))
         ]
@@ -282,17 +292,23 @@ class Machine(RuleBasedStateMachine):
             changes |= {"change_filter": True, "filter": settings.filter}
         self.store.update_subscription(name, **changes)
 
-    @rule(payloads=st.lists(PAYLOADS, min_size=1, max_size=3), delays=st.lists(DELAYS, min_size=3, max_size=3))
-    def publish_later(self, payloads: list[str], delays: list[int | None]) -> None:
+    @rule(
+        payloads=st.lists(PAYLOADS, min_size=1, max_size=3),
+        delays=st.lists(DELAYS, min_size=3, max_size=3),
+        ttl=TTLS,
+    )
+    def publish_later(self, payloads: list[str], delays: list[int | None], ttl: int | None) -> None:
         delays = [None if delay is None else delay - 5 for delay in delays[: len(payloads)]]
         times = [None if delay is None else self.now + timedelta(seconds=delay) for delay in delays]
-        (answer,) = delayed.publish(self.store, self.topic, delayed.Request(payloads, times), now=self.now)
+        request = delayed.Request(payloads, times, ttls=[ttl] * len(payloads))
+        (answer,) = delayed.publish(self.store, self.topic, request, now=self.now)
         self.log.floor = self.log.floor or self.now
         for payload, key, time in zip(payloads, answer.delayed_keys, times, strict=True):
             if key is None:
-                self.log.publish([payload.encode()], [None], self.now)
+                self.log.publish([payload.encode()], [None], self.now, None, [Expiry(None, ttl)])
             elif time is not None:
-                self.log.delay(key, time, memory.Stored(payload.encode(), None, self.now), self.now)
+                message = memory.Stored(payload.encode(), None, self.now, None, None, ttl)
+                self.log.delay(key, time, message, self.now)
                 self.later.append(key)
 
     @precondition(lambda self: self.later)
@@ -335,6 +351,7 @@ class Machine(RuleBasedStateMachine):
         consumers = [f"consumer {index}" for index in range(len(limits))]
         # An ordered subscription serves one after the other, each with the bytes that are left.
         token = claimed.token or 0
+        dropped, died = cursor.ttl_expired, cursor.counts["dead_lettered"]
         if cursor.subscription.ordered:
             expected: list[memory.Claimed] = []
             for limit in limits:
@@ -349,6 +366,8 @@ class Machine(RuleBasedStateMachine):
         assert claimed.scanned == cursor.position
         assert claimed.is_paused == cursor.is_paused
         assert claimed.last == self.log.last or not expected
+        assert (claimed.ttl_expired or 0) == cursor.ttl_expired - dropped
+        assert (claimed.dead_lettered or 0) == cursor.counts["dead_lettered"] - died
         assert (claimed.limited_seconds is not None) >= (bool(expected) and cursor.room(self.now) == 0)
         if not expected:
             return
@@ -500,8 +519,10 @@ class Machine(RuleBasedStateMachine):
     def explain(self, data: st.DataObject) -> None:
         _, cursor, keys = self.subscription(data)
         for position in range(1, self.log.last + 1):
-            explained = self.store.explain(keys, position)
+            explained = self.store.explain(keys, position, now=self.now)
             found = (explained.state, explained.sought_at is not None)
+            if explained.state in ("ahead", "waiting"):
+                assert (explained.expired_at is not None) == cursor.is_too_late(position, self.now)
             assert (position, *found) == (position, *cursor.explain(position))
             if explained.state in ("leased", "waiting", "dead"):
                 more = cursor.noted(explained.state, position)

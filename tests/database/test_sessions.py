@@ -264,6 +264,8 @@ INTERNAL = {
     "end_deliveries",
     "is_paused",
     "room_in_flight",
+    "pass_expired",
+    "expire_messages",
     "room_to_claim",
     "bucket_messages",
     "bucket_refills_at",

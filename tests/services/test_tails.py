@@ -14,7 +14,7 @@ from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
 from fastpubsub.database.calls import Database
 from fastpubsub.message_ids import MessageId
-from fastpubsub.payloads import Batch
+from fastpubsub.payloads import Batch, Expiry
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.publishing import Publishing
 from fastpubsub.services.sifting import Documents, Sieve
@@ -88,6 +88,25 @@ async def test_one_reader_for_many_listeners(here: Here) -> None:
     await asyncio.gather(*tasks)
     assert got == [texts] * 100
     assert here.reads <= 50, "about one for each publish, and never one for each listener"
+
+
+async def test_what_has_expired_is_passed_by(here: Here) -> None:
+    """Also where a reader that was read to comes to nothing else."""
+    expired = Batch([b"{}"] * 1000, None, 2000, expiries=[Expiry(NOW, None)] * 1000)
+    await here.publish(b'{"n":1}')
+    for _ in range(2):
+        await here.publishing.publish("t", expired)
+    await here.publish(b'{"n":2}')
+    late: list[bytes] = []
+    await collect(await here.tails.open("t", None, recent=2002), 2, late)
+    present: list[bytes] = []
+    task = asyncio.create_task(collect(await here.tails.open("t", None), 1, present))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        await here.publishing.publish("t", expired)
+    await here.publish(b'{"n":3}')
+    await task
+    assert (late, present) == ([b'{"n":1}', b'{"n":2}'], [b'{"n":3}'])
 
 
 async def test_the_reader_ends_with_its_last_listener(here: Here) -> None:

@@ -31,13 +31,15 @@ def carry(context: Context | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A payload with its own attributes, ordering key, and time or delay in seconds."""
+    """A payload with its own attributes, ordering key, time or delay in seconds, and expiry."""
 
     payload: Payload
     attributes: Mapping[str, str] | None = None
     ordering_key: str | None = None
     deliver_at: datetime | None = None
     delay_seconds: int | None = None
+    ttl_seconds: int | None = None
+    expires_at: datetime | None = None
 
 
 def publish(
@@ -47,6 +49,8 @@ def publish(
     ordering_key: str | None = None,
     deliver_at: datetime | None = None,
     delay_seconds: int | None = None,
+    ttl_seconds: int | None = None,
+    expires_at: datetime | None = None,
     idempotency_key: str | None = None,
 ) -> Request[list[str]]:
     """Stores all messages or none, and returns their ids; `attributes` and `ordering_key` go with each.
@@ -56,14 +60,20 @@ def publish(
     With `deliver_at`, a time with its zone, or `delay_seconds`, up to a year, messages are delayed: the ids are those
     of delayed messages, for `get_delayed`, `move_delayed` and `cancel_delayed`.
 
+    Messages that no consumer has taken by `expires_at`, a time with its zone, or for `ttl_seconds`, up to a year, are
+    not delivered any more. For a delayed message the seconds begin when it arrives.
+
     A request that had to be repeated stores nothing twice. Give a key of your own, such as the id of an order, when
     your program may itself do it again, within 24 hours: the payloads must be the same then.
     """
     # A repetition under a key of theirs must be the same to the byte, also when it comes from elsewhere.
     is_carrying = idempotency_key is None
-    common = (attributes, ordering_key, deliver_at, delay_seconds)
+    common = (attributes, ordering_key, deliver_at, delay_seconds, ttl_seconds, expires_at)
     messages = [encode(payload, *common, is_carrying=is_carrying) for payload in payloads]
     return publish_encoded(address(topic_id, *payloads), messages, idempotency_key)
+
+
+NO_TIMES = (None, None, None, None)
 
 
 @dataclass(slots=True)
@@ -75,6 +85,8 @@ class Encoded:
     ordering_key: bytes | None = None
     deliver_at: bytes | None = None
     delay_seconds: bytes | None = None
+    ttl_seconds: bytes | None = None
+    expires_at: bytes | None = None
 
     @property
     def size(self) -> int:
@@ -82,7 +94,8 @@ class Encoded:
 
     @property
     def is_bare(self) -> bool:
-        return self.attributes is None and self.ordering_key is None and self.deliver_at is self.delay_seconds is None
+        times = (self.deliver_at, self.delay_seconds, self.ttl_seconds, self.expires_at)
+        return self.attributes is None and self.ordering_key is None and times == NO_TIMES
 
     def enveloped(self) -> bytes:
         members = {
@@ -91,6 +104,8 @@ class Encoded:
             b"ordering_key": self.ordering_key,
             b"deliver_at": self.deliver_at,
             b"delay_seconds": self.delay_seconds,
+            b"ttl_seconds": self.ttl_seconds,
+            b"expires_at": self.expires_at,
         }
         return b"{%b}" % b",".join(b'"%b":%b' % (name, json) for name, json in members.items() if json is not None)
 
@@ -110,6 +125,8 @@ def encode(
     ordering_key: str | None = None,
     deliver_at: datetime | None = None,
     delay_seconds: int | None = None,
+    ttl_seconds: int | None = None,
+    expires_at: datetime | None = None,
     *,
     is_carrying: bool = True,
 ) -> Encoded:
@@ -118,6 +135,8 @@ def encode(
         ordering_key = ordering_key if payload.ordering_key is None else payload.ordering_key
         if payload.deliver_at is not None or payload.delay_seconds is not None:
             deliver_at, delay_seconds = payload.deliver_at, payload.delay_seconds
+        if payload.ttl_seconds is not None or payload.expires_at is not None:
+            ttl_seconds, expires_at = payload.ttl_seconds, payload.expires_at
         payload = payload.payload
     if _context is not None and is_carrying:
         attributes = _context(attributes)
@@ -127,6 +146,8 @@ def encode(
         None if ordering_key is None else write_json(ordering_key),
         None if deliver_at is None else write_json(deliver_at),
         None if delay_seconds is None else write_json(delay_seconds),
+        None if ttl_seconds is None else write_json(ttl_seconds),
+        None if expires_at is None else write_json(expires_at),
     )
 
 

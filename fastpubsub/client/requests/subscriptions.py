@@ -41,6 +41,7 @@ def create_subscription(
     rate_limit: float | None = None,
     dead_letter_topic: str | None = None,
     expire_after_seconds: int | None = None,
+    on_expired: Literal["drop", "dead_letter"] | None = None,
     exist_ok: bool = False,
 ) -> Request[Subscription]:
     """Creates a subscription. None is the default of the server; with `fork_of`, the value of that subscription.
@@ -48,7 +49,8 @@ def create_subscription(
     `ordered` keeps the order of messages with the same ordering key. All consumers together hold up to
     `max_in_flight` messages, and get up to `rate_limit` a second; 0 is no limit. A copy of each dead letter is
     published to `dead_letter_topic`, which needs the scope `topics:publish` for it. After `expire_after_seconds`
-    without a pull the server deletes the subscription; 0 is never.
+    without a pull the server deletes the subscription; 0 is never. `on_expired` says what becomes of messages that
+    expire.
 
     With `fork_of` it begins before the oldest message that the other has not settled, instead of at `start_from`. With
     `exist_ok` it returns an existing one, and raises `AlreadyExists` when that differs from the given settings, except
@@ -73,6 +75,7 @@ def create_subscription(
         rate_limit=rate_limit,
         dead_letter_topic=dead_letter_topic,
         expire_after_seconds=expire_after_seconds,
+        on_expired=on_expired,
     )
     existing = get_subscription(id) if exist_ok else None
     return creating("/subscriptions", given, Subscription, existing, partial(require_same, "subscription"))
@@ -94,6 +97,7 @@ def ensure_subscription(
     rate_limit: float | None = None,
     dead_letter_topic: str | None = None,
     expire_after_seconds: int | None = None,
+    on_expired: Literal["drop", "dead_letter"] | None = None,
 ) -> Request[Subscription]:
     """Creates it, or changes the given settings that differ, which is logged. `{}` means no filter.
 
@@ -109,6 +113,7 @@ def ensure_subscription(
         rate_limit=rate_limit,
         dead_letter_topic=dead_letter_topic,
         expire_after_seconds=expire_after_seconds,
+        on_expired=on_expired,
     )
     beginning = only_given(start_from=start_from, fork_of=fork_of, ordered=ordered or None)
     content = write_exactly({"id": id, "topic_id": topic_id, **beginning, **settings}, write_json)
@@ -167,6 +172,7 @@ def update_subscription(
     rate_limit: float | Unset | None = UNSET,
     dead_letter_topic: str | Unset | None = UNSET,
     expire_after_seconds: int | Unset | None = UNSET,
+    on_expired: Literal["drop", "dead_letter"] | Unset = UNSET,
 ) -> Request[Subscription]:
     """A missing argument keeps the present value. `push` replaces all of its members; None lets messages be pulled.
 
@@ -184,6 +190,7 @@ def update_subscription(
         "rate_limit": rate_limit,
         "dead_letter_topic": dead_letter_topic,
         "expire_after_seconds": expire_after_seconds,
+        "on_expired": on_expired,
     }
     given = {name: value for name, value in body.items() if not isinstance(value, Unset)}
     return Request(

@@ -19,6 +19,7 @@ const SETTINGS = [...NUMBERS, TOPIC];
 
 export function SubscriptionSettings({subscription, onDone}) {
   const [values, setValues] = useState(Object.fromEntries(SETTINGS.map(([name]) => [name, subscription[name] ?? ""])));
+  const [onExpired, setOnExpired] = useState(subscription.on_expired ?? "drop");
   const mayChange = can("subscriptions:create", subscription.id);
   const request = () => ({
     method: "PATCH",
@@ -27,12 +28,18 @@ export function SubscriptionSettings({subscription, onDone}) {
       ...Object.fromEntries(NUMBERS.map(([name, label, , read = whole]) => [name, read(values[name] ?? "", label)])),
       // Who may not publish to that topic may change the others.
       ...(values.dead_letter_topic.trim() === (subscription.dead_letter_topic ?? "") ? {} : {dead_letter_topic: values.dead_letter_topic.trim() || null}),
+      on_expired: onExpired,
     },
   });
   return html`<div class="card form">
     ${SETTINGS.map(([name, label, hint]) => html`<${Field} key=${name} label=${label} hint=${hint}>
       <input inputmode=${name === "dead_letter_topic" ? "text" : "numeric"} name=${name} readonly=${!mayChange} value=${values[name]} onInput=${(event) => setValues({...values, [name]: event.target.value})} />
     <//>`)}
+    <${Field} label="Expired messages" hint="What becomes of a message that expires before it is settled">
+      <select name="on_expired" disabled=${!mayChange} value=${onExpired} onChange=${(event) => setOnExpired(event.target.value)}>
+        <option value="drop">drop them</option><option value="dead_letter">make dead letters of them</option>
+      </select>
+    <//>
     ${mayChange ? html`<footer><${Action} kind="primary" label="Save settings" request=${request} done="Saved." onDone=${onDone} /></footer>` : null}
   </div>`;
 }

@@ -37,7 +37,7 @@ export default function Message({id, query}) {
 }
 
 const Whole = ({message, offset}) => html`
-  <${Facts} facts=${[["Topic", html`<${TopicLink} id=${message.topic_id} />`], ["Published", html`<${Time} at=${message.created_at} /> <span class="muted">· <${Time} at=${message.created_at} relative /></span>`]]} />
+  <${Facts} facts=${[["Topic", html`<${TopicLink} id=${message.topic_id} />`], ["Published", html`<${Time} at=${message.created_at} /> <span class="muted">· <${Time} at=${message.created_at} relative /></span>`], ["Expires", message.expires_at ? html`<${Time} at=${message.expires_at} />` : undefined]]} />
   <section aria-label="Subscriptions"><${Fates} explained=${message.subscriptions} /></section>
   <${Failures} explained=${message.subscriptions} />
   ${offset || message.subscriptions.length === LIMIT
