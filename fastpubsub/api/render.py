@@ -14,6 +14,7 @@ from fastpubsub.services.changes import RecordedChange
 from fastpubsub.services.claiming import Claim
 from fastpubsub.services.dead_letters import Letter
 from fastpubsub.services.delayed import Delayed
+from fastpubsub.services.redrives import StoredRedrive
 from fastpubsub.services.settling import GONE, SETTLED, STALE
 from fastpubsub.services.subscriptions import StoredSubscription
 from fastpubsub.services.tails import Logged
@@ -141,6 +142,11 @@ def _stored_json(stored: StoredTopic | StoredSubscription, figures: Figures) -> 
         absent = {name for name in ("paused", "ttl_expired") if getattr(known, name, None) is None}
         members["metrics"] = known.model_dump_json(exclude=absent).encode()
     return json_object(members)
+
+
+def redrive_json(stored: StoredRedrive) -> bytes:
+    members = stored.redrive.model_dump_json(exclude={"filter"}).encode()
+    return members[:-1] + b',"filter":' + (stored.filter or b"null") + b"}"
 
 
 def delayed_json(message: Delayed, *, shows_payload: bool) -> bytes:

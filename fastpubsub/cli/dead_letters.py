@@ -1,15 +1,17 @@
 """`fastpubsub dlq`."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastpubsub.cli.arguments import Limit, Offset, SubscriptionId, Yes, object_ids, text
+from fastpubsub.cli.arguments import Limit, Offset, SubscriptionId, Yes, body_of, json_text, object_ids, text
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.exits import FAILED, counted, fail, note, printable
-from fastpubsub.cli.groups import confirm, group, list_by_token
+from fastpubsub.cli.groups import confirm, group, list_by_token, show
 from fastpubsub.cli.output import AsJson, Output
 from fastpubsub.cli.progress import progress
+from fastpubsub.cli.records import several
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     Move = Callable[[str, list[str]], Request[list[str]]]
 
 COLUMNS = ("id", "died_at", "delivery_attempts", "reason", "payload")
+REDRIVES = ("id", "action", "state", "matched", "done", "per_second", "created_at", "reason")
 MOVED_AT_ONCE = 100
 
 app = group("List, reprocess and purge dead letters.")
@@ -79,6 +82,80 @@ def purge(subscription: SubscriptionId, ids: LetterIds = None, all_: All = False
     confirm(f"Delete {which} of {printable(subscription)} for good?", yes)
     moved = _move(subscription, ids or [], all_, "purging", requests.purge_dead_letters)
     note(f"deleted {counted(moved, 'dead letter')} of {subscription}")
+
+
+@app.talking("redrive")
+def redrive(
+    subscription: SubscriptionId,
+    purging: Annotated[
+        bool, typer.Option("--purge", help="Delete the dead letters instead of delivering them again.")
+    ] = False,
+    reason: Annotated[
+        str | None,
+        typer.Option(help="Take only dead letters with exactly this reason.", callback=text, show_default=False),
+    ] = None,
+    filter_: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            help="""Take only dead letters that match a filter, such as '{"country": ["BR"]}'.""",
+            metavar="JSON",
+            show_default=False,
+        ),
+    ] = None,
+    died_after: Annotated[
+        str | None,
+        typer.Option("--since", help="Take only those that died at this time or later.", callback=text),
+    ] = None,
+    died_before: Annotated[
+        str | None, typer.Option("--until", help="Take only those that died earlier.", callback=text)
+    ] = None,
+    per_second: Annotated[
+        int | None, typer.Option(help="The highest number of messages in a second; by default there is none.", min=1)
+    ] = None,
+    yes: Yes = False,
+    as_json: AsJson = None,
+) -> None:
+    """Let the server deliver all dead letters again that match, or delete them, in the background.
+
+    `fastpubsub dlq redrives` shows how far it has come, and `fastpubsub dlq cancel` ends it.
+    """
+    from fastpubsub.client import requests
+
+    if purging:
+        confirm(f"Delete the dead letters of {printable(subscription)} that match for good?", yes)
+    given = {
+        "reason": reason,
+        "filter": None if filter_ is None else json_text(filter_, "--filter"),
+        "died_after": died_after,
+        "died_before": died_before,
+        "per_second": per_second,
+    }
+    action = "purge" if purging else "reprocess"
+    body = {"action": action} | {name: value for name, value in given.items() if value is not None}
+    show(Output(as_json), replace(requests.create_redrive(subscription), content=body_of(body)))
+
+
+@app.talking("redrives")
+def list_redrives(subscription: SubscriptionId, as_json: AsJson = None) -> None:
+    """List the redrives of a subscription, newest first: all that run, and the last that have ended."""
+    from fastpubsub.client import requests
+
+    output = Output(as_json, *REDRIVES)
+    with connected() as client:
+        found = client.send(several(requests.list_redrives(subscription)))
+    output.rows(found)
+
+
+@app.talking("cancel")
+def cancel(
+    subscription: SubscriptionId,
+    id: Annotated[int, typer.Argument(metavar="ID", help="The id of the redrive.", min=1)],  # noqa: A002 - as in the API
+) -> None:
+    """Cancel a redrive. What it has moved stays moved."""
+    with connected() as client:
+        client.cancel_redrive(subscription, id)
+    note(f"cancelled redrive {id} of {subscription}")
 
 
 def _check_which(ids: list[str], all_: bool) -> None:

@@ -33,6 +33,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastpubsub dlq reprocess billing --all",
     ),
     "dlq purge": ("fastpubsub dlq purge billing --all",),
+    "dlq redrive": (
+        """fastpubsub dlq redrive billing --filter '{"country": ["BR"]}' --per-second 100""",
+        "fastpubsub dlq redrive billing --purge --until 2026-01-31T12:00:00Z",
+    ),
+    "dlq redrives": ("fastpubsub dlq redrives billing",),
+    "dlq cancel": ("fastpubsub dlq cancel billing 1",),
     "topics list": ("fastpubsub topics list", "fastpubsub topics list --stats"),
     "topics show": ("fastpubsub topics show orders",),
     "topics create": (

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fastpubsub.models.explaining import FAILURES, Failure
 from fastpubsub.models.fields import Time, UtcTime, WholeNumber
+from fastpubsub.models.subscriptions import Filter
 
 
 class DeadLetter(BaseModel):
@@ -42,13 +43,14 @@ class DeadLetterReasonList(BaseModel):
 class NewRedrive(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"action": "reprocess", "reason": "unknown country", "per_second": 100}]},
+        json_schema_extra={"examples": [{"action": "reprocess", "filter": {"country": ["BR"]}, "per_second": 100}]},
     )
 
     action: Literal["reprocess", "purge"] = "reprocess"
     reason: str | None = Field(
         None, min_length=1, max_length=1024, pattern=r"^[^\x00]*$", description="exactly this reason; any by default"
     )
+    filter: Filter = Field(None, description="only those that match, as of a subscription; all by default")
     died_after: Time | None = Field(None, description="only those that died at this time or later")
     died_before: Time | None = Field(
         None, description="only those that died earlier; by default, before the redrive began"
@@ -69,10 +71,13 @@ class Redrive(BaseModel):
     died_after: UtcTime | None
     died_before: UtcTime
     per_second: int | None
-    matched: int = Field(description="dead letters that matched when it began")
+    matched: int | None = Field(
+        description="dead letters that matched when it began; null when a filter had too many to judge"
+    )
     done: int = Field(description="dead letters that it has reprocessed or purged")
     created_at: UtcTime
     ended_at: UtcTime | None
+    filter: dict[str, Any] | None = None
 
 
 class RedriveList(BaseModel):

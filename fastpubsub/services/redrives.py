@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import NamedTuple
 
 from fastpubsub.database.calls import Database
 from fastpubsub.database.changes import Change
@@ -29,6 +30,13 @@ _LOOK_SECONDS = 5.0
 """Until the process whose turn it is goes on with what another one began."""
 
 
+class StoredRedrive(NamedTuple):
+    """`filter` is the JSON that somebody wrote: its numbers stay what they are."""
+
+    redrive: Redrive
+    filter: bytes | None
+
+
 async def list_reasons(database: Database, directory: Directory, subscription_id: str) -> list[DeadLetterReason]:
     """The most frequent reasons of dead letters, at most 100."""
 
@@ -43,9 +51,16 @@ async def list_reasons(database: Database, directory: Directory, subscription_id
 
 
 async def create_redrive(
-    database: Database, directory: Directory, subscription_id: str, new: NewRedrive, change: Change | None = None
-) -> Redrive:
-    async def create(keys: SubscriptionKey) -> Redrive:
+    database: Database,
+    directory: Directory,
+    subscription_id: str,
+    new: NewRedrive,
+    change: Change | None = None,
+    filter_json: str | None = None,
+) -> StoredRedrive:
+    """`filter_json` is the filter as it was written."""
+
+    async def create(keys: SubscriptionKey) -> StoredRedrive:
         return _redrive(
             subscription_id,
             await database.fetch_one(
@@ -58,6 +73,8 @@ async def create_redrive(
                 new.per_second,
                 MAX_RUNNING,
                 MAX_ENDED,
+                None,
+                filter_json,
                 change=change,
             ),
         )
@@ -65,16 +82,16 @@ async def create_redrive(
     return await directory.subscriptions.use(subscription_id, create)
 
 
-async def list_redrives(database: Database, directory: Directory, subscription_id: str) -> list[Redrive]:
+async def list_redrives(database: Database, directory: Directory, subscription_id: str) -> list[StoredRedrive]:
     """Newest first."""
 
-    async def list_(keys: SubscriptionKey) -> list[Redrive]:
+    async def list_(keys: SubscriptionKey) -> list[StoredRedrive]:
         return [_redrive(subscription_id, row) for row in await database.fetch_all("list_redrives", *keys)]
 
     return await directory.subscriptions.use(subscription_id, list_)
 
 
-async def get_redrive(database: Database, directory: Directory, subscription_id: str, redrive_id: int) -> Redrive:
+async def get_redrive(database: Database, directory: Directory, subscription_id: str, redrive_id: int) -> StoredRedrive:
     async def get(keys: SubscriptionKey) -> list[Row]:
         return await database.fetch_all("list_redrives", *keys, redrive_id)
 
@@ -148,10 +165,10 @@ class Redrives:
         return max(_STEP_SECONDS, min(seconds, 1.0)) if seconds else 0.0
 
 
-def _redrive(subscription_id: str, row: Row) -> Redrive:
-    _, _, redrive_key, *rest = row
+def _redrive(subscription_id: str, row: Row) -> StoredRedrive:
+    _, _, redrive_key, *rest, filter_json = row
     action, reason, died_after, died_before, per_second, matched, done, state, _, _, created_at, ended_at = rest
-    return Redrive(
+    redrive = Redrive(
         id=redrive_key,
         subscription_id=subscription_id,
         action=action,
@@ -165,6 +182,7 @@ def _redrive(subscription_id: str, row: Row) -> Redrive:
         created_at=created_at,
         ended_at=ended_at,
     )
+    return StoredRedrive(redrive, filter_json)
 
 
 def _unknown(subscription_id: str, redrive_id: int) -> NotFound:

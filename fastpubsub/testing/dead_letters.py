@@ -11,7 +11,8 @@ from fastpubsub.payloads import parse_ids
 from fastpubsub.testing.answers import letter, listed
 from fastpubsub.testing.calls import Answer, Call, Part, route
 from fastpubsub.testing.consuming import MAX_IDS, Settle
-from fastpubsub.testing.store import Cursor, Dead
+from fastpubsub.testing.store import Cursor, Dead, Filter, matches
+from fastpubsub.testing.subscriptions import given_filter
 
 MAX_REASONS = 100
 
@@ -54,7 +55,7 @@ class DeadLetters(Part):
         """It is done at once, whatever its rate."""
         subscription_id, new = call.ids[0], call.read(models.NewRedrive)
         cursor = self.store.cursor(subscription_id)
-        return 201, self._redrive(cursor, new)
+        return 201, self._redrive(cursor, new, given_filter(call.body))
 
     @route("GET", "/subscriptions/{id}/redrives")
     def list_redrives(self, call: Call) -> Answer:
@@ -70,18 +71,21 @@ class DeadLetters(Part):
         self._find_redrive(*call.ids)
         return 204, None
 
-    def _redrive(self, cursor: Cursor, new: models.NewRedrive) -> models.Redrive:
+    def _redrive(self, cursor: Cursor, new: models.NewRedrive, wanted: Filter | None) -> models.Redrive:
         now = self.store.now
         before = min(new.died_before or now, now)
         matched = [
             Target(place, position, None, dead.message.created_at)
             for place, (position, dead) in enumerate(sorted(cursor.dead.items()))
-            if fits(new, dead) and dead.died_at < before
+            if fits(new, dead)
+            and dead.died_at < before
+            and matches(wanted, dead.message.payload, dead.message.attributes)
         ]
         moved = cursor.purge(matched) if new.action == "purge" else cursor.reprocess(matched, now)
         made = self.redrives[cursor.subscription.id]
         redrive = models.Redrive(
-            **new.model_dump(exclude={"died_before"}),
+            **new.model_dump(exclude={"died_before", "filter"}),
+            filter=new.filter or None,
             id=sum(map(len, self.redrives.values())) + 1,
             subscription_id=cursor.subscription.id,
             state="done",

@@ -1,4 +1,5 @@
 -- Begins to reprocess or purge the dead letters that match. It leaves those alone that die later, so a message that dies again stays dead.
+-- With a filter, dead letters are judged for p_milliseconds; if that does not suffice for all, `matched` is null.
 -- The last p_keep ended redrives of the subscription are remembered.
 create or replace function fastpubsub.create_redrive(
     p_topic_key bigint,
@@ -10,7 +11,9 @@ create or replace function fastpubsub.create_redrive(
     p_per_second integer,
     p_max_running integer,
     p_keep integer,
-    p_now timestamptz default null
+    p_now timestamptz default null,
+    p_filter json default null,
+    p_milliseconds integer default 250
 ) returns setof fastpubsub.redrives
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -20,17 +23,40 @@ as $$
 declare
     v_now timestamptz := coalesce(p_now, clock_timestamp());
     v_died_before timestamptz := least(p_died_before, v_now);
+    v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_until timestamptz;
+    v_letter record;
     v_matched bigint;
 begin
     perform fastpubsub.begin_call(true);
     perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
     -- Before the lock, because it may take a while.
-    select count(*) into v_matched
-    from fastpubsub.dead_letters as d
-    where
-        d.topic_key = p_topic_key and d.subscription_key = p_subscription_key
-        and (p_reason is null or d.reason = p_reason)
-        and (p_died_after is null or d.died_at >= p_died_after) and d.died_at < v_died_before;
+    if v_path is not null then
+        v_until := clock_timestamp() + make_interval(secs => p_milliseconds / 1000.0);
+        v_matched := 0;
+        for v_letter in
+            select d.payload, d.attributes from fastpubsub.dead_letters as d
+            where
+                d.topic_key = p_topic_key and d.subscription_key = p_subscription_key
+                and (p_reason is null or d.reason = p_reason)
+                and (p_died_after is null or d.died_at >= p_died_after) and d.died_at < v_died_before
+            order by d.position
+        loop
+            if clock_timestamp() >= v_until then
+                v_matched := null;
+                exit;
+            elsif fastpubsub.is_found(v_letter.payload, v_letter.attributes, v_path, null, null, null) then
+                v_matched := v_matched + 1;
+            end if;
+        end loop;
+    else
+        select count(*) into v_matched
+        from fastpubsub.dead_letters as d
+        where
+            d.topic_key = p_topic_key and d.subscription_key = p_subscription_key
+            and (p_reason is null or d.reason = p_reason)
+            and (p_died_after is null or d.died_at >= p_died_after) and d.died_at < v_died_before;
+    end if;
     perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
     if (
         select count(*) >= p_max_running from fastpubsub.redrives as r
@@ -52,10 +78,11 @@ begin
         );
     return query
     insert into fastpubsub.redrives as r (
-        topic_key, subscription_key, action, reason, died_after, died_before, per_second, matched, stepped_at, created_at
+        topic_key, subscription_key, action, reason, died_after, died_before, per_second, matched, stepped_at, created_at, filter
     )
     values (
-        p_topic_key, p_subscription_key, p_action, p_reason, p_died_after, v_died_before, p_per_second, v_matched, v_now, v_now
+        p_topic_key, p_subscription_key, p_action, p_reason, p_died_after, v_died_before, p_per_second, v_matched, v_now, v_now,
+        case when v_path is not null then p_filter end
     )
     returning r.*;
 end;

@@ -1,5 +1,6 @@
 -- Goes on with a redrive: looks at up to p_scan dead letters and moves as many as the rate allows since the last step, one second's worth
--- at most. Returns how many it moved, whether it has to be called again, and the seconds until the rate allows more.
+-- at most. With a filter it judges for p_milliseconds, and one at least. Returns how many it moved, whether it has to be called again, and
+-- the seconds until the rate allows more.
 create or replace function fastpubsub.step_redrive(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -7,6 +8,7 @@ create or replace function fastpubsub.step_redrive(
     p_limit integer,
     p_scan integer,
     p_now timestamptz default null,
+    p_milliseconds integer default 20,
     out moved bigint,
     out running boolean,
     out next_seconds double precision
@@ -25,8 +27,11 @@ declare
     v_spent double precision := 0;
     v_positions bigint [];
     v_created_at timestamptz [];
-    v_matches bigint [];
-    v_looked bigint;
+    v_moved bigint [];
+    v_path jsonpath;
+    v_until timestamptz;
+    v_letter record;
+    v_looked integer := 0;
     v_last bigint;
 begin
     perform fastpubsub.begin_call(true);
@@ -48,14 +53,12 @@ begin
             return;
         end if;
     end if;
-    select
-        count(*), max(t.position),
-        (array_agg(t.position order by t.position) filter (where t.matches))[:v_allowed],
-        (array_agg(t.created_at order by t.position) filter (where t.matches))[:v_allowed]
-    into v_looked, v_last, v_positions, v_created_at
-    from (
+    v_path := fastpubsub.compile_filter(v_redrive.filter);
+    v_until := clock_timestamp() + make_interval(secs => p_milliseconds / 1000.0);
+    running := false;
+    for v_letter in
         select
-            d.position, d.created_at,
+            d.position, d.created_at, d.payload, d.attributes,
             (v_redrive.reason is null or d.reason = v_redrive.reason)
             and (v_redrive.died_after is null or d.died_at >= v_redrive.died_after)
             and d.died_at < v_redrive.died_before as matches
@@ -63,20 +66,27 @@ begin
         where
             d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position >= v_redrive.next_position
         order by d.position
-        limit p_scan
-    ) as t;
-    if cardinality(v_positions) >= v_allowed then
-        v_last := v_positions[v_allowed];
-    elsif v_looked < p_scan then
-        running := false;
-    end if;
+    loop
+        v_looked := v_looked + 1;
+        v_last := v_letter.position;
+        if
+            v_letter.matches
+            and (v_path is null or fastpubsub.is_found(v_letter.payload, v_letter.attributes, v_path, null, null, null))
+        then
+            v_positions := v_positions || v_letter.position;
+            v_created_at := v_created_at || v_letter.created_at;
+        end if;
+        running := v_looked >= p_scan or coalesce(cardinality(v_positions), 0) >= v_allowed
+        or (v_path is not null and clock_timestamp() >= v_until);
+        exit when step_redrive.running;
+    end loop;
     if v_positions is not null then
         if v_redrive.action = 'purge' then
-            v_matches := fastpubsub.purge_dead_letters(p_topic_key, p_subscription_key, v_positions, v_created_at);
+            v_moved := fastpubsub.purge_dead_letters(p_topic_key, p_subscription_key, v_positions, v_created_at);
         else
-            v_matches := fastpubsub.reprocess_dead_letters(p_topic_key, p_subscription_key, v_positions, v_created_at, p_now);
+            v_moved := fastpubsub.reprocess_dead_letters(p_topic_key, p_subscription_key, v_positions, v_created_at, p_now);
         end if;
-        moved := cardinality(v_matches);
+        moved := cardinality(v_moved);
         v_spent := coalesce(cardinality(v_positions) / v_redrive.per_second::double precision, 0);
     end if;
     -- What the rate had allowed before the last second is not made up for.

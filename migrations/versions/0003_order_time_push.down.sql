@@ -18,6 +18,8 @@ drop table fastpubsub.processes;
 delete from fastpubsub.jobs where name = 'background';
 
 drop table fastpubsub.failures;
+update fastpubsub.redrives set matched = done where matched is null;
+alter table fastpubsub.redrives drop column filter, alter column matched set not null;
 alter table fastpubsub.cursors drop column dead_letter_topic;
 
 -- Messages that expire.

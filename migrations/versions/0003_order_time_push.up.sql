@@ -181,6 +181,9 @@ create table fastpubsub.failures (
     primary key (topic_key, subscription_key, position, failure_key)
 ) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.5);
 
+-- A redrive may have a filter; then it may be unknown how many dead letters match.
+alter table fastpubsub.redrives add column filter json, alter column matched drop not null;
+
 -- The id of a topic to which dead letters are published, too: whoever set it may publish to a topic of that name.
 alter table fastpubsub.cursors add column dead_letter_topic text;
 

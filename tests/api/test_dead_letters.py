@@ -10,7 +10,7 @@ import pytest
 
 from fastpubsub.config import Settings
 from fastpubsub.services.maintenance import trim_messages
-from tests.api.calls import Calls, Json, expire_leases, ids_of, payloads, problem, success
+from tests.api.calls import PATIENCE, Calls, Json, expire_leases, ids_of, payloads, problem, success
 from tests.api.conftest import app_of
 from tests.conftest import Connect, MakeSettings
 
@@ -245,6 +245,23 @@ async def test_redrives_are_stepped_in_the_background(client: httpx.AsyncClient,
     assert success(await client.get(f"/subscriptions/s/redrives/{begun['id']}"), 200) == shown
 
 
+async def test_a_redrive_of_what_matches_a_filter(client: httpx.AsyncClient, calls: Calls) -> None:
+    """Its numbers are shown as they were written."""
+    await calls.topic_and_subscription()
+    await bury(calls, {"n": 1}, {"n": 2})
+    content = b'{"action": "purge", "filter": {"n":  [1.00, 12345678901234567890]}}'
+    headers = {"Content-Type": "application/json"}
+    begun = await client.post("/subscriptions/s/redrives", content=content, headers=headers)
+    assert success(begun, 201)["matched"] == 1
+    async with asyncio.timeout(PATIENCE):
+        while len(await calls.dead_letters()) > 1:
+            pass
+    for path in ("/subscriptions/s/redrives", f"/subscriptions/s/redrives/{begun.json()['id']}"):
+        shown = await client.get(path)
+        assert '"filter":{"n":  [1.00, 12345678901234567890]}' in shown.text
+    assert [letter["payload"] for letter in await calls.dead_letters()] == [{"n": 2}]
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -257,6 +274,9 @@ async def test_redrives_are_stepped_in_the_background(client: httpx.AsyncClient,
         {"per_second": True},
         {"died_after": "yesterday"},
         {"died_before": 5},
+        {"filter": 5},
+        {"filter": {"a": 1}},
+        {"filter": {"a": [{"like": "b"}]}},
         {"seconds": 5},
     ],
 )

@@ -80,6 +80,9 @@ WALK = {
     "dlq list": ["billing"],
     "dlq reprocess": ["billing", TEXT],
     "dlq purge": ["billing", TEXT, "--yes"],
+    "dlq redrive": ["billing", "--reason", TEXT, "--filter", FILTER, "--per-second", "5"],
+    "dlq redrives": ["billing"],
+    "dlq cancel": ["billing", "1"],
     "create_client": [TEXT, TEXT],
     "worker": [f"{TEXT}:{TEXT}"],
     "asyncapi": [f"{TEXT}:{TEXT}", "--title", TEXT],
@@ -88,7 +91,15 @@ SAYS_NOTHING_OF_USERS = {
     *("server", "push", "dev", "db-migrate", "healthcheck", "doctor", "completion", "generate_secret_key"),
     *("cleanup_acked_messages", "cleanup_stuck_messages"),
 }
-DESTROYS = {"topics delete", "subscriptions delete", "clients delete", "clients revoke-secret", "dlq purge", "apply"}
+DESTROYS = {
+    "topics delete",
+    "subscriptions delete",
+    "clients delete",
+    "clients revoke-secret",
+    "dlq purge",
+    "dlq redrive",
+    "apply",
+}
 
 
 def commands() -> Iterator[tuple[str, set[str]]]:
@@ -135,6 +146,7 @@ def test_nothing_is_destroyed_where_nobody_can_be_asked(cli: Cli, bus: Client, t
         "clients delete": [str(client.id)],
         "clients revoke-secret": [str(client.id), "old"],
         "dlq purge": ["billing", "--all"],
+        "dlq redrive": ["billing", "--purge", "--reason", "another"],
     }
     calls = {"apply": ["-f", "empty.yaml", "--prune"]} | calls
     bus.create_topic("pruned")

@@ -539,10 +539,17 @@ def test_dead_letters_that_match_go_back(world: World) -> None:
     assert (begun.action, begun.matched) == ("reprocess", 2)
     wait_for(scene, begun)
     assert scene.numbers() == [1, 3]
+    assert begun.filter is None
+    scene.publish(4)
+    scene.bus.reject(scene.name, scene.pull())
+    some = scene.bus.create_redrive(scene.name, "purge", filter={"n": [4, Decimal("7.50")]})
+    assert (some.matched, some.filter) == (1, {"n": [4, Decimal("7.50")]})
+    wait_for(scene, some)
+    assert [letter.payload["n"] for letter in scene.bus.list_dead_letters(scene.name)] == [2]
     purged = scene.bus.create_redrive(scene.name, "purge")
     wait_for(scene, purged)
     assert scene.bus.list_dead_letters(scene.name) == []
-    assert [one.id for one in scene.bus.list_redrives(scene.name)] == [purged.id, begun.id]
+    assert [one.id for one in scene.bus.list_redrives(scene.name)] == [purged.id, some.id, begun.id]
     scene.bus.cancel_redrive(scene.name, begun.id)
     assert scene.bus.get_redrive(scene.name, begun.id).state == "done"
     with pytest.raises(NotFound):

@@ -3,6 +3,8 @@
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+import pytest
+
 from tests.database.store import NOW, SETTLED, Keys, Store
 
 ALL = (500, 5000)
@@ -25,9 +27,11 @@ def begin(
     after: datetime | None = None,
     before: datetime | None = None,
     per_second: int | None = None,
+    wanted: str | None = None,
+    milliseconds: int = 60_000,
 ) -> int:
     (redrive,) = store.rows(
-        "select redrive_key from fastpubsub.create_redrive(%s, %s, %s, %s, %s, %s, %s, 10, 3, %s)",
+        "select redrive_key from fastpubsub.create_redrive(%s, %s, %s, %s, %s, %s, %s, 10, 3, %s, %s::json, %s)",
         *keys,
         action,
         reason,
@@ -35,17 +39,25 @@ def begin(
         before,
         per_second,
         LATER,
+        wanted,
+        milliseconds,
     )
     return int(redrive[0])
 
 
-def step(store: Store, keys: Keys, key: int, limits: tuple[int, int] = ALL, now: datetime = LATER) -> Stepped:
-    return Stepped(
-        *store.row("select * from fastpubsub.step_redrive(%s, %s, %s, %s, %s, %s)", *keys, key, *limits, now)
-    )
+def step(
+    store: Store,
+    keys: Keys,
+    key: int,
+    limits: tuple[int, int] = ALL,
+    now: datetime = LATER,
+    milliseconds: int = 60_000,
+) -> Stepped:
+    query = "select * from fastpubsub.step_redrive(%s, %s, %s, %s, %s, %s, %s)"
+    return Stepped(*store.row(query, *keys, key, *limits, now, milliseconds))
 
 
-def seen(store: Store, keys: Keys, key: int) -> tuple[int, int, str]:
+def seen(store: Store, keys: Keys, key: int) -> tuple[int | None, int, str]:
     """How many matched, how many are done, and the state."""
     query = "select matched, done, state from fastpubsub.list_redrives(%s, %s, %s)"
     matched, done, state = store.row(query, *keys, key)
@@ -98,6 +110,63 @@ def test_a_time_bounds_it(store: Store) -> None:
     key = begin(store, keys, after=NOW + timedelta(minutes=2), before=NOW + timedelta(minutes=3))
     assert step(store, keys, key).moved == 1
     assert dead(store, keys) == "ac"
+
+
+def bury_payloads(store: Store, *payloads: str, attributes: str | None = None) -> Keys:
+    keys = store.create()
+    store.publish(keys.topic, payloads, [attributes, *[None] * (len(payloads) - 1)])
+    store.reject(keys, store.claim(keys, 100).ids, ["a"] * len(payloads))
+    return keys
+
+
+def positions(store: Store, keys: Keys) -> list[int]:
+    return [letter.position for letter in store.dead_letters(keys)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "left"),
+    [
+        ('{"n": [1]}', [2, 3, 4, 5]),
+        ('{"n": [{"numeric": [">", 1]}]}', [1, 3, 4, 5]),
+        ('{"$attributes": {"k": ["v"]}}', [2, 3, 4, 5]),
+        ('{"n": [{"exists": false}]}', [1, 2, 3, 5]),
+        ("{}", []),
+        ("null", []),
+    ],
+)
+def test_a_filter(store: Store, wanted: str, left: list[int]) -> None:
+    """A payload that cannot be read matches none."""
+    keys = bury_payloads(
+        store, '{"n": 1}', '{"n": 2}', '{"n": "1"}', "{}", '{"n": 1, "x": 1e200000}', attributes='{"k": "v"}'
+    )
+    key = begin(store, keys, "purge", wanted=wanted)
+    matched = 5 - len(left)
+    assert step(store, keys, key) == (matched, False, 0)
+    assert (positions(store, keys), seen(store, keys, key)) == (left, (matched, matched, "done"))
+
+
+def test_a_filter_beside_a_reason_and_a_rate(store: Store) -> None:
+    keys = bury_payloads(store, *['{"n": 1}', '{"n": 2}'] * 10)
+    store.execute("update fastpubsub.dead_letters set reason = 'b' where position <= 10")
+    key = begin(store, keys, "purge", wanted='{"n": [2]}', reason="b", per_second=2)
+    assert step(store, keys, key, now=LATER + timedelta(seconds=5)).moved == 2
+    assert positions(store, keys) == [1, 3, *range(5, 21)]
+    assert seen(store, keys, key) == (5, 2, "running")
+
+
+def test_judging_is_bounded(store: Store) -> None:
+    """One dead letter at least, so that it ends."""
+    keys = bury_payloads(store, *['{"n": 1}', '{"n": 2}', '{"n": 1}'])
+    key = begin(store, keys, "purge", wanted='{"n": [1]}', milliseconds=0)
+    assert seen(store, keys, key) == (None, 0, "running")
+    steps = [step(store, keys, key, milliseconds=0)[:2] for _ in range(4)]
+    assert steps == [(1, True), (0, True), (1, True), (0, False)]
+    assert (positions(store, keys), seen(store, keys, key)) == ([2], (None, 2, "done"))
+
+
+def test_a_filter_that_is_wrong(store: Store) -> None:
+    with store.refused("FP422"):
+        begin(store, bury(store, "a"), wanted="7")
 
 
 def test_what_dies_later_stays_dead(store: Store) -> None:

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Path, Request, Response
 
 from fastpubsub.api import bodies
 from fastpubsub.api.recording import change_by
-from fastpubsub.api.render import NO_CONTENT
+from fastpubsub.api.render import NO_CONTENT, json_answer, list_json, redrive_json
 from fastpubsub.api.security import ScopedRoute, requires
 from fastpubsub.models import DeadLetterReasonList, NewRedrive, Redrive, RedriveList
-from fastpubsub.services import redrives
+from fastpubsub.payloads import member
+from fastpubsub.services import redrives, subscriptions
 
 router = APIRouter(prefix="/subscriptions/{subscription_id}", tags=["messages"], route_class=ScopedRoute)
 
@@ -28,31 +29,35 @@ async def list_dead_letter_reasons(request: Request, subscription_id: str) -> De
 @router.post(
     "/redrives",
     status_code=201,
-    dependencies=[requires("subscriptions:consume", "subscription_id", limit=bodies.small)],
+    response_model=Redrive,
+    dependencies=[requires("subscriptions:consume", "subscription_id", limit=bodies.subscription)],
 )
-async def create_redrive(request: Request, subscription_id: str, body: NewRedrive) -> Redrive:
+async def create_redrive(request: Request, subscription_id: str, body: NewRedrive) -> Response:
     """Reprocess or purge all dead letters that match, at a rate; it goes on in the background."""
     state = request.app.state
+    filter_json = subscriptions.filter_text(state.settings, member(await request.body(), "filter"))
     created = await redrives.create_redrive(
-        state.database, state.directory, subscription_id, body, await change_by(request)
+        state.database, state.directory, subscription_id, body, await change_by(request), filter_json
     )
     state.redrives.look()
-    return created
+    return json_answer(redrive_json(created), 201)
 
 
-@router.get("/redrives", dependencies=[CONSUME])
-async def list_redrives(request: Request, subscription_id: str) -> RedriveList:
+@router.get("/redrives", response_model=RedriveList, dependencies=[CONSUME])
+async def list_redrives(request: Request, subscription_id: str) -> Response:
     """List the redrives of a subscription, newest first: all that run, and the last 100 that have ended."""
     state = request.app.state
     found = await redrives.list_redrives(state.database, state.directory, subscription_id)
-    return RedriveList(data=found)
+    return json_answer(list_json(map(redrive_json, found)))
 
 
-@router.get("/redrives/{redrive_id}", dependencies=[CONSUME])
-async def get_redrive(request: Request, subscription_id: str, redrive_id: RedriveId) -> Redrive:
+@router.get("/redrives/{redrive_id}", response_model=Redrive, dependencies=[CONSUME])
+async def get_redrive(request: Request, subscription_id: str, redrive_id: RedriveId) -> Response:
     """Look how far a redrive has come."""
     state = request.app.state
-    return await redrives.get_redrive(state.database, state.directory, subscription_id, redrive_id)
+    return json_answer(
+        redrive_json(await redrives.get_redrive(state.database, state.directory, subscription_id, redrive_id))
+    )
 
 
 @router.delete("/redrives/{redrive_id}", status_code=204, response_class=Response, dependencies=[CONSUME])

@@ -1,10 +1,12 @@
 """Dead letters and redrives."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from fastpubsub import models
+from fastpubsub.client.decimals import read_exactly, write_exactly
 from fastpubsub.client.requests.identifiers import Ids, list_ids, place_params
 from fastpubsub.client.requests.request import (
     REPRESENTATION,
@@ -66,18 +68,23 @@ def create_redrive(
     action: Literal["reprocess", "purge"] = "reprocess",
     *,
     reason: str | None = None,
+    filter: Mapping[str, Any] | None = None,
     died_after: datetime | None = None,
     died_before: datetime | None = None,
     per_second: int | None = None,
 ) -> Request[Redrive]:
     """Begins to reprocess or purge all dead letters that match, `per_second` at most, in the background of the server.
 
-    The request is not repeated after an answer was lost: check `list_redrives` first.
+    `filter` is as that of a subscription, such as `{"country": ["BR"]}`. The request is not repeated after an answer
+    was lost: check `list_redrives` first.
     """
-    given = {"reason": reason, "died_after": died_after, "died_before": died_before, "per_second": per_second}
-    body = {"action": action} | {name: value for name, value in given.items() if value is not None}
+    given = only_given(
+        reason=reason, filter=filter, died_after=died_after, died_before=died_before, per_second=per_second
+    )
+    body = {"action": action, **given}
     path = path_to("subscriptions", subscription_id, "redrives")
-    return Request("POST", path, Redrive.model_validate_json, write_json(body), repeatable=False)
+    content = write_exactly(body, write_json)
+    return Request("POST", path, partial(read_exactly, Redrive), content, repeatable=False)
 
 
 def list_redrives(subscription_id: str) -> Request[list[Redrive]]:
@@ -85,14 +92,14 @@ def list_redrives(subscription_id: str) -> Request[list[Redrive]]:
     return Request(
         "GET",
         path_to("subscriptions", subscription_id, "redrives"),
-        lambda answer: models.RedriveList.model_validate_json(answer).data,
+        lambda answer: read_exactly(models.RedriveList, answer).data,
     )
 
 
 def get_redrive(subscription_id: str, redrive_id: int) -> Request[Redrive]:
     """Gets a redrive with its progress."""
     path = path_to("subscriptions", subscription_id, "redrives", str(redrive_id))
-    return Request("GET", path, Redrive.model_validate_json)
+    return Request("GET", path, partial(read_exactly, Redrive))
 
 
 def cancel_redrive(subscription_id: str, redrive_id: int) -> Request[None]:
