@@ -12,7 +12,7 @@ from fastpubsub.cli.arguments import NONE, text
 from fastpubsub.cli.commands import with_options
 from fastpubsub.cli.exits import WRONG_USAGE, fail, printable
 
-MEMBERS = ("endpoint", "format", "timeout_seconds", "max_concurrency", "reject_on")
+MEMBERS = ("endpoint", "format", "signature", "timeout_seconds", "max_concurrency", "reject_on")
 """That can be read again: the values of headers and the secret cannot."""
 
 FROM_FILE = "@"
@@ -26,11 +26,20 @@ class PushFormat(StrEnum):
     pubsub = "pubsub"
 
 
+class PushSignature(StrEnum):
+    hmac = "hmac"
+    ed25519 = "ed25519"
+
+
 Endpoint = Annotated[
     str | None,
     typer.Option(metavar="URL", help="Where messages are pushed to; null for nowhere.", callback=text),
 ]
 Form = Annotated[PushFormat | None, typer.Option(help="The form of the requests; new: standard.")]
+Signed = Annotated[
+    PushSignature | None,
+    typer.Option(help="Sign with a secret that the service has as well, or with a private key; new: hmac."),
+]
 Headers = Annotated[
     list[str] | None,
     typer.Option(
@@ -48,6 +57,7 @@ RejectOn = Annotated[
 OPTIONS = {
     "push_endpoint": Endpoint,
     "push_format": Form,
+    "push_signature": Signed,
     "push_header": Headers,
     "push_timeout_seconds": Timeout,
     "push_max_concurrency": Concurrency,

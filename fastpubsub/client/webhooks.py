@@ -3,14 +3,19 @@
 message_id = verify(request.headers, body, secrets=["whsec_…"])
 """
 
-import hashlib
 import hmac
 import time
 from base64 import b64decode, b64encode
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 PREFIX = "whsec_"
+PUBLIC_PREFIX = "whpk_"
 TOLERANCE_SECONDS = 300
 """That the clocks of the server and of the service may differ."""
 
@@ -33,15 +38,16 @@ def verify(
     """Returns the id of the message, which is the same each time it is pushed; raises InvalidWebhook.
 
     `headers` find values by any case of their names, as those of frameworks do, or have lowercase names. `body` is what
-    came, before anybody parsed it. `secrets` begin with `whsec_`: two while they are rotated. `now` is Unix time.
+    came, before anybody parsed it. `secrets` begin with `whsec_`; two while they are rotated. Public keys, which
+    begin with `whpk_`, need the package cryptography. `now` is Unix time.
     """
     message_id, timestamp, signatures = (_header(headers, name) for name in ("id", "timestamp", "signature"))
     _check_time(timestamp, tolerance_seconds, time.time() if now is None else now)
     signed = f"{message_id}.{timestamp}.".encode() + body
     known = [secrets] if isinstance(secrets, str) else list(secrets)
-    expected = [hmac.new(_key(secret), signed, hashlib.sha256).digest() for secret in known]
+    checks = [_check(secret, signed) for secret in known]
     # All are compared, so that the time tells nothing.
-    found = [_is_same(one, digest) for one in signatures.split(" ")[:MAX_SIGNATURES] for digest in expected]
+    found = [check(one) for one in signatures.split(" ")[:MAX_SIGNATURES] for check in checks]
     if True not in found:
         raise InvalidWebhook("no signature was made with one of the secrets")
     return message_id
@@ -82,12 +88,37 @@ def _check_time(timestamp: str, tolerance_seconds: float, now: float) -> None:
         raise InvalidWebhook(f"it was signed more than {tolerance_seconds:g} seconds ago, or a clock is wrong")
 
 
-def _key(secret: str) -> bytes:
+def _check(secret: str, signed: bytes) -> Callable[[str], bool]:
+    """Whether a signature was made with this secret, or with the private key of this public one."""
+    if secret.startswith(PUBLIC_PREFIX):
+        return partial(_is_of, _public_key(secret), signed)
+    digest = hmac.digest(_decoded(secret, PREFIX), signed, "sha256")
+    return partial(_is_same, b"v1," + b64encode(digest))
+
+
+def _decoded(secret: str, prefix: str) -> bytes:
     try:
-        return b64decode(secret.removeprefix(PREFIX), validate=True)
+        return b64decode(secret.removeprefix(prefix), validate=True)
     except ValueError:
-        raise ValueError("a secret is whsec_ and base64, as the server showed it") from None
+        raise ValueError(f"a secret is {prefix} and base64, as the server showed it") from None
 
 
-def _is_same(signature: str, digest: bytes) -> bool:
-    return hmac.compare_digest(signature.encode(), b"v1," + b64encode(digest))
+def _is_same(expected: bytes, signature: str) -> bool:
+    return hmac.compare_digest(signature.encode(), expected)
+
+
+def _public_key(secret: str) -> "Ed25519PublicKey":
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    return Ed25519PublicKey.from_public_bytes(_decoded(secret, PUBLIC_PREFIX))
+
+
+def _is_of(key: "Ed25519PublicKey", signed: bytes, signature: str) -> bool:
+    from cryptography.exceptions import InvalidSignature
+
+    version, _, text = signature.partition(",")
+    try:
+        key.verify(b64decode(text, validate=True), signed)
+    except (ValueError, InvalidSignature):
+        return False
+    return version == "v1a"

@@ -48,6 +48,7 @@ def _check_push_headers(headers: dict[str, str]) -> dict[str, str]:
 
 
 PushFormat = Literal["standard", "cloudevents", "cloudevents-structured", "pubsub"]
+PushSignature = Literal["hmac", "ed25519"]
 
 
 class NewPush(BaseModel):
@@ -59,6 +60,9 @@ class NewPush(BaseModel):
 
     endpoint: Annotated[str, AfterValidator(_check_endpoint)] = Field(description="the URL that messages are posted to")
     format: PushFormat = Field("standard", description="the form of the requests")
+    signature: PushSignature = Field(
+        "hmac", description="`hmac` signs with a secret that the service has as well, `ed25519` with a private key"
+    )
     headers: Annotated[dict[str, str], AfterValidator(_check_push_headers)] = Field(
         {}, description="headers of each request, such as `Authorization`; their values are never shown"
     )
@@ -78,11 +82,14 @@ class Push(BaseModel):
 
     endpoint: str = Field(description="the URL that messages are posted to")
     format: PushFormat = Field(description="the form of the requests")
+    signature: PushSignature = Field("hmac", description="how requests are signed")
     header_names: list[str] = Field(description="headers of each request whose values are not shown")
     timeout_seconds: float = Field(description="until when the endpoint has to answer")
     max_concurrency: int = Field(description="requests that may be on their way at once")
     reject_on: list[int] = Field(description="statuses that make a message a dead letter at once")
-    secret: str | None = Field(None, description="what requests are signed with; shown only when it is made")
+    secret: str | None = Field(
+        None, description="what requests are verified with, a public key for `ed25519`; shown only when it is made"
+    )
 
 
 class PushStatus(BaseModel):
@@ -140,7 +147,9 @@ class PushTested(BaseModel):
 
 
 class PushSecret(BaseModel):
-    secret: str = Field(description="what requests are signed with from now on; shown only in this answer")
+    secret: str = Field(
+        description="what requests are verified with from now on, a public key for `ed25519`; shown only in this answer"
+    )
     old_secret_expires_at: UtcTime | None = Field(description="until when the previous secret signs as well")
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from fastpubsub.config import Settings
 from fastpubsub.database.connections import Row
@@ -14,6 +15,9 @@ from fastpubsub.push.signing import key_of
 from fastpubsub.sealing import Sealer
 from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.pushing import headers_use, secret_use
+
+if TYPE_CHECKING:
+    from fastpubsub.push.signing import Key
 
 
 def allowed_place(url: str, settings: Settings) -> Place:
@@ -45,8 +49,8 @@ class Endpoint:
     timeout_seconds: float
     max_concurrency: int
     reject_on: frozenset[int]
-    secret: bytes
-    old_secret: bytes | None
+    secret: "Key"
+    old_secret: "Key | None"
     old_until: float
     """By the clock of the loop."""
 

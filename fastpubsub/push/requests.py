@@ -1,11 +1,15 @@
 """The requests to an endpoint, to the byte."""
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fastpubsub.push.formats import FORMATS, PushedMessage, trace_headers
 from fastpubsub.push.signing import sign
 from fastpubsub.push.wire import Origin
+
+if TYPE_CHECKING:
+    from fastpubsub.push.signing import Key
 
 USER_AGENT = "fastpubsub"
 ORIGIN = "fastpubsub"
@@ -47,7 +51,7 @@ def posted(
     place: Place,
     headers: Mapping[str, str],
     form: str,
-    keys: Iterable[bytes],
+    keys: "Iterable[Key]",
     message: PushedMessage,
     timestamp: int,
     marks: Mapping[str, str] = NO_MARKS,

@@ -6,9 +6,12 @@ from datetime import datetime
 
 from fastpubsub.database.calls import Database
 from fastpubsub.database.changes import Change
+from fastpubsub.exceptions import NotFound
 from fastpubsub.models import NewPush
+from fastpubsub.models.push import PushSignature
 from fastpubsub.sealing import Sealer
 from fastpubsub.services.directory import SubscriptionKey
+from fastpubsub.services.subscriptions import get_subscription
 
 
 def headers_use(subscription_id: str) -> str:
@@ -32,6 +35,15 @@ def stored_push(new: NewPush, secret: str, sealer: Sealer, subscription_id: str)
 async def trim_dispatchers(database: Database) -> None:
     """Forgets the processes that are gone."""
     await database.fetch_one("trim_dispatchers")
+
+
+async def signature_of(database: Database, subscription_id: str) -> PushSignature:
+    """Raises NotFound when the subscription is not pushed."""
+    push = (await get_subscription(database, subscription_id)).push
+    if push is None:
+        raise NotFound(f'there is no subscription "{subscription_id}" that is pushed')
+    signature: PushSignature = json.loads(push).get("signature", "hmac")
+    return signature
 
 
 async def require_push(database: Database, keys: SubscriptionKey, position: int | None, change: Change) -> None:

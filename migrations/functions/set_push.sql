@@ -1,5 +1,6 @@
 -- Turns push on, changes it, or turns it off; the caller holds the cursor. p_push has the settings as users see them and, in base64, the
--- sealed headers and a sealed secret, which is for an endpoint that has none. Returns whether the secret was taken.
+-- sealed headers and a sealed secret, which is for an endpoint that has none, or one for another kind of signature. Returns whether the
+-- secret was taken.
 create or replace function fastpubsub.set_push(p_topic_key bigint, p_subscription_key bigint, p_push json) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -15,10 +16,13 @@ begin
     end if;
     update fastpubsub.endpoints as e set
         settings = p_push -> 'settings', headers = v_headers, version = default
-    where e.topic_key = p_topic_key and e.subscription_key = p_subscription_key;
+    where
+        e.topic_key = p_topic_key and e.subscription_key = p_subscription_key
+        and coalesce(e.settings ->> 'signature', 'hmac') = coalesce(p_push -> 'settings' ->> 'signature', 'hmac');
     if found then
         return false;
     end if;
+    delete from fastpubsub.endpoints as e where e.topic_key = p_topic_key and e.subscription_key = p_subscription_key;
     insert into fastpubsub.endpoints (topic_key, subscription_key, settings, headers, secret)
     values (p_topic_key, p_subscription_key, p_push -> 'settings', v_headers, decode(p_push ->> 'secret', 'base64'));
     return true;

@@ -32,19 +32,21 @@ def push_of(pushing: Cli, subscription: str = "billing") -> Any:
 def test_created_changed_shown_and_ended(pushing: Cli, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("Bearer of-a-file\n")
     options = ["--push-endpoint", URL, "--push-format", "pubsub", "--push-timeout-seconds", "2.5"]
+    options += ["--push-signature", "ed25519"]
     options += ["--push-max-concurrency", "7", "--push-reject-on", "400", "--push-reject-on", "422"]
     options += ["--push-header", "Authorization=@token", "--push-header", "X-Plain=a=b"]
     created = pushing("subscriptions", "create", "hooks", "orders", *options)
     assert created.returncode == 0, created.stderr
     shown = json.loads(created.stdout)["push"]
     secret = shown.pop("secret")
-    assert secret.startswith("whsec_")
+    assert secret.startswith("whpk_")
     assert (
         shown
         == push_of(pushing, "hooks")
         == {
             "endpoint": URL,
             "format": "pubsub",
+            "signature": "ed25519",
             "header_names": ["Authorization", "X-Plain"],
             "timeout_seconds": 2.5,
             "max_concurrency": 7,

@@ -14,7 +14,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from fastpubsub.client.webhooks import Handled, InvalidWebhook, verify
 from fastpubsub.integrations.webhooks import Pushed, Webhooks
-from fastpubsub.push.signing import key_of, new_secret, sign
+from fastpubsub.push.signing import key_of, made_secret, new_secret, sign
 
 SECRET, OTHER = new_secret(), new_secret()
 BODY = b'{"total":1}'
@@ -42,6 +42,41 @@ def test_the_vector_of_the_specification() -> None:
         "webhook-signature": signed,
     }
     assert verify(given, body, secret, now=1614265330) == "msg_p5jXN8AQM9LWM0D4loKWxJek"
+
+
+def test_a_signature_with_a_private_key() -> None:
+    """By the cryptography of Node.js, with the private key that has the bytes 0 to 31."""
+    private = "whsk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8DoQe/884Qvh1w3RjnS8CZZ+TWMJulDV8d3IZkElUxuA=="
+    public = "whpk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="
+    body = b'{"test": 2432232314}'
+    signed = sign([key_of(private), key_of(SECRET)], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
+    expected = "v1a,yoUrgEkc12aGqm0n4Sydmdz55xJfTz4AsAgieHFjmkR7LJtqVCZOQYzvvHjI5kAey+r4iaBGxTFRrl2iBQxtDQ=="
+    assert signed.split(" ")[0] == expected
+    given = {
+        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": signed,
+    }
+    for secrets in (public, [OTHER, public], SECRET):
+        assert verify(given, body, secrets, now=1614265330) == "msg_p5jXN8AQM9LWM0D4loKWxJek"
+    other = made_secret("ed25519").verifies
+    text = expected.partition(",")[2]
+    for changed, key in (
+        ({}, other),
+        ({"webhook-id": "msg"}, public),
+        ({"webhook-signature": f"v1,{text}"}, public),
+        ({"webhook-signature": f"v1a,{text[:-8]}"}, public),
+        ({"webhook-signature": "v1a,é v1a, v1a"}, public),
+        ({"webhook-signature": f"v1a,{b64encode(b'0' * 64).decode()}"}, public),
+    ):
+        with pytest.raises(InvalidWebhook):
+            verify({**given, **changed}, body, key, now=1614265330)
+
+
+@pytest.mark.parametrize("key", ["whpk_", "whpk_AAAA", "whpk_?", "whsk_AAAA", f"whpk_{'A' * 100}"])
+def test_what_is_no_public_key(key: str) -> None:
+    with pytest.raises(ValueError, match=r"whpk_|32|base64"):
+        verify(headers(), BODY, key, now=NOW)
 
 
 @pytest.mark.parametrize("secrets", [(SECRET,), (OTHER, SECRET), (SECRET, OTHER)])
@@ -94,7 +129,7 @@ def test_everything_else_is_refused(case: str) -> None:
     given, body = REFUSED[case]
     with pytest.raises(InvalidWebhook) as refused:
         verify(given, body, SECRET, now=NOW)
-    assert b64encode(key_of(SECRET)).decode() not in str(refused.value)
+    assert SECRET.removeprefix("whsec_") not in str(refused.value)
 
 
 def test_no_secret_accepts_nothing() -> None:

@@ -101,6 +101,22 @@ def test_secrets_are_kept_until_push_ends(store: Store) -> None:
     assert store.value(stored) == b"other"
 
 
+def test_another_kind_of_signature_needs_another_secret(store: Store) -> None:
+    subscriptions(store, 1)
+    stored = "select secret, old_secret from fastpubsub.endpoints"
+    store.value("select fastpubsub.rotate_push_secret('s0', 'new', 60, %s)", NOW)
+
+    def signed_by(signature: str) -> str:
+        settings = {"timeout_seconds": 5, "signature": signature}
+        return json.dumps({**PUSH, "settings": settings, "secret": "b3RoZXI="})
+
+    assert store.value(CHANGE, signed_by("hmac")) is False
+    assert store.row(stored) == (b"new", b"secret")
+    assert store.value(CHANGE, signed_by("ed25519")) is True
+    assert store.row(stored) == (b"other", None)
+    assert store.value(CHANGE, signed_by("ed25519")) is False
+
+
 def test_rotation(store: Store) -> None:
     subscriptions(store, 1)
     rotate = "select fastpubsub.rotate_push_secret('s0', %s, %s, %s)"

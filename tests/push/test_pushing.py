@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from fastpubsub.client.webhooks import InvalidWebhook, verify
 from fastpubsub.push.signing import key_of, sign
 from fastpubsub.services.push_attempts import trim_push_attempts
 from tests.api.calls import Calls, Json, problem, success
@@ -205,6 +206,35 @@ async def test_two_secrets_while_they_are_rotated(calls: Calls, endpoint: Endpoi
     assert "two secrets" in problem(await client.post(path, json={}), 409)
     newest = success(await client.post(path, json={"old_secret_seconds": 0}), 201)
     assert newest["old_secret_expires_at"] is None
+
+
+async def test_a_private_key_signs(calls: Calls, endpoint: Endpoint, client: httpx.AsyncClient) -> None:
+    """And only the public one is shown."""
+    public = await pushed(calls, endpoint, signature="ed25519")
+    assert public.startswith("whpk_")
+    (message_id,) = await calls.publish({"a": 1})
+    (request,) = await endpoint.until(1)
+    assert verify(request.headers, request.body, public) == message_id
+    assert request.headers["webhook-signature"].startswith("v1a,")
+    push = {"endpoint": endpoint.url, "signature": "ed25519"}
+    kept = success(await client.patch("/subscriptions/s", json={"push": push}), 200)["push"]
+    assert (kept["signature"], kept.get("secret")) == ("ed25519", None)
+    rotated = success(await client.post("/subscriptions/s/push/secrets", json={}), 201)["secret"]
+    success(await client.post("/subscriptions/s/push/test", json={}), 200)
+    both = endpoint.received[-1]
+    for key in (public, rotated):
+        assert verify(both.headers, both.body, key)
+    assert len(both.headers["webhook-signature"].split(" ")) == 2
+    another = success(await client.patch("/subscriptions/s", json={"push": {"endpoint": endpoint.url}}), 200)["push"]
+    assert (another["signature"], another["secret"][:6]) == ("hmac", "whsec_")
+    success(await client.post("/subscriptions/s/push/test", json={}), 200)
+    last = endpoint.received[-1]
+    assert verify(last.headers, last.body, another["secret"])
+    with pytest.raises(InvalidWebhook):
+        verify(last.headers, last.body, [public, rotated])
+    problem(await client.patch("/subscriptions/s", json={"push": {**push, "signature": "rsa"}}), 422)
+    success(await client.patch("/subscriptions/s", json={"push": None}), 200)
+    assert "pushed" in problem(await client.post("/subscriptions/s/push/secrets", json={}), 404)
 
 
 async def test_nothing_shows_a_secret(

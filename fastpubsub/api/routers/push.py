@@ -21,7 +21,7 @@ from fastpubsub.models import (
     Resend,
 )
 from fastpubsub.payloads import member
-from fastpubsub.push.signing import new_secret
+from fastpubsub.push.signing import made_secret
 from fastpubsub.services import breakers, push_attempts, pushing
 
 router = APIRouter(prefix="/subscriptions", tags=["subscriptions"], route_class=ScopedRoute)
@@ -40,17 +40,17 @@ async def get_push_status(request: Request, subscription_id: str) -> PushStatus:
 async def rotate_push_secret(request: Request, subscription_id: str, body: NewPushSecret) -> PushSecret:
     """Sign what is pushed with another secret; the one before signs as well for a while."""
     state = request.app.state
-    secret = new_secret()
+    secret = made_secret(await pushing.signature_of(state.database, subscription_id))
     expires_at = await pushing.rotate_push_secret(
         state.database,
         state.dispatcher.sealer,
         subscription_id,
-        secret,
+        secret.signs,
         body.old_secret_seconds,
         await change_by(request),
     )
     state.dispatcher.look()
-    return PushSecret(secret=secret, old_secret_expires_at=expires_at)
+    return PushSecret(secret=secret.verifies, old_secret_expires_at=expires_at)
 
 
 @router.post(

@@ -43,6 +43,7 @@ function Pushed({id, push, from}) {
     <${Facts} facts=${[
       ["Endpoint", html`<code>${push.endpoint}</code>`],
       ["Format", push.format],
+      ["Signature", push.signature],
       ["Headers", push.header_names.length ? html`<code>${push.header_names.join(", ")}</code>` : "none"],
       ["Timeout", `${push.timeout_seconds} s`],
       ["At once", html`at most <span class="number">${count(push.max_concurrency)}</span>`],
