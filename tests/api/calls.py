@@ -23,6 +23,7 @@ class Calls:
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.client = client
+        self._is_ready = False
 
     async def topic(self, name: str = "t", **body: Any) -> Json:
         created: Json = success(await self.client.post("/topics", json={"id": name, **body}), 201)
@@ -36,6 +37,12 @@ class Calls:
     async def topic_and_subscription(self, **body: Any) -> None:
         await self.topic()
         await self.subscription(**body)
+
+    async def ready(self) -> None:
+        """With a topic and a subscription, which are made the first time."""
+        if not self._is_ready:
+            await self.topic_and_subscription()
+            self._is_ready = True
 
     async def publish(self, *payloads: Json, topic: str = "t") -> list[str]:
         """The ids."""

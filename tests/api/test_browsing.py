@@ -10,6 +10,7 @@ from tests.api.calls import Calls, Json, ids_of, payloads, problem, success
 from tests.api.conftest import Tokens
 from tests.attacks import KEY
 from tests.conftest import MakeSettings
+from tests.together import together
 
 TOPIC = "/topics/t/messages"
 BROWSE = "/subscriptions/s/messages/browse"
@@ -127,8 +128,8 @@ async def test_hostile_searches(client: httpx.AsyncClient, calls: Calls) -> None
             assert (q, len(found["data"])) == (q, EVERYWHERE.get(q, 0))
 
 
-@pytest.mark.parametrize(
-    ("parameters", "words"),
+@together(
+    "parameters, words",
     [
         ({"limit": 101}, "less than or equal to 100"),
         ({"limit": 0}, "greater than or equal to 1"),
@@ -148,7 +149,7 @@ async def test_hostile_searches(client: httpx.AsyncClient, calls: Calls) -> None
 async def test_what_is_refused(
     client: httpx.AsyncClient, calls: Calls, parameters: dict[str, str | int], words: str
 ) -> None:
-    await calls.topic_and_subscription()
+    await calls.ready()
     for path in (TOPIC, BROWSE):
         assert words in problem(await client.get(path, params=parameters), 422)
 

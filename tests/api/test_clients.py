@@ -11,6 +11,7 @@ from fastpubsub.config import Settings
 from tests.api.conftest import Tokens
 from tests.attacks import KEY
 from tests.conftest import MakeSettings
+from tests.together import together
 
 BODY = {"name": "My Application", "scopes": "topics:create topics:read subscriptions:consume", "is_active": True}
 UNKNOWN = "550e8400-e29b-41d4-a716-446655440000"
@@ -286,8 +287,8 @@ async def test_a_secret_that_cannot_be_made(client: httpx.AsyncClient, admin: di
 # nobody gives what they do not have
 
 
-@pytest.mark.parametrize(
-    ("granted", "wanted", "allowed"),
+@together(
+    "granted, wanted, allowed",
     [
         ("topics:read", "topics:read", True),
         ("topics:read", "topics:read:a", True),

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.api.calls import REPRESENTATION, Calls, ids_of, payloads, problem, success
+from tests.together import together
 
 PATH = "/topics/t/messages"
 STRUCTURED = {"Content-Type": "application/cloudevents+json"}
@@ -178,9 +179,9 @@ REFUSED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("event", REFUSED.values(), ids=REFUSED)
+@together("event", REFUSED.values())
 async def test_what_is_no_event_is_refused(client: httpx.AsyncClient, calls: Calls, event: Any) -> None:
-    await calls.topic_and_subscription()
+    await calls.ready()
     problem(await client.post(PATH, json=event, headers=STRUCTURED), 422)
     problem(await client.post(PATH, json=[EVENT, event], headers=BATCH), 422)
     assert await calls.pull() == []
@@ -199,9 +200,9 @@ BAD_BODIES = [
 ]
 
 
-@pytest.mark.parametrize("body", BAD_BODIES)
+@together("body", BAD_BODIES)
 async def test_hostile_bodies(client: httpx.AsyncClient, calls: Calls, body: bytes) -> None:
-    await calls.topic_and_subscription()
+    await calls.ready()
     problem(await client.post(PATH, content=body, headers=STRUCTURED), 422)
     problem(await client.post(PATH, content=b"[" + body + b"]" if body else body, headers=BATCH), 422)
     for content in (body, b'{},"attributes":{}', b"{}{}", b"[]", b"[{}]"):
@@ -225,9 +226,9 @@ BAD_HEADERS: list[list[tuple[bytes, bytes]]] = [
 ]
 
 
-@pytest.mark.parametrize("more", BAD_HEADERS)
+@together("more", BAD_HEADERS)
 async def test_hostile_headers(client: httpx.AsyncClient, calls: Calls, more: list[tuple[bytes, bytes]]) -> None:
-    await calls.topic_and_subscription()
+    await calls.ready()
     names = {name for name, _ in more}
     complete = [(b"ce-specversion", b"1.0"), (b"ce-id", b"1"), (b"ce-source", b"s"), (b"ce-type", b"t")]
     own = [one for one in complete if one[0] not in names] if len(more) > 1 or b"ce-tenant" in names else complete[:1]

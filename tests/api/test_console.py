@@ -3,11 +3,11 @@ import re
 from base64 import b64encode
 
 import httpx
-import pytest
 
 from fastpubsub.api import console
 from fastpubsub.api.app import create_app
 from fastpubsub.config import Settings
+from tests.together import together
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 HTML_OR_CODE = re.compile(r"innerHTML|outerHTML|insertAdjacent|dangerously|document\.write|eval\(|new Function")
@@ -37,7 +37,7 @@ async def test_no_script_or_style_may_stand_in_the_page_but_the_one_of_its_polic
     assert not re.search(r"<style|style=|\son\w+=", page.text)
 
 
-@pytest.mark.parametrize("name", ["README.md", "index.html", "vendor/preact.LICENSE", "nope.js", "..%2fapi%2fdocs.py"])
+@together("name", ["README.md", "index.html", "vendor/preact.LICENSE", "nope.js", "..%2fapi%2fdocs.py"])
 async def test_nothing_but_the_assets_is_served(client: httpx.AsyncClient, name: str) -> None:
     release = console._release()
     assert (await client.get(f"/console/{release}/app.js")).status_code == 200

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import httpx
-import pytest
 
 from fastpubsub.api.requests import page_token
 from fastpubsub.services.consumers import MAX_TOLD, Consumers
 from tests.api.calls import PATIENCE, Calls, Json, problem, success
 from tests.api.conftest import app_of
+from tests.together import together
 
 PATH = "/subscriptions/s/consumers"
 
@@ -103,9 +103,9 @@ async def test_no_more_than_a_thousand_of_a_process(client: httpx.AsyncClient, c
     assert seen == [f"c{n:04}" for n in range(MAX_TOLD)], "those that have waited for the longest time"
 
 
-@pytest.mark.parametrize("token", ["", "x", "AA", page_token("c" * 256), page_token("a") + "==", "é"])
+@together("token", ["", "x", "AA", page_token("c" * 256), page_token("a") + "==", "é"])
 async def test_a_token_that_no_answer_had(client: httpx.AsyncClient, calls: Calls, token: str) -> None:
-    await calls.topic_and_subscription()
+    await calls.ready()
     assert "page_token" in problem(await client.get(f"{PATH}?page_token={token}"), 422)
 
 

@@ -13,6 +13,7 @@ from fastpubsub.services.maintenance import trim_messages
 from tests.api.calls import PATIENCE, Calls, Json, expire_leases, ids_of, payloads, problem, success
 from tests.api.conftest import app_of
 from tests.conftest import Connect, MakeSettings
+from tests.together import together
 
 STRANGER = "550e8400-e29b-41d4-a716-446655440000"
 
@@ -262,7 +263,7 @@ async def test_a_redrive_of_what_matches_a_filter(client: httpx.AsyncClient, cal
     assert [letter["payload"] for letter in await calls.dead_letters()] == [{"n": 2}]
 
 
-@pytest.mark.parametrize(
+@together(
     "body",
     [
         {"action": "delete"},
@@ -281,7 +282,7 @@ async def test_a_redrive_of_what_matches_a_filter(client: httpx.AsyncClient, cal
     ],
 )
 async def test_a_redrive_that_is_wrong(client: httpx.AsyncClient, calls: Calls, body: Json) -> None:
-    await calls.topic_and_subscription()
+    await calls.ready()
     problem(await client.post("/subscriptions/s/redrives", json=body), 422)
     assert success(await client.get("/subscriptions/s/redrives"), 200) == {"data": []}
 

@@ -13,6 +13,7 @@ from tests.api.calls import PATIENCE, REPRESENTATION, Calls, Json, payloads, pro
 from tests.api.conftest import Tokens
 from tests.attacks import KEY
 from tests.conftest import Connect, MakeSettings
+from tests.together import together
 
 PATH = "/topics/t/messages"
 DELAYED = "/topics/t/delayed"
@@ -103,8 +104,8 @@ async def test_the_list_goes_on(client: httpx.AsyncClient, calls: Calls) -> None
         assert next(iter(wrong)) in problem(await client.get(DELAYED, params=wrong), 422)
 
 
-@pytest.mark.parametrize(
-    ("time", "is_one"),
+@together(
+    "time, is_one",
     [
         ("2026-01-31T23:59:59.000001Z", True),
         ("2026-11-30T00:00:00Z", True),
@@ -121,7 +122,7 @@ async def test_the_list_goes_on(client: httpx.AsyncClient, calls: Calls) -> None
 async def test_a_page_begins_after_any_time_that_there_is(
     client: httpx.AsyncClient, calls: Calls, time: str, is_one: bool
 ) -> None:
-    await calls.topic()
+    await calls.ready()
     answer = await client.get(DELAYED, params={"page_token": page_token(f"{time}/7")})
     assert (success(answer, 200) == {"data": []}) if is_one else ("page_token" in problem(answer, 422))
 
@@ -148,8 +149,8 @@ async def test_the_first_and_the_last_times_that_there_are(client: httpx.AsyncCl
         assert "more than a year" in problem(refused, 422)
 
 
-@pytest.mark.parametrize(
-    ("time", "word"),
+@together(
+    "time, word",
     [
         ({"deliver_at": "2026-01-31T12:00:00"}, "timezone"),
         ({"deliver_at": "tomorrow"}, "deliver_at"),
@@ -164,7 +165,7 @@ async def test_the_first_and_the_last_times_that_there_are(client: httpx.AsyncCl
     ],
 )
 async def test_times_that_are_refused(client: httpx.AsyncClient, calls: Calls, time: Json, word: str) -> None:
-    await calls.topic_and_subscription()
+    await calls.ready()
     (id_,) = await publish(client, {"payload": {}, "delay_seconds": 60})
     response = await client.post(PATH, json={"messages": [{"payload": {}}, {"payload": {}} | time]})
     assert word in problem(response, 422)

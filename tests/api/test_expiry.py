@@ -11,6 +11,7 @@ from fastpubsub.services.expiry import expire_subscriptions
 from tests.api.calls import PATIENCE, Calls, problem, success
 from tests.api.conftest import app_of
 from tests.conftest import Connect
+from tests.together import together
 
 PAST = "update fastpubsub.subscription_uses set used_at = used_at - interval '1 day'"
 
@@ -36,9 +37,9 @@ async def test_the_setting(client: httpx.AsyncClient, calls: Calls) -> None:
     assert (paused["expire_after_seconds"], paused.get("expires_at")) == (60, None)
 
 
-@pytest.mark.parametrize("wrong", [-1, 1, 59, 31_536_001, 60.5, "long", True])
+@together("wrong", [-1, 1, 59, 31_536_001, 60.5, "long", True])
 async def test_what_it_cannot_be(client: httpx.AsyncClient, calls: Calls, wrong: object) -> None:
-    await calls.topic_and_subscription()
+    await calls.ready()
     refused = await client.patch("/subscriptions/s", json={"expire_after_seconds": wrong})
     assert "expire_after_seconds" in problem(refused, 422)
 

@@ -15,6 +15,7 @@ from fastpubsub.api.app import create_app
 from fastpubsub.config import Settings
 from tests.pages import ROOT
 from tests.test_deploy import instructions, sources
+from tests.together import together
 from tests.wheels import once_a_run
 
 pytestmark = pytest.mark.timeout(900)  # the first of them may build it, on whatever machine it is
@@ -105,7 +106,7 @@ async def test_it_is_served(installed: Path, client: httpx.AsyncClient) -> None:
     assert script.headers["content-security-policy"] == "default-src 'none'"
 
 
-@pytest.mark.parametrize("name", ["nope.html", "", "docs", "../../pyvenv.cfg", "..%2f..%2fpyvenv.cfg", "%00"])
+@together("name", ["nope.html", "", "docs", "../../pyvenv.cfg", "..%2f..%2fpyvenv.cfg", "%00"])
 async def test_nothing_else_is_served(installed: Path, client: httpx.AsyncClient, name: str) -> None:
     (installed.parent / "pyvenv.cfg").touch()
     assert (await client.get(httpx.URL("http://test", raw_path=f"/guide/{name}".encode()))).status_code == 404

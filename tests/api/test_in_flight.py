@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 
 import httpx
-import pytest
 
 from tests.api.calls import PATIENCE, Calls, payloads, problem, success
 from tests.api.conftest import app_of
+from tests.together import together
 
 
 async def test_the_setting(client: httpx.AsyncClient, calls: Calls) -> None:
@@ -27,9 +27,9 @@ async def test_the_setting(client: httpx.AsyncClient, calls: Calls) -> None:
         assert success(await client.get(f"/subscriptions/{name}"), 200) == created
 
 
-@pytest.mark.parametrize("wrong", [-1, 1_000_001, 1.5, "many", True])
+@together("wrong", [-1, 1_000_001, 1.5, "many", True])
 async def test_what_it_cannot_be(client: httpx.AsyncClient, calls: Calls, wrong: object) -> None:
-    await calls.topic_and_subscription()
+    await calls.ready()
     assert "max_in_flight" in problem(await client.patch("/subscriptions/s", json={"max_in_flight": wrong}), 422)
 
 

@@ -3,10 +3,10 @@
 import asyncio
 
 import httpx
-import pytest
 
 from tests.api.calls import PATIENCE, Calls, payloads, problem, success
 from tests.api.conftest import app_of
+from tests.together import together
 
 SLOWEST = 0.00001
 
@@ -28,9 +28,9 @@ async def test_the_setting(client: httpx.AsyncClient, calls: Calls) -> None:
         assert success(await client.get(f"/subscriptions/{name}"), 200) == created
 
 
-@pytest.mark.parametrize("wrong", [b"-1", b"100001", b"0.000001", b'"many"', b"true", b"NaN", b"1e999", b"[]"])
+@together("wrong", [b"-1", b"100001", b"0.000001", b'"many"', b"true", b"NaN", b"1e999", b"[]"])
 async def test_what_it_cannot_be(client: httpx.AsyncClient, calls: Calls, wrong: bytes) -> None:
-    await calls.topic_and_subscription()
+    await calls.ready()
     content = b'{"rate_limit": %b}' % wrong
     refused = await client.patch("/subscriptions/s", content=content, headers={"Content-Type": "application/json"})
     assert "rate_limit" in problem(refused, 422) or wrong in (b"NaN", b"1e999")

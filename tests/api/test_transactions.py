@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.api.calls import Calls, Json, ids_of, payloads, problem
+from tests.together import together
 
 LOST = "019c13cb-6d29-7000-8000-040000000001.5f0c1d9ae2b34c77"
 
@@ -81,8 +82,8 @@ async def test_the_same_delivery_in_two_ways_undoes_all(
 Body = Callable[[list[str]], Json]
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "detail"),
+@together(
+    "body, status, detail",
     [
         (lambda _: {}, 422, "the body is invalid"),
         (lambda _: [], 422, "the body is invalid"),

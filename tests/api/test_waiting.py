@@ -15,6 +15,7 @@ from fastpubsub.services.waiting_lines import WaitingLine
 from tests.api.calls import PATIENCE, Calls, payloads, problem, success
 from tests.api.conftest import app_of
 from tests.conftest import Connect, MakeSettings
+from tests.together import together
 
 PATH = "/subscriptions/s/messages"
 
@@ -91,14 +92,14 @@ async def test_the_time_is_over(client: httpx.AsyncClient, calls: Calls) -> None
     assert asyncio.get_running_loop().time() - begun >= 1
 
 
-@pytest.mark.parametrize("value", ["-1", "21", "1.5", "x", "", "%20", "٣"])
+@together("value", ["-1", "21", "1.5", "x", "", "%20", "٣"])
 async def test_times_that_cannot_be(client: httpx.AsyncClient, calls: Calls, value: str) -> None:
-    await calls.topic_and_subscription()
+    await calls.ready()
     assert "wait_seconds" in problem(await client.get(f"{PATH}?consumer_id=c&wait_seconds={value}"), 422)
 
 
-@pytest.mark.parametrize(
-    ("prefer", "waits"),
+@together(
+    "prefer, waits",
     [
         ("wait=20", True),
         ("return=representation, wait=20", True),
@@ -115,7 +116,7 @@ async def test_times_that_cannot_be(client: httpx.AsyncClient, calls: Calls, val
 async def test_preferring_to_wait(
     client: httpx.AsyncClient, calls: Calls, line: Callable[[], Awaitable[WaitingLine]], prefer: str, waits: bool
 ) -> None:
-    await calls.topic_and_subscription()
+    await calls.ready()
     pull = asyncio.create_task(client.get(f"{PATH}?consumer_id=c", headers={"Prefer": prefer}))
     if waits:
         await until_waiting(await line())

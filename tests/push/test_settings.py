@@ -9,6 +9,7 @@ from fastpubsub.config import Settings
 from tests.api.calls import Calls, problem, success
 from tests.conftest import MakeSettings
 from tests.push.endpoint import KEY
+from tests.together import together
 
 WELL = {"endpoint": "https://8.8.8.8/hook"}
 
@@ -80,9 +81,9 @@ OTHERS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@together("endpoint", ENDPOINTS)
 async def test_endpoints_that_are_refused(client: httpx.AsyncClient, calls: Calls, endpoint: str) -> None:
-    await calls.topic_and_subscription()
+    await calls.ready()
     problem(await client.patch("/subscriptions/s", json={"push": {"endpoint": endpoint}}), 422)
     new = {"id": "new", "topic_id": "t", "push": {"endpoint": endpoint}}
     problem(await client.post("/subscriptions", json=new), 422)
@@ -90,9 +91,9 @@ async def test_endpoints_that_are_refused(client: httpx.AsyncClient, calls: Call
     assert "push" not in success(await client.get("/subscriptions/s"), 200)
 
 
-@pytest.mark.parametrize("member", OTHERS, ids=repr)
+@together("member", OTHERS)
 async def test_members_that_are_refused(client: httpx.AsyncClient, calls: Calls, member: dict[str, Any]) -> None:
-    await calls.topic_and_subscription()
+    await calls.ready()
     problem(await client.patch("/subscriptions/s", json={"push": {**WELL, **member}}), 422)
     assert "push" not in success(await client.get("/subscriptions/s"), 200)
 
