@@ -371,7 +371,8 @@ class Settings(BaseSettings):
 
     delayed_max_overdue_seconds: int = Field(21600, ge=60, le=315360000)
     """When no server ran for longer than this, delayed messages that are overdue by more are held until they are
-    [released](../operations.md#delayed-messages-that-are-held).
+    [released](../operations.md#delayed-messages-that-are-held), and times of schedules are
+    [given up](../operations.md#schedules-after-a-restore).
     """
 
     trim_interval_seconds: float = Field(10.0, ge=0.05, le=86400)

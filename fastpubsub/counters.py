@@ -15,8 +15,8 @@ class Counters:
     """The counters of services, cheap enough for every call. Each label has at most `max_names` values and `REST`."""
 
     def __init__(self, registry: CollectorRegistry, max_names: int) -> None:
-        def counter(name: str, what: str, label: str) -> "Labelled":
-            return Labelled(Counter(f"fastpubsub_messages_{name}", what, [label], registry=registry), max_names)
+        def counter(name: str, what: str, label: str, prefix: str = "messages") -> "Labelled":
+            return Labelled(Counter(f"fastpubsub_{prefix}_{name}", what, [label], registry=registry), max_names)
 
         def gauge(name: str, what: str) -> Gauge:
             return Gauge(f"fastpubsub_{name}", what, multiprocess_mode="livesum", registry=registry)
@@ -30,6 +30,8 @@ class Counters:
         )
         self.outbox_dropped = dropped.inc
         self.published = counter("published", "Messages stored by publishing", "topic")
+        self.fired = counter("fired", "Messages published by schedules", "topic", "schedules")
+        self.missed = counter("missed", "Times of schedules that came without a message", "topic", "schedules")
         self.delivered = counter("delivered", "Messages handed to a consumer", "subscription")
         self.acked = counter("acked", "Messages acknowledged", "subscription")
         self.nacked = counter("nacked", "Messages that a consumer gave back for a retry", "subscription")

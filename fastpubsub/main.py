@@ -23,6 +23,7 @@ from fastpubsub.cli import (
     mcp,
     messages,
     opening,
+    schedules,
     settling,
     subscriptions,
     top,
@@ -391,6 +392,7 @@ app.add_typer(contexts.app, name="context")
 app.add_typer(clients.app, name="clients")
 app.add_typer(dead_letters.app, name="dlq")
 app.add_typer(delayed.app, name="delayed")
+app.add_typer(schedules.app, name="schedules")
 
 
 @command("completion")

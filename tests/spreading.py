@@ -30,6 +30,7 @@ BY_TOPIC = frozenset(
         "busy_keys",
         "parked",
         "failures",
+        "schedules",
     }
 )
 """Tables whose rows are where their topic is. The names of topics and subscriptions are on every node."""
@@ -84,6 +85,8 @@ EXCEPTIONS = {
     ("hold_endpoints", "turn"): ONE_LOCK,
     ("inspect_delayed", "topics"): EVERY_TOPIC,
     ("inspect_leases", "topics"): EVERY_TOPIC,
+    ("inspect_schedules", "topics"): EVERY_TOPIC,
+    ("list_due_schedules", "topics"): EVERY_TOPIC,
     ("list_due_topics", "topics"): EVERY_TOPIC,
     ("list_endpoints", "topics"): FROM_SEVERAL,
     ("list_expired_leases", "topics"): EVERY_TOPIC,

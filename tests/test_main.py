@@ -50,6 +50,7 @@ COMMANDS = {
     "subscriptions",
     "clients",
     "delayed",
+    "schedules",
     "dlq",
     "completion",
     "consumers",

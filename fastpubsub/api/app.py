@@ -34,6 +34,7 @@ from fastpubsub.api.routers import (
     overview,
     push,
     redrives,
+    schedules,
     subscriptions,
     topics,
     transactions,
@@ -55,11 +56,13 @@ from fastpubsub.services.directory import Directory
 from fastpubsub.services.due import DueMessages
 from fastpubsub.services.exchanging import Exchanging
 from fastpubsub.services.expiry import Uses
+from fastpubsub.services.firing import Schedulers
 from fastpubsub.services.history import LAST_WRITE_SECONDS, Recorder
 from fastpubsub.services.maintenance import Maintenance
 from fastpubsub.services.publishing import Publishing
 from fastpubsub.services.redrives import Redrives
 from fastpubsub.services.relay import Relay
+from fastpubsub.services.schedules import Schedules
 from fastpubsub.services.settling import Settling
 from fastpubsub.services.tails import Tails
 from fastpubsub.services.transactions import Transactions
@@ -102,6 +105,7 @@ ROUTERS = [
     transactions.router,
     browsing.router,
     delayed.router,
+    schedules.router,
     filter_tests.router,
     redrives.router,
     overview.router,
@@ -193,7 +197,11 @@ def build(state: State) -> None:
     state.turn = turn = Turn(database, settings)
     state.maintenance = Maintenance(database, settings, counters, wakeups, turn)
     state.redrives = Redrives(database, wakeups, turn)
-    state.due_messages = DueMessages(database, settings, counters, turn, on_published=wakeups.published)
+    state.schedules = Schedules(database, state.directory, counters, wakeups)
+    state.schedulers = schedulers = Schedulers(database, settings, counters, wakeups)
+    state.due_messages = DueMessages(
+        database, settings, counters, turn, on_published=wakeups.published, on_schedules=schedulers.look
+    )
     state.relay = Relay(database, settings, counters, turn, on_relayed=wakeups.published)
 
 
@@ -205,6 +213,7 @@ def background(state: State) -> list[Coroutine[Any, Any, None]]:
         state.relay,
         state.dispatcher,
         state.due_messages,
+        state.schedulers,
         state.recorder,
         state.consumers,
         state.uses,

@@ -25,6 +25,9 @@ ID_BYTES = 64
 REASON_BYTES = 1_100
 """The reason of a nack in ASCII, and what belongs to it."""
 
+SCHEDULED_BYTES = 65_536
+"""What a schedule publishes."""
+
 LARGE_BYTES = 262_144
 """Bodies up to here are parsed in the event loop: at worst it takes as long as a handful of requests."""
 
@@ -73,6 +76,10 @@ def ids(settings: Settings) -> int:
 
 def topic(settings: Settings) -> int:
     return min(SMALL_BYTES + settings.schema_max_bytes, settings.api_max_body_bytes)
+
+
+def schedule(settings: Settings) -> int:
+    return min(SMALL_BYTES + SCHEDULED_BYTES, settings.api_max_body_bytes)
 
 
 def subscription(settings: Settings) -> int:

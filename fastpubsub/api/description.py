@@ -29,7 +29,8 @@ REFUSALS = {
     401: "The access token is missing, expired or revoked.",
     403: "The client does not have the scope that this needs.",
     404: "What the request names does not exist.",
-    409: "The request conflicts with what exists: an id is taken, or messages are pushed, filtered or published.",
+    409: "The request conflicts with what exists: an id is taken, messages are pushed, filtered or published, or another "
+    "request changed the same object at the same moment.",
     410: "A delivery is no longer held: nothing was settled or published.",
     429: "Too many requests were sent by hand; see `Retry-After`.",
     413: "The body, or something in it, is larger than the server accepts.",
@@ -41,6 +42,7 @@ CONFLICTS = (
     *("createTopic", "createSubscription", "pullMessages", "settleAndPull"),
     *("rotateClientSecret", "revokeClientSecret", "rotatePushSecret", "testPush", "resendMessage", "getPushStatus"),
     *("moveDelayedMessage", "cancelDelayedMessage"),
+    *("createSchedule", "updateSchedule", "pauseSchedule", "resumeSchedule"),
 )
 BY_HAND = ("testPush", "resendMessage")
 MISSING = ("createSubscription", "runTransaction", "getAuthorizationServer")
@@ -56,6 +58,7 @@ PARAMETERS: dict[str, tuple[str, Any]] = {
     "limit": ("the highest number of items in the answer", 10),
     "redrive_id": ("the id of a redrive", 1),
     "delayed_id": ("the id of a delayed message, as the publish answered it", "delayed-1"),
+    "schedule_id": ("the id of a schedule, which the topic has once", "daily-report"),
     "state": ("where the messages are", "ahead"),
     "include": ("`metrics` adds figures to each item", None),
     "q": ("only ids that contain this text, in any case", None),
@@ -194,6 +197,13 @@ BODIES: dict[str, Any] = {
     "purgeDeadLetters": [EXAMPLE_ID],
     "reprocessDeadLetters": [EXAMPLE_ID],
     "moveDelayedMessage": {"delay_seconds": 3600},
+    "createSchedule": {
+        "id": "daily-report",
+        "cron": "0 9 * * MON-FRI",
+        "time_zone": "Europe/Berlin",
+        "payload": {"days": 1},
+    },
+    "updateSchedule": {"interval_seconds": 3600},
     "createRedrive": {"action": "reprocess", "per_second": 100},
     "createClient": {"name": "My Application", "scopes": "topics:read topics:publish:user-events"},
     "updateClient": {"name": "My Application", "scopes": "topics:read", "is_active": True},

@@ -13,7 +13,7 @@ from fastpubsub.api.prometheus import Read, render
 from fastpubsub.config import Settings
 from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import FastpubsubError
-from fastpubsub.services.metrics import Gauges, delayed_gauges, push_gauges
+from fastpubsub.services.metrics import Gauges, delayed_gauges, push_gauges, schedule_gauges
 from fastpubsub.services.readiness import DOWN, Readiness
 
 logger = logging.getLogger(__name__)
@@ -104,6 +104,7 @@ class Probes:
                 await self._gauges.look(),
                 await delayed_gauges(self._database),
                 await push_gauges(self._database, self._limit),
+                await schedule_gauges(self._database),
             )
         except FastpubsubError as error:
             logger.warning("no gauges of the database in this scrape: %s", error.detail)

@@ -28,7 +28,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_fastapi_instrumentator import metrics
 
 from fastpubsub import __version__
-from fastpubsub.services.metrics import DelayedGauges, PushGauges, SubscriptionGauges
+from fastpubsub.services.metrics import DelayedGauges, PushGauges, ScheduleGauges, SubscriptionGauges
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -108,6 +108,7 @@ class Read(NamedTuple):
     subscriptions: Sequence[SubscriptionGauges]
     delayed: DelayedGauges
     pushed: Sequence[PushGauges]
+    schedules: ScheduleGauges
 
 
 def render(registry: CollectorRegistry, read: Read | None) -> bytes:
@@ -137,6 +138,7 @@ class _AtScrape:
             yield from subscription_gauges(self._read.subscriptions)
             yield from delayed_gauges(self._read.delayed)
             yield from push_gauges(self._read.pushed)
+            yield from schedule_gauges(self._read.schedules)
 
 
 LABELS = ["topic", "subscription"]
@@ -224,6 +226,22 @@ def push_gauges(pushed: Sequence[PushGauges]) -> Iterable[Metric]:
         is_open.add_metric([one.topic_id, one.subscription_id], one.is_open)
         is_held.add_metric([one.topic_id, one.subscription_id], one.is_held)
     yield from (is_open, is_held)
+
+
+def schedule_gauges(schedules: ScheduleGauges) -> Iterable[Metric]:
+    count = GaugeMetricFamily(
+        "fastpubsub_schedules",
+        "Schedules: active, paused, or failing, which is counted besides: the last time came without a message",
+        labels=["state"],
+    )
+    for state in ("active", "paused", "failing"):
+        count.add_metric([state], getattr(schedules, state))
+    yield count
+    yield GaugeMetricFamily(
+        "fastpubsub_schedules_overdue_seconds",
+        "For how long the first schedule has been overdue; 0 when none is",
+        value=schedules.overdue_seconds,
+    )
 
 
 def age(created_at: datetime | None, now: datetime) -> float:

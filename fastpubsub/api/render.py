@@ -15,6 +15,7 @@ from fastpubsub.services.claiming import Claim
 from fastpubsub.services.dead_letters import Letter
 from fastpubsub.services.delayed import Delayed
 from fastpubsub.services.redrives import StoredRedrive
+from fastpubsub.services.schedules import StoredSchedule
 from fastpubsub.services.settling import GONE, SETTLED, STALE
 from fastpubsub.services.subscriptions import StoredSubscription
 from fastpubsub.services.tails import Logged
@@ -164,6 +165,34 @@ def delayed_json(message: Delayed, *, shows_payload: bool) -> bytes:
     if shows_payload:
         members |= {"payload": message.payload, "attributes": message.attributes}
     return json_object({name: value for name, value in members.items() if value is not None})
+
+
+def schedule_json(schedule: StoredSchedule, upcoming: Sequence[datetime] = (), *, shows_payload: bool) -> bytes:
+    """What is not so is left out."""
+    members: dict[str, bytes | str | int | None] = {
+        "id": schedule.id,
+        "topic_id": schedule.topic_id,
+        **schedule.content._asdict(),
+        **schedule.times._asdict(),
+        "catch_up": schedule.catch_up,
+        "created_at": time_text(schedule.created_at),
+        "is_paused": None if schedule.paused_at is None else True,
+        "paused_at": _time_or_none(schedule.paused_at),
+        "next_at": _time_or_none(schedule.next_at),
+        "upcoming": json.dumps([time_text(one) for one in upcoming]).encode() if upcoming else None,
+        "last_fired_at": _time_or_none(schedule.last_fired_at),
+        "last_message_id": schedule.last_message_id,
+        "fired": schedule.fired,
+        "missed": schedule.missed,
+        "problem": schedule.problem,
+    }
+    if not shows_payload:
+        members |= {"payload": None, "attributes": None}
+    return json_object({name: value for name, value in members.items() if value is not None})
+
+
+def _time_or_none(time: datetime | None) -> str | None:
+    return None if time is None else time_text(time)
 
 
 def change_json(change: RecordedChange) -> bytes:

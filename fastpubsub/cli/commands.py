@@ -104,7 +104,7 @@ def with_options(
 
 
 def _written(own: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The first argument is the id of what is made or changed."""
+    """The first argument is the id of what is made or changed; a schedule comes after its topic."""
     arguments = []
     for name, hint in own.items():
         for about in getattr(hint, "__metadata__", ()):
@@ -115,7 +115,7 @@ def _written(own: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 arguments.append(about.metavar or name.upper())
                 yield f"{name}_id", arguments[-1]
     if arguments:
-        yield "id", arguments[0]
+        yield "id", arguments["schedule" in own]
 
 
 def in_words_of_options(detail: str) -> str:

@@ -6,7 +6,7 @@ from typer.core import TyperCommand, TyperGroup
 
 GROUPS = {
     "Messages": ("publish", "pull", "tail", "listen", "ack", "nack", "reject", "extend", "delayed", "dlq"),
-    "Objects": ("topics", "subscriptions", "clients", "filter", "export", "apply"),
+    "Objects": ("topics", "subscriptions", "schedules", "clients", "filter", "export", "apply"),
     "Looking": ("status", "top", "open", "browse", "explain", "consumers", "mcp"),
     "Operating": (
         *("server", "push", "db-migrate", "doctor", "healthcheck", "worker", "create_client", "generate_secret_key"),

@@ -74,6 +74,18 @@ def pages(
         limit = None if limit is None else limit - len(page)
 
 
+def token_pages(client: "Client", build: "Callable[..., Request[Any]]") -> Iterator[Record]:
+    """The objects of all pages, each of which has the token of the next."""
+    page: dict[str, Any] = {}
+    while True:
+        answer = client.send(single(build(**page, limit=PAGE)))
+        yield from items(answer)
+        token = answer.fields.get("next_page_token")
+        if token is None:
+            return
+        page = {"page_token": token}
+
+
 def _read_one(answer: bytes) -> Record:
     import msgspec
 

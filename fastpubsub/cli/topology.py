@@ -1,9 +1,10 @@
-"""`fastpubsub export` and `apply`: topics, subscriptions and clients as one file, compared with what the server has."""
+"""`fastpubsub export` and `apply`: topics, subscriptions, schedules and clients in a file, compared with the server."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from fastpubsub.cli.exits import FAILED, WRONG_USAGE, counted, fail, note, print
 from fastpubsub.cli.groups import confirm
 from fastpubsub.cli.output import AsJson, Output, write_text
 from fastpubsub.cli.pushing import MEMBERS, keep_headers, merged, readable
-from fastpubsub.cli.records import Number, Record, pages
+from fastpubsub.cli.records import Number, Record, pages, token_pages
 from fastpubsub.cli.tables import json_of
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ SETTINGS = {
         *("topic_id", "ordered", "filter", "max_delivery_attempts", "backoff_min_seconds", "backoff_max_seconds"),
         *("ack_deadline_seconds", *REMOVABLE, "on_expired", "push"),
     ),
+    "schedules": ("cron", "time_zone", "interval_seconds", "payload", "attributes", "ordering_key", "catch_up"),
     "clients": ("scopes", "is_active"),
 }
-"""The members of a file; the names of clients stand for their ids."""
+"""The members of a file; the names of clients stand for their ids, and a schedule is named `TOPIC/SCHEDULE`."""
 
-NEEDED = {"topics": (), "subscriptions": ("topic_id",), "clients": ("scopes",)}
+NEEDED = {"topics": (), "subscriptions": ("topic_id",), "schedules": (), "clients": ("scopes",)}
 LARGEST_FILE = 64 << 20
 
 TopologyFile = Annotated[
@@ -61,7 +63,7 @@ class Change:
 
 
 def export() -> None:
-    """Print topics, subscriptions and clients, without secrets, as YAML for `apply`."""
+    """Print topics, subscriptions, schedules and clients, without secrets, as YAML for `apply`."""
     from fastpubsub.cli.formats import yaml_documents
 
     with connected() as client:
@@ -136,6 +138,8 @@ def _objects(kind: str, objects: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, settings in _mapping(objects or {}, kind).items():
         where = f"{kind}: {name}"
         given = _mapping(settings or {}, where, SETTINGS[kind])
+        if kind == "schedules" and name.count("/") != 1:
+            raise ValueError(f"{where}: the name of a schedule is that of its topic, / and its own")
         for needed in NEEDED[kind]:
             if needed not in given:
                 raise ValueError(f"{where}: {needed} is missing")
@@ -202,9 +206,13 @@ def _creation(kind: str, name: str, settings: dict[str, Any]) -> "Request[Any]":
 
     if kind == "clients":
         return requests.create_client(name, settings["scopes"], is_active=settings.get("is_active", True))
-    empty = (
-        requests.create_topic(name) if kind == "topics" else requests.create_subscription(name, settings["topic_id"])
-    )
+    if kind == "schedules":
+        topic_id, _, name = name.partition("/")
+        empty: Request[Any] = requests.create_schedule(topic_id, name)
+    elif kind == "topics":
+        empty = requests.create_topic(name)
+    else:
+        empty = requests.create_subscription(name, settings["topic_id"])
     return replace(empty, content=_body({"id": name} | settings))
 
 
@@ -217,15 +225,21 @@ def _update(kind: str, existing: dict[str, Any], settings: dict[str, Any], diffe
             existing["id"], name=existing["name"], scopes=settings["scopes"], is_active=is_active
         )
     id_ = existing["id"]
-    empty = (
-        requests.update_topic(id_, retention_seconds=None) if kind == "topics" else requests.update_subscription(id_)
-    )
+    if kind == "schedules":
+        empty: Request[Any] = requests.update_schedule(existing["topic_id"], id_)
+    elif kind == "topics":
+        empty = requests.update_topic(id_, retention_seconds=None)
+    else:
+        empty = requests.update_subscription(id_)
     return replace(empty, content=_body(differing))
 
 
 def _deletion(kind: str, existing: dict[str, Any]) -> Change:
     from fastpubsub.client import requests
 
+    if kind == "schedules":
+        topic_id, id_ = existing["topic_id"], existing["id"]
+        return Change("delete", "schedule", f"{topic_id}/{id_}", "", requests.delete_schedule(topic_id, id_))
     build = {
         "topics": requests.delete_topic,
         "subscriptions": requests.delete_subscription,
@@ -240,6 +254,8 @@ def _existing(client: "Client", kind: str) -> Objects | None:
     from fastpubsub.client import requests
     from fastpubsub.client.errors import PermissionDenied
 
+    if kind == "schedules":
+        return _existing_schedules(client)
     build: dict[str, Callable[..., Request[Any]]] = {
         "topics": requests.list_topics,
         "subscriptions": requests.list_subscriptions,
@@ -254,6 +270,19 @@ def _existing(client: "Client", kind: str) -> Objects | None:
     except PermissionDenied:
         note(f"fastpubsub: this client may not read {kind}")
         return None
+    return found
+
+
+def _existing_schedules(client: "Client") -> Objects | None:
+    from fastpubsub.client import requests
+
+    topics = _existing(client, "topics")
+    if topics is None:
+        return None
+    found: Objects = {}
+    for topic_id in topics:
+        for record in token_pages(client, partial(requests.list_schedules, topic_id)):
+            found[f"{topic_id}/{record.fields['id']}"] = record.fields
     return found
 
 

@@ -103,6 +103,15 @@ class Operations:
     cancel_delayed = Operation(requests.cancel_delayed)
     release_delayed = Operation(requests.release_delayed)
 
+    create_schedule = Operation(requests.create_schedule)
+    get_schedule = Operation(requests.get_schedule)
+    list_schedules = Operation(requests.list_schedules)
+    update_schedule = Operation(requests.update_schedule)
+    pause_schedule = Operation(requests.pause_schedule)
+    resume_schedule = Operation(requests.resume_schedule)
+    fire_schedule = Operation(requests.fire_schedule)
+    delete_schedule = Operation(requests.delete_schedule)
+
     create_topic = Operation(requests.create_topic)
     get_topic = Operation(requests.get_topic)
     list_topics = Operation(requests.list_topics)

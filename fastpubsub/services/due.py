@@ -1,7 +1,8 @@
-"""Publishes delayed messages when they are due."""
+"""Publishes delayed messages when they are due, and notices when schedules are."""
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from fastpubsub.config import Settings
@@ -20,8 +21,17 @@ _TROUBLE_PAUSE_SECONDS = 1.0
 _MARK_SECONDS = 30
 """How old the floor of a topic may become: behind it are only rows that were cancelled or moved since."""
 
+_LOOK_BACK_SECONDS = 60.0
+"""A schedule that became due longer ago is found by the next full look: whoever looks often walks over no old rows."""
+
+_FULL_LOOK_SECONDS = 60.0
+
 OnPublished = Callable[[int, int], None]
 """Called with the key of a topic and how many messages it got, after their commit: wakes the waiting consumers."""
+
+
+OnSchedules = Callable[[float | None], None]
+"""Called when a schedule is due, with how many seconds ago that may have been; None is any number."""
 
 
 class DueMessages:
@@ -36,12 +46,15 @@ class DueMessages:
         counters: Counters,
         turn: Turn,
         on_published: OnPublished = lambda _topic_key, _count: None,
+        on_schedules: OnSchedules = lambda _look_back_seconds: None,
     ) -> None:
         self._database = database
         self._max_overdue = settings.delayed_max_overdue_seconds
         self._counters = counters
         self._turn = turn
         self._on_published = on_published
+        self._on_schedules = on_schedules
+        self._last_full_look: float | None = None
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
@@ -54,13 +67,24 @@ class DueMessages:
 
     async def step(self) -> float:
         """Publishes a part of what is due in each topic; answers the seconds until the next step."""
-        topics, due_seconds = await self._database.fetch_one("list_due_topics", _MARK_SECONDS)
+        look_back = self._look_back()
+        topics, due_seconds, schedule_seconds = await self._database.fetch_one(
+            "list_due_topics", _MARK_SECONDS, look_back
+        )
+        if schedule_seconds is not None and schedule_seconds <= 0:
+            self._on_schedules(look_back)
         is_more = [await self._publish(topic_key) for topic_key in topics or ()]
         if any(is_more):
             return 0.0
-        if topics or due_seconds is None:
-            return _LOOK_SECONDS
-        return min(_LOOK_SECONDS, max(float(due_seconds), _LEAST_SECONDS))
+        soon = [] if topics else [one for one in (due_seconds, schedule_seconds) if one is not None and one > 0]
+        return max(min([_LOOK_SECONDS, *map(float, soon)]), _LEAST_SECONDS)
+
+    def _look_back(self) -> float | None:
+        now = time.monotonic()
+        if self._last_full_look is None or now - self._last_full_look > _FULL_LOOK_SECONDS:
+            self._last_full_look = now
+            return None
+        return _LOOK_BACK_SECONDS
 
     async def _publish(self, topic_key: int) -> bool:
         """Whether there are more. A topic that fails does not stop the others."""

@@ -59,6 +59,15 @@ class PushGauges(NamedTuple):
     """By a process that lives."""
 
 
+class ScheduleGauges(NamedTuple):
+    """Of all topics. `failing`: those whose last time came without a message, because something is wrong."""
+
+    active: int
+    paused: int
+    failing: int
+    overdue_seconds: float
+
+
 class Gauges:
     """Remembers how far each filter has judged its log, so that a scrape goes on where the last one ended."""
 
@@ -91,6 +100,10 @@ async def delayed_gauges(database: Database) -> DelayedGauges:
 
 async def push_gauges(database: Database, limit: int) -> list[PushGauges]:
     return [PushGauges(*row) for row in await database.fetch_all("list_push_metrics", limit)]
+
+
+async def schedule_gauges(database: Database) -> ScheduleGauges:
+    return ScheduleGauges(*await database.fetch_one("inspect_schedules"))
 
 
 def gauges(rows: list[Row]) -> list[SubscriptionGauges]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastpubsub import models
 from fastpubsub.exceptions import InvalidRequest
-from fastpubsub.testing.calls import Answer, Call, Part, route
+from fastpubsub.testing.calls import Answer, Call, Part, Route, route
 
 MAX_TIME = 2**40
 MAX_BODY_BYTES = 4096
@@ -46,16 +46,16 @@ class Past(Part):
         columns = {name: [sums.get(at, Counter())[name] for at in times] for name in names}
         return {"interval_seconds": interval, "times": times, **columns}
 
-    def record(self, call: Call, action: str, body: Any) -> None:
+    def record(self, call: Call, one: Route, body: Any) -> None:
         """Of a creation, `body` is what was created."""
-        kind = "topic" if action.endswith("_topic") else "subscription"
+        kind = "topic" if one.path.pattern.startswith("/topics") else "subscription"
         size = len(call.body)
         details = {"body_bytes": size} if size > MAX_BODY_BYTES else json.loads(call.body or b"null")
         change = models.RecordedChange(
             at=self.store.now,
             client_id="anonymous",
             request_id=call.headers.get("x-request-id", "in-memory"),
-            action=action,
+            action=one.action or "",
             object=kind,
             object_id=call.ids[0] if call.ids else body.id,
             details=details,

@@ -17,12 +17,15 @@ from fastpubsub.testing.dead_letters import DeadLetters
 from fastpubsub.testing.delayed import DelayedMessages
 from fastpubsub.testing.looking import Looking
 from fastpubsub.testing.past import Past
+from fastpubsub.testing.schedules import Schedules
 from fastpubsub.testing.subscriptions import Subscriptions
 from fastpubsub.testing.topics import Topics
 from fastpubsub.testing.transactions import Transactions
 
 
-class MemoryServer(Topics, Subscriptions, Consuming, DeadLetters, DelayedMessages, Transactions, Looking, Past):
+class MemoryServer(
+    Topics, Subscriptions, Consuming, DeadLetters, DelayedMessages, Schedules, Transactions, Looking, Past
+):
     def answer(self, request: httpx.Request) -> httpx.Response:
         """The body of the request was read."""
         self.store.now += datetime.resolution  # as on a server, no two calls are at the same time
@@ -47,7 +50,7 @@ class MemoryServer(Topics, Subscriptions, Consuming, DeadLetters, DelayedMessage
                 status, body = one.handler(self, call)
                 self.store.count()
                 if one.action is not None and not isinstance(body, models.SeekPreview):
-                    self.record(call, one.action, body)
+                    self.record(call, one, body)
                 return status, body
         raise NotFound("there is nothing at this path of the bus in memory")
 

@@ -19,6 +19,7 @@ from fastpubsub.models import (
     ChangedSubscription,
     NewPush,
     NewSubscription,
+    Schedule,
     Subscription,
     SubscriptionFigures,
     SubscriptionMetrics,
@@ -30,6 +31,7 @@ from fastpubsub.models import (
 from fastpubsub.payload_schemas import PayloadSchema
 from fastpubsub.payloads import Expiry
 from fastpubsub.searches import Search
+from fastpubsub.timetables import Timetable
 
 GONE, SETTLED, STALE = 0, 1, 2
 DEAD_LETTER_ID = "dead_letter_message_id"
@@ -65,6 +67,9 @@ INTERVAL_SECONDS = 5
 """Of the history."""
 
 MINUTE = 60
+
+MOST_FIRED = 1000
+"""Messages of a schedule at once, however much time passes."""
 
 PUT_ASIDE = "put aside"
 """Why a key of an ordered subscription is due: nobody had its next message yet."""
@@ -151,6 +156,15 @@ class Fired(NamedTuple):
 
 
 @dataclass(slots=True)
+class Repeated:
+    """A schedule, without its message, which is published as it was written."""
+
+    schedule: Schedule
+    message: Stored
+    timetable: Timetable
+
+
+@dataclass(slots=True)
 class Log:
     """A topic; position 1 is the first message. Its front may be trimmed, its last message stays."""
 
@@ -166,6 +180,8 @@ class Log:
     fired: dict[int, Fired] = field(default_factory=dict)
     floor: datetime | None = None
     """All that was due up to here came."""
+
+    schedules: dict[str, Repeated] = field(default_factory=dict)
 
     @property
     def first(self) -> int:
@@ -214,6 +230,38 @@ class Log:
             self.fired[one.key] = Fired(one.due_at, self.last)
             self.floor = one.due_at
         return len(due)
+
+    def fire_due(self, now: datetime) -> None:
+        """Publishes what schedules had at their times, up to MOST_FIRED of each."""
+        due = [
+            (time, id_)
+            for id_, one in self.schedules.items()
+            if one.schedule.next_at is not None
+            for time in one.timetable.from_(one.schedule.next_at, now, MOST_FIRED)
+        ]
+        for time, id_ in sorted(due):
+            self._fire_or_miss(self.schedules[id_], time, now)
+        for one in {id_: self.schedules[id_] for _, id_ in due}.values():
+            next_at = one.timetable.after(now, one.schedule.next_at or now)
+            one.schedule = one.schedule.model_copy(update={"next_at": next_at})
+
+    def _fire_or_miss(self, one: Repeated, time: datetime, now: datetime) -> None:
+        try:
+            if self.schema is not None:
+                self.schema.check([one.message.payload])
+        except InvalidRequest as error:
+            changed = {"missed": one.schedule.missed + 1, "problem": error.detail}
+            one.schedule = one.schedule.model_copy(update=changed)
+        else:
+            self.fire(one, time, now)
+
+    def fire(self, one: Repeated, time: datetime, now: datetime) -> None:
+        own = {} if one.message.attributes is None else json.loads(one.message.attributes)
+        own |= {"schedule_id": one.schedule.id, "scheduled_at": f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+        attributes = json.dumps(own, ensure_ascii=False).encode()
+        (id_,) = self.publish([one.message.payload], [attributes], now, [one.message.ordering_key])
+        fired = {"last_fired_at": self.messages[self.last].created_at, "last_message_id": id_, "problem": None}
+        one.schedule = one.schedule.model_copy(update=fired | {"fired": one.schedule.fired + 1})
 
     def figures(self, subscriptions: int, now: datetime) -> TopicFigures:
         rates = TopicRates(**rates_of(self.past, now, TopicRates.model_fields))
@@ -951,6 +999,8 @@ class Store:
         for log in self.logs.values():
             if log.delayed:
                 log.publish_due(self.now)
+            if log.schedules:
+                log.fire_due(self.now)
 
     def count(self) -> None:
         """Adds to the history what has happened since the last call."""

@@ -26,6 +26,7 @@ begin
     perform from fastpubsub.cursors as c where c.topic_key = v_topic_key order by c.subscription_key for update;
     delete from fastpubsub.cursors as c where c.topic_key = v_topic_key;
     delete from fastpubsub.subscriptions as s where s.topic_key = v_topic_key;
+    delete from fastpubsub.schedules as s where s.topic_key = v_topic_key;
     delete from fastpubsub.topics as t where t.topic_key = v_topic_key;
     insert into fastpubsub.purges (topic_key) values (v_topic_key);
 end;

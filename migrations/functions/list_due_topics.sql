@@ -1,10 +1,12 @@
 -- Lists the topics that have due messages, or whose floor is older than p_mark_seconds, and says in how many seconds the next message
--- of any topic is due. Writes nothing.
+-- of any topic is due, and the next schedule among those that were due p_look_back_seconds ago at most. Writes nothing.
 create or replace function fastpubsub.list_due_topics(
     p_mark_seconds integer,
+    p_look_back_seconds double precision,
     p_now timestamptz default null,
     out topic_keys bigint [],
-    out due_seconds double precision
+    out due_seconds double precision,
+    out schedule_seconds double precision
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -36,5 +38,10 @@ begin
         limit 1
     ) as d on true
     where h.has_delayed;
+    select extract(epoch from s.next_at - v_now) into list_due_topics.schedule_seconds
+    from fastpubsub.schedules as s
+    where s.next_at >= coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity')
+    order by s.next_at
+    limit 1;
 end;
 $$;

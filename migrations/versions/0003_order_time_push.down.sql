@@ -38,6 +38,9 @@ alter table fastpubsub.cursors drop column rate_limit;
 alter table fastpubsub.claims drop column leased_from;
 alter table fastpubsub.cursors drop column max_in_flight;
 
+-- Schedules.
+drop table fastpubsub.schedules;
+
 -- Delayed messages.
 alter table fastpubsub.idempotency_keys drop column delayed_keys;
 alter table fastpubsub.outbox drop column deliver_at, drop column delayed_key;

@@ -129,6 +129,32 @@ create index heads_has_delayed on fastpubsub.heads (topic_key) where has_delayed
 alter table fastpubsub.outbox add column deliver_at timestamptz, add column delayed_key bigint;
 alter table fastpubsub.idempotency_keys add column delayed_keys bigint [];
 
+-- Schedules: messages that are published again and again, by a cron expression or an interval. `next_at` is null while one is paused.
+create table fastpubsub.schedules (
+    topic_key bigint,
+    id text,
+    revision bigint not null default 1,
+    payload json not null,
+    attributes jsonb,
+    ordering_key text,
+    cron text,
+    time_zone text,
+    interval_seconds integer,
+    catch_up text not null check (catch_up in ('once', 'all', 'none')),
+    created_at timestamptz not null,
+    paused_at timestamptz,
+    next_at timestamptz,
+    last_fired_at timestamptz,
+    last_position bigint,
+    fired bigint not null default 0,
+    missed bigint not null default 0,
+    problem text,
+    primary key (topic_key, id),
+    check ((cron is null) <> (interval_seconds is null) and (cron is null) = (time_zone is null))
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
+create index schedules_next_at on fastpubsub.schedules (next_at);
+
 -- Ordered subscriptions. A key is known by its hash. A key is busy as long as a message of it is leased or waits, or its messages were put
 -- aside: the cursor has passed them, and nobody had them yet.
 alter table fastpubsub.cursors add column ordered boolean not null default false;

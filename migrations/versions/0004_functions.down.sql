@@ -540,6 +540,9 @@ begin
 end;
 $$;
 
+-- functions/create_schedule.sql
+drop function fastpubsub.create_schedule;
+
 -- functions/create_subscription.sql
 drop function fastpubsub.create_subscription;
 -- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
@@ -728,6 +731,9 @@ $$;
 
 -- functions/delayed_floor.sql
 drop function fastpubsub.delayed_floor;
+
+-- functions/delete_schedule.sql
+drop function fastpubsub.delete_schedule;
 
 -- functions/delete_topic.sql
 -- Takes constant time in the number of messages: it deletes the names and the locked rows, and records the rest in `purges`.
@@ -1091,6 +1097,9 @@ begin
 end;
 $$;
 
+-- functions/fire_schedule.sql
+drop function fastpubsub.fire_schedule;
+
 -- functions/forget_failures.sql
 drop function fastpubsub.forget_failures;
 
@@ -1144,6 +1153,9 @@ drop function fastpubsub.inspect_delayed;
 
 -- functions/inspect_processes.sql
 drop function fastpubsub.inspect_processes;
+
+-- functions/inspect_schedules.sql
+drop function fastpubsub.inspect_schedules;
 
 -- functions/is_being_settled.sql
 drop function fastpubsub.is_being_settled;
@@ -1266,6 +1278,9 @@ $$;
 
 -- functions/list_delayed_messages.sql
 drop function fastpubsub.list_delayed_messages;
+
+-- functions/list_due_schedules.sql
+drop function fastpubsub.list_due_schedules;
 
 -- functions/list_due_topics.sql
 drop function fastpubsub.list_due_topics;
@@ -1419,6 +1434,9 @@ begin
     where s.ready or s.paused or s.due_seconds is not null;
 end;
 $$;
+
+-- functions/list_schedules.sql
+drop function fastpubsub.list_schedules;
 
 -- functions/list_subscription_figures.sql
 drop function fastpubsub.list_subscription_figures;
@@ -1574,6 +1592,12 @@ begin
 end;
 $$;
 
+-- functions/lock_schedule.sql
+drop function fastpubsub.lock_schedule;
+
+-- functions/lock_topic.sql
+drop function fastpubsub.lock_topic;
+
 -- functions/mark_floor.sql
 drop function fastpubsub.mark_floor;
 
@@ -1663,6 +1687,9 @@ drop function fastpubsub.park_after;
 
 -- functions/pass_expired.sql
 drop function fastpubsub.pass_expired;
+
+-- functions/pause_schedule.sql
+drop function fastpubsub.pause_schedule;
 
 -- functions/pause_subscription.sql
 -- Lets a subscription hand out nothing, or resumes it; twice is the same as once. What consumers hold they can settle as always.
@@ -2112,6 +2139,9 @@ drop function fastpubsub.rate_reached;
 
 -- functions/read_ack_ids.sql
 drop function fastpubsub.read_ack_ids;
+
+-- functions/read_clock.sql
+drop function fastpubsub.read_clock;
 
 -- functions/read_log.sql
 drop function fastpubsub.read_log;
@@ -3565,6 +3595,9 @@ drop function fastpubsub.trim_push_attempts;
 
 -- functions/unsettled_position.sql
 drop function fastpubsub.unsettled_position;
+
+-- functions/update_schedule.sql
+drop function fastpubsub.update_schedule;
 
 -- functions/update_subscription.sql
 drop function fastpubsub.update_subscription;

@@ -1262,6 +1262,47 @@ begin
 end;
 $$;
 
+-- functions/create_schedule.sql
+-- Creates a schedule that fires at p_next_at for the first time; a topic has at most p_limit. p_schema_version is the version of the
+-- topic's schema that the payload was checked by, as in publish_messages.
+create or replace function fastpubsub.create_schedule(
+    p_topic_key bigint,
+    p_id text,
+    p_payload json,
+    p_attributes jsonb,
+    p_ordering_key text,
+    p_cron text,
+    p_time_zone text,
+    p_interval_seconds integer,
+    p_catch_up text,
+    p_next_at timestamptz,
+    p_limit integer,
+    p_schema_version bigint default 0,
+    p_now timestamptz default null,
+    out created_at timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_topic(p_topic_key, p_schema_version);
+    if exists (select from fastpubsub.schedules as s where s.topic_key = p_topic_key and s.id = p_id) then
+        raise exception using errcode = 'FP409', message = format('schedule "%s" of this topic already exists', p_id);
+    elsif (select count(*) from fastpubsub.schedules as s where s.topic_key = p_topic_key) >= p_limit then
+        raise exception using errcode = 'FP422', message = format('a topic has at most %s schedules', p_limit);
+    end if;
+    insert into fastpubsub.schedules as s (
+        topic_key, id, payload, attributes, ordering_key, cron, time_zone, interval_seconds, catch_up, next_at, created_at
+    ) values (
+        p_topic_key, p_id, p_payload, p_attributes, p_ordering_key, p_cron, p_time_zone, p_interval_seconds, p_catch_up, p_next_at,
+        coalesce(p_now, clock_timestamp())
+    )
+    returning s.created_at into create_schedule.created_at;
+end;
+$$;
+
 -- functions/create_subscription.sql
 drop function fastpubsub.create_subscription;
 -- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
@@ -1477,6 +1518,21 @@ begin
 end;
 $$;
 
+-- functions/delete_schedule.sql
+create or replace function fastpubsub.delete_schedule(p_topic_key bigint, p_id text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_topic(p_topic_key, null);
+    delete from fastpubsub.schedules as s where s.topic_key = p_topic_key and s.id = p_id;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('this topic has no schedule "%s"', p_id);
+    end if;
+end;
+$$;
+
 -- functions/delete_topic.sql
 -- Takes constant time in the number of messages: it deletes the names and the locked rows, and records the rest in `purges`. A topic that
 -- gets the dead letters of a subscription stays.
@@ -1506,6 +1562,7 @@ begin
     perform from fastpubsub.cursors as c where c.topic_key = v_topic_key order by c.subscription_key for update;
     delete from fastpubsub.cursors as c where c.topic_key = v_topic_key;
     delete from fastpubsub.subscriptions as s where s.topic_key = v_topic_key;
+    delete from fastpubsub.schedules as s where s.topic_key = v_topic_key;
     delete from fastpubsub.topics as t where t.topic_key = v_topic_key;
     insert into fastpubsub.purges (topic_key) values (v_topic_key);
 end;
@@ -1995,6 +2052,80 @@ begin
 end;
 $$;
 
+-- functions/fire_schedule.sql
+-- Publishes the message of a schedule once for each of p_times, and moves the schedule on to p_next_at, in one transaction: so each time
+-- fires once, whichever process does it. When another one has done it (p_due_at, p_revision: what the caller has seen), `fired` is null,
+-- and nothing is done. p_missed is how many times are given up, p_problem why. Without a p_due_at it is fired by hand, and moves nothing.
+create or replace function fastpubsub.fire_schedule(
+    p_topic_key bigint,
+    p_id text,
+    p_revision bigint,
+    p_due_at timestamptz,
+    p_times timestamptz [],
+    p_missed bigint,
+    p_next_at timestamptz,
+    p_problem text,
+    p_schema_version bigint default 0,
+    p_now timestamptz default null,
+    out fired integer,
+    out first_position bigint,
+    out created_at timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_schedule record;
+    v_now timestamptz;
+    v_times timestamptz [] := p_times;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_topic(p_topic_key, null);
+    select s.payload, s.attributes, s.ordering_key, s.next_at, s.revision into v_schedule
+    from fastpubsub.schedules as s
+    where s.topic_key = p_topic_key and s.id = p_id
+    for no key update;
+    if p_due_at is null then
+        perform fastpubsub.lock_schedule(p_topic_key, p_id, null);
+    elsif v_schedule.next_at is distinct from p_due_at or v_schedule.revision <> p_revision then
+        return;
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    if p_due_at is null then
+        v_times := array[v_now];
+    end if;
+    fired := cardinality(v_times);
+    if fired > 0 then
+        select p.first_position, p.created_at into fire_schedule.first_position, fire_schedule.created_at
+        from fastpubsub.publish_messages(
+            p_topic_key,
+            array_fill(v_schedule.payload, array[fire_schedule.fired]),
+            array(
+                select
+                    coalesce(v_schedule.attributes, '{}') || jsonb_build_object(
+                        'schedule_id', p_id,
+                        'scheduled_at', to_char(u.time at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+                    )
+                from unnest(v_times) with ordinality as u (time, ordinal)
+                order by u.ordinal
+            ),
+            p_schema_version,
+            v_now,
+            case when v_schedule.ordering_key is not null then array_fill(v_schedule.ordering_key, array[fire_schedule.fired]) end
+        ) as p;
+    end if;
+    update fastpubsub.schedules as s set
+        next_at = case when p_due_at is null then s.next_at else p_next_at end,
+        last_fired_at = coalesce(fire_schedule.created_at, s.last_fired_at),
+        last_position = coalesce(fire_schedule.first_position + fire_schedule.fired - 1, s.last_position),
+        fired = s.fired + fire_schedule.fired,
+        missed = s.missed + p_missed,
+        problem = p_problem
+    where s.topic_key = p_topic_key and s.id = p_id;
+end;
+$$;
+
 -- functions/forget_failures.sql
 -- For a caller that has deleted the copies of a run of messages: deletes how their deliveries failed, unless the topic still has them.
 create or replace function fastpubsub.forget_failures(
@@ -2479,6 +2610,30 @@ begin
 end;
 $$;
 
+-- functions/inspect_schedules.sql
+-- Counts the schedules of all topics: that fire, that are paused, and whose last time could not be published; and for how many seconds the
+-- first one is overdue. For metrics and `fastpubsub doctor`; writes nothing.
+create or replace function fastpubsub.inspect_schedules(
+    p_now timestamptz default null,
+    out active bigint,
+    out paused bigint,
+    out failing bigint,
+    out overdue_seconds double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    select
+        count(*) filter (where s.next_at is not null), count(*) filter (where s.next_at is null), count(s.problem),
+        greatest(coalesce(extract(epoch from coalesce(p_now, clock_timestamp()) - min(s.next_at)), 0), 0)
+    into
+        inspect_schedules.active, inspect_schedules.paused, inspect_schedules.failing, inspect_schedules.overdue_seconds
+    from fastpubsub.schedules as s;
+end;
+$$;
+
 -- functions/is_being_settled.sql
 -- Whether a transaction of an application that has not ended yet settles deliveries with this token. Keeps no lock.
 create or replace function fastpubsub.is_being_settled(p_token bigint) returns boolean
@@ -2712,14 +2867,61 @@ begin
 end;
 $$;
 
+-- functions/list_due_schedules.sql
+-- Lists up to p_limit schedules that are due, the longest overdue first, with what is needed to reckon when they fire next. Looks back
+-- p_look_back_seconds, null for any time: a row that moves on leaves its old place in the index behind, as long as anybody may see it.
+create or replace function fastpubsub.list_due_schedules(
+    p_limit integer,
+    p_look_back_seconds double precision,
+    p_now timestamptz default null
+) returns table (
+    topic_key bigint,
+    topic_id text,
+    id text,
+    revision bigint,
+    payload json,
+    cron text,
+    time_zone text,
+    interval_seconds integer,
+    catch_up text,
+    next_at timestamptz,
+    looked_at timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_from timestamptz := coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity');
+begin
+    return query
+    select
+        s.topic_key, t.id, s.id, s.revision, s.payload, s.cron, s.time_zone, s.interval_seconds, s.catch_up, s.next_at, v_now
+    from fastpubsub.schedules as s
+    inner join fastpubsub.topics as t on t.topic_key = s.topic_key
+    where s.next_at >= v_from and s.next_at <= v_now
+    order by s.next_at
+    limit p_limit;
+end;
+$$;
+
 -- functions/list_due_topics.sql
 -- Lists the topics that have due messages, or whose floor is older than p_mark_seconds, and says in how many seconds the next message
--- of any topic is due. Writes nothing.
+-- of any topic is due, and the next schedule among those that were due p_look_back_seconds ago at most. Writes nothing.
 create or replace function fastpubsub.list_due_topics(
     p_mark_seconds integer,
+    p_look_back_seconds double precision,
     p_now timestamptz default null,
     out topic_keys bigint [],
-    out due_seconds double precision
+    out due_seconds double precision,
+    out schedule_seconds double precision
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -2751,6 +2953,11 @@ begin
         limit 1
     ) as d on true
     where h.has_delayed;
+    select extract(epoch from s.next_at - v_now) into list_due_topics.schedule_seconds
+    from fastpubsub.schedules as s
+    where s.next_at >= coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity')
+    order by s.next_at
+    limit 1;
 end;
 $$;
 
@@ -3064,6 +3271,54 @@ begin
 end;
 $$;
 
+-- functions/list_schedules.sql
+-- Lists the schedules of a topic by id, after p_after; with p_id only that one.
+create or replace function fastpubsub.list_schedules(
+    p_topic_key bigint,
+    p_id text,
+    p_after text,
+    p_limit integer
+) returns table (
+    id text,
+    revision bigint,
+    payload json,
+    attributes jsonb,
+    ordering_key text,
+    cron text,
+    time_zone text,
+    interval_seconds integer,
+    catch_up text,
+    created_at timestamptz,
+    paused_at timestamptz,
+    next_at timestamptz,
+    last_fired_at timestamptz,
+    last_position bigint,
+    fired bigint,
+    missed bigint,
+    problem text
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    return query
+    select
+        s.id, s.revision, s.payload, s.attributes, s.ordering_key, s.cron, s.time_zone, s.interval_seconds, s.catch_up, s.created_at,
+        s.paused_at, s.next_at, s.last_fired_at, s.last_position, s.fired, s.missed, s.problem
+    from fastpubsub.schedules as s
+    where
+        s.topic_key = p_topic_key and (p_id is null or s.id = p_id)
+        and (p_after is null or s.id collate "C" > p_after)
+    order by s.id collate "C"
+    limit p_limit;
+end;
+$$;
+
 -- functions/list_subscription_figures.sql
 drop function fastpubsub.list_subscription_figures;
 -- Returns the metrics of the named subscriptions, each judged up to p_look messages by its filter, and per second what happened in them
@@ -3242,6 +3497,42 @@ begin
             return next;
         end if;
     end loop;
+end;
+$$;
+
+-- functions/lock_schedule.sql
+-- Locks a schedule, after the head of its topic. p_revision is the one that the caller has seen; null is any.
+create or replace function fastpubsub.lock_schedule(p_topic_key bigint, p_id text, p_revision bigint) returns void
+language plpgsql volatile as $$
+declare
+    v_revision bigint;
+begin
+    select s.revision into v_revision from fastpubsub.schedules as s
+    where s.topic_key = p_topic_key and s.id = p_id
+    for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('this topic has no schedule "%s"', p_id);
+    elsif v_revision <> p_revision then
+        raise exception using
+            errcode = 'FP409',
+            message = format('another request has changed the schedule "%s" at the same moment; try again', p_id);
+    end if;
+end;
+$$;
+
+-- functions/lock_topic.sql
+-- Locks the head of a topic as publishing does, and checks the version of the schema; null is any.
+create or replace function fastpubsub.lock_topic(p_topic_key bigint, p_schema_version bigint) returns void
+language plpgsql volatile as $$
+declare
+    v_schema_version bigint;
+begin
+    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    elsif v_schema_version <> p_schema_version then
+        raise exception using errcode = 'FP428', message = 'the schema of the topic has changed; try again';
+    end if;
 end;
 $$;
 
@@ -3590,6 +3881,33 @@ begin
         v_found.scanned
     );
     expired := array(select u from unnest(v_found.positions) as u where u <= pass_expired.scanned);
+end;
+$$;
+
+-- functions/pause_schedule.sql
+-- Pauses a schedule, or resumes it with the time at which it fires next; twice is the same as once.
+create or replace function fastpubsub.pause_schedule(
+    p_topic_key bigint,
+    p_id text,
+    p_revision bigint,
+    p_next_at timestamptz default null,
+    p_now timestamptz default null
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_now timestamptz;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_topic(p_topic_key, null);
+    perform fastpubsub.lock_schedule(p_topic_key, p_id, p_revision);
+    v_now := coalesce(p_now, clock_timestamp());
+    update fastpubsub.schedules as s set
+        revision = s.revision + 1,
+        paused_at = case when p_next_at is null then coalesce(s.paused_at, v_now) end,
+        next_at = case when p_next_at is not null then coalesce(s.next_at, p_next_at) end
+    where s.topic_key = p_topic_key and s.id = p_id;
 end;
 $$;
 
@@ -4528,6 +4846,17 @@ begin
         from (select translate(a, '-.', '') as digits from unnest(p_ack_ids) as a) as u
     ) as i
     where (i.topic_high | (i.low >> 42 & 1048575)) = p_topic_key;
+end;
+$$;
+
+-- functions/read_clock.sql
+-- Returns the time of the database. The times of a schedule are reckoned from it, by a library outside of the database.
+create or replace function fastpubsub.read_clock(p_now timestamptz default null) returns timestamptz
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return coalesce(p_now, clock_timestamp());
 end;
 $$;
 
@@ -7120,6 +7449,45 @@ begin
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position >= v_first;
     return least(v_cursor.position, v_leased - 1, v_waiting - 1);
+end;
+$$;
+
+-- functions/update_schedule.sql
+-- Gives a schedule other settings, if nobody has changed it since p_revision. Without a p_next_at it fires when it would have; one that is
+-- paused stays so.
+create or replace function fastpubsub.update_schedule(
+    p_topic_key bigint,
+    p_id text,
+    p_revision bigint,
+    p_payload json,
+    p_attributes jsonb,
+    p_ordering_key text,
+    p_cron text,
+    p_time_zone text,
+    p_interval_seconds integer,
+    p_catch_up text,
+    p_next_at timestamptz,
+    p_schema_version bigint default 0
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_topic(p_topic_key, p_schema_version);
+    perform fastpubsub.lock_schedule(p_topic_key, p_id, p_revision);
+    update fastpubsub.schedules as s set
+        revision = s.revision + 1,
+        payload = p_payload,
+        attributes = p_attributes,
+        ordering_key = p_ordering_key,
+        cron = p_cron,
+        time_zone = p_time_zone,
+        interval_seconds = p_interval_seconds,
+        catch_up = p_catch_up,
+        next_at = case when s.next_at is not null then coalesce(p_next_at, s.next_at) end,
+        problem = null
+    where s.topic_key = p_topic_key and s.id = p_id;
 end;
 $$;
 

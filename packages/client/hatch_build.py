@@ -26,6 +26,7 @@ FILES = (
     "searches.py",
     "stopping.py",
     "testing",
+    "timetables.py",
 )
 
 

@@ -30,6 +30,7 @@ class Good(NamedTuple):
             .replace("{message_id}", MESSAGE)
             .replace("{redrive_id}", "7")
             .replace("{delayed_id}", "delayed-7")
+            .replace("{schedule_id}", "tick")
         )
         before, _, after = path.partition("{")
         return f"{before}{name}{after.partition('}')[2]}" if after else path
@@ -42,6 +43,7 @@ CHANGES = {
     "PATCH /subscriptions/{subscription_id}",
     "DELETE /subscriptions/{subscription_id}",
     "POST /topics/{topic_id}/release",
+    "POST /topics/{topic_id}/schedules",
     "GET /topics/{topic_id}/stream",
     "GET /subscriptions/{subscription_id}/stream",
     "POST /subscriptions/{subscription_id}/pulls",
@@ -66,6 +68,14 @@ GOOD = [
     Good("PATCH /topics/{topic_id}/delayed/{delayed_id}", {"delay_seconds": 5}),
     Good("DELETE /topics/{topic_id}/delayed/{delayed_id}"),
     Good("POST /topics/{topic_id}/release"),
+    Good("POST /topics/{topic_id}/schedules", {"id": "tick", "cron": "0 9 * * *", "payload": {"a": SECRET}}),
+    Good("GET /topics/{topic_id}/schedules", query="limit=10"),
+    Good("GET /topics/{topic_id}/schedules/{schedule_id}"),
+    Good("PATCH /topics/{topic_id}/schedules/{schedule_id}", {"payload": {"a": SECRET}, "interval_seconds": 5}),
+    Good("DELETE /topics/{topic_id}/schedules/{schedule_id}"),
+    Good("POST /topics/{topic_id}/schedules/{schedule_id}/pause"),
+    Good("POST /topics/{topic_id}/schedules/{schedule_id}/resume"),
+    Good("POST /topics/{topic_id}/schedules/{schedule_id}/fire"),
     Good("GET /topics/{topic_id}/stream"),
     Good("POST /subscriptions", {"id": "s", "topic_id": "t", "filter": {"a": [SECRET]}, "start_from": "latest"}),
     Good("GET /subscriptions", query="offset=0&limit=10"),

@@ -57,6 +57,12 @@ async def test_every_change(client: httpx.AsyncClient, calls: Calls) -> None:
     await send("create_topic", "topic", "POST", "/topics", topic, 201)
     await send("update_topic", "topic", "PATCH", "/topics/t", {"retention_seconds": 6})
     await send("release_delayed_messages", "topic", "POST", "/topics/t/release")
+    schedule = "/topics/t/schedules/tick"
+    await send("create_schedule", "topic", "POST", "/topics/t/schedules", {"id": "tick", "interval_seconds": 3600}, 201)
+    await send("update_schedule", "topic", "PATCH", schedule, {"payload": {"a": 1}})
+    for verb in ("pause", "resume", "fire"):
+        await send(f"{verb}_schedule", "topic", "POST", f"{schedule}/{verb}")
+    await send("delete_schedule", "topic", "DELETE", schedule, None, 204)
     await send("create_subscription", "subscription", "POST", "/subscriptions", {"id": "s", "topic_id": "t"}, 201)
     await send("update_subscription", "subscription", "PATCH", "/subscriptions/s", {"filter": {"a": [1]}})
     push = {"push": {"endpoint": "https://8.8.8.8/hook", "timeout_seconds": 0.001}}

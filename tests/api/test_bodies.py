@@ -336,6 +336,7 @@ ONLY_IN_SQL = {
     "add_settlement.sql",
     "check_attributes.sql",
     "check_payload.sql",
+    "create_schedule.sql",
     "create_topic.sql",
     "nack.sql",
     "due_time.sql",

@@ -48,7 +48,9 @@ async def test_every_answer_has_numbers_as_they_were_written(client: httpx.Async
     delayed = {"id": ""}
 
     async def ask(method: str, path: str, expected: str, content: str | None = None, accept: str = JSON_TYPE) -> None:
-        place = path.format(topic_id="t", subscription_id="s", message_id=message_id, delayed_id=delayed["id"])
+        place = path.format(
+            topic_id="t", subscription_id="s", message_id=message_id, delayed_id=delayed["id"], schedule_id="tick"
+        )
         headers = {"Accept": accept} | (JSON if content else {})
         query = {"consumer_id": "c"} if path.endswith(("id}/messages", "/pulls")) and "subscription" in path else {}
         query |= {"state": "leased"} if path.endswith("/browse") else {}
@@ -82,6 +84,13 @@ async def test_every_answer_has_numbers_as_they_were_written(client: httpx.Async
     await ask("get", "/topics/{topic_id}/delayed", PAYLOAD)
     for method, content in (("get", None), ("patch", '{"delay_seconds": 90}')):
         await ask(method, "/topics/{topic_id}/delayed/{delayed_id}", PAYLOAD, content)
+    schedules, schedule = "/topics/{topic_id}/schedules", "/topics/{topic_id}/schedules/{schedule_id}"
+    await ask("post", schedules, PAYLOAD, f'{{"id": "tick", "interval_seconds": 60, "payload": {PAYLOAD}}}')
+    await ask("get", schedules, PAYLOAD)
+    await ask("get", schedule, PAYLOAD)
+    await ask("patch", schedule, PAYLOAD, f'{{"payload": {PAYLOAD}}}')
+    for verb in ("fire", "pause", "resume"):
+        await ask("post", f"{schedule}/{verb}", PAYLOAD)
     await ask("get", "/messages/{message_id}", PAYLOAD)
     await ask("get", "/topics/{topic_id}/messages", PAYLOAD)
     await ask("get", "/subscriptions/{subscription_id}/messages/browse", PAYLOAD)

@@ -30,6 +30,14 @@ EXPECTED = {
     "PATCH /topics/{topic_id}/delayed/{delayed_id}": "topics:publish",
     "DELETE /topics/{topic_id}/delayed/{delayed_id}": "topics:publish",
     "POST /topics/{topic_id}/release": "topics:publish",
+    "POST /topics/{topic_id}/schedules": "topics:publish",
+    "GET /topics/{topic_id}/schedules": "topics:read",
+    "GET /topics/{topic_id}/schedules/{schedule_id}": "topics:read",
+    "PATCH /topics/{topic_id}/schedules/{schedule_id}": "topics:publish",
+    "DELETE /topics/{topic_id}/schedules/{schedule_id}": "topics:publish",
+    "POST /topics/{topic_id}/schedules/{schedule_id}/pause": "topics:publish",
+    "POST /topics/{topic_id}/schedules/{schedule_id}/resume": "topics:publish",
+    "POST /topics/{topic_id}/schedules/{schedule_id}/fire": "topics:publish",
     "GET /topics/{topic_id}/stream": "topics:consume",
     "POST /subscriptions": "subscriptions:create",
     "GET /subscriptions": "subscriptions:read",
@@ -117,6 +125,7 @@ WITH_BODY = [
 
 IGNORING_BODY = [f"POST /subscriptions/{{subscription_id}}/{verb}" for verb in ("pause", "resume", "purge")]
 IGNORING_BODY += ["POST /topics/{topic_id}/release"]
+IGNORING_BODY += [f"POST /topics/{{topic_id}}/schedules/{{schedule_id}}/{verb}" for verb in ("pause", "resume", "fire")]
 READING_BODY = [route for route in WITH_BODY if route not in IGNORING_BODY]
 
 MINE = "11111111-1111-4111-8111-111111111111"

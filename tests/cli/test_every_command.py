@@ -77,6 +77,14 @@ WALK = {
     "delayed move": ["orders", TEXT, "--delay-seconds", "5"],
     "delayed cancel": ["orders", TEXT],
     "delayed release": [TEXT],
+    "schedules create": ["orders", "tick", "--cron", TEXT, "--payload", PAYLOAD, "-a", f"{TEXT}={TEXT}"],
+    "schedules list": ["orders"],
+    "schedules show": ["orders", TEXT],
+    "schedules update": ["orders", TEXT, "--time-zone", TEXT],
+    "schedules pause": ["orders", TEXT],
+    "schedules resume": ["orders", TEXT],
+    "schedules fire": ["orders", TEXT],
+    "schedules delete": ["orders", TEXT, "--yes"],
     "dlq list": ["billing"],
     "dlq reprocess": ["billing", TEXT],
     "dlq purge": ["billing", TEXT, "--yes"],
@@ -94,6 +102,7 @@ SAYS_NOTHING_OF_USERS = {
 DESTROYS = {
     "topics delete",
     "subscriptions delete",
+    "schedules delete",
     "clients delete",
     "clients revoke-secret",
     "dlq purge",
@@ -119,6 +128,7 @@ def test_no_command_steers_the_terminal(terminal: Callable[[int], Terminal], bus
     bus.reject("billing", bus.pull("billing"), reason=TEXT)
     bus.publish("orders", {TEXT: TEXT}, attributes={TEXT: TEXT})
     bus.publish("orders", {TEXT: TEXT}, attributes={TEXT: TEXT}, delay_seconds=3600)
+    bus.create_schedule("orders", "hourly", {TEXT: TEXT}, interval_seconds=3600, attributes={TEXT: TEXT})
     shown = []
     for name, arguments in WALK.items():
         has_json = any(one == name and "--json" in options for one, options in commands())
@@ -140,9 +150,11 @@ def test_nothing_is_destroyed_where_nobody_can_be_asked(cli: Cli, bus: Client, t
     bus.reject("billing", [letter], reason="no")
     client = bus.create_client("one", "topics:read")
     bus.rotate_client_secret(str(client.id))
+    bus.create_schedule("orders", "tick", interval_seconds=3600)
     calls = {
         "topics delete": ["orders"],
         "subscriptions delete": ["billing"],
+        "schedules delete": ["orders", "tick"],
         "clients delete": [str(client.id)],
         "clients revoke-secret": [str(client.id), "old"],
         "dlq purge": ["billing", "--all"],

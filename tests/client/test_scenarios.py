@@ -35,8 +35,6 @@ from fastpubsub.testing import InMemoryBus
 from tests import harness
 
 SECONDS = 30.0
-
-
 class World(Protocol):
     bus: Client
 
@@ -49,6 +47,7 @@ COLUMNS_OF_TIME = (
     ("retries", "due_at"),
     ("delayed_messages", "due_at"),
     ("messages", "expires_at"),
+    ("schedules", "next_at"),
 )
 
 
@@ -69,6 +68,7 @@ class Real:
             expired = (
                 b"select 1 from fastpubsub.leases where expires_at <= clock_timestamp()"
                 b" union all select 1 from fastpubsub.delayed_messages where due_at <= clock_timestamp()"
+                b" union all select 1 from fastpubsub.schedules where next_at <= clock_timestamp()"
             )
             while connection.execute(expired).fetchone():
                 assert time.monotonic() < deadline
@@ -1037,3 +1037,97 @@ def test_a_nack_with_a_reason(world: World) -> None:
     assert scene.bus.explain(scene.name, second).reason == "nacked: " + "x" * 1024
     assert scene.bus.explain(scene.name, third).reason == "nacked"
     assert [one.id for one in scene.bus.browse(scene.name, "leased").data] == [first.id]
+
+
+def test_a_schedule(world: World) -> None:
+    scene = Scene(world)
+    bus, topic = scene.bus, scene.topic
+    created = bus.create_schedule(
+        topic, "tick", {"n": 1}, interval_seconds=3600, attributes={"a": "b"}, ordering_key="k", catch_up="all"
+    )
+    assert (created.id, created.topic_id, created.fired, created.catch_up) == ("tick", topic, 0, "all")
+    assert created.upcoming is not None
+    assert created.next_at == created.upcoming[0]
+    assert [(later - one).total_seconds() for one, later in pairwise(created.upcoming)] == [3600] * 4
+    assert scene.pull() == []
+    scene.advance(3600)
+    (message,) = scene.pull()
+    assert (message.payload, message.ordering_key) == ({"n": 1}, "k")
+    assert message.attributes is not None
+    assert message.attributes.keys() == {"a", "schedule_id", "scheduled_at"}
+    fired = bus.get_schedule(topic, "tick")
+    assert (fired.fired, fired.missed, fired.last_message_id) == (1, 0, str(message.id))
+    assert fired.last_fired_at == message.created_at
+    by_hand = bus.fire_schedule(topic, "tick")
+    (message,) = scene.pull()
+    assert (by_hand.fired, by_hand.next_at, by_hand.last_message_id) == (2, fired.next_at, str(message.id))
+
+
+def test_a_schedule_is_kept_changed_and_paused(world: World) -> None:
+    scene = Scene(world)
+    bus, topic = scene.bus, scene.topic
+    created = bus.create_schedule(topic, "b", cron="0 9 * * MON", time_zone="Europe/Berlin")
+    assert bus.create_schedule(topic, "b", cron="0 9 * * MON", exist_ok=True) == created
+    with pytest.raises(AlreadyExists, match="cron is"):
+        bus.create_schedule(topic, "b", cron="0 8 * * *", exist_ok=True)
+    with pytest.raises(AlreadyExists, match="already exists"):
+        bus.create_schedule(topic, "b", cron="0 8 * * *")
+    bus.create_schedule(topic, "a", interval_seconds=60)
+    page = bus.list_schedules(topic, limit=1)
+    rest = bus.list_schedules(topic, page_token=page.next_page_token)
+    assert [(one.id, one.upcoming) for one in [*page, *rest]] == [("a", None), ("b", None)]
+    changed = bus.update_schedule(topic, "b", payload={"n": 2}, attributes={"a": "b"})
+    assert (changed.payload, changed.next_at, changed.time_zone) == ({"n": 2}, created.next_at, "Europe/Berlin")
+    assert bus.update_schedule(topic, "b", interval_seconds=60, attributes=None).cron is None
+    with pytest.raises(InvalidRequest, match="has an interval"):
+        bus.update_schedule(topic, "b", time_zone="UTC")
+    paused = bus.pause_schedule(topic, "b")
+    assert (paused.is_paused, paused.next_at, paused.upcoming) == (True, None, None)
+    assert bus.update_schedule(topic, "b", cron="* * * * *").next_at is None
+    resumed = bus.resume_schedule(topic, "b")
+    assert (resumed.is_paused, resumed.paused_at, resumed.time_zone) == (False, None, "UTC")
+    assert resumed.next_at is not None
+    bus.delete_schedule(topic, "b")
+    with pytest.raises(NotFound, match='no schedule "b"'):
+        bus.get_schedule(topic, "b")
+    with pytest.raises(NotFound, match='no schedule "b"'):
+        bus.fire_schedule(topic, "b")
+
+
+def test_a_schedule_obeys_the_schema(world: World) -> None:
+    scene = Scene(world)
+    scene.bus.update_topic(scene.topic, schema={"required": ["n"]})
+    with pytest.raises(InvalidRequest, match="does not match the schema"):
+        scene.bus.create_schedule(scene.topic, "tick", interval_seconds=60)
+    scene.bus.create_schedule(scene.topic, "tick", {"n": 1}, interval_seconds=60)
+    scene.bus.update_topic(scene.topic, schema={"required": ["m"]})
+    scene.advance(60)
+    found = scene.bus.get_schedule(scene.topic, "tick")
+    assert (found.fired, found.missed) == (0, 1)
+    assert "does not match the schema" in (found.problem or "")
+    scene.bus.update_schedule(scene.topic, "tick", payload={"m": 1})
+    scene.advance(60)
+    found = scene.bus.get_schedule(scene.topic, "tick")
+    assert (found.fired, found.missed, found.problem) == (1, 1, None)
+
+
+REFUSED_SCHEDULES: list[dict[str, Any]] = [
+    {},
+    {"cron": "* * * * *", "interval_seconds": 5},
+    {"cron": "@daily"},
+    {"cron": "0 0 31 2 *"},
+    {"cron": "* * * * *", "time_zone": "Mars"},
+    {"interval_seconds": 0},
+    {"interval_seconds": 5, "attributes": {"schedule_id": "mine"}},
+    {"interval_seconds": 5, "ordering_key": ""},
+]
+
+
+def test_schedules_that_are_refused(world: World) -> None:
+    scene = Scene(world)
+    for wrong in REFUSED_SCHEDULES:
+        with pytest.raises(InvalidRequest):
+            scene.bus.create_schedule(scene.topic, "tick", **wrong)
+    with pytest.raises(NotFound):
+        scene.bus.create_schedule("nowhere", "tick", interval_seconds=5)
+    assert scene.bus.list_schedules(scene.topic) == []

@@ -92,7 +92,7 @@ def publish_due(
 
 
 def due_topics(store: Store, now: datetime | None = NOW) -> tuple[list[int], float | None]:
-    topics, seconds = store.row("select * from fastpubsub.list_due_topics(%s, %s)", MARK, now)
+    topics, seconds, _ = store.row("select * from fastpubsub.list_due_topics(%s, null, %s)", MARK, now)
     return topics or [], seconds
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from tests.database import delayed
+from tests.database import delayed, schedules
 from tests.database.conftest import OpenStore
 from tests.database.outbox import Relay, publish
 from tests.database.store import NOW, SECOND, Id, Keys, Settings, Settles, Store
@@ -29,6 +29,11 @@ DURABLE: dict[str, Call] = {
     "move a delayed message": lambda store, keys: delayed.move(store, keys.topic, 1, seconds=5),
     "cancel a delayed message": lambda store, keys: delayed.cancel(store, keys.topic, 1),
     "release delayed messages": lambda store, keys: delayed.release(store, keys.topic),
+    "create a schedule": lambda store, keys: schedules.create(store, keys.topic, "new"),
+    "update a schedule": lambda store, keys: (schedules.create(store, keys.topic), schedules.update(store, keys.topic)),
+    "pause a schedule": lambda store, keys: (schedules.create(store, keys.topic), schedules.pause(store, keys.topic)),
+    "delete a schedule": lambda store, keys: (schedules.create(store, keys.topic), schedules.delete(store, keys.topic)),
+    "fire a schedule": lambda store, keys: (schedules.create(store, keys.topic), schedules.fire(store, keys.topic)),
     "ack": lambda store, keys: store.ack(keys, store.leased(keys)),
     "nack": lambda store, keys: store.nack(keys, store.leased(keys)),
     "reject": lambda store, keys: store.reject(keys, store.leased(keys)),
@@ -191,6 +196,13 @@ def life(store: Store) -> list[object]:
     ]
     seen += [delayed.publish_due(store, keys.topic, now=LATER), delayed.get(store, keys.topic, last)]
     seen += [delayed.cancel(store, keys.topic, last), delayed.inspect(store), delayed.release(store, keys.topic)]
+    schedules.create(store, keys.topic)
+    schedules.update(store, keys.topic)
+    schedules.pause(store, keys.topic)
+    schedules.pause(store, keys.topic, resume_at=schedules.SOON)
+    seen += [schedules.due(store, LATER), schedules.listed(store, keys.topic), schedules.inspect(store, LATER)]
+    seen += [schedules.fire(store, keys.topic, revision=4, now=LATER)[:2], schedules.get(store, keys.topic).fired]
+    schedules.delete(store, keys.topic)
     store.delete_subscription()
     seen += [store.trim(keys.topic)]
     store.delete_topic()
@@ -237,6 +249,8 @@ INTERNAL = {
     "kept_log",
     "last_position",
     "lock_job",
+    "lock_schedule",
+    "lock_topic",
     "lock_subscription",
     "matching_positions",
     "message_created_at",

@@ -88,7 +88,7 @@ def test_when_everything_is_as_it_should_be(durable: str, server: StartServer, r
     assert [one for one in report["findings"] if one["level"] != "ok"] == []
     assert (done.returncode, done.stderr, report["status"]) == (0, "", "ok")
     platform = "secret_key pooler writable durability clock servers connections processes snapshots schema"
-    expected = {*platform.split(), "tables", "leases", "outbox", "delayed", "kept"}
+    expected = {*platform.split(), "tables", "leases", "outbox", "delayed", "schedules", "kept"}
     assert {one["check"] for one in report["findings"]} > expected
     for_people = run("doctor", **settings, database_require_durability=True)
     assert for_people.returncode == 0
@@ -148,7 +148,7 @@ async def test_a_database_that_stops_answering(
         proxy.hang_on = b"inspect_tables"
         found = await examine(make_settings(database_url=proxy.url, database_connect_timeout_seconds=2))
     assert only(found, "schema").level == "ok"
-    for check in ("tables", "leases", "outbox", "delayed", "subscriptions", "kept"):
+    for check in ("tables", "leases", "outbox", "delayed", "schedules", "subscriptions", "kept"):
         assert only(found, check).what.startswith("this could not be checked: ")
 
 
@@ -370,6 +370,20 @@ async def test_delayed_messages(findings: Findings, connect: Connect) -> None:
     held, overdue = await findings("delayed")
     assert held.what.startswith("1 delayed messages are held")
     assert overdue.what.startswith("a delayed message is overdue for")
+
+
+async def test_schedules(findings: Findings, connect: Connect) -> None:
+    (ok,) = await findings("schedules")
+    assert ok.what == "0 schedules are active, 0 are paused"
+    connection = await connect()
+    await connection.execute(
+        "insert into fastpubsub.schedules"
+        " (topic_key, id, payload, interval_seconds, catch_up, created_at, next_at, problem)"
+        " values (1, 's', '{}', 60, 'once', '2026-01-01', '2026-01-01', 'no')"
+    )
+    failing, overdue = await findings("schedules")
+    assert failing.what == "1 schedules cannot publish"
+    assert overdue.what.startswith("a schedule is overdue for")
 
 
 async def test_a_backlog_and_dead_letters(settings: Settings, filled: httpx.AsyncClient, connect: Connect) -> None:

@@ -117,6 +117,30 @@ async def examine_delayed(database: DoctorConnection, patience: float) -> list[F
     return found or [ok("delayed", f"{waiting:,} delayed messages wait for their time")]
 
 
+async def examine_schedules(database: DoctorConnection, patience: float) -> list[Finding]:
+    ((active, paused, failing, overdue),) = await database.call("inspect_schedules")
+    found = []
+    if failing:
+        found.append(
+            warning(
+                "schedules",
+                f"{failing:,} schedules cannot publish",
+                "their payloads do not match the schemas of their topics any more: their times come without a message",
+                "`fastpubsub schedules list TOPIC` shows the problem; change the schedule, or the schema",
+            )
+        )
+    if overdue > max(patience, RELAY_SECONDS):
+        found.append(
+            warning(
+                "schedules",
+                f"a schedule is overdue for {duration(overdue)}",
+                "its message does not come; a running server publishes it within a second",
+                "start a server, and check the logs of running ones",
+            )
+        )
+    return found or [ok("schedules", f"{active:,} schedules are active, {paused:,} are paused")]
+
+
 async def examine_subscriptions(database: DoctorConnection, patience: float) -> list[Finding]:
     retention = database.settings.cleanup_acked_messages_older_than_seconds
     found = gauges(await database.call("list_subscription_metrics", SUBSCRIPTIONS, retention))
