@@ -29,8 +29,8 @@ REFUSALS = {
     401: "The access token is missing, expired or revoked.",
     403: "The client does not have the scope that this needs.",
     404: "What the request names does not exist.",
-    409: "The request conflicts with what exists: an id is taken, messages are pushed, filtered or published, or another "
-    "request changed the same object at the same moment.",
+    409: "The request conflicts with what exists: an id is taken, messages are pushed, filtered or published, or "
+    "another request changed the same object at the same moment.",
     410: "A delivery is no longer held: nothing was settled or published.",
     429: "Too many requests were sent by hand; see `Retry-After`.",
     413: "The body, or something in it, is larger than the server accepts.",

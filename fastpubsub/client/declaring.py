@@ -16,6 +16,9 @@ from fastpubsub.client.topics import Topic
 
 logger = logging.getLogger("fastpubsub.client")
 
+ATTEMPTS = 5
+"""Of bringing a schedule in line, which other processes do at the same moment."""
+
 Start: TypeAlias = Literal["latest", "earliest"] | datetime
 
 
@@ -28,12 +31,28 @@ class Declaration:
     settings: Mapping[str, Any]
 
 
-async def declare(client: AsyncConnection, topics: Iterable[Topic[Any]], subscriptions: Iterable[Declaration]) -> None:
+@dataclass(frozen=True, slots=True)
+class ScheduleDeclaration:
+    """A schedule of a topic, by arguments of `create_schedule`."""
+
+    schedule_id: str
+    topic_id: str
+    settings: Mapping[str, Any]
+
+
+async def declare(
+    client: AsyncConnection,
+    topics: Iterable[Topic[Any]],
+    subscriptions: Iterable[Declaration],
+    schedules: Iterable[ScheduleDeclaration] = (),
+) -> None:
     """Raises `AlreadyExists` when bringing something in line would lose messages."""
     for topic in topics:
         await _declare_topic(client, topic)
     for subscription in subscriptions:
         await _declare_subscription(client, subscription)
+    for schedule in schedules:
+        await _declare_schedule(client, schedule)
 
 
 async def _declare_topic(client: AsyncConnection, topic: Topic[Any]) -> None:
@@ -83,6 +102,32 @@ async def _declare_subscription(client: AsyncConnection, wanted: Declaration) ->
     if differences:
         logger.info("subscription %s changes: %s", id_, changes(differences))
         await client.send(requests.update_subscription(id_, **{name: wanted.settings[name] for name in differences}))
+
+
+async def _declare_schedule(client: AsyncConnection, wanted: ScheduleDeclaration) -> None:
+    """Once more when another process does the same at the same moment."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            await _align_schedule(client, wanted)
+        except AlreadyExists:
+            if not left:
+                raise
+        else:
+            return
+
+
+async def _align_schedule(client: AsyncConnection, wanted: ScheduleDeclaration) -> None:
+    id_, topic_id = wanted.schedule_id, wanted.topic_id
+    create = requests.create_schedule(topic_id, id_, **wanted.settings)
+    as_sent: Any = requests.get_schedule(topic_id, id_)
+    try:
+        found: bytes = await client.send(replace(as_sent, read=bytes))
+    except NotFound:
+        await client.send(create)
+        return
+    if differences := differences_of(create.content or b"", found):
+        logger.info("schedule %s of %s changes: %s", id_, topic_id, changes(differences))
+        await client.send(requests.update_schedule(topic_id, id_, **wanted.settings))
 
 
 async def _keep_what_waits(

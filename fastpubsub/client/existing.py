@@ -18,10 +18,8 @@ KEPT = {"topic_id", "ordered"}
 REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds")
 """Settings whose 0 or empty text is none."""
 
-LEFT_OUT = {
-    **{"ordered": False, "on_expired": "drop"},
-    **dict.fromkeys((*REMOVABLE, "cron", "time_zone", "interval_seconds")),
-}
+OF_SCHEDULES = ("cron", "time_zone", "interval_seconds")
+LEFT_OUT = {"ordered": False, "on_expired": "drop", **dict.fromkeys((*REMOVABLE, *OF_SCHEDULES))}
 """What it means when an answer does not have it."""
 
 

@@ -69,7 +69,7 @@ class Handler:
         self.publish_to = options.publish_to
         if options.timeout_seconds is not None and not self.is_async:
             raise TypeError(f"{self.name} runs in a thread, which cannot be ended: a time limit needs `async def`")
-        self.signature = Signature(self.name, function)
+        self.signature = Signature(self.name, function, may_take_nothing=options.may_take_nothing)
         payload = self.signature.payload
         self.batch_size = self._batch_size()
         self.payload_type = None if payload is None or payload.annotation in AS_IT_IS else payload.annotation

@@ -29,6 +29,8 @@ class Options:
     publish_to: AnyTopic | None = None
     once: Once | None = None
     batch_size: int | None = None
+    may_take_nothing: bool = False
+    """Neither a payload nor a message."""
 
     def __post_init__(self) -> None:
         for name in ("retry_on", "reject_on"):

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from fastpubsub.client.batches import handler_of
-from fastpubsub.client.declaring import Declaration, Start
+from fastpubsub.client.declaring import Declaration, ScheduleDeclaration, Start
 from fastpubsub.client.handlers import Handler, is_async
 from fastpubsub.client.layers import Middleware
 from fastpubsub.client.options import Exceptions, Once, Options
 from fastpubsub.client.topics import AnyTopic, Topic, as_topic
+from fastpubsub.models import CatchUp
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 MiddlewareFunction = TypeVar("MiddlewareFunction", bound=Middleware)
@@ -26,6 +27,8 @@ class Registration:
     lease_seconds: int | None
     ordered: bool = False
     middlewares: tuple[Middleware, ...] = ()
+    schedule: ScheduleDeclaration | None = None
+    """What publishes its messages."""
 
 
 class Router:
@@ -109,6 +112,48 @@ class Router:
             handler = handler_of(function, options)
             registration = Registration(subscription_id, handler, declaration, concurrency, lease_seconds, ordered)
             self._registrations.append(registration)
+            return function
+
+        return register
+
+    def every(
+        self,
+        when: str | int,
+        *,
+        tz: str | None = None,
+        name: str | None = None,
+        payload: Mapping[str, Any] | None = None,
+        catch_up: CatchUp = "once",
+        max_delivery_attempts: int | None = None,
+        ack_deadline_seconds: int | None = None,
+        timeout_seconds: float | None = None,
+        retry_on: Exceptions = (),
+        reject_on: Exceptions = (),
+        once: Once | None = None,
+    ) -> Callable[[Function], Function]:
+        """Registers a function that is called again and again, once each time, however many processes there are.
+
+        `when` is a cron expression such as "0 9 * * MON-FRI", in the time zone `tz` ("Europe/Berlin"; UTC by default),
+        or a number of seconds. The function may take the payload, a message, dependencies, or nothing. When it fails
+        its message comes again, as for any subscriber.
+
+        At the start a topic, its schedule and its subscription are created, all three with the name of the function, or
+        with `name`, and brought in line when they differ. `catch_up` says what happens to times at which no server ran:
+        "once", "all" or "none". The other arguments are those of `subscriber`.
+        """
+        times = {"interval_seconds": when} if isinstance(when, int) else {"cron": when, "time_zone": tz or "UTC"}
+        if isinstance(when, int) and tz is not None:
+            raise TypeError("a number of seconds has no time zone: leave tz out, or give a cron expression")
+        settings = {"max_delivery_attempts": max_delivery_attempts, "ack_deadline_seconds": ack_deadline_seconds}
+        options = Options(retry_on, reject_on, timeout_seconds, once=once, may_take_nothing=True)
+
+        def register(function: Function) -> Function:
+            id_ = name or getattr(function, "__name__", "")
+            if not id_:
+                raise TypeError("this function has no name: give name=")
+            schedule = ScheduleDeclaration(id_, id_, {"payload": payload or {}, "catch_up": catch_up, **times})
+            handler, declaration = handler_of(function, options), _declaration(id_, id_, settings)
+            self._registrations.append(Registration(id_, handler, declaration, None, None, schedule=schedule))
             return function
 
         return register

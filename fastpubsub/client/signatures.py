@@ -61,7 +61,7 @@ class Argument(NamedTuple):
 class Signature:
     """Says which argument is the message and which the payload; raises `TypeError` when that is unclear."""
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], *, may_take_nothing: bool = False) -> None:
         self._name = name
         self.injected: list[Injected] = []
         arguments = list(self._read(function))
@@ -71,7 +71,8 @@ class Signature:
         self._by_keyword = [one for one in arguments if one.by_keyword and one.is_taken]
         taken = [one for one in arguments if one.is_taken]
         payloads = [one for one in taken if not one.is_message]
-        if not taken or len(payloads) > 1 or len(taken) - len(payloads) > 1:
+        is_missing = not taken and not may_take_nothing
+        if is_missing or len(payloads) > 1 or len(taken) - len(payloads) > 1:
             raise TypeError(
                 f"{name} takes a payload, a message, or both: annotate the payload with a Pydantic model or dict, "
                 "and the message with fastpubsub.client.Message; a decorator needs functools.wraps"
@@ -79,7 +80,7 @@ class Signature:
         self.payload = payloads[0] if payloads else None
         self.takes_message = len(taken) > len(payloads)
         self.message_type = next((bare(one.annotation) for one in taken if one.is_message), None)
-        self.is_batch = taken[0].is_list
+        self.is_batch = bool(taken) and taken[0].is_list
         if any(one.is_list != self.is_batch for one in taken):
             raise TypeError(f"{name} takes a list of payloads with a list of messages, or one with one")
 

@@ -96,12 +96,13 @@ class Worker(Router):
         self._limit = concurrency
 
     async def declare(self, client: AsyncClient) -> None:
-        """Creates the topics and subscriptions that its subscribers name, and brings their settings in line, once."""
+        """Creates the topics, subscriptions and schedules that its subscribers name, and brings them in line, once."""
         if self._declares:
             registrations = list(self.registrations())
             declarations = [one.declaration for one in registrations if one.declaration is not None]
+            schedules = [one.schedule for one in registrations if one.schedule is not None]
             topics = {topic.id: topic for topic in [*topics_of(registrations), *self._topics]}
-            await declare(client, topics.values(), declarations)
+            await declare(client, topics.values(), declarations, schedules)
 
     def run(self) -> None:
         """Runs until SIGTERM or SIGINT."""

@@ -35,6 +35,8 @@ from fastpubsub.testing import InMemoryBus
 from tests import harness
 
 SECONDS = 30.0
+
+
 class World(Protocol):
     bus: Client
 
