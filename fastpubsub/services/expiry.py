@@ -19,7 +19,8 @@ CLIENT_ID = "server"
 """Of what the server does by itself, in the audit."""
 
 WRITE_SECONDS = 60.0
-"""`expires_at` in SQL leaves time for it."""
+AGAIN_SECONDS = 5.0
+"""After a failure; `expires_at` in SQL leaves time for both."""
 
 
 class Uses:
@@ -32,10 +33,13 @@ class Uses:
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
+        pause = WRITE_SECONDS
         while True:
-            await asyncio.sleep(WRITE_SECONDS)
+            await asyncio.sleep(pause)
+            pause = AGAIN_SECONDS
             with Surviving(logger, "telling which subscriptions are used", logging.DEBUG):
                 await self.write()
+                pause = WRITE_SECONDS
 
     async def write(self) -> None:
         claimed = self._claiming.take_claimed()
