@@ -344,6 +344,7 @@ ONLY_IN_SQL = {
     "publish.sql",
     "read_ack_ids.sql",
     "reject.sql",
+    "require_dead_letter_topic.sql",
     "require_push.sql",
     "require_push_timeout.sql",
     "run_transaction.sql",
