@@ -1,6 +1,7 @@
 """Limits of a subscription hold for pushes, too."""
 
 import asyncio
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +18,8 @@ async def test_an_endpoint_gets_no_more(
     """What is pushed at once is claimed at once: the first claim would have taken all."""
     endpoint.answers = once(answering := asyncio.Event())
     await calls.topic()
-    await calls.subscription(**{limit: value})
+    settings: dict[str, Any] = {limit: value}
+    await calls.subscription(**settings)
     success(await client.post("/topics/t/messages", json=[{"n": 1}, {"n": 2}, {"n": 3}]), 204)
     success(await client.patch("/subscriptions/s", json={"push": {"endpoint": endpoint.url}}), 200)
     await endpoint.until(1)
