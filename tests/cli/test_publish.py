@@ -30,6 +30,20 @@ def test_arguments(cli: Cli, bus: Client) -> None:
     assert first.attributes == second.attributes == {"source": "shop", "empty": ""}
 
 
+def test_messages_that_expire(cli: Cli, bus: Client) -> None:
+    assert cli("publish", "orders", '{"n": 1}', "--expires-at", "2020-01-31T12:00:00Z").returncode == 0
+    assert cli("publish", "orders", '{"n": 2}', "--ttl-seconds", "600").returncode == 0
+    assert (
+        "one of them"
+        in cli("publish", "orders", "{}", "--ttl-seconds", "5", "--expires-at", "2030-01-31T12:00:00Z").stderr
+    )
+    assert numbers(bus, 10) == [2]
+    assert cli("subscriptions", "update", "billing", "--on-expired", "dead_letter").returncode == 0
+    assert bus.get_subscription("billing").on_expired == "dead_letter"
+    assert '"on_expired":"dead_letter"' in cli("subscriptions", "show", "billing", "-o", "json").stdout
+    assert "on_expired: dead_letter" in cli("export").stdout
+
+
 def test_payloads_stay_as_they_are_written(cli: Cli) -> None:
     text = '{"b": 1.10, "a": 12345678901234567890123, "b": "\\u00e9\u2028"}'
     assert cli("publish", "orders", text).returncode == 0
