@@ -1,9 +1,11 @@
 """Calls that are made for several requests, in the spans of a tracer in memory."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -24,7 +26,7 @@ from fastpubsub.services.coalescing import make_appends, make_coalescer
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.publishing import Publishing
 from fastpubsub.services.wakeups import Wakeups
-from fastpubsub.traces import spans
+from fastpubsub.traces import extracted, of_message, spans
 from tests.api.calls import until_blocked
 from tests.conftest import Connect
 from tests.services.test_appends import hold
@@ -165,3 +167,12 @@ async def test_who_traces_nothing_has_the_plain_classes(settings: Settings, data
     assert type(make_coalescer(settings, call)) is Coalescer
     assert type(make_appends(settings, database)) is Appends
     assert pusher_class(settings) is Pusher
+
+
+@pytest.mark.parametrize(
+    "traceparent", ["", "00", "é", f"00-{'0' * 32}-{'0' * 16}-01", f"ff-{'1' * 32}-{'1' * 16}-01", "x" * 10_000]
+)
+def test_what_is_no_trace_is_none(traceparent: str) -> None:
+    carrier = {"traceparent": traceparent, "tracestate": "=,;"}
+    for context in (extracted(carrier), of_message(json.dumps(carrier).encode()), of_message(b"{}"), of_message(None)):
+        assert not trace.get_current_span(context).get_span_context().is_valid
