@@ -51,7 +51,8 @@ def listen(
     chosen = secret or new_secret()
     output = Output(as_json, *COLUMNS, grows="said")
     check_address(forward_to)
-    with Poster(forward_to, form.value, key_of(chosen), timeout_seconds) as poster, connected() as client:
+    check_secret(chosen)
+    with Poster(forward_to, form.value, chosen, timeout_seconds) as poster, connected() as client:
         if secret is None:
             note(f"signed with {chosen}")
         with Interrupts().installed() as interrupts, told_to_end():
@@ -81,7 +82,7 @@ def check_address(url: str) -> None:
         raise typer.BadParameter("--forward-to has a port or an address that does not exist") from None
 
 
-def key_of(secret: str) -> bytes:
+def check_secret(secret: str) -> None:
     from base64 import b64decode
 
     from fastpubsub.push.signing import PREFIX
@@ -92,4 +93,3 @@ def key_of(secret: str) -> bytes:
         key = b""
     if not secret.startswith(PREFIX) or not SHORTEST_KEY <= len(key) <= LONGEST_KEY:
         raise typer.BadParameter(f"--secret is {PREFIX} and {SHORTEST_KEY} to {LONGEST_KEY} bytes in base64")
-    return key

@@ -15,6 +15,7 @@ from fastpubsub.push.formats import PushedMessage
 from fastpubsub.push.outcomes import Outcome, outcome_of, welcomes
 from fastpubsub.push.requests import ORIGIN, Place, asks_first, posted, question
 from fastpubsub.push.resolver import Resolver
+from fastpubsub.push.signing import key_of
 from fastpubsub.push.wire import Wire
 
 EVERYWHERE = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
@@ -35,11 +36,11 @@ class Posted:
 
 
 class Poster:
-    def __init__(self, url: str, form: str, key: bytes, timeout_seconds: float) -> None:
+    def __init__(self, url: str, form: str, secret: str, timeout_seconds: float) -> None:
         """Raises ValueError for a port that does not exist."""
         self._place = Place(url)
         self._form = form
-        self._key = key
+        self._key = key_of(secret)
         self.timeout_seconds = timeout_seconds
         self._resolver = Resolver(EVERYWHERE)
         self._wire = Wire(self._place.origin, self._resolver, ssl.create_default_context())
