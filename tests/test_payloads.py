@@ -422,7 +422,7 @@ def test_a_member_keeps_its_text() -> None:
 
 # no body makes the server stand still
 
-SIZE = 4 * MEBIBYTE
+SIZE = 2 * MEBIBYTE
 HARMLESS = b'[{"a":[%b1]}]' % (b'"abc",' * (SIZE // 6))
 HOSTILE = {
     "brackets": b'[{"a":[%b1]}]' % (b"[]," * (SIZE // 3)),

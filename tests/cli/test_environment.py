@@ -1,19 +1,15 @@
 """What the environment says about server, credentials, proxies and certificates: a sentence, never a traceback."""
 
-import functools
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from fastpubsub.client.connections import CERTIFICATES, ENVIRONMENT, PROXIES
 from fastpubsub.main import app
 from tests import warm
-from tests.cli.test_every_command import WALK
+from tests.cli.test_every_command import WALK, made
 
 WORK = """
 from fastpubsub.client import Worker
@@ -36,16 +32,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_cannot_be_used_is_named(name: str) -> None:
+def test_what_cannot_be_used_is_named(name: str, tmp_path: Path) -> None:
     value, reason = WRONG[name]
     environment = {key: text for key, text in os.environ.items() if key.upper() not in PROXIES + CERTIFICATES}
-    ended = subprocess.run(
-        [sys.executable, "-m", "fastpubsub.main", "topics", "list"],
-        env=environment | {name: value},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = warm.run(["topics", "list"], cwd=tmp_path, env=environment | {name: value})
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"fastpubsub: {name}: ")
@@ -65,12 +55,8 @@ BY_ITSELF = {"worker", "asyncapi", "create_client", *(name for name in WALK if n
 """The one has a test of its own below; the others ask no server."""
 
 
-made = functools.cache(get_command)
-
-
 @pytest.fixture
 def commands_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To make all of them takes longer than to run one."""
     monkeypatch.setattr("typer.testing._get_command", made)
 
 

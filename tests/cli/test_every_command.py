@@ -1,5 +1,6 @@
 """One walk over all commands: none steers a terminal with what users wrote, none deletes without being told to."""
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -111,9 +112,13 @@ DESTROYS = {
 }
 
 
+made = functools.cache(typer.main.get_command)
+"""To make all of them takes longer than to run one."""
+
+
 def commands() -> Iterator[tuple[str, set[str]]]:
     """The name of each, and its options."""
-    left = [("", typer.main.get_command(app))]
+    left = [("", made(app))]
     while left:
         name, command = left.pop()
         children = getattr(command, "commands", {})

@@ -1,20 +1,18 @@
 """Help says of each command how it is used, and TAB offers what there is."""
 
 import shlex
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
 from fastpubsub.cli.examples import EXAMPLES
 from fastpubsub.cli.helping import GROUPS
 from fastpubsub.client import Client
 from fastpubsub.main import app
-from tests import harness
+from tests import harness, warm
 from tests.cli.conftest import Cli
-from tests.cli.test_every_command import commands
+from tests.cli.test_every_command import commands, made
 
 AWAY = "http://127.0.0.1:1"
 UNREACHABLE = "http://192.0.2.1:81"
@@ -37,7 +35,7 @@ def test_an_example_is_of_its_command(name: str, example: str, tmp_path: Path, m
     for file in ("orders.jsonl", "topology.yaml"):
         Path(file).write_text("")
     given = words(example)
-    command: Any = typer.main.get_command(app)
+    command: Any = made(app)
     assert given[: len(name.split())] == name.split()
     while children := getattr(command, "commands", None):
         command = children[given.pop(0)]
@@ -81,9 +79,7 @@ def completed(url: str, folder: Path, *given: str) -> list[str]:
         "COMP_WORDS": shlex.join(["fastpubsub", *given]).replace("''", ""),
         "COMP_CWORD": str(len(given)),
     }
-    done = subprocess.run(
-        [str(harness.COMMAND)], env=environment, cwd=folder, capture_output=True, text=True, timeout=30
-    )
+    done = warm.run([], env=environment, cwd=folder)
     assert done.stderr == ""
     return done.stdout.split()
 
