@@ -41,7 +41,7 @@ CONTAINER = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", INS
 
 def run(*command: str, url: str = "") -> subprocess.CompletedProcess[str]:
     environment = harness.environment({"database_url": url or None})
-    return subprocess.run([*CONTAINER, *command], env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run([*CONTAINER, *command], env=environment, capture_output=True, text=True, timeout=200)
 
 
 def test_the_container_is_one() -> None:

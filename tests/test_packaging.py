@@ -74,7 +74,7 @@ def test_the_client_alone(built: Wheels, lasting_server: Last, tmp_path: Path) -
     size = sum(file.stat().st_size for file in wheels.site_of(python).rglob("*") if file.is_file())
     assert size < MAX_CLIENT_BYTES
     command = [str(python), "-c", PUBLISH, lasting_server().base_url]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.stdout == "{'n': 7}\n", done.stderr
 
 
@@ -96,7 +96,7 @@ def test_the_client_beside_the_newest_fastapi(built: Wheels, tmp_path: Path) -> 
 
 
 def works_in_an_application(python: Path, folder: Path) -> None:
-    done = subprocess.run([str(python), str(USER)], cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([str(python), str(USER)], cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.stdout == "(7, 'of a dependency')\n", done.stderr
 
 
@@ -131,7 +131,7 @@ def test_migrating_in_an_empty_folder(installed: Path, tmp_path: Path, empty_dat
 def run(installed: Path, folder: Path, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in harness.environment(settings).items() if name != "PYTHONPATH"}
     command = [str(installed / "fastpubsub"), *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     return done
 

@@ -97,5 +97,5 @@ def test_bash_completes(cli: Cli, tmp_path: Path) -> None:
         + "\nCOMP_WORDS=(fastpubsub topics cre); COMP_CWORD=2; _fastpubsub_completion fastpubsub; echo ${COMPREPLY[@]}"
     )
     path = f"{harness.COMMAND.parent}:/usr/bin:/bin"
-    done = subprocess.run(["bash", script], env={"PATH": path}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", script], env={"PATH": path}, capture_output=True, text=True, timeout=200)
     assert re.findall(r"\w+", done.stdout) == ["create"], done.stderr
