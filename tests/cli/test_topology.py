@@ -70,7 +70,8 @@ def test_only_pruning_deletes_and_only_in_the_sections_of_the_file(cli: Cli, bus
     [
         ("topics: [", "expected"),
         ("- topics", "the file is not a mapping"),
-        ("topix: {}", "'topix' is unknown; known are topics, subscriptions, clients"),
+        ("schedules: {daily: {}}", "the name of a schedule is that of its topic"),
+        ("topix: {}", "'topix' is unknown; known are topics, subscriptions, schedules, clients"),
         ("topics: {a: {filter: }}", "topics: a: 'filter' is unknown; known are retention_seconds, schema"),
         ("topics: {5: }", "topics: '5' is not text; quote it"),
         ("topics: {a: , a: }", "'a' comes twice"),
@@ -101,3 +102,23 @@ def test_clients_that_share_a_name_are_left_alone(cli: Cli, bus: Client, tmp_pat
     assert cli("apply", "-f", "t.yaml", "--prune").stderr == "nothing to change\n"
     (tmp_path / "t.yaml").write_text("clients: {twin: {scopes: '*'}}")
     assert cli("apply", "-f", "t.yaml").returncode == 1
+
+
+def test_schedules_are_exported_applied_and_pruned(cli: Cli, bus: Client, tmp_path: Path) -> None:
+    bus.create_topic("reports")
+    bus.create_schedule("reports", "daily", {"n": 1}, cron="0 9 * * *", time_zone="Europe/Berlin")
+    bus.create_schedule("reports", "old", interval_seconds=60)
+    exported = cli("export").stdout
+    (tmp_path / "t.yaml").write_text(exported)
+    assert "reports/daily:" in exported
+    assert "nothing to change" in cli("apply", "-f", "t.yaml").stderr
+    wanted = 'schedules:\n  reports/daily: {interval_seconds: 3600}\n  reports/new: {cron: "* * * * *"}\n'
+    (tmp_path / "t.yaml").write_text(wanted)
+    applied = cli("apply", "-f", "t.yaml", "--prune", "--yes")
+    assert applied.returncode == 0, applied.stderr
+    found = bus.list_schedules("reports")
+    assert [(one.id, one.cron, one.interval_seconds) for one in found] == [
+        ("daily", None, 3600),
+        ("new", "* * * * *", None),
+    ]
+    assert found[0].payload == {"n": 1}
