@@ -149,6 +149,9 @@ async def traffic(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
 async def again_and_again(client: httpx.AsyncClient) -> None:
     while True:
         (await client.post("/topics/orders/messages", json=[{"n": 1}] * 5)).raise_for_status()
+        # More than billing pulls, so some of them wait for longer than they last.
+        short = {"messages": [{"payload": {"n": 1}, "ttl_seconds": 1}]}
+        (await client.post("/topics/orders/messages", json=short)).raise_for_status()
         pulled = await client.get("/subscriptions/billing/messages?consumer_id=c&batch_size=4&wait_seconds=1")
         ids = [one["ack_id"] for one in pulled.raise_for_status().json()["data"]]
         for how, some in (("acks", ids[:1]), ("nacks", ids[1:2])):

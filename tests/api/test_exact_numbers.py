@@ -45,11 +45,16 @@ def routes_with_free_json(document: dict[str, Any]) -> set[Route]:
 async def test_every_answer_has_numbers_as_they_were_written(client: httpx.AsyncClient, calls: Calls) -> None:
     walked: set[Route] = set()
     message_id = ""
-    delayed = {"id": ""}
+    delayed = redrive = {"id": ""}
 
     async def ask(method: str, path: str, expected: str, content: str | None = None, accept: str = JSON_TYPE) -> None:
         place = path.format(
-            topic_id="t", subscription_id="s", message_id=message_id, delayed_id=delayed["id"], schedule_id="tick"
+            topic_id="t",
+            subscription_id="s",
+            message_id=message_id,
+            delayed_id=delayed["id"],
+            schedule_id="tick",
+            redrive_id=redrive["id"],
         )
         headers = {"Accept": accept} | (JSON if content else {})
         query = {"consumer_id": "c"} if path.endswith(("id}/messages", "/pulls")) and "subscription" in path else {}
@@ -99,6 +104,10 @@ async def test_every_answer_has_numbers_as_they_were_written(client: httpx.Async
     await ask("get", "/subscriptions/{subscription_id}/messages/{message_id}", FILTER)
     success(await client.post("/subscriptions/s/rejects", json={"ids": [pulled[0]["id"]]}), 204)
     await ask("get", "/subscriptions/{subscription_id}/dlq", PAYLOAD)
+    await ask("post", "/subscriptions/{subscription_id}/redrives", FILTER, f'{{"action": "purge", "filter": {FILTER}}}')
+    await ask("get", "/subscriptions/{subscription_id}/redrives", FILTER)
+    (redrive,) = (await client.get("/subscriptions/s/redrives")).json()["data"]
+    await ask("get", "/subscriptions/{subscription_id}/redrives/{redrive_id}", FILTER)
     assert walked == routes_with_free_json(app_of(client).openapi())
 
 
