@@ -23,6 +23,8 @@ MAX_TEXT = 256
 
 ALTERNATIVES = "$or"
 ATTRIBUTES = "$attributes"
+MESSAGE = "$message"
+ORDERING_KEY = "ordering_key"
 SCALARS = str | bool | int | float | Decimal | None
 
 NUMERIC: dict[str, Callable[[Decimal, Decimal], bool]] = {
@@ -99,33 +101,53 @@ def check(wanted: Any) -> Any:
     if wanted is not None:
         if not isinstance(wanted, dict):
             raise ValueError("a filter must be an object that maps field names to lists of values")
-        _Check().fields_of(wanted, 1)
+        _Check().fields_of(wanted, 1, of_message=True)
     return wanted
 
 
 @dataclass(frozen=True)
-class Attributes:
-    """Those of the message; only of a whole payload can a filter ask for them."""
+class Beside:
+    """What a message has beside its payload; only where a filter is about the whole message can it ask for it."""
 
-    value: Any
+    attributes: Any
+    ordering_key: str | None = None
+
+    @property
+    def message(self) -> dict[str, Any]:
+        return {} if self.ordering_key is None else {ORDERING_KEY: self.ordering_key}
 
 
-def matches(wanted: Mapping[str, Any], document: Any, attributes: Attributes | None = None) -> bool:
+def is_about_message(value: Any) -> bool:
+    """Whether an object among the values of `$message` asks for the ordering key; no operator has this name."""
+    return isinstance(value, dict) and value.keys() == {ORDERING_KEY} and isinstance(value[ORDERING_KEY], list)
+
+
+def reads_payload(wanted: Mapping[str, Any]) -> bool:
+    """Whether a filter asks for more than attributes, or more than the ordering key."""
+    if wanted.keys() == {MESSAGE}:
+        values = wanted[MESSAGE]
+        return not (isinstance(values, list) and all(map(is_about_message, values)))
+    return not (wanted.keys() == {ATTRIBUTES} and isinstance(wanted[ATTRIBUTES], dict))
+
+
+def matches(wanted: Mapping[str, Any], document: Any, beside: Beside | None = None) -> bool:
     """Whether each named field has one of its values, by JSON type and value. Numbers of both are Decimals."""
-    return all(_matches(document, name, values, attributes) for name, values in wanted.items())
+    return all(_matches(document, name, values, beside) for name, values in wanted.items())
 
 
-def _matches(parent: Any, name: str, values: Any, attributes: Attributes | None) -> bool:
+def _matches(parent: Any, name: str, values: Any, beside: Beside | None) -> bool:
     if not isinstance(values, dict):
-        return any(_passes(parent, name, value, attributes) for value in values)
-    if name == ATTRIBUTES and attributes is not None:
-        return matches(values, attributes.value)
+        return any(_passes(parent, name, value, beside) for value in values)
+    if name == ATTRIBUTES and beside is not None:
+        return matches(values, beside.attributes)
     return _has(parent, name) and matches(values, parent[name])
 
 
-def _passes(parent: Any, name: str, value: Any, attributes: Attributes | None) -> bool:
+def _passes(parent: Any, name: str, value: Any, beside: Beside | None) -> bool:
     if name == ALTERNATIVES and isinstance(value, dict):
-        return matches(value, parent, attributes)
+        return matches(value, parent, beside)
+    if name == MESSAGE and beside is not None and is_about_message(value):
+        return matches(value, beside.message)
     if isinstance(value, dict) and "exists" in value:
         return _has(parent, name) is value["exists"]
     return _has(parent, name) and _fits(parent[name], value)
@@ -182,13 +204,13 @@ class _Check:
     values: int = 0
     patterns: int = 0
 
-    def fields_of(self, wanted: dict[str, Any], level: int) -> None:
+    def fields_of(self, wanted: dict[str, Any], level: int, *, of_message: bool = False) -> None:
         if level > MAX_LEVELS:
             raise ValueError(f"a filter has at most {MAX_LEVELS} levels")
         lists = [values for values in wanted.values() if isinstance(values, list)]
         self._count(fields=len(wanted), values=sum(map(len, lists)))
         for name, values in wanted.items():
-            self._field(name, values, level)
+            self._field(name, values, level, of_message=of_message)
 
     def _count(self, *, fields: int = 0, values: int = 0) -> None:
         self.fields += fields
@@ -196,20 +218,22 @@ class _Check:
         if self.fields > MAX_FIELDS or self.values > MAX_VALUES:
             raise ValueError(f"a filter has at most {MAX_FIELDS} fields and {MAX_VALUES} values")
 
-    def _field(self, name: str, values: Any, level: int) -> None:
+    def _field(self, name: str, values: Any, level: int, *, of_message: bool) -> None:
         where = f"the filter of the field {_json(name)}"
         if isinstance(values, dict) and values:
             self.fields_of(values, level + 1)
         elif isinstance(values, list) and values:
             for value in values:
-                self._value(where, name, value, level)
+                self._value(where, name, value, level, of_message=of_message)
         else:
             raise ValueError(f"{where} must be a list of at least one value, or an object that names fields in it")
 
-    def _value(self, where: str, name: str, value: Any, level: int) -> None:
+    def _value(self, where: str, name: str, value: Any, level: int, *, of_message: bool) -> None:
         if name == ALTERNATIVES and isinstance(value, dict):
             if not value:
                 raise ValueError(f'an alternative of "{ALTERNATIVES}" must name at least one field')
+            self.fields_of(value, level + 1, of_message=of_message)
+        elif of_message and name == MESSAGE and is_about_message(value):
             self.fields_of(value, level + 1)
         elif isinstance(value, dict):
             self._operator(where, value)

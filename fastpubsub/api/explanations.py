@@ -3,7 +3,7 @@
 import json
 
 from fastpubsub.api.render import json_object, time_text
-from fastpubsub.filters import ALTERNATIVES, ATTRIBUTES
+from fastpubsub.filters import ALTERNATIVES, ATTRIBUTES, MESSAGE, is_about_message, read
 from fastpubsub.services.explaining import Explained, FoundMessage
 from fastpubsub.services.previews import Decision
 from fastpubsub.services.subscriptions import rate_text
@@ -148,6 +148,8 @@ def _filtered(explained: Explained | Decision, *, shows_payload: bool) -> str:
         return _filtered_by_attributes(explained.actual if shows_payload else None)
     if explained.field == ALTERNATIVES and expected[1:].lstrip().startswith(b"{"):
         return f'the filter keeps it out: it passes none of the alternatives of "{ALTERNATIVES}"'
+    if explained.field == MESSAGE and expected.startswith(b"[") and any(map(is_about_message, read(expected))):
+        return _filtered_by_key(explained.actual if shows_payload else None)
     field = json.dumps(explained.field)
     sentence = f"the filter keeps it out: its field {field} is none of the values that the filter takes"
     if not shows_payload:
@@ -160,6 +162,11 @@ def _filtered(explained: Explained | Decision, *, shows_payload: bool) -> str:
     return (
         sentence if explained.similar_field is None else f"{sentence}, but it has {json.dumps(explained.similar_field)}"
     )
+
+
+def _filtered_by_key(actual: bytes | None) -> str:
+    sentence = "the filter keeps it out: its ordering key is not one that the filter takes"
+    return sentence if actual is None else f"{sentence}; it has {actual.decode()}"
 
 
 def _filtered_by_attributes(actual: bytes | None) -> str:

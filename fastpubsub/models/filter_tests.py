@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fastpubsub.models.fields import WholeNumber
-from fastpubsub.models.publishing import check_attributes
+from fastpubsub.models.publishing import MAX_ORDERING_KEY, check_attributes
 from fastpubsub.models.subscriptions import Filter
 
 
@@ -18,6 +18,9 @@ class FilterTest(BaseModel):
     attributes: Annotated[dict[str, str] | None, BeforeValidator(check_attributes)] = Field(
         None, description="the attributes that are judged with the payload"
     )
+    ordering_key: str | None = Field(
+        None, min_length=1, max_length=MAX_ORDERING_KEY, description="the ordering key that is judged with the payload"
+    )
     last: WholeNumber | None = Field(None, ge=1, le=1000, description="messages to judge, default 100")
 
     @model_validator(mode="after")
@@ -26,6 +29,8 @@ class FilterTest(BaseModel):
             raise ValueError("give `payload` or `last`, not both")
         if self.payload is None and self.attributes is not None:
             raise ValueError("give `attributes` only with a `payload`")
+        if self.payload is None and self.ordering_key is not None:
+            raise ValueError("give `ordering_key` only with a `payload`")
         return self
 
 

@@ -50,9 +50,9 @@ class Backlog(NamedTuple):
 
 
 async def judge_payload(
-    database: Database, filter_json: str | None, payload: bytes, attributes: bytes | None
+    database: Database, filter_json: str | None, payload: bytes, attributes: bytes | None, ordering_key: str | None
 ) -> Decision:
-    arguments = (filter_json, payload.decode(), None if attributes is None else attributes.decode())
+    arguments = (filter_json, payload.decode(), None if attributes is None else attributes.decode(), ordering_key)
     return Decision(*await database.fetch_one("judge_payload", *arguments))
 
 

@@ -19,6 +19,9 @@ class Judged(Protocol):
     @property
     def attributes(self) -> bytes | None: ...
 
+    @property
+    def ordering_key(self) -> str | None: ...
+
 
 class Sieve(NamedTuple):
     """Filters that a message has to pass, all of them. Listeners whose filters have the same text share a judgment."""
@@ -60,13 +63,13 @@ class _Document:
         return _Members(self.message.payload)
 
     @cached_property
-    def attributes(self) -> filters.Attributes:
-        return filters.Attributes(filters.read(self.message.attributes or b"null"))
+    def beside(self) -> filters.Beside:
+        return filters.Beside(filters.read(self.message.attributes or b"null"), self.message.ordering_key)
 
     def passes(self, wanted: Mapping[str, Any]) -> bool:
         """A payload that nests deeper than Python reads passes no filter."""
-        payload = None if wanted.keys() == {filters.ATTRIBUTES} else self.payload
-        return filters.matches(wanted, payload, self.attributes)
+        payload = self.payload if filters.reads_payload(wanted) else None
+        return filters.matches(wanted, payload, self.beside)
 
 
 @dataclass

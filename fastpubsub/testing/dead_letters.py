@@ -11,7 +11,7 @@ from fastpubsub.payloads import parse_ids
 from fastpubsub.testing.answers import letter, listed
 from fastpubsub.testing.calls import Answer, Call, Part, route
 from fastpubsub.testing.consuming import MAX_IDS, Settle
-from fastpubsub.testing.store import Cursor, Dead, Filter, matches
+from fastpubsub.testing.store import Cursor, Dead, Filter, passes
 from fastpubsub.testing.subscriptions import given_filter
 
 MAX_REASONS = 100
@@ -77,9 +77,7 @@ class DeadLetters(Part):
         matched = [
             Target(place, position, None, dead.message.created_at)
             for place, (position, dead) in enumerate(sorted(cursor.dead.items()))
-            if fits(new, dead)
-            and dead.died_at < before
-            and matches(wanted, dead.message.payload, dead.message.attributes)
+            if fits(new, dead) and dead.died_at < before and passes(wanted, dead.message)
         ]
         moved = cursor.purge(matched) if new.action == "purge" else cursor.reprocess(matched, now)
         made = self.redrives[cursor.subscription.id]

@@ -273,8 +273,7 @@ class Log:
     def matching(self, position: int, wanted: Filter | None) -> list[int]:
         """The positions after this one that a filter matches."""
         after = range(max(position + 1, self.first), self.last + 1)
-        messages = self.messages
-        return [one for one in after if matches(wanted, messages[one].payload, messages[one].attributes)]
+        return [one for one in after if passes(wanted, self.messages[one])]
 
     def before(self, to: str | datetime | int) -> int:
         """The position before what is sought: the first message that is kept, a time, a position, or what comes."""
@@ -442,8 +441,7 @@ class Cursor:
         return self.log.messages[position].ordering_key or ""
 
     def _passes(self, position: int) -> bool:
-        message = self.log.messages[position]
-        return matches(self.wanted, message.payload, message.attributes)
+        return passes(self.wanted, self.log.messages[position])
 
     @property
     def all_waiting(self) -> list[WaitingMessage]:
@@ -1170,12 +1168,18 @@ def read_filter(text: bytes | str | None) -> Filter | None:
     return None if text is None else filters.read(text) or None
 
 
-def matches(wanted: Filter | None, payload: bytes, attributes: bytes | None = None) -> bool:
+def matches(
+    wanted: Filter | None, payload: bytes, attributes: bytes | None = None, ordering_key: str | None = None
+) -> bool:
     """Whether a message with these passes."""
     if not wanted:
         return True
-    of_message = filters.Attributes(filters.read(attributes or b"null"))
-    return filters.matches(wanted, filters.read(payload), of_message)
+    beside = filters.Beside(filters.read(attributes or b"null"), ordering_key)
+    return filters.matches(wanted, filters.read(payload), beside)
+
+
+def passes(wanted: Filter | None, message: Stored) -> bool:
+    return matches(wanted, message.payload, message.attributes, message.ordering_key)
 
 
 def is_found(search: Search | None, message: Stored) -> bool:

@@ -8,7 +8,7 @@ from fastpubsub.client.decimals import loads_exactly
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.payloads import member
 from fastpubsub.testing.calls import Answer, Call, Part, route
-from fastpubsub.testing.store import Cursor, Filter, Log, matches, read_filter
+from fastpubsub.testing.store import Cursor, Filter, Log, matches, passes, read_filter
 
 DEFAULT_LAST = 100
 EXAMPLES = 5
@@ -112,10 +112,9 @@ def _filter_tested(log: Log, cursor: Cursor | None, call: Call) -> models.Filter
     asked, wanted = call.read(models.FilterTest), given_filter(call.body)
     if asked.payload is not None:
         payload, attributes = member(call.body, "payload") or b"null", member(call.body, "attributes")
-        return models.FilterTested(passes=matches(wanted, payload, attributes))
+        return models.FilterTested(passes=matches(wanted, payload, attributes, asked.ordering_key))
     last = sorted(log.messages)[-(asked.last or DEFAULT_LAST) :][::-1]
-    messages = log.messages
-    passing = [one for one in last if matches(wanted, messages[one].payload, messages[one].attributes)]
+    passing = [one for one in last if passes(wanted, log.messages[one])]
     filtered = [position for position in last if position not in passing]
     tested = models.FilterTested(looked_at=len(last), passed=len(passing))
     tested.passing, tested.filtered = (

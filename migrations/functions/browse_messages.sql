@@ -146,7 +146,9 @@ begin
         looked_at := looked_at + 1;
         if
             (v_path is null and p_search_in is null)
-            or fastpubsub.is_found(v_message.payload, v_message.attributes, v_path, p_search_in, p_name, p_values)
+            or fastpubsub.is_found(
+                v_message.payload, v_message.attributes, v_path, p_search_in, p_name, p_values, v_message.ordering_key
+            )
         then
             v_found := v_found + 1;
             message_position := v_message.position;

@@ -35,7 +35,7 @@ begin
         v_until := clock_timestamp() + make_interval(secs => p_milliseconds / 1000.0);
         v_matched := 0;
         for v_letter in
-            select d.payload, d.attributes from fastpubsub.dead_letters as d
+            select d.payload, d.attributes, d.ordering_key from fastpubsub.dead_letters as d
             where
                 d.topic_key = p_topic_key and d.subscription_key = p_subscription_key
                 and (p_reason is null or d.reason = p_reason)
@@ -45,7 +45,9 @@ begin
             if clock_timestamp() >= v_until then
                 v_matched := null;
                 exit;
-            elsif fastpubsub.is_found(v_letter.payload, v_letter.attributes, v_path, null, null, null) then
+            elsif
+                fastpubsub.is_found(v_letter.payload, v_letter.attributes, v_path, null, null, null, v_letter.ordering_key)
+            then
                 v_matched := v_matched + 1;
             end if;
         end loop;

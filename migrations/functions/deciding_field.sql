@@ -5,6 +5,7 @@ create or replace function fastpubsub.deciding_field(
     p_payload json,
     p_attributes jsonb,
     p_filter json,
+    p_ordering_key text default null,
     out field text,
     out expected json,
     out actual json,
@@ -26,13 +27,20 @@ begin
     for v_field in select f.key, f.value from json_each(p_filter) as f loop
         if
             not fastpubsub.passes_filter(
-                p_payload, p_attributes, fastpubsub.compile_filter(json_build_object(v_field.key, v_field.value))
+                p_payload, p_attributes, fastpubsub.compile_filter(json_build_object(v_field.key, v_field.value)), p_ordering_key
             )
         then
             field := v_field.key;
             expected := v_field.value;
             if v_field.key = '$attributes' and json_typeof(v_field.value) = 'object' then
                 actual := p_attributes;
+            elsif
+                v_field.key = '$message' and json_typeof(v_field.value) = 'array'
+                and exists (
+                    select from json_array_elements(v_field.value) as e (value) where fastpubsub.is_about_message(e.value)
+                )
+            then
+                actual := case when p_ordering_key is not null then json_build_object('ordering_key', p_ordering_key) end;
             else
                 actual := p_payload -> v_field.key;
             end if;

@@ -47,6 +47,7 @@ declare
     v_payload json;
     v_attributes jsonb;
     v_expired_at timestamptz;
+    v_ordering_key text;
 begin
     select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight,
         u.rate_limit, c.full_at
@@ -111,7 +112,7 @@ begin
         return;
     end if;
 
-    select m.payload, m.attributes into v_payload, v_attributes
+    select m.payload, m.attributes, m.ordering_key into v_payload, v_attributes, v_ordering_key
     from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
     is_put_aside := v_cursor.ordered and p_position <= v_cursor.position
     and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p);
@@ -140,7 +141,7 @@ begin
     into
         explain_message.field, explain_message.expected, explain_message.actual, explain_message.actual_bytes,
         explain_message.similar_field, explain_message.is_readable
-    from fastpubsub.deciding_field(v_payload, v_attributes, explain_message.filter) as d;
+    from fastpubsub.deciding_field(v_payload, v_attributes, explain_message.filter, v_ordering_key) as d;
     if explain_message.field is not null or not explain_message.is_readable then
         state := 'filtered';
         is_put_aside := false;

@@ -1,6 +1,7 @@
 -- Returns the condition of a filter on the object `@`, which p_of_message says is a whole payload, and how many fields and values it has.
--- `attributes` is the part that `$attributes` makes. It calls itself for nested objects and for
--- the alternatives of `$or`, which is a field like any other when it holds no objects. Each name is written once, so the result is
+-- `attributes` is the part that `$attributes` makes, and `message` that of `$message`, if it holds nothing but objects with an
+-- `ordering_key`. It calls itself for nested objects and for the alternatives of `$or`, which is a field like any other when it holds no
+-- objects. Each name is written once, so the result is
 -- about as long as the filter. fastpubsub/filters.py refuses the same before, and explains it.
 create or replace function fastpubsub.filter_condition(
     p_filter json,
@@ -9,7 +10,8 @@ create or replace function fastpubsub.filter_condition(
     out condition text,
     out attributes text,
     out fields integer,
-    out compared integer
+    out compared integer,
+    out message text
 )
 language plpgsql immutable as $$
 #variable_conflict use_column
@@ -22,6 +24,7 @@ declare
     v_all text [] := '{}';
     v_any text [];
     v_values text [];
+    v_of_message text [];
 begin
     fields := 0;
     compared := 0;
@@ -54,11 +57,18 @@ begin
         end if;
         v_any := '{}';
         v_values := '{}';
+        v_of_message := '{}';
         for v_part in select e.value, json_typeof(e.value) as type from json_array_elements(v_field.value) as e loop
             compared := filter_condition.compared + 1;
             if v_field.key = '$or' and v_part.type = 'object' then
                 v_nested := fastpubsub.filter_condition(v_part.value, p_depth + 1, p_of_message);
                 v_any := v_any || v_nested.condition;
+                fields := filter_condition.fields + v_nested.fields;
+                compared := filter_condition.compared + v_nested.compared;
+            elsif p_of_message and v_field.key = '$message' and fastpubsub.is_about_message(v_part.value) then
+                v_nested := fastpubsub.filter_condition(v_part.value, p_depth + 1, false);
+                v_any := v_any || format('exists($message ? %s)', v_nested.condition);
+                v_of_message := v_of_message || v_nested.condition;
                 fields := filter_condition.fields + v_nested.fields;
                 compared := filter_condition.compared + v_nested.compared;
             elsif v_part.type = 'object' and v_part.value::jsonb = '{"exists": true}' then
@@ -73,6 +83,9 @@ begin
                 end;
             end if;
         end loop;
+        if cardinality(v_of_message) = json_array_length(v_field.value) then
+            message := format('(%s)', array_to_string(v_of_message, ' || '));
+        end if;
         if cardinality(v_values) > 0 then
             v_any := v_any || format('exists(@.%s ? (%s))', v_name, array_to_string(v_values, ' || '));
         end if;

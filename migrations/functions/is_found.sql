@@ -7,7 +7,8 @@ create or replace function fastpubsub.is_found(
     p_path jsonpath,
     p_search_in text,
     p_name text,
-    p_values text []
+    p_values text [],
+    p_ordering_key text default null
 ) returns boolean
 language plpgsql immutable
 as $$
@@ -15,7 +16,7 @@ declare
     c_searched_characters constant integer := 1048576;
     v_text text;
 begin
-    if p_path is not null and not fastpubsub.passes_filter(p_payload, p_attributes, p_path) then
+    if p_path is not null and not fastpubsub.passes_filter(p_payload, p_attributes, p_path, p_ordering_key) then
         return false;
     end if;
     case p_search_in

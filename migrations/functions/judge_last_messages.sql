@@ -44,18 +44,21 @@ begin
     looked_at := 0;
     passed := 0;
     for v_message in
-        select m.position, m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+        select m.position, m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
         where m.topic_key = p_topic_key
         order by m.position desc
         limit p_last
     loop
         exit when looked_at > 0 and clock_timestamp() >= v_until;
         looked_at := looked_at + 1;
-        passes := v_path is null or fastpubsub.is_found(v_message.payload, v_message.attributes, v_path, null, null, null);
+        passes := v_path is null
+        or fastpubsub.is_found(v_message.payload, v_message.attributes, v_path, null, null, null, v_message.ordering_key);
         passed := passed + passes::integer;
         if (case when passes then passed else looked_at - passed end) <= p_examples then
             select d.* into v_field
-            from fastpubsub.deciding_field(v_message.payload, v_message.attributes, case when not passes then p_filter end) as d;
+            from fastpubsub.deciding_field(
+                v_message.payload, v_message.attributes, case when not passes then p_filter end, v_message.ordering_key
+            ) as d;
             message_position := v_message.position;
             created_at := v_message.created_at;
             field := v_field.field;

@@ -3,6 +3,7 @@ create or replace function fastpubsub.judge_payload(
     p_filter json,
     p_payload json,
     p_attributes jsonb,
+    p_ordering_key text default null,
     out field text,
     out expected json,
     out actual json,
@@ -18,7 +19,7 @@ begin
     select d.* into judge_payload.field, judge_payload.expected, judge_payload.actual, judge_payload.actual_bytes,
         judge_payload.similar_field, judge_payload.is_readable
     from fastpubsub.deciding_field(
-        p_payload, p_attributes, case when fastpubsub.compile_filter(p_filter) is not null then p_filter end
+        p_payload, p_attributes, case when fastpubsub.compile_filter(p_filter) is not null then p_filter end, p_ordering_key
     ) as d;
 end;
 $$;

@@ -17,10 +17,28 @@ as $$
 #variable_conflict use_column
 declare
     v_message record;
-    v_reads_payload boolean := p_path::text not like 'strict $"attributes"%';
+    v_reads_payload boolean := p_path::text !~ '^strict \$"(attributes|message)"';
 begin
     begin
-        if strpos(p_path::text, '$"attributes"') = 0 then
+        if strpos(p_path::text, '$"message"') > 0 then
+            select array_agg(f.position) into positions
+            from (
+                select m.position from fastpubsub.messages as m
+                where
+                    m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+                    and jsonb_path_exists(
+                        case when v_reads_payload then m.payload::jsonb else 'null' end, p_path,
+                        jsonb_build_object(
+                            'attributes', m.attributes,
+                            'message',
+                            case when m.ordering_key is null then '{}' else jsonb_build_object('ordering_key', m.ordering_key) end
+                        ),
+                        true
+                    )
+                order by m.position
+                limit p_limit
+            ) as f;
+        elsif strpos(p_path::text, '$"attributes"') = 0 then
             select array_agg(f.position) into positions
             from (
                 select m.position from fastpubsub.messages as m
@@ -47,12 +65,12 @@ begin
         positions := null;
     end;
     for v_message in
-        select m.position, m.payload, m.attributes from fastpubsub.messages as m
+        select m.position, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
         where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
         order by m.position
     loop
         begin
-            if fastpubsub.passes_filter(v_message.payload, v_message.attributes, p_path) then
+            if fastpubsub.passes_filter(v_message.payload, v_message.attributes, p_path, v_message.ordering_key) then
                 positions := positions || v_message.position;
             end if;
         exception when data_exception or program_limit_exceeded then

@@ -1,8 +1,9 @@
--- Appends to a topic. The payloads get the positions first_position, first_position + 1, … and one creation time (to the millisecond, as
--- message ids carry it). The row lock on the head, held to the commit, makes every position visible before the next is given out.
--- p_schema_version is the version of the topic's schema that the payloads were checked by, 0 for no schema; when it is not the current one,
--- FP428 is raised and nothing is stored. Null: the payloads were accepted earlier. Without p_ordering_keys no message has one.
--- A message expires at its p_expires_at, or its p_ttl_seconds after its creation; with null in both, never.
+-- Appends to a topic. The payloads get the positions first_position, first_position + 1, … and one creation time (to the
+-- millisecond, as message ids carry it). The row lock on the head, held to the commit, makes every position visible before
+-- the next is given out. p_schema_version is the version of the topic's schema that the payloads were checked by, 0 for no
+-- schema; when it is not the current one, FP428 is raised and nothing is stored. Null: the payloads were accepted earlier.
+-- Without p_ordering_keys no message has one. A message expires at its p_expires_at, or its p_ttl_seconds after its
+-- creation; with null in both, never.
 create or replace function fastpubsub.publish_messages(
     p_topic_key bigint,
     p_payloads json [],

@@ -29,7 +29,7 @@ begin
     if found or p_position is null then
         return;
     end if;
-    select v_path is null or fastpubsub.passes_filter(m.payload, m.attributes, v_path) into v_passes
+    select v_path is null or fastpubsub.passes_filter(m.payload, m.attributes, v_path, m.ordering_key) into v_passes
     from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
     if not found then
         raise exception using errcode = 'FP422', message = 'the message is no longer kept';

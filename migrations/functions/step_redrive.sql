@@ -58,7 +58,7 @@ begin
     running := false;
     for v_letter in
         select
-            d.position, d.created_at, d.payload, d.attributes,
+            d.position, d.created_at, d.payload, d.attributes, d.ordering_key,
             (v_redrive.reason is null or d.reason = v_redrive.reason)
             and (v_redrive.died_after is null or d.died_at >= v_redrive.died_after)
             and d.died_at < v_redrive.died_before as matches
@@ -71,7 +71,10 @@ begin
         v_last := v_letter.position;
         if
             v_letter.matches
-            and (v_path is null or fastpubsub.is_found(v_letter.payload, v_letter.attributes, v_path, null, null, null))
+            and (
+                v_path is null
+                or fastpubsub.is_found(v_letter.payload, v_letter.attributes, v_path, null, null, null, v_letter.ordering_key)
+            )
         then
             v_positions := v_positions || v_letter.position;
             v_created_at := v_created_at || v_letter.created_at;

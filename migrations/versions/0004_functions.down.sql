@@ -469,6 +469,32 @@ begin
 end;
 $$;
 
+-- functions/compile_filter.sql
+-- Turns a filter into a strict jsonpath (lax would look inside arrays), or into null for a filter that every message passes. Its variable
+-- `$attributes` has those of the message; passes_filter puts it to one.
+create or replace function fastpubsub.compile_filter(p_filter json) returns jsonpath
+language plpgsql immutable as $$
+declare
+    v_compiled record;
+begin
+    if p_filter is null or json_typeof(p_filter) = 'null' or p_filter::text ~ '^\s*{\s*}\s*$' then
+        return null;
+    end if;
+    if json_typeof(p_filter) <> 'object' then
+        raise exception using errcode = 'FP422', message = 'a filter must be an object that maps field names to lists of values';
+    end if;
+    v_compiled := fastpubsub.filter_condition(p_filter, 1, true);
+    if v_compiled.fields > 100 or v_compiled.compared > 1000 then
+        raise exception using errcode = 'FP422', message = 'a filter has at most 100 fields and 1000 values';
+    end if;
+    -- Of a filter on nothing but attributes, payloads need not be read.
+    if v_compiled.attributes is not null and (select count(*) from json_object_keys(p_filter)) = 1 then
+        return ('strict $attributes ? ' || v_compiled.attributes)::jsonpath;
+    end if;
+    return ('strict $ ? (' || v_compiled.condition || ')')::jsonpath;
+end;
+$$;
+
 -- functions/continue_turn.sql
 drop function fastpubsub.continue_turn;
 
@@ -726,6 +752,63 @@ begin
         consumer_ids := cut_leases.consumer_ids || array_fill(v_lease.consumer_id, array[cardinality(v_part.positions)]);
     end loop;
     ordinals := v_ordinals;
+end;
+$$;
+
+-- functions/deciding_field.sql
+drop function fastpubsub.deciding_field;
+-- The first field of the filter that keeps a message out. Null for a message that passes. `actual` is the value that the payload has
+-- there, when it is short enough to be shown, `actual_bytes` its size, null for none; `similar_field` is a name that differs only in case.
+-- A payload that cannot be read as jsonb is not `is_readable`, and passes no filter.
+create or replace function fastpubsub.deciding_field(
+    p_payload json,
+    p_attributes jsonb,
+    p_filter json,
+    out field text,
+    out expected json,
+    out actual json,
+    out actual_bytes integer,
+    out similar_field text,
+    out is_readable boolean
+)
+language plpgsql immutable
+as $$
+#variable_conflict use_column
+declare
+    c_shown_bytes constant integer := 1024;
+    v_field record;
+begin
+    is_readable := true;
+    if p_filter is null then
+        return;
+    end if;
+    for v_field in select f.key, f.value from json_each(p_filter) as f loop
+        if
+            not fastpubsub.passes_filter(
+                p_payload, p_attributes, fastpubsub.compile_filter(json_build_object(v_field.key, v_field.value))
+            )
+        then
+            field := v_field.key;
+            expected := v_field.value;
+            if v_field.key = '$attributes' and json_typeof(v_field.value) = 'object' then
+                actual := p_attributes;
+            else
+                actual := p_payload -> v_field.key;
+            end if;
+            actual_bytes := octet_length(deciding_field.actual::text);
+            if deciding_field.actual_bytes > c_shown_bytes then
+                actual := null;
+            elsif deciding_field.actual_bytes is null and json_typeof(p_payload) = 'object' then
+                select k.name into deciding_field.similar_field
+                from json_object_keys(p_payload) as k (name)
+                where lower(k.name) = lower(v_field.key) limit 1;
+            end if;
+            return;
+        end if;
+    end loop;
+exception
+    when data_exception or program_limit_exceeded then
+        is_readable := false;
 end;
 $$;
 
@@ -1060,6 +1143,98 @@ $$;
 -- functions/failures_of.sql
 drop function fastpubsub.failures_of;
 
+-- functions/filter_condition.sql
+drop function fastpubsub.filter_condition;
+-- Returns the condition of a filter on the object `@`, which p_of_message says is a whole payload, and how many fields and values it has.
+-- `attributes` is the part that `$attributes` makes. It calls itself for nested objects and for
+-- the alternatives of `$or`, which is a field like any other when it holds no objects. Each name is written once, so the result is
+-- about as long as the filter. fastpubsub/filters.py refuses the same before, and explains it.
+create or replace function fastpubsub.filter_condition(
+    p_filter json,
+    p_depth integer,
+    p_of_message boolean,
+    out condition text,
+    out attributes text,
+    out fields integer,
+    out compared integer
+)
+language plpgsql immutable as $$
+#variable_conflict use_column
+declare
+    v_field record;
+    v_part record;
+    v_nested record;
+    v_name text;
+    v_names text [] := '{}';
+    v_all text [] := '{}';
+    v_any text [];
+    v_values text [];
+begin
+    fields := 0;
+    compared := 0;
+    if p_depth > 10 then
+        raise exception using errcode = 'FP422', message = 'a filter has at most 10 levels';
+    end if;
+    for v_field in select f.key, f.value, json_typeof(f.value) as type from json_each(p_filter) as f loop
+        v_name := to_json(v_field.key)::text;
+        if v_field.key = any(v_names) then
+            raise exception using errcode = 'FP422', message = format('the filter names the field %s twice', v_name);
+        end if;
+        v_names := v_names || v_field.key;
+        fields := filter_condition.fields + 1;
+        if v_field.type = 'object' then
+            v_nested := fastpubsub.filter_condition(v_field.value, p_depth + 1, false);
+            if p_of_message and v_field.key = '$attributes' then
+                attributes := v_nested.condition;
+                v_all := v_all || format('exists($attributes ? %s)', v_nested.condition);
+            else
+                v_all := v_all || format('exists(@.%s ? %s)', v_name, v_nested.condition);
+            end if;
+            fields := filter_condition.fields + v_nested.fields;
+            compared := filter_condition.compared + v_nested.compared;
+            continue;
+        end if;
+        if v_field.type <> 'array' or json_array_length(v_field.value) = 0 then
+            raise exception using
+                errcode = 'FP422',
+                message = format('the filter of the field %s must be a list of at least one value', v_name);
+        end if;
+        v_any := '{}';
+        v_values := '{}';
+        for v_part in select e.value, json_typeof(e.value) as type from json_array_elements(v_field.value) as e loop
+            compared := filter_condition.compared + 1;
+            if v_field.key = '$or' and v_part.type = 'object' then
+                v_nested := fastpubsub.filter_condition(v_part.value, p_depth + 1, p_of_message);
+                v_any := v_any || v_nested.condition;
+                fields := filter_condition.fields + v_nested.fields;
+                compared := filter_condition.compared + v_nested.compared;
+            elsif v_part.type = 'object' and v_part.value::jsonb = '{"exists": true}' then
+                v_any := v_any || format('exists(@.%s)', v_name);
+            elsif v_part.type = 'object' and v_part.value::jsonb = '{"exists": false}' then
+                v_any := v_any || format('(exists(@.%s)) is unknown', v_name);
+            else
+                v_values := v_values || fastpubsub.value_condition(v_part.value);
+                compared := filter_condition.compared + case
+                    when v_part.type = 'object' and json_typeof(v_part.value -> 'anything-but') = 'array'
+                    then json_array_length(v_part.value -> 'anything-but') else 0
+                end;
+            end if;
+        end loop;
+        if cardinality(v_values) > 0 then
+            v_any := v_any || format('exists(@.%s ? (%s))', v_name, array_to_string(v_values, ' || '));
+        end if;
+        v_all := v_all || format('(%s)', array_to_string(v_any, ' || '));
+    end loop;
+    if cardinality(v_all) = 0 then
+        raise exception using errcode = 'FP422', message = 'an object of a filter must name at least one field';
+    end if;
+    condition := array_to_string(v_all, ' && ');
+    if p_depth > 1 then
+        condition := format('(%s)', filter_condition.condition);
+    end if;
+end;
+$$;
+
 -- functions/find_message.sql
 drop function fastpubsub.find_message;
 -- A message of a topic, without a lease; of one that was trimmed the copy that a dead letter has. `last` is the newest position; a message
@@ -1157,8 +1332,50 @@ drop function fastpubsub.inspect_processes;
 -- functions/inspect_schedules.sql
 drop function fastpubsub.inspect_schedules;
 
+-- functions/is_about_message.sql
+drop function fastpubsub.is_about_message;
+
 -- functions/is_being_settled.sql
 drop function fastpubsub.is_being_settled;
+
+-- functions/is_found.sql
+drop function fastpubsub.is_found;
+-- Whether a message passes the filter p_path and has what is searched for: one of p_values in the first mebibyte of its payload ('text';
+-- ASCII letters have no case), as its top-level field p_name ('payload'), or as its attribute p_name ('attributes'). A payload that cannot
+-- be read as jsonb passes no filter and has no field.
+create or replace function fastpubsub.is_found(
+    p_payload json,
+    p_attributes jsonb,
+    p_path jsonpath,
+    p_search_in text,
+    p_name text,
+    p_values text []
+) returns boolean
+language plpgsql immutable
+as $$
+declare
+    c_searched_characters constant integer := 1048576;
+    v_text text;
+begin
+    if p_path is not null and not fastpubsub.passes_filter(p_payload, p_attributes, p_path) then
+        return false;
+    end if;
+    case p_search_in
+        when 'text' then
+            v_text := lower(substr(p_payload::text, 1, c_searched_characters) collate "C");
+            return exists (select from unnest(p_values) as v (value) where strpos(v_text, lower(v.value collate "C")) > 0);
+        when 'payload' then
+            return coalesce(p_payload::jsonb -> p_name = any(p_values::jsonb []), false);
+        when 'attributes' then
+            return coalesce(p_attributes ->> p_name = any(p_values), false);
+        else
+            return true;
+    end case;
+exception
+    when data_exception or program_limit_exceeded then
+        return false;
+end;
+$$;
 
 -- functions/is_paused.sql
 drop function fastpubsub.is_paused;
@@ -1176,6 +1393,114 @@ begin
         raise exception using errcode = 'FP404', message = 'the subscription does not exist';
     end if;
     return v_is_paused;
+end;
+$$;
+
+-- functions/judge_last_messages.sql
+-- Judges the last p_last messages of a topic by a filter, the newest first, in p_milliseconds. Returns at most p_examples of those that
+-- pass and of those that do not, these with the field that decides; payloads come up to p_max_bytes together, and only p_with_content. The
+-- last row has no position: it says how many messages were looked at, and how many passed.
+create or replace function fastpubsub.judge_last_messages(
+    p_topic_key bigint,
+    p_filter json,
+    p_last integer,
+    p_max_bytes bigint,
+    p_with_content boolean,
+    p_examples integer default 5,
+    p_milliseconds integer default 500
+) returns table (
+    message_position bigint,
+    created_at timestamptz,
+    payload json,
+    passes boolean,
+    field text,
+    expected json,
+    actual json,
+    actual_bytes integer,
+    similar_field text,
+    is_readable boolean,
+    looked_at integer,
+    passed integer
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_milliseconds / 1000.0);
+    v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_message record;
+    v_field record;
+    v_bytes bigint := 0;
+begin
+    perform from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    looked_at := 0;
+    passed := 0;
+    for v_message in
+        select m.position, m.created_at, m.payload, m.attributes from fastpubsub.messages as m
+        where m.topic_key = p_topic_key
+        order by m.position desc
+        limit p_last
+    loop
+        exit when looked_at > 0 and clock_timestamp() >= v_until;
+        looked_at := looked_at + 1;
+        passes := v_path is null or fastpubsub.is_found(v_message.payload, v_message.attributes, v_path, null, null, null);
+        passed := passed + passes::integer;
+        if (case when passes then passed else looked_at - passed end) <= p_examples then
+            select d.* into v_field
+            from fastpubsub.deciding_field(v_message.payload, v_message.attributes, case when not passes then p_filter end) as d;
+            message_position := v_message.position;
+            created_at := v_message.created_at;
+            field := v_field.field;
+            expected := v_field.expected;
+            actual := v_field.actual;
+            actual_bytes := v_field.actual_bytes;
+            similar_field := v_field.similar_field;
+            is_readable := v_field.is_readable;
+            payload := null;
+            if p_with_content and v_bytes + pg_column_size(v_message.payload) <= p_max_bytes then
+                payload := v_message.payload;
+                v_bytes := v_bytes + pg_column_size(v_message.payload);
+            end if;
+            return next;
+        end if;
+    end loop;
+    message_position := null;
+    payload := null;
+    return next;
+end;
+$$;
+
+-- functions/judge_payload.sql
+drop function fastpubsub.judge_payload;
+-- Whether a message would pass a filter, and which field decides (deciding_field).
+create or replace function fastpubsub.judge_payload(
+    p_filter json,
+    p_payload json,
+    p_attributes jsonb,
+    out field text,
+    out expected json,
+    out actual json,
+    out actual_bytes integer,
+    out similar_field text,
+    out is_readable boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    select d.* into judge_payload.field, judge_payload.expected, judge_payload.actual, judge_payload.actual_bytes,
+        judge_payload.similar_field, judge_payload.is_readable
+    from fastpubsub.deciding_field(
+        p_payload, p_attributes, case when fastpubsub.compile_filter(p_filter) is not null then p_filter end
+    ) as d;
 end;
 $$;
 
@@ -1601,6 +1926,72 @@ drop function fastpubsub.lock_topic;
 -- functions/mark_floor.sql
 drop function fastpubsub.mark_floor;
 
+-- functions/matching_positions.sql
+-- Returns the positions in (p_after, p_to] whose messages match, in order, at most p_limit. A payload that cannot be read as jsonb does
+-- not match and raises no error: it is reported in `unreadable`.
+create or replace function fastpubsub.matching_positions(
+    p_topic_key bigint,
+    p_after bigint,
+    p_to bigint,
+    p_path jsonpath,
+    p_limit integer,
+    out positions bigint [],
+    out unreadable bigint []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_message record;
+    v_reads_payload boolean := p_path::text not like 'strict $"attributes"%';
+begin
+    begin
+        if strpos(p_path::text, '$"attributes"') = 0 then
+            select array_agg(f.position) into positions
+            from (
+                select m.position from fastpubsub.messages as m
+                where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to and m.payload::jsonb @? p_path
+                order by m.position
+                limit p_limit
+            ) as f;
+        else
+            select array_agg(f.position) into positions
+            from (
+                select m.position from fastpubsub.messages as m
+                where
+                    m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+                    and jsonb_path_exists(
+                        case when v_reads_payload then m.payload::jsonb else 'null' end, p_path,
+                        jsonb_build_object('attributes', m.attributes), true
+                    )
+                order by m.position
+                limit p_limit
+            ) as f;
+        end if;
+        return;
+    exception when data_exception or program_limit_exceeded then
+        positions := null;
+    end;
+    for v_message in
+        select m.position, m.payload, m.attributes from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+        order by m.position
+    loop
+        begin
+            if fastpubsub.passes_filter(v_message.payload, v_message.attributes, p_path) then
+                positions := positions || v_message.position;
+            end if;
+        exception when data_exception or program_limit_exceeded then
+            unreadable := unreadable || v_message.position;
+        end;
+        exit when cardinality(positions) >= p_limit;
+    end loop;
+end;
+$$;
+
 -- functions/message_id.sql
 drop function fastpubsub.message_id;
 
@@ -1687,6 +2078,17 @@ drop function fastpubsub.park_after;
 
 -- functions/pass_expired.sql
 drop function fastpubsub.pass_expired;
+
+-- functions/passes_filter.sql
+drop function fastpubsub.passes_filter;
+-- Whether a message passes a filter. A filter on nothing but attributes does not read the payload.
+create or replace function fastpubsub.passes_filter(p_payload json, p_attributes jsonb, p_path jsonpath) returns boolean
+language sql immutable as $$
+    select jsonb_path_exists(
+        case when p_path::text like 'strict $"attributes"%' then 'null' else p_payload::jsonb end, p_path,
+        jsonb_build_object('attributes', p_attributes), true
+    ) is true;
+$$;
 
 -- functions/pause_schedule.sql
 drop function fastpubsub.pause_schedule;

@@ -72,6 +72,37 @@ async def test_attributes(client: httpx.AsyncClient, calls: Calls) -> None:
     assert [one["id"] for one in await calls.pull()] == [ids[1]]
 
 
+async def test_ordering_keys(client: httpx.AsyncClient, calls: Calls) -> None:
+    wanted = {"$message": [{"ordering_key": [{"prefix": "eu-"}]}]}
+    await calls.topic_and_subscription(filter=wanted)
+    published = [{"payload": {}, "ordering_key": "us-1"}, {"payload": {}, "ordering_key": "eu-1"}, {"payload": {}}]
+    body = {"messages": published}
+    ids = success(await client.post("/topics/t/messages", json=body, headers=REPRESENTATION), 201)["ids"]
+    for path in PATHS:
+        assert (await judge(client, path, wanted, payload={}, ordering_key="eu-2"))["passes"]
+        kept_out = await judge(client, path, wanted, payload={}, ordering_key="us-1")
+        assert kept_out == {
+            "passes": False,
+            "field": "$message",
+            "expected": wanted["$message"],
+            "actual": {"ordering_key": "us-1"},
+            "detail": "the filter keeps it out: its ordering key is not one that the filter takes; "
+            'it has {"ordering_key" : "us-1"}',
+        }
+        without = await judge(client, path, wanted, payload={"$message": "eu-1"})
+        assert without["detail"] == "the filter keeps it out: its ordering key is not one that the filter takes"
+        judged = await judge(client, path, wanted, last=3)
+        assert (ids_of(judged["passing"]), ids_of(judged["filtered"])) == ([ids[1]], [ids[2], ids[0]])
+        problem(await client.post(path, json={"filter": wanted, "ordering_key": "eu-1"}), 422)
+        for key in ("", "a" * 129, "a\0"):
+            problem(await client.post(path, json={"filter": wanted, "payload": {}, "ordering_key": key}), 422)
+        half = b'{"filter": null, "payload": {}, "ordering_key": "\\ud800"}'
+        problem(await client.post(path, content=half, headers={"Content-Type": "application/json"}), 422)
+    explained = success(await client.get(f"/subscriptions/s/messages/{ids[0]}"), 200)
+    assert (explained["state"], explained["field"]) == ("filtered", "$message")
+    assert [one["id"] for one in await calls.pull()] == [ids[1]]
+
+
 async def test_the_last_messages(client: httpx.AsyncClient, calls: Calls) -> None:
     await calls.topic_and_subscription(filter={"n": [1]})
     ids = await calls.publish(*({"n": n % 3} for n in range(30)))

@@ -302,8 +302,16 @@ OF_ATTRIBUTES = st.builds(
     st.dictionaries(NAMES, COMPARED, min_size=1, max_size=2),
     st.one_of(st.just({}), st.just({}), OF_PAYLOADS),
 )
+OF_KEYS = st.builds(
+    lambda keys, rest: {"$message": [{"ordering_key": key} for key in keys], **rest},
+    st.lists(COMPARED, min_size=1, max_size=2),
+    st.one_of(st.just({}), OF_PAYLOADS, OF_ATTRIBUTES),
+)
 FILTERS = st.one_of(
-    OF_PAYLOADS, OF_ATTRIBUTES, st.builds(lambda *some: {"$or": list(some)}, OF_PAYLOADS, OF_ATTRIBUTES)
+    OF_PAYLOADS,
+    OF_ATTRIBUTES,
+    OF_KEYS,
+    st.builds(lambda *some: {"$or": list(some)}, OF_PAYLOADS, st.one_of(OF_ATTRIBUTES, OF_KEYS)),
 )
 LEAVES = st.one_of(st.none(), SCALARS, SHORT)
 DOCUMENTS = st.recursive(
@@ -328,6 +336,7 @@ class Logged(NamedTuple):
 
     payload: bytes
     attributes: bytes | None
+    ordering_key: str | None
 
 
 @settings(max_examples=EXAMPLES * 10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -341,11 +350,12 @@ def test_any_filter_and_any_payload(store: Store, data: st.DataObject) -> None:
     text = json.dumps(payload, ensure_ascii=data.draw(st.booleans()))
     attributes = data.draw(st.one_of(st.none(), CONTEXTS))
     context = json.dumps(attributes)
-    query = "select fastpubsub.passes_filter(%s, %s, fastpubsub.compile_filter(%s::json))"
+    key: str | None = data.draw(st.one_of(st.none(), TEXTS.filter(bool), st.sampled_from(["aB", "1", "10.1.2.3"])))
+    query = "select fastpubsub.passes_filter(%s, %s, fastpubsub.compile_filter(%s::json), %s)"
     given = json.dumps(wanted, ensure_ascii=data.draw(st.booleans()))
-    passes = store.value(query, text, None if attributes is None else context, given)
-    assert passes == matches(read_filter(given), text.encode(), context.encode())
-    message = Logged(text.encode(), None if attributes is None else context.encode())
+    passes = store.value(query, text, None if attributes is None else context, given, key)
+    assert passes == matches(read_filter(given), text.encode(), context.encode(), key)
+    message = Logged(text.encode(), None if attributes is None else context.encode(), key)
     assert passes == (Documents([message]).passing(Sieve.of(given)) == [0])
 
 
@@ -404,8 +414,68 @@ def test_a_filter_on_attributes_alone_does_not_read_payloads(store: Store) -> No
     assert (claimed.positions, claimed.unreadable) == ([1], [])
 
 
+# (filter, ordering key, payload, whether a message passes)
+OF_KEY: list[tuple[str, str | None, str, bool]] = [
+    ('{"$message": [{"ordering_key": ["a", "b"]}]}', "b", "{}", True),
+    ('{"$message": [{"ordering_key": ["a", "b"]}]}', "c", "{}", False),
+    ('{"$message": [{"ordering_key": ["a"]}]}', None, '{"ordering_key": "a"}', False),
+    ('{"$message": [{"ordering_key": [{"prefix": "eu-"}]}]}', "eu-1", "{}", True),
+    ('{"$message": [{"ordering_key": [{"anything-but": {"prefix": "eu-"}}]}]}', "us-1", "{}", True),
+    ('{"$message": [{"ordering_key": [{"anything-but": {"prefix": "eu-"}}]}]}', None, "{}", False),
+    ('{"$message": [{"ordering_key": [{"exists": false}]}]}', None, "{}", True),
+    ('{"$message": [{"ordering_key": [{"exists": false}]}]}', "a", "{}", False),
+    ('{"$message": [{"ordering_key": ["a"]}, {"ordering_key": [{"exists": false}]}]}', None, "{}", True),
+    ('{"$message": [{"ordering_key": ["a"]}], "n": [1]}', "a", '{"n": 1}', True),
+    ('{"$message": [{"ordering_key": ["a"]}], "n": [1]}', "a", '{"n": 2}', False),
+    ('{"$or": [{"$message": [{"ordering_key": ["a"]}]}, {"n": [1]}]}', "a", "{}", True),
+    ('{"$or": [{"$message": [{"ordering_key": ["a"]}]}, {"n": [1]}]}', "b", '{"n": 2}', False),
+    # What was a filter before means the same: these are fields of the payload.
+    ('{"$message": ["a"]}', "a", "{}", False),
+    ('{"$message": ["a"]}', None, '{"$message": "a"}', True),
+    ('{"$message": ["a", {"ordering_key": ["b"]}]}', None, '{"$message": "a"}', True),
+    ('{"$message": ["a", {"ordering_key": ["b"]}]}', "b", "{}", True),
+    ('{"$message": {"ordering_key": ["a"]}}', "a", "{}", False),
+    ('{"$message": {"ordering_key": ["a"]}}', None, '{"$message": {"ordering_key": "a"}}', True),
+    ('{"$message": [{"exists": true}]}', "a", "{}", False),
+    ('{"a\\"$\\"message\\"": [1]}', "a", "{}", False),
+]
+
+
+@pytest.mark.parametrize(("wanted", "key", "payload", "expected"), OF_KEY)
+def test_ordering_keys(store: Store, wanted: str, key: str | None, payload: str, expected: bool) -> None:
+    filters.check(filters.read(wanted))
+    for name, ordered in (("plain", False), ("ordered", True)):
+        topic = store.create_topic(name)
+        keys = store.create_subscription(name, name, settings=Settings(filter=wanted, ordered=ordered))
+        store.publish(topic, [payload], ordering_keys=[key])
+        assert store.claim(keys).positions == [1] * expected
+    assert matches(read_filter(wanted), payload.encode(), b"null", key) == expected
+    message = Logged(payload.encode(), None, key)
+    assert Documents([message]).passing(Sieve.of(wanted)) == [0] * expected
+
+
+def test_a_filter_on_ordering_keys_alone_does_not_read_payloads(store: Store) -> None:
+    keys = store.create(filter='{"$message": [{"ordering_key": ["a"]}, {"ordering_key": ["b"]}]}')
+    store.publish(keys.topic, ['{"n": 1e200000}'] * 3, ordering_keys=["a", "c", "b"])
+    claimed = store.claim(keys)
+    assert (claimed.positions, claimed.unreadable) == ([1, 3], [])
+
+
+def test_payloads_that_cannot_be_read_beside_ordering_keys(store: Store) -> None:
+    """The others are judged one by one."""
+    keys = store.create(filter='{"$message": [{"ordering_key": ["a"]}], "n": [1]}')
+    store.publish(keys.topic, ['{"n": 1}', '{"n": 1e200000}', '{"n": 1}'], ordering_keys=["a", "a", "b"])
+    claimed = store.claim(keys)
+    assert (claimed.positions, claimed.unreadable) == ([1], [2])
+
+
 REFUSED = [
     *TWICE,
+    '{"$message": [{"ordering_key": {"a": ["b"]}}]}',
+    '{"$message": [{"ordering_key": []}]}',
+    '{"$message": [{"ordering_key": ["a"], "payload": ["b"]}]}',
+    '{"x": {"$message": [{"ordering_key": ["a"]}]}}',
+    '{"x": [{"ordering_key": ["a"]}]}',
     "[]",
     '"x"',
     "1",

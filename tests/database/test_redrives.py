@@ -145,6 +145,15 @@ def test_a_filter(store: Store, wanted: str, left: list[int]) -> None:
     assert (positions(store, keys), seen(store, keys, key)) == (left, (matched, matched, "done"))
 
 
+def test_a_filter_on_ordering_keys(store: Store) -> None:
+    keys = store.create(max_attempts=1)
+    store.publish(keys.topic, ["{}"] * 3, ordering_keys=["a", "b", None])
+    store.reject(keys, store.claim(keys).ids)
+    key = begin(store, keys, "purge", wanted='{"$message": [{"ordering_key": ["b"]}]}')
+    assert step(store, keys, key) == (1, False, 0)
+    assert (positions(store, keys), seen(store, keys, key)) == ([1, 3], (1, 1, "done"))
+
+
 def test_a_filter_beside_a_reason_and_a_rate(store: Store) -> None:
     keys = bury_payloads(store, *['{"n": 1}', '{"n": 2}'] * 10)
     store.execute("update fastpubsub.dead_letters set reason = 'b' where position <= 10")

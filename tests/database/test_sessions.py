@@ -252,6 +252,7 @@ INTERNAL = {
     "lock_schedule",
     "lock_topic",
     "lock_subscription",
+    "is_about_message",
     "matching_positions",
     "message_created_at",
     "move_cursor",

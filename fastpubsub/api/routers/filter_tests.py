@@ -27,7 +27,7 @@ async def test_filter_of_topic(request: Request, topic_id: str, body: FilterTest
     filter_json = subscriptions.filter_text(request.app.state.settings, member(await request.body(), "filter"))
     if body.payload is not None:
         await topics.get_topic(request.app.state.database, topic_id)
-        return await _judge_payload(request, filter_json)
+        return await _judge_payload(request, filter_json, body.ordering_key)
 
     async def judge(topic_key: int) -> Judged:
         return await _judge_last(request, topic_id, topic_key, filter_json, body.last)
@@ -47,7 +47,7 @@ async def test_filter_of_subscription(request: Request, subscription_id: str, bo
     filter_json = subscriptions.filter_text(state.settings, member(await request.body(), "filter"))
     topic_id = (await subscriptions.get_subscription(state.database, subscription_id)).topic_id
     if body.payload is not None:
-        return await _judge_payload(request, filter_json)
+        return await _judge_payload(request, filter_json, body.ordering_key)
 
     async def judge(keys: SubscriptionKey) -> tuple[Backlog, Judged]:
         # First what refuses the keys of a deleted subscription, whose topic may be another one.
@@ -63,10 +63,10 @@ def _shows(request: Request, topic_id: str) -> bool:
     return allowed
 
 
-async def _judge_payload(request: Request, filter_json: str | None) -> Response:
+async def _judge_payload(request: Request, filter_json: str | None, ordering_key: str | None) -> Response:
     body = await request.body()
     payload, attributes = member(body, "payload") or b"null", member(body, "attributes")
-    decision = await previews.judge_payload(request.app.state.database, filter_json, payload, attributes)
+    decision = await previews.judge_payload(request.app.state.database, filter_json, payload, attributes, ordering_key)
     return json_answer(json_object(_members(decision, shows_payload=True)))
 
 

@@ -33,13 +33,14 @@ def test_filter(
     *,
     payload: Payload | None = None,
     attributes: Mapping[str, str] | None = None,
+    ordering_key: str | None = None,
     last: int | None = None,
 ) -> Request[FilterTested]:
-    """Judges a payload with its attributes, or the last messages (100, up to 1,000), by a filter; nothing changes.
+    """Judges a payload with what is beside it, or the last messages (100, up to 1,000), by a filter; nothing changes.
 
     It also estimates how many messages would be ahead.
     """
-    given = only_given(payload=payload, attributes=attributes, last=last)
+    given = only_given(payload=payload, attributes=attributes, ordering_key=ordering_key, last=last)
     return _test_filter(path_to("subscriptions", subscription_id, "filter", "test"), filter, given)
 
 
@@ -49,10 +50,11 @@ def test_topic_filter(
     *,
     payload: Payload | None = None,
     attributes: Mapping[str, str] | None = None,
+    ordering_key: str | None = None,
     last: int | None = None,
 ) -> Request[FilterTested]:
-    """Judges a payload with its attributes, or the last messages of a topic (100, up to 1,000), by a filter."""
-    given = only_given(payload=payload, attributes=attributes, last=last)
+    """Judges a payload with what is beside it, or the last messages of a topic (100, up to 1,000), by a filter."""
+    given = only_given(payload=payload, attributes=attributes, ordering_key=ordering_key, last=last)
     return _test_filter(path_to("topics", topic_id, "filter", "test"), filter, given)
 
 
