@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -64,6 +64,9 @@ class ClaimKey(NamedTuple):
     """By a dispatcher, who alone claims what is pushed."""
 
 
+Exchange = Callable[[ClaimKey, ClaimRequest], Awaitable[Claim]]
+
+
 class Claiming:
     def __init__(
         self, database: Database, directory: Directory, settings: Settings, counters: Counters, wakeups: Wakeups
@@ -77,6 +80,8 @@ class Claiming:
         self._push_calls = push_calls(settings)
         self._returning = Tasks()
         self._claimed: set[SubscriptionKey] = set()
+        self.exchange: Exchange | None = None
+        """How claims of an ordered subscription share calls with what is settled, which makes room for them."""
 
     async def close(self) -> None:
         """Lets what was accepted finish."""
@@ -104,7 +109,7 @@ class Claiming:
         server stops, or when looking through a filter took too long.
         """
         if seconds == 0:
-            return await self._claim(subscription_id, limit, consumer_id, is_push=is_push)
+            return await self._claim(subscription_id, limit, consumer_id, is_push=is_push, waits=False)
         since = asyncio.get_running_loop().time()
         until = None if seconds is None else since + seconds
         woken = False
@@ -141,40 +146,53 @@ class Claiming:
         if claim.positions:
             self._returning.start(self._return(claim))
 
-    async def _claim(self, subscription_id: str, limit: int, consumer_id: str, *, is_push: bool) -> Claim:
-        """Empty only when nothing was there at the start, or the time for looking through a filter is spent."""
+    async def _claim(self, subscription_id: str, limit: int, consumer_id: str, *, is_push: bool, waits: bool) -> Claim:
+        """Empty only when nothing was there at the start, or the time for looking through a filter is spent.
+
+        One that `waits` does not stay to look through a log whose keys are busy: what is settled meanwhile is for it.
+        """
         until = time.monotonic() + _PULL_SECONDS
 
         async def claim(keys: SubscriptionKey) -> Claim:
             key = ClaimKey(keys, subscription_id, is_push)
             while True:
-                claim = await self._claiming.submit(key, ClaimRequest(limit, consumer_id), rows=limit)
+                claim = await self._submit(key, ClaimRequest(limit, consumer_id))
                 if claim.positions or not claim.more or time.monotonic() > until:
                     return claim
                 if claim.is_ordered:
+                    if waits:
+                        return claim
                     await asyncio.sleep(_ORDERED_PAUSE_SECONDS)
 
         claimed = await self._directory.subscriptions.use(subscription_id, claim)
         self._counters.delivered(subscription_id, len(claimed.positions))
         return claimed
 
+    async def _submit(self, key: ClaimKey, request: ClaimRequest) -> Claim:
+        if self.exchange is not None and not key.is_push and self._wakeups.lines.find_ordered(key.keys) is not None:
+            return await self.exchange(key, request)
+        return await self._claiming.submit(key, request, rows=request.limit)
+
     async def _claim_in(
         self, line: WaitingLine, subscription_id: str, limit: int, consumer_id: str, *, is_push: bool
     ) -> Claim:
         line.begin_claim()
         try:
-            claim = await self._claim(subscription_id, limit, consumer_id, is_push=is_push)
+            claim = await self._claim(subscription_id, limit, consumer_id, is_push=is_push, waits=True)
         except asyncio.CancelledError:
             line.wake(limit)
             raise
         except NotFound:
             line.wake(sys.maxsize)
             raise
-        line.learn(is_paused=claim.is_paused)
+        line.learn(is_paused=claim.is_paused, is_ordered=claim.is_ordered)
         if claim.limited_seconds is not None:
             self._wakeups.limited(line, claim.limited_seconds)
         elif len(claim.positions) >= limit:
             line.wake(1)
+        elif claim.is_ordered and claim.more:
+            # One consumer after the other, with a pause: those who settle need the lock that it takes.
+            self._wakeups.look(line.keys)
         return claim
 
     async def _call_claim(self, key: ClaimKey, requests: Sequence[ClaimRequest]) -> list[Claim]:
@@ -211,11 +229,12 @@ class Claiming:
         self._counters.dead_lettered(key.subscription_id, dead_lettered or 0)
         claims = []
         start = 0
-        more = (
-            not is_paused
-            and limited_seconds is None
-            and (scanned < last or bool(positions or ttl_expired or dead_lettered))
-        )
+        is_ordered = sizes is not None
+        passed = bool(ttl_expired or dead_lettered)
+        # In an ordered subscription what comes after messages may have to wait for them, and a key goes on after what
+        # nobody gets. Zero seconds: there was no room.
+        may_follow = scanned < last or passed or bool(filtered if is_ordered else positions)
+        more = not is_paused and (may_follow if limited_seconds is None else limited_seconds == 0)
         # Of an ordered subscription a consumer may get less than it asked for, and the next one something.
         for size in sizes or [request.limit for request in requests]:
             part = slice(start, start + size)
@@ -234,8 +253,8 @@ class Claiming:
                     more,
                     is_paused,
                     ordering_keys and ordering_keys[part],
-                    sizes is not None,
-                    limited_seconds,
+                    is_ordered,
+                    limited_seconds or None,
                 )
             )
         return claims

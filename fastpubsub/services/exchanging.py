@@ -76,6 +76,8 @@ class Exchanging:
         self._claiming = claiming
         self._settling = settling
         self._exchanging = make_coalescer(settings, self._call, lambda _key, answer: claiming.give_back(answer.claim))
+        # For ordered subscriptions: one call in flight, in which who waits claims what is settled before.
+        claiming.exchange, settling.exchange = self._claim, self._settle
 
     async def close(self) -> None:
         """Lets what was accepted finish."""
@@ -92,7 +94,10 @@ class Exchanging:
         async def exchange(keys: SubscriptionKey) -> Exchanged:
             settles = [(part.kind, _settle(part, keys)) for part in parts]
             rows = max(limit, sum(len(part.ids) for part in parts))
-            claim = ClaimRequest(0 if waits and self._others_wait(keys) else limit, consumer_id)
+            yields = waits and self._others_wait(keys)
+            if yields and (line := self._wakeups.lines.find_ordered(keys)) is not None:
+                line.wake_for(sum(len(part.ids) for part in parts))
+            claim = ClaimRequest(0 if yields else limit, consumer_id)
             key = ClaimKey(keys, subscription_id)
             outcomes, claimed = await self._exchanging.submit(key, _Request(settles, claim), rows=rows)
             of_all = [
@@ -105,6 +110,15 @@ class Exchanging:
         self._counters.delivered(subscription_id, len(exchanged.claim.positions))
         return exchanged
 
+    async def _claim(self, key: ClaimKey, claim: ClaimRequest) -> Claim:
+        exchanged = await self._exchanging.submit(key, _Request([], claim), rows=claim.limit)
+        return exchanged.claim
+
+    async def _settle(self, key: SettleKey, settle: Settle, ids: int) -> Sequence[int]:
+        request = _Request([(key.kind, settle)], ClaimRequest(0, ""))
+        exchanged = await self._exchanging.submit(ClaimKey(key.keys, key.subscription_id), request, rows=ids)
+        return exchanged.outcomes[0]
+
     def _others_wait(self, keys: SubscriptionKey) -> bool:
         line = self._wakeups.lines.find(keys)
         return line is not None and line.is_waiting
@@ -112,14 +126,23 @@ class Exchanging:
     async def _call(self, key: ClaimKey, requests: Sequence[_Request]) -> list[Exchanged]:
         places = _in_order(requests)
         claims = [request.claim for request in requests if request.claim.limit]
-        outcomes, died, *claimed, freed, ttl_expired, dead_lettered = await self._database.fetch_one(
-            "settle_and_claim", *key.keys, *_arguments(places), *self._claiming.arguments(key, claims)
-        )
+        arguments = self._claiming.arguments(key, claims)
+        if places:
+            row = await self._database.fetch_one("settle_and_claim", *key.keys, *_arguments(places), *arguments)
+        else:
+            *claimed, ttl_expired, dead_lettered = await self._database.fetch_one(
+                "claim_messages", *key.keys, *arguments
+            )
+            row = (None, 0, *claimed, False, ttl_expired, dead_lettered)
+        outcomes, died, *claimed, freed, ttl_expired, dead_lettered = row
         answers = [Exchanged([()] * len(request.settles), nothing(key.keys)) for request in requests]
         self._settled(key, places, outcomes or [], died, answers)
-        if freed:
+        claimed_by = self._claiming.shares(key, claims, [*claimed, ttl_expired, dead_lettered]) if claims else []
+        if freed and all(
+            claim.more or len(claim.positions) >= asked.limit for claim, asked in zip(claimed_by, claims, strict=True)
+        ):
             self._wakeups.freed(key.keys)
-        shares = iter(self._claiming.shares(key, claims, [*claimed, ttl_expired, dead_lettered]) if claims else ())
+        shares = iter(claimed_by)
         return [
             answer._replace(claim=next(shares)) if request.claim.limit else answer
             for request, answer in zip(requests, answers, strict=True)

@@ -1,7 +1,7 @@
 """Coalesces acks, nacks, rejects and extensions of many consumers into calls of one procedure each."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from fastpubsub.config import Settings
@@ -32,6 +32,8 @@ RETURN = Kind("return_leases")
 EXTEND = Kind("extend_leases", "int4")
 KINDS = (ACK, NACK, RETURN, REJECT, EXTEND)
 """In the order in which `settle_and_claim` does them."""
+FREEING = (ACK, REJECT, RETURN)
+"""After which the next messages of an ordering key, or the same ones, can be had at once."""
 
 
 class SettleKey(NamedTuple):
@@ -47,6 +49,10 @@ class Settle(NamedTuple):
     reason: str | None = None
 
 
+Exchange = Callable[[SettleKey, Settle, int], Awaitable[Sequence[int]]]
+"""The number is that of the ids."""
+
+
 class Settling:
     def __init__(
         self, database: Database, directory: Directory, settings: Settings, counters: Counters, wakeups: Wakeups
@@ -58,6 +64,8 @@ class Settling:
         self._settling = make_coalescer(settings, self._call_settle)
         self._push_calls = push_calls(settings)
         self.in_flight = InFlight()
+        self.exchange: Exchange | None = None
+        """How settles of an ordered subscription share calls with the claims that wait for them."""
 
     async def close(self) -> None:
         """Lets what was accepted finish."""
@@ -84,7 +92,7 @@ class Settling:
                 await self._database.fetch_one("require_subscription", *keys)
                 return [GONE] * len(ids)
             key = SettleKey(keys, kind, subscription_id, is_push)
-            answer = await self._settling.submit(key, Settle(targets, value, reason), rows=len(ids))
+            answer = await self._submit(key, Settle(targets, value, reason), len(ids))
             return of_each(targets, answer, len(ids))
 
         return await self._directory.subscriptions.use(subscription_id, settle)
@@ -94,7 +102,16 @@ class Settling:
         targets = Targets()
         for position, token in tokens.items():
             targets.append(position, token, None)
-        await self._settling.submit(SettleKey(keys, NACK, subscription_id), Settle(targets, 0), rows=len(tokens))
+        await self._submit(SettleKey(keys, NACK, subscription_id), Settle(targets, 0), len(tokens))
+
+    async def _submit(self, key: SettleKey, settle: Settle, ids: int) -> Sequence[int]:
+        line = None if key.is_push else self._wakeups.lines.find_ordered(key.keys)
+        if self.exchange is None or line is None:
+            return await self._settling.submit(key, settle, rows=ids)
+        if key.kind in FREEING:
+            # They claim in the call that settles.
+            line.wake_for(ids)
+        return await self.exchange(key, settle, ids)
 
     async def _call_settle(self, key: SettleKey, settles: Sequence[Settle]) -> list[Sequence[int]]:
         targets = [settle.targets for settle in settles]

@@ -20,7 +20,7 @@ class WaitingLine:
     too early to see what it was about.
     """
 
-    __slots__ = ("_waiting", "is_limited", "is_paused", "keys", "members", "missed", "timer", "unused")
+    __slots__ = ("_waiting", "is_limited", "is_ordered", "is_paused", "keys", "members", "missed", "timer", "unused")
 
     def __init__(self, keys: SubscriptionKey) -> None:
         self.keys = keys
@@ -29,6 +29,8 @@ class WaitingLine:
         self.unused = False
         self.is_paused: bool | None = None
         """Whether the subscription hands out nothing, None as long as nobody has asked."""
+        self.is_ordered = False
+        """Whether a claim has found that the subscription keeps the order of keys; it never stops to do so."""
         self.is_limited = False
         """Whether a limit keeps messages back; then new ones wake nobody."""
         self.timer: asyncio.TimerHandle | None = None
@@ -43,8 +45,9 @@ class WaitingLine:
         """Who waits with a limit of time, and since when by the clock of the loop."""
         return ((waits, since) for _, waits, since in self._waiting.values() if waits is not None)
 
-    def learn(self, *, is_paused: bool) -> None:
+    def learn(self, *, is_paused: bool, is_ordered: bool = False) -> None:
         """From a claim, which may be older than what was found since."""
+        self.is_ordered = self.is_ordered or is_ordered
         if self.is_paused is None or not is_paused:
             self.is_paused = is_paused
 
@@ -68,6 +71,11 @@ class WaitingLine:
                 messages -= limit
         if messages > 0:
             self.missed = True
+
+    def wake_for(self, settled: int) -> None:
+        """So many messages of an ordered subscription are being settled: those who wait get what comes after them."""
+        if self.is_waiting and not self.is_paused and not self.is_limited:
+            self.wake(settled)
 
     def end(self) -> None:
         while self._waiting:
@@ -165,6 +173,10 @@ class WaitingLines:
             for line in lines.values():
                 if not line.is_paused and not line.is_limited:
                     line.wake(messages)
+
+    def find_ordered(self, keys: SubscriptionKey) -> WaitingLine | None:
+        line = self._lines.get(keys)
+        return line if line is not None and line.is_ordered else None
 
     def topics(self) -> Iterable[int]:
         return self._topics

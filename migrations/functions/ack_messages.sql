@@ -43,6 +43,8 @@ begin
     end if;
     outcomes := v_taken.outcomes;
     freed := v_ordered
-    and fastpubsub.free_keys(p_topic_key, p_subscription_key, v_taken.turns, coalesce(p_now, clock_timestamp()));
+    and fastpubsub.free_keys(
+        p_topic_key, p_subscription_key, v_taken.turns, coalesce(p_now, clock_timestamp()), v_taken.positions, v_taken.last_positions
+    );
 end;
 $$;

@@ -1,7 +1,7 @@
 -- claim_messages for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
 -- The consumers are served one after the other, `shares` says how many messages each has, at most
 -- p_room together. What is due comes first, then the log. Messages that have expired are
--- passed as in claim_messages.
+-- passed as in claim_messages. `is_cut`: a consumer has less than it could have, because of p_max_bytes.
 create or replace function fastpubsub.claim_in_order(
     p_settings fastpubsub.cursors,
     p_limits integer [],
@@ -25,7 +25,8 @@ create or replace function fastpubsub.claim_in_order(
     out ordering_keys text [],
     out shares integer [],
     out ttl_expired integer,
-    out dead_lettered integer
+    out dead_lettered integer,
+    out is_cut boolean
 )
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
@@ -45,6 +46,7 @@ declare
     v_cursor fastpubsub.claims;
     v_random text := gen_random_uuid()::text;
     v_left integer;
+    v_is_due boolean := true;
     v_bytes bigint := 0;
     v_part record;
     v_positions bigint [];
@@ -58,6 +60,7 @@ begin
     order by c.sequence desc limit 1;
     filtered := 0;
     positions := '{}';
+    is_cut := false;
     token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
     expires_at := p_now + make_interval(secs => p_settings.ack_deadline_seconds);
     for v_consumer in 1..cardinality(p_limits) loop
@@ -66,12 +69,13 @@ begin
         v_turns := '{}';
         loop
             v_left := least(p_limits[v_consumer], p_room - cardinality(claim_in_order.positions)) - cardinality(v_positions);
-            exit when v_left = 0 or v_bytes >= p_max_bytes or cardinality(v_expired) >= 1000;
+            exit when v_left = 0 or v_bytes >= p_max_bytes or not v_is_due or cardinality(v_expired) >= 1000;
             v_part := fastpubsub.take_turns(
                 v_topic_key, v_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.position,
                 p_settings.filter_path, v_left, p_max_bytes - v_bytes, p_now
             );
-            exit when v_part.retry_position is null;
+            v_is_due := v_part.retry_position is not null;
+            exit when not v_is_due;
             v_cursor.retry_due_at := v_part.due_at;
             v_cursor.retry_position := v_part.retry_position;
             v_positions := v_positions || v_part.positions;
@@ -101,6 +105,11 @@ begin
             v_expired_attempts := v_expired_attempts || array_fill(0, array[cardinality(v_part.expired)]);
             filtered := claim_in_order.filtered + v_part.filtered;
             unreadable := claim_in_order.unreadable || v_part.unreadable;
+        end if;
+        is_cut := claim_in_order.is_cut or (v_left > 0 and v_is_due);
+        if v_positions = '{}' then
+            shares := claim_in_order.shares || 0;
+            continue;
         end if;
         insert into fastpubsub.leases (
             topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn

@@ -4,7 +4,8 @@
 -- hands out nothing. One that is pushed is claimed with p_is_push, and no other is. For an ordered subscription this is claim_in_order.
 -- Messages that have expired are passed and handed to nobody: `ttl_expired` counts those that are dropped, `dead_lettered` those that
 -- became dead letters.
--- `limited_seconds`: in how many seconds it is worth asking again, when a limit of the subscription kept messages back.
+-- `limited_seconds`: in how many seconds it is worth asking again, when a limit of the subscription kept messages back; 0 when p_max_bytes
+-- did so in an ordered one.
 create or replace function fastpubsub.claim_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -116,10 +117,10 @@ begin
         last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
         select
             c.token, c.expires_at, c.scanned, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
-            c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares, c.ttl_expired, c.dead_lettered
+            c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares, c.ttl_expired, c.dead_lettered, case when c.is_cut then 0 end
         into
             token, expires_at, scanned, claim_messages.positions, attempts, created_at, payloads, attributes, unreadable,
-            unreadable_created_at, filtered, ordering_keys, shares, ttl_expired, dead_lettered
+            unreadable_created_at, filtered, ordering_keys, shares, ttl_expired, dead_lettered, limited_seconds
         from fastpubsub.claim_in_order(
             v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now, v_room, v_first_leased
         ) as c;

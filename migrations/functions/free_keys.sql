@@ -1,11 +1,13 @@
 -- For a caller that holds the cursor and ended deliveries of these turns of an ordered subscription. A turn of which nothing is leased any
 -- more goes on: its first parked message waits, or the first one that was put aside is due, or the key is no longer busy. Returns whether
--- there is something new to claim.
+-- there is something new to claim. A turn of 0 stands for all messages from p_positions to p_last_positions, of which each is a turn.
 create or replace function fastpubsub.free_keys(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_turns bigint [],
-    p_now timestamptz
+    p_now timestamptz,
+    p_positions bigint [] default null,
+    p_last_positions bigint [] default null
 ) returns boolean
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
@@ -37,7 +39,7 @@ begin
     into v_parked_turns, v_parked, v_next_turns, v_next, v_idle
     from (
         select t.turn, p.position as parked, n.position as next
-        from (select distinct u.turn from unnest(p_turns) as u (turn) where u.turn is not null) as t
+        from (select distinct u.turn from unnest(p_turns) as u (turn) where u.turn > 0) as t
         left join lateral (
             select p.position from fastpubsub.parked as p
             where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = t.turn
@@ -71,6 +73,23 @@ begin
                 limit 1
             ) is null
     ) as t;
+    if 0 = any(p_turns) then
+        select v_next || array_agg(k.position), v_next_turns || array_agg(m.position) into v_next, v_next_turns
+        from unnest(p_turns, p_positions, p_last_positions) as u (turn, position, last_position)
+        cross join lateral (
+            select m.position, hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position >= u.position and m.position <= u.last_position
+            order by m.position limit 100
+        ) as m
+        cross join lateral (
+            select k.position from fastpubsub.message_keys as k
+            where
+                k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > m.position
+                and k.position <= v_cursor.position
+            order by k.position limit 1
+        ) as k
+        where u.turn = 0;
+    end if;
     -- Joins with the arrays would be planned by wrong statistics.
     for i in 1..coalesce(cardinality(v_parked), 0) loop
         delete from fastpubsub.parked as p

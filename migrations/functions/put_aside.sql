@@ -10,17 +10,28 @@ as $$
     ) as c
     cross join lateral (
         select l.turn, min(l.position) as position from fastpubsub.leases as l
-        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn is not null
+        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn > 0
         group by l.turn
+        union all
+        select p, p from fastpubsub.leases as l
+        cross join lateral generate_series(l.position, l.last_position) as p
+        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn = 0
         union all
         select r.turn, r.position from fastpubsub.retries as r
         where
             r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.turn is not null
             and (r.due_at, r.position) > (c.retry_due_at, c.retry_position)
     ) as t
-    inner join fastpubsub.messages as m on m.topic_key = p_topic_key and m.position = t.position
-    inner join fastpubsub.message_keys as k
-        on
-            k.topic_key = p_topic_key and k.key_hash = hashtextextended(m.ordering_key, 0) and k.position > t.turn
-            and k.position <= c.position
+    -- Joins would be planned by wrong statistics.
+    cross join lateral (
+        select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = t.position
+        limit 1
+    ) as m
+    cross join lateral (
+        select k.position from fastpubsub.message_keys as k
+        where k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > t.turn and k.position <= c.position
+        order by k.position
+        offset 0
+    ) as k
 $$;

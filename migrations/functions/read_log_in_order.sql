@@ -1,7 +1,7 @@
 -- For a claim of an ordered subscription: reads the log after p_after, up to p_limit messages and p_max_bytes (with p_at_least_one, the
 -- first one whatever its size), and until p_until. The messages of a key that is busy are put aside. `turns` are those of the keys, which
--- are busy from now on; `scanned` is how far the cursor can move, past those in `expired`,
--- which had nothing of their key before them.
+-- are busy from now on: 0 for a message that is all of its key, or has none. `scanned` is how far the cursor can move, past those in
+-- `expired`, which had nothing of their key before them.
 create or replace function fastpubsub.read_log_in_order(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -40,6 +40,7 @@ declare
     v_read record;
     v_busy bigint;
     v_is_full boolean;
+    v_is_closed boolean := false;
 begin
     positions := '{}';
     turns := '{}';
@@ -49,6 +50,15 @@ begin
     expired := '{}';
     loop
         v_to := least(p_last, read_log_in_order.scanned + v_step);
+        -- Where the last stretch gave nothing, this one may not, either.
+        if
+            v_is_closed and fastpubsub.pass_busy_keys(p_topic_key, p_subscription_key, read_log_in_order.scanned, v_to, v_first)
+        then
+            scanned := v_to;
+            exit when v_to >= p_last or clock_timestamp() >= p_until;
+            v_step := least(greatest(v_step, 64) * 2, c_step);
+            continue;
+        end if;
         if p_path is not null then
             select f.positions, f.unreadable into v_matching, v_unreadable
             from fastpubsub.matching_positions(p_topic_key, read_log_in_order.scanned, v_to, p_path, v_step::integer) as f;
@@ -71,16 +81,28 @@ begin
                 f.*,
                 max(
                     case when f.is_first then (
-                        select b.position from fastpubsub.busy_keys as b
+                        select k.position
+                        from (
+                            select k.position from fastpubsub.message_keys as k
+                            where
+                                k.topic_key = p_topic_key and k.key_hash = f.key_hash and k.position < f.position
+                                and k.position >= v_first
+                            order by k.position desc limit 1
+                        ) as k
                         where
-                            b.topic_key = p_topic_key and b.subscription_key = p_subscription_key
-                            and b.position = (
-                                select k.position from fastpubsub.message_keys as k
+                            (
+                                select b.position from fastpubsub.busy_keys as b
+                                where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = k.position
+                                limit 1
+                            ) is not null
+                            or (
+                                select l.last_position >= k.position and l.turn = 0 from fastpubsub.leases as l
                                 where
-                                    k.topic_key = p_topic_key and k.key_hash = f.key_hash and k.position < f.position
-                                    and k.position >= v_first
-                                order by k.position desc limit 1
+                                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                                    and l.position > k.position - 100 and l.position <= k.position
+                                order by l.position desc limit 1
                             )
+                            or k.position = any(read_log_in_order.positions)
                     ) end
                 ) over (partition by f.key_hash) as busy
             from firsts as f
@@ -123,16 +145,20 @@ begin
             (select r.is_full from reach as r) as is_full,
             sum(p.size) filter (where p.is_taken) as size,
             array_agg(p.position order by p.position) filter (where p.is_taken) as positions,
-            array_agg(case when p.key_hash is not null then p.tail end order by p.position) filter (where p.is_taken) as turns,
+            array_agg(case when p.key_hash is null or p.is_single then 0 else p.tail end order by p.position)
+                filter (where p.is_taken) as turns,
             count(*) filter (where p.busy is null and not p.is_taken and not (p.is_open and p.is_expired)) as filtered,
             array_agg(p.position order by p.position) filter (where p.is_open and p.is_expired) as expired,
             array_agg(p.busy order by p.busy) filter (where p.busy is not null and p.position = p.tail) as busy,
             array_agg(p.tail order by p.busy) filter (where p.busy is not null and p.position = p.tail) as tails
         into v_read
         from (
-            select t.*, max(t.position) over (partition by t.key_hash) as tail
+            select
+                t.*, max(t.position) over same_key as tail,
+                max(t.position) over same_key = t.position and count(*) filter (where t.is_taken) over same_key = 1 as is_single
             from taken as t
             where t.position <= (select r.position from reach as r)
+            window same_key as (partition by t.key_hash)
         ) as p;
         -- A join with the array would be planned by wrong statistics.
         foreach v_busy in array coalesce(v_read.busy, '{}') loop
@@ -144,7 +170,7 @@ begin
         from (
             select u.position from unnest(v_read.tails) as u (position)
             union all
-            select distinct u.position from unnest(v_read.turns) as u (position) where u.position is not null
+            select distinct u.position from unnest(v_read.turns) as u (position) where u.position > 0
         ) as u;
         positions := read_log_in_order.positions || v_read.positions;
         turns := read_log_in_order.turns || v_read.turns;
@@ -156,6 +182,7 @@ begin
         exit when
             v_read.is_full or cardinality(read_log_in_order.positions) >= p_limit or read_log_in_order.scanned >= p_last
             or clock_timestamp() >= p_until or cardinality(read_log_in_order.expired) >= c_expired;
+        v_is_closed := v_read.positions is null and v_read.filtered = 0;
         v_step := least(greatest(v_step, 64) * 2, c_step);
     end loop;
 end;

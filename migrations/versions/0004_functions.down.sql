@@ -2070,11 +2070,17 @@ $$;
 -- functions/name_subscription.sql
 drop function fastpubsub.name_subscription;
 
+-- functions/name_turns.sql
+drop function fastpubsub.name_turns;
+
 -- functions/network_pattern.sql
 drop function fastpubsub.network_pattern;
 
 -- functions/park_after.sql
 drop function fastpubsub.park_after;
+
+-- functions/pass_busy_keys.sql
+drop function fastpubsub.pass_busy_keys;
 
 -- functions/pass_expired.sql
 drop function fastpubsub.pass_expired;

@@ -61,7 +61,9 @@ begin
     end if;
     outcomes := v_taken.outcomes;
     freed := v_ordered
-    and fastpubsub.free_keys(p_topic_key, p_subscription_key, v_taken.turns, coalesce(p_now, clock_timestamp()));
+    and fastpubsub.free_keys(
+        p_topic_key, p_subscription_key, v_taken.turns, coalesce(p_now, clock_timestamp()), v_taken.positions, v_taken.last_positions
+    );
 end;
 $$;
 
@@ -493,7 +495,7 @@ $$;
 -- claim_messages for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
 -- The consumers are served one after the other, `shares` says how many messages each has, at most
 -- p_room together. What is due comes first, then the log. Messages that have expired are
--- passed as in claim_messages.
+-- passed as in claim_messages. `is_cut`: a consumer has less than it could have, because of p_max_bytes.
 create or replace function fastpubsub.claim_in_order(
     p_settings fastpubsub.cursors,
     p_limits integer [],
@@ -517,7 +519,8 @@ create or replace function fastpubsub.claim_in_order(
     out ordering_keys text [],
     out shares integer [],
     out ttl_expired integer,
-    out dead_lettered integer
+    out dead_lettered integer,
+    out is_cut boolean
 )
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
@@ -537,6 +540,7 @@ declare
     v_cursor fastpubsub.claims;
     v_random text := gen_random_uuid()::text;
     v_left integer;
+    v_is_due boolean := true;
     v_bytes bigint := 0;
     v_part record;
     v_positions bigint [];
@@ -550,6 +554,7 @@ begin
     order by c.sequence desc limit 1;
     filtered := 0;
     positions := '{}';
+    is_cut := false;
     token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
     expires_at := p_now + make_interval(secs => p_settings.ack_deadline_seconds);
     for v_consumer in 1..cardinality(p_limits) loop
@@ -558,12 +563,13 @@ begin
         v_turns := '{}';
         loop
             v_left := least(p_limits[v_consumer], p_room - cardinality(claim_in_order.positions)) - cardinality(v_positions);
-            exit when v_left = 0 or v_bytes >= p_max_bytes or cardinality(v_expired) >= 1000;
+            exit when v_left = 0 or v_bytes >= p_max_bytes or not v_is_due or cardinality(v_expired) >= 1000;
             v_part := fastpubsub.take_turns(
                 v_topic_key, v_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.position,
                 p_settings.filter_path, v_left, p_max_bytes - v_bytes, p_now
             );
-            exit when v_part.retry_position is null;
+            v_is_due := v_part.retry_position is not null;
+            exit when not v_is_due;
             v_cursor.retry_due_at := v_part.due_at;
             v_cursor.retry_position := v_part.retry_position;
             v_positions := v_positions || v_part.positions;
@@ -593,6 +599,11 @@ begin
             v_expired_attempts := v_expired_attempts || array_fill(0, array[cardinality(v_part.expired)]);
             filtered := claim_in_order.filtered + v_part.filtered;
             unreadable := claim_in_order.unreadable || v_part.unreadable;
+        end if;
+        is_cut := claim_in_order.is_cut or (v_left > 0 and v_is_due);
+        if v_positions = '{}' then
+            shares := claim_in_order.shares || 0;
+            continue;
         end if;
         insert into fastpubsub.leases (
             topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
@@ -683,7 +694,8 @@ drop function fastpubsub.claim_messages;
 -- hands out nothing. One that is pushed is claimed with p_is_push, and no other is. For an ordered subscription this is claim_in_order.
 -- Messages that have expired are passed and handed to nobody: `ttl_expired` counts those that are dropped, `dead_lettered` those that
 -- became dead letters.
--- `limited_seconds`: in how many seconds it is worth asking again, when a limit of the subscription kept messages back.
+-- `limited_seconds`: in how many seconds it is worth asking again, when a limit of the subscription kept messages back; 0 when p_max_bytes
+-- did so in an ordered one.
 create or replace function fastpubsub.claim_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -795,10 +807,10 @@ begin
         last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
         select
             c.token, c.expires_at, c.scanned, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
-            c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares, c.ttl_expired, c.dead_lettered
+            c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares, c.ttl_expired, c.dead_lettered, case when c.is_cut then 0 end
         into
             token, expires_at, scanned, claim_messages.positions, attempts, created_at, payloads, attributes, unreadable,
-            unreadable_created_at, filtered, ordering_keys, shares, ttl_expired, dead_lettered
+            unreadable_created_at, filtered, ordering_keys, shares, ttl_expired, dead_lettered, limited_seconds
         from fastpubsub.claim_in_order(
             v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now, v_room, v_first_leased
         ) as c;
@@ -2471,12 +2483,14 @@ $$;
 -- functions/free_keys.sql
 -- For a caller that holds the cursor and ended deliveries of these turns of an ordered subscription. A turn of which nothing is leased any
 -- more goes on: its first parked message waits, or the first one that was put aside is due, or the key is no longer busy. Returns whether
--- there is something new to claim.
+-- there is something new to claim. A turn of 0 stands for all messages from p_positions to p_last_positions, of which each is a turn.
 create or replace function fastpubsub.free_keys(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_turns bigint [],
-    p_now timestamptz
+    p_now timestamptz,
+    p_positions bigint [] default null,
+    p_last_positions bigint [] default null
 ) returns boolean
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
@@ -2508,7 +2522,7 @@ begin
     into v_parked_turns, v_parked, v_next_turns, v_next, v_idle
     from (
         select t.turn, p.position as parked, n.position as next
-        from (select distinct u.turn from unnest(p_turns) as u (turn) where u.turn is not null) as t
+        from (select distinct u.turn from unnest(p_turns) as u (turn) where u.turn > 0) as t
         left join lateral (
             select p.position from fastpubsub.parked as p
             where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = t.turn
@@ -2542,6 +2556,23 @@ begin
                 limit 1
             ) is null
     ) as t;
+    if 0 = any(p_turns) then
+        select v_next || array_agg(k.position), v_next_turns || array_agg(m.position) into v_next, v_next_turns
+        from unnest(p_turns, p_positions, p_last_positions) as u (turn, position, last_position)
+        cross join lateral (
+            select m.position, hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position >= u.position and m.position <= u.last_position
+            order by m.position limit 100
+        ) as m
+        cross join lateral (
+            select k.position from fastpubsub.message_keys as k
+            where
+                k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > m.position
+                and k.position <= v_cursor.position
+            order by k.position limit 1
+        ) as k
+        where u.turn = 0;
+    end if;
     -- Joins with the arrays would be planned by wrong statistics.
     for i in 1..coalesce(cardinality(v_parked), 0) loop
         delete from fastpubsub.parked as p
@@ -4203,6 +4234,51 @@ begin
 end;
 $$;
 
+-- functions/name_turns.sql
+-- For a caller that holds the cursor and requeues messages of an ordered subscription: a turn of 0 becomes the message's own position, and
+-- its key gets its row in busy_keys, unless more of it was put aside. Without a key there is no turn.
+create or replace function fastpubsub.name_turns(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_turns bigint [],
+    p_cursor bigint
+) returns bigint []
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_turns bigint [];
+    v_last bigint [];
+begin
+    select
+        array_agg(case when u.turn = 0 then m.position else u.turn end order by u.ordinal),
+        array_agg(m.position) filter (where k.position is null and m.position is not null)
+    into v_turns, v_last
+    from unnest(p_positions, p_turns) with ordinality as u (position, turn, ordinal)
+    left join lateral (
+        select m.position, hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = u.position and u.turn = 0 and m.ordering_key is not null
+        limit 1
+    ) as m on true
+    left join lateral (
+        select k.position from fastpubsub.message_keys as k
+        where
+            k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > m.position and k.position <= p_cursor
+        order by k.position limit 1
+    ) as k on true;
+    insert into fastpubsub.busy_keys (topic_key, subscription_key, position)
+    select p_topic_key, p_subscription_key, u.position from unnest(v_last) as u (position);
+    return v_turns;
+end;
+$$;
+
 -- functions/network_pattern.sql
 -- Returns the regular expression of the addresses in an IPv4 network; null for a text that is no network, or has bits after its prefix.
 create or replace function fastpubsub.network_pattern(p_network text) returns text
@@ -4271,6 +4347,77 @@ begin
             from generate_series(v_lease.position, v_lease.last_position) as p;
         end loop;
     end loop;
+end;
+$$;
+
+-- functions/pass_busy_keys.sql
+-- For a claim of an ordered subscription: puts the messages in (p_after, p_to] aside if all of them have a key that is busy, and returns
+-- whether it did. It costs a fifth of looking at each message, as read_log_in_order does. p_first is the first kept position.
+create or replace function fastpubsub.pass_busy_keys(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_after bigint,
+    p_to bigint,
+    p_first bigint
+) returns boolean
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_before bigint [];
+    v_last bigint [];
+    v_is_busy boolean;
+    v_position bigint;
+begin
+    select array_agg(k.before), array_agg(k.last_position), bool_and(k.before is not null) into v_before, v_last, v_is_busy
+    from (
+        select
+            s.last_position,
+            (
+                select k.position
+                from (
+                    select k.position from fastpubsub.message_keys as k
+                    where k.topic_key = p_topic_key and k.key_hash = s.key_hash and k.position < s.first_position and k.position >= p_first
+                    order by k.position desc limit 1
+                ) as k
+                where
+                    (
+                        select b.position from fastpubsub.busy_keys as b
+                        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = k.position
+                        limit 1
+                    ) is not null
+                    or (
+                        select l.last_position >= k.position and l.turn = 0 from fastpubsub.leases as l
+                        where
+                            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                            and l.position > k.position - 100 and l.position <= k.position
+                        order by l.position desc limit 1
+                    )
+            ) as before
+        from (
+            select m.key_hash, min(m.position) as first_position, max(m.position) as last_position
+            from (
+                select m.position, hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+                where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+            ) as m
+            group by m.key_hash
+        ) as s
+    ) as k;
+    if v_is_busy is not true then
+        return false;
+    end if;
+    -- A join with the array would be planned by wrong statistics.
+    foreach v_position in array v_before loop
+        delete from fastpubsub.busy_keys as b
+        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = v_position;
+    end loop;
+    insert into fastpubsub.busy_keys (topic_key, subscription_key, position)
+    select p_topic_key, p_subscription_key, u.position from unnest(v_last) as u (position);
+    return true;
 end;
 $$;
 
@@ -5249,19 +5396,30 @@ as $$
     ) as c
     cross join lateral (
         select l.turn, min(l.position) as position from fastpubsub.leases as l
-        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn is not null
+        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn > 0
         group by l.turn
+        union all
+        select p, p from fastpubsub.leases as l
+        cross join lateral generate_series(l.position, l.last_position) as p
+        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn = 0
         union all
         select r.turn, r.position from fastpubsub.retries as r
         where
             r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.turn is not null
             and (r.due_at, r.position) > (c.retry_due_at, c.retry_position)
     ) as t
-    inner join fastpubsub.messages as m on m.topic_key = p_topic_key and m.position = t.position
-    inner join fastpubsub.message_keys as k
-        on
-            k.topic_key = p_topic_key and k.key_hash = hashtextextended(m.ordering_key, 0) and k.position > t.turn
-            and k.position <= c.position
+    -- Joins would be planned by wrong statistics.
+    cross join lateral (
+        select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = t.position
+        limit 1
+    ) as m
+    cross join lateral (
+        select k.position from fastpubsub.message_keys as k
+        where k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > t.turn and k.position <= c.position
+        order by k.position
+        offset 0
+    ) as k
 $$;
 
 -- functions/rate_reached.sql
@@ -5392,8 +5550,8 @@ $$;
 -- functions/read_log_in_order.sql
 -- For a claim of an ordered subscription: reads the log after p_after, up to p_limit messages and p_max_bytes (with p_at_least_one, the
 -- first one whatever its size), and until p_until. The messages of a key that is busy are put aside. `turns` are those of the keys, which
--- are busy from now on; `scanned` is how far the cursor can move, past those in `expired`,
--- which had nothing of their key before them.
+-- are busy from now on: 0 for a message that is all of its key, or has none. `scanned` is how far the cursor can move, past those in
+-- `expired`, which had nothing of their key before them.
 create or replace function fastpubsub.read_log_in_order(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -5432,6 +5590,7 @@ declare
     v_read record;
     v_busy bigint;
     v_is_full boolean;
+    v_is_closed boolean := false;
 begin
     positions := '{}';
     turns := '{}';
@@ -5441,6 +5600,15 @@ begin
     expired := '{}';
     loop
         v_to := least(p_last, read_log_in_order.scanned + v_step);
+        -- Where the last stretch gave nothing, this one may not, either.
+        if
+            v_is_closed and fastpubsub.pass_busy_keys(p_topic_key, p_subscription_key, read_log_in_order.scanned, v_to, v_first)
+        then
+            scanned := v_to;
+            exit when v_to >= p_last or clock_timestamp() >= p_until;
+            v_step := least(greatest(v_step, 64) * 2, c_step);
+            continue;
+        end if;
         if p_path is not null then
             select f.positions, f.unreadable into v_matching, v_unreadable
             from fastpubsub.matching_positions(p_topic_key, read_log_in_order.scanned, v_to, p_path, v_step::integer) as f;
@@ -5463,16 +5631,28 @@ begin
                 f.*,
                 max(
                     case when f.is_first then (
-                        select b.position from fastpubsub.busy_keys as b
+                        select k.position
+                        from (
+                            select k.position from fastpubsub.message_keys as k
+                            where
+                                k.topic_key = p_topic_key and k.key_hash = f.key_hash and k.position < f.position
+                                and k.position >= v_first
+                            order by k.position desc limit 1
+                        ) as k
                         where
-                            b.topic_key = p_topic_key and b.subscription_key = p_subscription_key
-                            and b.position = (
-                                select k.position from fastpubsub.message_keys as k
+                            (
+                                select b.position from fastpubsub.busy_keys as b
+                                where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = k.position
+                                limit 1
+                            ) is not null
+                            or (
+                                select l.last_position >= k.position and l.turn = 0 from fastpubsub.leases as l
                                 where
-                                    k.topic_key = p_topic_key and k.key_hash = f.key_hash and k.position < f.position
-                                    and k.position >= v_first
-                                order by k.position desc limit 1
+                                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                                    and l.position > k.position - 100 and l.position <= k.position
+                                order by l.position desc limit 1
                             )
+                            or k.position = any(read_log_in_order.positions)
                     ) end
                 ) over (partition by f.key_hash) as busy
             from firsts as f
@@ -5515,16 +5695,20 @@ begin
             (select r.is_full from reach as r) as is_full,
             sum(p.size) filter (where p.is_taken) as size,
             array_agg(p.position order by p.position) filter (where p.is_taken) as positions,
-            array_agg(case when p.key_hash is not null then p.tail end order by p.position) filter (where p.is_taken) as turns,
+            array_agg(case when p.key_hash is null or p.is_single then 0 else p.tail end order by p.position)
+                filter (where p.is_taken) as turns,
             count(*) filter (where p.busy is null and not p.is_taken and not (p.is_open and p.is_expired)) as filtered,
             array_agg(p.position order by p.position) filter (where p.is_open and p.is_expired) as expired,
             array_agg(p.busy order by p.busy) filter (where p.busy is not null and p.position = p.tail) as busy,
             array_agg(p.tail order by p.busy) filter (where p.busy is not null and p.position = p.tail) as tails
         into v_read
         from (
-            select t.*, max(t.position) over (partition by t.key_hash) as tail
+            select
+                t.*, max(t.position) over same_key as tail,
+                max(t.position) over same_key = t.position and count(*) filter (where t.is_taken) over same_key = 1 as is_single
             from taken as t
             where t.position <= (select r.position from reach as r)
+            window same_key as (partition by t.key_hash)
         ) as p;
         -- A join with the array would be planned by wrong statistics.
         foreach v_busy in array coalesce(v_read.busy, '{}') loop
@@ -5536,7 +5720,7 @@ begin
         from (
             select u.position from unnest(v_read.tails) as u (position)
             union all
-            select distinct u.position from unnest(v_read.turns) as u (position) where u.position is not null
+            select distinct u.position from unnest(v_read.turns) as u (position) where u.position > 0
         ) as u;
         positions := read_log_in_order.positions || v_read.positions;
         turns := read_log_in_order.turns || v_read.turns;
@@ -5548,6 +5732,7 @@ begin
         exit when
             v_read.is_full or cardinality(read_log_in_order.positions) >= p_limit or read_log_in_order.scanned >= p_last
             or clock_timestamp() >= p_until or cardinality(read_log_in_order.expired) >= c_expired;
+        v_is_closed := v_read.positions is null and v_read.filtered = 0;
         v_step := least(greatest(v_step, 64) * 2, c_step);
     end loop;
 end;
@@ -6311,7 +6496,9 @@ begin
             perform fastpubsub.forget_old_failures(p_topic_key, p_subscription_key, v_position);
         end loop;
     end if;
-
+    if 0 = any(v_turns) then
+        v_turns := fastpubsub.name_turns(p_topic_key, p_subscription_key, v_positions, v_turns, v_cursor.position);
+    end if;
     with waiting as materialized (
         select
             greatest(

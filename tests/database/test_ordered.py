@@ -135,3 +135,117 @@ def test_a_filter(store: Store) -> None:
     store.ack(keys, second.ids)
     assert busy(store) == []
     assert store.metrics(keys).filtered == 2
+
+
+def turns(store: Store, keys: Keys) -> list[tuple[int, int, int | None]]:
+    query = (
+        "select position, last_position, turn from fastpubsub.leases where topic_key = %s and subscription_key = %s "
+        "order by position"
+    )
+    return [(first, last, turn) for first, last, turn in store.rows(query, *keys)]
+
+
+def test_messages_that_are_all_of_their_key_share_a_lease(store: Store, keys: Keys) -> None:
+    publish(store, keys, "ab cdef")
+    claimed = store.claim(keys)
+    assert turns(store, keys) == [(1, 7, 0)]
+    assert busy(store) == []
+    publish(store, keys, "cg")
+    assert store.claim(keys).positions == [9], "c is busy"
+    assert busy(store) == [8]
+    store.ack(keys, claimed.ids)
+    after = store.claim(keys)
+    assert after.positions == [8]
+    store.ack(keys, after.ids)
+    assert busy(store) == []
+    assert turns(store, keys) == [(9, 9, 0)]
+
+
+def test_a_part_of_a_lease_of_many_keys(store: Store, keys: Keys) -> None:
+    publish(store, keys, "abcd")
+    claimed = store.claim(keys)
+    publish(store, keys, "abcd")
+    assert store.claim(keys).positions == []
+    store.ack(keys, claimed.ids[1:2])
+    assert turns(store, keys) == [(1, 1, 0), (3, 4, 0)]
+    assert store.claim(keys).positions == [6]
+    store.nack(keys, claimed.ids[2:3])
+    store.reject(keys, claimed.ids[3:])
+    assert store.claim(keys, now=NOW + SECOND).positions == [8], "after a dead letter its key goes on"
+    again = store.claim(keys, now=NOW + 10 * SECOND)
+    assert (again.positions, again.attempts) == ([3, 7], [2, 1])
+    store.extend(keys, claimed.ids[:1], 600)
+    assert store.claim(keys, now=NOW + 10 * SECOND).positions == []
+    store.ack(keys, claimed.ids[:1])
+    assert store.claim(keys, now=NOW + 11 * SECOND).positions == [5]
+
+
+def test_a_lease_of_many_keys_that_expires(store: Store, keys: Keys) -> None:
+    publish(store, keys, "ab c")
+    store.claim(keys)
+    publish(store, keys, "b")
+    assert store.claim(keys).positions == []
+    later = NOW + 61 * SECOND
+    assert store.release(keys, now=later).released == 4
+    assert busy(store) == [1, 4, 5]
+    publish(store, keys, "a")
+    again = store.claim(keys, now=later + 10 * SECOND)
+    assert (again.positions, again.attempts) == ([1, 2, 5, 3, 4], [2, 2, 1, 2, 2])
+    assert busy(store) == [4, 5, 6]
+    store.ack(keys, again.ids, now=later)
+    assert store.claim(keys, now=later + 20 * SECOND).positions == [6]
+
+
+def test_a_key_that_comes_again_further_on_in_the_same_claim(store: Store) -> None:
+    """The log is read in stretches, of which each sees whose keys the ones before it took."""
+    keys = store.create(ordered=True, filter='{"n": [1]}')
+    payloads = ['{"n": 1}' if n in (0, 199) else '{"n": 2}' for n in range(200)]
+    names = ["a" if n in (0, 199) else f"b{n}" for n in range(200)]
+    store.publish(keys.topic, payloads, ordering_keys=names)
+    first = store.claim(keys)
+    assert first.positions == [1]
+    assert busy(store) == [200]
+    store.ack(keys, first.ids)
+    assert store.claim(keys).positions == [200]
+
+
+def test_returned_unseen(store: Store, keys: Keys) -> None:
+    publish(store, keys, "ab")
+    claimed = store.claim(keys)
+    store.give_back(keys, [1], claimed.token)
+    again = store.claim(keys, now=NOW + SECOND)
+    assert (again.positions, again.attempts) == ([1], [1])
+    assert turns(store, keys) == [(1, 1, 1), (2, 2, 0)]
+    store.ack(keys, again.ids + claimed.ids[1:])
+    assert busy(store) == []
+
+
+def test_metrics_of_what_is_behind_a_lease_of_many_keys(store: Store, keys: Keys) -> None:
+    publish(store, keys, "abc")
+    store.claim(keys)
+    publish(store, keys, "aabd")
+    assert store.claim(keys).positions == [7]
+    found = store.metrics(keys)
+    assert (found.ahead, found.waiting, found.leased, found.dead, found.acked) == (3, 0, 4, 0, 0)
+    assert [n for n in range(1, 8) if store.explain(keys, n).is_put_aside] == [4, 5, 6]
+
+
+def test_a_long_log_of_busy_keys_is_passed(store: Store, keys: Keys) -> None:
+    publish(store, keys, "abc" * 2000 + "d")
+    first = store.claim(keys, 6)
+    assert first.positions == [1, 2, 3, 4, 5, 6]
+    assert store.claim(keys).positions == [6001], "whose key is free, behind those that are busy"
+    assert busy(store) == [5998, 5999, 6000]
+    store.ack(keys, first.ids)
+    assert store.claim(keys, 3).positions == [7, 8, 9]
+
+
+def test_what_has_no_room_in_an_answer_can_be_had_at_once(store: Store, keys: Keys) -> None:
+    publish(store, keys, "aabb")
+    first = store.claim(keys, [1, 1, 1], ["one", "two", "three"])
+    assert (first.positions, first.shares) == ([1, 3], [1, 1, 0])
+    assert first.limited_seconds is None
+    store.claim(keys)
+    store.ack(keys, first.ids)
+    full = store.claim(keys, [1, 1], ["one", "two"], now=NOW + SECOND, max_bytes=1)
+    assert (full.positions, full.shares, full.limited_seconds) == ([2], [1, 0], 0)

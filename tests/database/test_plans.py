@@ -29,17 +29,25 @@ CALLS = 8
 MAX_ENTRIES = 1500
 MAX_BLOCKS = 1000
 LOOK_BACK = 30.0
+# In an ordered subscription: of ten messages one has one of these keys, and the others one of their own.
+KEYS = 20
+ORDERED = 12_000
+ORDERED_CURSOR = 8000
+TURNS = 6000
+STUCK = 600
 READ = "select * from fastpubsub.read_messages(%s, %s, %s, 1000000)"
 
 
 class Worn:
     """A database in which much was deleted while somebody held a snapshot."""
 
-    def __init__(self, store: Store, keys: Keys) -> None:
+    def __init__(self, store: Store, keys: Keys, in_order: Keys, stuck: Keys) -> None:
         self.store = store
         self.keys = keys
         self.drained = store.create_subscription("drained")
         self.other = store.create_topic("other")
+        self.in_order = in_order
+        self.stuck = stuck
         self.live = [lease.position for lease in store.leases(keys)]
 
     def leased(self, call: int, count: int = 10) -> list[Id]:
@@ -105,11 +113,81 @@ def fill(store: Store) -> Keys:
     return keys
 
 
-def wear(store: Store) -> None:
-    store.execute("delete from fastpubsub.leases where position %% %s <> 0", LIVE_EVERY)
-    store.execute("delete from fastpubsub.retries where position <= %s", DEAD)
-    store.execute("delete from fastpubsub.claims where sequence < %s", DEAD - 100)
-    store.execute("delete from fastpubsub.messages where position <= %s", TRIMMED)
+def fill_in_order(store: Store) -> Keys:
+    """Most messages of the log have no other of their key beside them; those that have were put aside."""
+    topic = store.create_topic("ordered", now=AN_HOUR_AGO)
+    settings = Settings(ack_deadline=600, start="earliest", ordered=True)
+    keys = store.create_subscription("ordered", "ordered", settings=settings, now=AN_HOUR_AGO)
+    store.execute(
+        """
+        select * from fastpubsub.publish_messages(
+            %s, array_fill('{}'::json, array[%s]), null, 0, %s,
+            array(
+                select case when i %% 10 = 0 then 'h' || i / 10 %% %s else 'k' || i end
+                from generate_series(1, %s) as i order by i
+            )
+        )
+        """,
+        topic,
+        ORDERED,
+        AN_HOUR_AGO,
+        KEYS,
+        ORDERED,
+    )
+    for statement in (
+        # What dies: a message of a turn is the last one, or is not.
+        "insert into fastpubsub.busy_keys select %(topic)s, %(subscription)s, i"
+        " from generate_series(1, %(turns)s) as i",
+        "insert into fastpubsub.parked select %(topic)s, %(subscription)s, i, i, %(hour_ago)s, 1, 'nacked'"
+        " from generate_series(1, %(turns)s) as i",
+        "insert into fastpubsub.leases"
+        " select %(topic)s, %(subscription)s, i, i, i, %(hour_ago)s, %(hour_ago)s, 1, false, 'consumer', i + i %% 2"
+        " from generate_series(1, %(turns)s) as i",
+        "insert into fastpubsub.leases"
+        " select %(topic)s, %(subscription)s, 10 * i + 1, 10 * i + 4, i, %(hour_ago)s, %(later)s, 1, false, 'live', 0"
+        " from generate_series(%(turns)s / 10, %(cursor)s / 10 - 1) as i",
+        "insert into fastpubsub.busy_keys"
+        " select %(topic)s, %(subscription)s, %(cursor)s - 10 * i from generate_series(0, %(keys)s - 1) as i",
+        "insert into fastpubsub.retries"
+        " select %(topic)s, %(subscription)s, %(now)s + make_interval(secs => i), %(turns)s + 10 * (%(keys)s + i), 0,"
+        " 'put aside', %(turns)s + 10 * i from generate_series(1, %(keys)s) as i",
+        "insert into fastpubsub.claims select %(topic)s, %(subscription)s, 2, %(cursor)s, %(floor)s, 0, 0, 0, 0, 0",
+    ):
+        store.connection.execute(
+            statement.encode(),
+            {
+                "topic": topic,
+                "subscription": keys.subscription,
+                "turns": TURNS,
+                "cursor": ORDERED_CURSOR,
+                "keys": KEYS,
+                "now": NOW,
+                "hour_ago": AN_HOUR_AGO,
+                "later": LATER,
+                "floor": FLOOR,
+            },
+        )
+    return keys
+
+
+def fill_stuck(store: Store) -> Keys:
+    """All messages have one key."""
+    topic = store.create_topic("stuck")
+    store.publish(topic, ["{}"] * STUCK, ordering_keys=["k"] * STUCK)
+    return store.create_subscription("stuck", "stuck", settings=Settings(ordered=True, start="earliest"))
+
+
+def wear_in_order(store: Store, keys: Keys) -> None:
+    for table in ("busy_keys", "parked", "leases"):
+        of_keys = "where topic_key = %s and subscription_key = %s"
+        store.execute(f"delete from fastpubsub.{table} {of_keys} and position <= %s", *keys, TURNS)
+
+
+def wear(store: Store, topic: int) -> None:
+    store.execute("delete from fastpubsub.leases where topic_key = %s and position %% %s <> 0", topic, LIVE_EVERY)
+    store.execute("delete from fastpubsub.retries where topic_key = %s and position <= %s", topic, DEAD)
+    store.execute("delete from fastpubsub.claims where topic_key = %s and sequence < %s", topic, DEAD - 100)
+    store.execute("delete from fastpubsub.messages where topic_key = %s and position <= %s", topic, TRIMMED)
     store.execute("delete from fastpubsub.idempotency_keys where first_position > %s", DEAD)
 
 
@@ -129,15 +207,16 @@ def worn(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Worn]
             store.execute(f"alter table fastpubsub.{table} set (autovacuum_enabled = off)")
         if request.param == "analysed empty, then filled":
             analyse(store)
-        keys = fill(store)
+        keys, in_order, stuck = fill(store), fill_in_order(store), fill_stuck(store)
         if request.param == "analysed full, then emptied":
             analyse(store)
         holding.execute("begin isolation level repeatable read")
         holding.execute("select count(*) from fastpubsub.leases")
-        wear(store)
+        wear(store, keys.topic)
+        wear_in_order(store, in_order)
         query = "select backend_xmin is not null from pg_stat_activity where pid = %s"
         assert store.value(query, holding.info.backend_pid)
-        yield Worn(store, keys)
+        yield Worn(store, keys, in_order, stuck)
     databases.drop(url)
 
 
@@ -214,7 +293,36 @@ def keep(worn: Worn, call: int) -> object:
     return worn.store.row(query, worn.keys.topic, TRIMMED + 1, NOW + call * timedelta(seconds=1))
 
 
+def pass_busy(worn: Worn, call: int) -> list[int]:
+    """A consumer has the first message of the only key, and another one looks for something else."""
+    if call == 0:
+        assert worn.store.claim(worn.stuck, 1).positions == [1]
+    worn.store.publish(worn.stuck.topic, ["{}"] * 3, ordering_keys=["k"] * 3)
+    return worn.store.claim(worn.stuck, 10).positions
+
+
+def ack_turn(worn: Worn, call: int) -> list[int]:
+    """The last one of a turn, whose key goes on."""
+    turn = TURNS + 10 * (call + 1)
+    worn.store.execute(
+        "insert into fastpubsub.leases values (%s, %s, %s, %s, 7, %s, %s, 1, false, 'consumer', %s)",
+        *worn.in_order,
+        turn,
+        turn,
+        NOW,
+        LATER,
+        turn,
+    )
+    return worn.store.ack(worn.in_order, [Id(turn, 7, None)])
+
+
+def many_keys(call: int) -> list[Id]:
+    """Of a lease in an ordered subscription."""
+    return [Id(TURNS + 10 * call + place, TURNS // 10 + call, None) for place in range(1, 5)]
+
+
 CLAIM = {"cursors", "claims", "messages", "retries"}
+CLAIM_IN_ORDER = CLAIM | {"leases", "leases_turn", "parked", "busy_keys", "message_keys", "revived"}
 STATEMENTS = {
     "publish": Statement(
         lambda worn, _: worn.store.publish(worn.keys.topic, ["{}"] * 3).first_position > MESSAGES,
@@ -263,6 +371,33 @@ STATEMENTS = {
         lambda worn, call: worn.store.extend(worn.keys, worn.leased(call), 600), {"cursors", "leases"}, [SETTLED] * 10
     ),
     "give back": Statement(give_back, {"cursors", "claims", "leases"}, 1),
+    "claim in order from the log": Statement(
+        lambda worn, _: len(worn.store.claim(worn.in_order, 10, now=FLOOR).positions), CLAIM_IN_ORDER, 10
+    ),
+    "claim in order what was put aside": Statement(
+        lambda worn, _: len(worn.store.claim(worn.in_order, 10, now=LATER).positions), CLAIM_IN_ORDER, 10
+    ),
+    "pass messages whose keys are busy": Statement(pass_busy, CLAIM_IN_ORDER | {"heads"}, []),
+    "ack in order": Statement(
+        lambda worn, call: worn.store.ack(worn.in_order, many_keys(call)), CLAIM_IN_ORDER, [SETTLED] * 4
+    ),
+    "ack a part in order": Statement(
+        lambda worn, call: worn.store.ack(worn.in_order, many_keys(call)[1:3]), CLAIM_IN_ORDER, [SETTLED] * 2
+    ),
+    "ack a turn in order": Statement(ack_turn, CLAIM_IN_ORDER, [SETTLED]),
+    "nack in order": Statement(
+        lambda worn, call: worn.store.nack(worn.in_order, many_keys(call)), CLAIM_IN_ORDER, [SETTLED] * 4
+    ),
+    "reject in order": Statement(
+        lambda worn, call: worn.store.reject(worn.in_order, many_keys(call)),
+        CLAIM_IN_ORDER | {"dead_letters"},
+        [SETTLED] * 4,
+    ),
+    "release in order": Statement(
+        lambda worn, _: worn.store.release(worn.in_order, look_back=LOOK_BACK, limit=4, now=LATER),
+        CLAIM_IN_ORDER | {"leases_expires_at"},
+        (4, 0),
+    ),
     "read messages": Statement(
         lambda worn, _: worn.store.row(READ, worn.keys.topic, MESSAGES - 300, 10)[2],
         {"heads", "messages"},
