@@ -195,7 +195,7 @@ async def came_from_sql(client: httpx.AsyncClient, metrics: dict[str, Any]) -> N
     """The outbox is moved, and everything else is as it was."""
     wanted = metrics | {"available": metrics["available"] + 3}
     async with asyncio.timeout(SECONDS):
-        while (found := (await client.get("/subscriptions/s/metrics")).json()) != wanted:  # noqa: ASYNC110
+        while (found := (await client.get("/subscriptions/s/metrics")).json()) != wanted:  # noqa: ASYNC110 - nobody tells it
             await asyncio.sleep(0.02)
     assert found == wanted
 

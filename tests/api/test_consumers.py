@@ -28,7 +28,7 @@ async def waiting(client: httpx.AsyncClient, consumer_id: str) -> AsyncIterator[
     task = asyncio.create_task(client.get("/subscriptions/s/messages", params=parameters))
     try:
         async with asyncio.timeout(PATIENCE):
-            while not (await consumers(client)).get(consumer_id, {}).get("pulls"):  # noqa: ASYNC110
+            while not (await consumers(client)).get(consumer_id, {}).get("pulls"):  # noqa: ASYNC110 - nobody tells it
                 await asyncio.sleep(0)
         yield
     finally:

@@ -45,7 +45,7 @@ def line(client: httpx.AsyncClient) -> Callable[[], Awaitable[WaitingLine]]:
 
 async def until_waiting(line: WaitingLine, count: int = 1) -> None:
     async with asyncio.timeout(PATIENCE):
-        while len(line._waiting) < count:  # noqa: ASYNC110
+        while len(line._waiting) < count:  # noqa: ASYNC110 - nobody tells it
             await asyncio.sleep(0)
 
 
@@ -60,7 +60,7 @@ def start(client: httpx.AsyncClient, line: Callable[[], Awaitable[WaitingLine]])
         try:
             found = await line()
             async with asyncio.timeout(PATIENCE):
-                while len(found._waiting) + sum(task.done() for task in tasks) < count:  # noqa: ASYNC110
+                while len(found._waiting) + sum(task.done() for task in tasks) < count:  # noqa: ASYNC110 - nobody tells it
                     await asyncio.sleep(0)
             yield tasks
         finally:
@@ -315,7 +315,7 @@ async def test_everything_reaches_those_who_wait(client: httpx.AsyncClient, call
     for n in range(0, 200, 2):
         await calls.publish({"n": n}, {"n": n + 1})
     async with asyncio.timeout(PATIENCE):
-        while len(received) < 200:  # noqa: ASYNC110
+        while len(received) < 200:  # noqa: ASYNC110 - nobody tells it
             await asyncio.sleep(0.01)
     app_of(client).state.wakeups.lines.end()
     await asyncio.gather(*consumers)

@@ -137,7 +137,7 @@ async def test_some_are_settled_apart(client: AsyncClient) -> None:
 
 async def until_extended(deliveries: list[Delivery]) -> None:
     pulled = [hold_of(delivery).lease_ends_at for delivery in deliveries]
-    while any(hold_of(one).lease_ends_at <= end for one, end in zip(deliveries, pulled, strict=True)):  # noqa: ASYNC110
+    while any(hold_of(one).lease_ends_at <= end for one, end in zip(deliveries, pulled, strict=True)):  # noqa: ASYNC110 - nobody tells it
         await asyncio.sleep(0.01)
 
 

@@ -104,7 +104,7 @@ async def test_a_server_that_is_killed_and_comes_back(
 async def until_open(bus: AsyncClient) -> None:
     """Until the server has a stream."""
     async with asyncio.timeout(SECONDS), httpx.AsyncClient(base_url=bus.url) as http:
-        while not re.search(r"open_streams\S* [1-9]", (await http.get("/metrics")).text):  # noqa: ASYNC110
+        while not re.search(r"open_streams\S* [1-9]", (await http.get("/metrics")).text):  # noqa: ASYNC110 - nobody tells it
             await asyncio.sleep(0.02)
 
 

@@ -124,7 +124,7 @@ async def finish(bus: AsyncClient, orders: Orders, workers: Background) -> None:
     lost, found = "no messages can be pulled", "messages can be pulled again"
     await until(workers, lambda: workers.output().count(lost) == workers.output().count(found) >= WORKERS)
     async with asyncio.timeout(SECONDS):
-        while (metrics := await bus.metrics("billing")).available + metrics.delivered:  # noqa: ASYNC110
+        while (metrics := await bus.metrics("billing")).available + metrics.delivered:  # noqa: ASYNC110 - nobody tells it
             await asyncio.sleep(0.05)
     assert (metrics.dlq, metrics.acked >= orders.stored) == (0, True)
     workers.process.send_signal(signal.SIGTERM)

@@ -80,7 +80,7 @@ async def test_nothing_dies_unseen(lasting_server: Last, how: str) -> None:
             await published
             stopped = asyncio.Event()
             running = asyncio.create_task(run(stopped))
-            while (metrics := await bus.metrics("billing")).available + metrics.delivered:  # noqa: ASYNC110
+            while (metrics := await bus.metrics("billing")).available + metrics.delivered:  # noqa: ASYNC110 - nobody tells it
                 await asyncio.sleep(0.1)  # what was stranded would be with nobody for ten minutes
             stopped.set()
             await running

@@ -72,7 +72,7 @@ async def publish(client: httpx.AsyncClient, count: int) -> None:
 
 async def until_all(client: httpx.AsyncClient, count: int) -> None:
     async with asyncio.timeout(PATIENCE):
-        while success(await client.get("/subscriptions/s/metrics"), 200)["acked"] < count:  # noqa: ASYNC110
+        while success(await client.get("/subscriptions/s/metrics"), 200)["acked"] < count:  # noqa: ASYNC110 - nobody tells it
             await asyncio.sleep(POLL_SECONDS)
 
 

@@ -29,7 +29,7 @@ async def pushed(calls: Calls, endpoint: Endpoint, name: str = "s", **push: Any)
 
 async def until_counts(calls: Calls, wanted: tuple[int, int, int, int]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while (await calls.counts()) != wanted:  # noqa: ASYNC110
+        while (await calls.counts()) != wanted:  # noqa: ASYNC110 - nobody tells it
             await asyncio.sleep(0.02)
 
 
