@@ -180,6 +180,16 @@ def test_a_part_of_a_lease_of_many_keys(store: Store, keys: Keys) -> None:
     assert store.claim(keys, now=NOW + 11 * SECOND).positions == [5]
 
 
+def test_what_no_claim_has_passed_waits_for_a_message_that_failed(store: Store, keys: Keys) -> None:
+    publish(store, keys, "abc")
+    claimed = store.claim(keys)
+    publish(store, keys, "a")
+    store.nack(keys, claimed.ids[:1])
+    assert busy(store) == [1]
+    assert store.claim(keys, now=NOW + SECOND).positions == []
+    assert store.claim(keys, now=NOW + 10 * SECOND).positions == [1, 4]
+
+
 def test_a_lease_of_many_keys_that_expires(store: Store, keys: Keys) -> None:
     publish(store, keys, "ab c")
     store.claim(keys)
