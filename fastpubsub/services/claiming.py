@@ -53,6 +53,8 @@ class Claim:
     is_paused: bool = False
     ordering_keys: list[str | None] | None = None
     is_ordered: bool = False
+    is_cut: bool = False
+    """Whether the call left messages that were due: it reached the messages, the bytes or the time of a call."""
     limited_seconds: float | None = None
     """After which it is worth asking again, when a limit of the subscription kept messages back."""
 
@@ -188,7 +190,7 @@ class Claiming:
         line.learn(is_paused=claim.is_paused, is_ordered=claim.is_ordered)
         if claim.limited_seconds is not None:
             self._wakeups.limited(line, claim.limited_seconds)
-        elif len(claim.positions) >= limit:
+        elif claim.is_cut or len(claim.positions) >= limit:
             line.wake(1)
         elif claim.is_ordered and claim.more:
             # One consumer after the other, with a pause: those who settle need the lock that it takes.
@@ -235,6 +237,7 @@ class Claiming:
         # nobody gets. Zero seconds: there was no room.
         may_follow = scanned < last or passed or bool(filtered if is_ordered else positions)
         more = not is_paused and (may_follow if limited_seconds is None else limited_seconds == 0)
+        is_cut = more and not is_ordered and (scanned < last or sum(map(len, payloads)) > self._max_bytes // 2)
         # Of an ordered subscription a consumer may get less than it asked for, and the next one something.
         for size in sizes or [request.limit for request in requests]:
             part = slice(start, start + size)
@@ -254,6 +257,7 @@ class Claiming:
                     is_paused,
                     ordering_keys and ordering_keys[part],
                     is_ordered,
+                    is_cut,
                     limited_seconds or None,
                 )
             )

@@ -12,7 +12,7 @@ import pytest
 from fastpubsub.config import Settings
 from fastpubsub.services import wakeups
 from fastpubsub.services.waiting_lines import WaitingLine
-from tests.api.calls import PATIENCE, Calls, payloads, problem, success
+from tests.api.calls import PATIENCE, Calls, ids_of, payloads, problem, success
 from tests.api.conftest import app_of
 from tests.conftest import Connect, MakeSettings
 from tests.together import together
@@ -363,3 +363,23 @@ async def test_a_consumer_that_leaves_is_answered(client: httpx.AsyncClient, sta
             assert len(success(await other, 200)["data"]) == 1
     problem(await client.delete("/subscriptions/nowhere/waits", params={"consumer_id": "leaves"}), 404)
     problem(await client.delete("/subscriptions/s/waits"), 422)
+
+
+class TestBytes:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"pull_max_bytes": 100_000})
+
+    async def test_what_does_not_fit_into_an_answer_is_for_the_next_one(
+        self, calls: Calls, start: Callable[..., Any]
+    ) -> None:
+        """Of the log, and of retries: one waiting consumer has room for all of them, and gets the first."""
+        await calls.topic_and_subscription()
+        async with start(3, batch_size=100) as waiting:
+            await calls.publish(*[{"n": number, "a": "x" * 60_000} for number in range(3)])
+            pulled = [success(await asyncio.wait_for(task, PATIENCE), 200)["data"] for task in waiting]
+        assert [[payload["n"] for payload in payloads(messages)] for messages in pulled] == [[0], [1], [2]]
+        async with start(3, batch_size=100) as waiting:
+            await calls.nack(*ids_of([message for messages in pulled for message in messages]), delay_seconds=0)
+            numbers = [payload["n"] for task in waiting for payload in await answered(task)]
+        assert sorted(numbers) == [0, 1, 2]
