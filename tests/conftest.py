@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from fastpubsub.config import Settings
 from tests import clusters, harness, warm
@@ -59,6 +61,12 @@ def is_missing(tool: str) -> bool:
 
 MISSING = {name: [tool for tool in tools if is_missing(tool)] for name, tools in NEEDS.items()}
 collect_ignore = [name for name, tools in MISSING.items() if tools]
+
+# An example takes as long as the machine lets it, and all examples of a test share what its fixtures made.
+hypothesis_settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("tests")
 
 POSTGRES = pytest.StashKey[harness.Postgres]()
 FOLDER = pytest.StashKey[tempfile.TemporaryDirectory[str]]()

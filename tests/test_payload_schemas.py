@@ -300,7 +300,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(schema=st.dictionaries(keywords, values, max_size=4), payload=st.dictionaries(st.text(max_size=1), values))
 def test_nothing_else_is_ever_raised(schema: Any, payload: Any) -> None:
     try:

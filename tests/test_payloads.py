@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpubsub.database.arrays import Array, ArrayDumper
@@ -125,7 +125,7 @@ def payloads(draw: st.DrawFn) -> bytes:
     return body
 
 
-fuzz = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(max_examples=200)
 
 
 @fuzz

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -345,7 +345,7 @@ def mutated(draw: st.DrawFn) -> tuple[str, str, bytes]:
     return good.method, f"{good.path}?{query}", bytes(body)
 
 
-@hypothesis_settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=500)
 @given(request=mutated())
 async def test_any_mutation_of_a_request(
     client: httpx.AsyncClient, accepted: list[str], request: tuple[str, str, bytes]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NewType, Optional, TypeVar
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeAliasType, TypedDict
@@ -345,7 +345,7 @@ NUMBERS = st.builds("{}e{}".format, st.integers(-(10**30), 10**30), st.integers(
 
 
 @given(numbers=st.dictionaries(st.text("abc", min_size=1), NUMBERS))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 async def test_any_decimals_are_exact(numbers: dict[str, Decimal]) -> None:
     seen: list[Any] = []
 
@@ -499,7 +499,6 @@ ERRORS = st.one_of(
 
 @given(st.booleans(), st.booleans(), st.one_of(ERRORS, ANYTHING))
 # What makes the things may be slow on a busy machine.
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 async def test_whatever_a_handler_does_has_one_outcome(
     caplog: pytest.LogCaptureFixture, is_async: bool, raises: bool, thing: Any
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpubsub.database.arrays import Array, ArrayDumper
@@ -51,7 +51,7 @@ def expected(element: str, item: Any) -> Any:
 
 
 @pytest.mark.parametrize("element", VALUES)
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50)
 @given(data=st.data())
 def test_round_trip(postgres: psycopg.Connection, element: str, data: st.DataObject) -> None:
     items = data.draw(st.lists(st.none() | VALUES[element]))

@@ -9,7 +9,7 @@ from operator import itemgetter
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, example, given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -85,7 +85,7 @@ def test_each_message_that_is_handed_out_is_leased_in_whatever_order(store: Stor
     st.lists(st.integers(1, 5), min_size=1, max_size=3),
 )
 @example([(1, 1, False), (4, 1, False), (3, 1, False)], [3])
-@hypothesis_settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@hypothesis_settings(max_examples=EXAMPLES)
 def test_leases_are_of_exactly_what_each_consumer_gets(
     store: Store, messages: list[tuple[int, int, bool]], limits: list[int]
 ) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
@@ -201,7 +201,6 @@ def database(shared_database_url: str) -> Iterator[psycopg.Connection]:
         yield opened
 
 
-@settings(deadline=None)
 @given(granted=st.frozensets(ANY_SCOPES), wanted=st.lists(ANY_SCOPES, min_size=1, unique=True))
 def test_procedures_and_python_agree_on_who_covers_whom(
     database: psycopg.Connection, granted: frozenset[str], wanted: list[str]

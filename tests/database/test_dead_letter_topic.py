@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastpubsub.message_ids import MessageIds
@@ -173,7 +173,6 @@ def test_without_it_dying_reads_nothing_of_it(store: Store) -> None:
     milliseconds=st.integers(0, 4_000_000_000_000),
     microseconds=st.integers(0, 999),
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_id_is_that_of_the_server(
     store: Store, topic: int, position: int, milliseconds: int, microseconds: int
 ) -> None:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpubsub import filters
@@ -339,7 +339,7 @@ class Logged(NamedTuple):
     ordering_key: str | None
 
 
-@settings(max_examples=EXAMPLES * 10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES * 10)
 @given(data=st.data())
 def test_any_filter_and_any_payload(store: Store, data: st.DataObject) -> None:
     wanted: dict[str, Any] = data.draw(FILTERS)
@@ -359,7 +359,7 @@ def test_any_filter_and_any_payload(store: Store, data: st.DataObject) -> None:
     assert passes == (Documents([message]).passing(Sieve.of(given)) == [0])
 
 
-@settings(max_examples=EXAMPLES * 5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES * 5)
 @given(network=NETWORKS, address=ADDRESSES, is_near=st.booleans())
 def test_any_network_and_any_address(store: Store, network: str, address: str, is_near: bool) -> None:
     if is_near:  # its first bits are those of the network

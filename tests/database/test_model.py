@@ -609,7 +609,6 @@ def test_the_storage_does_what_the_model_does(store: Store) -> None:
         settings=settings(
             max_examples=2 * EXAMPLES,
             stateful_step_count=60,
-            deadline=None,
             report_multiple_bugs=False,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),

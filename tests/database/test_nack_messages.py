@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.database.store import MICROSECOND, NOW, SECOND, SETTLED, STALE, Id, Keys, Store
@@ -98,7 +98,7 @@ def test_fewer_attempts_count_for_what_is_held(store: Store) -> None:
     assert [dead.attempts for dead in store.dead_letters(keys)] == [2]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(least=st.integers(0, 100_000), more=st.integers(0, 10_000_000), attempts=st.integers(1, 2000))
 def test_the_formula(store: Store, least: int, more: int, attempts: int) -> None:
     with store.undone():

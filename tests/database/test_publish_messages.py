@@ -4,7 +4,7 @@ from concurrent.futures import Future
 from datetime import timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.database.conftest import Background, OpenStore
@@ -201,7 +201,7 @@ def test_any_interleaving_of_publishers_and_claims_skips_nothing(open_store: Ope
     publishers = [Publisher(open_store(), background) for _ in range(3)]
     examples = 0
 
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=EXAMPLES)
     @given(steps=STEPS)
     def check(steps: list[tuple[int, str, int]]) -> None:
         nonlocal examples

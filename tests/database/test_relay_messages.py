@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.database.conftest import Background, OpenStore
@@ -289,7 +289,7 @@ actions = st.tuples(st.integers(0, 2), st.sampled_from(["publish"] * 3 + ["publi
 relays = st.tuples(st.integers(0, 1), st.sampled_from(["relay", "relay", "start again"]))
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES)
 @given(steps=st.lists(st.one_of(actions, relays), max_size=60))
 def test_whoever_commits_and_relays_when(open_store: OpenStore, steps: list[tuple[int, str]]) -> None:
     """Every committed message arrives exactly once, those of one transaction in their order."""

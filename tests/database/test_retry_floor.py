@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.database.conftest import Background, OpenStore
@@ -162,7 +162,7 @@ def test_a_trim_does_not_take_what_the_net_will_lift(store: Store) -> None:
 STEPS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30), st.integers(1, 4)), min_size=1, max_size=40)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES)
 @given(steps=STEPS)
 def test_whatever_the_clock_does_everything_comes_again(store: Store, steps: list[tuple[int, int, int]]) -> None:
     """Each step claims at a time of its own and gives some of it back with a delay."""

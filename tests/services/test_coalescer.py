@@ -170,7 +170,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(steps=steps)
 def test_any_interleaving(steps: list[tuple[str, ...]]) -> None:
     run = Run()
