@@ -2779,9 +2779,11 @@ create or replace function fastpubsub.inspect_delayed(
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -2805,6 +2807,7 @@ begin
                 select count(*) from (
                     select from fastpubsub.delayed_messages as m
                     where m.topic_key = h.topic_key and (m.due_at, m.delayed_key) > (f.due_at, f.delayed_key)
+                    order by m.due_at, m.delayed_key
                     limit p_limit + 1
                 ) as m
             ) as waiting,
@@ -2812,6 +2815,7 @@ begin
                 select count(*) from (
                     select from fastpubsub.delayed_messages as m
                     where m.topic_key = h.topic_key and m.due_at > h.held_after and m.due_at <= h.held_until
+                    order by m.due_at, m.delayed_key
                     limit p_limit
                 ) as m
             ) as held,

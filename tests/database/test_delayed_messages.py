@@ -24,7 +24,7 @@ from tests.database.delayed import (
 )
 from tests.database.outbox import Relay
 from tests.database.store import MICROSECOND, NOW, SECOND, Store, wait_until_blocked
-from tests.database.usage import measure
+from tests.database.usage import analyse, keep_autovacuum_away, measure
 
 LATER = NOW + timedelta(minutes=1)
 AN_HOUR = timedelta(hours=1)
@@ -413,10 +413,9 @@ MAX_ENTRIES = 300
 def test_nobody_walks_over_what_came_while_a_snapshot_is_held(open_store: OpenStore, analysed: str) -> None:
     store, holding = open_store(), open_store()
     topic = store.create_topic()
-    for table in TABLES:
-        store.execute(f"alter table fastpubsub.{table} set (autovacuum_enabled = off)")
+    keep_autovacuum_away(store, TABLES)
     if analysed == "empty":
-        store.execute("vacuum analyze fastpubsub.delayed_messages, fastpubsub.fired_messages")
+        analyse(store, TABLES)
     (first,) = delay(store, topic, 5)
     fill = """
         insert into fastpubsub.delayed_messages
@@ -426,7 +425,7 @@ def test_nobody_walks_over_what_came_while_a_snapshot_is_held(open_store: OpenSt
     store.execute(fill, topic, NOW, NOW, 2 * ROWS)
     store.execute(fill, topic, NOW + 100 * AN_HOUR, NOW, ROWS)
     if analysed == "full":
-        store.execute("vacuum analyze fastpubsub.delayed_messages, fastpubsub.fired_messages")
+        analyse(store, TABLES)
     now = NOW + ROWS // 1000 * SECOND
     with holding.transaction():
         holding.execute("set transaction isolation level repeatable read")

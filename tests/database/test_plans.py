@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.database.store import GONE, NOW, SETTLED, STALE, Id, Keys, Settings, Store, connect
-from tests.database.usage import HOT, measure
+from tests.database.usage import HOT, analyse, keep_autovacuum_away, measure
 from tests.harness import Databases, libpq
 
 MESSAGES = 30_000
@@ -191,10 +191,6 @@ def wear(store: Store, topic: int) -> None:
     store.execute("delete from fastpubsub.idempotency_keys where first_position > %s", DEAD)
 
 
-def analyse(store: Store) -> None:
-    store.execute("vacuum analyze")
-
-
 @pytest.fixture(scope="module", params=["analysed empty, then filled", "analysed full, then emptied", "never analysed"])
 def worn(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Worn]:
     url = databases.take()
@@ -203,13 +199,12 @@ def worn(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Worn]
         closing(connect(libpq(url), autocommit=True).connection) as connection,
     ):
         store = Store(connection)
-        for table in HOT:
-            store.execute(f"alter table fastpubsub.{table} set (autovacuum_enabled = off)")
+        keep_autovacuum_away(store, HOT)
         if request.param == "analysed empty, then filled":
-            analyse(store)
+            analyse(store, HOT)
         keys, in_order, stuck = fill(store), fill_in_order(store), fill_stuck(store)
         if request.param == "analysed full, then emptied":
-            analyse(store)
+            analyse(store, HOT)
         holding.execute("begin isolation level repeatable read")
         holding.execute("select count(*) from fastpubsub.leases")
         wear(store, keys.topic)

@@ -45,6 +45,18 @@ class Usage:
     blocks: int
 
 
+def analyse(store: Store, tables: Sequence[str]) -> None:
+    """With statistics of every row: a sample, which ANALYZE takes of more rows by itself, is another one each time."""
+    store.execute("set default_statistics_target = 10000")
+    store.execute(f"vacuum analyze {', '.join(f'fastpubsub.{table}' for table in tables)}")
+    store.execute("reset default_statistics_target")
+
+
+def keep_autovacuum_away(store: Store, tables: Sequence[str]) -> None:
+    for table in tables:
+        store.execute(f"alter table fastpubsub.{table} set (autovacuum_enabled = off)")
+
+
 def measure(store: Store, call: Callable[[], T], tables: Sequence[str] = HOT) -> tuple[T, Usage]:
     """Of the hot tables; within one transaction."""
     before = {row[0]: row[2:] for row in store.rows(COUNTERS, list(tables))}
