@@ -7,8 +7,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from fastpubsub.push.failures import PushFailed
 
 MAX_HEAD_BYTES = 1 << 14
-MAX_BODY_BYTES = 1 << 16
-"""That are read so that the connection can be used again; after more it is cut."""
+MAX_REST_BYTES = 1 << 16
+"""After the head, trailers and all, that are read so that the connection can be used again; after more it is cut."""
 
 KEPT_BYTES = 1024
 _KEPT_HEADERS = frozenset({b"retry-after", b"webhook-allowed-origin"})
@@ -34,7 +34,7 @@ class AnswerReader:
         self._status = 0
         self._headers: dict[str, str] = {}
         self._head_bytes = 0
-        self._body_bytes = 0
+        self._rest_bytes = 0
         self._start = b""
         self.is_whole = False
         self.is_reusable = False
@@ -45,7 +45,9 @@ class AnswerReader:
 
     def feed(self, data: bytes) -> bool:
         """Whether nothing more is to be read."""
-        if not self._status:
+        if self._status:
+            self._rest_bytes += len(data)
+        else:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -56,7 +58,7 @@ class AnswerReader:
             return True
         if not self._status and self._head_bytes > MAX_HEAD_BYTES:
             raise PushFailed(f"the head of the answer has more than {MAX_HEAD_BYTES} bytes")
-        if self._body_bytes > MAX_BODY_BYTES:
+        if self._rest_bytes > MAX_REST_BYTES:
             self.is_reusable = False
             return True
         return self.is_whole
@@ -83,7 +85,6 @@ class AnswerReader:
 
     def on_body(self, chunk: bytes) -> None:
         if not self.is_whole:
-            self._body_bytes += len(chunk)
             self._start += chunk[: KEPT_BYTES - len(self._start)]
 
     def on_message_complete(self) -> None:

@@ -10,7 +10,7 @@ from fastpubsub.config import Settings
 from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.push.formats import PushedMessage
-from fastpubsub.push.requests import NO_MARKS, Place, asks_first, posted, question
+from fastpubsub.push.requests import NO_MARKS, Place, asks_first, posted, question, replacing
 from fastpubsub.push.signing import key_of
 from fastpubsub.sealing import Sealer
 from fastpubsub.services.directory import SubscriptionKey
@@ -85,7 +85,7 @@ def opened(row: Row, sealer: Sealer, now: float) -> Endpoint:
         subscription_id,
         known["endpoint"],
         known["format"],
-        json.loads(sealer.open(headers, headers_use(subscription_id))) if headers else {},
+        replacing(json.loads(sealer.open(headers, headers_use(subscription_id)))) if headers else {},
         known["timeout_seconds"],
         known["max_concurrency"],
         frozenset(known["reject_on"]),

@@ -50,7 +50,7 @@ def retry_after(text: str, now: datetime) -> int | None:
         return min(int(text[:10]), LONGEST_HOLD_SECONDS)
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     seconds = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
     return min(max(int(seconds), 0), LONGEST_HOLD_SECONDS, MAX_DELAY_SECONDS)

@@ -17,6 +17,8 @@ ORIGIN = "fastpubsub"
 
 NO_MARKS: Mapping[str, str] = {}
 PORTS = {"http": 80, "https": 443}
+REPLACEABLE = {name.lower(): name for name in ("User-Agent", "traceparent", "tracestate")}
+"""Headers of the server that users may set, as it writes them."""
 
 
 class Place:
@@ -35,6 +37,11 @@ class Place:
 def asks_first(form: str) -> bool:
     """Whether an endpoint has to agree before it gets anything."""
     return form.startswith("cloudevents")
+
+
+def replacing(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those of users, written so that they take the place of the server's."""
+    return {REPLACEABLE.get(name.lower(), name): value for name, value in headers.items()}
 
 
 def question(place: Place, headers: Mapping[str, str]) -> bytes:

@@ -85,6 +85,7 @@ class Wire:
         self._resolver = resolver
         self._tls = tls if origin.is_secure else None
         self._idle: deque[Connection] = deque()
+        self._sweep: asyncio.TimerHandle | None = None
 
     async def send(self, request: bytes, seconds: float) -> PushAnswer:
         """Raises Unreachable when the request did not leave, and PushFailed when it got no answer in time."""
@@ -105,6 +106,9 @@ class Wire:
         return answer
 
     def close(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
         while self._idle:
             self._idle.pop().close()
 
@@ -132,10 +136,22 @@ class Wire:
         return reader.answer()
 
     def _put(self, connection: Connection) -> None:
-        connection.idle_since = now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
         self._idle.append(connection)
-        while self._idle and not self._idle[0].is_usable(now):
-            self._idle.popleft().close()
+        if self._sweep is None:
+            self._sweep = loop.call_later(IDLE_SECONDS, self._close_old)
+
+    def _close_old(self) -> None:
+        """Those that nothing takes any more: an endpoint that gets nothing costs no connections."""
+        loop = asyncio.get_running_loop()
+        for _ in range(len(self._idle)):
+            connection = self._idle.popleft()
+            if connection.is_usable(loop.time()):
+                self._idle.append(connection)
+            else:
+                connection.close()
+        self._sweep = loop.call_later(IDLE_SECONDS, self._close_old) if self._idle else None
 
     async def _connect(self, deadline: float) -> Connection:
         try:

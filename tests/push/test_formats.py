@@ -3,16 +3,20 @@
 import asyncio
 import json
 from base64 import b64decode
+from datetime import UTC, datetime
 from urllib.parse import unquote
 
 import pytest
 
+from fastpubsub.push.formats import PushedMessage
+from fastpubsub.push.requests import Place, posted, replacing
 from fastpubsub.push.signing import key_of, sign
 from tests.api.calls import Calls
 from tests.push.endpoint import Endpoint, Received, answer
 from tests.push.test_pushing import pushed, until_counts
 
 PAYLOAD = {"a": "ä"}
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def welcoming(request: Received) -> bytes:
@@ -133,3 +137,11 @@ async def test_a_trace_without_a_state_that_is_none(calls: Calls, endpoint: Endp
     (got,) = await endpoint.until(1)
     assert got.headers["traceparent"] == TRACE
     assert not {"tracestate", "x-injected"} & got.headers.keys()
+
+
+@pytest.mark.parametrize("name", ["User-Agent", "user-agent", "TRACEPARENT", "tracestate"])
+def test_a_header_that_users_may_set_is_sent_once(name: str) -> None:
+    message = PushedMessage("id", "s", 1, datetime.now(UTC), b"{}", b'{"traceparent": "%s"}' % TRACEPARENT.encode())
+    request = posted(Place("https://a.example"), replacing({name: "mine"}), "standard", [], message, 0)
+    lines = [line for line in request.split(b"\r\n") if line.lower().startswith(f"{name.lower()}:".encode())]
+    assert [line.partition(b": ")[2] for line in lines] == [b"mine"]

@@ -2,16 +2,17 @@
 
 import asyncio
 import ssl
+import threading
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from fastpubsub.addresses import parse_networks
-from fastpubsub.push.answers import MAX_BODY_BYTES, MAX_HEAD_BYTES, PushAnswer
+from fastpubsub.push.answers import MAX_HEAD_BYTES, MAX_REST_BYTES, PushAnswer
 from fastpubsub.push.failures import PushFailed, Refused, Unreachable
-from fastpubsub.push.resolver import Resolver
+from fastpubsub.push.resolver import LOOKING_UP, Resolver
 from fastpubsub.push.wire import Origin, Wire
-from tests.push.endpoint import OK, Endpoint, Received, Speak, answer
+from tests.push.endpoint import OK, PATIENCE, Endpoint, Received, Speak, answer
 
 REQUEST = b"POST /hook HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"
 LOCAL = parse_networks("127.0.0.0/8")
@@ -113,6 +114,13 @@ STATUS_COUNTS = {
     "chunks that are none": speaks(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense"),
     "two lengths of a body": speaks(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n"),
     "a hint before": speaks(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", OK),
+    "a trailer without an end": speaks(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-A: ", *[b"a" * 9000] * 20, pause=0
+    ),
+    "a chunk that is never named": speaks(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;a=", *[b"a" * 9000] * 20, pause=0
+    ),
+    "HTTP/1.0": speaks(b"HTTP/1.0 200 OK\r\n\r\nok"),
     "two answers": speaks(OK + b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"),
     "no length": speaks(b"HTTP/1.1 200 OK\r\n\r\nok"),
     "a body byte by byte": speaks(b"HTTP/1.1 200 OK\r\n\r\n", *[b"x"] * 99, pause=0.05),
@@ -149,22 +157,31 @@ async def test_without_a_status_it_has_failed(endpoint: Endpoint, case: str) -> 
     assert not isinstance(failed.value, Unreachable)
 
 
-async def test_ten_gigabytes_are_not_read(endpoint: Endpoint) -> None:
+@pytest.mark.parametrize(
+    ("head", "kept"),
+    [
+        ("Content-Length: 10000000000\r\n\r\n", 1024),
+        ("Transfer-Encoding: chunked\r\n\r\n0\r\nX-A: ", 0),
+        ("Transfer-Encoding: chunked\r\n\r\n5;a=", 0),
+    ],
+    ids=["in the body", "in a trailer", "beside a chunk"],
+)
+async def test_ten_gigabytes_are_not_read(endpoint: Endpoint, head: str, kept: int) -> None:
     sent = 0
 
     async def pour(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\n{head}".encode())
         while True:
             writer.write(b"x" * 65536)
             await writer.drain()
             sent += 65536
 
     endpoint.answers = always(pour)
-    assert len((await wire_to(endpoint).send(REQUEST, SECONDS)).start) == 1024
+    assert len((await wire_to(endpoint).send(REQUEST, SECONDS)).start) == kept
     async with asyncio.timeout(SECONDS):
         await asyncio.gather(*endpoint.speaking, return_exceptions=True)
-    assert sent < 100 * MAX_BODY_BYTES
+    assert sent < 100 * MAX_REST_BYTES
 
 
 async def test_nobody_listens() -> None:
@@ -172,6 +189,72 @@ async def test_nobody_listens() -> None:
         wire = wire_to(gone)
     with pytest.raises(Unreachable):
         await wire.send(REQUEST, SECONDS)
+
+
+async def test_a_connection_that_nobody_uses_is_closed(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that endpoints that get nothing cost no connections, even where they keep them open."""
+    monkeypatch.setattr("fastpubsub.push.wire.IDLE_SECONDS", 0.01)
+    assert (await wire_to(endpoint).send(REQUEST, SECONDS)).status == 200
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*endpoint.speaking)
+
+
+@pytest.fixture
+def patient_look_ups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastpubsub.push.resolver.LOOK_UP_SECONDS", PATIENCE)
+
+
+async def test_a_name_is_looked_up_by_one_for_all(endpoint: Endpoint, patient_look_ups: None) -> None:
+    said: list[str] = []
+    go_on = threading.Event()
+
+    def find(host: str) -> Sequence[str]:
+        said.append(host)
+        assert go_on.wait(PATIENCE)
+        return ["127.0.0.1"]
+
+    wire = wire_to(endpoint, find)
+    sending = [asyncio.create_task(wire.send(REQUEST, PATIENCE)) for _ in range(3)]
+    await asyncio.sleep(0)
+    go_on.set()
+    assert [one.status for one in await asyncio.gather(*sending)] == [200] * 3
+    assert said == ["hook.example"]
+
+
+async def test_names_that_nobody_answers_for_hold_up_only_strangers(
+    monkeypatch: pytest.MonkeyPatch, patient_look_ups: None
+) -> None:
+    """What was found before is looked up again at once."""
+    monkeypatch.setattr("fastpubsub.push.resolver.REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("fastpubsub.push.resolver.MAX_WAITING", 2 * LOOKING_UP)
+    go_on = threading.Event()
+
+    def find(host: str) -> Sequence[str]:
+        assert host == "known.example" or go_on.wait(PATIENCE)
+        return ["127.0.0.1"]
+
+    resolver = Resolver(LOCAL, find)
+    known = await resolver.addresses("known.example")
+    slow = [asyncio.create_task(resolver.addresses(f"{number}.example")) for number in range(2 * LOOKING_UP)]
+    await asyncio.sleep(0)
+    assert await resolver.addresses("known.example") == known
+    with pytest.raises(Unreachable):
+        await resolver.addresses("one.more.example")
+    go_on.set()
+    assert await asyncio.gather(*slow) == [known] * len(slow)
+
+
+async def test_a_name_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastpubsub.push.resolver.LOOK_UP_SECONDS", 0.01)
+    go_on = threading.Event()
+
+    def find(_: str) -> Sequence[str]:
+        assert go_on.wait(PATIENCE)
+        return ["127.0.0.1"]
+
+    with pytest.raises(Unreachable):
+        await Resolver(LOCAL, find).addresses("slow.example")
+    go_on.set()
 
 
 async def test_a_certificate_of_somebody_else(endpoint: Endpoint) -> None:
