@@ -1,6 +1,7 @@
 """Python files of a folder, and which of them has changed."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 IGNORED = ("node_modules", "__pycache__", "site-packages")
@@ -25,6 +26,7 @@ class Files:
             folders[:] = [name for name in inside if not Path(folder, name, "pyvenv.cfg").exists()]
             for name in names:
                 file = Path(folder, name)
-                if name.endswith(".py") and file.exists():
-                    times[file.relative_to(self._folder)] = file.stat().st_mtime_ns
+                if name.endswith(".py"):
+                    with suppress(FileNotFoundError):  # as editors move theirs around
+                        times[file.relative_to(self._folder)] = file.stat().st_mtime_ns
         return times
