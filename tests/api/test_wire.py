@@ -131,7 +131,7 @@ def answers(server: harness.Server, *parts: bytes, half: bool = False) -> bytes:
 
 @pytest.fixture
 def started(lasting_server: Last) -> Iterator[harness.Server]:
-    one = lasting_server(api_header_timeout_seconds=1, api_body_timeout_seconds=1, api_keep_alive_seconds=1)
+    one = lasting_server(api_header_timeout_seconds=20, api_body_timeout_seconds=20, api_keep_alive_seconds=3)
     # No connection is kept: the server may close it at the moment when it is used again.
     httpx.post(f"{one.base_url}/topics", json={"id": "t"}).raise_for_status()
     yield one
@@ -193,10 +193,10 @@ def test_a_client_that_only_writes_before_it_reads_gets_the_answer(started: harn
             assert statuses(received) in ([status], [b"413"]), (head, received[:300])
 
 
-def test_a_client_that_writes_without_an_end_is_cut(started: harness.Server) -> None:
+def test_a_client_that_writes_without_an_end_is_cut(started: harness.Server, lasting_server: Last) -> None:
     length = HEAD + b"Content-Length: 1000000000\r\n\r\n"
-    assert LINGER_BYTES < taken(started, length, b" " * 100_000, 200_000_000) < LINGER_BYTES + BUFFERS
-    with connected(started) as connection:
+    assert LINGER_BYTES < taken(started, length, b" " * 100_000, 200_000_000, SECONDS) < LINGER_BYTES + BUFFERS
+    with connected(lasting_server(api_body_timeout_seconds=1)) as connection:
         connection.sendall(length)
         answered = b""
         while data := connection.recv(65536):
@@ -233,11 +233,14 @@ def statuses(answered: bytes) -> list[bytes]:
     return [part[:3] for part in answered.split(b"HTTP/1.1 ")[1:]]
 
 
-def taken(server: harness.Server, start: bytes, piece: bytes, limit: int = 40_000_000) -> int:
-    """How many bytes of pieces the server takes after the start, to a client that reads nothing."""
+def taken(server: harness.Server, start: bytes, piece: bytes, limit: int = 40_000_000, seconds: float = 3.0) -> int:
+    """How many bytes of pieces the server takes after the start, to a client that reads nothing.
+
+    It takes no more when it has taken none for so many seconds.
+    """
     sent = 0
     with connected(server) as connection, suppress(ConnectionError, TimeoutError):
-        connection.settimeout(3)
+        connection.settimeout(seconds)
         connection.sendall(start)
         while sent < limit:
             sent += connection.send(piece)

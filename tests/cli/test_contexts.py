@@ -201,7 +201,8 @@ def test_a_home_that_cannot_be_written(cli: Cli, bus: Client, tmp_path: Path, mo
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
     done = cli(*add, url=None)
     assert (done.returncode, done.stderr.count("\n"), "contexts.json: " in done.stderr) == (1, 1, True), done.stderr
-    assert "no answer from http://localhost:8000" in cli("topics", "list", url=None).stderr
+    # Without a context, the default: something else may run there.
+    assert "contexts.json" not in cli("topics", "list", url=None).stderr
     for home in ("", "relative"):
         monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
         monkeypatch.setenv("HOME", home)

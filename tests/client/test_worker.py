@@ -13,7 +13,19 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from fastpubsub.client import AsyncClient, Delivery, Message, NotFound, Reject, Retry, Worker, leases, pulling, threads
+from fastpubsub.client import (
+    AsyncClient,
+    Delivery,
+    Message,
+    NotFound,
+    Reject,
+    Retry,
+    Worker,
+    leases,
+    pulling,
+    settling,
+    threads,
+)
 from fastpubsub.client.deliveries import ACK, Outcome
 from fastpubsub.client.settling import Settler
 from tests.client.conftest import QUICK
@@ -290,7 +302,11 @@ def paths(spy: Spy) -> Counter[str]:
 
 
 @pytest.mark.usefixtures("orders")
-async def test_what_is_done_is_settled_with_the_next_pull(transport: httpx.ASGITransport, bus: AsyncClient) -> None:
+async def test_what_is_done_is_settled_with_the_next_pull(
+    transport: httpx.ASGITransport, bus: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "GATHER_SECONDS", 0.5)  # in which a busy machine pulls again
+
     async def handle(order: Order) -> None:
         if order.order_id % 10 == 1:
             raise Reject("one of ten")
