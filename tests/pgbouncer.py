@@ -16,7 +16,7 @@ from fastpubsub.database.urls import normalise
 from tests.harness import free_port
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 @contextmanager

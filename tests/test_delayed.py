@@ -12,7 +12,8 @@ from tests.harness import Server, libpq
 
 COUNT = 600
 SECONDS = 4
-PATIENCE = 30.0
+PATIENCE = 60.0
+LATEST = 30.0
 TRIALS = 5
 """Of each server."""
 
@@ -53,7 +54,7 @@ def test_killing_servers_loses_and_doubles_nothing(server: StartServer, database
     assert sorted(numbers) == [n for n in range(COUNT) if n not in gone]
     assert [n % SECONDS for n in numbers] == sorted(n % SECONDS for n in numbers)
     assert late is not None
-    assert 0 <= late[0].total_seconds() < PATIENCE
+    assert 0 <= late[0].total_seconds() < LATEST
     for id_ in set(ids) - set(cancelled):
         found = httpx.get(f"{third.base_url}/topics/t/delayed/{id_}").json()
         assert found["state"] == "published"

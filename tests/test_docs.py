@@ -81,7 +81,7 @@ def test_publishing_from_sql(server: StartServer, database_url: str, tmp_path: P
                     connection.execute(replaced(block.text, changes).encode())
                 elif block.language == "python":
                     (tmp_path / "shop.py").write_text(replaced(block.text, changes))
-                    subprocess.run([sys.executable, "shop.py"], cwd=tmp_path, check=True, timeout=30)
+                    subprocess.run([sys.executable, "shop.py"], cwd=tmp_path, check=True, timeout=200)
                 elif block.language == "bash":
                     until(shell, block.text, after.text if after.language == "json" else "")
                 ran.add(block.language)

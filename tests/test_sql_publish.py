@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.harness import Server, libpq
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def relayed(connection: psycopg.Connection) -> list[int]:

@@ -19,7 +19,7 @@ from tests import harness
 from tests.attacks import KEY
 from tests.conftest import StartServer
 
-SOON = 30.0
+SOON = 60.0
 LESS_THAN_DEFAULT = 9.0
 """So long is a head waited for unless a setting says otherwise."""
 

@@ -21,7 +21,7 @@ from tests.api.good import GOOD, Good
 from tests.conftest import StartServer
 from tests.lasting import Last
 
-SECONDS = 30.0
+SECONDS = 60.0
 HEAD = b"POST /topics/t/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 HIDDEN = b"DELETE /topics/t HTTP/1.1\r\nHost: localhost\r\n\r\n"
 SOCKET = (

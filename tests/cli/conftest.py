@@ -106,8 +106,9 @@ class Running:
         assert condition(), f"it ended with {self.process.poll()}:\n{self.output[-2000:]}\n{self.errors}"
 
     def until_printed(self, count: int) -> list[str]:
+        """So many lines, and others that are whole by now."""
         self.until(lambda: self.output.count("\n") >= count)
-        return self.output.splitlines()
+        return self.output.rpartition("\n")[0].splitlines()
 
     def end(self, number: signal.Signals | None = None) -> int:
         if number is not None:

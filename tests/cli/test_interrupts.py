@@ -122,7 +122,7 @@ print("interrupted")
 
 def run(text: str) -> tuple[int, str, str]:
     command = [sys.executable, "-c", START + text]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -83,7 +83,7 @@ def test_nothing_is_missed_while_the_server_is_away(server: StartServer, bus: Cl
     tailing.until(lambda: "trying again until it works" in tailing.errors)
     publish(bus, 1500)
     server(api_port=port)
-    tailing.until(lambda: '"n":1499}' in tailing.output)
+    tailing.until(lambda: '"n":1499}' in tailing.output and tailing.output.endswith("\n"))
     assert [n for n in numbers(tailing) if n >= 0] == list(range(1500))
     assert "it works again" in tailing.errors
     assert tailing.end(signal.SIGINT) == 0

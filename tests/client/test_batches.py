@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from sqlalchemy import MetaData, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from fastpubsub.client import AsyncClient, Delivery, Depends, Message, Reject, Retry, Worker
+from fastpubsub.client import AsyncClient, Delivery, Depends, Message, Reject, Retry, Worker, leases
 from fastpubsub.client.deliveries import hold_of
 from fastpubsub.client.measuring import exposition
 from fastpubsub.client.requests import publishing
@@ -141,9 +141,15 @@ async def until_extended(deliveries: list[Delivery]) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.fixture
+def soon_extended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases that a busy machine does not let end."""
+    monkeypatch.setattr(leases, "FIRST_SECONDS", 1.0)
+
+
+@pytest.mark.usefixtures("soon_extended")
 async def test_all_leases_are_extended(client: AsyncClient) -> None:
     worker, ended = Worker(), asyncio.Event()
-    await client.update_subscription("billing", ack_deadline_seconds=4)
 
     @worker.subscriber("billing")
     async def bill(deliveries: list[Delivery]) -> None:
@@ -156,9 +162,9 @@ async def test_all_leases_are_extended(client: AsyncClient) -> None:
     assert ended.is_set()
 
 
+@pytest.mark.usefixtures("soon_extended")
 async def test_more_leases_than_a_request_takes(client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
     worker = Worker(concurrency=20)
-    await client.update_subscription("billing", ack_deadline_seconds=8)
 
     @worker.subscriber("billing")
     async def bill(deliveries: list[Delivery]) -> None:

@@ -17,7 +17,7 @@ from fastpubsub.integrations.fastapi import Bus, BusClient, BusPublisher, Lifesp
 from fastpubsub.testing import InMemoryBus
 from tests.client.conftest import QUICK
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class Order(BaseModel):

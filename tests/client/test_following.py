@@ -17,7 +17,7 @@ from tests.client.conftest import QUICK
 from tests.conftest import Run, StartServer
 from tests.lasting import Last, Lasting
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 @pytest.fixture

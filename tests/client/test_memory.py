@@ -13,7 +13,7 @@ from fastpubsub.testing.fixtures import memory_bus
 
 __all__ = ["memory_bus"]
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class Order(BaseModel):

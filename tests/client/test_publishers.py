@@ -24,7 +24,7 @@ from fastpubsub.client import (
 )
 from tests.client.conftest import QUICK
 
-SECONDS = 30.0
+SECONDS = 60.0
 HOUR = 3600.0
 
 

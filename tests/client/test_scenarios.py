@@ -34,7 +34,7 @@ from fastpubsub.models import Redrive, Topic
 from fastpubsub.testing import InMemoryBus
 from tests import harness
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class World(Protocol):

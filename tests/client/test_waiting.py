@@ -15,7 +15,7 @@ from fastpubsub.client.connections import AsyncConnection, Connection
 from fastpubsub.client.errors import ConnectionFailed
 from fastpubsub.client.exchange import Policy
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 TOPIC = b'{"id":"t","created_at":"2026-01-31T12:00:00Z","retention_seconds":null}'
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(TOPIC), TOPIC)
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: %d\r\nContent-Length: 0\r\n\r\n"
@@ -154,8 +154,8 @@ async def test_a_server_that_does_not_accept(heard: Heard) -> None:
 
 
 async def test_a_pause_that_the_server_asks_for(heard: Heard, silent: Silent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "SILENT_SECONDS", 0.7)  # the pause is longer, and the answer comes sooner
-    silent.answer(BUSY % 1, ANSWER, BUSY % 1, ANSWER)
+    monkeypatch.setattr(waiting, "SILENT_SECONDS", 2.5)  # the pause is longer, and the answer comes sooner
+    silent.answer(BUSY % 3, ANSWER, BUSY % 3, ANSWER)
     with client(silent.url, "direct") as opened:
         await asyncio.to_thread(opened.send, requests.get_topic("t"))
     async with async_client(silent.url, "direct") as opened_too:

@@ -30,7 +30,7 @@ from fastpubsub.client.deliveries import ACK, Outcome
 from fastpubsub.client.settling import Settler
 from tests.client.conftest import QUICK
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class Order(BaseModel):

@@ -35,7 +35,7 @@ def open_store(database_url: str) -> Iterator[OpenStore]:
             opened = connect(libpq(database_url), autocommit=True)
             stack.enter_context(closing(opened.connection))
             # A slow machine must not look like a lost lock.
-            opened.execute("set fastpubsub.lock_timeout = '20s'")
+            opened.execute("set fastpubsub.lock_timeout = '100s'")
             return opened
 
         yield open_one

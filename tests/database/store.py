@@ -19,7 +19,7 @@ SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
 GONE, SETTLED, STALE = 0, 1, 2
 EVERYTHING = 1 << 40
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 # Of a property; FASTPUBSUB_TEST_EXAMPLES=2000 is for a long look.
 EXAMPLES = int(os.environ.get("FASTPUBSUB_TEST_EXAMPLES", "15"))
 

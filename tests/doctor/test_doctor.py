@@ -32,7 +32,7 @@ from tests.conftest import Connect, MakeSettings, Run, StartServer
 from tests.pages import DOCS
 from tests.proxy import Proxy
 
-SECONDS = 30.0
+SECONDS = 60.0
 KEY = "3c6e0b8a9c15224a8228b9a98ca1531d"
 
 Findings = Callable[[str], Awaitable[list[Finding]]]
@@ -436,7 +436,7 @@ async def test_a_lease_that_nobody_releases(settings: Settings, filled: httpx.As
         await other.execute("update fastpubsub.leases set expires_at = clock_timestamp() - interval '1 hour'")
         stuck = only(await examine(settings, patience=300), "leases")
     assert stuck.level == "warning"
-    assert stuck.what.startswith("a lease expired 1:00:0")
+    assert stuck.what.startswith("a lease expired 1:0")
 
 
 async def test_an_outbox_that_nobody_empties(database_url: str, settings: Settings, connect: Connect) -> None:

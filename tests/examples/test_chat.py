@@ -12,7 +12,7 @@ from fastpubsub.client import Client
 from tests.examples.conftest import Serve
 from tests.pages import Shell
 
-SECONDS = 30.0
+SECONDS = 60.0
 BODIES = [
     '{"name": "", "text": "x"}',
     '{"name": " ", "text": "x"}',

@@ -14,7 +14,7 @@ from tests import harness
 from tests.examples.conftest import EXAMPLES, Serve
 from tests.pages import Shell
 
-SECONDS = 30.0
+SECONDS = 60.0
 SERVICE_RESTART = 1012
 APPS = {"chat": "chat:app", "deferred": "deferred:app", "orders": "shop:app", "webhooks": "payments:app"}
 

@@ -20,7 +20,7 @@ CONSUMERS = 2
 MOST_AHEAD = 600
 """Messages that publishers may be ahead of consumers, so that the end of a run is near."""
 
-DRAIN_SECONDS = 90.0
+DRAIN_SECONDS = 180.0
 
 
 class Load:

@@ -22,7 +22,7 @@ from tests.faults.load import Load
 from tests.faults.wire import NoAnswerError, NotSentError
 from tests.proxy import Proxy
 
-SOON = 30.0
+SOON = 60.0
 """Seconds, for what has to happen and may take long on a busy machine."""
 
 PUSH_KEY = "k" * 32

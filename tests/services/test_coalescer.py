@@ -16,7 +16,7 @@ from fastpubsub.services.coalescer import Bounds, Coalescer
 
 BOUNDS = Bounds(rows=6, size=60, queued_rows=12, queued_size=100)
 KEYS = ("a", "b")
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds, for what must end at once."""
 
 

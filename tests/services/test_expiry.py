@@ -14,7 +14,7 @@ from fastpubsub.services.expiry import Uses
 from fastpubsub.services.waiting_lines import WaitingLines
 
 KEYS = SubscriptionKey(1, 2)
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class Claims:

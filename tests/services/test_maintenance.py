@@ -19,7 +19,7 @@ from fastpubsub.services.turn import Turn
 from fastpubsub.services.wakeups import Wakeups
 
 Connect = Callable[[], Awaitable[psycopg.AsyncConnection]]
-SECONDS = 30.0
+SECONDS = 60.0
 PAST = "update fastpubsub.leases set expires_at = expires_at - interval '1 day'"
 
 

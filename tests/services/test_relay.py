@@ -19,7 +19,7 @@ from fastpubsub.services.relay import Relay
 from fastpubsub.services.turn import Turn
 
 Connect = Callable[[], Awaitable[psycopg.AsyncConnection]]
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 @pytest.fixture
