@@ -25,7 +25,7 @@ from fastpubsub.embedded import EmbeddedPostgres
 
 ROOT = Path(__file__).parent.parent
 HOST = "127.0.0.1"
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 TEMPLATE = "fastpubsub_benchmark"
 
 # With the defaults nothing would be trimmed before an hour has passed, and a server that runs for longer than that pays

@@ -473,6 +473,9 @@ BOUNDS = {
 }
 """What just fits at the end of a body, and looks as if it would not; and what does not."""
 
+ROUNDS = 10
+"""In which a busy machine, which slows single ones, lets each run undisturbed once."""
+
 
 @pytest.mark.parametrize("bound", BOUNDS)
 @pytest.mark.parametrize("filling", FILLINGS)
@@ -481,7 +484,10 @@ def test_what_is_refused_at_its_end_takes_no_longer_than_what_just_fits(filling:
     parse(fits)
     with pytest.raises(InvalidRequest):
         parse(refused)
-    assert min(seconds(refused) for _ in range(3)) < 2 * min(seconds(fits) for _ in range(3)) + 0.01
+    took: list[tuple[float, float]] = []
+    while not took or min(one for one, _ in took) >= 2 * min(other for _, other in took) + 0.01:
+        assert len(took) < ROUNDS, took
+        took.append((seconds(refused), seconds(fits)))
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -1,5 +1,6 @@
 """The plan for more messages: what is simulated and multiplied is right; how fast anything is, no test says."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,11 +66,24 @@ def test_machines_grow_with_the_rate_and_say_what_limits_them() -> None:
     assert machines(100_000, hungry, hungry, 10_000).limit == "CPU of PostgreSQL"
 
 
+def measure(folder: Path) -> Measured:
+    """A busy machine may do nothing at all in a short time."""
+    with suppress(ZeroDivisionError):
+        measured = scaling.measure(str(folder), seconds=0.5, rounds=1)
+        if least(measured) > 0:
+            return measured
+    return scaling.measure(str(folder), seconds=4.0, rounds=1)
+
+
+def least(measured: Measured) -> float:
+    samples = (measured.few, measured.between, measured.many, measured.consumed)
+    return min(min(one.rate, one.server, one.postgres, one.wal_bytes) for one in samples)
+
+
 @pytest.mark.long
 def test_a_run_measures_and_prints_everything(tmp_path: Path) -> None:
-    measured = scaling.measure(str(tmp_path), seconds=0.5, rounds=1)
-    for sample in (measured.few, measured.between, measured.many, measured.consumed):
-        assert min(sample.rate, sample.server, sample.postgres, sample.wal_bytes) > 0
+    measured = measure(tmp_path)
+    assert least(measured) > 0
     assert measured.few.server > measured.many.server / 100, "a message alone costs more than one of many"
     lines = [*scaling.cost_lines(measured), *scaling.prediction_lines(measured), *scaling.machine_lines(measured)]
     assert len(lines) == 6 + 2 + 2 + len(scaling.RATES)

@@ -225,8 +225,8 @@ def test_gives_back_what_it_holds(start: Start, bus: Client, hook: Hook, number:
 
 
 def test_a_lease_that_is_shorter_than_the_answer(start: Start, bus: Client, hook: Hook) -> None:
-    bus.create_subscription("quick", "orders", ack_deadline_seconds=4)
-    hook.answer = lambda _: (time.sleep(5), (200, {}, b""))[1]  # type: ignore[func-returns-value]
+    bus.create_subscription("quick", "orders", ack_deadline_seconds=6)
+    hook.answer = lambda _: (time.sleep(7), (200, {}, b""))[1]  # type: ignore[func-returns-value]
     bus.publish("orders", {"n": 1})
     listening = start("listen", "quick", "--forward-to", hook.url)
     assert lines(listening, 1)[0]["outcome"] == "ack"
