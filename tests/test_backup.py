@@ -18,9 +18,6 @@ from tests import clusters, harness
 from tests.conftest import StartServer
 from tests.pages import DOCS, SECONDS, Shell, blocks
 
-# Clusters and servers are started one after the other, which takes a while on a busy machine.
-pytestmark = pytest.mark.timeout(400)
-
 SETTLE = {"Prefer": "return=representation"}
 FAR_AHEAD = 7
 """Epochs of transaction ids, 4 billion each."""

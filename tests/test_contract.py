@@ -285,7 +285,6 @@ def crash(postgres: EmbeddedPostgres) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)  # three recoveries and thousands of commits to disk, on whatever machine it is
 def test_what_was_confirmed_survives_crashes_of_the_database(
     server: StartServer, crashing_postgres: EmbeddedPostgres
 ) -> None:

@@ -60,7 +60,6 @@ def test_troubleshooting(walk_page: Callable[..., None]) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
 def test_command_line(walk_page: Callable[..., None]) -> None:
     walk_page("cli.md")
 

@@ -21,9 +21,6 @@ PAUSE_SECONDS = 0.01
 SETTLE = {"Prefer": "return=representation"}
 OLD, NEW = "old", "new"
 
-# Servers and commands are started one after the other, which takes a while on a busy machine.
-pytestmark = pytest.mark.timeout(400)
-
 
 def last_release() -> str | None:
     """Its tag; not that of this very commit."""

@@ -18,7 +18,6 @@ KEY = "0123456789abcdef" * 4
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)
 def test_the_server_does_what_its_document_says(server: StartServer, run: Run, tmp_path: Path) -> None:
     settings = {"auth_enabled": True, "auth_secret_key": KEY}
     started = server(**settings)

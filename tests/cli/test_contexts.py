@@ -14,8 +14,6 @@ from fastpubsub.cli import places, private_files
 from fastpubsub.client import Client
 from tests.cli.conftest import Cli, Start, make_pipe
 
-pytestmark = pytest.mark.timeout(300)  # many processes, on whatever machine it is
-
 A = places.Context("http://a.example", "client-a", "secret-a")
 OPEN = places.Context("http://open.example")
 WITHOUT_SECRET = places.Context("http://b.example", "client-b")

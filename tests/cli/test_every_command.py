@@ -14,8 +14,6 @@ from fastpubsub.client import Client
 from fastpubsub.main import app
 from tests.cli.conftest import Cli, Terminal
 
-pytestmark = pytest.mark.timeout(300)  # many processes, on whatever machine it is
-
 TEXT = "\x7f\x9b31m\x9d0;x\u202e\u2028\u200b\ufeff\U000e0041é"
 COLORS = re.compile("\x1b\\[(?:0|1|31|32|33)m")
 """Those that the commands have; no text of users has them."""

@@ -19,8 +19,6 @@ from tests import harness
 from tests.cli.conftest import Cli, Start, Terminal
 from tests.conftest import StartServer
 
-pytestmark = pytest.mark.timeout(300)  # many processes, on whatever machine it is
-
 TITLES = ["SUBSCRIPTION", "TOPIC", "AVAILABLE", "LEASED", "DLQ", "OLDEST", "DELIVERED/S", "ACKED/S"]
 
 

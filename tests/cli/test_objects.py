@@ -4,13 +4,9 @@ import json
 import re
 from typing import Any
 
-import pytest
-
 from fastpubsub.client import Client
 from tests.cli.conftest import Cli
 from tests.conftest import Run, StartServer
-
-pytestmark = pytest.mark.timeout(300)  # many processes, on whatever machine it is
 
 
 def printed(cli: Cli, *arguments: str) -> list[Any]:

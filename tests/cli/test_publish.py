@@ -4,13 +4,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from fastpubsub.client import Client
 from tests.cli.conftest import Cli, Start
 from tests.conftest import StartServer
-
-pytestmark = pytest.mark.timeout(300)  # many processes, on whatever machine it is
 
 
 def stored(bus: Client) -> int:

@@ -18,8 +18,6 @@ from tests import harness, warm
 from tests.cli.conftest import Done, make_pipe
 from tests.conftest import Run, StartServer
 
-pytestmark = pytest.mark.timeout(300)  # many processes, on whatever machine it is
-
 
 @dataclass
 class Guarded:

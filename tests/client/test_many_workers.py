@@ -100,7 +100,6 @@ async def kill_postgres(rig: Rig) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
 async def test_fifty_workers_outlive_the_server_and_its_database(tmp_path: Path) -> None:
     (tmp_path / "work.py").write_text(MODULE)
     async with opened(Setup(workers=1, load=False), seed=1) as rig, AsyncClient(rig.server.base_url) as bus:

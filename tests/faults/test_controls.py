@@ -12,7 +12,6 @@ SEEDS = (7, 8, 9)
 """A defect loses something only when a moment is bad enough: the first run finds it nearly always."""
 
 
-@pytest.mark.timeout(400)
 async def test_defects_are_found(subtests: pytest.Subtests) -> None:
     """All at once: each waits most of the time, for leases that end and for what is drained."""
     missed = await asyncio.gather(*(runs_until_found(fault, kinds) for fault, kinds in CONTROLS))

@@ -11,7 +11,6 @@ SECONDS = 8
 """For the faults of one row; `make torture` takes as long as it takes."""
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "fault", [pytest.param(fault, id=fault.row) for fault in FAULTS if fault.quick and fault.possible]
 )

@@ -26,7 +26,6 @@ SETTINGS: dict[str, object] = {
     "push_allow_networks": "127.0.0.0/8",
     "push_allow_ports": "*",
 }
-pytestmark = pytest.mark.timeout(600)  # many processes, on whatever machine it is
 StartPush = Callable[[], harness.Server]
 
 
