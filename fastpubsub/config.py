@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.util import find_spec
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -113,6 +114,12 @@ def _check_ports(ports: str) -> str:
                 "commas, or * alone for all"
             )
     return ports
+
+
+def _check_folder(folder: str) -> str:
+    if folder and not Path(folder).is_dir():
+        raise ValueError(f"there is no folder {folder[:LONGEST_ECHO]!r} that this process may see")
+    return folder
 
 
 def _check_push_key(keys: SecretStr) -> SecretStr:
@@ -394,6 +401,9 @@ class Settings(BaseSettings):
 
     push_allow_ports: Annotated[str, AfterValidator(_check_ports)] = "443,8443"
     """Ports that may be pushed to, separated by commas, or `*` for all."""
+
+    push_certificates_folder: Annotated[str, AfterValidator(_check_folder)] = ""
+    """A folder with certificates that are shown to endpoints: see [push](../push.md#mutual-tls)."""
 
     push_attempts_retention_seconds: int = Field(86400, ge=0, le=31536000)
     """How long the outcome of each push is kept; 0 keeps none."""

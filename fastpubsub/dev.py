@@ -81,15 +81,38 @@ def run(data: Path, port: int | None, reset: bool, database_url: str | None, ext
         if port is not None:
             fixed["api_port"] = port
         # Before a database is made for nothing.
-        bound_socket(HOST, load_settings(**fixed, database_url=database_url).api_port).close()
+        given = load_settings(**fixed, database_url=database_url)
+        bound_socket(HOST, given.api_port).close()
         if reset and database_url is None:
             forget(data)
         url, described = database_url, "as given with --database-url"
+        key = None
         if url is None:
             url, file = stack.enter_context(database(data))
+            key = _push_key(data / "push_key")
             described = f"PostgreSQL, embedded; its URL is in {file}; --reset removes the data"
         stack.callback(_handle, signal.SIG_IGN)  # nothing interrupts what follows
+        fixed |= push_settings(given, key)
         _serve(fixed, url, described, extras, stack)
+
+
+def push_settings(given: Settings, key: str | None) -> dict[str, Any]:
+    """Those with which endpoints on this machine are pushed to, where nothing else is given."""
+    wanted = {
+        "push_allow_http": True,
+        "push_allow_networks": "127.0.0.0/8,::1/128",
+        "push_allow_ports": "*",
+        "push_secret_key": key,
+    }
+    return {name: value for name, value in wanted.items() if name not in given.model_fields_set}
+
+
+def _push_key(file: Path) -> str:
+    """Stays with the data, whose secrets it seals."""
+    file.touch(0o600)
+    if not file.read_text():
+        file.write_text(secrets.token_hex(32))
+    return file.read_text()
 
 
 @contextmanager

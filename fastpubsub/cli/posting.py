@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import ssl
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from fastpubsub.push.outcomes import Outcome, outcome_of, welcomes
 from fastpubsub.push.requests import ORIGIN, Place, asks_first, posted, question
 from fastpubsub.push.resolver import Resolver
 from fastpubsub.push.signing import key_of
+from fastpubsub.push.tls import Tls
 from fastpubsub.push.wire import Wire
 
 EVERYWHERE = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
@@ -43,7 +43,7 @@ class Poster:
         self._key = key_of(secret)
         self.timeout_seconds = timeout_seconds
         self._resolver = Resolver(EVERYWHERE)
-        self._wire = Wire(self._place.origin, self._resolver, ssl.create_default_context())
+        self._wire = Wire(self._place.origin, self._resolver, Tls())
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:

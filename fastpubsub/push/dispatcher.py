@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import secrets
-import ssl
 from contextlib import suppress
 
 from fastpubsub.config import Settings
@@ -19,6 +18,7 @@ from fastpubsub.push.failures import PushFailed, Refused
 from fastpubsub.push.pacing import Gate
 from fastpubsub.push.pusher import Means, Pusher
 from fastpubsub.push.resolver import LookUp, Resolver, look_up
+from fastpubsub.push.tls import Tls
 from fastpubsub.push.wire import Wire
 from fastpubsub.sealing import Sealer, Unreadable
 from fastpubsub.services.breakers import Breakers
@@ -72,7 +72,7 @@ class Dispatcher:
             self._breakers,
             self._resolver,
             Gate(settings.push_max_in_flight, per_second),
-            ssl.create_default_context(),
+            Tls(settings.push_certificates_folder),
             f"push:{self._process:x}",
             self._pause,
         )

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from fastpubsub.push.outcomes import GONE, Outcome, outcome_of, welcomes
 from fastpubsub.push.pacing import Breaker, Concurrency, Gate
 from fastpubsub.push.requests import ORIGIN
 from fastpubsub.push.resolver import Resolver
+from fastpubsub.push.tls import Tls
 from fastpubsub.push.wire import Wire
 from fastpubsub.services.breakers import CLOSED, Breakers, BreakerState
 from fastpubsub.services.claiming import Claim, Claiming
@@ -50,7 +50,7 @@ class Means:
     breakers: Breakers
     resolver: Resolver
     gate: Gate
-    tls: ssl.SSLContext
+    tls: Tls
     consumer_id: str
     pause: Callable[[str, str], Awaitable[None]]
     """Pauses a subscription, for a reason."""

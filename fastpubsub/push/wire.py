@@ -14,10 +14,23 @@ from fastpubsub.addresses import Address
 from fastpubsub.push.answers import AnswerReader, PushAnswer
 from fastpubsub.push.failures import PushFailed, Refused, Unreachable
 from fastpubsub.push.resolver import Resolver
+from fastpubsub.push.tls import Tls
 
 IDLE_SECONDS = 20.0
 MAX_AGE_SECONDS = 60.0
 """After which a connection is made anew, to where the name leads then."""
+
+
+REFUSALS = (
+    "ALERT_CERTIFICATE_REQUIRED",
+    "ALERT_BAD_CERTIFICATE",
+    "ALERT_UNSUPPORTED_CERTIFICATE",
+    "ALERT_CERTIFICATE_REVOKED",
+    "ALERT_CERTIFICATE_EXPIRED",
+    "ALERT_CERTIFICATE_UNKNOWN",
+    "ALERT_UNKNOWN_CA",
+)
+"""Of the certificate of whoever connects, as OpenSSL names them."""
 
 
 class Origin(NamedTuple):
@@ -32,6 +45,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader: AnswerReader | None = None
         self._answered: asyncio.Future[None] | None = None
+        self.refusal: ssl.SSLError | None = None
+        """Of our certificate, or because there was none: with TLS 1.3 it comes after the handshake."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -73,6 +88,8 @@ class Connection(asyncio.Protocol):
             self._answered.set_exception(error)
 
     def connection_lost(self, error: Exception | None) -> None:
+        if isinstance(error, ssl.SSLError) and _is_refusal(error):
+            self.refusal = error
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(None)
 
@@ -80,7 +97,7 @@ class Connection(asyncio.Protocol):
 class Wire:
     """To one origin."""
 
-    def __init__(self, origin: Origin, resolver: Resolver, tls: ssl.SSLContext) -> None:
+    def __init__(self, origin: Origin, resolver: Resolver, tls: Tls) -> None:
         self._origin = origin
         self._resolver = resolver
         self._tls = tls if origin.is_secure else None
@@ -133,6 +150,8 @@ class Wire:
                 self._put(connection)
             else:
                 connection.close()
+        if connection.refusal is not None and not reader.has_begun:
+            raise Unreachable(f"no connection: {_reason(connection.refusal)}")
         return reader.answer()
 
     def _put(self, connection: Connection) -> None:
@@ -169,9 +188,9 @@ class Wire:
 
     async def _connect_to(self, address: Address) -> Connection:
         loop = asyncio.get_running_loop()
-        name = self._origin.host if self._tls is not None else None
+        tls, name = (self._tls.to(self._origin.host), self._origin.host) if self._tls is not None else (None, None)
         _, connection = await loop.create_connection(
-            lambda: Connection(loop.time()), str(address), self._origin.port, ssl=self._tls, server_hostname=name
+            lambda: Connection(loop.time()), str(address), self._origin.port, ssl=tls, server_hostname=name
         )
         try:
             if connection.peer == address:
@@ -191,6 +210,12 @@ def _unanswered(seconds: float, *, is_late: bool) -> PushFailed:
 def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not good: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and _is_refusal(error):
+        return "the endpoint refuses the certificate of this server, or wants one"
     if isinstance(error, ssl.SSLError):
         return "the TLS handshake failed"
     return error.strerror or "the connection failed"
+
+
+def _is_refusal(error: ssl.SSLError) -> bool:
+    return (error.reason or "").endswith(REFUSALS)

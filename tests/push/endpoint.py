@@ -1,6 +1,7 @@
 """An endpoint: a server that keeps the requests that it gets, and answers what a test tells it to."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Self
@@ -29,8 +30,9 @@ Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Endpoint:
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.port = port or harness.free_port()
+        self._tls = tls
         self.received: list[Received] = []
         self.answers: Callable[[Received], bytes | Speak] = lambda _: OK
         self.connections = 0
@@ -38,7 +40,7 @@ class Endpoint:
         self.speaking: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -1,7 +1,6 @@
 """The connection leads to the address that was looked up and judged, and takes little of what comes back."""
 
 import asyncio
-import ssl
 import threading
 from collections.abc import Callable, Sequence
 
@@ -11,6 +10,7 @@ from fastpubsub.addresses import parse_networks
 from fastpubsub.push.answers import MAX_HEAD_BYTES, MAX_REST_BYTES, PushAnswer
 from fastpubsub.push.failures import PushFailed, Refused, Unreachable
 from fastpubsub.push.resolver import LOOKING_UP, Resolver
+from fastpubsub.push.tls import Tls
 from fastpubsub.push.wire import Origin, Wire
 from tests.push.endpoint import OK, PATIENCE, Endpoint, Received, Speak, answer
 
@@ -22,7 +22,7 @@ SHORT = 1.0
 
 def wire_to(endpoint: Endpoint, find: Callable[[str], Sequence[str]] = lambda _: ["127.0.0.1"]) -> Wire:
     origin = Origin("hook.example", endpoint.port, is_secure=False)
-    return Wire(origin, Resolver(LOCAL, find), ssl.create_default_context())
+    return Wire(origin, Resolver(LOCAL, find), Tls())
 
 
 def speaks(*parts: bytes, pause: float = 0.0, resets: bool = False) -> Speak:
@@ -262,7 +262,7 @@ async def test_a_certificate_of_somebody_else(endpoint: Endpoint) -> None:
     wire = Wire(
         Origin("hook.example", endpoint.port, is_secure=True),
         Resolver(LOCAL, lambda _: ["127.0.0.1"]),
-        ssl.create_default_context(),
+        Tls(),
     )
     with pytest.raises(Unreachable):
         await wire.send(REQUEST, SECONDS)
