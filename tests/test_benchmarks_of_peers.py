@@ -108,7 +108,7 @@ async def test_messages_are_published_when_they_are_due_and_arrive() -> None:
 async def test_a_round_that_loses_or_does_not_acknowledge_has_no_figure(
     client: type[Memory], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(load, "SILENCE_SECONDS", 2.0)
     queue = target(f"queue of {client.__name__}", client)
     await load.fill(queue, 30)
     with pytest.raises(BenchmarkError, match=complaint):

@@ -314,7 +314,7 @@ async def test_an_extended_lease_outlives_its_first_deadline(
     await calls.publish({"n": 1}, {"n": 2})
     first, second = await calls.pull()
     assert datetime.fromisoformat(first["lease_expires_at"]) > datetime.now(UTC)
-    await connection.execute("update fastpubsub.leases set expires_at = clock_timestamp() + interval '1 s'")
+    await connection.execute("update fastpubsub.leases set expires_at = clock_timestamp() + interval '30 s'")
     await calls.extend(first["ack_id"], seconds=600)
     await connection.execute(
         "update fastpubsub.leases set expires_at = now() where expires_at < now() + interval '1 m'"

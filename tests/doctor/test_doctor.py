@@ -208,7 +208,8 @@ async def test_a_server_with_unsafe_settings(unsafe: EmbeddedPostgres, make_sett
 
 
 async def test_the_connections_of_all_processes(durable: str, make_settings: MakeSettings) -> None:
-    say = "select from fastpubsub.record_process(%s, %s)"
+    # They live for seconds after they have said so: in the next hour nobody misses any.
+    say = "select from fastpubsub.record_process(%s, %s, false, clock_timestamp() + interval '1 hour')"
     settings = make_settings(database_url=durable)
     with psycopg.connect(harness.libpq(durable), autocommit=True) as connection:
         assert of(await examine(settings), "processes") == []
