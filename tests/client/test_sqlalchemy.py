@@ -131,7 +131,7 @@ def test_messages_that_expire(engine: Engine, bus: Client) -> None:
     with Session(engine) as session, session.begin():
         publish(session, "orders", {"n": 1}, Outgoing({"n": 2}, ttl_seconds=600), expires_at=past)
         publish(session, "orders", {"n": 3}, ttl_seconds=600)
-    messages = [bus.pull("billing", wait_seconds=10, batch_size=1)[0] for _ in range(2)]
+    messages = [bus.pull("billing", wait_seconds=20, batch_size=1)[0] for _ in range(2)]
     assert [message.payload for message in messages] == [{"n": 2}, {"n": 3}]
 
 
@@ -139,5 +139,5 @@ def test_with_an_ordering_key(engine: Engine, bus: Client) -> None:
     with Session(engine) as session, session.begin():
         publish(session, "orders", {"n": 1}, Outgoing({"n": 2}, ordering_key='"b'), ordering_key="a")
         publish(session, "orders", {"n": 3})
-    messages = [bus.pull("billing", wait_seconds=10, batch_size=1)[0] for _ in range(3)]
+    messages = [bus.pull("billing", wait_seconds=20, batch_size=1)[0] for _ in range(3)]
     assert [message.ordering_key for message in messages] == ["a", '"b', None]

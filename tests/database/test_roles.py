@@ -114,7 +114,7 @@ async def test_who_serves_serves(roles: Roles) -> None:
         (await client.delete(delayed)).raise_for_status()
         (await client.get("/topics/t/delayed")).raise_for_status()
         (await client.post("/topics/t/release")).raise_for_status()
-        soon = await client.get("/subscriptions/s/messages?consumer_id=c&wait_seconds=10")
+        soon = await client.get("/subscriptions/s/messages?consumer_id=c&wait_seconds=20")
         assert [one["payload"] for one in soon.raise_for_status().json()["data"]] == [{}]
         (await client.post("/clients", json={"name": "n", "scopes": "*"})).raise_for_status()
         assert re.search(r'state="dead".*} 1\.0', (await client.get("/metrics")).text)
