@@ -20,7 +20,7 @@ PUBLISHERS = CONSUMERS = 8
 REQUESTS = 12
 """Of each publisher; `make torture` makes many more."""
 BATCH = 10
-SECONDS = 80.0
+SECONDS = 200.0
 PATIENT = {"database_pool_timeout_seconds": 30, "database_lock_timeout_seconds": 9}
 """A server that fails nobody because its machine is busy."""
 

@@ -20,7 +20,7 @@ from fastpubsub.client import Client
 from tests import harness, warm
 from tests.lasting import Last, Lasting
 
-SECONDS = 60.0
+SECONDS = 120.0
 
 Done = subprocess.CompletedProcess[str]
 Cli = Callable[..., Done]
