@@ -233,7 +233,7 @@ async def test_not_migrated(empty_database_url: str) -> None:
 @pytest.mark.long
 async def test_probes_are_answered_when_the_pool_is_exhausted(make_settings: MakeSettings, connect: Connect) -> None:
     """All the time until those who wait for the database are refused."""
-    settings = make_settings(database_lock_timeout_seconds=5, database_pool_timeout_seconds=5)
+    settings = make_settings(database_lock_timeout_seconds=12, database_pool_timeout_seconds=12)
     async with harness.opened(settings) as client:
         await exhaust_and_probe(client, connect, settings.database_pool_size + settings.database_max_overflow)
 
