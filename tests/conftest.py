@@ -21,7 +21,7 @@ from hypothesis import settings as hypothesis_settings
 from fastpubsub.config import Settings
 from tests import clusters, harness, warm
 from tests.chromium import browser, lasting_browser
-from tests.lasting import lasting_server, lasting_servers
+from tests.lasting import lasting_server, lasting_servers, pytest_runtest_setup
 from tests.reports import pytest_report_to_serializable
 from tests.wheels import built, installed
 
@@ -33,6 +33,7 @@ __all__ = [
     "lasting_server",
     "lasting_servers",
     "pytest_report_to_serializable",
+    "pytest_runtest_setup",
 ]
 
 NEEDS = {
