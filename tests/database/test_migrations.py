@@ -15,6 +15,7 @@ from fastpubsub.database import migrations
 from fastpubsub.database.urls import normalise
 from fastpubsub.exceptions import Unavailable
 from migrations import freeze
+from tests import harness, warm
 from tests.harness import execute, libpq
 
 CATALOG = """
@@ -71,9 +72,9 @@ def test_each_step_down_and_up(empty_database_url: str) -> None:
     assert migrations.current(empty_database_url) == migrations.head()
 
 
-def test_several_at_once(empty_database_url: str) -> None:
-    program = f"from fastpubsub.database import migrations; migrations.upgrade({empty_database_url!r})"
-    running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
+def test_several_at_once(empty_database_url: str, tmp_path: Path) -> None:
+    environment = harness.environment({"database_url": empty_database_url})
+    running = [warm.Process(["db-migrate"], cwd=tmp_path, env=environment) for _ in range(3)]
     assert [process.wait() for process in running] == [0, 0, 0]
     assert migrations.current(empty_database_url) == migrations.head()
 
@@ -193,42 +194,34 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_freezing_changes(checkout: Path, database_url: str) -> None:
+    """What is dropped, added and changed; a changed signature replaces the old one."""
     before = catalog(database_url)
     functions = checkout / "migrations" / "functions"
     (functions / "begin_call.sql").unlink()
     added = "create function fastpubsub.added() returns text language sql as $$ select '50% :name' $$;\n"
     (functions / "added.sql").write_text(added)
-    changed = (functions / "get_topic.sql").read_text() + "comment on function fastpubsub.get_topic is 'changed';\n"
-    (functions / "get_topic.sql").write_text(changed)
+    changed = (functions / "get_client.sql").read_text() + "comment on function fastpubsub.get_client is 'changed';\n"
+    (functions / "get_client.sql").write_text(changed)
+    old = (functions / "get_topic.sql").read_text()
+    other = old.replace("p_id text", "p_id text, p_added integer default 0")
+    assert other != old
+    (functions / "get_topic.sql").write_text(other)
 
-    command = [sys.executable, "migrations/freeze.py", "--new", "three_changes"]
+    command = [sys.executable, "migrations/freeze.py", "--new", "four_changes"]
     subprocess.run(command, cwd=checkout, check=True, capture_output=True)
 
     revision = f"{int(migrations.head()):04}"
-    up = (checkout / "migrations" / "versions" / f"{revision}_three_changes.up.sql").read_text()
+    up = (checkout / "migrations" / "versions" / f"{revision}_four_changes.up.sql").read_text()
     assert freeze.sections(up) == {
         "added": added,
         "begin_call": "drop function fastpubsub.begin_call;\n",
-        "get_topic": changed,
+        "get_client": changed,
+        "get_topic": other,
     }
     migrations.upgrade(database_url)
-    assert {"added()"} <= {row[1].removeprefix("fastpubsub.") for row in catalog(database_url) - before}
-    migrations.downgrade(database_url, "-1")
-    assert catalog(database_url) == before
-
-
-def test_a_changed_signature_replaces_the_old_one(checkout: Path, database_url: str) -> None:
-    before = catalog(database_url)
-    canonical = checkout / "migrations" / "functions" / "get_topic.sql"
-    changed = canonical.read_text().replace("p_id text", "p_id text, p_added integer default 0")
-    assert changed != canonical.read_text()
-    canonical.write_text(changed)
-    command = [sys.executable, "migrations/freeze.py", "--new", "a_signature"]
-    subprocess.run(command, cwd=checkout, check=True, capture_output=True)
-    (file,) = (checkout / "migrations" / "versions").glob("*_a_signature.up.sql")
-    assert freeze.sections(file.read_text()) == {"get_topic": changed}
-    migrations.upgrade(database_url)
-    ours = [row[1] for row in catalog(database_url) if row[1].startswith("fastpubsub.get_topic(")]
+    after = catalog(database_url)
+    assert {"added()"} <= {row[1].removeprefix("fastpubsub.") for row in after - before}
+    ours = [row[1] for row in after if row[1].startswith("fastpubsub.get_topic(")]
     assert len(ours) == 1
     assert "integer" in ours[0]
     migrations.downgrade(database_url, "-1")
