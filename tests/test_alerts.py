@@ -122,6 +122,10 @@ def prometheus(folder: Path, address: str) -> Iterator[Prometheus]:
         process.wait(SECONDS)
 
 
+PAUSE_SECONDS = 0.1
+"""Between two rounds of the traffic: Prometheus looks four times a second."""
+
+
 @asynccontextmanager
 async def traffic(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """Of every kind, again and again, until the block ends."""
@@ -159,6 +163,7 @@ async def again_and_again(client: httpx.AsyncClient) -> None:
         (await client.post("/subscriptions/billing/rejects", json={"ids": ids[2:3], "reason": "r"})).raise_for_status()
         await client.get("/subscriptions/filtered/messages?consumer_id=c&batch_size=10")
         await client.get("/topics/unknown")
+        await asyncio.sleep(PAUSE_SECONDS)
 
 
 def leave_what_is_rare(url: str) -> None:

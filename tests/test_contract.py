@@ -25,6 +25,7 @@ from tests.conftest import Connect, MakeSettings, StartServer
 from tests.lasting import Last
 
 SECONDS = 100.0
+PAUSE_SECONDS = 0.02
 PUBLISHERS = CONSUMERS = 8
 JSON = {"Content-Type": "application/json"}
 SETTLE = {"Prefer": "return=representation"}
@@ -63,6 +64,14 @@ async def pull(client: httpx.AsyncClient) -> list[dict[str, Any]]:
     return messages
 
 
+async def some(client: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """As `pull`, with a pause when nothing comes."""
+    messages = await pull(client)
+    if not messages:
+        await asyncio.sleep(PAUSE_SECONDS)
+    return messages
+
+
 async def settle(client: httpx.AsyncClient, how: str, *ids: str) -> dict[str, list[str]]:
     answer = await client.post(f"/subscriptions/s/{how}", json=ids, headers=SETTLE)
     outcomes: dict[str, list[str]] = answer.raise_for_status().json()
@@ -76,13 +85,14 @@ async def pulled(client: httpx.AsyncClient) -> dict[str, Any]:
         if messages := await pull(client):
             (message,) = messages
             return message
+        await asyncio.sleep(PAUSE_SECONDS)
     raise AssertionError(f"no message within {SECONDS} s")
 
 
 async def test_every_message_once_and_in_order_when_nobody_fails(two_workers: httpx.AsyncClient) -> None:
     await create(two_workers, ack_deadline_seconds=600)
     await create_another(two_workers, "ordered")
-    count = 25
+    count = 12
     received: list[tuple[int, int]] = []
 
     async def publish(publisher: int) -> None:
@@ -92,7 +102,7 @@ async def test_every_message_once_and_in_order_when_nobody_fails(two_workers: ht
 
     async def consume() -> None:
         while len(received) < PUBLISHERS * count * 2:
-            messages = await pull(two_workers)
+            messages = await some(two_workers)
             received.extend((one["payload"]["publisher"], one["payload"]["number"]) for one in messages)
             ids = [one["ack_id"] for one in messages]
             assert (await settle(two_workers, "acks", *ids))["settled"] == ids
