@@ -11,7 +11,8 @@ import pytest
 from fastpubsub.client import Client
 from tests import harness
 from tests.attacks import KEY
-from tests.conftest import Run, StartServer
+from tests.conftest import Run
+from tests.lasting import Last, Lasting
 from tests.streams import Events
 
 MINE = {"$attributes": {"user": ["42"]}}
@@ -51,10 +52,19 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def shop(server: StartServer, run: Run) -> Iterator[Shop]:
+def lasting(lasting_server: Last) -> Lasting:
+    return lasting_server(auth_enabled=True, auth_secret_key=KEY)
+
+
+@pytest.fixture
+def database_url(lasting: Lasting) -> str:
+    return lasting.database_url
+
+
+@pytest.fixture
+def shop(lasting: Lasting, run: Run) -> Iterator[Shop]:
     made = dict(re.findall(r"^(client_\w+)=(.*)$", run("create_client", "shop", "*").stdout, re.MULTILINE))
-    started = server(auth_enabled=True, auth_secret_key=KEY)
-    shop = Shop(started, made["client_id"], made["client_secret"])
+    shop = Shop(lasting, made["client_id"], made["client_secret"])
     with shop.client:
         shop.client.create_topic("t")
         yield shop

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from fastpubsub.cli.remembering import KEPT_SECONDS, StoredTokens
 from fastpubsub.client.exchange import Tokens
 from tests import harness, warm
+from tests.attacks import KEY
 from tests.cli.conftest import Done, make_pipe
-from tests.conftest import Run, StartServer
+from tests.conftest import Run
+from tests.lasting import Last, Lasting
 
 
 @dataclass
@@ -28,6 +31,8 @@ class Guarded:
     client_secret: str
     folder: Path
     log: Path
+    began: int
+    """Bytes of the log, when the test did."""
 
     def run(self, *arguments: str, **changed: object) -> Done:
         given = {"url": self.url, "client_id": self.client_id, "client_secret": self.client_secret}
@@ -35,7 +40,7 @@ class Guarded:
 
     def fetched(self) -> int:
         """How often a token was."""
-        return self.log.read_text().count("/oauth/token")
+        return self.log.read_bytes()[self.began :].count(b"/oauth/token")
 
     @property
     def files(self) -> list[Path]:
@@ -53,11 +58,17 @@ class Guarded:
 
 
 @pytest.fixture
-def guarded(server: StartServer, run: Run, tmp_path: Path) -> Guarded:
-    started = server(auth_enabled=True, auth_secret_key="0123456789abcdef" * 4)
+def lasting(lasting_server: Last) -> Lasting:
+    return lasting_server(auth_enabled=True, auth_secret_key=KEY)
+
+
+@pytest.fixture
+def guarded(lasting: Lasting, run: Run, tmp_path: Path) -> Guarded:
     made = run("create_client", "reader", "topics:read").stdout
     id_, secret = (line.partition("=")[2] for line in made.splitlines())
-    return Guarded(started.base_url, id_, secret, tmp_path, started.log)
+    # What is answered now is written behind all that the test before asked for.
+    httpx.get(f"{lasting.base_url}/liveness").raise_for_status()
+    return Guarded(lasting.base_url, id_, secret, tmp_path, lasting.log, lasting.log.stat().st_size)
 
 
 def test_a_token_is_fetched_once(guarded: Guarded) -> None:
