@@ -104,6 +104,7 @@ MEMBERS = {
     "dead_letter_topic": "a topic that gets a copy of each dead letter; empty or null is none",
     "expire_after_seconds": "seconds without a pull after which the subscription is deleted; 0 or null is never",
     "on_expired": "what becomes of a message that expires: `drop`, or `dead_letter`",
+    "on_dead_letter": "what becomes of the ordering key of a dead letter: `continue`, or `hold` it",
     "retention_seconds": "seconds that settled messages are kept; null is the setting of the server",
     "schema": "JSON Schema that every payload must match; null for none",
     "start_from": "the first message: `latest` what is published from now on, `earliest` all that is kept, or a time",

@@ -34,6 +34,11 @@ SETTLED_BEFORE_SEEK = (
 SETTLED_OR_EXPIRED = "it was acknowledged, or it expired at {expired_at} before it was; the two cannot be told apart"
 EXPIRED = "it expired at {expired_at}, and the next claim that comes to it passes it; "
 PUT_ASIDE = "no consumer has had it yet: earlier messages with its ordering key are leased or wait"
+HELD = (
+    "no consumer has had it yet: its ordering key is held by the dead letter {held_by}, "
+    "until somebody reprocesses or purges that"
+)
+HOLDS = "; it holds its ordering key until it is reprocessed or purged"
 AT_LIMIT = "consumers hold as many messages as the limit of {at_limit} lets them; "
 AT_RATE_LIMIT = "consumers get messages as fast as the limit of {at_rate_limit} a second lets them; "
 PAUSED = "the subscription has been paused since {paused_at}, and hands out nothing; "
@@ -67,6 +72,7 @@ def explanation_json(explained: Explained, message_id: str, *, shows_payload: bo
         "at_rate_limit": explained.at_rate_limit,
         "failures": explained.failures,
         "expired_at": times.get("expired_at"),
+        "held_by": explained.held_by,
     }
     return json_object({name: value for name, value in members.items() if value is not None})
 
@@ -93,7 +99,7 @@ def _detail(explained: Explained, *, shows_payload: bool) -> str:
 
 def _sentence(explained: Explained, *, shows_payload: bool) -> str:
     if explained.is_put_aside:
-        return PUT_ASIDE
+        return PUT_ASIDE if explained.held_by is None else HELD.format(held_by=explained.held_by)
     if explained.state == "ahead":
         return _ahead(explained)
     if explained.state == "filtered":
@@ -104,6 +110,8 @@ def _sentence(explained: Explained, *, shows_payload: bool) -> str:
         sentence = SETTLED_BEFORE_SEEK
     elif explained.state == "settled" and explained.expired_at is not None:
         sentence = SETTLED_OR_EXPIRED
+    if explained.state == "dead" and explained.held_by is not None:
+        sentence += HOLDS
     return sentence.format(
         attempts=explained.attempts,
         deliveries="1 delivery" if explained.attempts == 1 else f"{explained.attempts} deliveries",

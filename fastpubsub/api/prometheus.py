@@ -180,6 +180,9 @@ def subscription_gauges(subscriptions: Sequence[SubscriptionGauges]) -> Iterable
     paused = GaugeMetricFamily(
         "fastpubsub_subscription_paused", "Whether the subscription is paused, and hands out nothing", labels=LABELS
     )
+    held = GaugeMetricFamily(
+        "fastpubsub_subscription_held_keys", "Ordering keys that a dead letter of the subscription holds", labels=LABELS
+    )
     for one in subscriptions:
         names = [one.topic_id, one.subscription_id]
         for state in (*PINNING, "dead"):
@@ -188,7 +191,8 @@ def subscription_gauges(subscriptions: Sequence[SubscriptionGauges]) -> Iterable
             kept.add_metric([*names, state], one.kept_bytes if state == one.kept_state else 0)
         unjudged.add_metric(names, one.unjudged)
         paused.add_metric(names, one.is_paused)
-    yield from (messages, kept, unjudged, paused)
+        held.add_metric(names, one.held_keys)
+    yield from (messages, kept, unjudged, paused, held)
     now = datetime.now(UTC)
     for name, (documentation, time) in AGES.items():
         ages = GaugeMetricFamily(name, documentation, labels=LABELS)

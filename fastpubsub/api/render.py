@@ -110,6 +110,7 @@ def dead_letters_json(letters: Sequence[Letter], subscription_id: str, next_page
 
 
 OPTIONAL = ("push", "max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "expires_at")
+USUAL = {"on_expired": "drop", "on_dead_letter": "continue", **dict.fromkeys(OPTIONAL)}
 
 
 def topic_json(topic: StoredTopic, figures: Figures = NO_FIGURES) -> bytes:
@@ -133,14 +134,12 @@ def _stored_json(stored: StoredTopic | StoredSubscription, figures: Figures) -> 
         members |= {"is_paused": True, "paused_at": time_text(paused_at)}
     if members.get("expires_at") is not None:
         members["expires_at"] = time_text(members["expires_at"])
-    for name in OPTIONAL:
-        if members.get(name, b"") is None:
+    for name, usual in USUAL.items():
+        if members.get(name, b"") == usual:
             del members[name]
-    if members.get("on_expired") == "drop":
-        del members["on_expired"]
     if stored.id in figures:
         known = figures[stored.id]
-        absent = {name for name in ("paused", "ttl_expired") if getattr(known, name, None) is None}
+        absent = {name for name in ("paused", "ttl_expired", "held_keys") if getattr(known, name, None) is None}
         members["metrics"] = known.model_dump_json(exclude=absent).encode()
     return json_object(members)
 

@@ -60,6 +60,11 @@ class OnExpired(StrEnum):
     dead_letter = "dead_letter"
 
 
+class OnDeadLetter(StrEnum):
+    go_on = "continue"
+    hold = "hold"
+
+
 Filter = Annotated[
     str | None,
     typer.Option("--filter", help="""A filter, such as '{"country": ["BR", "US"]}'; null for none.""", metavar="JSON"),
@@ -98,6 +103,14 @@ OnExpiredOption = Annotated[
     OnExpired | None,
     typer.Option("--on-expired", help="What becomes of a message that expires; new: drop.", show_default=False),
 ]
+OnDeadLetterOption = Annotated[
+    OnDeadLetter | None,
+    typer.Option(
+        "--on-dead-letter",
+        help="What becomes of the ordering key of a dead letter, of an ordered subscription; new: continue.",
+        show_default=False,
+    ),
+]
 StartFrom = Annotated[
     str | None,
     typer.Option(
@@ -135,6 +148,7 @@ OPTIONS = {
     "dead_letter_topic": DeadLetterTopic,
     "expire_after_seconds": ExpireAfter,
     "on_expired": OnExpiredOption,
+    "on_dead_letter": OnDeadLetterOption,
 }
 
 

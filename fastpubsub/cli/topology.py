@@ -29,7 +29,7 @@ SETTINGS = {
     "topics": ("retention_seconds", "schema"),
     "subscriptions": (
         *("topic_id", "ordered", "filter", "max_delivery_attempts", "backoff_min_seconds", "backoff_max_seconds"),
-        *("ack_deadline_seconds", *REMOVABLE, "on_expired", "push"),
+        *("ack_deadline_seconds", *REMOVABLE, "on_expired", "on_dead_letter", "push"),
     ),
     "schedules": ("cron", "time_zone", "interval_seconds", "payload", "attributes", "ordering_key", "catch_up"),
     "clients": ("scopes", "is_active"),
@@ -290,13 +290,13 @@ def _body(settings: dict[str, Any]) -> bytes:
     return body_of({name: Json(json_of(value)) for name, value in settings.items()})
 
 
-OFF = (None, "", Decimal(0), ("bool", False), "drop")
+OFF = (None, "", Decimal(0), ("bool", False), "drop", "continue")
 
 
 def _differs(name: str, value: Any, existing: dict[str, Any]) -> bool:
     """What is left out of `existing` is not so."""
     wanted, there = _exact(value), _exact(existing.get(name))
-    is_off = name in ("ordered", "on_expired", *REMOVABLE) and wanted in OFF and there in OFF
+    is_off = name in ("ordered", "on_expired", "on_dead_letter", *REMOVABLE) and wanted in OFF and there in OFF
     return not is_off and bool(wanted != there)
 
 

@@ -19,7 +19,12 @@ REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_s
 """Settings whose 0 or empty text is none."""
 
 OF_SCHEDULES = ("cron", "time_zone", "interval_seconds")
-LEFT_OUT = {"ordered": False, "on_expired": "drop", **dict.fromkeys((*REMOVABLE, *OF_SCHEDULES))}
+LEFT_OUT = {
+    "ordered": False,
+    "on_expired": "drop",
+    "on_dead_letter": "continue",
+    **dict.fromkeys((*REMOVABLE, *OF_SCHEDULES)),
+}
 """What it means when an answer does not have it."""
 
 

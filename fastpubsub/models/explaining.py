@@ -72,6 +72,9 @@ class Explanation(BaseModel):
     )
     failures: list[Failure] | None = Field(None, description=FAILURES)
     expired_at: datetime | None = Field(None, description="when the message expired, unless a consumer holds it")
+    held_by: UUID | None = Field(
+        None, description="the dead letter that holds the ordering key of the message; it may be itself"
+    )
 
 
 class ExplainedMessage(BaseModel):

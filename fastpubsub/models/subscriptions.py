@@ -81,6 +81,12 @@ ExpireAfter = Annotated[
 OnExpired = Literal["drop", "dead_letter"]
 ON_EXPIRED = "what becomes of a message that expires before a consumer has settled it"
 
+OnDeadLetter = Literal["continue", "hold"]
+ON_DEAD_LETTER = (
+    "what becomes of the ordering key of a dead letter: it goes on, or nothing of it comes until the dead letter is "
+    "reprocessed or purged"
+)
+
 Backoff = Annotated[int, Field(ge=0, le=MAX_DELAY_SECONDS), NOT_BOOL]
 
 ORDERED = "whether messages with the same ordering key come one after the other"
@@ -110,6 +116,7 @@ class NewSubscription(BaseModel):
     dead_letter_topic: DeadLetterTopic | None = None
     expire_after_seconds: ExpireAfter | None = None
     on_expired: OnExpired | None = Field(None, description=ON_EXPIRED)
+    on_dead_letter: OnDeadLetter | None = Field(None, description=ON_DEAD_LETTER)
 
     @model_validator(mode="after")
     def _begin_once(self) -> Self:
@@ -134,6 +141,7 @@ class ChangedSubscription(BaseModel):
     dead_letter_topic: DeadLetterTopic | None = None
     expire_after_seconds: ExpireAfter | None = None
     on_expired: OnExpired | None = Field(None, description=ON_EXPIRED)
+    on_dead_letter: OnDeadLetter | None = Field(None, description=ON_DEAD_LETTER)
 
     def limit(self, name: str) -> float | None:
         """Returns 0 for one that is removed, None for one that stays."""
@@ -156,6 +164,9 @@ class SubscriptionMetrics(BaseModel):
     filtered: int = Field(0, description="messages that the filter kept out since the subscription was created")
     ttl_expired: int | None = Field(
         None, description="messages that expired before they were settled, and were dropped; left out without any"
+    )
+    held_keys: int | None = Field(
+        None, description="ordering keys that a dead letter holds, by `on_dead_letter`; left out without any"
     )
     paused: bool | None = Field(None, description="true while the subscription is paused; else left out")
 
@@ -213,6 +224,7 @@ class Subscription(BaseModel):
         None, description="when it is deleted if nobody pulls until then; left out while it is paused or pushed"
     )
     on_expired: OnExpired = Field("drop", description=f"{ON_EXPIRED}; left out when it is `drop`")
+    on_dead_letter: OnDeadLetter = Field("continue", description=f"{ON_DEAD_LETTER}; left out when it is `continue`")
     metrics: SubscriptionFigures | None = Field(None, description="with `include=metrics`")
 
 

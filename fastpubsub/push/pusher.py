@@ -152,6 +152,7 @@ class Pusher:
     async def _push(self, claim: Claim, index: int, received: float, before: asyncio.Task[bool] | None) -> bool:
         """Whether the next message of its key may follow; it goes back unseen otherwise, as this does after `before`.
 
+        After a dead letter the subscription says whether the key goes on, so what follows is claimed again.
         Whatever happens, the message is settled, or comes again after its deadline.
         """
         message = self._message(claim, index)
@@ -167,7 +168,7 @@ class Pusher:
             self._means.gate.active -= self._in_flight == 0
             self._ended.set()
             await self._settle(ack_id(message.id, claim.token), outcome)
-        return outcome.does in ("ack", "reject")
+        return outcome.does == "ack"
 
     def _has_time(self, claim: Claim, received: float, *, is_first: bool) -> bool:
         """Whether the lease is longer than the answer may take; one without room for waiting is tried once."""

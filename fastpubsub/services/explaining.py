@@ -51,6 +51,7 @@ class Explained:
     at_rate_limit: float | None
     failures: bytes | None
     expired_at: datetime | None
+    held_by: str | None
 
 
 def locate(message_id: str) -> MessageId:

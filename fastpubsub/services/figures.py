@@ -34,6 +34,7 @@ async def subscription_figures(database: Database, ids: Sequence[str]) -> dict[s
             estimated=estimated,
             filtered=filtered,
             ttl_expired=ttl_expired or None,
+            held_keys=held_keys or None,
             paused=is_paused or None,
             ahead_is_estimated=estimated,
             oldest_ahead_seconds=oldest_ahead,
@@ -56,5 +57,6 @@ async def subscription_figures(database: Database, ids: Sequence[str]) -> dict[s
             oldest_waiting,
             *rates,
             ttl_expired,
+            held_keys,
         ) in rows
     }

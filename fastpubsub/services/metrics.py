@@ -37,6 +37,7 @@ class SubscriptionGauges:
     kept_bytes: int
     """Of its topic, beyond the retention."""
     is_paused: bool
+    held_keys: int
 
 
 class DelayedGauges(NamedTuple):

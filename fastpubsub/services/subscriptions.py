@@ -39,6 +39,7 @@ class StoredSubscription(NamedTuple):
     expire_after_seconds: int | None
     expires_at: datetime | None
     on_expired: str
+    on_dead_letter: str
 
 
 async def create_subscription(
@@ -77,6 +78,7 @@ async def create_subscription(
         new.dead_letter_topic,
         new.expire_after_seconds,
         new.on_expired,
+        new.on_dead_letter,
         change=change,
     )
     return await get_subscription(database, new.id)
@@ -160,6 +162,7 @@ async def update_subscription(
         changed.name("dead_letter_topic"),
         changed.limit("expire_after_seconds"),
         changed.on_expired,
+        changed.on_dead_letter,
         change=change,
     )
     return await get_subscription(database, subscription_id), is_new_secret
@@ -216,9 +219,8 @@ def seek_arguments(
 
 async def get_metrics(database: Database, directory: Directory, subscription_id: str) -> SubscriptionMetrics:
     async def metrics(keys: SubscriptionKey) -> SubscriptionMetrics:
-        ahead, waiting, leased, dead, acked, estimated, *_, filtered, is_paused, ttl_expired = await database.fetch_one(
-            "subscription_metrics", *keys
-        )
+        row = await database.fetch_one("subscription_metrics", *keys)
+        ahead, waiting, leased, dead, acked, estimated, *_, filtered, is_paused, ttl_expired, held_keys = row
         return SubscriptionMetrics(
             subscription_id=subscription_id,
             available=ahead + waiting,
@@ -227,6 +229,7 @@ async def get_metrics(database: Database, directory: Directory, subscription_id:
             dlq=dead,
             filtered=filtered,
             ttl_expired=ttl_expired or None,
+            held_keys=held_keys or None,
             estimated=estimated,
             paused=is_paused or None,
         )

@@ -37,7 +37,7 @@ class DeadLetters(Part):
     @route("DELETE", "/subscriptions/{id}/dlq", "purge_dead_letters")
     def purge_dead_letters(self, call: Call) -> Answer:
         cursor = self.store.cursor(*call.ids)
-        return moved(call, cursor, cursor.purge)
+        return moved(call, cursor, lambda targets: cursor.purge(targets, self.store.now))
 
     @route("GET", "/subscriptions/{id}/dlq/reasons")
     def list_dead_letter_reasons(self, call: Call) -> Answer:
@@ -79,7 +79,7 @@ class DeadLetters(Part):
             for place, (position, dead) in enumerate(sorted(cursor.dead.items()))
             if fits(new, dead) and dead.died_at < before and passes(wanted, dead.message)
         ]
-        moved = cursor.purge(matched) if new.action == "purge" else cursor.reprocess(matched, now)
+        moved = cursor.purge(matched, now) if new.action == "purge" else cursor.reprocess(matched, now)
         made = self.redrives[cursor.subscription.id]
         redrive = models.Redrive(
             **new.model_dump(exclude={"died_before", "filter"}),

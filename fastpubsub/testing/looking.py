@@ -106,6 +106,8 @@ class Looking(Part):
         is_seen = state in ("leased", "waiting", "dead")
         more = cursor.noted(state, place.position) if is_seen else {}
         more |= of_failures(cursor.failures.get(place.position))
+        if (holder := cursor.holder_of(place.position)) is not None:
+            more |= {"held_by": UUID(cursor.log.id_of(holder, cursor.log.messages[holder]))}
         if state in ("ahead", "waiting", "settled"):
             more |= {"expired_at": cursor.expired_at(place.position, self.store.now)}
         return 200, models.Explanation(

@@ -55,6 +55,8 @@ LIMITS = ("max_in_flight", "rate_limit", "expire_after_seconds")
 REMOVABLE = (*LIMITS, "dead_letter_topic")
 """Settings whose 0 or empty text is none."""
 
+CHOSEN = ("on_expired", "on_dead_letter")
+
 NOTED_SECONDS = 120
 """What a server adds, because processes tell late which subscriptions are used."""
 
@@ -73,6 +75,9 @@ MOST_FIRED = 1000
 
 PUT_ASIDE = "put aside"
 """Why a key of an ordered subscription is due: nobody had its next message yet."""
+
+FOREVER = datetime.max.replace(tzinfo=UTC)
+"""When a key is due that a dead letter holds."""
 
 EXPIRED = "expired"
 """Why a message that expired is a dead letter."""
@@ -445,7 +450,21 @@ class Cursor:
 
     @property
     def all_waiting(self) -> list[WaitingMessage]:
-        return self.waiting + self.parked
+        return self.waiting + [one for one in self.parked if one.reason != PUT_ASIDE]
+
+    def holder_of(self, position: int) -> int | None:
+        """The dead letter that holds the key of a message, which may be itself."""
+        held = [one for one in self.due + self.parked if one.due_at == FOREVER]
+        if position in self.dead:
+            return next((one.position for one in held if one.position == position), None)
+        if position not in self.aside():
+            return None
+        stopped = (one.position for one in self.due if one in held and one.position < position)
+        return next((one for one in stopped if self._key(one) == self._key(position)), None)
+
+    @property
+    def held_keys(self) -> int:
+        return sum(one.due_at == FOREVER for one in self.due)
 
     @property
     def unsettled(self) -> int:
@@ -467,6 +486,7 @@ class Cursor:
             estimated=False,
             filtered=self.filtered,
             ttl_expired=self.ttl_expired or None,
+            held_keys=self.held_keys or None,
             paused=self.is_paused or None,
         )
 
@@ -753,7 +773,8 @@ class Cursor:
             parked = sorted((one for one in self.parked if one.turn == turn), key=lambda one: one.position)
             if parked:
                 self.parked.remove(parked[0])
-                self.waiting.append(parked[0]._replace(due_at=max(parked[0].due_at, floor)))
+                goes_on = self.due if parked[0].reason == PUT_ASIDE else self.waiting
+                goes_on.append(parked[0]._replace(due_at=max(parked[0].due_at, floor)))
             elif after := self._after(self._key(turn), turn):
                 self.due.append(WaitingMessage(max(now, floor), after[0], 0, PUT_ASIDE, turn))
             else:
@@ -835,7 +856,7 @@ class Cursor:
         ended = self._end(settled)
         for position, lease in ended:
             self._fail(position, lease, "rejected", reasons[settled[position]], now)
-            self._die(position, lease.attempts, reasons[settled[position]], now)
+            self._die(position, lease.attempts, reasons[settled[position]], now, lease.turn)
         self._go_on(ended, now)
         self.counts["rejected"] += len(settled)
         return outcomes
@@ -882,7 +903,7 @@ class Cursor:
         more = "" if said is None else f": {said}"
         if attempts >= settings.max_delivery_attempts:
             reason = f"{cause} on delivery attempt {attempts} of {settings.max_delivery_attempts}{more}"
-            self._die(position, attempts, reason, now)
+            self._die(position, attempts, reason, now, turn)
             return True
         if delay is None:
             doubled = settings.backoff_min_seconds * 2 ** max(attempts - 1, 0)
@@ -895,8 +916,10 @@ class Cursor:
             due_at = max(due_at, self.floor + datetime.resolution)
         (self.waiting if turn is None else self.parked).append(WaitingMessage(due_at, position, attempts, reason, turn))
 
-    def _die(self, position: int, attempts: int, reason: str, now: datetime) -> None:
+    def _die(self, position: int, attempts: int, reason: str, now: datetime, turn: int | None = None) -> None:
         message = self.message(position)
+        if turn is not None and self.subscription.on_dead_letter == "hold":
+            self.parked.append(WaitingMessage(FOREVER, position, 0, PUT_ASIDE, turn))
         self.revived.pop(position, None)
         self.purged += position in self.dead
         self.counts["dead_lettered"] += 1
@@ -926,13 +949,32 @@ class Cursor:
                 self.purged += 1
             else:
                 self.revived[position] = message
-                self._wait(position, 0, now, "reprocessed")
+                self._revive(position, now)
         return moved
 
-    def purge(self, targets: Iterable[Target]) -> list[int]:
+    def _revive(self, position: int, now: datetime) -> None:
+        """One that held its key takes its place in it again."""
+        is_first, turn = self._end_hold(position)
+        self._wait(position, 0, now, "reprocessed", turn)
+        if is_first:
+            self.waiting.append(self.parked.pop())
+
+    def _end_hold(self, position: int) -> tuple[bool, int | None]:
+        """Whether the dead letter was what its key waited for, and its turn when it held its key."""
+        for there in (self.due, self.parked):
+            for one in there:
+                if one.position == position and one.due_at == FOREVER:
+                    there.remove(one)
+                    return there is self.due, one.turn
+        return False, None
+
+    def purge(self, targets: Iterable[Target], now: datetime) -> list[int]:
         purged = self._dead_among(targets)
         for position in purged:
             del self.dead[position]
+            is_first, turn = self._end_hold(position)
+            if is_first:
+                self._free([turn], now)
             self.forget(position)
         self.purged += len(purged)
         return purged
@@ -1057,9 +1099,11 @@ class Store:
             ordered=new.ordered,
             **{name: getattr(new, name) or None for name in REMOVABLE},
             on_expired=new.on_expired or "drop",
+            on_dead_letter=new.on_dead_letter or "continue",
             **settings,
         )
         _check_backoff(subscription)
+        _check_order(subscription)
         self._check_dead_letter_topic(subscription)
         return self._begin(Cursor(log, subscription, log.before(new.start_from), self.logs, wanted))
 
@@ -1080,6 +1124,7 @@ class Store:
         afresh = {"created_at": self.now, "is_paused": False, "paused_at": None}
         subscription = original.subscription.model_copy(update=afresh | chosen)
         _check_backoff(subscription)
+        _check_order(subscription)
         self._check_dead_letter_topic(subscription)
         judge = wanted if "filter" in given else original.wanted
         return self._begin(Cursor(original.log, subscription, original.unsettled - 1, self.logs, judge))
@@ -1093,10 +1138,10 @@ class Store:
         if "filter" in changed.model_fields_set:
             given["filter"] = changed.filter or None
         given |= {name: getattr(changed, name) or None for name in REMOVABLE if name in changed.model_fields_set}
-        if changed.on_expired is not None:
-            given["on_expired"] = changed.on_expired
+        given |= {name: getattr(changed, name) for name in CHOSEN if getattr(changed, name) is not None}
         subscription = cursor.subscription.model_copy(update=given)
         _check_backoff(subscription)
+        _check_order(subscription)
         if "dead_letter_topic" in given:
             self._check_dead_letter_topic(subscription)
         cursor.subscription = subscription
@@ -1202,6 +1247,11 @@ def _given(value: int | None, default: int) -> int:
 def _check_backoff(subscription: Subscription) -> None:
     if subscription.backoff_max_seconds < subscription.backoff_min_seconds:
         raise InvalidRequest("backoff_max_seconds must not be below backoff_min_seconds")
+
+
+def _check_order(subscription: Subscription) -> None:
+    if subscription.on_dead_letter == "hold" and not subscription.ordered:
+        raise InvalidRequest("on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true")
 
 
 def refuse_push(push: NewPush | None) -> None:

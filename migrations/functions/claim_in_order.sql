@@ -52,6 +52,7 @@ declare
     v_positions bigint [];
     v_attempts integer [];
     v_turns bigint [];
+    v_retried integer;
     v_expired bigint [] := '{}';
     v_expired_attempts integer [] := '{}';
 begin
@@ -88,6 +89,7 @@ begin
             filtered := claim_in_order.filtered + v_part.filtered;
             unreadable := claim_in_order.unreadable || v_part.unreadable;
         end loop;
+        v_retried := cardinality(v_positions);
         if
             v_left > 0 and v_bytes < p_max_bytes and v_cursor.position < v_last and (v_consumer = 1 or clock_timestamp() < v_until)
         then
@@ -123,12 +125,12 @@ begin
             from (
                 select
                     u.position, u.attempts, u.turn,
-                    u.turn is null and exists (
+                    u.ordinal <= v_retried and exists (
                         select from fastpubsub.revived as v
                         where
                             v.topic_key = v_topic_key and v.subscription_key = v_subscription_key and v.position = u.position
                     ) as revived
-                from unnest(v_positions, v_attempts, v_turns) as u (position, attempts, turn)
+                from unnest(v_positions, v_attempts, v_turns) with ordinality as u (position, attempts, turn, ordinal)
             ) as m
         ) as r
         group by r.turn, r.attempts, r.revived, r.island, r.position / 100;

@@ -50,7 +50,14 @@ begin
     expired := '{}';
     expired_attempts := '{}';
     if not p_is_put_aside then
-        select pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0), (m.expires_at <= p_now) is true
+        select
+            pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0),
+            -- A reprocessed dead letter does not expire.
+            (m.expires_at <= p_now) is true
+            and not exists (
+                select from fastpubsub.revived as v
+                where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p_position
+            )
         into continue_turn.size, v_is_expired
         from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
         if v_is_expired then
@@ -64,7 +71,11 @@ begin
         for v_part in
             select
                 p.position, p.due_at, p.attempts, pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size,
-                (m.expires_at <= p_now) is true as is_expired
+                (m.expires_at <= p_now) is true
+                and not exists (
+                    select from fastpubsub.revived as v
+                    where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p.position
+                ) as is_expired
             from fastpubsub.parked as p
             cross join lateral (
                 select m.payload, m.attributes, m.expires_at from fastpubsub.messages as m

@@ -18,6 +18,7 @@ create or replace function fastpubsub.create_subscription(
     p_dead_letter_topic text default null,
     p_expire_after_seconds integer default null,
     p_on_expired text default null,
+    p_on_dead_letter text default null,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -34,6 +35,11 @@ begin
     perform fastpubsub.begin_call(true);
     if p_backoff_max_seconds < p_backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
+    end if;
+    if p_on_dead_letter = 'hold' and not p_ordered then
+        raise exception using
+            errcode = 'FP422',
+            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
     end if;
     select n.* into topic_key, subscription_key, created_at
     from fastpubsub.name_subscription(p_id, p_topic_id, v_filter, p_now) as n;
@@ -53,12 +59,12 @@ begin
         topic_key, subscription_key, filter_path, ack_deadline_seconds,
         max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit, dead_letter_topic,
         expire_after_seconds,
-        on_expired
+        on_expired, on_dead_letter
     ) values (
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered,
         nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, ''), nullif(p_expire_after_seconds, 0),
-        coalesce(p_on_expired, 'drop')
+        coalesce(p_on_expired, 'drop'), coalesce(p_on_dead_letter, 'continue')
     );
     perform fastpubsub.begin_subscription(
         create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push, p_now

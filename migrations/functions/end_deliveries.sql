@@ -28,8 +28,11 @@ begin
         returning r.reason
     )
     select count(*) into v_waiting from ended as e where e.reason <> 'put aside';
-    delete from fastpubsub.parked as p where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key;
-    get diagnostics v_parked = row_count;
+    with ended as (
+        delete from fastpubsub.parked as p where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key
+        returning p.reason
+    )
+    select count(*) into v_parked from ended as e where e.reason <> 'put aside';
     delete from fastpubsub.busy_keys as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
     return v_leased + v_waiting + v_parked;
 end;

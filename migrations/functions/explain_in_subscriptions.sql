@@ -29,7 +29,8 @@ create or replace function fastpubsub.explain_in_subscriptions(
     at_limit integer,
     at_rate_limit double precision,
     failures json,
-    expired_at timestamptz
+    expired_at timestamptz,
+    held_by text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -1,7 +1,8 @@
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
 -- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at` is
 -- when the message expired, if it has. `before`: messages that come first, at most p_look of them judged by the filter;
--- `before_is_estimated` beyond. `failures`: failures_of.
+-- `before_is_estimated` beyond. `failures`: failures_of. `held_by`: the dead letter that holds the message's key, which
+-- may be itself.
 create or replace function fastpubsub.explain_message(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -30,7 +31,8 @@ create or replace function fastpubsub.explain_message(
     out at_limit integer,
     out at_rate_limit double precision,
     out failures json,
-    out expired_at timestamptz
+    out expired_at timestamptz,
+    out held_by text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -48,6 +50,8 @@ declare
     v_attributes jsonb;
     v_expired_at timestamptz;
     v_ordering_key text;
+    v_turn bigint;
+    v_created_at timestamptz;
 begin
     select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight,
         u.rate_limit, c.full_at
@@ -95,7 +99,9 @@ begin
         select 'waiting', p.attempts, p.due_at, p.reason
         into explain_message.state, explain_message.attempts, explain_message.until, explain_message.reason
         from fastpubsub.parked as p
-        where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.position = p_position;
+        where
+            p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.position = p_position
+            and p.reason <> 'put aside';
     end if;
     if explain_message.state is not null then
         expired_at := v_expired_at;
@@ -104,11 +110,15 @@ begin
         at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
         return;
     end if;
-    select 'dead', d.attempts, d.died_at, d.reason
-    into explain_message.state, explain_message.attempts, explain_message.died_at, explain_message.reason
+    select 'dead', d.attempts, d.died_at, d.reason, d.turn, d.created_at
+    into
+        explain_message.state, explain_message.attempts, explain_message.died_at, explain_message.reason, v_turn, v_created_at
     from fastpubsub.dead_letters as d
     where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p_position;
     if explain_message.state is not null then
+        if fastpubsub.is_holding(p_topic_key, p_subscription_key, p_position, v_turn) then
+            held_by := fastpubsub.message_id(p_topic_key, p_position, v_created_at);
+        end if;
         return;
     end if;
 
@@ -118,6 +128,17 @@ begin
     and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p);
     if explain_message.is_put_aside then
         state := 'ahead';
+        select fastpubsub.message_id(p_topic_key, r.position, m.created_at) into explain_message.held_by
+        from fastpubsub.retries as r
+        cross join lateral (
+            select m.created_at, m.ordering_key from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = r.position
+            limit 1
+        ) as m
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.due_at = 'infinity'
+            and r.position < p_position and m.ordering_key = v_ordering_key
+        limit 1;
     elsif p_position <= v_cursor.position then
         select h.* into v_past from fastpubsub.filter_history as h
         where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.from_position <= p_position

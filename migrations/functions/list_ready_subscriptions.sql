@@ -42,6 +42,7 @@ begin
             (
                 select extract(epoch from r.due_at - v_now)::double precision from fastpubsub.retries as r
                 where r.topic_key = k.topic_key and r.subscription_key = k.subscription_key and r.due_at > v_now
+                    and r.due_at < 'infinity'
                 order by r.due_at, r.position
                 limit 1
             ) as due_seconds

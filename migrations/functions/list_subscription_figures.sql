@@ -24,7 +24,8 @@ create or replace function fastpubsub.list_subscription_figures(
     expired_rate double precision,
     dead_lettered_rate double precision,
     filtered_rate double precision,
-    ttl_expired bigint
+    ttl_expired bigint,
+    held_keys bigint
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -39,7 +40,7 @@ begin
         extract(epoch from v_now - m.oldest_created_at)::double precision,
         extract(epoch from v_now - m.oldest_leased_created_at)::double precision,
         extract(epoch from v_now - m.oldest_waiting_created_at)::double precision,
-        r.delivered, r.acked, r.nacked, r.rejected, r.expired, r.dead_lettered, r.filtered, m.ttl_expired
+        r.delivered, r.acked, r.nacked, r.rejected, r.expired, r.dead_lettered, r.filtered, m.ttl_expired, m.held_keys
     from fastpubsub.subscriptions as s
     cross join lateral fastpubsub.subscription_metrics(s.topic_key, s.subscription_key, p_look) as m
     cross join lateral fastpubsub.recent_rates(s.topic_key, s.subscription_key, p_now) as r

@@ -28,7 +28,8 @@ create or replace function fastpubsub.list_subscription_metrics(
     judged_to bigint,
     kept_state text,
     kept_bytes bigint,
-    paused boolean
+    paused boolean,
+    held_keys bigint
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -48,7 +49,7 @@ begin
         select
             v_subscription.subscription_key, v_subscription.id, v_subscription.topic_id, m.ahead, m.waiting, m.leased, m.dead, m.acked,
             m.oldest_created_at, m.oldest_leased_created_at, m.oldest_waiting_created_at, m.unjudged, m.judged_filter, m.judged_from,
-            m.judged_to, k.state, k.bytes, m.paused
+            m.judged_to, k.state, k.bytes, m.paused, m.held_keys
         from
             fastpubsub.subscription_metrics(
                 v_subscription.topic_key, v_subscription.subscription_key, 1000,

@@ -26,7 +26,8 @@ returns table (
     dead_letter_topic text,
     expire_after_seconds integer,
     expires_at timestamptz,
-    on_expired text
+    on_expired text,
+    on_dead_letter text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -45,7 +46,7 @@ begin
                     where u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
                 )
         end,
-        c.on_expired
+        c.on_expired, c.on_dead_letter
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key

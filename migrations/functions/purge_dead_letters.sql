@@ -1,9 +1,10 @@
--- Deletes dead letters for good. Returns the positions that it deleted.
+-- Deletes dead letters for good; the keys that they hold go on. Returns the positions that it deleted.
 create or replace function fastpubsub.purge_dead_letters(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_positions bigint [],
-    p_created_at timestamptz []
+    p_created_at timestamptz [],
+    p_now timestamptz default null
 ) returns bigint []
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -17,6 +18,7 @@ declare
     v_cursor fastpubsub.claims;
     v_positions bigint [];
     v_position bigint;
+    v_turn bigint;
 begin
     perform fastpubsub.begin_call(true);
     perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
@@ -37,7 +39,13 @@ begin
     end if;
     foreach v_position in array v_positions loop
         delete from fastpubsub.dead_letters as d
-        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_position;
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_position
+        returning d.turn into v_turn;
+        if v_turn is not null then
+            perform fastpubsub.end_hold(
+                p_topic_key, p_subscription_key, v_position, v_turn, null, coalesce(p_now, clock_timestamp())
+            );
+        end if;
         perform fastpubsub.forget_failures(p_topic_key, p_subscription_key, v_position, v_position);
     end loop;
     select c.* into v_cursor from fastpubsub.claims as c

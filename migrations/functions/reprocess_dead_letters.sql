@@ -1,6 +1,7 @@
 -- Moves dead letters back: their copy goes to `revived` and is due at once, and attempts start again at 1. Where a seek made the message
 -- come again anyway (it is ahead of the cursor, leased or waiting), only the dead letter is deleted, and counts as purged; a message ahead
--- that the filter would skip stays dead. Returns the positions that are no longer dead.
+-- that the filter would skip stays dead. One that holds its key goes back to its place, before what was put aside.
+-- Returns the positions that are no longer dead.
 create or replace function fastpubsub.reprocess_dead_letters(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -22,6 +23,10 @@ declare
     v_positions bigint [];
     v_position bigint;
     v_coming bigint [];
+    v_now timestamptz;
+    v_due_at timestamptz;
+    v_letter record;
+    v_held bigint [] := '{}';
 begin
     perform fastpubsub.begin_call(true);
     v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
@@ -51,6 +56,22 @@ begin
     if v_positions is null then
         return '{}';
     end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    v_due_at := greatest(v_now, v_cursor.retry_due_at + interval '1 microsecond');
+    for v_letter in
+        select d.position, d.turn
+        from unnest(v_positions) as p
+        cross join lateral (
+            select d.position, d.turn from fastpubsub.dead_letters as d
+            where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p
+            limit 1
+        ) as d
+        where d.turn is not null
+    loop
+        if fastpubsub.end_hold(p_topic_key, p_subscription_key, v_letter.position, v_letter.turn, v_due_at, v_now) then
+            v_held := v_held || v_letter.position;
+        end if;
+    end loop;
     select coalesce(array_agg(t.position), '{}') into v_coming
     from (
         select p as position from unnest(v_positions) as p where p > v_cursor.position
@@ -76,8 +97,11 @@ begin
             v_settings.ordered and p.topic_key = p_topic_key and p.subscription_key = p_subscription_key
             and p.position = any(v_positions)
         union
-        select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p where v_settings.ordered and p = any(v_positions)
-    ) as t;
+        -- Those that held their keys are where they belong, and what was put aside may be long.
+        select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p
+        where v_settings.ordered and cardinality(v_positions) > cardinality(v_held) and p = any(v_positions)
+    ) as t
+    where t.position <> all(v_held);
     insert into fastpubsub.revived (topic_key, subscription_key, position, created_at, payload, attributes, ordering_key)
     select d.topic_key, d.subscription_key, d.position, d.created_at, d.payload, d.attributes, d.ordering_key
     from unnest(v_positions) as p
@@ -88,11 +112,9 @@ begin
     ) as d
     where p <> all(v_coming);
     insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
-    select
-        p_topic_key, p_subscription_key,
-        greatest(coalesce(p_now, clock_timestamp()), v_cursor.retry_due_at + interval '1 microsecond'), p, 0, 'reprocessed'
+    select p_topic_key, p_subscription_key, v_due_at, p, 0, 'reprocessed'
     from unnest(v_positions) as p
-    where p <> all(v_coming);
+    where p <> all(v_coming) and p <> all(v_held);
     foreach v_position in array v_positions loop
         delete from fastpubsub.dead_letters as d
         where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_position;

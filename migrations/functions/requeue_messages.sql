@@ -1,8 +1,9 @@
 -- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted
 -- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. What has
 -- ended them is p_cause, and more of it p_causes. Returns how many died. In an ordered subscription, with p_turns, a message that waits
--- takes those with it that are leased after it in its turn: they come again after it, and their attempt does not count. What has failed is
--- written down, with the consumers that had it.
+-- takes those with it that are leased after it in its turn: they come again after it, and their attempt does not count.
+-- So does one that dies and holds its key: it is parked without an end. What has failed is written down, with the
+-- consumers that had it.
 create or replace function fastpubsub.requeue_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -38,6 +39,7 @@ declare
     v_reasons text [];
     v_causes text [];
     v_turns bigint [];
+    v_dead_turns bigint [];
     v_consumer_ids text [];
 begin
     select
@@ -94,13 +96,18 @@ begin
     select p_topic_key, p_subscription_key, w.due_at, w.position, w.attempts, w.reason
     from waiting as w where w.turn is null
     order by w.position;
+    select array_agg(u.position), array_agg(case when v_settings.on_dead_letter = 'hold' then u.turn end) into v_dead, v_dead_turns
+    from unnest(v_positions, v_attempts, v_reasons, v_turns) as u (position, attempts, reason, turn)
+    where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null;
+    if v_settings.on_dead_letter = 'hold' then
+        insert into fastpubsub.parked (topic_key, subscription_key, turn, position, due_at, attempts, reason)
+        select p_topic_key, p_subscription_key, u.turn, u.position, 'infinity', 0, 'put aside'
+        from unnest(v_dead, v_dead_turns) as u (position, turn)
+        where u.turn is not null;
+    end if;
     if v_settings.ordered then
         perform fastpubsub.park_after(p_topic_key, p_subscription_key, v_turns, p_now);
     end if;
-
-    select array_agg(u.position) into v_dead
-    from unnest(v_positions, v_attempts, v_reasons) as u (position, attempts, reason)
-    where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null;
     if v_dead is null then
         if v_settings.ordered then
             perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_turns, p_now);
@@ -116,7 +123,7 @@ begin
         limit 1
     ) as d;
     insert into fastpubsub.dead_letters as d (
-        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key
+        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key, turn
     )
     select
         p_topic_key, p_subscription_key, u.position, coalesce(m.created_at, v.created_at), p_now, u.attempts,
@@ -124,10 +131,11 @@ begin
             u.reason,
             format('%s on delivery attempt %s of %s%s', p_cause, u.attempts, v_settings.max_delivery_attempts, u.cause)
         ),
-        coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes), coalesce(m.ordering_key, v.ordering_key)
+        coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes), coalesce(m.ordering_key, v.ordering_key),
+        case when v_settings.on_dead_letter = 'hold' then u.turn end
     from (
-        select u.position, u.attempts, u.reason, u.cause
-        from unnest(v_positions, v_attempts, v_reasons, v_causes) as u (position, attempts, reason, cause)
+        select u.position, u.attempts, u.reason, u.cause, u.turn
+        from unnest(v_positions, v_attempts, v_reasons, v_causes, v_turns) as u (position, attempts, reason, cause, turn)
         where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null
         order by u.position
     ) as u
@@ -142,7 +150,7 @@ begin
         limit 1
     ) as v on true
     on conflict (topic_key, subscription_key, position) do update set
-        died_at = excluded.died_at, attempts = excluded.attempts, reason = excluded.reason;
+        died_at = excluded.died_at, attempts = excluded.attempts, reason = excluded.reason, turn = excluded.turn;
     get diagnostics v_died = row_count;
     if v_settings.dead_letter_topic is not null then
         perform fastpubsub.publish_dead_letters(p_topic_key, p_subscription_key, v_dead, v_settings.dead_letter_topic);

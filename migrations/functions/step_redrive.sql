@@ -85,7 +85,7 @@ begin
     end loop;
     if v_positions is not null then
         if v_redrive.action = 'purge' then
-            v_moved := fastpubsub.purge_dead_letters(p_topic_key, p_subscription_key, v_positions, v_created_at);
+            v_moved := fastpubsub.purge_dead_letters(p_topic_key, p_subscription_key, v_positions, v_created_at, p_now);
         else
             v_moved := fastpubsub.reprocess_dead_letters(p_topic_key, p_subscription_key, v_positions, v_created_at, p_now);
         end if;

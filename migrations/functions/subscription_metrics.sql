@@ -4,7 +4,7 @@
 -- `judged_from` to `judged_to`, and no message between them matches the filter `judged_filter`; a next call that is given these values goes
 -- on from there. Until a message is found, `unjudged` counts the messages left; then it is 0. The positions are the oldest of each state
 -- that the log still has. `filtered` counts the messages that the cursor passed because a filter kept them out, also those that it passed
--- again after a seek.
+-- again after a seek. `held_keys` are those that a dead letter holds.
 create or replace function fastpubsub.subscription_metrics(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -31,7 +31,8 @@ create or replace function fastpubsub.subscription_metrics(
     out waiting_position bigint,
     out filtered bigint,
     out paused boolean,
-    out ttl_expired bigint
+    out ttl_expired bigint,
+    out held_keys bigint
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -98,8 +99,8 @@ begin
     v_first := fastpubsub.first_position(p_topic_key, v_last);
     select
         count(*) filter (where r.reason <> 'put aside'), min(r.position) filter (where r.reason <> 'put aside'),
-        min(r.position) filter (where r.position >= v_first)
-    into waiting, v_waiting, waiting_position
+        min(r.position) filter (where r.position >= v_first), count(*) filter (where r.due_at = 'infinity')
+    into waiting, v_waiting, waiting_position, held_keys
     from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
@@ -107,7 +108,7 @@ begin
     if v_ordered then
         select subscription_metrics.waiting + count(*), least(v_waiting, min(p.position)) into waiting, v_waiting
         from fastpubsub.parked as p
-        where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key;
+        where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.reason <> 'put aside';
         select
             subscription_metrics.ahead + a.messages, subscription_metrics.estimated or a.is_estimated,
             least(subscription_metrics.oldest_created_at, a.oldest_created_at)

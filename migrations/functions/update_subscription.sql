@@ -1,7 +1,7 @@
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
 -- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
 -- p_max_in_flight, p_rate_limit or p_expire_after_seconds of 0 removes the limit, p_dead_letter_topic of '' that topic. With
--- p_expire_after_seconds the time until it expires begins anew.
+-- p_expire_after_seconds the time until it expires begins anew. p_on_dead_letter counts for dead letters from now on.
 create or replace function fastpubsub.update_subscription(
     p_id text,
     p_change_filter boolean default false,
@@ -17,6 +17,7 @@ create or replace function fastpubsub.update_subscription(
     p_dead_letter_topic text default null,
     p_expire_after_seconds integer default null,
     p_on_expired text default null,
+    p_on_dead_letter text default null,
     p_now timestamptz default null,
     out is_new_secret boolean
 )
@@ -38,6 +39,11 @@ begin
     if coalesce(p_backoff_max_seconds, v_cursor.backoff_max_seconds) < coalesce(p_backoff_min_seconds, v_cursor.backoff_min_seconds) then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
+    if p_on_dead_letter = 'hold' and not v_cursor.ordered then
+        raise exception using
+            errcode = 'FP422',
+            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
+    end if;
     if p_dead_letter_topic is not null then
         perform fastpubsub.require_dead_letter_topic(
             (select t.id from fastpubsub.topics as t where t.topic_key = v_cursor.topic_key), p_dead_letter_topic
@@ -53,7 +59,8 @@ begin
         rate_limit = nullif(coalesce(p_rate_limit, c.rate_limit), 0),
         dead_letter_topic = nullif(coalesce(p_dead_letter_topic, c.dead_letter_topic), ''),
         expire_after_seconds = nullif(coalesce(p_expire_after_seconds, c.expire_after_seconds), 0),
-        on_expired = coalesce(p_on_expired, c.on_expired)
+        on_expired = coalesce(p_on_expired, c.on_expired),
+        on_dead_letter = coalesce(p_on_dead_letter, c.on_dead_letter)
     where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end

@@ -22,6 +22,11 @@ update fastpubsub.redrives set matched = done where matched is null;
 alter table fastpubsub.redrives drop column filter, alter column matched set not null;
 alter table fastpubsub.cursors drop column dead_letter_topic;
 
+-- What a dead letter keeps of its key.
+delete from fastpubsub.retries as r where r.due_at = 'infinity';
+alter table fastpubsub.dead_letters drop column turn;
+alter table fastpubsub.cursors drop column on_dead_letter;
+
 -- Messages that expire.
 alter table fastpubsub.claims drop column ttl_expired;
 alter table fastpubsub.cursors drop column on_expired;

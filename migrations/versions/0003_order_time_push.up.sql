@@ -241,3 +241,8 @@ alter table fastpubsub.delayed_messages add column ttl_seconds integer, add colu
 alter table fastpubsub.cursors
 add column on_expired text not null default 'drop' check (on_expired in ('drop', 'dead_letter'));
 alter table fastpubsub.claims add column ttl_expired bigint;
+
+-- A dead letter of an ordered subscription may hold its key. `turn` is what it then has in `retries` or `parked`, due at infinity.
+alter table fastpubsub.cursors
+add column on_dead_letter text not null default 'continue' check (on_dead_letter in ('continue', 'hold'));
+alter table fastpubsub.dead_letters add column turn bigint;

@@ -546,6 +546,7 @@ declare
     v_positions bigint [];
     v_attempts integer [];
     v_turns bigint [];
+    v_retried integer;
     v_expired bigint [] := '{}';
     v_expired_attempts integer [] := '{}';
 begin
@@ -582,6 +583,7 @@ begin
             filtered := claim_in_order.filtered + v_part.filtered;
             unreadable := claim_in_order.unreadable || v_part.unreadable;
         end loop;
+        v_retried := cardinality(v_positions);
         if
             v_left > 0 and v_bytes < p_max_bytes and v_cursor.position < v_last and (v_consumer = 1 or clock_timestamp() < v_until)
         then
@@ -617,12 +619,12 @@ begin
             from (
                 select
                     u.position, u.attempts, u.turn,
-                    u.turn is null and exists (
+                    u.ordinal <= v_retried and exists (
                         select from fastpubsub.revived as v
                         where
                             v.topic_key = v_topic_key and v.subscription_key = v_subscription_key and v.position = u.position
                     ) as revived
-                from unnest(v_positions, v_attempts, v_turns) as u (position, attempts, turn)
+                from unnest(v_positions, v_attempts, v_turns) with ordinality as u (position, attempts, turn, ordinal)
             ) as m
         ) as r
         group by r.turn, r.attempts, r.revived, r.island, r.position / 100;
@@ -1075,7 +1077,14 @@ begin
     expired := '{}';
     expired_attempts := '{}';
     if not p_is_put_aside then
-        select pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0), (m.expires_at <= p_now) is true
+        select
+            pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0),
+            -- A reprocessed dead letter does not expire.
+            (m.expires_at <= p_now) is true
+            and not exists (
+                select from fastpubsub.revived as v
+                where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p_position
+            )
         into continue_turn.size, v_is_expired
         from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
         if v_is_expired then
@@ -1089,7 +1098,11 @@ begin
         for v_part in
             select
                 p.position, p.due_at, p.attempts, pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size,
-                (m.expires_at <= p_now) is true as is_expired
+                (m.expires_at <= p_now) is true
+                and not exists (
+                    select from fastpubsub.revived as v
+                    where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p.position
+                ) as is_expired
             from fastpubsub.parked as p
             cross join lateral (
                 select m.payload, m.attributes, m.expires_at from fastpubsub.messages as m
@@ -1371,6 +1384,7 @@ create or replace function fastpubsub.create_subscription(
     p_dead_letter_topic text default null,
     p_expire_after_seconds integer default null,
     p_on_expired text default null,
+    p_on_dead_letter text default null,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -1387,6 +1401,11 @@ begin
     perform fastpubsub.begin_call(true);
     if p_backoff_max_seconds < p_backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
+    end if;
+    if p_on_dead_letter = 'hold' and not p_ordered then
+        raise exception using
+            errcode = 'FP422',
+            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
     end if;
     select n.* into topic_key, subscription_key, created_at
     from fastpubsub.name_subscription(p_id, p_topic_id, v_filter, p_now) as n;
@@ -1406,12 +1425,12 @@ begin
         topic_key, subscription_key, filter_path, ack_deadline_seconds,
         max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit, dead_letter_topic,
         expire_after_seconds,
-        on_expired
+        on_expired, on_dead_letter
     ) values (
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered,
         nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, ''), nullif(p_expire_after_seconds, 0),
-        coalesce(p_on_expired, 'drop')
+        coalesce(p_on_expired, 'drop'), coalesce(p_on_dead_letter, 'continue')
     );
     perform fastpubsub.begin_subscription(
         create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push, p_now
@@ -1760,10 +1779,60 @@ begin
         returning r.reason
     )
     select count(*) into v_waiting from ended as e where e.reason <> 'put aside';
-    delete from fastpubsub.parked as p where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key;
-    get diagnostics v_parked = row_count;
+    with ended as (
+        delete from fastpubsub.parked as p where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key
+        returning p.reason
+    )
+    select count(*) into v_parked from ended as e where e.reason <> 'put aside';
     delete from fastpubsub.busy_keys as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
     return v_leased + v_waiting + v_parked;
+end;
+$$;
+
+-- functions/end_hold.sql
+-- For a caller that holds the cursor: a dead letter does not hold its key any more. p_turn is what the dead letter
+-- says of it. With p_due_at its message waits until then, in its place; else the key goes on. Returns whether it held
+-- the key.
+create or replace function fastpubsub.end_hold(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_turn bigint,
+    p_due_at timestamptz,
+    p_now timestamptz
+) returns boolean
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+begin
+    delete from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.due_at = 'infinity' and r.position = p_position;
+    if found then
+        if p_due_at is null then
+            perform fastpubsub.free_keys(p_topic_key, p_subscription_key, array[p_turn], p_now);
+        else
+            insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
+            values (p_topic_key, p_subscription_key, p_due_at, p_position, 0, 'reprocessed', p_turn);
+        end if;
+        return true;
+    end if;
+    -- Behind a message of its turn that is leased or waits, and whose end frees the key.
+    delete from fastpubsub.parked as p
+    where
+        p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = p_turn and p.position = p_position
+        and p.due_at = 'infinity';
+    if not found then
+        return false;
+    end if;
+    if p_due_at is not null then
+        insert into fastpubsub.parked (topic_key, subscription_key, turn, position, due_at, attempts, reason)
+        values (p_topic_key, p_subscription_key, p_turn, p_position, p_due_at, 0, 'reprocessed');
+    end if;
+    return true;
 end;
 $$;
 
@@ -1861,7 +1930,8 @@ create or replace function fastpubsub.explain_in_subscriptions(
     at_limit integer,
     at_rate_limit double precision,
     failures json,
-    expired_at timestamptz
+    expired_at timestamptz,
+    held_by text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1887,7 +1957,8 @@ drop function fastpubsub.explain_message;
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
 -- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at` is
 -- when the message expired, if it has. `before`: messages that come first, at most p_look of them judged by the filter;
--- `before_is_estimated` beyond. `failures`: failures_of.
+-- `before_is_estimated` beyond. `failures`: failures_of. `held_by`: the dead letter that holds the message's key, which
+-- may be itself.
 create or replace function fastpubsub.explain_message(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -1916,7 +1987,8 @@ create or replace function fastpubsub.explain_message(
     out at_limit integer,
     out at_rate_limit double precision,
     out failures json,
-    out expired_at timestamptz
+    out expired_at timestamptz,
+    out held_by text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1934,6 +2006,8 @@ declare
     v_attributes jsonb;
     v_expired_at timestamptz;
     v_ordering_key text;
+    v_turn bigint;
+    v_created_at timestamptz;
 begin
     select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight,
         u.rate_limit, c.full_at
@@ -1981,7 +2055,9 @@ begin
         select 'waiting', p.attempts, p.due_at, p.reason
         into explain_message.state, explain_message.attempts, explain_message.until, explain_message.reason
         from fastpubsub.parked as p
-        where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.position = p_position;
+        where
+            p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.position = p_position
+            and p.reason <> 'put aside';
     end if;
     if explain_message.state is not null then
         expired_at := v_expired_at;
@@ -1990,11 +2066,15 @@ begin
         at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
         return;
     end if;
-    select 'dead', d.attempts, d.died_at, d.reason
-    into explain_message.state, explain_message.attempts, explain_message.died_at, explain_message.reason
+    select 'dead', d.attempts, d.died_at, d.reason, d.turn, d.created_at
+    into
+        explain_message.state, explain_message.attempts, explain_message.died_at, explain_message.reason, v_turn, v_created_at
     from fastpubsub.dead_letters as d
     where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p_position;
     if explain_message.state is not null then
+        if fastpubsub.is_holding(p_topic_key, p_subscription_key, p_position, v_turn) then
+            held_by := fastpubsub.message_id(p_topic_key, p_position, v_created_at);
+        end if;
         return;
     end if;
 
@@ -2004,6 +2084,17 @@ begin
     and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p);
     if explain_message.is_put_aside then
         state := 'ahead';
+        select fastpubsub.message_id(p_topic_key, r.position, m.created_at) into explain_message.held_by
+        from fastpubsub.retries as r
+        cross join lateral (
+            select m.created_at, m.ordering_key from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = r.position
+            limit 1
+        ) as m
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.due_at = 'infinity'
+            and r.position < p_position and m.ordering_key = v_ordering_key
+        limit 1;
     elsif p_position <= v_cursor.position then
         select h.* into v_past from fastpubsub.filter_history as h
         where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.from_position <= p_position
@@ -2471,6 +2562,11 @@ begin
     if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
+    if v_cursor.on_dead_letter = 'hold' and not v_cursor.ordered then
+        raise exception using
+            errcode = 'FP422',
+            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
+    end if;
     if v_cursor.filter_path is null then
         v_filter := null;
     end if;
@@ -2937,6 +3033,31 @@ exception
     when data_exception or program_limit_exceeded then
         return false;
 end;
+$$;
+
+-- functions/is_holding.sql
+-- Whether the dead letter of a position, which says p_turn, holds its key: nothing of that key comes before somebody
+-- reprocesses or purges the dead letter.
+create or replace function fastpubsub.is_holding(p_topic_key bigint, p_subscription_key bigint, p_position bigint, p_turn bigint)
+returns boolean
+language sql stable
+as $$
+    select
+        p_turn is not null
+        and (
+            exists (
+                select from fastpubsub.retries as r
+                where
+                    r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.due_at = 'infinity'
+                    and r.position = p_position
+            )
+            or exists (
+                select from fastpubsub.parked as p
+                where
+                    p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = p_turn
+                    and p.position = p_position and p.due_at = 'infinity'
+            )
+        )
 $$;
 
 -- functions/is_paused.sql
@@ -3647,6 +3768,7 @@ begin
             (
                 select extract(epoch from r.due_at - v_now)::double precision from fastpubsub.retries as r
                 where r.topic_key = k.topic_key and r.subscription_key = k.subscription_key and r.due_at > v_now
+                    and r.due_at < 'infinity'
                 order by r.due_at, r.position
                 limit 1
             ) as due_seconds
@@ -3750,7 +3872,8 @@ create or replace function fastpubsub.list_subscription_figures(
     expired_rate double precision,
     dead_lettered_rate double precision,
     filtered_rate double precision,
-    ttl_expired bigint
+    ttl_expired bigint,
+    held_keys bigint
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -3765,11 +3888,78 @@ begin
         extract(epoch from v_now - m.oldest_created_at)::double precision,
         extract(epoch from v_now - m.oldest_leased_created_at)::double precision,
         extract(epoch from v_now - m.oldest_waiting_created_at)::double precision,
-        r.delivered, r.acked, r.nacked, r.rejected, r.expired, r.dead_lettered, r.filtered, m.ttl_expired
+        r.delivered, r.acked, r.nacked, r.rejected, r.expired, r.dead_lettered, r.filtered, m.ttl_expired, m.held_keys
     from fastpubsub.subscriptions as s
     cross join lateral fastpubsub.subscription_metrics(s.topic_key, s.subscription_key, p_look) as m
     cross join lateral fastpubsub.recent_rates(s.topic_key, s.subscription_key, p_now) as r
     where s.id = any(p_ids);
+end;
+$$;
+
+-- functions/list_subscription_metrics.sql
+drop function fastpubsub.list_subscription_metrics;
+-- Returns the metrics of up to p_limit subscriptions for one scrape, and what each keeps of its topic beyond the retention. The caller
+-- passes back, in arrays, the `judged_…` values of the call before, so that no message is judged twice. All searches together take at most
+-- p_milliseconds, each at most half of the time left.
+create or replace function fastpubsub.list_subscription_metrics(
+    p_limit integer,
+    p_retention_seconds bigint,
+    p_subscription_keys bigint [] default '{}',
+    p_judged_filters bigint [] default '{}',
+    p_judged_from bigint [] default '{}',
+    p_judged_to bigint [] default '{}',
+    p_milliseconds integer default 200,
+    p_now timestamptz default null
+) returns table (
+    subscription_key bigint,
+    subscription_id text,
+    topic_id text,
+    ahead bigint,
+    waiting bigint,
+    leased bigint,
+    dead bigint,
+    acked bigint,
+    oldest_created_at timestamptz,
+    oldest_leased_created_at timestamptz,
+    oldest_waiting_created_at timestamptz,
+    unjudged bigint,
+    judged_filter bigint,
+    judged_from bigint,
+    judged_to bigint,
+    kept_state text,
+    kept_bytes bigint,
+    paused boolean,
+    held_keys bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_subscription record;
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_milliseconds / 1000.0);
+begin
+    for v_subscription in
+        select s.id, t.id as topic_id, s.topic_key, s.subscription_key, array_position(p_subscription_keys, s.subscription_key) as place
+        from fastpubsub.subscriptions as s inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+        order by s.subscription_key
+        limit p_limit
+    loop
+        return query
+        select
+            v_subscription.subscription_key, v_subscription.id, v_subscription.topic_id, m.ahead, m.waiting, m.leased, m.dead, m.acked,
+            m.oldest_created_at, m.oldest_leased_created_at, m.oldest_waiting_created_at, m.unjudged, m.judged_filter, m.judged_from,
+            m.judged_to, k.state, k.bytes, m.paused, m.held_keys
+        from
+            fastpubsub.subscription_metrics(
+                v_subscription.topic_key, v_subscription.subscription_key, 1000,
+                (500 * extract(epoch from v_until - clock_timestamp()))::integer,
+                p_judged_filters[v_subscription.place], p_judged_from[v_subscription.place], p_judged_to[v_subscription.place]
+            ) as m
+        cross join lateral fastpubsub.kept_log(
+            v_subscription.topic_key, m.cursor_position + 1, m.leased_position, m.waiting_position, p_retention_seconds, p_now
+        ) as k;
+    end loop;
 end;
 $$;
 
@@ -3803,7 +3993,8 @@ returns table (
     dead_letter_topic text,
     expire_after_seconds integer,
     expires_at timestamptz,
-    on_expired text
+    on_expired text,
+    on_dead_letter text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -3822,7 +4013,7 @@ begin
                     where u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
                 )
         end,
-        c.on_expired
+        c.on_expired, c.on_dead_letter
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
@@ -5282,12 +5473,14 @@ end;
 $$;
 
 -- functions/purge_dead_letters.sql
--- Deletes dead letters for good. Returns the positions that it deleted.
+drop function fastpubsub.purge_dead_letters;
+-- Deletes dead letters for good; the keys that they hold go on. Returns the positions that it deleted.
 create or replace function fastpubsub.purge_dead_letters(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_positions bigint [],
-    p_created_at timestamptz []
+    p_created_at timestamptz [],
+    p_now timestamptz default null
 ) returns bigint []
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -5301,6 +5494,7 @@ declare
     v_cursor fastpubsub.claims;
     v_positions bigint [];
     v_position bigint;
+    v_turn bigint;
 begin
     perform fastpubsub.begin_call(true);
     perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
@@ -5321,7 +5515,13 @@ begin
     end if;
     foreach v_position in array v_positions loop
         delete from fastpubsub.dead_letters as d
-        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_position;
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_position
+        returning d.turn into v_turn;
+        if v_turn is not null then
+            perform fastpubsub.end_hold(
+                p_topic_key, p_subscription_key, v_position, v_turn, null, coalesce(p_now, clock_timestamp())
+            );
+        end if;
         perform fastpubsub.forget_failures(p_topic_key, p_subscription_key, v_position, v_position);
     end loop;
     select c.* into v_cursor from fastpubsub.claims as c
@@ -6322,7 +6522,8 @@ $$;
 -- functions/reprocess_dead_letters.sql
 -- Moves dead letters back: their copy goes to `revived` and is due at once, and attempts start again at 1. Where a seek made the message
 -- come again anyway (it is ahead of the cursor, leased or waiting), only the dead letter is deleted, and counts as purged; a message ahead
--- that the filter would skip stays dead. Returns the positions that are no longer dead.
+-- that the filter would skip stays dead. One that holds its key goes back to its place, before what was put aside.
+-- Returns the positions that are no longer dead.
 create or replace function fastpubsub.reprocess_dead_letters(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -6344,6 +6545,10 @@ declare
     v_positions bigint [];
     v_position bigint;
     v_coming bigint [];
+    v_now timestamptz;
+    v_due_at timestamptz;
+    v_letter record;
+    v_held bigint [] := '{}';
 begin
     perform fastpubsub.begin_call(true);
     v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
@@ -6373,6 +6578,22 @@ begin
     if v_positions is null then
         return '{}';
     end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    v_due_at := greatest(v_now, v_cursor.retry_due_at + interval '1 microsecond');
+    for v_letter in
+        select d.position, d.turn
+        from unnest(v_positions) as p
+        cross join lateral (
+            select d.position, d.turn from fastpubsub.dead_letters as d
+            where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p
+            limit 1
+        ) as d
+        where d.turn is not null
+    loop
+        if fastpubsub.end_hold(p_topic_key, p_subscription_key, v_letter.position, v_letter.turn, v_due_at, v_now) then
+            v_held := v_held || v_letter.position;
+        end if;
+    end loop;
     select coalesce(array_agg(t.position), '{}') into v_coming
     from (
         select p as position from unnest(v_positions) as p where p > v_cursor.position
@@ -6398,8 +6619,11 @@ begin
             v_settings.ordered and p.topic_key = p_topic_key and p.subscription_key = p_subscription_key
             and p.position = any(v_positions)
         union
-        select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p where v_settings.ordered and p = any(v_positions)
-    ) as t;
+        -- Those that held their keys are where they belong, and what was put aside may be long.
+        select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p
+        where v_settings.ordered and cardinality(v_positions) > cardinality(v_held) and p = any(v_positions)
+    ) as t
+    where t.position <> all(v_held);
     insert into fastpubsub.revived (topic_key, subscription_key, position, created_at, payload, attributes, ordering_key)
     select d.topic_key, d.subscription_key, d.position, d.created_at, d.payload, d.attributes, d.ordering_key
     from unnest(v_positions) as p
@@ -6410,11 +6634,9 @@ begin
     ) as d
     where p <> all(v_coming);
     insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
-    select
-        p_topic_key, p_subscription_key,
-        greatest(coalesce(p_now, clock_timestamp()), v_cursor.retry_due_at + interval '1 microsecond'), p, 0, 'reprocessed'
+    select p_topic_key, p_subscription_key, v_due_at, p, 0, 'reprocessed'
     from unnest(v_positions) as p
-    where p <> all(v_coming);
+    where p <> all(v_coming) and p <> all(v_held);
     foreach v_position in array v_positions loop
         delete from fastpubsub.dead_letters as d
         where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_position;
@@ -6433,8 +6655,9 @@ drop function fastpubsub.requeue_messages;
 -- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted
 -- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. What has
 -- ended them is p_cause, and more of it p_causes. Returns how many died. In an ordered subscription, with p_turns, a message that waits
--- takes those with it that are leased after it in its turn: they come again after it, and their attempt does not count. What has failed is
--- written down, with the consumers that had it.
+-- takes those with it that are leased after it in its turn: they come again after it, and their attempt does not count.
+-- So does one that dies and holds its key: it is parked without an end. What has failed is written down, with the
+-- consumers that had it.
 create or replace function fastpubsub.requeue_messages(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -6470,6 +6693,7 @@ declare
     v_reasons text [];
     v_causes text [];
     v_turns bigint [];
+    v_dead_turns bigint [];
     v_consumer_ids text [];
 begin
     select
@@ -6526,13 +6750,18 @@ begin
     select p_topic_key, p_subscription_key, w.due_at, w.position, w.attempts, w.reason
     from waiting as w where w.turn is null
     order by w.position;
+    select array_agg(u.position), array_agg(case when v_settings.on_dead_letter = 'hold' then u.turn end) into v_dead, v_dead_turns
+    from unnest(v_positions, v_attempts, v_reasons, v_turns) as u (position, attempts, reason, turn)
+    where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null;
+    if v_settings.on_dead_letter = 'hold' then
+        insert into fastpubsub.parked (topic_key, subscription_key, turn, position, due_at, attempts, reason)
+        select p_topic_key, p_subscription_key, u.turn, u.position, 'infinity', 0, 'put aside'
+        from unnest(v_dead, v_dead_turns) as u (position, turn)
+        where u.turn is not null;
+    end if;
     if v_settings.ordered then
         perform fastpubsub.park_after(p_topic_key, p_subscription_key, v_turns, p_now);
     end if;
-
-    select array_agg(u.position) into v_dead
-    from unnest(v_positions, v_attempts, v_reasons) as u (position, attempts, reason)
-    where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null;
     if v_dead is null then
         if v_settings.ordered then
             perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_turns, p_now);
@@ -6548,7 +6777,7 @@ begin
         limit 1
     ) as d;
     insert into fastpubsub.dead_letters as d (
-        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key
+        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key, turn
     )
     select
         p_topic_key, p_subscription_key, u.position, coalesce(m.created_at, v.created_at), p_now, u.attempts,
@@ -6556,10 +6785,11 @@ begin
             u.reason,
             format('%s on delivery attempt %s of %s%s', p_cause, u.attempts, v_settings.max_delivery_attempts, u.cause)
         ),
-        coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes), coalesce(m.ordering_key, v.ordering_key)
+        coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes), coalesce(m.ordering_key, v.ordering_key),
+        case when v_settings.on_dead_letter = 'hold' then u.turn end
     from (
-        select u.position, u.attempts, u.reason, u.cause
-        from unnest(v_positions, v_attempts, v_reasons, v_causes) as u (position, attempts, reason, cause)
+        select u.position, u.attempts, u.reason, u.cause, u.turn
+        from unnest(v_positions, v_attempts, v_reasons, v_causes, v_turns) as u (position, attempts, reason, cause, turn)
         where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null
         order by u.position
     ) as u
@@ -6574,7 +6804,7 @@ begin
         limit 1
     ) as v on true
     on conflict (topic_key, subscription_key, position) do update set
-        died_at = excluded.died_at, attempts = excluded.attempts, reason = excluded.reason;
+        died_at = excluded.died_at, attempts = excluded.attempts, reason = excluded.reason, turn = excluded.turn;
     get diagnostics v_died = row_count;
     if v_settings.dead_letter_topic is not null then
         perform fastpubsub.publish_dead_letters(p_topic_key, p_subscription_key, v_dead, v_settings.dead_letter_topic);
@@ -7304,7 +7534,7 @@ begin
     end loop;
     if v_positions is not null then
         if v_redrive.action = 'purge' then
-            v_moved := fastpubsub.purge_dead_letters(p_topic_key, p_subscription_key, v_positions, v_created_at);
+            v_moved := fastpubsub.purge_dead_letters(p_topic_key, p_subscription_key, v_positions, v_created_at, p_now);
         else
             v_moved := fastpubsub.reprocess_dead_letters(p_topic_key, p_subscription_key, v_positions, v_created_at, p_now);
         end if;
@@ -7347,7 +7577,7 @@ drop function fastpubsub.subscription_metrics;
 -- `judged_from` to `judged_to`, and no message between them matches the filter `judged_filter`; a next call that is given these values goes
 -- on from there. Until a message is found, `unjudged` counts the messages left; then it is 0. The positions are the oldest of each state
 -- that the log still has. `filtered` counts the messages that the cursor passed because a filter kept them out, also those that it passed
--- again after a seek.
+-- again after a seek. `held_keys` are those that a dead letter holds.
 create or replace function fastpubsub.subscription_metrics(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -7374,7 +7604,8 @@ create or replace function fastpubsub.subscription_metrics(
     out waiting_position bigint,
     out filtered bigint,
     out paused boolean,
-    out ttl_expired bigint
+    out ttl_expired bigint,
+    out held_keys bigint
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -7441,8 +7672,8 @@ begin
     v_first := fastpubsub.first_position(p_topic_key, v_last);
     select
         count(*) filter (where r.reason <> 'put aside'), min(r.position) filter (where r.reason <> 'put aside'),
-        min(r.position) filter (where r.position >= v_first)
-    into waiting, v_waiting, waiting_position
+        min(r.position) filter (where r.position >= v_first), count(*) filter (where r.due_at = 'infinity')
+    into waiting, v_waiting, waiting_position, held_keys
     from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
@@ -7450,7 +7681,7 @@ begin
     if v_ordered then
         select subscription_metrics.waiting + count(*), least(v_waiting, min(p.position)) into waiting, v_waiting
         from fastpubsub.parked as p
-        where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key;
+        where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.reason <> 'put aside';
         select
             subscription_metrics.ahead + a.messages, subscription_metrics.estimated or a.is_estimated,
             least(subscription_metrics.oldest_created_at, a.oldest_created_at)
@@ -8163,7 +8394,7 @@ drop function fastpubsub.update_subscription;
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
 -- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
 -- p_max_in_flight, p_rate_limit or p_expire_after_seconds of 0 removes the limit, p_dead_letter_topic of '' that topic. With
--- p_expire_after_seconds the time until it expires begins anew.
+-- p_expire_after_seconds the time until it expires begins anew. p_on_dead_letter counts for dead letters from now on.
 create or replace function fastpubsub.update_subscription(
     p_id text,
     p_change_filter boolean default false,
@@ -8179,6 +8410,7 @@ create or replace function fastpubsub.update_subscription(
     p_dead_letter_topic text default null,
     p_expire_after_seconds integer default null,
     p_on_expired text default null,
+    p_on_dead_letter text default null,
     p_now timestamptz default null,
     out is_new_secret boolean
 )
@@ -8200,6 +8432,11 @@ begin
     if coalesce(p_backoff_max_seconds, v_cursor.backoff_max_seconds) < coalesce(p_backoff_min_seconds, v_cursor.backoff_min_seconds) then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
+    if p_on_dead_letter = 'hold' and not v_cursor.ordered then
+        raise exception using
+            errcode = 'FP422',
+            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
+    end if;
     if p_dead_letter_topic is not null then
         perform fastpubsub.require_dead_letter_topic(
             (select t.id from fastpubsub.topics as t where t.topic_key = v_cursor.topic_key), p_dead_letter_topic
@@ -8215,7 +8452,8 @@ begin
         rate_limit = nullif(coalesce(p_rate_limit, c.rate_limit), 0),
         dead_letter_topic = nullif(coalesce(p_dead_letter_topic, c.dead_letter_topic), ''),
         expire_after_seconds = nullif(coalesce(p_expire_after_seconds, c.expire_after_seconds), 0),
-        on_expired = coalesce(p_on_expired, c.on_expired)
+        on_expired = coalesce(p_on_expired, c.on_expired),
+        on_dead_letter = coalesce(p_on_dead_letter, c.on_dead_letter)
     where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end

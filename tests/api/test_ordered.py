@@ -77,3 +77,93 @@ async def test_consumers_that_share_a_call(client: httpx.AsyncClient, calls: Cal
     await asyncio.wait_for(asyncio.gather(*(consume(f"c{n}") for n in range(5))), 3 * PATIENCE)
     assert sorted(seen) == list(range(1, 101))
     assert ids_of(await calls.pull()) == []
+
+
+async def test_a_dead_letter_that_holds_its_key(client: httpx.AsyncClient, calls: Calls) -> None:
+    await calls.topic()
+    created = await calls.subscription("s", ordered=True, on_dead_letter="hold")
+    assert created["on_dead_letter"] == "hold"
+    await publish(client, "a", "a", "a")
+    first, second = await calls.pull(2)
+    assert "held_keys" not in success(await client.get("/subscriptions/s/metrics"), 200)
+    await calls.reject(first["ack_id"], second["ack_id"])
+    waiting = asyncio.create_task(
+        client.get("/subscriptions/s/messages", params={"consumer_id": "third", "batch_size": 5, "wait_seconds": 20})
+    )
+    async with asyncio.timeout(PATIENCE):
+        while "third" not in (await client.get("/subscriptions/s/consumers")).text:  # noqa: ASYNC110 - nobody tells it
+            await asyncio.sleep(0)
+    assert success(await client.get("/subscriptions/s/metrics"), 200)["held_keys"] == 1
+    assert success(await client.get("/subscriptions/s?include=metrics"), 200)["metrics"]["held_keys"] == 1
+    assert 'fastpubsub_subscription_held_keys{subscription="s",topic="t"} 1.0' in (await client.get("/metrics")).text
+    dead = success(await client.get(f"/subscriptions/s/messages/{first['id']}"), 200)
+    assert dead["held_by"] == first["id"]
+    assert dead["detail"].endswith("; it holds its ordering key until it is reprocessed or purged")
+    assert ids_of(await calls.dead_letters()) == [first["id"], second["id"]]
+    assert await calls.purge(second["id"]) == [second["id"]]
+    assert not waiting.done()
+    assert await calls.purge(first["id"]) == [first["id"]]
+    answer = await asyncio.wait_for(waiting, PATIENCE)
+    assert numbers(success(answer, 200)["data"]) == [3], "a purge wakes who waits for the key"
+    patched = success(await client.patch("/subscriptions/s", json={"on_dead_letter": "continue"}), 200)
+    assert "on_dead_letter" not in patched
+
+
+async def test_why_a_message_does_not_come(client: httpx.AsyncClient, calls: Calls) -> None:
+    await calls.topic_and_subscription(ordered=True, on_dead_letter="hold")
+    await publish(client, "a", "a")
+    (first,) = await calls.pull(1)
+    assert await calls.pull() == []
+    await calls.reject(first["ack_id"])
+    (_, second) = success(await client.get("/topics/t/messages"), 200)["data"]
+    explained = success(await client.get(f"/subscriptions/s/messages/{second['id']}"), 200)
+    assert (explained["state"], explained["held_by"]) == ("ahead", first["id"])
+    assert explained["detail"] == (
+        f"no consumer has had it yet: its ordering key is held by the dead letter {first['id']}, "
+        "until somebody reprocesses or purges that"
+    )
+
+
+async def test_holding_is_refused_without_an_order(client: httpx.AsyncClient, calls: Calls) -> None:
+    await calls.topic_and_subscription()
+    body = {"id": "x", "topic_id": "t", "on_dead_letter": "hold"}
+    for answer in (
+        await client.post("/subscriptions", json=body),
+        await client.patch("/subscriptions/s", json={"on_dead_letter": "hold"}),
+        await client.post("/subscriptions", json=body | {"fork_of": "s"}),
+    ):
+        assert "needs a subscription with ordered: true" in problem(answer, 422)
+    assert "on_dead_letter" in problem(await client.patch("/subscriptions/s", json={"on_dead_letter": "stop"}), 422)
+
+
+async def reprocess_all(calls: Calls, is_over: asyncio.Event) -> None:
+    while not is_over.is_set():
+        if dead := ids_of(await calls.dead_letters()):
+            await calls.reprocess(*dead)
+
+
+async def test_nothing_is_left_out_when_dead_letters_hold_their_keys(client: httpx.AsyncClient, calls: Calls) -> None:
+    """Consumers reject every fifth message the first time, and somebody reprocesses all dead letters meanwhile."""
+    await calls.topic_and_subscription(ordered=True, on_dead_letter="hold")
+    await publish(client, *(str(n % 7) for n in range(1, 71)))
+    done: dict[int, list[int]] = {key: [] for key in range(7)}
+    refused: set[int] = set()
+    is_over = asyncio.Event()
+
+    async def settle(number: int, ack_id: str) -> None:
+        if number % 5 == 0 and number not in refused:
+            refused.update([number] * len((await calls.reject(ack_id))["settled"]))
+        else:
+            done[number % 7] += [number] * len((await calls.ack(ack_id))["settled"])
+
+    async def consume(name: str) -> None:
+        while sum(map(len, done.values())) < 70:
+            for message in await calls.pull(7, consumer=name):
+                await settle(message["payload"]["n"], message["ack_id"])
+
+    mending = asyncio.create_task(reprocess_all(calls, is_over))
+    await asyncio.wait_for(asyncio.gather(*(consume(f"c{n}") for n in range(4))), 3 * PATIENCE)
+    is_over.set()
+    await mending
+    assert refused == set(range(5, 71, 5))
+    assert done == {key: [n for n in range(1, 71) if n % 7 == key] for key in range(7)}

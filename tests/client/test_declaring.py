@@ -79,6 +79,7 @@ SETTINGS: dict[str, Any] = {
     "dead_letter_topic": "failed-orders",
     "expire_after_seconds": 3600,
     "on_expired": "dead_letter",
+    "on_dead_letter": "hold",
     "ordered": True,
     "start_from": "earliest",
     "fork_of": "audit",

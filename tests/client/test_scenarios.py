@@ -950,6 +950,30 @@ def test_expired_messages_that_become_dead_letters(world: World) -> None:
             bus.publish(scene.topic, {}, **wrong)
 
 
+def test_dead_letters_that_hold_their_keys(world: World) -> None:
+    scene = Scene(world, ordered=True, on_dead_letter="hold")
+    bus = world.bus
+    ids = bus.publish(scene.topic, *(Outgoing({"n": n}, ordering_key="k") for n in (1, 2, 3)))
+    (first,) = scene.pull(1)
+    bus.reject(scene.name, first)
+    assert (scene.numbers(), bus.metrics(scene.name).held_keys) == ([], 1)
+    assert [str(bus.explain(scene.name, id_).held_by) for id_ in ids] == [ids[0]] * 3
+    bus.reprocess_dead_letters(scene.name, ids[0])
+    scene.advance(1)
+    one, *others = scene.pull()
+    assert (one.payload, [other.payload for other in others]) == ({"n": 1}, [{"n": 2}, {"n": 3}])
+    bus.reject(scene.name, one)
+    assert scene.numbers() == []
+    bus.purge_dead_letters(scene.name, ids[0])
+    scene.advance(1)
+    assert (scene.numbers(), bus.metrics(scene.name).held_keys) == ([2, 3], None)
+    assert bus.update_subscription(scene.name, on_dead_letter="continue").on_dead_letter == "continue"
+    fork = bus.create_subscription(f"{scene.name}-fork", scene.topic, fork_of=scene.name, on_dead_letter="hold")
+    assert fork.on_dead_letter == "hold"
+    with pytest.raises(InvalidRequest, match="needs a subscription with ordered: true"):
+        bus.create_subscription(f"{scene.name}-x", scene.topic, on_dead_letter="hold")
+
+
 def test_what_a_schema_refuses(world: World) -> None:
     """The client has no schemas yet, so the request is made by hand."""
     scene = Scene(world)

@@ -129,6 +129,7 @@ class Metrics(NamedTuple):
     unjudged: int = 0
     filtered: int = 0
     ttl_expired: int = 0
+    held_keys: int = 0
 
 
 class Judged(NamedTuple):
@@ -215,6 +216,7 @@ class Explained(NamedTuple):
     at_rate_limit: float | None = None
     failures: str | None = None
     expired_at: datetime | None = None
+    held_by: str | None = None
 
 
 @dataclass
@@ -234,6 +236,7 @@ class Settings:
     dead_letter_topic: str | None = None
     expire_after: int | None = None
     on_expired: str | None = None
+    on_dead_letter: str | None = None
 
 
 @dataclass
@@ -287,7 +290,7 @@ class Store:
         topic_key, subscription_key, _ = self.row(
             "select * from fastpubsub.create_subscription(%s, %s, %s::json, %s, %s, %s, %s, %s, %s, %s,"
             " p_ordered => %s, p_max_in_flight => %s, p_rate_limit => %s, p_dead_letter_topic => %s,"
-            " p_expire_after_seconds => %s, p_on_expired => %s)",
+            " p_expire_after_seconds => %s, p_on_expired => %s, p_on_dead_letter => %s)",
             name,
             topic,
             given.filter,
@@ -304,6 +307,7 @@ class Store:
             given.dead_letter_topic,
             given.expire_after,
             given.on_expired,
+            given.on_dead_letter,
         )
         return Keys(topic_key, subscription_key)
 
@@ -569,8 +573,8 @@ class Store:
     def reprocess(self, keys: Keys, ids: Sequence[Id], *, now: datetime | None = NOW) -> list[int]:
         return self._move_dead("reprocess_dead_letters", keys, ids, now)
 
-    def purge(self, keys: Keys, ids: Sequence[Id]) -> list[int]:
-        return self._move_dead("purge_dead_letters", keys, ids)
+    def purge(self, keys: Keys, ids: Sequence[Id], *, now: datetime | None = NOW) -> list[int]:
+        return self._move_dead("purge_dead_letters", keys, ids, now)
 
     # What is stored
 
@@ -639,7 +643,7 @@ class Store:
             ) as k
         """
         row = self.row(query, *keys, look, *(judged or (None, None, None)), keys.topic, retention, now)
-        return *judgement(row), Kept(*row[19:])
+        return *judgement(row), Kept(*row[20:])
 
     def leases(self, keys: Keys) -> list[Lease]:
         """One for each position, however long the rows are."""
@@ -664,7 +668,7 @@ class Store:
 
     def retries(self, keys: Keys) -> list[Retry]:
         query = """
-            select position, due_at, attempts, reason from fastpubsub.retries
+            select position, least(due_at, '9999-12-31 23:59:59.999999+00'), attempts, reason from fastpubsub.retries
             where topic_key = %s and subscription_key = %s order by due_at, position
         """
         return [Retry(*row) for row in self.rows(query, *keys)]
@@ -725,7 +729,7 @@ def runs(ids: Sequence[Id], values: Sequence[object]) -> tuple[tuple[list[Any], 
 
 
 def judgement(row: Row) -> tuple[Metrics, Judged | None]:
-    return Metrics(*(*row[:10], row[16], row[18])), None if row[10] is None else Judged(*row[10:13])
+    return Metrics(*(*row[:10], row[16], row[18], row[19])), None if row[10] is None else Judged(*row[10:13])
 
 
 def connect(url: str, *, autocommit: bool) -> Store:

@@ -65,6 +65,7 @@ SETTINGS = st.builds(
     rate_limit=st.sampled_from([None, None, 0, 0.5, 2, 4]),
     expire_after=st.sampled_from([None, 0, 60]),
     on_expired=st.sampled_from(["drop", "dead_letter"]),
+    on_dead_letter=st.sampled_from(["continue", "hold"]),
 )
 FORKED = {
     "filter": FILTERS,
@@ -72,6 +73,7 @@ FORKED = {
     "max_delivery_attempts": st.integers(1, 3),
     "ordered": st.booleans(),
     "on_expired": st.sampled_from(["drop", "dead_letter"]),
+    "on_dead_letter": st.sampled_from(["continue", "hold"]),
 }
 ROW_BYTES = 80
 """Of a message beside its payload and attributes, with its entry in the index."""
@@ -95,6 +97,7 @@ def settings_of(settings: Settings) -> dict[str, Any]:
         "rate_limit": settings.rate_limit,
         "expire_after_seconds": settings.expire_after,
         "on_expired": settings.on_expired,
+        "on_dead_letter": settings.on_dead_letter,
     }
 
 
@@ -115,7 +118,9 @@ def metrics_of(cursor: Cursor) -> Metrics:
     ahead, waiting = cursor.ahead(), [one.position for one in cursor.all_waiting]
     counts = (len(ahead), len(waiting), len(cursor.leases), len(cursor.dead), cursor.acked)
     times = (oldest(cursor, ahead), oldest(cursor, cursor.leases), oldest(cursor, waiting))
-    return Metrics(*counts, False, *times, filtered=cursor.filtered, ttl_expired=cursor.ttl_expired)
+    return Metrics(
+        *counts, False, *times, filtered=cursor.filtered, ttl_expired=cursor.ttl_expired, held_keys=cursor.held_keys
+    )
 
 
 def pins(cursor: Cursor) -> list[tuple[int, str]]:
@@ -231,6 +236,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(name=NAMES, settings=SETTINGS)
     def subscribe(self, name: str, settings: Settings) -> None:
+        if not settings.ordered:
+            settings.on_dead_letter = None
         if name in self.keys:
             with self.store.refused("FP409"):
                 self.store.create_subscription(name, settings=settings, now=self.now)
@@ -257,6 +264,9 @@ class Machine(RuleBasedStateMachine):
                 self.store.fork_subscription(name, of, now=self.now)
             return
         written = given.get("filter")
+        was = self.model.cursor(of).subscription
+        if not given.get("ordered", was.ordered) and given.get("on_dead_letter", was.on_dead_letter) == "hold":
+            given = given | {"on_dead_letter": "continue"}
         settings = given | ({"filter": json.loads(written or "null")} if "filter" in given else {})
         self.model.create_subscription(
             NewSubscription(id=name, topic_id="topic", fork_of=of, **settings), read_filter(written)
@@ -282,8 +292,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data(), settings=SETTINGS, with_filter=st.booleans())
     def patch(self, data: st.DataObject, settings: Settings, with_filter: bool) -> None:
-        name, _, _ = self.subscription(data)
+        name, cursor, _ = self.subscription(data)
         changes = settings_of(settings)
+        if not cursor.subscription.ordered:
+            changes["on_dead_letter"] = "continue"
         if not with_filter:
             del changes["filter"]
         self.model.update_subscription(name, ChangedSubscription(**changes), read_filter(settings.filter))
@@ -465,7 +477,7 @@ class Machine(RuleBasedStateMachine):
     def purge(self, data: st.DataObject) -> None:
         _, cursor, keys = self.subscription(data)
         ids = self.dead_ids(data, cursor)
-        assert self.store.purge(keys, ids) == cursor.purge(targets(ids))
+        assert self.store.purge(keys, ids, now=self.now) == cursor.purge(targets(ids), self.now)
 
     def has_dead(self) -> bool:
         return any(cursor.dead for cursor in self.model.cursors.values())
@@ -528,6 +540,8 @@ class Machine(RuleBasedStateMachine):
                 more = cursor.noted(explained.state, position)
                 assert (explained.leased_at, explained.reason) == (more.get("leased_at"), more.get("reason"))
             assert bool(explained.is_put_aside) == (position in cursor.aside() and explained.state == "ahead")
+            holder = parse(explained.held_by) if explained.held_by else None
+            assert (position, holder and holder.position) == (position, cursor.holder_of(position))
             failures = [(one["cause"], one["delivery_attempt"]) for one in json.loads(explained.failures or "[]")]
             expected = [(one.cause, one.delivery_attempt) for one in cursor.failures.get(position, [])]
             assert (position, failures) == (position, expected)

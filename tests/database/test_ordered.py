@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.database.store import NOW, SECOND, Keys, Settles, Store
+from fastpubsub.message_ids import MessageIds
+from tests.database.store import NOW, SECOND, Claimed, Id, Keys, Settings, Settles, Store
 
 
 @pytest.fixture
@@ -259,3 +260,179 @@ def test_what_has_no_room_in_an_answer_can_be_had_at_once(store: Store, keys: Ke
     store.ack(keys, first.ids)
     full = store.claim(keys, [1, 1], ["one", "two"], now=NOW + SECOND, max_bytes=1)
     assert (full.positions, full.shares, full.limited_seconds) == ([2], [1, 0], 0)
+
+
+LATER = NOW + 100 * SECOND
+
+
+@pytest.fixture
+def holding(store: Store) -> Keys:
+    return store.create(ordered=True, max_attempts=2, backoff_min=0, on_dead_letter="hold")
+
+
+def bare(claimed: Claimed, *places: int) -> list[Id]:
+    return [claimed.ids[place].bare for place in places]
+
+
+def held(store: Store, keys: Keys) -> int:
+    return store.metrics(keys).held_keys
+
+
+def test_a_dead_letter_holds_its_key_until_it_is_reprocessed(store: Store, holding: Keys) -> None:
+    publish(store, holding, "aaab")
+    claimed = store.claim(holding)
+    store.reject(holding, claimed.ids[1:2])
+    assert [lease.position for lease in store.leases(holding)] == [1, 4], "what was leased after it is given back"
+    dead = MessageIds(holding.topic, NOW).at(2)
+    assert (held(store, holding), store.explain(holding, 2).held_by) == (0, dead)
+    store.ack(holding, claimed.ids[:1])
+    assert (held(store, holding), store.metrics(holding)[:5]) == (1, (0, 1, 1, 1, 1))
+    publish(store, holding, "ab")
+    store.ack(holding, claimed.ids[3:])
+    assert store.claim(holding, now=LATER).positions == [6], "only of b"
+    assert [store.explain(holding, n).state for n in (2, 3, 5)] == ["dead", "waiting", "ahead"]
+    assert (store.explain(holding, 2).held_by, store.explain(holding, 5).held_by) == (dead, dead)
+    assert store.reprocess(holding, bare(claimed, 1), now=LATER) == [2]
+    assert (held(store, holding), store.metrics(holding)[:5]) == (0, (1, 2, 1, 0, 2))
+    again = store.claim(holding, now=LATER + SECOND)
+    assert (again.positions, again.attempts) == ([2, 3, 5], [1, 1, 1])
+    store.ack(holding, again.ids, now=LATER)
+    store.ack(holding, store.leased(holding), now=LATER)
+    assert busy(store) == []
+    assert store.value("select count(*) from fastpubsub.revived") == 0
+    assert store.metrics(holding)[:5] == (0, 0, 0, 0, 6)
+
+
+def test_a_key_goes_on_when_what_held_it_is_purged(store: Store, holding: Keys) -> None:
+    publish(store, holding, "aaaa")
+    claimed = store.claim(holding, 3)
+    store.reject(holding, claimed.ids[:2])
+    assert store.claim(holding, now=LATER).positions == []
+    assert store.purge(holding, bare(claimed, 0), now=LATER) == [1]
+    assert (held(store, holding), store.claim(holding, now=LATER).positions) == (1, []), "the second one holds it, too"
+    assert store.purge(holding, bare(claimed, 1), now=LATER) == [2]
+    again = store.claim(holding, now=LATER + SECOND)
+    assert (held(store, holding), again.positions, again.attempts) == (0, [3, 4], [1, 1])
+
+
+def test_the_second_dead_letter_of_a_key_waits_behind_the_first(store: Store, holding: Keys) -> None:
+    publish(store, holding, "aaa")
+    claimed = store.claim(holding)
+    store.reject(holding, claimed.ids[:2])
+    assert store.reprocess(holding, bare(claimed, 1), now=LATER) == [2]
+    assert store.claim(holding, now=LATER + SECOND).positions == []
+    assert store.reprocess(holding, bare(claimed, 0), now=LATER) == [1]
+    assert store.claim(holding, now=LATER + SECOND).positions == [1, 2, 3]
+
+
+def test_what_dies_by_its_last_attempt_holds_its_key(store: Store, holding: Keys) -> None:
+    """Alone with its key in its claim, and nothing was put aside behind it yet."""
+    publish(store, holding, "ab")
+    store.claim(holding)
+    store.release(holding, now=LATER)
+    second = store.claim(holding, now=LATER + SECOND)
+    assert second.attempts == [2, 2]
+    store.nack(holding, second.ids[:1], now=LATER + SECOND)
+    publish(store, holding, "ac")
+    assert store.claim(holding, now=LATER + 2 * SECOND).positions == [4]
+    assert (held(store, holding), store.explain(holding, 3).is_put_aside) == (1, True)
+
+
+def test_a_reprocessed_dead_letter_can_hold_its_key_again(store: Store, holding: Keys) -> None:
+    publish(store, holding, "aa")
+    claimed = store.claim(holding)
+    store.reject(holding, claimed.ids[:1])
+    for _ in range(2):
+        store.reprocess(holding, bare(claimed, 0))
+        again = store.claim(holding, 1, now=LATER)
+        assert (again.positions, again.attempts) == ([1], [1])
+        store.reject(holding, again.ids, now=LATER)
+        assert held(store, holding) == 1
+        assert store.value("select count(*) from fastpubsub.revived") == 0
+
+
+def test_seeking_and_purging_everything_let_held_keys_go(store: Store, holding: Keys) -> None:
+    publish(store, holding, "aa")
+    claimed = store.claim(holding)
+    store.reject(holding, claimed.ids[:1])
+    store.seek(holding, "earliest")
+    assert (held(store, holding), busy(store), store.retries(holding)) == (0, [], [])
+    again = store.claim(holding, 1)
+    assert again.positions == [1]
+    assert store.explain(holding, 1).held_by is None
+    assert store.reprocess(holding, bare(claimed, 0)) == [1], "it comes anyway"
+    store.reject(holding, again.ids)
+    assert held(store, holding) == 1
+    assert store.purge_all(holding) == (1, False)
+    assert (held(store, holding), busy(store), len(store.dead_letters(holding))) == (0, [], 1)
+    publish(store, holding, "a")
+    assert store.claim(holding).positions == [3]
+    assert store.reprocess(holding, bare(claimed, 0), now=LATER) == [1]
+    assert store.claim(holding, now=LATER + SECOND).positions == [1], "outside of the order, as it holds nothing"
+
+
+def test_what_expires_does_not_hold_its_key(store: Store) -> None:
+    keys = store.create(ordered=True, on_expired="dead_letter", on_dead_letter="hold")
+    store.publish(keys.topic, ["{}"] * 2, ordering_keys=["a"] * 2, ttls=[1, None])
+    assert store.claim(keys, now=LATER).positions == [2]
+    assert (len(store.dead_letters(keys)), held(store, keys)) == (1, 0)
+
+
+def test_what_held_its_key_does_not_expire(store: Store, holding: Keys) -> None:
+    store.publish(holding.topic, ["{}"] * 2, ordering_keys=["a"] * 2, ttls=[10, None])
+    claimed = store.claim(holding)
+    store.reject(holding, claimed.ids[:1])
+    store.reprocess(holding, bare(claimed, 0), now=LATER)
+    assert store.claim(holding, now=LATER + SECOND).positions == [1, 2]
+
+
+def test_the_log_keeps_what_a_held_key_has_to_come(store: Store, holding: Keys) -> None:
+    publish(store, holding, "abab")
+    claimed = store.claim(holding)
+    store.reject(holding, claimed.ids[:1])
+    store.ack(holding, [claimed.ids[1], claimed.ids[3]])
+    assert store.trim(holding.topic, 0, now=LATER) == 0
+    store.purge(holding, bare(claimed, 0), now=LATER)
+    assert store.trim(holding.topic, 0, now=LATER) == 2
+
+
+def test_holding_is_for_dead_letters_from_now_on(store: Store, keys: Keys) -> None:
+    publish(store, keys, "abab")
+    claimed = store.claim(keys, 2)
+    store.reject(keys, claimed.ids[:1])
+    store.update_subscription("subscription", on_dead_letter="hold")
+    assert (held(store, keys), store.claim(keys, now=LATER).positions) == (0, [3])
+    store.reject(keys, claimed.ids[1:])
+    store.update_subscription("subscription", on_dead_letter="continue")
+    assert (held(store, keys), store.claim(keys, now=LATER).positions) == (1, [])
+
+
+def test_holding_needs_an_order(store: Store, keys: Keys) -> None:
+    other = Settings(on_dead_letter="hold")
+    with store.refused("FP422"):
+        store.create_subscription("other", settings=other)
+    store.create_subscription("other")
+    with store.refused("FP422"):
+        store.update_subscription("other", on_dead_letter="hold")
+    with store.refused("FP422"):
+        store.fork_subscription("fork", on_dead_letter="hold", ordered=False)
+    store.fork_subscription("fork", on_dead_letter="hold")
+
+
+def test_a_held_key_wakes_nobody(store: Store, holding: Keys) -> None:
+    publish(store, holding, "a")
+    store.reject(holding, store.claim(holding).ids)
+    assert store.ready(holding, now=LATER) == []
+
+
+def test_redrives_release_held_keys(store: Store, holding: Keys) -> None:
+    publish(store, holding, "aabb")
+    claimed = store.claim(holding)
+    store.reject(holding, [claimed.ids[0], claimed.ids[2]], ["one", "two"])
+    assert held(store, holding) == 2
+    for action, reason in (("reprocess", "one"), ("purge", "two")):
+        created = "select redrive_key from fastpubsub.create_redrive(%s, %s, %s, %s, null, null, null, 10, 100, %s)"
+        redrive = store.value(created, *holding, action, reason, LATER)
+        store.rows("select * from fastpubsub.step_redrive(%s, %s, %s, 100, 100, %s)", *holding, redrive, LATER)
+    assert held(store, holding) == 0
+    assert sorted(store.claim(holding, now=LATER + SECOND).positions) == [1, 2, 4]

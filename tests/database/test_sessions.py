@@ -279,6 +279,8 @@ INTERNAL = {
     "cursor_position",
     "count_ahead",
     "end_deliveries",
+    "end_hold",
+    "is_holding",
     "is_paused",
     "room_in_flight",
     "pass_expired",

@@ -116,7 +116,7 @@ def test_a_subscription_is_listed_as_it_was_made(store: Store) -> None:
         "failed",
     )
     assert store.rows("select * from fastpubsub.list_subscriptions(0, 10)") == [
-        (*listed, 60, NOW + 181 * SECOND, "drop")
+        (*listed, 60, NOW + 181 * SECOND, "drop", "continue")
     ]
     assert store.row("select * from fastpubsub.resolve_subscription('subscription')") == keys
 

@@ -408,6 +408,15 @@ async def test_a_backlog_and_dead_letters(settings: Settings, filled: httpx.Asyn
     )
 
 
+async def test_held_keys(settings: Settings, filled: httpx.AsyncClient) -> None:
+    await filled.post("/subscriptions", json={"id": "o", "topic_id": "t", "ordered": True, "on_dead_letter": "hold"})
+    await filled.post("/topics/t/messages", json={"messages": [{"payload": {}, "ordering_key": "k"}]})
+    (message,) = (await filled.get("/subscriptions/o/messages?consumer_id=c")).json()["data"]
+    await filled.post("/subscriptions/o/rejects", json={"ids": [message["ack_id"]], "reason": "broken"})
+    found = only(await examine(settings, patience=3600), "held_keys")
+    assert found.what == "1 ordering key is held by a dead letter of the subscription o"
+
+
 async def test_what_keeps_the_log_is_named_with_its_cost(
     settings: Settings, filled: httpx.AsyncClient, connect: Connect
 ) -> None:

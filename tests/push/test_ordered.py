@@ -6,18 +6,30 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import httpx
+import pytest
 
-from tests.api.calls import Calls, success
+from tests.api.calls import PATIENCE, Calls, success
 from tests.push.endpoint import OK, Endpoint, Received, Speak, answer
 
 
 async def pushed(
-    calls: Calls, client: httpx.AsyncClient, endpoint: Endpoint, ordered: bool, *keys: str | None, attempts: int = 10
+    calls: Calls,
+    client: httpx.AsyncClient,
+    endpoint: Endpoint,
+    ordered: bool,
+    *keys: str | None,
+    attempts: int = 10,
+    **settings: str,
 ) -> None:
     """With these messages, which were published before anything was pushed."""
     await calls.topic()
     await calls.subscription(
-        "s", ordered=ordered, max_delivery_attempts=attempts, backoff_min_seconds=0, backoff_max_seconds=0
+        "s",
+        ordered=ordered,
+        max_delivery_attempts=attempts,
+        backoff_min_seconds=0,
+        backoff_max_seconds=0,
+        **settings,
     )
     messages = [{"payload": {"n": n}} | ({} if key is None else {"ordering_key": key}) for n, key in enumerate(keys)]
     success(await client.post("/topics/t/messages", json={"messages": messages}), 204)
@@ -81,4 +93,20 @@ async def test_nothing_overtakes_what_fails(calls: Calls, client: httpx.AsyncCli
 async def test_a_dead_letter_lets_its_key_go_on(calls: Calls, client: httpx.AsyncClient, endpoint: Endpoint) -> None:
     endpoint.answers = lambda received: answer(500) if number(received) == 0 else OK
     await pushed(calls, client, endpoint, True, "k", "k", "k", attempts=2)
+    assert [number(one) for one in await endpoint.until(4)] == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("status", [500, 400])
+async def test_a_dead_letter_can_hold_its_key(
+    calls: Calls, client: httpx.AsyncClient, endpoint: Endpoint, status: int
+) -> None:
+    """By its last attempt, or because the endpoint rejects it."""
+    broken = {0}
+    endpoint.answers = lambda received: answer(status) if number(received) in broken else OK
+    await pushed(calls, client, endpoint, True, "k", "k", "k", attempts=1, on_dead_letter="hold")
+    async with asyncio.timeout(PATIENCE):
+        while not (dead := await calls.dead_letters()):  # noqa: ASYNC110 - nobody tells it
+            await asyncio.sleep(0)
+    broken.clear()
+    await calls.reprocess(dead[0]["id"])
     assert [number(one) for one in await endpoint.until(4)] == [0, 0, 1, 2]

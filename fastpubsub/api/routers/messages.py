@@ -243,10 +243,7 @@ async def list_dead_letters(
 )
 async def reprocess_dead_letters(request: Request) -> Response:
     """Move dead letters back to the consumers; their attempts start again."""
-    response = await _move(request, dead_letters.reprocess_dead_letters)
-    state = request.app.state
-    state.wakeups.changed(await state.directory.subscriptions.key(request.path_params["subscription_id"]))
-    return response
+    return await _move(request, dead_letters.reprocess_dead_letters)
 
 
 @router.delete(
@@ -291,7 +288,10 @@ async def _move(request: Request, move: Move) -> Response:
     state = request.app.state
     ids = parse_ids(await request.body(), max_ids=state.settings.settle_max_ids)
     change = await change_by(request)
-    moved = await move(state.database, state.directory, request.path_params["subscription_id"], ids, change)
+    subscription_id = request.path_params["subscription_id"]
+    moved = await move(state.database, state.directory, subscription_id, ids, change)
+    # Also a purge gives consumers something: the key that a dead letter held goes on.
+    state.wakeups.changed(await state.directory.subscriptions.key(subscription_id))
     if not prefers_representation(request):
         return NO_CONTENT
     return representation(Moved(ids=moved).model_dump_json())

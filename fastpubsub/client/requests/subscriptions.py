@@ -42,6 +42,7 @@ def create_subscription(
     dead_letter_topic: str | None = None,
     expire_after_seconds: int | None = None,
     on_expired: Literal["drop", "dead_letter"] | None = None,
+    on_dead_letter: Literal["continue", "hold"] | None = None,
     exist_ok: bool = False,
 ) -> Request[Subscription]:
     """Creates a subscription. None is the default of the server; with `fork_of`, the value of that subscription.
@@ -50,7 +51,8 @@ def create_subscription(
     `max_in_flight` messages, and get up to `rate_limit` a second; 0 is no limit. A copy of each dead letter is
     published to `dead_letter_topic`, which needs the scope `topics:publish` for it. After `expire_after_seconds`
     without a pull the server deletes the subscription; 0 is never. `on_expired` says what becomes of messages that
-    expire.
+    expire. In an ordered subscription `on_dead_letter="hold"` lets nothing of the ordering key of a dead letter come
+    until somebody reprocesses or purges it.
 
     With `fork_of` it begins before the oldest message that the other has not settled, instead of at `start_from`. With
     `exist_ok` it returns an existing one, and raises `AlreadyExists` when that differs from the given settings, except
@@ -76,6 +78,7 @@ def create_subscription(
         dead_letter_topic=dead_letter_topic,
         expire_after_seconds=expire_after_seconds,
         on_expired=on_expired,
+        on_dead_letter=on_dead_letter,
     )
     existing = get_subscription(id) if exist_ok else None
     return creating("/subscriptions", given, Subscription, existing, partial(require_same, "subscription"))
@@ -98,6 +101,7 @@ def ensure_subscription(
     dead_letter_topic: str | None = None,
     expire_after_seconds: int | None = None,
     on_expired: Literal["drop", "dead_letter"] | None = None,
+    on_dead_letter: Literal["continue", "hold"] | None = None,
 ) -> Request[Subscription]:
     """Creates it, or changes the given settings that differ, which is logged. `{}` means no filter.
 
@@ -114,6 +118,7 @@ def ensure_subscription(
         dead_letter_topic=dead_letter_topic,
         expire_after_seconds=expire_after_seconds,
         on_expired=on_expired,
+        on_dead_letter=on_dead_letter,
     )
     beginning = only_given(start_from=start_from, fork_of=fork_of, ordered=ordered or None)
     content = write_exactly({"id": id, "topic_id": topic_id, **beginning, **settings}, write_json)
@@ -173,6 +178,7 @@ def update_subscription(
     dead_letter_topic: str | Unset | None = UNSET,
     expire_after_seconds: int | Unset | None = UNSET,
     on_expired: Literal["drop", "dead_letter"] | Unset = UNSET,
+    on_dead_letter: Literal["continue", "hold"] | Unset = UNSET,
 ) -> Request[Subscription]:
     """A missing argument keeps the present value. `push` replaces all of its members; None lets messages be pulled.
 
@@ -191,6 +197,7 @@ def update_subscription(
         "dead_letter_topic": dead_letter_topic,
         "expire_after_seconds": expire_after_seconds,
         "on_expired": on_expired,
+        "on_dead_letter": on_dead_letter,
     }
     given = {name: value for name, value in body.items() if not isinstance(value, Unset)}
     return Request(

@@ -20,6 +20,7 @@ const SETTINGS = [...NUMBERS, TOPIC];
 export function SubscriptionSettings({subscription, onDone}) {
   const [values, setValues] = useState(Object.fromEntries(SETTINGS.map(([name]) => [name, subscription[name] ?? ""])));
   const [onExpired, setOnExpired] = useState(subscription.on_expired ?? "drop");
+  const [onDeadLetter, setOnDeadLetter] = useState(subscription.on_dead_letter ?? "continue");
   const mayChange = can("subscriptions:create", subscription.id);
   const request = () => ({
     method: "PATCH",
@@ -29,6 +30,7 @@ export function SubscriptionSettings({subscription, onDone}) {
       // Who may not publish to that topic may change the others.
       ...(values.dead_letter_topic.trim() === (subscription.dead_letter_topic ?? "") ? {} : {dead_letter_topic: values.dead_letter_topic.trim() || null}),
       on_expired: onExpired,
+      ...(subscription.ordered ? {on_dead_letter: onDeadLetter} : {}),
     },
   });
   return html`<div class="card form">
@@ -40,6 +42,11 @@ export function SubscriptionSettings({subscription, onDone}) {
         <option value="drop">drop them</option><option value="dead_letter">make dead letters of them</option>
       </select>
     <//>
+    ${subscription.ordered ? html`<${Field} label="Ordering key of a dead letter" hint="What becomes of the later messages with the same ordering key">
+      <select name="on_dead_letter" disabled=${!mayChange} value=${onDeadLetter} onChange=${(event) => setOnDeadLetter(event.target.value)}>
+        <option value="continue">continue</option><option value="hold">hold until it is reprocessed or purged</option>
+      </select>
+    <//>` : null}
     ${mayChange ? html`<footer><${Action} kind="primary" label="Save settings" request=${request} done="Saved." onDone=${onDone} /></footer>` : null}
   </div>`;
 }

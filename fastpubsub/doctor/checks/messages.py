@@ -146,11 +146,13 @@ async def examine_subscriptions(database: DoctorConnection, patience: float) -> 
     found = gauges(await database.call("list_subscription_metrics", SUBSCRIPTIONS, retention))
     behind = sorted((one for one in found if one.ahead and is_behind(one, patience)), key=lambda one: -one.ahead)
     dead = sorted((one for one in found if one.dead), key=lambda one: -one.dead)
+    held = sorted((one for one in found if one.held_keys), key=lambda one: -one.held_keys)
     ahead = sum(one.ahead + one.waiting for one in found)
     leased = sum(one.leased for one in found)
     return [
         *(backlog(one) for one in behind[:SHOWN]),
         *(dead_letters(one) for one in dead[:SHOWN]),
+        *(held_keys(one) for one in held[:SHOWN]),
         ok("subscriptions", f"{len(found)} subscriptions: {ahead:,} messages to deliver, {leased:,} with consumers"),
     ]
 
@@ -179,6 +181,18 @@ def dead_letters(one: SubscriptionGauges) -> Finding:
         f"the subscription {one.subscription_id} has {one.dead:,} dead letters",
         "they are not delivered any more, and stay until you reprocess or purge them",
         f"look at GET /subscriptions/{one.subscription_id}/dlq; then reprocess or purge them",
+    )
+
+
+def held_keys(one: SubscriptionGauges) -> Finding:
+    held = "1 ordering key is held by a dead letter"
+    if one.held_keys > 1:
+        held = f"{one.held_keys:,} ordering keys are held by dead letters"
+    return warning(
+        "held_keys",
+        f"{held} of the subscription {one.subscription_id}",
+        "nothing more of such a key is delivered, and the topic keeps its messages from the first of them on",
+        f"mend the cause; then reprocess or purge the dead letters of GET /subscriptions/{one.subscription_id}/dlq",
     )
 
 
@@ -216,5 +230,6 @@ def keeps(one: Kept) -> Finding:
         "kept",
         f"the message {message} of the subscription {one.subscription_id}, {published}, {where}: it keeps {cost}",
         "messages are deleted from the front only, so this one keeps all messages after it",
-        "reject it, or let its consumer finish; with a lower max_delivery_attempts such messages end earlier",
+        "reject it, let its consumer finish, or reprocess it if it is a dead letter that holds its key; with a lower "
+        "max_delivery_attempts such messages end earlier",
     )
