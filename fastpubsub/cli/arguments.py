@@ -135,3 +135,13 @@ ExistOk = Annotated[
     bool,
     typer.Option("--exist-ok", help="If it already exists with the given settings, show it instead of failing."),
 ]
+
+
+def attributes_of(given: list[str]) -> dict[str, str]:
+    attributes = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{one!r} is not NAME=VALUE")
+        attributes[name] = text(value) or ""
+    return attributes

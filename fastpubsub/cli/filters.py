@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastpubsub.cli.arguments import body_of, json_text, object_id
+from fastpubsub.cli.arguments import attributes_of, body_of, json_text, object_id, text
 from fastpubsub.cli.completing import subscription_ids, topic_ids
 from fastpubsub.cli.connection import connected
 from fastpubsub.cli.groups import group
@@ -47,6 +47,20 @@ Filter = Annotated[
 Payload = Annotated[
     str | None, typer.Option(help="Test this payload, instead of messages.", metavar="JSON", show_default=False)
 ]
+Attributes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attribute",
+        "-a",
+        help="An attribute beside the payload; can be repeated.",
+        metavar="NAME=VALUE",
+        show_default=False,
+    ),
+]
+OrderingKey = Annotated[
+    str | None,
+    typer.Option("--ordering-key", help="The ordering key beside the payload.", callback=text, show_default=False),
+]
 Last = Annotated[
     int | None,
     typer.Option(
@@ -66,6 +80,8 @@ def try_filter(
     subscription: Which = None,
     topic: OfTopic = None,
     payload: Payload = None,
+    attributes: Attributes = None,
+    ordering_key: OrderingKey = None,
     last: Last = None,
     as_json: AsJson = None,
 ) -> None:
@@ -74,9 +90,16 @@ def try_filter(
         raise typer.BadParameter("give --subscription, or --topic")
     if payload is not None and last is not None:
         raise typer.BadParameter("give --payload, or --last")
+    if payload is None and (attributes or ordering_key is not None):
+        raise typer.BadParameter("give --attribute and --ordering-key with a --payload")
+    tested = {
+        "payload": None if payload is None else json_text(payload, "--payload"),
+        "attributes": attributes_of(attributes or []) or None,
+        "ordering_key": ordering_key,
+        "last": last,
+    }
     body: dict[str, Any] = {"filter": json_text(filter_, "--filter")}
-    body |= {} if payload is None else {"payload": json_text(payload, "--payload")}
-    body |= {} if last is None else {"last": last}
+    body |= {name: value for name, value in tested.items() if value is not None}
     output = Output(as_json)
     with connected() as client:
         record, _ = client.send(replace(checked(_request(subscription, topic)), content=body_of(body)))

@@ -17,6 +17,7 @@ from fastpubsub.cli.arguments import (
     SubscriptionId,
     TopicId,
     TtlSeconds,
+    attributes_of,
     json_text,
     text,
 )
@@ -119,16 +120,6 @@ def publish_lines(publishing: "LinePublisher", topic: str, path: Path | None) ->
         # The bar would appear in the middle of typed text.
         show = (lambda _done: None) if os.isatty(descriptor) else stack.enter_context(progress("publishing", None))
         publishing.run(source, lines(descriptor), show)
-
-
-def attributes_of(given: list[str]) -> dict[str, str]:
-    attributes = {}
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not equals or not name:
-            raise typer.BadParameter(f"{one!r} is not NAME=VALUE")
-        attributes[name] = text(value) or ""
-    return attributes
 
 
 def pull(

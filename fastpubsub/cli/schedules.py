@@ -8,10 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from fastpubsub.cli.arguments import ExistOk, Limit, TopicId, Yes, body_of, json_text, object_id, object_ids, text
+from fastpubsub.cli.arguments import (
+    ExistOk,
+    Limit,
+    TopicId,
+    Yes,
+    attributes_of,
+    body_of,
+    json_text,
+    object_id,
+    object_ids,
+    text,
+)
 from fastpubsub.cli.commands import with_options
 from fastpubsub.cli.groups import delete_each, group, list_by_token, show
-from fastpubsub.cli.messages import attributes_of
 from fastpubsub.cli.output import AsJson, Output
 
 COLUMNS = (

@@ -91,6 +91,9 @@ def test_filters_are_tried(cli: Cli, bus: Client) -> None:
     assert (of_topic["looked_at"], of_topic["passed"]) == (1, 0)
     judged = json.loads(cli("filter", "test", *wanted, "--topic", "orders", "--payload", '{"Country": "BR"}').stdout)
     assert (judged["passes"], judged["similar_field"]) == (False, "Country")
+    beside = ["--filter", '{"$attributes": {"env": ["prod"], "tier": ["1"]}, "$message": [{"ordering_key": ["k"]}]}']
+    beside += ["--topic", "orders", "--payload", "{}", "-a", "env=prod", "--attribute", "tier=1", "--ordering-key"]
+    assert [json.loads(cli("filter", "test", *beside, key).stdout)["passes"] for key in ("k", "x")] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +102,8 @@ def test_filters_are_tried(cli: Cli, bus: Client) -> None:
         (["--filter", "{}"], "give --subscription, or --topic"),
         (["--filter", "{}", "--topic", "orders", "--subscription", "billing"], "give --subscription, or --topic"),
         (["--filter", "{}", "--topic", "orders", "--payload", "{}", "-n", "1"], "give --payload, or --last"),
+        (["--filter", "{}", "--topic", "orders", "--ordering-key", "k"], "with a --payload"),
+        (["--filter", "{}", "--topic", "orders", "--payload", "{}", "-a", "k"], "is not NAME=VALUE"),
         (["--filter", "{", "--topic", "orders"], "--filter is not JSON"),
         (["--filter", "{}", "--topic", "orders", "--payload", "["], "--payload is not JSON"),
         (["--filter", "[]", "--topic", "orders"], "fastpubsub: --filter: "),
