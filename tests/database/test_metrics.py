@@ -161,10 +161,10 @@ def test_lists_for_a_scrape(store: Store) -> None:
     query = "select * from fastpubsub.list_subscription_metrics(%s, 3600, p_now => %s)"
     nothing_judged, nothing_kept = (0, None, None, None), (None, 0)
     assert [row[1:] for row in store.rows(query, 10, NOW + 3600 * SECOND)] == [
-        ("subscription", "topic", 2, 0, 0, 0, 1, NOW, None, None, *nothing_judged, *nothing_kept, False),
-        ("others", "other", 0, 0, 0, 0, 0, None, None, None, *nothing_judged, *nothing_kept, False),
+        ("subscription", "topic", 2, 0, 0, 0, 1, NOW, None, None, *nothing_judged, *nothing_kept, False, 0),
+        ("others", "other", 0, 0, 0, 0, 0, None, None, None, *nothing_judged, *nothing_kept, False, 0),
     ]
-    assert store.row(query, 1, NOW + 3601 * SECOND)[-3:-1] == ("ahead", 2 * (80 + 3))
+    assert store.row(query, 1, NOW + 3601 * SECOND)[-4:-2] == ("ahead", 2 * (80 + 3))
     assert len(store.rows("select * from fastpubsub.list_topic_metrics(1)")) == 1
 
 
