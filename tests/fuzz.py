@@ -4,6 +4,9 @@ import sys
 from pathlib import Path
 
 PROGRAM = Path(sys.executable).with_name("schemathesis")
+PATIENT = ("--request-timeout=60", "--suppress-health-check=too_slow")
+"""With a busy machine, which answers and makes requests slowly."""
+
 CONFIGURATION = Path(__file__).parent / "api" / "schemathesis.toml"
 
 
@@ -17,5 +20,6 @@ def command(base_url: str, examples: int, seed: int, token: str | None = None) -
         "run",
         f"{base_url}/openapi.json",
         "--warnings=off",
+        *PATIENT,
         *options,
     ]
