@@ -18,6 +18,7 @@ from psycopg import sql
 from tests import harness
 
 KEPT = ("alembic_version", "jobs")
+PUBLIC = sql.SQL("drop schema public cascade; create schema public; grant usage on schema public to public")
 IDLE = {"outbox_poll_interval_seconds": 1.0}
 """Several of them live as long as the run, and by default each would look 20 times a second for what SQL published."""
 
@@ -36,10 +37,9 @@ class Lasting(harness.Server):
     def empty(self) -> None:
         with psycopg.connect(harness.libpq(self.database_url)) as connection:
             found = connection.execute("select tablename from pg_tables where schemaname = 'fastpubsub'").fetchall()
-            for name in (name for (name,) in found if name not in KEPT):
-                connection.execute(sql.SQL("delete from {}").format(sql.Identifier("fastpubsub", name)))
+            names = [sql.Identifier("fastpubsub", name) for (name,) in found if name not in KEPT]
             connection.execute(
-                "drop schema public cascade; create schema public; grant usage on schema public to public"
+                sql.SQL("; ").join([*(sql.SQL("delete from {}").format(name) for name in names), PUBLIC])
             )
         self.began = self.log.stat().st_size
 
