@@ -17,7 +17,7 @@ from fastpubsub.cli.remembering import KEPT_SECONDS, StoredTokens
 from fastpubsub.client.exchange import Tokens
 from tests import harness, warm
 from tests.attacks import KEY
-from tests.cli.conftest import Done, make_pipe
+from tests.cli.conftest import Done, make_pipe, without_silence
 from tests.conftest import Run
 from tests.lasting import Last, Lasting
 
@@ -36,7 +36,7 @@ class Guarded:
 
     def run(self, *arguments: str, **changed: object) -> Done:
         given = {"url": self.url, "client_id": self.client_id, "client_secret": self.client_secret}
-        return warm.run(arguments, cwd=self.folder, env=harness.environment({**given, **changed}))
+        return without_silence(warm.run(arguments, cwd=self.folder, env=harness.environment({**given, **changed})))
 
     def fetched(self) -> int:
         """How often a token was."""

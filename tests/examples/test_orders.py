@@ -111,6 +111,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_charges_nobody_twice(shop: Sh
     deadline = time.monotonic() + SECONDS
     while (found := asyncio.run(published(bus))) != announced:  # the server moves what SQL published after the commit
         assert time.monotonic() < deadline, found
+        time.sleep(0.2)
     for subscription in STEPS:
         metrics = bus.metrics(subscription)
         assert (metrics.available, metrics.delivered, metrics.dlq) == (0, 0, 0)
