@@ -34,6 +34,15 @@ class FastAPISolver:
         dependant = get_dependant(path=PATH, call=_function_of(injected))
         if _flat(dependant, "body_params"):
             raise TypeError(f"{name}: a dependency takes the body of a request, which a message does not have")
+        dependants = _flat(dependant, "dependencies")
+        if any(one.background_tasks_param_name for one in dependants):
+            raise TypeError(
+                f"{name}: a dependency takes BackgroundTasks, which no answer would start: call what they call"
+            )
+        for one in dependants:
+            # All are closed before the message is settled. With two scopes, one function would be called twice: `once`
+            # would remember the message in another transaction than that of the work.
+            one.scope = "function"
 
         member = "messages" if is_batch else "message"
 

@@ -9,13 +9,19 @@ The role of the application needs `execute` on the function `fastpubsub.publish`
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from datetime import datetime
 from typing import Any, overload
 
-from sqlalchemy import Column, Connection, DateTime, MetaData, String, Table, func, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy import Column, Connection, DateTime, Engine, MetaData, String, Table, func, text
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+)
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from fastpubsub.client.options import Once
 from fastpubsub.client.requests import Encoded, Outgoing, Payload, address, encode
@@ -119,11 +125,32 @@ def done_table(metadata: MetaData) -> Table:
     )
 
 
+def transaction(
+    source: Engine | sessionmaker[Any] | AsyncEngine | async_sessionmaker[Any],
+) -> Callable[[], Iterator[Any] | AsyncIterator[Any]]:
+    """Returns a dependency: a connection of an engine, or a session of a maker, in a transaction of its own.
+
+    The transaction is committed when the function that takes it returns, and rolled back when that raises. A route of
+    FastAPI takes it with `Depends(…, scope="function")`: otherwise the answer comes before the commit.
+    """
+
+    def plain() -> Iterator[Any]:
+        with source.begin() as begun:  # type: ignore[union-attr]
+            yield begun
+
+    async def asynchronous() -> AsyncIterator[Any]:
+        async with source.begin() as begun:  # type: ignore[union-attr]
+            yield begun
+
+    return asynchronous if isinstance(source, AsyncEngine | async_sessionmaker) else plain
+
+
 def once(get_session: Callable[..., Any]) -> Once:
     """Lets a subscriber process each message once: `@bus.subscriber("billing", once=once(get_session))`.
 
-    `get_session` is the dependency that gives the handler its session of SQLAlchemy, and commits when it is closed. The
-    id of the message is remembered in `fastpubsub_done` in the same transaction, of a database of your own.
+    `get_session` is the dependency that gives the handler its session or connection of SQLAlchemy, and commits when it
+    is closed, such as `transaction(engine)`. The id of the message is remembered in `fastpubsub_done` in the same
+    transaction, of a database of your own.
     """
     return Once(get_session, _is_first)
 

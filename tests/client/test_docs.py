@@ -20,6 +20,19 @@ from tests import harness
 from tests.lasting import Last
 from tests.pages import DOCS, FILE, Block, Shell, agree, blocks, canonical
 
+LOOKS = """
+import bills, transactions
+from fastapi.testclient import TestClient
+from fastpubsub.testing import InMemoryBus
+from pages import app, bus
+
+memory = InMemoryBus()
+memory.subscription("counting", topic_id="views")
+with bus.override(memory.transport), TestClient(app) as client:
+    assert client.get("/pages/a").json() == {"page": "a"}
+print(memory.published("views"))
+"""
+
 
 @pytest.fixture
 def shell(lasting_server: Last, tmp_path: Path) -> Shell:
@@ -137,7 +150,8 @@ def test_fastapi(shell: Shell, bus: Client) -> None:
         shop.wait_until(lambda: states(bus, "billing") == (0, 1, 0))
         shop.stop()
     assert "billed 7" in shop.output().splitlines()
-    assert files == ["shop.py", "transactions.py", "test_shop.py"]
+    assert files == ["shop.py", "pages.py", "transactions.py", "bills.py", "test_shop.py"]
+    assert shell.run(f"python - <<'PYTHON'\n{LOOKS}PYTHON\n") == "[{'page': 'a'}]\n"
 
 
 def test_the_test_of_an_application(shell: Shell) -> None:

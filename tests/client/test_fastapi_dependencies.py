@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Body, Depends, FastAPI, Header, Request
+from fastapi import BackgroundTasks, Body, Depends, FastAPI, Header, Request
 from pydantic import BaseModel
 
 from fastpubsub.client import Depends as PlainDepends
 from fastpubsub.client import Message, Topic
+from fastpubsub.client.options import Once
 from fastpubsub.integrations.fastapi import Bus, BusPublisher
 from fastpubsub.testing import InMemoryBus
 from tests.client.test_fastapi import opened
@@ -30,9 +31,9 @@ ORDERS, BILLS = Topic("orders", Order), Topic("bills", Order)
 class Shop:
     """An application whose subscriber has dependencies."""
 
-    def __init__(self, function: Any, lifespan: Any = None) -> None:
+    def __init__(self, function: Any, lifespan: Any = None, once: Once | None = None) -> None:
         self.memory, self.bus = InMemoryBus(), Bus(topics=[BILLS], subscribe=False)
-        self.bus.subscriber("billing", topic=ORDERS, max_delivery_attempts=1)(function)
+        self.bus.subscriber("billing", topic=ORDERS, max_delivery_attempts=1, once=once)(function)
         self.app = FastAPI(lifespan=self.bus.lifespan if lifespan is None else self.bus.lifespan_with(lifespan))
 
         @self.app.post("/drain")
@@ -77,6 +78,37 @@ async def test_generators_functions_and_classes_of_routes() -> None:
     assert await shop.handle() == 1
     assert seen == [(7, {"n": 7}, "plain with session", "session", "session"), "closed"]
     assert shop.memory.published("bills") == [{"n": 7}]
+
+
+async def test_scopes_of_routes_open_no_second_session() -> None:
+    """What `once` remembers in is the session of the work, however that asks for it."""
+    sessions: list[object] = []
+    used: list[object] = []
+
+    async def session() -> AsyncIterator[object]:
+        sessions.append(object())
+        yield sessions[-1]
+
+    def of_request(opened: Annotated[object, Depends(session)]) -> object:
+        return opened
+
+    def of_function(opened: Annotated[object, Depends(session, scope="function")]) -> object:
+        return opened
+
+    async def bill(
+        order: Order,
+        one: Annotated[object, Depends(of_request)],
+        two: Annotated[object, Depends(of_function)],
+        three: Annotated[object, Depends(session, scope="function")],
+    ) -> None:
+        used.extend([one, two, three])
+
+    async def is_first(opened: object, _message: Message) -> bool:
+        used.append(opened)
+        return True
+
+    assert await Shop(bill, once=Once(session, is_first)).handle() == 1
+    assert used == sessions * 4
 
 
 async def test_overrides_of_tests() -> None:
@@ -139,14 +171,26 @@ async def test_what_only_requests_have(caplog: pytest.LogCaptureFixture) -> None
     assert "header.authorization" in caplog.text
 
 
-async def test_a_body_is_refused_at_the_start() -> None:
-    async def read(body: Annotated[dict[str, int], Body()]) -> None:
-        del body
+async def read(body: Annotated[dict[str, int], Body()]) -> None:
+    del body
 
-    async def bill(order: Order, nothing: Annotated[None, Depends(read)]) -> None:
+
+async def notify(tasks: BackgroundTasks) -> None:
+    tasks.add_task(print)
+
+
+@pytest.mark.parametrize(
+    ("dependency", "why"),
+    [
+        (read, "the body of a request, which a message does not have"),
+        (notify, "BackgroundTasks, which no answer would start"),
+    ],
+)
+async def test_what_would_be_lost_is_refused_at_the_start(dependency: Any, why: str) -> None:
+    async def bill(order: Order, nothing: Annotated[None, Depends(dependency)]) -> None:
         del order, nothing
 
-    with pytest.raises(TypeError, match="takes the body of a request, which a message does not have"):
+    with pytest.raises(TypeError, match=why):
         await Shop(bill).handle()
 
 

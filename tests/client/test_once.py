@@ -1,15 +1,15 @@
 """Handlers that do each message once, with the transactions of an application's own database."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import pytest
 from sqlalchemy import MetaData, create_engine, text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
 
 from fastpubsub.client import Depends, Message, Retry, Worker
-from fastpubsub.integrations.sqlalchemy import done_table, once
+from fastpubsub.integrations.sqlalchemy import done_table, once, transaction
 from fastpubsub.testing import InMemoryBus
 
 
@@ -35,14 +35,7 @@ async def test_a_message_is_done_once(empty_database_url: str, *, is_async: bool
         metadata.create_all(connection)
         connection.execute(text("create table bills (n integer)"))
 
-    async def get_async_session() -> AsyncIterator[AsyncSession]:
-        async with AsyncSession(asynchronous) as session, session.begin():
-            yield session
-
-    def get_session() -> Iterator[Session]:
-        with Session(plain) as session, session.begin():
-            yield session
-
+    get_async_session, get_session = transaction(async_sessionmaker(asynchronous)), transaction(sessionmaker(plain))
     attempts: list[int] = []
     calls: list[int] = []
     memory, worker = InMemoryBus(), Worker()
