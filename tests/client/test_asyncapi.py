@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from functools import cache, partial
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from pydantic import BaseModel, Field
 
 from fastpubsub.client import Message, Router, Topic, Worker
 from fastpubsub.client.asyncapi import asyncapi
+from fastpubsub.client.asyncapi_page import page
 from fastpubsub.integrations.fastapi import Bus
 from tests import warm
 from tests.client.test_docs import save
@@ -207,6 +209,65 @@ class Odd(BaseModel):
     answer: Callable[[], int]
 
 
+class Reading(HTMLParser):
+    """The texts of a page, where its links lead, and its elements."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: set[str] = set()
+        self.ids: list[str] = []
+        self.links: set[str] = set()
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.add(tag)
+        self.ids += [value for name, value in attrs if name == "id" and value]
+        self.links |= {value for name, value in attrs if name == "href" and value}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_page_for_people() -> None:
+    worker = Worker(topics=[Topic("orders/new", Order), Topic("everything", Everything)])
+
+    @worker.subscriber(
+        "billing", topic=Topic("refunds", Refund), filter={"of": ["<b>"]}, publish_to=Topic("visits", Visit)
+    )
+    def bill(refund: Refund) -> None:
+        """Bills <script>and</script> more."""
+
+    @worker.subscriber("other")
+    def other(payload: dict[str, int]) -> None: ...
+
+    document = described(worker, title="<Shop>", server="https://bus.example/a")
+    reading = Reading(page(document))
+    assert not reading.elements & {"script", "link", "img", "b"}
+    assert reading.links <= {f"#{id_}" for id_ in reading.ids}
+    assert (
+        len(set(reading.ids)) == len(reading.ids) == len(document["channels"]) + len(document["components"]["schemas"])
+    )
+    for shown in (
+        "<Shop> 1.0.0",
+        "https://bus.example/a",
+        "Topic orders/new",
+        "The topic of subscription other",
+        "Received by subscription billing",
+        "Bills <script>and</script> more.",
+        'filter{"of": ["<b>"]}',
+        "Published by billing",
+        "numberintegeryes",
+        '"BR" or "US"',
+        "array of (Everything)",
+        "object of (array of (integer or null))",
+        "array of (number, number)",
+        "Card or Cash",
+        'stringyesformat: "date-time"',
+    ):
+        assert shown in reading.text, shown
+
+
 def test_what_has_no_schema() -> None:
     with pytest.raises(TypeError, match="topic odd: Odd has no JSON Schema"):
         asyncapi(Worker(topics=[Topic("odd", Odd)]))
@@ -228,6 +289,7 @@ def test_the_page_and_the_command(shell: Shell) -> None:
     text = shell.run("fastpubsub asyncapi shop:worker --yaml --server http://localhost:8000 --app-version 3")
     document = yaml.safe_load(text)
     assert validator().is_valid(document)
+    assert "Topic invoices" in Reading((shell.folder / "messages.html").read_text()).text
     assert (document["info"], document["servers"]["fastpubsub"]["host"]) == (
         {"title": "shop", "version": "3"},
         "localhost:8000",
@@ -241,6 +303,7 @@ def test_the_page_and_the_command(shell: Shell) -> None:
         (["nothing:worker"], "there is no module nothing"),
         (["shop:orders"], "orders is not a Router; shop has: worker"),
         (["shop:worker", "--server", "here"], "here is not the URL of a server"),
+        (["shop:worker", "--yaml", "--html"], "--yaml and --html exclude each other"),
     ],
 )
 def test_what_the_command_refuses(shell: Shell, arguments: list[str], why: str) -> None:
