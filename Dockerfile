@@ -4,10 +4,10 @@ ARG PYTHON=3.13.16-slim-trixie
 FROM python:${PYTHON} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
-COPY requirements/build.txt requirements/runtime.txt requirements/
+COPY requirements/build.txt requirements/image.txt requirements/
 RUN python -m venv --without-pip /opt/fastpubsub \
     && pip install --require-hashes --requirement requirements/build.txt \
-    && pip --python /opt/fastpubsub/bin/python install --require-hashes --requirement requirements/runtime.txt
+    && pip --python /opt/fastpubsub/bin/python install --require-hashes --requirement requirements/image.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY packages packages
 COPY migrations migrations

@@ -112,13 +112,13 @@ docs: install ## Build the guide from the pages of this repository, for /guide o
 	$(BIN)/sphinx-build --quiet --fail-on-warning --fresh-env --conf-dir docs --doctree-dir $(VENV)/.guide . $(GUIDE)
 	@echo "the guide: $(GUIDE)/index.html, and /guide of make run"
 
-audit: install ## Check what production installs for known vulnerabilities; needs the network, so `make check` leaves it out
-	@$(BIN)/pip-audit --strict --disable-pip --progress-spinner off --requirement requirements/runtime.txt || { \
+audit: install ## Check what the image installs for known vulnerabilities; needs the network, so `make check` leaves it out
+	@$(BIN)/pip-audit --strict --disable-pip --progress-spinner off --requirement requirements/image.txt || { \
 		echo "make audit: something above has a known hole, or its advisories could not be had, which needs the network" >&2; exit 1; }
 
-sbom: install ## Write what production installs to dist/sbom.json, as CycloneDX
+sbom: install ## Write what the image installs to dist/sbom.json, as CycloneDX
 	@mkdir -p dist
-	$(BIN)/python -W ignore -m cyclonedx_py requirements requirements/runtime.txt --pyproject pyproject.toml --mc-type application --of JSON --output-reproducible -o dist/sbom.json
+	$(BIN)/python -W ignore -m cyclonedx_py requirements requirements/image.txt --pyproject pyproject.toml --mc-type application --of JSON --output-reproducible -o dist/sbom.json
 
 lint: check ## The same
 
@@ -134,10 +134,12 @@ lock: install ## Write requirements/*.txt again, from pyproject.toml (ARGS=--upg
 	$(BIN)/python requirements/inputs.py > $(VENV)/runtime.in
 	$(BIN)/python requirements/inputs.py embedded dev docs > $(VENV)/dev.in
 	$(BIN)/python requirements/inputs.py docs > $(VENV)/docs.in
+	$(BIN)/python requirements/inputs.py otel > $(VENV)/image.in
 	$(BIN)/python requirements/inputs.py embedded bench-peers > $(VENV)/peers.in
 	$(PIP_COMPILE) $(ARGS) --output-file=requirements/runtime.txt $(VENV)/runtime.in
 	$(PIP_COMPILE) $(ARGS) --only-build-deps --build-deps-for=wheel --output-file=requirements/build.txt pyproject.toml
 	$(PIP_COMPILE) $(ARGS) --constraint=requirements/runtime.txt --output-file=requirements/dev.txt $(VENV)/dev.in
+	$(PIP_COMPILE) $(ARGS) --constraint=requirements/dev.txt --output-file=requirements/image.txt $(VENV)/image.in
 	$(PIP_COMPILE) $(ARGS) --constraint=requirements/dev.txt --output-file=requirements/docs.txt $(VENV)/docs.in
 	$(PIP_COMPILE) $(ARGS) --constraint=requirements/dev.txt --output-file=requirements/peers.txt $(VENV)/peers.in
 

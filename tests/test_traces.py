@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from websockets.sync.client import connect
 
 from fastpubsub import config
 from fastpubsub.client import Client, NotFound
@@ -138,6 +139,26 @@ def test_probes_have_no_span(server: StartServer, collector: Background) -> None
     collector.wait_until(lambda: names(collector) >= wanted)
     started.stop()
     assert names(collector) == wanted
+
+
+def test_a_websocket_has_a_span(server: StartServer, collector: Background, tracer: trace.Tracer) -> None:
+    started = server(traces_enabled=True)
+    own = f"00-{'1' * 32}-{'2' * 16}-01"
+    url = f"{started.base_url.replace('http', 'ws')}/subscriptions/s/ws"
+    with Client(started.base_url) as bus:
+        bus.create_topic("t")
+        bus.create_subscription("s", "t")
+        with connect(f"{url}?consumer_id=c", additional_headers={"traceparent": own}) as socket:
+            with tracer.start_as_current_span("POST /orders") as publishing_span:
+                bus.publish("t", {"n": 1})
+            socket.recv(PATIENCE)
+    name = "GET /subscriptions/{subscription_id}/ws"
+    collector.wait_until(lambda: name in spans(collector, "1" * 32))
+    span = spans(collector, "1" * 32)[name]
+    assert (span["parent"], span["kind"]) == ("2" * 16, 2)
+    assert span["attributes"]["http.response.status_code"] == 101
+    assert span["attributes"]["http.route"] == "/subscriptions/{subscription_id}/ws"
+    assert span["links"] == [f"{publishing_span.get_span_context().span_id:016x}"]
 
 
 def names(collector: Background) -> set[str]:
