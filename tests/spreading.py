@@ -76,6 +76,7 @@ class Problem:
 EVERY_TOPIC = "work and figures over every topic: to be done by each node for its own"
 FOR_EACH_ROW = "reads for each row: to be written out, or called before"
 FROM_SEVERAL = "made for several topics at once: to be called for each topic"
+SAME_STATEMENT = "found in the same statement, by an index that no statistics can change: to be named by its key there"
 ONE_LOCK = "one lock for all nodes: to become one for each topic"
 
 EXCEPTIONS = {
@@ -107,17 +108,23 @@ EXCEPTIONS = {
     ("list_trimmable", "topics"): EVERY_TOPIC,
     ("lock_job", "turn"): ONE_LOCK,
     ("publish", "topics"): "reads the schema by the name of a topic: to become two statements",
+    ("publish_due_messages", "ctid"): SAME_STATEMENT,
     ("publish_to_topics", "lock"): FROM_SEVERAL,
     ("publish_to_topics", "topics"): FROM_SEVERAL,
     ("record_consumers", "topics"): FROM_SEVERAL,
+    ("relay_messages", "ctid"): SAME_STATEMENT,
+    ("release_delayed_messages", "ctid"): SAME_STATEMENT,
     ("reprocess_dead_letters", "call"): FOR_EACH_ROW,
     ("run_transaction", "topics"): "one transaction over several topics, as its caller asks",
     ("take_leases", "call"): FOR_EACH_ROW,
+    ("trim_changes", "ctid"): SAME_STATEMENT,
     ("trim_changes", "turn"): "of no topic: the table stays on one node",
+    ("trim_claims", "ctid"): SAME_STATEMENT,
     ("trim_consumers", "topics"): EVERY_TOPIC,
     ("trim_history", "ctid"): EVERY_TOPIC,
     ("trim_history", "lock"): EVERY_TOPIC,
     ("trim_history", "topics"): EVERY_TOPIC,
+    ("trim_push_attempts", "ctid"): SAME_STATEMENT,
 }
 """What cannot spread yet, by procedure and rule, with the reason."""
 

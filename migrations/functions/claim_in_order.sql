@@ -129,6 +129,8 @@ begin
                         select from fastpubsub.revived as v
                         where
                             v.topic_key = v_topic_key and v.subscription_key = v_subscription_key and v.position = u.position
+                        -- Or it would read all copies, to look each one up.
+                        offset 0
                     ) as revived
                 from unnest(v_positions, v_attempts, v_turns) with ordinality as u (position, attempts, turn, ordinal)
             ) as m

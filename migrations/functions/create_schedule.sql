@@ -18,6 +18,9 @@ create or replace function fastpubsub.create_schedule(
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 begin

@@ -4,6 +4,7 @@ create or replace function fastpubsub.delayed_floor(p_topic_key bigint, p_now ti
 language plpgsql volatile
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column

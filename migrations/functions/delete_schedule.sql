@@ -1,6 +1,9 @@
 create or replace function fastpubsub.delete_schedule(p_topic_key bigint, p_id text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 begin
     perform fastpubsub.begin_call(true);

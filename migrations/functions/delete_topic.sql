@@ -3,6 +3,9 @@
 create or replace function fastpubsub.delete_topic(p_id text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 declare
     v_topic_key bigint;

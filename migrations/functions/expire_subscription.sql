@@ -7,6 +7,8 @@ create or replace function fastpubsub.expire_subscription(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 declare
     v_cursor fastpubsub.cursors;

@@ -21,6 +21,8 @@ begin
     where
         f.topic_key = p_topic_key and f.subscription_key = p_subscription_key
         and f.position >= p_position and f.position <= p_last_position
-        and not exists (select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = f.position);
+        and not exists (
+            select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = f.position offset 0
+        );
 end;
 $$;

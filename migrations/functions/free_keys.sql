@@ -15,6 +15,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -47,22 +48,27 @@ begin
         ) as p on true
         left join lateral (
             select k.position
-            from fastpubsub.messages as m
+            from (
+                select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+                where p.position is null and m.topic_key = p_topic_key and m.position = t.turn
+                limit 1
+            ) as m
             cross join lateral (
                 select k.position from fastpubsub.message_keys as k
                 where
-                    k.topic_key = p_topic_key and k.key_hash = hashtextextended(m.ordering_key, 0) and k.position > t.turn
+                    k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > t.turn
                     and k.position <= v_cursor.position
                 order by k.position limit 1
             ) as k
-            where p.position is null and m.topic_key = p_topic_key and m.position = t.turn
         ) as n on true
         where
             (
                 select l.turn from fastpubsub.leases as l
                 where
-                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn = t.turn
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn >= t.turn and l.turn <= t.turn
                     and l.turn <> l.last_position
+                -- With sorting off, only the index by turn has this order.
+                order by l.turn
                 limit 1
             ) is null
             and (

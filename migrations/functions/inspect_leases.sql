@@ -4,6 +4,11 @@ create or replace function fastpubsub.inspect_leases()
 returns table (subscription_id text, consumer_id text, expires_at timestamptz)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
 as $$
 #variable_conflict use_column
 begin

@@ -3,6 +3,11 @@
 create or replace function fastpubsub.inspect_outbox(p_limit integer, out waiting bigint, out first_key text)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
 as $$
 begin
     select count(*), (array_agg(o.transaction_id || '/' || o.ordinal))[1] into waiting, first_key

@@ -20,9 +20,30 @@ create or replace function fastpubsub.list_changes(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
 as $$
 #variable_conflict use_column
 begin
+    if p_object is not null and p_object_id is not null then
+        return query
+        select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
+        from fastpubsub.changes as c
+        where
+            (c.object, c.object_id) >= (p_object, p_object_id)
+            and (c.object, c.object_id, c.change_key) < (p_object, p_object_id, coalesce(p_before_key, 9223372036854775807))
+            and (p_client_id is null or c.client_id = p_client_id)
+            and (p_after is null or c.changed_at >= p_after)
+            and (p_before is null or c.changed_at < p_before)
+        -- With sorting off, only the index by object has this order.
+        order by c.object desc, c.object_id desc, c.change_key desc
+        limit p_limit;
+        return;
+    end if;
     return query
     select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
     from fastpubsub.changes as c

@@ -8,6 +8,9 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -19,8 +22,13 @@ begin
     select e.topic_key, e.subscription_key, s.id, e.expired
     from (
         select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as expired
-        from fastpubsub.leases as l
-        where l.expires_at > v_floor and l.expires_at <= v_now
+        from (
+            select l.* from fastpubsub.leases as l
+            where l.expires_at > v_floor and l.expires_at <= v_now
+            -- With sorting off, only the index by time has this order.
+            order by l.expires_at
+            offset 0
+        ) as l
         group by l.topic_key, l.subscription_key
     ) as e
     inner join fastpubsub.subscriptions as s on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key;

@@ -4,6 +4,8 @@ create or replace function fastpubsub.list_expired_subscriptions(p_limit integer
 returns table (topic_key bigint, subscription_key bigint, subscription_id text, expire_after_seconds integer)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -29,7 +31,12 @@ begin
         and fastpubsub.expires_at(u.used_at, c.expire_after_seconds) <= v_now
         and (
             c.paused_at is not null or c.is_pushed
-            or exists (select from fastpubsub.leases as l where l.topic_key = u.topic_key and l.subscription_key = u.subscription_key)
+            or exists (
+                select from fastpubsub.leases as l
+                where l.topic_key = u.topic_key and l.subscription_key = u.subscription_key
+                -- Or it would read all leases, to look each one up.
+                offset 0
+            )
         );
     return query
     select c.topic_key, c.subscription_key, s.id, c.expire_after_seconds

@@ -8,6 +8,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -23,19 +24,31 @@ begin
     inner join fastpubsub.subscriptions as s on s.id = i.id
     cross join lateral (
         select sum(h.published) filter (where h.at < v_half) as before, sum(h.published) filter (where h.at >= v_half) as after
-        from fastpubsub.history as h
-        where
-            h.topic_key = s.topic_key and h.subscription_key = 0 and h.interval_seconds = 5
-            and h.at >= v_from and h.at < v_to
+        from (
+            select h.* from fastpubsub.history as h
+            where
+                h.topic_key = s.topic_key
+                and (h.subscription_key, h.interval_seconds, h.at) >= (0, 5, v_from)
+                and (h.subscription_key, h.interval_seconds, h.at) < (0, 5, v_to)
+            -- With sorting off, only the index by topic has this order.
+            order by h.subscription_key, h.interval_seconds, h.at
+            offset 0
+        ) as h
     ) as t
     cross join lateral (
         select
             sum(h.delivered + h.filtered) filter (where h.at < v_half) as before,
             sum(h.delivered + h.filtered) filter (where h.at >= v_half) as after
-        from fastpubsub.history as h
-        where
-            h.topic_key = s.topic_key and h.subscription_key = s.subscription_key and h.interval_seconds = 5
-            and h.at >= v_from and h.at < v_to
+        from (
+            select h.* from fastpubsub.history as h
+            where
+                h.topic_key = s.topic_key
+                and (h.subscription_key, h.interval_seconds, h.at) >= (s.subscription_key, 5, v_from)
+                and (h.subscription_key, h.interval_seconds, h.at) < (s.subscription_key, 5, v_to)
+            -- With sorting off, only the index by topic has this order.
+            order by h.subscription_key, h.interval_seconds, h.at
+            offset 0
+        ) as h
     ) as o
     where s.created_at < to_timestamp(v_from);
 end;

@@ -5,6 +5,11 @@ create or replace function fastpubsub.list_kept_messages(p_limit integer)
 returns table (topic_id text, subscription_id text, kept bigint, since timestamptz, retention_seconds bigint)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -37,7 +42,11 @@ begin
             )
         ) as position
     ) as n
-    inner join fastpubsub.messages as m on m.topic_key = s.topic_key and m.position = n.position
+    cross join lateral (
+        select m.created_at from fastpubsub.messages as m
+        where m.topic_key = s.topic_key and m.position = n.position
+        limit 1
+    ) as m
     order by 3 desc
     limit p_limit;
 end;

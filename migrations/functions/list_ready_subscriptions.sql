@@ -32,12 +32,15 @@ begin
             c.position is null
             or exists (
                 select from fastpubsub.messages as m where m.topic_key = k.topic_key and m.position = c.position + 1
+                -- Or it would read all messages, to look each one up.
+                offset 0
             )
             or exists (
                 select from fastpubsub.retries as r
                 where
                     r.topic_key = k.topic_key and r.subscription_key = k.subscription_key
                     and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+                offset 0
             ) as ready,
             (
                 select extract(epoch from r.due_at - v_now)::double precision from fastpubsub.retries as r

@@ -22,6 +22,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -54,8 +55,13 @@ begin
         where not exists (
             select from fastpubsub.history as h
             where
-                h.topic_key = s.topic_key and h.subscription_key = s.subscription_key and h.interval_seconds = 5
-                and h.at >= floor(extract(epoch from v_now))::bigint - p_consumer_seconds and h.delivered > 0
+                h.topic_key = s.topic_key
+                and (h.subscription_key, h.interval_seconds, h.at)
+                >= (s.subscription_key, 5, floor(extract(epoch from v_now))::bigint - p_consumer_seconds)
+                and (h.subscription_key, h.interval_seconds) <= (s.subscription_key, 5) and h.delivered > 0
+            -- With sorting off, only the index by topic has this order.
+            order by h.subscription_key, h.interval_seconds, h.at
+            offset 0
         )
     )
     select
@@ -69,10 +75,16 @@ begin
             select m.minute, m.minute - lag(m.minute) over (order by m.minute) as pause, m.ended
             from (
                 select h.at / 60 as minute, max(h.at + h.interval_seconds) as ended
-                from fastpubsub.history as h
-                where
-                    h.topic_key = o.topic_key and h.subscription_key = o.subscription_key and h.interval_seconds in (5, 60)
-                    and h.at >= v_from and case when o.subscription_key = 0 then h.published else h.delivered end > 0
+                from (
+                    select h.* from fastpubsub.history as h
+                    where
+                        h.topic_key = o.topic_key
+                        and (h.subscription_key, h.interval_seconds, h.at) >= (o.subscription_key, 5, v_from)
+                        and (h.subscription_key, h.interval_seconds) <= (o.subscription_key, 60)
+                    order by h.subscription_key, h.interval_seconds, h.at
+                    offset 0
+                ) as h
+                where h.at >= v_from and case when o.subscription_key = 0 then h.published else h.delivered end > 0
                 group by h.at / 60
             ) as m
         ) as a

@@ -31,6 +31,8 @@ returns table (
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -60,6 +62,8 @@ begin
             or exists (
                 select from fastpubsub.dead_letters as d
                 where d.topic_key = s.topic_key and d.subscription_key = s.subscription_key
+                -- Or it would read all dead letters, to join them.
+                offset 0
             )
         )
     order by s.id collate "C"

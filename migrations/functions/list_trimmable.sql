@@ -9,6 +9,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -26,16 +27,19 @@ begin
                     m.topic_key = v_head.topic_key and m.position = fastpubsub.first_position(v_head.topic_key, v_last)
                     and m.position < v_last and m.created_at < v_now - make_interval(secs => v_head.retention)
             )
-            or exists (
-                select from fastpubsub.idempotency_keys as k
-                where k.topic_key = v_head.topic_key and k.created_at < v_now - make_interval(secs => p_window_seconds)
+            or (
+                select k.created_at < v_now - make_interval(secs => p_window_seconds) from fastpubsub.idempotency_keys as k
+                where k.topic_key = v_head.topic_key
+                order by k.created_at
+                limit 1
             )
-            or exists (
-                select from fastpubsub.fired_messages as f
+            or (
+                select f.created_at < v_now - make_interval(secs => p_window_seconds) from fastpubsub.fired_messages as f
                 where
                     f.topic_key = v_head.topic_key and f.position is not null
                     and f.due_at < v_now - make_interval(secs => p_window_seconds)
-                    and f.created_at < v_now - make_interval(secs => p_window_seconds)
+                order by f.due_at, f.delayed_key
+                limit 1
             )
             or exists (
                 select from fastpubsub.cursors as c
@@ -44,8 +48,11 @@ begin
                     where n.topic_key = c.topic_key and n.subscription_key = c.subscription_key
                     order by n.sequence desc limit 1
                 ) as n
-                inner join fastpubsub.claims as o
-                    on o.topic_key = c.topic_key and o.subscription_key = c.subscription_key and o.sequence = n.sequence - 1
+                cross join lateral (
+                    select o.sequence from fastpubsub.claims as o
+                    where o.topic_key = c.topic_key and o.subscription_key = c.subscription_key and o.sequence = n.sequence - 1
+                    limit 1
+                ) as o
                 where c.topic_key = v_head.topic_key
             )
         then

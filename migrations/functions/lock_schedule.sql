@@ -1,6 +1,10 @@
 -- Locks a schedule, after the head of its topic. p_revision is the one that the caller has seen; null is any.
 create or replace function fastpubsub.lock_schedule(p_topic_key bigint, p_id text, p_revision bigint) returns void
-language plpgsql volatile as $$
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
 declare
     v_revision bigint;
 begin

@@ -12,6 +12,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -27,10 +28,15 @@ begin
         continue when not found;
         -- A join of the two would be planned by wrong statistics.
         for v_lease in
-            select l.position, l.last_position, l.attempts from fastpubsub.leases as l
-            where
-                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn = v_turn and l.turn <> l.last_position
-                and l.position > v_first
+            (
+                select l.position, l.last_position, l.attempts from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn >= v_turn and l.turn <= v_turn
+                    and l.turn <> l.last_position and l.position > v_first
+                -- With sorting off, only the index by turn has this order.
+                order by l.turn
+                offset 0
+            )
             union all
             select l.position, l.last_position, l.attempts from fastpubsub.leases as l
             where

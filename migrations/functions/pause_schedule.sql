@@ -8,6 +8,9 @@ create or replace function fastpubsub.pause_schedule(
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 declare
     v_now timestamptz;

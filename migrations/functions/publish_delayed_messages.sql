@@ -25,6 +25,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -46,7 +47,11 @@ begin
     v_now := coalesce(p_now, clock_timestamp());
     for i in 1..cardinality(p_counts) loop
         select k.* into v_known from fastpubsub.idempotency_keys as k
-        where k.topic_key = p_topic_key and k.client = p_clients[i] and k.key = p_keys[i];
+        where
+            k.topic_key = p_topic_key
+            and (k.client, k.key) >= (p_clients[i], p_keys[i]) and (k.client, k.key) <= (p_clients[i], p_keys[i])
+        order by k.client, k.key
+        limit 1;
         if found and v_known.created_at > v_now - make_interval(secs => p_window_seconds) then
             first_positions[i] := case when v_known.body_hash = p_body_hashes[i] then v_known.first_position end;
             created_at[i] := v_known.created_at;

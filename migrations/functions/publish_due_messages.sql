@@ -19,6 +19,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -34,6 +35,7 @@ declare
     v_ttl_seconds integer [];
     v_expires_at timestamptz [];
     v_looked_at bigint;
+    v_taken bigint;
     v_appended record;
 begin
     perform fastpubsub.begin_call(true);
@@ -51,20 +53,20 @@ begin
         update fastpubsub.heads as h set held_after = coalesce(h.held_after, v_floor.due_at), held_until = v_oldest
         where
             h.topic_key = p_topic_key
-            and exists (
-                select from fastpubsub.delayed_messages as m
+            and (
+                select m.due_at from fastpubsub.delayed_messages as m
                 where
                     m.topic_key = p_topic_key and (m.due_at, m.delayed_key) > (v_floor.due_at, v_floor.delayed_key)
                     and m.due_at <= v_oldest
-            );
+                order by m.due_at, m.delayed_key
+                limit 1
+            ) is not null;
         v_floor := fastpubsub.mark_floor(v_floor, v_oldest, v_now);
     end if;
-    select array_agg(r.delayed_key) filter (where r.bytes_before < p_max_bytes), count(*)
-    into v_delayed_keys, v_looked_at
-    from (
-        select d.delayed_key, sum(d.bytes) over (order by d.due_at, d.delayed_key) - d.bytes as bytes_before
+    with looked_at as materialized (
+        select d.ctid, sum(d.bytes) over (order by d.due_at, d.delayed_key) - d.bytes as bytes_before
         from (
-            select m.due_at, m.delayed_key, pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as bytes
+            select m.ctid, m.due_at, m.delayed_key, pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as bytes
             from fastpubsub.delayed_messages as m
             where
                 m.topic_key = p_topic_key and (m.due_at, m.delayed_key) > (v_floor.due_at, v_floor.delayed_key)
@@ -72,12 +74,11 @@ begin
             order by m.due_at, m.delayed_key
             limit p_limit
         ) as d
-    ) as r;
-    more := v_looked_at = p_limit or v_looked_at > coalesce(cardinality(v_delayed_keys), 0);
-    with taken as (
+    ),
+    taken as (
         delete from fastpubsub.delayed_messages as m
-        using unnest(v_delayed_keys) as u (delayed_key)
-        where m.topic_key = p_topic_key and m.delayed_key = u.delayed_key
+        using looked_at as l
+        where m.topic_key = p_topic_key and m.ctid = l.ctid and l.bytes_before < p_max_bytes
         returning m.due_at, m.delayed_key, m.payload, m.attributes, m.ordering_key, m.ttl_seconds, m.expires_at
     )
 
@@ -88,9 +89,13 @@ begin
         array_agg(t.attributes order by t.due_at, t.delayed_key),
         array_agg(t.ordering_key order by t.due_at, t.delayed_key),
         array_agg(t.ttl_seconds order by t.due_at, t.delayed_key),
-        array_agg(t.expires_at order by t.due_at, t.delayed_key)
-    into v_delayed_keys, v_due_at, v_payloads, v_attributes, v_ordering_keys, v_ttl_seconds, v_expires_at
+        array_agg(t.expires_at order by t.due_at, t.delayed_key),
+        (select count(*) from looked_at as l),
+        (select count(*) from looked_at as l where l.bytes_before < p_max_bytes)
+    into
+        v_delayed_keys, v_due_at, v_payloads, v_attributes, v_ordering_keys, v_ttl_seconds, v_expires_at, v_looked_at, v_taken
     from taken as t;
+    more := v_looked_at = p_limit or v_looked_at > v_taken;
     published := coalesce(cardinality(v_payloads), 0);
     if published > 0 then
         v_appended := fastpubsub.publish_messages(

@@ -39,9 +39,14 @@ begin
     with taken as (
         delete from fastpubsub.outbox as o
         using unnest(p_transactions, p_ordinals) as u (transaction_id, ordinal)
-        where
-            o.transaction_id = u.transaction_id::text::xid8 and o.ordinal = u.ordinal
-            and o.topic_key = p_topic_key
+        cross join lateral (
+            select p.ctid from fastpubsub.outbox as p
+            where
+                p.transaction_id = u.transaction_id::text::xid8 and p.ordinal = u.ordinal
+                and p.topic_key = p_topic_key
+            limit 1
+        ) as p
+        where o.ctid = p.ctid
         returning
             o.transaction_id, o.ordinal, o.payload, o.attributes, o.ordering_key, o.deliver_at, o.delayed_key, o.ttl_seconds, o.expires_at
     )

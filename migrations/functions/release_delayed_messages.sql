@@ -11,6 +11,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -33,13 +34,13 @@ begin
     update fastpubsub.delayed_messages as m
     set due_at = greatest(v_now, v_floor.due_at) + make_interval(secs => h.ordinal / 1000000.0)
     from (
-        select m.delayed_key, row_number() over (order by m.due_at, m.delayed_key) as ordinal
+        select m.ctid, row_number() over (order by m.due_at, m.delayed_key) as ordinal
         from fastpubsub.delayed_messages as m
         where m.topic_key = p_topic_key and m.due_at > v_held_after and m.due_at <= v_held_until
         order by m.due_at, m.delayed_key
         limit p_limit
     ) as h
-    where m.topic_key = p_topic_key and m.delayed_key = h.delayed_key;
+    where m.topic_key = p_topic_key and m.ctid = h.ctid;
     get diagnostics released = row_count;
     if released < p_limit and v_held_until is not null then
         update fastpubsub.heads as h set held_after = null, held_until = null where h.topic_key = p_topic_key;

@@ -12,6 +12,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -56,7 +57,7 @@ begin
     end loop;
     delete from fastpubsub.idempotency_keys as k
     using (
-        select o.client, o.key from fastpubsub.idempotency_keys as o
+        select o.ctid from fastpubsub.idempotency_keys as o
         where
             o.topic_key = p_topic_key
             and o.created_at < v_window
@@ -64,13 +65,13 @@ begin
         limit p_limit
         for update skip locked
     ) as o
-    where k.topic_key = p_topic_key and k.client = o.client and k.key = o.key;
+    where k.topic_key = p_topic_key and k.ctid = o.ctid;
     get diagnostics v_rows = row_count;
     v_trimmed := v_trimmed + v_rows;
     -- The newest is the floor.
     delete from fastpubsub.fired_messages as f
     using (
-        select o.due_at, o.delayed_key from fastpubsub.fired_messages as o
+        select o.ctid from fastpubsub.fired_messages as o
         where
             o.topic_key = p_topic_key and o.due_at < v_window and o.created_at < v_window
             and (o.due_at, o.delayed_key) < (
@@ -82,7 +83,7 @@ begin
         order by o.due_at, o.delayed_key
         limit p_limit
     ) as o
-    where f.topic_key = p_topic_key and f.due_at = o.due_at and f.delayed_key = o.delayed_key;
+    where f.topic_key = p_topic_key and f.ctid = o.ctid;
     get diagnostics v_rows = row_count;
     return v_trimmed + v_rows;
 end;

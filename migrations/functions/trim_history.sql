@@ -3,6 +3,12 @@
 create or replace function fastpubsub.trim_history(p_limit integer default 5000, p_now timestamptz default null) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -20,11 +26,19 @@ begin
         for update skip locked
     ));
     get diagnostics v_rows = row_count;
-    select min(h.at) / 60 * 60 into v_minute
-    from fastpubsub.history as h where h.interval_seconds = 5 and h.at < v_now / 60 * 60 - 3600;
+    -- With sorting off, only the index by time has this order.
+    select h.at / 60 * 60 into v_minute
+    from fastpubsub.history as h
+    where h.interval_seconds = 5 and h.at < v_now / 60 * 60 - 3600
+    order by h.at
+    limit 1;
     with old as (
         delete from fastpubsub.history as h
-        where h.interval_seconds = 5 and h.at >= v_minute and h.at < v_minute + 60
+        where h.ctid = any(array(
+            select o.ctid from fastpubsub.history as o
+            where o.interval_seconds = 5 and o.at >= v_minute and o.at < v_minute + 60
+            order by o.at
+        ))
         returning h.*
     )
     insert into fastpubsub.history as h (topic_key, subscription_key, at, interval_seconds, published, delivered, acked, nacked, rejected, expired, dead_lettered, filtered)

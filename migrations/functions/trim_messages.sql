@@ -94,6 +94,7 @@ begin
                 where
                     d.topic_key = p_topic_key and d.subscription_key = v_subscription.subscription_key
                     and d.position = f.position
+                offset 0
             );
     end loop;
     return v_trimmed;

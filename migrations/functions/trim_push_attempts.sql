@@ -6,6 +6,11 @@ create or replace function fastpubsub.trim_push_attempts(
 ) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
 as $$
 declare
     v_deleted bigint;
@@ -13,12 +18,12 @@ begin
     perform fastpubsub.begin_call(false);
     delete from fastpubsub.push_attempts as a
     using (
-        select o.topic_key, o.subscription_key, o.attempt_key from fastpubsub.push_attempts as o
+        select o.ctid from fastpubsub.push_attempts as o
         where o.pushed_at < coalesce(p_now, clock_timestamp()) - make_interval(secs => p_old_seconds)
         order by o.pushed_at
         limit p_limit
     ) as o
-    where a.topic_key = o.topic_key and a.subscription_key = o.subscription_key and a.attempt_key = o.attempt_key;
+    where a.ctid = o.ctid;
     get diagnostics v_deleted = row_count;
     return v_deleted;
 end;

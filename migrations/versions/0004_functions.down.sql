@@ -1329,6 +1329,44 @@ drop function fastpubsub.hold_endpoints;
 -- functions/inspect_delayed.sql
 drop function fastpubsub.inspect_delayed;
 
+-- functions/inspect_leases.sql
+-- Returns the lease with the earliest deadline, its consumer and its deadline; no row when there are no leases. For `fastpubsub doctor`;
+-- writes nothing.
+create or replace function fastpubsub.inspect_leases()
+returns table (subscription_id text, consumer_id text, expires_at timestamptz)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select s.id, l.consumer_id, l.expires_at
+    from (
+        select o.subscription_key, o.consumer_id, o.expires_at from fastpubsub.leases as o
+        order by o.expires_at
+        limit 1
+    ) as l
+    inner join fastpubsub.subscriptions as s on s.subscription_key = l.subscription_key;
+end;
+$$;
+
+-- functions/inspect_outbox.sql
+-- Counts the rows that wait in the outbox, up to p_limit, and returns the key of the first one: as long as it stays the same, no server
+-- relays. For `fastpubsub doctor`; writes nothing.
+create or replace function fastpubsub.inspect_outbox(p_limit integer, out waiting bigint, out first_key text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    select count(*), (array_agg(o.transaction_id || '/' || o.ordinal))[1] into waiting, first_key
+    from (
+        select a.transaction_id, a.ordinal from fastpubsub.outbox as a
+        order by a.transaction_id, a.ordinal
+        limit p_limit
+    ) as o;
+end;
+$$;
+
 -- functions/inspect_processes.sql
 drop function fastpubsub.inspect_processes;
 
@@ -1513,6 +1551,47 @@ $$;
 -- functions/limit_reached.sql
 drop function fastpubsub.limit_reached;
 
+-- functions/list_changes.sql
+-- Newest first; p_before_key is that of the last one of the page before.
+create or replace function fastpubsub.list_changes(
+    p_object text,
+    p_object_id text,
+    p_client_id text,
+    p_after timestamptz,
+    p_before timestamptz,
+    p_before_key bigint,
+    p_limit integer
+) returns table (
+    change_key bigint,
+    changed_at timestamptz,
+    client_id text,
+    request_id text,
+    action text,
+    object text,
+    object_id text,
+    body json
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
+    from fastpubsub.changes as c
+    where
+        (p_object is null or c.object = p_object)
+        and (p_object_id is null or c.object_id = p_object_id)
+        and (p_client_id is null or c.client_id = p_client_id)
+        and (p_after is null or c.changed_at >= p_after)
+        and (p_before is null or c.changed_at < p_before)
+        and (p_before_key is null or c.change_key < p_before_key)
+    order by c.change_key desc
+    limit p_limit;
+end;
+$$;
+
 -- functions/list_dead_letters.sql
 drop function fastpubsub.list_dead_letters;
 -- Dead letters, the oldest position first: those after p_after, or all but the first p_offset, which match: p_reason exactly, and died from
@@ -1619,8 +1698,195 @@ drop function fastpubsub.list_due_topics;
 -- functions/list_endpoints.sql
 drop function fastpubsub.list_endpoints;
 
+-- functions/list_expired_leases.sql
+-- Lists the subscriptions with leases past their deadline, and how many messages those leases hold. Deadlines more than p_look_back_seconds
+-- ago are left to earlier passes (null: none are), so that a pass does not walk over rows that others deleted.
+create or replace function fastpubsub.list_expired_leases(
+    p_look_back_seconds double precision default null,
+    p_now timestamptz default null
+) returns table (topic_key bigint, subscription_key bigint, subscription_id text, expired bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_floor timestamptz := coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity');
+begin
+    return query
+    select e.topic_key, e.subscription_key, s.id, e.expired
+    from (
+        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as expired
+        from fastpubsub.leases as l
+        where l.expires_at > v_floor and l.expires_at <= v_now
+        group by l.topic_key, l.subscription_key
+    ) as e
+    inner join fastpubsub.subscriptions as s on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key;
+end;
+$$;
+
 -- functions/list_expired_subscriptions.sql
 drop function fastpubsub.list_expired_subscriptions;
+
+-- functions/list_flows.sql
+-- Returns how many messages came to these subscriptions, and how many were delivered or filtered out, in the first and in the second half
+-- of the last p_seconds that are over. It leaves out younger ones: the history does not say what came before they were made.
+create or replace function fastpubsub.list_flows(p_ids text [], p_seconds integer default 300, p_now timestamptz default null)
+returns table (subscription_id text, came_before bigint, went_before bigint, came bigint, went bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_to bigint := floor(extract(epoch from coalesce(p_now, clock_timestamp())))::bigint / 5 * 5;
+    v_from bigint := v_to - p_seconds;
+    v_half bigint := v_to - p_seconds / 2;
+begin
+    return query
+    select
+        s.id, coalesce(t.before, 0), coalesce(o.before, 0), coalesce(t.after, 0), coalesce(o.after, 0)
+    from unnest(p_ids) as i (id)
+    inner join fastpubsub.subscriptions as s on s.id = i.id
+    cross join lateral (
+        select sum(h.published) filter (where h.at < v_half) as before, sum(h.published) filter (where h.at >= v_half) as after
+        from fastpubsub.history as h
+        where
+            h.topic_key = s.topic_key and h.subscription_key = 0 and h.interval_seconds = 5
+            and h.at >= v_from and h.at < v_to
+    ) as t
+    cross join lateral (
+        select
+            sum(h.delivered + h.filtered) filter (where h.at < v_half) as before,
+            sum(h.delivered + h.filtered) filter (where h.at >= v_half) as after
+        from fastpubsub.history as h
+        where
+            h.topic_key = s.topic_key and h.subscription_key = s.subscription_key and h.interval_seconds = 5
+            and h.at >= v_from and h.at < v_to
+    ) as o
+    where s.created_at < to_timestamp(v_from);
+end;
+$$;
+
+-- functions/list_history.sql
+-- Returns the intervals from p_from to before p_to (Unix time) that are over, each with the sums of topics (`published`) and of
+-- subscriptions (the rest); null is all of them. The intervals of 5 seconds last an hour; those of 60 seconds a day.
+create or replace function fastpubsub.list_history(
+    p_topic_ids text [],
+    p_subscription_ids text [],
+    p_interval_seconds integer,
+    p_from bigint default null,
+    p_to bigint default null,
+    p_now timestamptz default null
+) returns table (
+    at bigint,
+    published bigint,
+    delivered bigint,
+    acked bigint,
+    nacked bigint,
+    rejected bigint,
+    expired bigint,
+    dead_lettered bigint,
+    filtered bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_to bigint := floor(extract(epoch from coalesce(p_now, clock_timestamp())))::bigint / p_interval_seconds * p_interval_seconds;
+    v_from bigint := v_to - case p_interval_seconds when 5 then 3600 else 86400 end;
+begin
+    v_from := greatest(p_from / p_interval_seconds * p_interval_seconds, v_from);
+    v_to := least(p_to, v_to);
+    return query
+    with
+    sources as (
+        select t.topic_key, 0::bigint as subscription_key, true as is_topic from fastpubsub.topics as t where t.id = any(p_topic_ids)
+        union all
+        select 0, 0, true where p_topic_ids is null
+        union all
+        select s.topic_key, s.subscription_key, false from fastpubsub.subscriptions as s where s.id = any(p_subscription_ids)
+        union all
+        select 0, 0, false where p_subscription_ids is null
+    ),
+    counted as (
+        select
+        h.at / p_interval_seconds * p_interval_seconds as at,
+        coalesce(sum(h.published) filter (where s.is_topic), 0)::bigint as published,
+        coalesce(sum(h.delivered) filter (where not s.is_topic), 0)::bigint as delivered,
+        coalesce(sum(h.acked) filter (where not s.is_topic), 0)::bigint as acked,
+        coalesce(sum(h.nacked) filter (where not s.is_topic), 0)::bigint as nacked,
+        coalesce(sum(h.rejected) filter (where not s.is_topic), 0)::bigint as rejected,
+        coalesce(sum(h.expired) filter (where not s.is_topic), 0)::bigint as expired,
+        coalesce(sum(h.dead_lettered) filter (where not s.is_topic), 0)::bigint as dead_lettered,
+        coalesce(sum(h.filtered) filter (where not s.is_topic), 0)::bigint as filtered
+        from sources as s
+        inner join fastpubsub.history as h on s.topic_key = h.topic_key and s.subscription_key = h.subscription_key
+        where h.interval_seconds <= p_interval_seconds and h.at >= v_from and h.at < v_to
+        group by 1
+    )
+    select
+        g.at, coalesce(c.published, 0), coalesce(c.delivered, 0), coalesce(c.acked, 0), coalesce(c.nacked, 0), coalesce(c.rejected, 0), coalesce(c.expired, 0), coalesce(c.dead_lettered, 0), coalesce(c.filtered, 0)
+    from generate_series(v_from, v_to - 1, p_interval_seconds) as g (at)
+    left join counted as c on g.at = c.at
+    order by g.at;
+end;
+$$;
+
+-- functions/list_kept_messages.sql
+-- Lists the subscriptions that keep the log of their topic from being deleted: the oldest message that each still needs (because it is
+-- unread, leased or waiting), how many messages the topic has from there on, and how long the topic keeps messages that no subscription
+-- needs (null: the default of the server). The worst comes first. For `fastpubsub doctor` and for people; writes nothing.
+create or replace function fastpubsub.list_kept_messages(p_limit integer)
+returns table (topic_id text, subscription_id text, kept bigint, since timestamptz, retention_seconds bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select
+        t.id,
+        s.id,
+        fastpubsub.last_position(s.topic_key) - n.position + 1,
+        m.created_at,
+        h.retention_seconds
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+    inner join fastpubsub.heads as h on s.topic_key = h.topic_key
+    -- A leased or waiting message below it is a reprocessed dead letter with a copy of its own.
+    cross join lateral fastpubsub.first_position(s.topic_key, fastpubsub.last_position(s.topic_key)) as f (position)
+    cross join lateral (
+        select least(
+            (
+                select c.position + 1 from fastpubsub.claims as c
+                where c.topic_key = s.topic_key and c.subscription_key = s.subscription_key
+                order by c.sequence desc limit 1
+            ),
+            (
+                select min(l.position) from fastpubsub.leases as l
+                where l.topic_key = s.topic_key and l.subscription_key = s.subscription_key and l.position >= f.position
+            ),
+            (
+                select min(r.position) from fastpubsub.retries as r
+                where r.topic_key = s.topic_key and r.subscription_key = s.subscription_key and r.position >= f.position
+            )
+        ) as position
+    ) as n
+    inner join fastpubsub.messages as m on m.topic_key = s.topic_key and m.position = n.position
+    order by 3 desc
+    limit p_limit;
+end;
+$$;
 
 -- functions/list_loads.sql
 drop function fastpubsub.list_loads;
@@ -1763,6 +2029,90 @@ begin
         ) as c on true
     ) as s
     where s.ready or s.paused or s.due_seconds is not null;
+end;
+$$;
+
+-- functions/list_rhythms.sql
+-- Returns of topics that were silent for p_seconds, but published within the last day, and of the named subscriptions that were silent for
+-- p_consumer_seconds, in how many minutes of that day something was published, or delivered; the time from the first to the last of them,
+-- and the longest pause in it; and since when nothing was. At most p_limit topics, those that fell silent last.
+create or replace function fastpubsub.list_rhythms(
+    p_topic_ids text [],
+    p_subscription_ids text [],
+    p_seconds integer default 600,
+    p_limit integer default 100,
+    p_consumer_seconds integer default 300,
+    p_now timestamptz default null
+) returns table (
+    topic_id text,
+    subscription_id text,
+    minutes bigint,
+    lasted_seconds bigint,
+    longest_pause_seconds bigint,
+    silent_since timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_from bigint := floor(extract(epoch from v_now))::bigint - 86400;
+begin
+    return query
+    with
+    quiet as (
+        select t.id, t.topic_key, m.created_at
+        from fastpubsub.topics as t
+        cross join lateral (
+            select m.created_at from fastpubsub.messages as m where m.topic_key = t.topic_key order by m.position desc limit 1
+        ) as m
+        where
+            (p_topic_ids is null or t.id = any(p_topic_ids))
+            and m.created_at < v_now - make_interval(secs => p_seconds) and m.created_at > v_now - interval '1 day'
+        order by m.created_at desc
+        limit p_limit
+    ),
+    objects as (
+        select t.id as topic_id, null::text as subscription_id, t.topic_key, 0::bigint as subscription_key, t.created_at as silent_since
+        from quiet as t
+        union all
+        select t.id, s.id, s.topic_key, s.subscription_key, null
+        from unnest(p_subscription_ids) as i (id)
+        inner join fastpubsub.subscriptions as s on s.id = i.id
+        inner join fastpubsub.topics as t on t.topic_key = s.topic_key
+        where not exists (
+            select from fastpubsub.history as h
+            where
+                h.topic_key = s.topic_key and h.subscription_key = s.subscription_key and h.interval_seconds = 5
+                and h.at >= floor(extract(epoch from v_now))::bigint - p_consumer_seconds and h.delivered > 0
+        )
+    )
+    select
+        o.topic_id, o.subscription_id, r.minutes, r.lasted_seconds, r.longest_pause_seconds, coalesce(o.silent_since, to_timestamp(r.ended))
+    from objects as o
+    cross join lateral (
+        select
+            count(*) as minutes, (max(a.minute) - min(a.minute)) * 60 as lasted_seconds,
+            coalesce(max(a.pause) * 60, 0) as longest_pause_seconds, max(a.ended) as ended
+        from (
+            select m.minute, m.minute - lag(m.minute) over (order by m.minute) as pause, m.ended
+            from (
+                select h.at / 60 as minute, max(h.at + h.interval_seconds) as ended
+                from fastpubsub.history as h
+                where
+                    h.topic_key = o.topic_key and h.subscription_key = o.subscription_key and h.interval_seconds in (5, 60)
+                    and h.at >= v_from and case when o.subscription_key = 0 then h.published else h.delivered end > 0
+                group by h.at / 60
+            ) as m
+        ) as a
+    ) as r
+    where r.minutes > 0;
 end;
 $$;
 
@@ -2801,6 +3151,56 @@ begin
         order by m.position
     ) as t
     where t.running <= p_max_bytes or t.position = v_after + 1;
+end;
+$$;
+
+-- functions/recent_rates.sql
+-- Returns what happened per second over the last minute that is over, to a topic (p_subscription_key 0), a subscription, or the server
+-- (0, 0).
+create or replace function fastpubsub.recent_rates(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_now timestamptz default null,
+    out published double precision,
+    out delivered double precision,
+    out acked double precision,
+    out nacked double precision,
+    out rejected double precision,
+    out expired double precision,
+    out dead_lettered double precision,
+    out filtered double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_to bigint := floor(extract(epoch from coalesce(p_now, clock_timestamp())))::bigint / 5 * 5;
+begin
+    select
+        coalesce(sum(h.published), 0) / 60.0,
+        coalesce(sum(h.delivered), 0) / 60.0,
+        coalesce(sum(h.acked), 0) / 60.0,
+        coalesce(sum(h.nacked), 0) / 60.0,
+        coalesce(sum(h.rejected), 0) / 60.0,
+        coalesce(sum(h.expired), 0) / 60.0,
+        coalesce(sum(h.dead_lettered), 0) / 60.0,
+        coalesce(sum(h.filtered), 0) / 60.0
+    into
+        recent_rates.published,
+        recent_rates.delivered,
+        recent_rates.acked,
+        recent_rates.nacked,
+        recent_rates.rejected,
+        recent_rates.expired,
+        recent_rates.dead_lettered,
+        recent_rates.filtered
+    from fastpubsub.history as h
+    where
+        h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.interval_seconds = 5
+        and h.at >= v_to - 60 and h.at < v_to;
 end;
 $$;
 
@@ -3902,6 +4302,30 @@ drop function fastpubsub.take_turns;
 -- functions/transaction_lock.sql
 drop function fastpubsub.transaction_lock;
 
+-- functions/trim_changes.sql
+-- Deletes up to p_limit of the oldest changes that are older than p_older_than_seconds. Returns how many it deleted.
+create or replace function fastpubsub.trim_changes(p_older_than_seconds bigint, p_limit integer) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_deleted bigint;
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.changes as c
+    where
+        c.change_key in (
+            select o.change_key from fastpubsub.changes as o
+            order by o.change_key
+            limit p_limit
+            for update skip locked
+        )
+        and c.changed_at < clock_timestamp() - make_interval(secs => p_older_than_seconds);
+    get diagnostics v_deleted = row_count;
+    return v_deleted;
+end;
+$$;
+
 -- functions/trim_claims.sql
 -- Deletes up to p_limit rows of `claims` per subscription that are no longer the newest, and idempotency keys past their window.
 create or replace function fastpubsub.trim_claims(
@@ -3990,6 +4414,63 @@ $$;
 
 -- functions/trim_dispatchers.sql
 drop function fastpubsub.trim_dispatchers;
+
+-- functions/trim_history.sql
+-- Makes one minute of the oldest intervals of 5 seconds that are older than an hour, and deletes the minutes that are older than a day.
+-- Returns whether there may be more to do.
+create or replace function fastpubsub.trim_history(p_limit integer default 5000, p_now timestamptz default null) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now bigint := floor(extract(epoch from coalesce(p_now, clock_timestamp())))::bigint;
+    v_minute bigint;
+    v_rows bigint;
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.history as h
+    where h.ctid = any(array(
+        select o.ctid from fastpubsub.history as o
+        where o.interval_seconds = 60 and o.at < v_now / 60 * 60 - 86400
+        order by o.at
+        limit p_limit
+        for update skip locked
+    ));
+    get diagnostics v_rows = row_count;
+    select min(h.at) / 60 * 60 into v_minute
+    from fastpubsub.history as h where h.interval_seconds = 5 and h.at < v_now / 60 * 60 - 3600;
+    with old as (
+        delete from fastpubsub.history as h
+        where h.interval_seconds = 5 and h.at >= v_minute and h.at < v_minute + 60
+        returning h.*
+    )
+    insert into fastpubsub.history as h (topic_key, subscription_key, at, interval_seconds, published, delivered, acked, nacked, rejected, expired, dead_lettered, filtered)
+    select
+        o.topic_key, o.subscription_key, v_minute, 60,
+        sum(o.published),
+        sum(o.delivered),
+        sum(o.acked),
+        sum(o.nacked),
+        sum(o.rejected),
+        sum(o.expired),
+        sum(o.dead_lettered),
+        sum(o.filtered)
+    from old as o
+    group by o.topic_key, o.subscription_key
+    order by o.topic_key desc, o.subscription_key
+    on conflict (topic_key, subscription_key, interval_seconds, at) do update set
+        published = h.published + excluded.published,
+        delivered = h.delivered + excluded.delivered,
+        acked = h.acked + excluded.acked,
+        nacked = h.nacked + excluded.nacked,
+        rejected = h.rejected + excluded.rejected,
+        expired = h.expired + excluded.expired,
+        dead_lettered = h.dead_lettered + excluded.dead_lettered,
+        filtered = h.filtered + excluded.filtered;
+    return v_minute is not null or v_rows >= p_limit;
+end;
+$$;
 
 -- functions/trim_messages.sql
 -- Deletes up to p_limit messages from the front of a topic: older than the retention (of the topic, else p_retention_seconds) and below

@@ -623,6 +623,8 @@ begin
                         select from fastpubsub.revived as v
                         where
                             v.topic_key = v_topic_key and v.subscription_key = v_subscription_key and v.position = u.position
+                        -- Or it would read all copies, to look each one up.
+                        offset 0
                     ) as revived
                 from unnest(v_positions, v_attempts, v_turns) with ordinality as u (position, attempts, turn, ordinal)
             ) as m
@@ -1342,6 +1344,9 @@ create or replace function fastpubsub.create_schedule(
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -1628,6 +1633,7 @@ create or replace function fastpubsub.delayed_floor(p_topic_key bigint, p_now ti
 language plpgsql volatile
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -1652,6 +1658,9 @@ $$;
 create or replace function fastpubsub.delete_schedule(p_topic_key bigint, p_id text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 begin
     perform fastpubsub.begin_call(true);
@@ -1669,6 +1678,9 @@ $$;
 create or replace function fastpubsub.delete_topic(p_id text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 declare
     v_topic_key bigint;
@@ -1719,6 +1731,11 @@ $$;
 create or replace function fastpubsub.empty_purges(p_limit integer default 5000) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -1869,6 +1886,8 @@ create or replace function fastpubsub.expire_subscription(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 declare
     v_cursor fastpubsub.cursors;
@@ -2381,6 +2400,9 @@ create or replace function fastpubsub.fire_schedule(
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -2458,7 +2480,9 @@ begin
     where
         f.topic_key = p_topic_key and f.subscription_key = p_subscription_key
         and f.position >= p_position and f.position <= p_last_position
-        and not exists (select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = f.position);
+        and not exists (
+            select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = f.position offset 0
+        );
 end;
 $$;
 
@@ -2594,6 +2618,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -2626,22 +2651,27 @@ begin
         ) as p on true
         left join lateral (
             select k.position
-            from fastpubsub.messages as m
+            from (
+                select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+                where p.position is null and m.topic_key = p_topic_key and m.position = t.turn
+                limit 1
+            ) as m
             cross join lateral (
                 select k.position from fastpubsub.message_keys as k
                 where
-                    k.topic_key = p_topic_key and k.key_hash = hashtextextended(m.ordering_key, 0) and k.position > t.turn
+                    k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > t.turn
                     and k.position <= v_cursor.position
                 order by k.position limit 1
             ) as k
-            where p.position is null and m.topic_key = p_topic_key and m.position = t.turn
         ) as n on true
         where
             (
                 select l.turn from fastpubsub.leases as l
                 where
-                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn = t.turn
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn >= t.turn and l.turn <= t.turn
                     and l.turn <> l.last_position
+                -- With sorting off, only the index by turn has this order.
+                order by l.turn
                 limit 1
             ) is null
             and (
@@ -2925,6 +2955,54 @@ begin
         select greatest(c.reltuples::bigint - inspect_delayed.held, inspect_delayed.waiting) into inspect_delayed.waiting
         from pg_class as c where c.oid = 'fastpubsub.delayed_messages'::regclass;
     end if;
+end;
+$$;
+
+-- functions/inspect_leases.sql
+-- Returns the lease with the earliest deadline, its consumer and its deadline; no row when there are no leases. For `fastpubsub doctor`;
+-- writes nothing.
+create or replace function fastpubsub.inspect_leases()
+returns table (subscription_id text, consumer_id text, expires_at timestamptz)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select s.id, l.consumer_id, l.expires_at
+    from (
+        select o.subscription_key, o.consumer_id, o.expires_at from fastpubsub.leases as o
+        order by o.expires_at
+        limit 1
+    ) as l
+    inner join fastpubsub.subscriptions as s on s.subscription_key = l.subscription_key;
+end;
+$$;
+
+-- functions/inspect_outbox.sql
+-- Counts the rows that wait in the outbox, up to p_limit, and returns the key of the first one: as long as it stays the same, no server
+-- relays. For `fastpubsub doctor`; writes nothing.
+create or replace function fastpubsub.inspect_outbox(p_limit integer, out waiting bigint, out first_key text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+begin
+    select count(*), (array_agg(o.transaction_id || '/' || o.ordinal))[1] into waiting, first_key
+    from (
+        select a.transaction_id, a.ordinal from fastpubsub.outbox as a
+        order by a.transaction_id, a.ordinal
+        limit p_limit
+    ) as o;
 end;
 $$;
 
@@ -3219,6 +3297,68 @@ begin
 end;
 $$;
 
+-- functions/list_changes.sql
+-- Newest first; p_before_key is that of the last one of the page before.
+create or replace function fastpubsub.list_changes(
+    p_object text,
+    p_object_id text,
+    p_client_id text,
+    p_after timestamptz,
+    p_before timestamptz,
+    p_before_key bigint,
+    p_limit integer
+) returns table (
+    change_key bigint,
+    changed_at timestamptz,
+    client_id text,
+    request_id text,
+    action text,
+    object text,
+    object_id text,
+    body json
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    if p_object is not null and p_object_id is not null then
+        return query
+        select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
+        from fastpubsub.changes as c
+        where
+            (c.object, c.object_id) >= (p_object, p_object_id)
+            and (c.object, c.object_id, c.change_key) < (p_object, p_object_id, coalesce(p_before_key, 9223372036854775807))
+            and (p_client_id is null or c.client_id = p_client_id)
+            and (p_after is null or c.changed_at >= p_after)
+            and (p_before is null or c.changed_at < p_before)
+        -- With sorting off, only the index by object has this order.
+        order by c.object desc, c.object_id desc, c.change_key desc
+        limit p_limit;
+        return;
+    end if;
+    return query
+    select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
+    from fastpubsub.changes as c
+    where
+        (p_object is null or c.object = p_object)
+        and (p_object_id is null or c.object_id = p_object_id)
+        and (p_client_id is null or c.client_id = p_client_id)
+        and (p_after is null or c.changed_at >= p_after)
+        and (p_before is null or c.changed_at < p_before)
+        and (p_before_key is null or c.change_key < p_before_key)
+    order by c.change_key desc
+    limit p_limit;
+end;
+$$;
+
 -- functions/list_dead_letters.sql
 drop function fastpubsub.list_dead_letters;
 -- Dead letters, the oldest position first: those after p_after, or all but the first p_offset, which match: p_reason exactly, and died from
@@ -3344,6 +3484,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -3453,6 +3594,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -3524,6 +3666,44 @@ begin
 end;
 $$;
 
+-- functions/list_expired_leases.sql
+-- Lists the subscriptions with leases past their deadline, and how many messages those leases hold. Deadlines more than p_look_back_seconds
+-- ago are left to earlier passes (null: none are), so that a pass does not walk over rows that others deleted.
+create or replace function fastpubsub.list_expired_leases(
+    p_look_back_seconds double precision default null,
+    p_now timestamptz default null
+) returns table (topic_key bigint, subscription_key bigint, subscription_id text, expired bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_floor timestamptz := coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity');
+begin
+    return query
+    select e.topic_key, e.subscription_key, s.id, e.expired
+    from (
+        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as expired
+        from (
+            select l.* from fastpubsub.leases as l
+            where l.expires_at > v_floor and l.expires_at <= v_now
+            -- With sorting off, only the index by time has this order.
+            order by l.expires_at
+            offset 0
+        ) as l
+        group by l.topic_key, l.subscription_key
+    ) as e
+    inner join fastpubsub.subscriptions as s on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key;
+end;
+$$;
+
 -- functions/list_expired_subscriptions.sql
 -- Lists up to p_limit subscriptions that nobody has used for as long as their setting says, for expire_subscription. One that is paused or
 -- pushed, or whose messages a consumer holds, counts as used; and the time in which no server called this does not count.
@@ -3531,6 +3711,8 @@ create or replace function fastpubsub.list_expired_subscriptions(p_limit integer
 returns table (topic_key bigint, subscription_key bigint, subscription_id text, expire_after_seconds integer)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -3556,7 +3738,12 @@ begin
         and fastpubsub.expires_at(u.used_at, c.expire_after_seconds) <= v_now
         and (
             c.paused_at is not null or c.is_pushed
-            or exists (select from fastpubsub.leases as l where l.topic_key = u.topic_key and l.subscription_key = u.subscription_key)
+            or exists (
+                select from fastpubsub.leases as l
+                where l.topic_key = u.topic_key and l.subscription_key = u.subscription_key
+                -- Or it would read all leases, to look each one up.
+                offset 0
+            )
         );
     return query
     select c.topic_key, c.subscription_key, s.id, c.expire_after_seconds
@@ -3565,6 +3752,199 @@ begin
     inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
     where fastpubsub.expires_at(u.used_at, c.expire_after_seconds) <= v_now
     order by u.used_at
+    limit p_limit;
+end;
+$$;
+
+-- functions/list_flows.sql
+-- Returns how many messages came to these subscriptions, and how many were delivered or filtered out, in the first and in the second half
+-- of the last p_seconds that are over. It leaves out younger ones: the history does not say what came before they were made.
+create or replace function fastpubsub.list_flows(p_ids text [], p_seconds integer default 300, p_now timestamptz default null)
+returns table (subscription_id text, came_before bigint, went_before bigint, came bigint, went bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_to bigint := floor(extract(epoch from coalesce(p_now, clock_timestamp())))::bigint / 5 * 5;
+    v_from bigint := v_to - p_seconds;
+    v_half bigint := v_to - p_seconds / 2;
+begin
+    return query
+    select
+        s.id, coalesce(t.before, 0), coalesce(o.before, 0), coalesce(t.after, 0), coalesce(o.after, 0)
+    from unnest(p_ids) as i (id)
+    inner join fastpubsub.subscriptions as s on s.id = i.id
+    cross join lateral (
+        select sum(h.published) filter (where h.at < v_half) as before, sum(h.published) filter (where h.at >= v_half) as after
+        from (
+            select h.* from fastpubsub.history as h
+            where
+                h.topic_key = s.topic_key
+                and (h.subscription_key, h.interval_seconds, h.at) >= (0, 5, v_from)
+                and (h.subscription_key, h.interval_seconds, h.at) < (0, 5, v_to)
+            -- With sorting off, only the index by topic has this order.
+            order by h.subscription_key, h.interval_seconds, h.at
+            offset 0
+        ) as h
+    ) as t
+    cross join lateral (
+        select
+            sum(h.delivered + h.filtered) filter (where h.at < v_half) as before,
+            sum(h.delivered + h.filtered) filter (where h.at >= v_half) as after
+        from (
+            select h.* from fastpubsub.history as h
+            where
+                h.topic_key = s.topic_key
+                and (h.subscription_key, h.interval_seconds, h.at) >= (s.subscription_key, 5, v_from)
+                and (h.subscription_key, h.interval_seconds, h.at) < (s.subscription_key, 5, v_to)
+            -- With sorting off, only the index by topic has this order.
+            order by h.subscription_key, h.interval_seconds, h.at
+            offset 0
+        ) as h
+    ) as o
+    where s.created_at < to_timestamp(v_from);
+end;
+$$;
+
+-- functions/list_history.sql
+-- Returns the intervals from p_from to before p_to (Unix time) that are over, each with the sums of topics (`published`) and of
+-- subscriptions (the rest); null is all of them. The intervals of 5 seconds last an hour; those of 60 seconds a day.
+create or replace function fastpubsub.list_history(
+    p_topic_ids text [],
+    p_subscription_ids text [],
+    p_interval_seconds integer,
+    p_from bigint default null,
+    p_to bigint default null,
+    p_now timestamptz default null
+) returns table (
+    at bigint,
+    published bigint,
+    delivered bigint,
+    acked bigint,
+    nacked bigint,
+    rejected bigint,
+    expired bigint,
+    dead_lettered bigint,
+    filtered bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_to bigint := floor(extract(epoch from coalesce(p_now, clock_timestamp())))::bigint / p_interval_seconds * p_interval_seconds;
+    v_from bigint := v_to - case p_interval_seconds when 5 then 3600 else 86400 end;
+begin
+    v_from := greatest(p_from / p_interval_seconds * p_interval_seconds, v_from);
+    v_to := least(p_to, v_to);
+    return query
+    with
+    sources as (
+        select t.topic_key, 0::bigint as subscription_key, true as is_topic from fastpubsub.topics as t where t.id = any(p_topic_ids)
+        union all
+        select 0, 0, true where p_topic_ids is null
+        union all
+        select s.topic_key, s.subscription_key, false from fastpubsub.subscriptions as s where s.id = any(p_subscription_ids)
+        union all
+        select 0, 0, false where p_subscription_ids is null
+    ),
+    counted as (
+        select
+        h.at / p_interval_seconds * p_interval_seconds as at,
+        coalesce(sum(h.published) filter (where s.is_topic), 0)::bigint as published,
+        coalesce(sum(h.delivered) filter (where not s.is_topic), 0)::bigint as delivered,
+        coalesce(sum(h.acked) filter (where not s.is_topic), 0)::bigint as acked,
+        coalesce(sum(h.nacked) filter (where not s.is_topic), 0)::bigint as nacked,
+        coalesce(sum(h.rejected) filter (where not s.is_topic), 0)::bigint as rejected,
+        coalesce(sum(h.expired) filter (where not s.is_topic), 0)::bigint as expired,
+        coalesce(sum(h.dead_lettered) filter (where not s.is_topic), 0)::bigint as dead_lettered,
+        coalesce(sum(h.filtered) filter (where not s.is_topic), 0)::bigint as filtered
+        from sources as s
+        cross join lateral (
+            select h.* from fastpubsub.history as h
+            where
+                h.topic_key = s.topic_key
+                and (h.subscription_key, h.interval_seconds, h.at) >= (s.subscription_key, 5, v_from)
+                and (h.subscription_key, h.interval_seconds, h.at) < (s.subscription_key, p_interval_seconds, v_to)
+            -- With sorting off, only the index by topic has this order.
+            order by h.subscription_key, h.interval_seconds, h.at
+            offset 0
+        ) as h
+        where h.at >= v_from and h.at < v_to
+        group by 1
+    )
+    select
+        g.at, coalesce(c.published, 0), coalesce(c.delivered, 0), coalesce(c.acked, 0), coalesce(c.nacked, 0), coalesce(c.rejected, 0), coalesce(c.expired, 0), coalesce(c.dead_lettered, 0), coalesce(c.filtered, 0)
+    from generate_series(v_from, v_to - 1, p_interval_seconds) as g (at)
+    left join counted as c on g.at = c.at
+    order by g.at;
+end;
+$$;
+
+-- functions/list_kept_messages.sql
+-- Lists the subscriptions that keep the log of their topic from being deleted: the oldest message that each still needs (because it is
+-- unread, leased or waiting), how many messages the topic has from there on, and how long the topic keeps messages that no subscription
+-- needs (null: the default of the server). The worst comes first. For `fastpubsub doctor` and for people; writes nothing.
+create or replace function fastpubsub.list_kept_messages(p_limit integer)
+returns table (topic_id text, subscription_id text, kept bigint, since timestamptz, retention_seconds bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select
+        t.id,
+        s.id,
+        fastpubsub.last_position(s.topic_key) - n.position + 1,
+        m.created_at,
+        h.retention_seconds
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+    inner join fastpubsub.heads as h on s.topic_key = h.topic_key
+    -- A leased or waiting message below it is a reprocessed dead letter with a copy of its own.
+    cross join lateral fastpubsub.first_position(s.topic_key, fastpubsub.last_position(s.topic_key)) as f (position)
+    cross join lateral (
+        select least(
+            (
+                select c.position + 1 from fastpubsub.claims as c
+                where c.topic_key = s.topic_key and c.subscription_key = s.subscription_key
+                order by c.sequence desc limit 1
+            ),
+            (
+                select min(l.position) from fastpubsub.leases as l
+                where l.topic_key = s.topic_key and l.subscription_key = s.subscription_key and l.position >= f.position
+            ),
+            (
+                select min(r.position) from fastpubsub.retries as r
+                where r.topic_key = s.topic_key and r.subscription_key = s.subscription_key and r.position >= f.position
+            )
+        ) as position
+    ) as n
+    cross join lateral (
+        select m.created_at from fastpubsub.messages as m
+        where m.topic_key = s.topic_key and m.position = n.position
+        limit 1
+    ) as m
+    order by 3 desc
     limit p_limit;
 end;
 $$;
@@ -3671,6 +4051,12 @@ returns table (
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -3688,10 +4074,16 @@ begin
     end if;
     return query
     select a.attempt_key, a.position, a.created_at, a.pushed_at, a.attempt, a.outcome, a.status, a.milliseconds, a.said
-    from fastpubsub.push_attempts as a
-    where
-        a.topic_key = p_topic_key and a.subscription_key = p_subscription_key and a.position = p_position
-        and a.attempt_key < coalesce(p_before, 9223372036854775807)
+    from (
+        select a.* from fastpubsub.push_attempts as a
+        where
+            a.topic_key = p_topic_key and a.subscription_key = p_subscription_key
+            and a.position >= p_position and a.position <= p_position
+        -- With sorting off, only the index by position has this order.
+        order by a.position
+        offset 0
+    ) as a
+    where a.attempt_key < coalesce(p_before, 9223372036854775807)
     order by a.attempt_key desc
     limit p_limit;
 end;
@@ -3758,12 +4150,15 @@ begin
             c.position is null
             or exists (
                 select from fastpubsub.messages as m where m.topic_key = k.topic_key and m.position = c.position + 1
+                -- Or it would read all messages, to look each one up.
+                offset 0
             )
             or exists (
                 select from fastpubsub.retries as r
                 where
                     r.topic_key = k.topic_key and r.subscription_key = k.subscription_key
                     and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+                offset 0
             ) as ready,
             (
                 select extract(epoch from r.due_at - v_now)::double precision from fastpubsub.retries as r
@@ -3796,6 +4191,102 @@ begin
 end;
 $$;
 
+-- functions/list_rhythms.sql
+-- Returns of topics that were silent for p_seconds, but published within the last day, and of the named subscriptions that were silent for
+-- p_consumer_seconds, in how many minutes of that day something was published, or delivered; the time from the first to the last of them,
+-- and the longest pause in it; and since when nothing was. At most p_limit topics, those that fell silent last.
+create or replace function fastpubsub.list_rhythms(
+    p_topic_ids text [],
+    p_subscription_ids text [],
+    p_seconds integer default 600,
+    p_limit integer default 100,
+    p_consumer_seconds integer default 300,
+    p_now timestamptz default null
+) returns table (
+    topic_id text,
+    subscription_id text,
+    minutes bigint,
+    lasted_seconds bigint,
+    longest_pause_seconds bigint,
+    silent_since timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_from bigint := floor(extract(epoch from v_now))::bigint - 86400;
+begin
+    return query
+    with
+    quiet as (
+        select t.id, t.topic_key, m.created_at
+        from fastpubsub.topics as t
+        cross join lateral (
+            select m.created_at from fastpubsub.messages as m where m.topic_key = t.topic_key order by m.position desc limit 1
+        ) as m
+        where
+            (p_topic_ids is null or t.id = any(p_topic_ids))
+            and m.created_at < v_now - make_interval(secs => p_seconds) and m.created_at > v_now - interval '1 day'
+        order by m.created_at desc
+        limit p_limit
+    ),
+    objects as (
+        select t.id as topic_id, null::text as subscription_id, t.topic_key, 0::bigint as subscription_key, t.created_at as silent_since
+        from quiet as t
+        union all
+        select t.id, s.id, s.topic_key, s.subscription_key, null
+        from unnest(p_subscription_ids) as i (id)
+        inner join fastpubsub.subscriptions as s on s.id = i.id
+        inner join fastpubsub.topics as t on t.topic_key = s.topic_key
+        where not exists (
+            select from fastpubsub.history as h
+            where
+                h.topic_key = s.topic_key
+                and (h.subscription_key, h.interval_seconds, h.at)
+                >= (s.subscription_key, 5, floor(extract(epoch from v_now))::bigint - p_consumer_seconds)
+                and (h.subscription_key, h.interval_seconds) <= (s.subscription_key, 5) and h.delivered > 0
+            -- With sorting off, only the index by topic has this order.
+            order by h.subscription_key, h.interval_seconds, h.at
+            offset 0
+        )
+    )
+    select
+        o.topic_id, o.subscription_id, r.minutes, r.lasted_seconds, r.longest_pause_seconds, coalesce(o.silent_since, to_timestamp(r.ended))
+    from objects as o
+    cross join lateral (
+        select
+            count(*) as minutes, (max(a.minute) - min(a.minute)) * 60 as lasted_seconds,
+            coalesce(max(a.pause) * 60, 0) as longest_pause_seconds, max(a.ended) as ended
+        from (
+            select m.minute, m.minute - lag(m.minute) over (order by m.minute) as pause, m.ended
+            from (
+                select h.at / 60 as minute, max(h.at + h.interval_seconds) as ended
+                from (
+                    select h.* from fastpubsub.history as h
+                    where
+                        h.topic_key = o.topic_key
+                        and (h.subscription_key, h.interval_seconds, h.at) >= (o.subscription_key, 5, v_from)
+                        and (h.subscription_key, h.interval_seconds) <= (o.subscription_key, 60)
+                    order by h.subscription_key, h.interval_seconds, h.at
+                    offset 0
+                ) as h
+                where h.at >= v_from and case when o.subscription_key = 0 then h.published else h.delivered end > 0
+                group by h.at / 60
+            ) as m
+        ) as a
+    ) as r
+    where r.minutes > 0;
+end;
+$$;
+
 -- functions/list_schedules.sql
 -- Lists the schedules of a topic by id, after p_after; with p_id only that one.
 create or replace function fastpubsub.list_schedules(
@@ -3824,6 +4315,9 @@ create or replace function fastpubsub.list_schedules(
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -3998,6 +4492,8 @@ returns table (
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -4027,6 +4523,8 @@ begin
             or exists (
                 select from fastpubsub.dead_letters as d
                 where d.topic_key = s.topic_key and d.subscription_key = s.subscription_key
+                -- Or it would read all dead letters, to join them.
+                offset 0
             )
         )
     order by s.id collate "C"
@@ -4047,6 +4545,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -4064,16 +4563,19 @@ begin
                     m.topic_key = v_head.topic_key and m.position = fastpubsub.first_position(v_head.topic_key, v_last)
                     and m.position < v_last and m.created_at < v_now - make_interval(secs => v_head.retention)
             )
-            or exists (
-                select from fastpubsub.idempotency_keys as k
-                where k.topic_key = v_head.topic_key and k.created_at < v_now - make_interval(secs => p_window_seconds)
+            or (
+                select k.created_at < v_now - make_interval(secs => p_window_seconds) from fastpubsub.idempotency_keys as k
+                where k.topic_key = v_head.topic_key
+                order by k.created_at
+                limit 1
             )
-            or exists (
-                select from fastpubsub.fired_messages as f
+            or (
+                select f.created_at < v_now - make_interval(secs => p_window_seconds) from fastpubsub.fired_messages as f
                 where
                     f.topic_key = v_head.topic_key and f.position is not null
                     and f.due_at < v_now - make_interval(secs => p_window_seconds)
-                    and f.created_at < v_now - make_interval(secs => p_window_seconds)
+                order by f.due_at, f.delayed_key
+                limit 1
             )
             or exists (
                 select from fastpubsub.cursors as c
@@ -4082,8 +4584,11 @@ begin
                     where n.topic_key = c.topic_key and n.subscription_key = c.subscription_key
                     order by n.sequence desc limit 1
                 ) as n
-                inner join fastpubsub.claims as o
-                    on o.topic_key = c.topic_key and o.subscription_key = c.subscription_key and o.sequence = n.sequence - 1
+                cross join lateral (
+                    select o.sequence from fastpubsub.claims as o
+                    where o.topic_key = c.topic_key and o.subscription_key = c.subscription_key and o.sequence = n.sequence - 1
+                    limit 1
+                ) as o
                 where c.topic_key = v_head.topic_key
             )
         then
@@ -4097,7 +4602,11 @@ $$;
 -- functions/lock_schedule.sql
 -- Locks a schedule, after the head of its topic. p_revision is the one that the caller has seen; null is any.
 create or replace function fastpubsub.lock_schedule(p_topic_key bigint, p_id text, p_revision bigint) returns void
-language plpgsql volatile as $$
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
 declare
     v_revision bigint;
 begin
@@ -4295,6 +4804,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -4510,6 +5020,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -4525,10 +5036,15 @@ begin
         continue when not found;
         -- A join of the two would be planned by wrong statistics.
         for v_lease in
-            select l.position, l.last_position, l.attempts from fastpubsub.leases as l
-            where
-                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn = v_turn and l.turn <> l.last_position
-                and l.position > v_first
+            (
+                select l.position, l.last_position, l.attempts from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn >= v_turn and l.turn <= v_turn
+                    and l.turn <> l.last_position and l.position > v_first
+                -- With sorting off, only the index by turn has this order.
+                order by l.turn
+                offset 0
+            )
             union all
             select l.position, l.last_position, l.attempts from fastpubsub.leases as l
             where
@@ -4709,6 +5225,9 @@ create or replace function fastpubsub.pause_schedule(
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 declare
     v_now timestamptz;
@@ -5063,6 +5582,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -5084,7 +5604,11 @@ begin
     v_now := coalesce(p_now, clock_timestamp());
     for i in 1..cardinality(p_counts) loop
         select k.* into v_known from fastpubsub.idempotency_keys as k
-        where k.topic_key = p_topic_key and k.client = p_clients[i] and k.key = p_keys[i];
+        where
+            k.topic_key = p_topic_key
+            and (k.client, k.key) >= (p_clients[i], p_keys[i]) and (k.client, k.key) <= (p_clients[i], p_keys[i])
+        order by k.client, k.key
+        limit 1;
         if found and v_known.created_at > v_now - make_interval(secs => p_window_seconds) then
             first_positions[i] := case when v_known.body_hash = p_body_hashes[i] then v_known.first_position end;
             created_at[i] := v_known.created_at;
@@ -5154,6 +5678,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -5169,6 +5694,7 @@ declare
     v_ttl_seconds integer [];
     v_expires_at timestamptz [];
     v_looked_at bigint;
+    v_taken bigint;
     v_appended record;
 begin
     perform fastpubsub.begin_call(true);
@@ -5186,20 +5712,20 @@ begin
         update fastpubsub.heads as h set held_after = coalesce(h.held_after, v_floor.due_at), held_until = v_oldest
         where
             h.topic_key = p_topic_key
-            and exists (
-                select from fastpubsub.delayed_messages as m
+            and (
+                select m.due_at from fastpubsub.delayed_messages as m
                 where
                     m.topic_key = p_topic_key and (m.due_at, m.delayed_key) > (v_floor.due_at, v_floor.delayed_key)
                     and m.due_at <= v_oldest
-            );
+                order by m.due_at, m.delayed_key
+                limit 1
+            ) is not null;
         v_floor := fastpubsub.mark_floor(v_floor, v_oldest, v_now);
     end if;
-    select array_agg(r.delayed_key) filter (where r.bytes_before < p_max_bytes), count(*)
-    into v_delayed_keys, v_looked_at
-    from (
-        select d.delayed_key, sum(d.bytes) over (order by d.due_at, d.delayed_key) - d.bytes as bytes_before
+    with looked_at as materialized (
+        select d.ctid, sum(d.bytes) over (order by d.due_at, d.delayed_key) - d.bytes as bytes_before
         from (
-            select m.due_at, m.delayed_key, pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as bytes
+            select m.ctid, m.due_at, m.delayed_key, pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as bytes
             from fastpubsub.delayed_messages as m
             where
                 m.topic_key = p_topic_key and (m.due_at, m.delayed_key) > (v_floor.due_at, v_floor.delayed_key)
@@ -5207,12 +5733,11 @@ begin
             order by m.due_at, m.delayed_key
             limit p_limit
         ) as d
-    ) as r;
-    more := v_looked_at = p_limit or v_looked_at > coalesce(cardinality(v_delayed_keys), 0);
-    with taken as (
+    ),
+    taken as (
         delete from fastpubsub.delayed_messages as m
-        using unnest(v_delayed_keys) as u (delayed_key)
-        where m.topic_key = p_topic_key and m.delayed_key = u.delayed_key
+        using looked_at as l
+        where m.topic_key = p_topic_key and m.ctid = l.ctid and l.bytes_before < p_max_bytes
         returning m.due_at, m.delayed_key, m.payload, m.attributes, m.ordering_key, m.ttl_seconds, m.expires_at
     )
 
@@ -5223,9 +5748,13 @@ begin
         array_agg(t.attributes order by t.due_at, t.delayed_key),
         array_agg(t.ordering_key order by t.due_at, t.delayed_key),
         array_agg(t.ttl_seconds order by t.due_at, t.delayed_key),
-        array_agg(t.expires_at order by t.due_at, t.delayed_key)
-    into v_delayed_keys, v_due_at, v_payloads, v_attributes, v_ordering_keys, v_ttl_seconds, v_expires_at
+        array_agg(t.expires_at order by t.due_at, t.delayed_key),
+        (select count(*) from looked_at as l),
+        (select count(*) from looked_at as l where l.bytes_before < p_max_bytes)
+    into
+        v_delayed_keys, v_due_at, v_payloads, v_attributes, v_ordering_keys, v_ttl_seconds, v_expires_at, v_looked_at, v_taken
     from taken as t;
+    more := v_looked_at = p_limit or v_looked_at > v_taken;
     published := coalesce(cardinality(v_payloads), 0);
     if published > 0 then
         v_appended := fastpubsub.publish_messages(
@@ -5328,6 +5857,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -5358,7 +5888,11 @@ begin
     v_created_at := greatest(date_trunc('milliseconds', v_now), v_created_at);
     for i in 1..cardinality(p_keys) loop
         select k.* into v_known from fastpubsub.idempotency_keys as k
-        where k.topic_key = p_topic_key and k.client = p_clients[i] and k.key = p_keys[i];
+        where
+            k.topic_key = p_topic_key
+            and (k.client, k.key) >= (p_clients[i], p_keys[i]) and (k.client, k.key) <= (p_clients[i], p_keys[i])
+        order by k.client, k.key
+        limit 1;
         if found and v_known.created_at > v_now - make_interval(secs => p_window_seconds) then
             first_positions[i] := case when v_known.body_hash = p_body_hashes[i] then v_known.first_position end;
             created_at[i] := v_known.created_at;
@@ -6086,6 +6620,64 @@ begin
 end;
 $$;
 
+-- functions/recent_rates.sql
+-- Returns what happened per second over the last minute that is over, to a topic (p_subscription_key 0), a subscription, or the server
+-- (0, 0).
+create or replace function fastpubsub.recent_rates(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_now timestamptz default null,
+    out published double precision,
+    out delivered double precision,
+    out acked double precision,
+    out nacked double precision,
+    out rejected double precision,
+    out expired double precision,
+    out dead_lettered double precision,
+    out filtered double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_to bigint := floor(extract(epoch from coalesce(p_now, clock_timestamp())))::bigint / 5 * 5;
+begin
+    select
+        coalesce(sum(h.published), 0) / 60.0,
+        coalesce(sum(h.delivered), 0) / 60.0,
+        coalesce(sum(h.acked), 0) / 60.0,
+        coalesce(sum(h.nacked), 0) / 60.0,
+        coalesce(sum(h.rejected), 0) / 60.0,
+        coalesce(sum(h.expired), 0) / 60.0,
+        coalesce(sum(h.dead_lettered), 0) / 60.0,
+        coalesce(sum(h.filtered), 0) / 60.0
+    into
+        recent_rates.published,
+        recent_rates.delivered,
+        recent_rates.acked,
+        recent_rates.nacked,
+        recent_rates.rejected,
+        recent_rates.expired,
+        recent_rates.dead_lettered,
+        recent_rates.filtered
+    from (
+        select h.* from fastpubsub.history as h
+        where
+            h.topic_key = p_topic_key
+            and (h.subscription_key, h.interval_seconds, h.at) >= (p_subscription_key, 5, v_to - 60)
+            and (h.subscription_key, h.interval_seconds, h.at) < (p_subscription_key, 5, v_to)
+        -- With sorting off, only the index by topic has this order.
+        order by h.subscription_key, h.interval_seconds, h.at
+        offset 0
+    ) as h;
+end;
+$$;
+
 -- functions/record_breakers.sql
 -- Writes what became of the breakers of endpoints that a process holds: failures in a row, 0 for one that is closed, and in how many
 -- seconds an open one tries again. One that is closed already is not written.
@@ -6342,9 +6934,14 @@ begin
     with taken as (
         delete from fastpubsub.outbox as o
         using unnest(p_transactions, p_ordinals) as u (transaction_id, ordinal)
-        where
-            o.transaction_id = u.transaction_id::text::xid8 and o.ordinal = u.ordinal
-            and o.topic_key = p_topic_key
+        cross join lateral (
+            select p.ctid from fastpubsub.outbox as p
+            where
+                p.transaction_id = u.transaction_id::text::xid8 and p.ordinal = u.ordinal
+                and p.topic_key = p_topic_key
+            limit 1
+        ) as p
+        where o.ctid = p.ctid
         returning
             o.transaction_id, o.ordinal, o.payload, o.attributes, o.ordering_key, o.deliver_at, o.delayed_key, o.ttl_seconds, o.expires_at
     )
@@ -6392,6 +6989,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -6414,13 +7012,13 @@ begin
     update fastpubsub.delayed_messages as m
     set due_at = greatest(v_now, v_floor.due_at) + make_interval(secs => h.ordinal / 1000000.0)
     from (
-        select m.delayed_key, row_number() over (order by m.due_at, m.delayed_key) as ordinal
+        select m.ctid, row_number() over (order by m.due_at, m.delayed_key) as ordinal
         from fastpubsub.delayed_messages as m
         where m.topic_key = p_topic_key and m.due_at > v_held_after and m.due_at <= v_held_until
         order by m.due_at, m.delayed_key
         limit p_limit
     ) as h
-    where m.topic_key = p_topic_key and m.delayed_key = h.delayed_key;
+    where m.topic_key = p_topic_key and m.ctid = h.ctid;
     get diagnostics released = row_count;
     if released < p_limit and v_held_until is not null then
         update fastpubsub.heads as h set held_after = null, held_until = null where h.topic_key = p_topic_key;
@@ -8070,6 +8668,34 @@ as $$
 select hashtextextended('fastpubsub settlement', p_token);
 $$;
 
+-- functions/trim_changes.sql
+-- Deletes up to p_limit of the oldest changes that are older than p_older_than_seconds. Returns how many it deleted.
+create or replace function fastpubsub.trim_changes(p_older_than_seconds bigint, p_limit integer) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+declare
+    v_deleted bigint;
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.changes as c
+    using (
+        select o.ctid from fastpubsub.changes as o
+        order by o.change_key
+        limit p_limit
+        for update skip locked
+    ) as o
+    where c.ctid = o.ctid and c.changed_at < clock_timestamp() - make_interval(secs => p_older_than_seconds);
+    get diagnostics v_deleted = row_count;
+    return v_deleted;
+end;
+$$;
+
 -- functions/trim_claims.sql
 -- Deletes up to p_limit rows of `claims` per subscription that are no longer the newest, and idempotency keys past their window. So long it
 -- is also known where delayed messages came in the log.
@@ -8085,6 +8711,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -8129,7 +8756,7 @@ begin
     end loop;
     delete from fastpubsub.idempotency_keys as k
     using (
-        select o.client, o.key from fastpubsub.idempotency_keys as o
+        select o.ctid from fastpubsub.idempotency_keys as o
         where
             o.topic_key = p_topic_key
             and o.created_at < v_window
@@ -8137,13 +8764,13 @@ begin
         limit p_limit
         for update skip locked
     ) as o
-    where k.topic_key = p_topic_key and k.client = o.client and k.key = o.key;
+    where k.topic_key = p_topic_key and k.ctid = o.ctid;
     get diagnostics v_rows = row_count;
     v_trimmed := v_trimmed + v_rows;
     -- The newest is the floor.
     delete from fastpubsub.fired_messages as f
     using (
-        select o.due_at, o.delayed_key from fastpubsub.fired_messages as o
+        select o.ctid from fastpubsub.fired_messages as o
         where
             o.topic_key = p_topic_key and o.due_at < v_window and o.created_at < v_window
             and (o.due_at, o.delayed_key) < (
@@ -8155,7 +8782,7 @@ begin
         order by o.due_at, o.delayed_key
         limit p_limit
     ) as o
-    where f.topic_key = p_topic_key and f.due_at = o.due_at and f.delayed_key = o.delayed_key;
+    where f.topic_key = p_topic_key and f.ctid = o.ctid;
     get diagnostics v_rows = row_count;
     return v_trimmed + v_rows;
 end;
@@ -8190,6 +8817,77 @@ begin
     perform fastpubsub.begin_call(false);
     delete from fastpubsub.dispatchers as d
     where d.seen_at < coalesce(p_now, clock_timestamp()) - make_interval(secs => p_old_seconds);
+end;
+$$;
+
+-- functions/trim_history.sql
+-- Makes one minute of the oldest intervals of 5 seconds that are older than an hour, and deletes the minutes that are older than a day.
+-- Returns whether there may be more to do.
+create or replace function fastpubsub.trim_history(p_limit integer default 5000, p_now timestamptz default null) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now bigint := floor(extract(epoch from coalesce(p_now, clock_timestamp())))::bigint;
+    v_minute bigint;
+    v_rows bigint;
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.history as h
+    where h.ctid = any(array(
+        select o.ctid from fastpubsub.history as o
+        where o.interval_seconds = 60 and o.at < v_now / 60 * 60 - 86400
+        order by o.at
+        limit p_limit
+        for update skip locked
+    ));
+    get diagnostics v_rows = row_count;
+    -- With sorting off, only the index by time has this order.
+    select h.at / 60 * 60 into v_minute
+    from fastpubsub.history as h
+    where h.interval_seconds = 5 and h.at < v_now / 60 * 60 - 3600
+    order by h.at
+    limit 1;
+    with old as (
+        delete from fastpubsub.history as h
+        where h.ctid = any(array(
+            select o.ctid from fastpubsub.history as o
+            where o.interval_seconds = 5 and o.at >= v_minute and o.at < v_minute + 60
+            order by o.at
+        ))
+        returning h.*
+    )
+    insert into fastpubsub.history as h (topic_key, subscription_key, at, interval_seconds, published, delivered, acked, nacked, rejected, expired, dead_lettered, filtered)
+    select
+        o.topic_key, o.subscription_key, v_minute, 60,
+        sum(o.published),
+        sum(o.delivered),
+        sum(o.acked),
+        sum(o.nacked),
+        sum(o.rejected),
+        sum(o.expired),
+        sum(o.dead_lettered),
+        sum(o.filtered)
+    from old as o
+    group by o.topic_key, o.subscription_key
+    order by o.topic_key desc, o.subscription_key
+    on conflict (topic_key, subscription_key, interval_seconds, at) do update set
+        published = h.published + excluded.published,
+        delivered = h.delivered + excluded.delivered,
+        acked = h.acked + excluded.acked,
+        nacked = h.nacked + excluded.nacked,
+        rejected = h.rejected + excluded.rejected,
+        expired = h.expired + excluded.expired,
+        dead_lettered = h.dead_lettered + excluded.dead_lettered,
+        filtered = h.filtered + excluded.filtered;
+    return v_minute is not null or v_rows >= p_limit;
 end;
 $$;
 
@@ -8290,6 +8988,7 @@ begin
                 where
                     d.topic_key = p_topic_key and d.subscription_key = v_subscription.subscription_key
                     and d.position = f.position
+                offset 0
             );
     end loop;
     return v_trimmed;
@@ -8305,6 +9004,11 @@ create or replace function fastpubsub.trim_push_attempts(
 ) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
 as $$
 declare
     v_deleted bigint;
@@ -8312,12 +9016,12 @@ begin
     perform fastpubsub.begin_call(false);
     delete from fastpubsub.push_attempts as a
     using (
-        select o.topic_key, o.subscription_key, o.attempt_key from fastpubsub.push_attempts as o
+        select o.ctid from fastpubsub.push_attempts as o
         where o.pushed_at < coalesce(p_now, clock_timestamp()) - make_interval(secs => p_old_seconds)
         order by o.pushed_at
         limit p_limit
     ) as o
-    where a.topic_key = o.topic_key and a.subscription_key = o.subscription_key and a.attempt_key = o.attempt_key;
+    where a.ctid = o.ctid;
     get diagnostics v_deleted = row_count;
     return v_deleted;
 end;
@@ -8369,6 +9073,9 @@ create or replace function fastpubsub.update_schedule(
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
 as $$
 begin
     perform fastpubsub.begin_call(true);

@@ -578,6 +578,10 @@ class Store:
 
     # What is stored
 
+    def flush(self) -> None:
+        """Writes everything that was committed before, claims too, which do not wait for the disk."""
+        self.execute("select pg_logical_emit_message(true, 'tests', '')")
+
     def explain(self, keys: Keys, position: int, look: int = 10_000, *, now: datetime | None = NOW) -> Explained:
         query = "select * from fastpubsub.explain_message(%s, %s, %s, %s, %s)"
         return Explained(*self.row(query, *keys, position, look, now))

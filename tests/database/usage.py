@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tests.database.store import Store
+from tests.database.store import Row, Store
 
 T = TypeVar("T")
 
@@ -57,18 +57,30 @@ def keep_autovacuum_away(store: Store, tables: Sequence[str]) -> None:
         store.execute(f"alter table fastpubsub.{table} set (autovacuum_enabled = off)")
 
 
-def measure(store: Store, call: Callable[[], T], tables: Sequence[str] = HOT) -> tuple[T, Usage]:
-    """Of the hot tables; within one transaction."""
-    before = {row[0]: row[2:] for row in store.rows(COUNTERS, list(tables))}
-    answer = call()
+Counters = dict[str, Row]
+
+
+def counters(store: Store, tables: Sequence[str] = HOT) -> Counters:
+    """Of the running transaction, by table and index."""
+    return {row[0]: row[1:] for row in store.rows(COUNTERS, list(tables))}
+
+
+def used(before: Counters, after: Counters) -> Usage:
     sequential: set[str] = set()
     indexes: set[str] = set()
     entries = blocks = 0
-    for name, is_table, *counters in store.rows(COUNTERS, list(tables)):
-        scans, returned, fetched = (now - then for now, then in zip(counters, before[name], strict=True))
+    for name, (is_table, *now) in after.items():
+        scans, returned, fetched = (last - first for last, first in zip(now, before[name][1:], strict=True))
         if scans:
             (sequential if is_table else indexes).add(name)
         if not is_table:
             entries += returned
         blocks += fetched
-    return answer, Usage(sequential, indexes, entries, blocks)
+    return Usage(sequential, indexes, entries, blocks)
+
+
+def measure(store: Store, call: Callable[[], T], tables: Sequence[str] = HOT) -> tuple[T, Usage]:
+    """Of the hot tables; within one transaction."""
+    before = counters(store, tables)
+    answer = call()
+    return answer, used(before, counters(store, tables))
