@@ -48,7 +48,9 @@ def stick(subscription: Subscription) -> None:
     """A consumer takes the first message, and keeps it."""
     topic = subscription.topic
     topic.service.one(
-        "select count(*) from fastpubsub.claim_messages(%s, %s, '{1}', '{stuck}', 1000000)", topic.key, subscription.key
+        "select count(*) from fastpubsub.claim_messages_2(%s, %s, '{1}', '{stuck}', 1000000)",
+        topic.key,
+        subscription.key,
     )
 
 

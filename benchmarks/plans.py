@@ -44,7 +44,7 @@ Parameters = tuple[Any, ...]
 
 def of_a_claim(connection: Connection) -> Parameters:
     """The run of positions, and its token."""
-    query = "select positions, token from fastpubsub.claim_messages(1, 1, '{100}', '{c}', 1000000)"
+    query = "select positions, token from fastpubsub.claim_messages_2(1, 1, '{100}', '{c}', 1000000)"
     ((positions, token),) = connection.execute(query).fetchall()
     return [positions[0]], [token], [len(positions)]
 
@@ -67,13 +67,13 @@ CALLS: dict[str, tuple[str, Callable[[Connection], Parameters]]] = {
         f"publish_to_topics('{{1,2}}', '{{0,0}}', '{{0,1}}', '{{1,2}}', {ONE} || {ONE})",
         of_nothing,
     ),
-    "claim 100": ("claim_messages(1, 1, '{100}', '{c}', 1000000)", of_nothing),
-    "claim where nothing is": ("claim_messages(3, 2, '{100}', '{c}', 1000000)", of_nothing),
-    "ack the 100 of a claim": (f"ack_messages({SETTLE}, %s)", of_a_claim),
-    "ack 5 of a claim": (f"ack_messages({SETTLE}, %s)", of_part_of_a_claim),
+    "claim 100": ("claim_messages_2(1, 1, '{100}', '{c}', 1000000)", of_nothing),
+    "claim where nothing is": ("claim_messages_2(3, 2, '{100}', '{c}', 1000000)", of_nothing),
+    "ack the 100 of a claim": (f"ack_messages_2({SETTLE}, %s)", of_a_claim),
+    "ack 5 of a claim": (f"ack_messages_2({SETTLE}, %s)", of_part_of_a_claim),
     "nack the 100 of a claim": (f"nack_messages({SETTLE}, array[0], %s)", of_a_claim),
     "ack the 100 of a claim and claim 100": (
-        f"settle_and_claim({EXCHANGE}, array[null]::integer[], array[null]::text[], %s, '{{100}}', '{{c}}', 1000000)",
+        f"settle_and_claim_2({EXCHANGE}, array[null]::integer[], array[null]::text[], %s, '{{100}}', '{{c}}', 1000000)",
         of_a_claim,
     ),
 }
@@ -142,7 +142,7 @@ def fill(connection: Connection) -> None:
     for _ in range(MESSAGES // 1000):
         connection.execute("select fastpubsub.publish_messages(1, array_fill(%s::json, array[1000]))", [payload(0)])
     for _ in range(MESSAGES // 2 // 100):
-        ack = f"select fastpubsub.ack_messages({SETTLE}, %s)"
+        ack = f"select fastpubsub.ack_messages_2({SETTLE}, %s)"
         connection.execute(ack, of_a_claim(connection))
 
 

@@ -89,7 +89,7 @@ async def _browse(
 ) -> Browsed:
     where, name, values = page.search or (None, None, ())
     *rows, (position, _, _, at, _, _, _, _, looked_at, other_side, *_) = await database.fetch_all(
-        "browse_messages",
+        "browse_messages_2",
         topic_key,
         subscription_key,
         state,

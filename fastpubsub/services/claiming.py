@@ -201,9 +201,9 @@ class Claiming:
         arguments = (*key.keys, *self.arguments(key, requests))
         if key.is_push:
             async with self._push_calls:
-                row = await self._database.fetch_one("claim_messages", *arguments, None, True)
+                row = await self._database.fetch_one("claim_messages_2", *arguments, None, True)
         else:
-            row = await self._database.fetch_one("claim_messages", *arguments)
+            row = await self._database.fetch_one("claim_messages_2", *arguments)
         return self.shares(key, requests, row)
 
     def arguments(self, key: ClaimKey, requests: Sequence[ClaimRequest]) -> tuple[object, ...]:
@@ -219,7 +219,7 @@ class Claiming:
         )
 
     def shares(self, key: ClaimKey, requests: Sequence[ClaimRequest], row: Sequence[Any]) -> list[Claim]:
-        """What each consumer gets of what `claim_messages` answered."""
+        """What each consumer gets of what `claim_messages_2` answered."""
         token, expires_at, scanned, last, *columns, lease_seconds, filtered, is_paused, ordering_keys = row[:-4]
         sizes, limited_seconds, ttl_expired, dead_lettered = row[-4:]
         *columns, unreadable, unreadable_created_at = columns

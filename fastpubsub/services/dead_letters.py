@@ -44,7 +44,7 @@ async def list_dead_letters(
     """Those after a position, and the position after which the next page begins, None at the end."""
 
     async def list_(keys: SubscriptionKey) -> tuple[list[Letter], int | None]:
-        *rows, end = await database.fetch_all("list_dead_letters", *keys, offset, limit, max_bytes, after, *wanted)
+        *rows, end = await database.fetch_all("list_dead_letters_2", *keys, offset, limit, max_bytes, after, *wanted)
         return [Letter(MessageIds(keys.topic_key, row[1]).at(row[0]), *row[1:]) for row in rows], end[0]
 
     return await directory.subscriptions.use(subscription_id, list_)

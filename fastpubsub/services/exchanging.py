@@ -128,10 +128,10 @@ class Exchanging:
         claims = [request.claim for request in requests if request.claim.limit]
         arguments = self._claiming.arguments(key, claims)
         if places:
-            row = await self._database.fetch_one("settle_and_claim", *key.keys, *_arguments(places), *arguments)
+            row = await self._database.fetch_one("settle_and_claim_2", *key.keys, *_arguments(places), *arguments)
         else:
             *claimed, ttl_expired, dead_lettered = await self._database.fetch_one(
-                "claim_messages", *key.keys, *arguments
+                "claim_messages_2", *key.keys, *arguments
             )
             row = (None, 0, *claimed, False, ttl_expired, dead_lettered)
         outcomes, died, *claimed, freed, ttl_expired, dead_lettered = row

@@ -64,7 +64,9 @@ def locate(message_id: str) -> MessageId:
 async def find_message(database: Database, message_id: str) -> FoundMessage:
     place = locate(message_id)
     try:
-        topic_id, last, created_at, *content = await database.fetch_one("find_message", place.topic_key, place.position)
+        topic_id, last, created_at, *content = await database.fetch_one(
+            "find_message_2", place.topic_key, place.position
+        )
     except NotFound:
         raise unknown(message_id) from None
     milliseconds = created_at and created_at.replace(microsecond=created_at.microsecond // 1000 * 1000)
@@ -82,7 +84,7 @@ async def explain_in_one(
         if place.topic_key != keys.topic_key:
             await database.fetch_one("require_subscription", *keys)
             return None
-        return Explained(subscription_id, *await database.fetch_one("explain_message", *keys, place.position))
+        return Explained(subscription_id, *await database.fetch_one("explain_message_2", *keys, place.position))
 
     explained = await directory.subscriptions.use(subscription_id, explain)
     if explained is None:
@@ -95,7 +97,7 @@ async def explain_in_all(
 ) -> list[Explained]:
     """`only`: the subscriptions that the caller may see, None for all."""
     visible = None if only is None else list(only)
-    rows = await database.fetch_all("explain_in_subscriptions", *locate(message_id)[:2], visible, offset, limit)
+    rows = await database.fetch_all("explain_in_subscriptions_2", *locate(message_id)[:2], visible, offset, limit)
     return [Explained(*row) for row in rows]
 
 

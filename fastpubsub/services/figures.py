@@ -21,7 +21,7 @@ async def topic_figures(database: Database, ids: Sequence[str]) -> dict[str, Top
 
 async def subscription_figures(database: Database, ids: Sequence[str]) -> dict[str, SubscriptionFigures]:
     """By id; one that was deleted meanwhile is missing."""
-    rows = await database.fetch_all("list_subscription_figures", list(ids), LOOK)
+    rows = await database.fetch_all("list_subscription_figures_2", list(ids), LOOK)
     return {
         id_: SubscriptionFigures(
             subscription_id=id_,

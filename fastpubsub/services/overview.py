@@ -22,7 +22,7 @@ async def look_at_all(
     subscription_ids = None if visible_subscriptions is None else list(visible_subscriptions)
     topics, subscriptions, published = await database.fetch_one("sum_topics", topic_ids, subscription_ids)
     retention = settings.cleanup_acked_messages_older_than_seconds
-    loads = [Load(*row) for row in await database.fetch_all("list_loads", subscription_ids, retention)]
+    loads = [Load(*row) for row in await database.fetch_all("list_loads_2", subscription_ids, retention)]
     now = datetime.now(UTC)
     minute = await read_history(database, topic_ids, subscription_ids, 5, int(now.timestamp()) - 65, None)
     return Overview(

@@ -64,7 +64,7 @@ async def create_redrive(
         return _redrive(
             subscription_id,
             await database.fetch_one(
-                "create_redrive",
+                "create_redrive_2",
                 *keys,
                 new.action,
                 new.reason,
@@ -86,14 +86,14 @@ async def list_redrives(database: Database, directory: Directory, subscription_i
     """Newest first."""
 
     async def list_(keys: SubscriptionKey) -> list[StoredRedrive]:
-        return [_redrive(subscription_id, row) for row in await database.fetch_all("list_redrives", *keys)]
+        return [_redrive(subscription_id, row) for row in await database.fetch_all("list_redrives_2", *keys)]
 
     return await directory.subscriptions.use(subscription_id, list_)
 
 
 async def get_redrive(database: Database, directory: Directory, subscription_id: str, redrive_id: int) -> StoredRedrive:
     async def get(keys: SubscriptionKey) -> list[Row]:
-        return await database.fetch_all("list_redrives", *keys, redrive_id)
+        return await database.fetch_all("list_redrives_2", *keys, redrive_id)
 
     rows = await directory.subscriptions.use(subscription_id, get)
     if not rows:

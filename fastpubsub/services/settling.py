@@ -25,13 +25,13 @@ class Kind(NamedTuple):
     value_type: str | None = None
 
 
-ACK = Kind("ack_messages")
+ACK = Kind("ack_messages_2")
 NACK = Kind("nack_messages", "int4")
-REJECT = Kind("reject_messages", "text")
+REJECT = Kind("reject_messages_2", "text")
 RETURN = Kind("return_leases")
 EXTEND = Kind("extend_leases", "int4")
 KINDS = (ACK, NACK, RETURN, REJECT, EXTEND)
-"""In the order in which `settle_and_claim` does them."""
+"""In the order in which `settle_and_claim_2` does them."""
 FREEING = (ACK, REJECT, RETURN)
 """After which the next messages of an ordering key, or the same ones, can be had at once."""
 

@@ -108,7 +108,7 @@ async def _fork_subscription(
 
 
 async def get_subscription(database: Database, subscription_id: str) -> StoredSubscription:
-    rows = await database.fetch_all("list_subscriptions", 0, 1, [subscription_id])
+    rows = await database.fetch_all("list_subscriptions_2", 0, 1, [subscription_id])
     if not rows:
         raise NotFound(f'subscription "{subscription_id}" does not exist')
     return _subscription(rows[0])
@@ -130,7 +130,7 @@ async def list_subscriptions(
     """
     visible = None if only is None else list(only)
     rows = await database.fetch_all(
-        "list_subscriptions", offset, limit, visible, topic_id, part, after, has_dead_letters
+        "list_subscriptions_2", offset, limit, visible, topic_id, part, after, has_dead_letters
     )
     return [_subscription(row) for row in rows]
 
@@ -147,7 +147,7 @@ async def update_subscription(
     """Returns as well whether the secret of `push` was taken."""
     _check_backoff(changed.backoff_min_seconds, changed.backoff_max_seconds)
     (is_new_secret,) = await database.fetch_one(
-        "update_subscription",
+        "update_subscription_2",
         subscription_id,
         "filter" in changed.model_fields_set,
         filter_text(settings, filter_json),
@@ -219,7 +219,7 @@ def seek_arguments(
 
 async def get_metrics(database: Database, directory: Directory, subscription_id: str) -> SubscriptionMetrics:
     async def metrics(keys: SubscriptionKey) -> SubscriptionMetrics:
-        row = await database.fetch_one("subscription_metrics", *keys)
+        row = await database.fetch_one("subscription_metrics_2", *keys)
         ahead, waiting, leased, dead, acked, estimated, *_, filtered, is_paused, ttl_expired, held_keys = row
         return SubscriptionMetrics(
             subscription_id=subscription_id,

@@ -197,7 +197,7 @@ class Tails:
         return Read(Part(missed, scanned, positions, self._render(messages)), Documents(messages))
 
     async def _read(self, topic_key: int, after: int | None) -> Row:
-        return await self._database.fetch_one("read_messages", topic_key, after, CHUNK_MESSAGES, CHUNK_BYTES)
+        return await self._database.fetch_one("read_messages_2", topic_key, after, CHUNK_MESSAGES, CHUNK_BYTES)
 
     def join(self, topic_key: int, listener: Listener) -> bool:
         """Returns False when the reader is ahead of the listener, which has to catch up first."""

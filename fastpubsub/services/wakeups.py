@@ -128,7 +128,7 @@ class Wakeups:
         topics = Array("int8", [key.topic_key for key in keys])
         subscriptions = Array("int8", [key.subscription_key for key in keys])
         with Surviving(logger, "looking for messages of waiting consumers"):
-            rows = await self._database.fetch_all("list_ready_subscriptions", topics, subscriptions)
+            rows = await self._database.fetch_all("list_ready_subscriptions_2", topics, subscriptions)
             found = {keys[place - 1]: row for place, *row in rows}
             for key in keys:
                 line = self.lines.find(key)

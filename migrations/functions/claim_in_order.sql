@@ -1,7 +1,7 @@
--- claim_messages for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
+-- claim_messages_2 for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
 -- The consumers are served one after the other, `shares` says how many messages each has, at most
 -- p_room together. What is due comes first, then the log. Messages that have expired are
--- passed as in claim_messages. `is_cut`: a consumer has less than it could have, because of p_max_bytes.
+-- passed as in claim_messages_2. `is_cut`: a consumer has less than it could have, because of p_max_bytes.
 create or replace function fastpubsub.claim_in_order(
     p_settings fastpubsub.cursors,
     p_limits integer [],

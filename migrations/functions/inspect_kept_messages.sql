@@ -20,7 +20,7 @@ begin
     select s.topic_key, n.topic_id, n.subscription_id, k.kept_position, k.created_at, k.state, k.messages, k.bytes
     from fastpubsub.list_kept_messages(p_limit) as n
     inner join fastpubsub.subscriptions as s on n.subscription_id = s.id
-    cross join lateral fastpubsub.subscription_metrics(s.topic_key, s.subscription_key, 1) as m
+    cross join lateral fastpubsub.subscription_metrics_2(s.topic_key, s.subscription_key, 1) as m
     cross join lateral fastpubsub.kept_log(
         s.topic_key, m.cursor_position + 1, m.leased_position, m.waiting_position, p_retention_seconds, p_now
     ) as k

@@ -51,7 +51,7 @@ begin
             m.oldest_created_at, m.oldest_leased_created_at, m.oldest_waiting_created_at, m.unjudged, m.judged_filter, m.judged_from,
             m.judged_to, k.state, k.bytes, m.paused, m.held_keys
         from
-            fastpubsub.subscription_metrics(
+            fastpubsub.subscription_metrics_2(
                 v_subscription.topic_key, v_subscription.subscription_key, 1000,
                 (500 * extract(epoch from v_until - clock_timestamp()))::integer,
                 p_judged_filters[v_subscription.place], p_judged_from[v_subscription.place], p_judged_to[v_subscription.place]

@@ -1,4 +1,4 @@
--- Gives back deliveries that no consumer has seen: they are due at once, and the attempt does not count. The ids come as in ack_messages.
+-- Gives back deliveries that no consumer has seen: they are due at once, and the attempt does not count. The ids come as in ack_messages_2.
 -- The result for each id is 1 (returned), 0 (gone) or 2 (stale; see take_leases).
 create or replace function fastpubsub.return_leases(
     p_topic_key bigint,

@@ -40,7 +40,7 @@ begin
         v_created_at := array_fill(null::timestamptz, array[cardinality(v_settlement.positions)]);
         if v_settlement.action = 'ack' then
             v_outcomes := (
-                fastpubsub.ack_messages(
+                fastpubsub.ack_messages_2(
                     v_settlement.topic_key, v_settlement.subscription_key, v_settlement.positions, v_settlement.tokens, v_created_at,
                     v_settlement.lengths
                 )
@@ -55,7 +55,7 @@ begin
             ).outcomes;
         else
             v_outcomes := (
-                fastpubsub.reject_messages(
+                fastpubsub.reject_messages_2(
                     v_settlement.topic_key, v_settlement.subscription_key, v_settlement.positions, v_settlement.tokens, v_created_at,
                     array_fill(v_settlement.reason, array[cardinality(v_settlement.positions)]), v_settlement.lengths
                 )

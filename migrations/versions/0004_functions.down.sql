@@ -2,7 +2,6 @@
 drop function fastpubsub.ack;
 
 -- functions/ack_messages.sql
-drop function fastpubsub.ack_messages;
 -- Settles deliveries for good. The ids come in runs; the result for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases).
 create or replace function fastpubsub.ack_messages(
     p_topic_key bigint,
@@ -36,6 +35,9 @@ begin
 end;
 $$;
 
+-- functions/ack_messages_2.sql
+drop function fastpubsub.ack_messages_2;
+
 -- functions/add_settlement.sql
 drop function fastpubsub.add_settlement;
 
@@ -63,7 +65,6 @@ $$;
 drop function fastpubsub.begin_subscription;
 
 -- functions/browse_messages.sql
-drop function fastpubsub.browse_messages;
 -- Looks at messages without a lease or a lock: all of a topic (p_state 'all'), or those of a subscription that are 'ahead', 'leased',
 -- 'waiting' or 'dead', from p_position or p_time on. They come by position; the waiting ones by the time at which they are due, which is
 -- their p_time. Backwards, which only 'all' can, come those before, the newest first. The number of rows looked at, the time, and the bytes
@@ -231,6 +232,9 @@ begin
 end;
 $$;
 
+-- functions/browse_messages_2.sql
+drop function fastpubsub.browse_messages_2;
+
 -- functions/bucket_messages.sql
 drop function fastpubsub.bucket_messages;
 
@@ -299,7 +303,6 @@ $$;
 drop function fastpubsub.claim_in_order;
 
 -- functions/claim_messages.sql
-drop function fastpubsub.claim_messages;
 -- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
 -- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
 -- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
@@ -469,6 +472,9 @@ begin
 end;
 $$;
 
+-- functions/claim_messages_2.sql
+drop function fastpubsub.claim_messages_2;
+
 -- functions/compile_filter.sql
 -- Turns a filter into a strict jsonpath (lax would look inside arrays), or into null for a filter that every message passes. Its variable
 -- `$attributes` has those of the message; passes_filter puts it to one.
@@ -502,7 +508,6 @@ drop function fastpubsub.continue_turn;
 drop function fastpubsub.count_put_aside;
 
 -- functions/create_redrive.sql
-drop function fastpubsub.create_redrive;
 -- Begins to reprocess or purge the dead letters that match. It leaves those alone that die later, so a message that dies again stays dead.
 -- The last p_keep ended redrives of the subscription are remembered.
 create or replace function fastpubsub.create_redrive(
@@ -565,6 +570,9 @@ begin
     returning r.*;
 end;
 $$;
+
+-- functions/create_redrive_2.sql
+drop function fastpubsub.create_redrive_2;
 
 -- functions/create_schedule.sql
 drop function fastpubsub.create_schedule;
@@ -923,7 +931,6 @@ drop function fastpubsub.expire_subscription;
 drop function fastpubsub.expires_at;
 
 -- functions/explain_in_subscriptions.sql
-drop function fastpubsub.explain_in_subscriptions;
 -- explain_message for the subscriptions of the topic, ordered by id; p_ids, when given, are the only ones that the caller may see.
 create or replace function fastpubsub.explain_in_subscriptions(
     p_topic_key bigint,
@@ -971,8 +978,10 @@ begin
 end;
 $$;
 
+-- functions/explain_in_subscriptions_2.sql
+drop function fastpubsub.explain_in_subscriptions_2;
+
 -- functions/explain_message.sql
-drop function fastpubsub.explain_message;
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
 -- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment.
 -- `before`: messages that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond.
@@ -1092,6 +1101,9 @@ begin
     end if;
 end;
 $$;
+
+-- functions/explain_message_2.sql
+drop function fastpubsub.explain_message_2;
 
 -- functions/extend_leases.sql
 -- Moves the deadline of held deliveries: that of each run of ids to its p_extend_seconds from now. The result for each id is 1 (still
@@ -1239,7 +1251,6 @@ end;
 $$;
 
 -- functions/find_message.sql
-drop function fastpubsub.find_message;
 -- A message of a topic, without a lease; of one that was trimmed the copy that a dead letter has. `last` is the newest position; a message
 -- at or below it without a payload was trimmed.
 create or replace function fastpubsub.find_message(
@@ -1274,6 +1285,9 @@ begin
     end if;
 end;
 $$;
+
+-- functions/find_message_2.sql
+drop function fastpubsub.find_message_2;
 
 -- functions/fire_schedule.sql
 drop function fastpubsub.fire_schedule;
@@ -1328,6 +1342,38 @@ drop function fastpubsub.hold_endpoints;
 
 -- functions/inspect_delayed.sql
 drop function fastpubsub.inspect_delayed;
+
+-- functions/inspect_kept_messages.sql
+-- Returns the subscriptions of list_kept_messages that keep anything beyond the retention, each with the oldest message that it needs, the
+-- state of that message, and what is kept because of it. For `fastpubsub doctor`; writes nothing.
+create or replace function fastpubsub.inspect_kept_messages(p_limit integer, p_retention_seconds bigint, p_now timestamptz default null)
+returns table (
+    topic_key bigint,
+    topic_id text,
+    subscription_id text,
+    message_position bigint,
+    created_at timestamptz,
+    state text,
+    messages bigint,
+    bytes bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select s.topic_key, n.topic_id, n.subscription_id, k.kept_position, k.created_at, k.state, k.messages, k.bytes
+    from fastpubsub.list_kept_messages(p_limit) as n
+    inner join fastpubsub.subscriptions as s on n.subscription_id = s.id
+    cross join lateral fastpubsub.subscription_metrics(s.topic_key, s.subscription_key, 1) as m
+    cross join lateral fastpubsub.kept_log(
+        s.topic_key, m.cursor_position + 1, m.leased_position, m.waiting_position, p_retention_seconds, p_now
+    ) as k
+    where k.messages > 0
+    order by k.bytes desc;
+end;
+$$;
 
 -- functions/inspect_leases.sql
 -- Returns the lease with the earliest deadline, its consumer and its deadline; no row when there are no leases. For `fastpubsub doctor`;
@@ -1593,7 +1639,6 @@ end;
 $$;
 
 -- functions/list_dead_letters.sql
-drop function fastpubsub.list_dead_letters;
 -- Dead letters, the oldest position first: those after p_after, or all but the first p_offset, which match: p_reason exactly, and died from
 -- p_died_after on and before p_died_before; null is any. It looks at p_rows of them, beside those that it skips, and returns up to
 -- p_max_bytes, but at least one.
@@ -1685,6 +1730,9 @@ begin
     return next;
 end;
 $$;
+
+-- functions/list_dead_letters_2.sql
+drop function fastpubsub.list_dead_letters_2;
 
 -- functions/list_delayed_messages.sql
 drop function fastpubsub.list_delayed_messages;
@@ -1889,7 +1937,6 @@ end;
 $$;
 
 -- functions/list_loads.sql
-drop function fastpubsub.list_loads;
 -- Returns the subscriptions in which something is ahead, leased, waiting or dead, or which are paused, all at once instead of one by one:
 -- for looking at the whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids
 -- holds the only ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has
@@ -1965,6 +2012,9 @@ begin
 end;
 $$;
 
+-- functions/list_loads_2.sql
+drop function fastpubsub.list_loads_2;
+
 -- functions/list_push_attempts.sql
 drop function fastpubsub.list_push_attempts;
 
@@ -1972,7 +2022,6 @@ drop function fastpubsub.list_push_attempts;
 drop function fastpubsub.list_push_metrics;
 
 -- functions/list_ready_subscriptions.sql
-drop function fastpubsub.list_ready_subscriptions;
 -- Tells waiting consumers which of the subscriptions have something to claim, or are gone (`ready`), in how many seconds the next waiting
 -- retry is due, and which are `paused`, and so never ready. Each subscription is named by its place in the arrays; those with nothing to
 -- report are left out.
@@ -2031,6 +2080,34 @@ begin
     where s.ready or s.paused or s.due_seconds is not null;
 end;
 $$;
+
+-- functions/list_ready_subscriptions_2.sql
+drop function fastpubsub.list_ready_subscriptions_2;
+
+-- functions/list_redrives.sql
+-- Newest first; with p_redrive_key only that one.
+create or replace function fastpubsub.list_redrives(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_redrive_key bigint default null
+) returns setof fastpubsub.redrives
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+    perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
+    return query
+    select r.* from fastpubsub.redrives as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (p_redrive_key is null or r.redrive_key = p_redrive_key)
+    order by r.redrive_key desc;
+end;
+$$;
+
+-- functions/list_redrives_2.sql
+drop function fastpubsub.list_redrives_2;
 
 -- functions/list_rhythms.sql
 -- Returns of topics that were silent for p_seconds, but published within the last day, and of the named subscriptions that were silent for
@@ -2120,7 +2197,6 @@ $$;
 drop function fastpubsub.list_schedules;
 
 -- functions/list_subscription_figures.sql
-drop function fastpubsub.list_subscription_figures;
 -- Returns the metrics of the named subscriptions, each judged up to p_look messages by its filter, and per second what happened in them
 -- over the last minute.
 create or replace function fastpubsub.list_subscription_figures(
@@ -2168,6 +2244,9 @@ begin
     where s.id = any(p_ids);
 end;
 $$;
+
+-- functions/list_subscription_figures_2.sql
+drop function fastpubsub.list_subscription_figures_2;
 
 -- functions/list_subscription_metrics.sql
 drop function fastpubsub.list_subscription_metrics;
@@ -2236,7 +2315,6 @@ end;
 $$;
 
 -- functions/list_subscriptions.sql
-drop function fastpubsub.list_subscriptions;
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
 -- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
 create or replace function fastpubsub.list_subscriptions(
@@ -2287,6 +2365,9 @@ begin
     limit p_limit;
 end;
 $$;
+
+-- functions/list_subscriptions_2.sql
+drop function fastpubsub.list_subscriptions_2;
 
 -- functions/list_trimmable.sql
 -- Lists the topics where trim_messages has work: messages past the retention, or claims and idempotency keys that are no longer needed.
@@ -3096,7 +3177,6 @@ end;
 $$;
 
 -- functions/read_messages.sql
-drop function fastpubsub.read_messages;
 -- Follows a topic: returns up to p_limit messages after p_after, without a lease, bounded by bytes (the first always comes). With a null
 -- p_after it returns only `last`, the newest position. `missed` says whether trimming took messages after p_after before they were read.
 create or replace function fastpubsub.read_messages(
@@ -3153,6 +3233,9 @@ begin
     where t.running <= p_max_bytes or t.position = v_after + 1;
 end;
 $$;
+
+-- functions/read_messages_2.sql
+drop function fastpubsub.read_messages_2;
 
 -- functions/recent_rates.sql
 -- Returns what happened per second over the last minute that is over, to a topic (p_subscription_key 0), a subscription, or the server
@@ -3223,7 +3306,6 @@ drop function fastpubsub.refuse_claim;
 drop function fastpubsub.reject;
 
 -- functions/reject_messages.sql
-drop function fastpubsub.reject_messages;
 -- Makes messages dead letters at once, whatever attempts are left, each run of ids with its reason. The result for each id is 1 (settled),
 -- 0 (gone) or 2 (stale; see take_leases).
 create or replace function fastpubsub.reject_messages(
@@ -3258,6 +3340,9 @@ begin
     return v_taken.outcomes;
 end;
 $$;
+
+-- functions/reject_messages_2.sql
+drop function fastpubsub.reject_messages_2;
 
 -- functions/relay_messages.sql
 -- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal), in one transaction, so each arrives once.
@@ -3723,7 +3808,6 @@ $$;
 drop function fastpubsub.set_push;
 
 -- functions/settle_and_claim.sql
-drop function fastpubsub.settle_and_claim;
 -- Settles, then claims, in one transaction: nothing is claimed when something cannot be settled, and messages that are given back
 -- without a delay may be claimed again at once. The runs of ids are those of p_counts[1] acks, p_counts[2] nacks, p_counts[3] returns,
 -- p_counts[4] rejects and p_counts[5] extensions, one after the other; p_seconds has the delays and extensions, p_reasons the reasons,
@@ -3856,6 +3940,9 @@ begin
 end;
 $$;
 
+-- functions/settle_and_claim_2.sql
+drop function fastpubsub.settle_and_claim_2;
+
 -- functions/settle_at_commit.sql
 drop function fastpubsub.settle_at_commit;
 
@@ -3961,7 +4048,6 @@ $$;
 drop function fastpubsub.store_keys;
 
 -- functions/subscription_metrics.sql
-drop function fastpubsub.subscription_metrics;
 -- Messages ahead + waiting, leased, dead and acked add up to the messages routed. For a filtered subscription at most p_look messages are
 -- judged; beyond them `ahead` is estimated by the share that matched so far, and `estimated` says so. The search for the oldest message
 -- ahead that passes the filter takes up to p_milliseconds longer. It has come from `judged_from` to `judged_to`, and no message between
@@ -4075,6 +4161,9 @@ begin
     oldest_waiting_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_waiting);
 end;
 $$;
+
+-- functions/subscription_metrics_2.sql
+drop function fastpubsub.subscription_metrics_2;
 
 -- functions/take_due_retries.sql
 drop function fastpubsub.take_due_retries;
@@ -4562,7 +4651,6 @@ drop function fastpubsub.unsettled_position;
 drop function fastpubsub.update_schedule;
 
 -- functions/update_subscription.sql
-drop function fastpubsub.update_subscription;
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
 -- messages ahead; messages that the old one skipped do not come back.
 create or replace function fastpubsub.update_subscription(
@@ -4611,6 +4699,9 @@ begin
     end if;
 end;
 $$;
+
+-- functions/update_subscription_2.sql
+drop function fastpubsub.update_subscription_2;
 
 -- functions/update_topic.sql
 create or replace function fastpubsub.update_topic(

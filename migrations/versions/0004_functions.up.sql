@@ -16,9 +16,11 @@ revoke execute on function fastpubsub.ack(text, text []) from public;
 
 -- functions/ack_messages.sql
 drop function fastpubsub.ack_messages;
+
+-- functions/ack_messages_2.sql
 -- Settles deliveries for good. The ids come in runs; the result for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases).
 -- `freed` says whether a key of an ordered subscription can go on, which is locked; others are not.
-create or replace function fastpubsub.ack_messages(
+create or replace function fastpubsub.ack_messages_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_positions bigint [],
@@ -187,6 +189,8 @@ $$;
 
 -- functions/browse_messages.sql
 drop function fastpubsub.browse_messages;
+
+-- functions/browse_messages_2.sql
 -- Looks at messages without a lease or a lock: all of a topic (p_state 'all'), or those of a subscription that are 'ahead', 'leased',
 -- 'waiting' or 'dead', from p_position or p_time on. They come by position; the waiting ones by the time at which they are due, which is
 -- their p_time. Backwards, which only 'all' can, come those before, the newest first. The number of rows looked at, the time, and the bytes
@@ -195,7 +199,7 @@ drop function fastpubsub.browse_messages;
 --
 -- The last row has no created_at. It says how many messages were looked at, and where this ended: at the position, and the due time, that
 -- comes next, null at the end. `other_side` is where 'all' began, null when nothing is on its other side.
-create or replace function fastpubsub.browse_messages(
+create or replace function fastpubsub.browse_messages_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_state text,
@@ -310,7 +314,7 @@ begin
                 fastpubsub.first_position(p_topic_key, l.last)
             ) into v_from
             from fastpubsub.last_position(p_topic_key) as l (last);
-            select v_from into browse_messages.other_side from fastpubsub.messages as m
+            select v_from into browse_messages_2.other_side from fastpubsub.messages as m
             where m.topic_key = p_topic_key and m.position = case when p_backwards then v_from else v_from - 1 end;
         end if;
         if p_backwards then
@@ -492,10 +496,10 @@ end;
 $$;
 
 -- functions/claim_in_order.sql
--- claim_messages for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
+-- claim_messages_2 for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
 -- The consumers are served one after the other, `shares` says how many messages each has, at most
 -- p_room together. What is due comes first, then the log. Messages that have expired are
--- passed as in claim_messages. `is_cut`: a consumer has less than it could have, because of p_max_bytes.
+-- passed as in claim_messages_2. `is_cut`: a consumer has less than it could have, because of p_max_bytes.
 create or replace function fastpubsub.claim_in_order(
     p_settings fastpubsub.cursors,
     p_limits integer [],
@@ -692,6 +696,8 @@ $$;
 
 -- functions/claim_messages.sql
 drop function fastpubsub.claim_messages;
+
+-- functions/claim_messages_2.sql
 -- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
 -- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
 -- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
@@ -700,7 +706,7 @@ drop function fastpubsub.claim_messages;
 -- became dead letters.
 -- `limited_seconds`: in how many seconds it is worth asking again, when a limit of the subscription kept messages back; 0 when p_max_bytes
 -- did so in an ordered one.
-create or replace function fastpubsub.claim_messages(
+create or replace function fastpubsub.claim_messages_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_limits integer [],
@@ -781,7 +787,7 @@ begin
     order by c.sequence desc limit 1;
     scanned := v_cursor.position;
     last := greatest(v_cursor.last, v_cursor.position);
-    if v_cursor.position is null or (claim_messages.last = v_cursor.position and not v_cursor.is_due) then
+    if v_cursor.position is null or (claim_messages_2.last = v_cursor.position and not v_cursor.is_due) then
         paused := fastpubsub.is_paused(p_topic_key, p_subscription_key, p_is_push);
         return;
     end if;
@@ -789,7 +795,7 @@ begin
     perform fastpubsub.begin_call(false);
     v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key, true);
     paused := v_settings.topic_key is null;
-    if claim_messages.paused then
+    if claim_messages_2.paused then
         return;
     end if;
     if coalesce(v_settings.is_pushed, false) <> p_is_push then
@@ -813,12 +819,12 @@ begin
             c.token, c.expires_at, c.scanned, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
             c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares, c.ttl_expired, c.dead_lettered, case when c.is_cut then 0 end
         into
-            token, expires_at, scanned, claim_messages.positions, attempts, created_at, payloads, attributes, unreadable,
+            token, expires_at, scanned, claim_messages_2.positions, attempts, created_at, payloads, attributes, unreadable,
             unreadable_created_at, filtered, ordering_keys, shares, ttl_expired, dead_lettered, limited_seconds
         from fastpubsub.claim_in_order(
             v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now, v_room, v_first_leased
         ) as c;
-        if cardinality(claim_messages.positions) = v_room then
+        if cardinality(claim_messages_2.positions) = v_room then
             limited_seconds := v_seconds;
         end if;
         return;
@@ -854,13 +860,13 @@ begin
         select
             r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size, r.ordering_keys, r.expires_at
         into
-            claim_messages.positions, claim_messages.attempts, claim_messages.created_at, claim_messages.payloads,
-            claim_messages.attributes, v_revived, v_cursor.retry_due_at, v_bytes, claim_messages.ordering_keys, v_expires_at
+            claim_messages_2.positions, claim_messages_2.attempts, claim_messages_2.created_at, claim_messages_2.payloads,
+            claim_messages_2.attributes, v_revived, v_cursor.retry_due_at, v_bytes, claim_messages_2.ordering_keys, v_expires_at
         from fastpubsub.take_due_retries(
             p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_limit, p_max_bytes, v_now
         ) as r;
-        v_cursor.retry_position := claim_messages.positions[cardinality(claim_messages.positions)];
-        v_limit := v_limit - cardinality(claim_messages.positions);
+        v_cursor.retry_position := claim_messages_2.positions[cardinality(claim_messages_2.positions)];
+        v_limit := v_limit - cardinality(claim_messages_2.positions);
         if v_expires_at is not null then
             v_limit := v_limit + (select count(*) from unnest(v_expires_at) as u where u <= v_now);
         end if;
@@ -880,8 +886,8 @@ begin
                     p_max_bytes - v_bytes, v_bytes = 0
                 );
                 v_cursor.position := v_log.scanned;
-                unreadable := claim_messages.unreadable || v_log.unreadable;
-                unreadable_created_at := claim_messages.unreadable_created_at || v_log.unreadable_created_at;
+                unreadable := claim_messages_2.unreadable || v_log.unreadable;
+                unreadable_created_at := claim_messages_2.unreadable_created_at || v_log.unreadable_created_at;
             end if;
             v_found := coalesce(cardinality(v_log.positions), 0);
             v_from_log := v_from_log + v_found;
@@ -904,20 +910,20 @@ begin
             v_expired_attempts := array_fill(0, array[cardinality(v_expired)]);
         end if;
         if v_found > 0 then
-            if coalesce(claim_messages.ordering_keys, v_log.ordering_keys) is not null then
+            if coalesce(claim_messages_2.ordering_keys, v_log.ordering_keys) is not null then
                 ordering_keys := coalesce(
-                    claim_messages.ordering_keys, array_fill(null::text, array[cardinality(claim_messages.positions)])
+                    claim_messages_2.ordering_keys, array_fill(null::text, array[cardinality(claim_messages_2.positions)])
                 ) || coalesce(v_log.ordering_keys, array_fill(null::text, array[v_found]));
             end if;
             if coalesce(v_expires_at, v_log.expires_at) is not null then
-                v_expires_at := coalesce(v_expires_at, array_fill(null::timestamptz, array[cardinality(claim_messages.positions)]))
+                v_expires_at := coalesce(v_expires_at, array_fill(null::timestamptz, array[cardinality(claim_messages_2.positions)]))
                 || coalesce(v_log.expires_at, array_fill(null::timestamptz, array[v_found]));
             end if;
-            positions := claim_messages.positions || v_log.positions;
-            attempts := claim_messages.attempts || array_fill(1, array[v_found]);
-            created_at := claim_messages.created_at || v_log.created_at;
-            payloads := claim_messages.payloads || v_log.payloads;
-            attributes := claim_messages.attributes || v_log.attributes;
+            positions := claim_messages_2.positions || v_log.positions;
+            attempts := claim_messages_2.attempts || array_fill(1, array[v_found]);
+            created_at := claim_messages_2.created_at || v_log.created_at;
+            payloads := claim_messages_2.payloads || v_log.payloads;
+            attributes := claim_messages_2.attributes || v_log.attributes;
             v_revived := v_revived || array_fill(false, array[v_found]);
         end if;
     end if;
@@ -929,17 +935,17 @@ begin
             array_agg(m.attributes) filter (where m.is_live), array_agg(m.revived) filter (where m.is_live),
             case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) filter (where m.is_live) end
         into
-            v_expired_now, v_expired_now_attempts, claim_messages.positions, claim_messages.attempts, claim_messages.created_at,
-            claim_messages.payloads, claim_messages.attributes, v_revived, claim_messages.ordering_keys
+            v_expired_now, v_expired_now_attempts, claim_messages_2.positions, claim_messages_2.attempts, claim_messages_2.created_at,
+            claim_messages_2.payloads, claim_messages_2.attributes, v_revived, claim_messages_2.ordering_keys
         from (
             select u.*, (u.expires_at <= v_now) is not true as is_live
             from unnest(
-                claim_messages.positions, claim_messages.attempts, claim_messages.created_at, claim_messages.payloads,
-                claim_messages.attributes, v_revived, claim_messages.ordering_keys, v_expires_at
+                claim_messages_2.positions, claim_messages_2.attempts, claim_messages_2.created_at, claim_messages_2.payloads,
+                claim_messages_2.attributes, v_revived, claim_messages_2.ordering_keys, v_expires_at
             ) with ordinality as u (position, attempts, created_at, payload, attributes, revived, ordering_key, expires_at, ordinal)
             order by u.ordinal
         ) as m;
-        positions := coalesce(claim_messages.positions, '{}');
+        positions := coalesce(claim_messages_2.positions, '{}');
         v_expired := v_expired || coalesce(v_expired_now, '{}');
         v_expired_attempts := v_expired_attempts || coalesce(v_expired_now_attempts, '{}');
     end if;
@@ -947,7 +953,7 @@ begin
     -- Positions are dense: what the cursor passed and nobody gets did not match.
     filtered := v_cursor.position - v_before - v_from_log;
 
-    if cardinality(claim_messages.positions) > 0 then
+    if cardinality(claim_messages_2.positions) > 0 then
         v_random := gen_random_uuid()::text;
         token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
         lease_seconds := v_settings.ack_deadline_seconds;
@@ -956,24 +962,24 @@ begin
             topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
         )
         select
-            p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_messages.token, v_now,
-            claim_messages.expires_at, r.attempts, r.revived, p_consumer_ids[r.consumer]
-        from fastpubsub.lease_runs(claim_messages.positions, claim_messages.attempts, v_revived, v_ends) as r;
+            p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_messages_2.token, v_now,
+            claim_messages_2.expires_at, r.attempts, r.revived, p_consumer_ids[r.consumer]
+        from fastpubsub.lease_runs(claim_messages_2.positions, claim_messages_2.attempts, v_revived, v_ends) as r;
     end if;
     if v_settings.max_in_flight is null then
         v_cursor.leased_from := null;
     else
         v_cursor.leased_from := coalesce(
-            least(v_first_leased, (select min(u.position) from unnest(claim_messages.positions) as u (position))),
+            least(v_first_leased, (select min(u.position) from unnest(claim_messages_2.positions) as u (position))),
             v_cursor.leased_from
         );
     end if;
-    if v_settings.rate_limit is not null and cardinality(claim_messages.positions) > 0 then
+    if v_settings.rate_limit is not null and cardinality(claim_messages_2.positions) > 0 then
         v_cursor.full_at := fastpubsub.bucket_refills_at(
-            v_settings.rate_limit, v_cursor.full_at, v_now, cardinality(claim_messages.positions)
+            v_settings.rate_limit, v_cursor.full_at, v_now, cardinality(claim_messages_2.positions)
         );
     end if;
-    if cardinality(claim_messages.positions) = v_room then
+    if cardinality(claim_messages_2.positions) = v_room then
         limited_seconds := v_seconds;
     end if;
     ttl_expired := case when v_settings.on_expired = 'drop' then cardinality(v_expired) else 0 end;
@@ -983,10 +989,10 @@ begin
         ttl_expired
     ) values (
         p_topic_key, p_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
-        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages.filtered,
+        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages_2.filtered,
         v_cursor.leased_from, v_cursor.full_at,
         case
-            when claim_messages.ttl_expired > 0 then coalesce(v_cursor.ttl_expired, 0) + claim_messages.ttl_expired
+            when claim_messages_2.ttl_expired > 0 then coalesce(v_cursor.ttl_expired, 0) + claim_messages_2.ttl_expired
             else v_cursor.ttl_expired
         end
     );
@@ -1231,10 +1237,12 @@ $$;
 
 -- functions/create_redrive.sql
 drop function fastpubsub.create_redrive;
+
+-- functions/create_redrive_2.sql
 -- Begins to reprocess or purge the dead letters that match. It leaves those alone that die later, so a message that dies again stays dead.
 -- With a filter, dead letters are judged for p_milliseconds; if that does not suffice for all, `matched` is null.
 -- The last p_keep ended redrives of the subscription are remembered.
-create or replace function fastpubsub.create_redrive(
+create or replace function fastpubsub.create_redrive_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_action text,
@@ -1918,8 +1926,10 @@ $$;
 
 -- functions/explain_in_subscriptions.sql
 drop function fastpubsub.explain_in_subscriptions;
--- explain_message for the subscriptions of the topic, ordered by id; p_ids, when given, are the only ones that the caller may see.
-create or replace function fastpubsub.explain_in_subscriptions(
+
+-- functions/explain_in_subscriptions_2.sql
+-- explain_message_2 for the subscriptions of the topic, ordered by id; p_ids, when given, are the only ones that the caller may see.
+create or replace function fastpubsub.explain_in_subscriptions_2(
     p_topic_key bigint,
     p_position bigint,
     p_ids text [],
@@ -1966,19 +1976,21 @@ begin
         offset p_offset
         limit p_limit
     ) as s
-    cross join lateral fastpubsub.explain_message(p_topic_key, s.subscription_key, p_position, 1000) as e
+    cross join lateral fastpubsub.explain_message_2(p_topic_key, s.subscription_key, p_position, 1000) as e
     order by s.id collate "C";
 end;
 $$;
 
 -- functions/explain_message.sql
 drop function fastpubsub.explain_message;
+
+-- functions/explain_message_2.sql
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
 -- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at` is
 -- when the message expired, if it has. `before`: messages that come first, at most p_look of them judged by the filter;
 -- `before_is_estimated` beyond. `failures`: failures_of. `held_by`: the dead letter that holds the message's key, which
 -- may be itself.
-create or replace function fastpubsub.explain_message(
+create or replace function fastpubsub.explain_message_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_position bigint,
@@ -2051,7 +2063,7 @@ begin
         );
 
     select 'leased', l.attempts, l.consumer_id, l.expires_at, l.leased_at
-    into explain_message.state, explain_message.attempts, explain_message.consumer_id, explain_message.until, explain_message.leased_at
+    into explain_message_2.state, explain_message_2.attempts, explain_message_2.consumer_id, explain_message_2.until, explain_message_2.leased_at
     from (
         select l.* from fastpubsub.leases as l
         where
@@ -2060,25 +2072,25 @@ begin
         order by l.position desc limit 1
     ) as l
     where l.last_position >= p_position;
-    if explain_message.state is not null then
+    if explain_message_2.state is not null then
         return;
     end if;
     select 'waiting', r.attempts, r.due_at, r.reason
-    into explain_message.state, explain_message.attempts, explain_message.until, explain_message.reason
+    into explain_message_2.state, explain_message_2.attempts, explain_message_2.until, explain_message_2.reason
     from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = p_position
         and r.reason <> 'put aside';
-    if v_cursor.ordered and explain_message.state is null then
+    if v_cursor.ordered and explain_message_2.state is null then
         select 'waiting', p.attempts, p.due_at, p.reason
-        into explain_message.state, explain_message.attempts, explain_message.until, explain_message.reason
+        into explain_message_2.state, explain_message_2.attempts, explain_message_2.until, explain_message_2.reason
         from fastpubsub.parked as p
         where
             p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.position = p_position
             and p.reason <> 'put aside';
     end if;
-    if explain_message.state is not null then
+    if explain_message_2.state is not null then
         expired_at := v_expired_at;
         paused_at := v_cursor.paused_at;
         at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
@@ -2087,10 +2099,10 @@ begin
     end if;
     select 'dead', d.attempts, d.died_at, d.reason, d.turn, d.created_at
     into
-        explain_message.state, explain_message.attempts, explain_message.died_at, explain_message.reason, v_turn, v_created_at
+        explain_message_2.state, explain_message_2.attempts, explain_message_2.died_at, explain_message_2.reason, v_turn, v_created_at
     from fastpubsub.dead_letters as d
     where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p_position;
-    if explain_message.state is not null then
+    if explain_message_2.state is not null then
         if fastpubsub.is_holding(p_topic_key, p_subscription_key, p_position, v_turn) then
             held_by := fastpubsub.message_id(p_topic_key, p_position, v_created_at);
         end if;
@@ -2101,9 +2113,9 @@ begin
     from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
     is_put_aside := v_cursor.ordered and p_position <= v_cursor.position
     and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p);
-    if explain_message.is_put_aside then
+    if explain_message_2.is_put_aside then
         state := 'ahead';
-        select fastpubsub.message_id(p_topic_key, r.position, m.created_at) into explain_message.held_by
+        select fastpubsub.message_id(p_topic_key, r.position, m.created_at) into explain_message_2.held_by
         from fastpubsub.retries as r
         cross join lateral (
             select m.created_at, m.ordering_key from fastpubsub.messages as m
@@ -2130,27 +2142,27 @@ begin
     else
         state := 'ahead';
     end if;
-    if explain_message.state not in ('ahead', 'settled') then
+    if explain_message_2.state not in ('ahead', 'settled') then
         return;
     end if;
     select d.field, d.expected, d.actual, d.actual_bytes, d.similar_field, d.is_readable
     into
-        explain_message.field, explain_message.expected, explain_message.actual, explain_message.actual_bytes,
-        explain_message.similar_field, explain_message.is_readable
-    from fastpubsub.deciding_field(v_payload, v_attributes, explain_message.filter, v_ordering_key) as d;
-    if explain_message.field is not null or not explain_message.is_readable then
+        explain_message_2.field, explain_message_2.expected, explain_message_2.actual, explain_message_2.actual_bytes,
+        explain_message_2.similar_field, explain_message_2.is_readable
+    from fastpubsub.deciding_field(v_payload, v_attributes, explain_message_2.filter, v_ordering_key) as d;
+    if explain_message_2.field is not null or not explain_message_2.is_readable then
         state := 'filtered';
         is_put_aside := false;
         return;
     end if;
     expired_at := v_expired_at;
-    if explain_message.state = 'ahead' then
+    if explain_message_2.state = 'ahead' then
         paused_at := v_cursor.paused_at;
         at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
         at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
-        select c.messages, c.is_estimated into explain_message.before, explain_message.before_is_estimated
+        select c.messages, c.is_estimated into explain_message_2.before, explain_message_2.before_is_estimated
         from fastpubsub.count_ahead(p_topic_key, v_cursor.position, p_position - 1, v_cursor.filter_path, p_look) as c
-        where not explain_message.is_put_aside;
+        where not explain_message_2.is_put_aside;
     end if;
 end;
 $$;
@@ -2339,9 +2351,11 @@ $$;
 
 -- functions/find_message.sql
 drop function fastpubsub.find_message;
+
+-- functions/find_message_2.sql
 -- A message of a topic, without a lease; of one that was trimmed the copy that a dead letter has. `last` is the newest position; a message
 -- at or below it without a payload was trimmed.
-create or replace function fastpubsub.find_message(
+create or replace function fastpubsub.find_message_2(
     p_topic_key bigint,
     p_position bigint,
     out topic_id text,
@@ -2359,18 +2373,18 @@ set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 begin
-    select t.id into find_message.topic_id from fastpubsub.topics as t where t.topic_key = p_topic_key;
+    select t.id into find_message_2.topic_id from fastpubsub.topics as t where t.topic_key = p_topic_key;
     if not found then
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
     end if;
     last := fastpubsub.last_position(p_topic_key);
     select m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at
     into
-        find_message.created_at, find_message.payload, find_message.attributes, find_message.ordering_key, find_message.expires_at
+        find_message_2.created_at, find_message_2.payload, find_message_2.attributes, find_message_2.ordering_key, find_message_2.expires_at
     from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
     if not found then
         select d.created_at, d.payload, d.attributes, d.ordering_key
-        into find_message.created_at, find_message.payload, find_message.attributes, find_message.ordering_key
+        into find_message_2.created_at, find_message_2.payload, find_message_2.attributes, find_message_2.ordering_key
         from fastpubsub.subscriptions as s
         inner join fastpubsub.dead_letters as d on s.topic_key = d.topic_key and s.subscription_key = d.subscription_key
         where s.topic_key = p_topic_key and d.position = p_position
@@ -2958,6 +2972,38 @@ begin
 end;
 $$;
 
+-- functions/inspect_kept_messages.sql
+-- Returns the subscriptions of list_kept_messages that keep anything beyond the retention, each with the oldest message that it needs, the
+-- state of that message, and what is kept because of it. For `fastpubsub doctor`; writes nothing.
+create or replace function fastpubsub.inspect_kept_messages(p_limit integer, p_retention_seconds bigint, p_now timestamptz default null)
+returns table (
+    topic_key bigint,
+    topic_id text,
+    subscription_id text,
+    message_position bigint,
+    created_at timestamptz,
+    state text,
+    messages bigint,
+    bytes bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select s.topic_key, n.topic_id, n.subscription_id, k.kept_position, k.created_at, k.state, k.messages, k.bytes
+    from fastpubsub.list_kept_messages(p_limit) as n
+    inner join fastpubsub.subscriptions as s on n.subscription_id = s.id
+    cross join lateral fastpubsub.subscription_metrics_2(s.topic_key, s.subscription_key, 1) as m
+    cross join lateral fastpubsub.kept_log(
+        s.topic_key, m.cursor_position + 1, m.leased_position, m.waiting_position, p_retention_seconds, p_now
+    ) as k
+    where k.messages > 0
+    order by k.bytes desc;
+end;
+$$;
+
 -- functions/inspect_leases.sql
 -- Returns the lease with the earliest deadline, its consumer and its deadline; no row when there are no leases. For `fastpubsub doctor`;
 -- writes nothing.
@@ -3361,12 +3407,14 @@ $$;
 
 -- functions/list_dead_letters.sql
 drop function fastpubsub.list_dead_letters;
+
+-- functions/list_dead_letters_2.sql
 -- Dead letters, the oldest position first: those after p_after, or all but the first p_offset, which match: p_reason exactly, and died from
 -- p_died_after on and before p_died_before; null is any. It looks at p_rows of them, beside those that it skips, and returns up to
 -- p_max_bytes, but at least one.
 --
 -- The last row has no created_at. It says after which position the next page begins, null at the end.
-create or replace function fastpubsub.list_dead_letters(
+create or replace function fastpubsub.list_dead_letters_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_offset bigint,
@@ -3951,11 +3999,13 @@ $$;
 
 -- functions/list_loads.sql
 drop function fastpubsub.list_loads;
+
+-- functions/list_loads_2.sql
 -- Returns the subscriptions in which something is ahead, leased, waiting or dead, or which are paused, all at once instead of one by one:
 -- for looking at the whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids
 -- holds the only ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has
 -- it, and of the first lease that expires; `retention_seconds` is how long the topic keeps what nobody needs.
-create or replace function fastpubsub.list_loads(p_ids text [], p_retention_seconds bigint)
+create or replace function fastpubsub.list_loads_2(p_ids text [], p_retention_seconds bigint)
 returns table (
     topic_id text,
     subscription_id text,
@@ -4116,10 +4166,12 @@ $$;
 
 -- functions/list_ready_subscriptions.sql
 drop function fastpubsub.list_ready_subscriptions;
+
+-- functions/list_ready_subscriptions_2.sql
 -- Tells waiting consumers which of the subscriptions have something to claim, or are gone (`ready`), in how many seconds the next waiting
 -- retry is due, and which are `paused`, and so never ready. `room` says how many messages a limit lets through; for 0, `due_seconds` is
 -- when to look again. Each subscription is named by its place in the arrays; those with nothing to report are left out.
-create or replace function fastpubsub.list_ready_subscriptions(
+create or replace function fastpubsub.list_ready_subscriptions_2(
     p_topic_keys bigint [],
     p_subscription_keys bigint [],
     p_now timestamptz default null
@@ -4188,6 +4240,31 @@ begin
         ) as l on true
     ) as s
     where s.ready or s.paused or s.due_seconds is not null;
+end;
+$$;
+
+-- functions/list_redrives.sql
+drop function fastpubsub.list_redrives;
+
+-- functions/list_redrives_2.sql
+-- Newest first; with p_redrive_key only that one.
+create or replace function fastpubsub.list_redrives_2(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_redrive_key bigint default null
+) returns setof fastpubsub.redrives
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+    perform fastpubsub.require_subscription(p_topic_key, p_subscription_key);
+    return query
+    select r.* from fastpubsub.redrives as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (p_redrive_key is null or r.redrive_key = p_redrive_key)
+    order by r.redrive_key desc;
 end;
 $$;
 
@@ -4340,9 +4417,11 @@ $$;
 
 -- functions/list_subscription_figures.sql
 drop function fastpubsub.list_subscription_figures;
+
+-- functions/list_subscription_figures_2.sql
 -- Returns the metrics of the named subscriptions, each judged up to p_look messages by its filter, and per second what happened in them
 -- over the last minute.
-create or replace function fastpubsub.list_subscription_figures(
+create or replace function fastpubsub.list_subscription_figures_2(
     p_ids text [],
     p_look bigint default 200,
     p_now timestamptz default null
@@ -4384,7 +4463,7 @@ begin
         extract(epoch from v_now - m.oldest_waiting_created_at)::double precision,
         r.delivered, r.acked, r.nacked, r.rejected, r.expired, r.dead_lettered, r.filtered, m.ttl_expired, m.held_keys
     from fastpubsub.subscriptions as s
-    cross join lateral fastpubsub.subscription_metrics(s.topic_key, s.subscription_key, p_look) as m
+    cross join lateral fastpubsub.subscription_metrics_2(s.topic_key, s.subscription_key, p_look) as m
     cross join lateral fastpubsub.recent_rates(s.topic_key, s.subscription_key, p_now) as r
     where s.id = any(p_ids);
 end;
@@ -4445,7 +4524,7 @@ begin
             m.oldest_created_at, m.oldest_leased_created_at, m.oldest_waiting_created_at, m.unjudged, m.judged_filter, m.judged_from,
             m.judged_to, k.state, k.bytes, m.paused, m.held_keys
         from
-            fastpubsub.subscription_metrics(
+            fastpubsub.subscription_metrics_2(
                 v_subscription.topic_key, v_subscription.subscription_key, 1000,
                 (500 * extract(epoch from v_until - clock_timestamp()))::integer,
                 p_judged_filters[v_subscription.place], p_judged_from[v_subscription.place], p_judged_to[v_subscription.place]
@@ -4459,9 +4538,11 @@ $$;
 
 -- functions/list_subscriptions.sql
 drop function fastpubsub.list_subscriptions;
+
+-- functions/list_subscriptions_2.sql
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
 -- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
-create or replace function fastpubsub.list_subscriptions(
+create or replace function fastpubsub.list_subscriptions_2(
     p_offset bigint,
     p_limit integer,
     p_ids text[] default null,
@@ -6553,10 +6634,12 @@ $$;
 
 -- functions/read_messages.sql
 drop function fastpubsub.read_messages;
+
+-- functions/read_messages_2.sql
 -- Follows a topic: returns up to p_limit messages after p_after, without a lease, bounded by bytes (the first always comes). With a null
 -- p_after it returns only `last`, the newest position. `missed` says whether trimming took messages after p_after before they were read.
 -- What has expired is left out; `scanned` is how far this came.
-create or replace function fastpubsub.read_messages(
+create or replace function fastpubsub.read_messages_2(
     p_topic_key bigint,
     p_after bigint,
     p_limit integer,
@@ -6590,14 +6673,14 @@ begin
     end if;
     last := fastpubsub.last_position(p_topic_key);
     missed := false;
-    if v_after is null or v_after >= read_messages.last then
+    if v_after is null or v_after >= read_messages_2.last then
         return;
     end if;
     if
         not exists (select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_after + 1)
     then
         missed := true;
-        v_after := fastpubsub.first_position(p_topic_key, read_messages.last) - 1;
+        v_after := fastpubsub.first_position(p_topic_key, read_messages_2.last) - 1;
     end if;
     select
         array_agg(t.position order by t.position) filter (where t.is_live),
@@ -6606,8 +6689,8 @@ begin
         array_agg(t.attributes order by t.position) filter (where t.is_live),
         case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.position) filter (where t.is_live) end,
         max(t.position)
-    into read_messages.positions, read_messages.created_at, read_messages.payloads, read_messages.attributes,
-        read_messages.ordering_keys, read_messages.scanned
+    into read_messages_2.positions, read_messages_2.created_at, read_messages_2.payloads, read_messages_2.attributes,
+        read_messages_2.ordering_keys, read_messages_2.scanned
     from (
         select
             m.position, m.created_at, m.payload, m.attributes, m.ordering_key, (m.expires_at <= v_now) is not true as is_live,
@@ -6853,9 +6936,11 @@ revoke execute on function fastpubsub.reject(text, text [], text) from public;
 
 -- functions/reject_messages.sql
 drop function fastpubsub.reject_messages;
+
+-- functions/reject_messages_2.sql
 -- Makes messages dead letters at once, whatever attempts are left, each run of ids with its reason. The result for each id is 1 (settled),
 -- 0 (gone) or 2 (stale; see take_leases). `freed` says whether the subscription is ordered: then a key may go on.
-create or replace function fastpubsub.reject_messages(
+create or replace function fastpubsub.reject_messages_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_positions bigint [],
@@ -7518,7 +7603,7 @@ end;
 $$;
 
 -- functions/return_leases.sql
--- Gives back deliveries that no consumer has seen: they are due at once, and the attempt does not count. The ids come as in ack_messages.
+-- Gives back deliveries that no consumer has seen: they are due at once, and the attempt does not count. The ids come as in ack_messages_2.
 -- The result for each id is 1 (returned), 0 (gone) or 2 (stale; see take_leases).
 create or replace function fastpubsub.return_leases(
     p_topic_key bigint,
@@ -7823,14 +7908,16 @@ $$;
 
 -- functions/settle_and_claim.sql
 drop function fastpubsub.settle_and_claim;
+
+-- functions/settle_and_claim_2.sql
 -- Settles, then claims, in one transaction: nothing is claimed when something cannot be settled, and messages that are given back
 -- without a delay may be claimed again at once. The runs of ids are those of p_counts[1] acks, p_counts[2] nacks, p_counts[3] returns,
 -- p_counts[4] rejects and p_counts[5] extensions, one after the other; p_seconds has the delays and extensions, p_reasons the reasons,
 -- by run. `outcomes` says of every id, in the order of the runs, what take_leases says; `died` counts what was nacked for the last time.
 --
--- The rest is claim_messages; without p_limits nothing is claimed. The cursor is locked first, even for an ack of whole leases, because
+-- The rest is claim_messages_2; without p_limits nothing is claimed. The cursor is locked first, even for an ack of whole leases, because
 -- whoever holds leases may not wait for the cursor.
-create or replace function fastpubsub.settle_and_claim(
+create or replace function fastpubsub.settle_and_claim_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_counts integer [],
@@ -7907,7 +7994,7 @@ begin
     died := 0;
     v_end := p_counts[1];
     if v_end >= v_first then
-        v_acked := fastpubsub.ack_messages(
+        v_acked := fastpubsub.ack_messages_2(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
             p_lengths[v_first:v_end], p_now
         );
@@ -7921,13 +8008,13 @@ begin
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
             p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now, p_reasons[v_first:v_end]
         );
-        outcomes := settle_and_claim.outcomes || v_nacked.outcomes;
+        outcomes := settle_and_claim_2.outcomes || v_nacked.outcomes;
         died := v_nacked.died;
     end if;
     v_first := v_end + 1;
     v_end := v_end + p_counts[3];
     if v_end >= v_first then
-        outcomes := settle_and_claim.outcomes || fastpubsub.return_leases(
+        outcomes := settle_and_claim_2.outcomes || fastpubsub.return_leases(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
             p_lengths[v_first:v_end], p_now
         );
@@ -7935,17 +8022,17 @@ begin
     v_first := v_end + 1;
     v_end := v_end + p_counts[4];
     if v_end >= v_first then
-        v_rejected := fastpubsub.reject_messages(
+        v_rejected := fastpubsub.reject_messages_2(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
             p_reasons[v_first:v_end], p_lengths[v_first:v_end], p_now
         );
-        outcomes := settle_and_claim.outcomes || v_rejected.outcomes;
-        freed := coalesce(settle_and_claim.freed, false) or v_rejected.freed;
+        outcomes := settle_and_claim_2.outcomes || v_rejected.outcomes;
+        freed := coalesce(settle_and_claim_2.freed, false) or v_rejected.freed;
     end if;
     v_first := v_end + 1;
     v_end := v_end + p_counts[5];
     if v_end >= v_first then
-        outcomes := settle_and_claim.outcomes || fastpubsub.extend_leases(
+        outcomes := settle_and_claim_2.outcomes || fastpubsub.extend_leases(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
             p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now
         );
@@ -7957,10 +8044,10 @@ begin
             c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys, c.shares,
             c.limited_seconds, c.ttl_expired, c.dead_lettered
         into
-            token, expires_at, scanned, last, settle_and_claim.positions, attempts, created_at, payloads, attributes, unreadable,
+            token, expires_at, scanned, last, settle_and_claim_2.positions, attempts, created_at, payloads, attributes, unreadable,
             unreadable_created_at, lease_seconds, filtered, paused, ordering_keys, shares,
             limited_seconds, ttl_expired, dead_lettered
-        from fastpubsub.claim_messages(
+        from fastpubsub.claim_messages_2(
             p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, p_scan_rows, p_scan_milliseconds, p_now
         ) as c;
         -- A claim alone may be lost in a crash; what was settled may not.
@@ -8012,7 +8099,7 @@ begin
         v_created_at := array_fill(null::timestamptz, array[cardinality(v_settlement.positions)]);
         if v_settlement.action = 'ack' then
             v_outcomes := (
-                fastpubsub.ack_messages(
+                fastpubsub.ack_messages_2(
                     v_settlement.topic_key, v_settlement.subscription_key, v_settlement.positions, v_settlement.tokens, v_created_at,
                     v_settlement.lengths
                 )
@@ -8027,7 +8114,7 @@ begin
             ).outcomes;
         else
             v_outcomes := (
-                fastpubsub.reject_messages(
+                fastpubsub.reject_messages_2(
                     v_settlement.topic_key, v_settlement.subscription_key, v_settlement.positions, v_settlement.tokens, v_created_at,
                     array_fill(v_settlement.reason, array[cardinality(v_settlement.positions)]), v_settlement.lengths
                 )
@@ -8169,6 +8256,8 @@ $$;
 
 -- functions/subscription_metrics.sql
 drop function fastpubsub.subscription_metrics;
+
+-- functions/subscription_metrics_2.sql
 -- Messages ahead + waiting, leased, dead, acked and ttl_expired (dropped when they had expired) add up to the messages routed. For a
 -- filtered subscription at most p_look messages are judged; beyond them `ahead` is estimated by the share that matched so far, and
 -- `estimated` says so. The search for the oldest message ahead that passes the filter takes up to p_milliseconds longer. It has come from
@@ -8176,7 +8265,7 @@ drop function fastpubsub.subscription_metrics;
 -- on from there. Until a message is found, `unjudged` counts the messages left; then it is 0. The positions are the oldest of each state
 -- that the log still has. `filtered` counts the messages that the cursor passed because a filter kept them out, also those that it passed
 -- again after a seek. `held_keys` are those that a dead letter holds.
-create or replace function fastpubsub.subscription_metrics(
+create or replace function fastpubsub.subscription_metrics_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_look bigint default 10000,
@@ -8224,7 +8313,7 @@ declare
     v_waiting bigint;
     v_log record;
 begin
-    select c.filter_path, c.paused_at is not null, c.ordered into v_path, subscription_metrics.paused, v_ordered from fastpubsub.cursors as c
+    select c.filter_path, c.paused_at is not null, c.ordered into v_path, subscription_metrics_2.paused, v_ordered from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
     if not found then
         raise exception using errcode = 'FP404', message = 'the subscription does not exist';
@@ -8277,12 +8366,12 @@ begin
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
     if v_ordered then
-        select subscription_metrics.waiting + count(*), least(v_waiting, min(p.position)) into waiting, v_waiting
+        select subscription_metrics_2.waiting + count(*), least(v_waiting, min(p.position)) into waiting, v_waiting
         from fastpubsub.parked as p
         where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.reason <> 'put aside';
         select
-            subscription_metrics.ahead + a.messages, subscription_metrics.estimated or a.is_estimated,
-            least(subscription_metrics.oldest_created_at, a.oldest_created_at)
+            subscription_metrics_2.ahead + a.messages, subscription_metrics_2.estimated or a.is_estimated,
+            least(subscription_metrics_2.oldest_created_at, a.oldest_created_at)
         into ahead, estimated, oldest_created_at
         from fastpubsub.count_put_aside(p_topic_key, p_subscription_key, p_look) as a;
     end if;
@@ -9098,11 +9187,13 @@ $$;
 
 -- functions/update_subscription.sql
 drop function fastpubsub.update_subscription;
+
+-- functions/update_subscription_2.sql
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
 -- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
 -- p_max_in_flight, p_rate_limit or p_expire_after_seconds of 0 removes the limit, p_dead_letter_topic of '' that topic. With
 -- p_expire_after_seconds the time until it expires begins anew. p_on_dead_letter counts for dead letters from now on.
-create or replace function fastpubsub.update_subscription(
+create or replace function fastpubsub.update_subscription_2(
     p_id text,
     p_change_filter boolean default false,
     p_filter json default null,

@@ -334,7 +334,7 @@ class Store:
 
     def update_subscription(self, name: str, **changes: object) -> None:
         given = ", ".join(f"p_{name} => %s" for name in changes)
-        self.execute(f"select fastpubsub.update_subscription(p_id => %s, {given})", name, *changes.values())
+        self.execute(f"select fastpubsub.update_subscription_2(p_id => %s, {given})", name, *changes.values())
 
     def delete_topic(self, name: str = "topic") -> None:
         self.execute("select fastpubsub.delete_topic(%s)", name)
@@ -394,7 +394,7 @@ class Store:
         scan_milliseconds: int = 60_000,
     ) -> Claimed:
         row = self.row(
-            "select * from fastpubsub.claim_messages(%s, %s, %s::integer[], %s::text[], %s, %s, %s, %s)",
+            "select * from fastpubsub.claim_messages_2(%s, %s, %s::integer[], %s::text[], %s, %s, %s, %s)",
             *keys,
             [limits] if isinstance(limits, int) else list(limits),
             list(consumers),
@@ -425,7 +425,7 @@ class Store:
         return self.row(query, *arguments)
 
     def ack(self, keys: Keys, ids: Sequence[Id], *, now: datetime | None = NOW) -> list[int]:
-        outcomes, _ = self._settle("ack_messages", keys, ids, None, now)
+        outcomes, _ = self._settle("ack_messages_2", keys, ids, None, now)
         return list(outcomes or [])
 
     def nack(
@@ -444,7 +444,7 @@ class Store:
     def reject(
         self, keys: Keys, ids: Sequence[Id], reasons: Sequence[str] | None = None, *, now: datetime | None = NOW
     ) -> list[int]:
-        outcomes, _ = self._settle("reject_messages", keys, ids, reasons or ["rejected"] * len(ids), now)
+        outcomes, _ = self._settle("reject_messages_2", keys, ids, reasons or ["rejected"] * len(ids), now)
         return list(outcomes or [])
 
     def extend(
@@ -480,7 +480,7 @@ class Store:
         reasons = [value if isinstance(value, str) else None for value in values]
         lengths = [length for *_, lengths in kinds for length in lengths]
         row = self._retried(
-            "select * from fastpubsub.settle_and_claim(%s, %s, %s::integer[], %s::bigint[], %s::bigint[],"
+            "select * from fastpubsub.settle_and_claim_2(%s, %s, %s::integer[], %s::bigint[], %s::bigint[],"
             " %s::timestamptz[], %s::integer[], %s::text[], %s::integer[], %s::integer[], %s::text[], %s, %s,"
             " 60000, %s)",
             *keys,
@@ -504,12 +504,12 @@ class Store:
 
     def ready(self, *keys: Keys, now: datetime | None = NOW) -> list[Row]:
         """Place, whether it is ready, and when the next one is due."""
-        query = "select place, ready, due_seconds from fastpubsub.list_ready_subscriptions(%s, %s, %s)"
+        query = "select place, ready, due_seconds from fastpubsub.list_ready_subscriptions_2(%s, %s, %s)"
         return self.rows(query, [key.topic for key in keys], [key.subscription for key in keys], now)
 
     def paused(self, *keys: Keys) -> list[int]:
         """The places of those that are."""
-        query = "select place from fastpubsub.list_ready_subscriptions(%s, %s) where paused and not ready"
+        query = "select place from fastpubsub.list_ready_subscriptions_2(%s, %s) where paused and not ready"
         return [place for (place,) in self.rows(query, [k.topic for k in keys], [k.subscription for k in keys])]
 
     def pause(self, *, is_paused: bool = True, name: str = "subscription", now: datetime | None = NOW) -> None:
@@ -560,7 +560,7 @@ class Store:
         self, keys: Keys, offset: int = 0, limit: int = 1000, max_bytes: int = EVERYTHING, *more: object
     ) -> tuple[list[DeadLetter], int | None]:
         """And after which position the next page begins; `more` are the other arguments."""
-        query = f"select * from fastpubsub.list_dead_letters(%s, %s, %s, %s, %s{', %s' * len(more)})"
+        query = f"select * from fastpubsub.list_dead_letters_2(%s, %s, %s, %s, %s{', %s' * len(more)})"
         *rows, end = self.rows(query, *keys, offset, limit, max_bytes, *more)
         return [DeadLetter(*row[:8]) for row in rows], end[0]
 
@@ -583,7 +583,7 @@ class Store:
         self.execute("select pg_logical_emit_message(true, 'tests', '')")
 
     def explain(self, keys: Keys, position: int, look: int = 10_000, *, now: datetime | None = NOW) -> Explained:
-        query = "select * from fastpubsub.explain_message(%s, %s, %s, %s, %s)"
+        query = "select * from fastpubsub.explain_message_2(%s, %s, %s, %s, %s)"
         return Explained(*self.row(query, *keys, position, look, now))
 
     def browse(
@@ -602,7 +602,7 @@ class Store:
     ) -> Browsed:
         """The topic of the subscription when the state is `all`."""
         *seen, end = self.rows(
-            f"select * from fastpubsub.browse_messages({', '.join(['%s'] * 14)})",
+            f"select * from fastpubsub.browse_messages_2({', '.join(['%s'] * 14)})",
             keys.topic,
             None if state == "all" else keys.subscription,
             state,
@@ -628,7 +628,7 @@ class Store:
         self, keys: Keys, look: int = 10_000, milliseconds: int = 0, judged: Judged | None = None
     ) -> tuple[Metrics, Judged | None]:
         """Goes on from where another call came."""
-        query = "select * from fastpubsub.subscription_metrics(%s, %s, %s, %s, %s, %s, %s)"
+        query = "select * from fastpubsub.subscription_metrics_2(%s, %s, %s, %s, %s, %s, %s)"
         return judgement(self.row(query, *keys, look, milliseconds, *(judged or (None, None, None))))
 
     def scrape(
@@ -641,7 +641,7 @@ class Store:
         now: datetime | None = NOW,
     ) -> tuple[Metrics, Judged | None, Kept]:
         query = """
-            select m.*, k.* from fastpubsub.subscription_metrics(%s, %s, %s, 0, %s, %s, %s) as m
+            select m.*, k.* from fastpubsub.subscription_metrics_2(%s, %s, %s, 0, %s, %s, %s) as m
             cross join lateral fastpubsub.kept_log(
                 %s, m.cursor_position + 1, m.leased_position, m.waiting_position, %s, %s
             ) as k

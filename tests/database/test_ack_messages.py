@@ -1,4 +1,4 @@
-"""ack_messages and what all settling shares: only the current delivery settles (invariant 3)."""
+"""ack_messages_2 and what all settling shares: only the current delivery settles (invariant 3)."""
 
 from collections.abc import Callable
 from datetime import timedelta

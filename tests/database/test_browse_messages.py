@@ -1,4 +1,4 @@
-"""browse_messages beside what is in each state, which is that of the model: test_model.py compares them."""
+"""browse_messages_2 beside what is in each state, which is that of the model: test_model.py compares them."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""claim_messages: one holder (invariant 2), tokens (3), an empty poll writes nothing (9), order and bounds."""
+"""claim_messages_2: one holder (invariant 2), tokens (3), an empty poll writes nothing (9), order and bounds."""
 
 import json
 from bisect import bisect_right
@@ -281,7 +281,9 @@ def test_an_empty_poll_takes_no_transaction_id_and_writes_nothing(
     store.publish(keys.topic, ['{"a": 1}', '{"a": 1}', "{}"])
     claimed = store.claim(keys)
     store.nack(keys, claimed.ids[:waiting], [600] * waiting)
-    explain = "explain (analyze, wal, format json) select * from fastpubsub.claim_messages(%s, %s, '{1}', '{c}', 1000)"
+    explain = (
+        "explain (analyze, wal, format json) select * from fastpubsub.claim_messages_2(%s, %s, '{1}', '{c}', 1000)"
+    )
     with store.transaction():
         assert store.claim(keys).positions == []
         assert store.value("select pg_current_xact_id_if_assigned()") is None

@@ -1,4 +1,4 @@
-"""explain_message beside the states, which are those of the model: test_model.py compares them."""
+"""explain_message_2 beside the states, which are those of the model: test_model.py compares them."""
 
 import json
 

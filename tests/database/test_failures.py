@@ -43,7 +43,7 @@ def test_each_failed_delivery_is_kept_with_its_reason_and_its_consumer(store: St
         | {"cause": "rejected", "reason": "no such customer", "consumer_id": "fourth"},
     ]
     assert [one.failures for one in store.browse(keys, "dead").seen] == [shown]
-    letters = store.rows("select * from fastpubsub.list_dead_letters(%s, %s, 0, 10, 1000)", *keys)
+    letters = store.rows("select * from fastpubsub.list_dead_letters_2(%s, %s, 0, 10, 1000)", *keys)
     assert [row[-1] for row in letters] == [shown, None]
 
 

@@ -6,8 +6,8 @@ from tests.database.store import NOW, SECOND, Keys, Settings, Store
 from tests.database.usage import measure
 
 HOUR = timedelta(hours=1)
-FIGURES = "select * from fastpubsub.list_subscription_figures(%s, 200, %s)"
-LOADS = "select * from fastpubsub.list_loads(%s, 60)"
+FIGURES = "select * from fastpubsub.list_subscription_figures_2(%s, 200, %s)"
+LOADS = "select * from fastpubsub.list_loads_2(%s, 60)"
 
 
 def filtered(store: Store, keys: Keys) -> int:

@@ -1,4 +1,4 @@
-"""list_ready_subscriptions: what consumers that wait have to know."""
+"""list_ready_subscriptions_2: what consumers that wait have to know."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""subscription_metrics, kept_log and the lists for a scrape; the model checks all of them after every call."""
+"""subscription_metrics_2, kept_log and the lists for a scrape; the model checks all of them after every call."""
 
 import json
 

@@ -1,5 +1,6 @@
 """Migrations: the way up and down, two at once, locked tables, and the frozen copies of the procedures."""
 
+import re
 import shutil
 import socket
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.pq import ExecStatus
 from sqlalchemy import text
 
 from fastpubsub.database import migrations
@@ -165,6 +167,12 @@ $$
 """
 
 
+def for_older_servers() -> str:
+    """The functions that only servers of the last release call, as SQL: they are in no file of their own."""
+    (file,) = (freeze.FOLDER / "versions").glob("*_for_older_servers.up.sql")
+    return file.read_text()
+
+
 def test_frozen_procedures_are_the_canonical_ones(database_url: str, empty_database_url: str) -> None:
     assert freeze.frozen() == freeze.canonical(), "freeze them: make migration NAME=what_changed"
     migrations.upgrade(empty_database_url)
@@ -172,6 +180,7 @@ def test_frozen_procedures_are_the_canonical_ones(database_url: str, empty_datab
         connection.execute(DROP_PROCEDURES)
         for text in freeze.canonical().values():
             connection.execute(text.encode())
+        connection.execute(for_older_servers().encode())
     assert catalog(empty_database_url) == catalog(database_url)
 
 
@@ -181,7 +190,8 @@ def test_a_file_holds_the_one_procedure_of_its_name(database_url: str) -> None:
             "select proname from pg_proc"
             " where pronamespace = 'fastpubsub'::regnamespace and prorettype <> 'trigger'::regtype"
         )
-        assert sorted(name for (name,) in found) == sorted(freeze.canonical())
+        older = re.findall(r"create function fastpubsub\.(\w+)", for_older_servers())
+        assert sorted(name for (name,) in found) == sorted([*freeze.canonical(), *older])
 
 
 @pytest.fixture
@@ -238,6 +248,46 @@ def test_no_timeout_of_the_database_ends_a_migration(empty_database_url: str) ->
         migrations.take_turns(connection)
         shown = [connection.execute(text(f"show {timeout}")).scalar_one() for timeout in timeouts]
         assert (shown, connection.execute(text("show client_encoding")).scalar_one()) == (["0", "0"], "UTF8")
+
+
+INTERNAL_CHANGES = {
+    "cut_leases",
+    "filter_condition",
+    "read_log",
+    "read_matching_log",
+    "take_due_retries",
+    "take_leases",
+    # Applications call it, from statements of their own: a prepared one fails once, then its driver prepares it again.
+    "publish",
+}
+"""Whose columns have changed since revision 0002, and whose servers do not call them."""
+
+CALLS = """
+    select p.proname, p.proargtypes::oid[], p.pronargs - p.pronargdefaults from pg_proc as p
+    where p.pronamespace = 'fastpubsub'::regnamespace and p.prorettype <> 'trigger'::regtype
+"""
+
+
+def test_servers_of_the_landed_revision_go_on_calling(empty_database_url: str) -> None:
+    """With the statements that they have prepared, whose columns they take by their place."""
+    migrations.upgrade(empty_database_url, "0002")
+    with psycopg.connect(libpq(empty_database_url), autocommit=True) as server:
+        prepared: dict[bytes, str] = {}
+        for name, types, fewest in server.execute(CALLS).fetchall():
+            for count in {fewest, len(types)}:
+                places = ", ".join(f"${place + 1}" for place in range(count))
+                statement = f"{name} {count}".encode()
+                called = f"select * from fastpubsub.{name}({places})".encode()
+                result = server.pgconn.prepare(statement, called, types[:count])
+                assert result.status == ExecStatus.COMMAND_OK, result.error_message
+                prepared[statement] = name
+        migrations.upgrade(empty_database_url)
+        refused = {
+            name
+            for statement, name in prepared.items()
+            if server.pgconn.describe_prepared(statement).status != ExecStatus.COMMAND_OK
+        }
+    assert refused == INTERNAL_CHANGES
 
 
 def test_a_function_of_another_signature_keeps_its_grants(empty_database_url: str) -> None:

@@ -431,7 +431,7 @@ def test_redrives_release_held_keys(store: Store, holding: Keys) -> None:
     store.reject(holding, [claimed.ids[0], claimed.ids[2]], ["one", "two"])
     assert held(store, holding) == 2
     for action, reason in (("reprocess", "one"), ("purge", "two")):
-        created = "select redrive_key from fastpubsub.create_redrive(%s, %s, %s, %s, null, null, null, 10, 100, %s)"
+        created = "select redrive_key from fastpubsub.create_redrive_2(%s, %s, %s, %s, null, null, null, 10, 100, %s)"
         redrive = store.value(created, *holding, action, reason, LATER)
         store.rows("select * from fastpubsub.step_redrive(%s, %s, %s, 100, 100, %s)", *holding, redrive, LATER)
     assert held(store, holding) == 0

@@ -39,7 +39,7 @@ def test_messages_without_one_say_nothing(store: Store) -> None:
     keys = store.create()
     store.publish(keys.topic, ["1", "2"])
     assert store.claim(keys).ordering_keys is None
-    row = store.row("select ordering_keys from fastpubsub.read_messages(%s, 0, 10, 1000)", keys.topic)
+    row = store.row("select ordering_keys from fastpubsub.read_messages_2(%s, 0, 10, 1000)", keys.topic)
     assert row == (None,)
 
 

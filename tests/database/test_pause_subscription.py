@@ -43,7 +43,7 @@ def test_settling_goes_on(store: Store, keys: Keys) -> None:
 
 
 def test_twice_is_once(store: Store, keys: Keys) -> None:
-    query = "select paused_at from fastpubsub.list_subscriptions(0, 1)"
+    query = "select paused_at from fastpubsub.list_subscriptions_2(0, 1)"
     store.pause(now=NOW + SECOND)
     assert store.value(query) == NOW
     store.pause(is_paused=False)
@@ -74,7 +74,9 @@ def test_a_poll_takes_no_transaction_id_and_writes_nothing(open_store: OpenStore
     keys = store.create()
     store.publish(keys.topic, ["1"])
     store.pause()
-    explain = "explain (analyze, wal, format json) select * from fastpubsub.claim_messages(%s, %s, '{1}', '{c}', 1000)"
+    explain = (
+        "explain (analyze, wal, format json) select * from fastpubsub.claim_messages_2(%s, %s, '{1}', '{c}', 1000)"
+    )
     with store.transaction():
         assert store.claim(keys).positions == []
         assert store.value("select pg_current_xact_id_if_assigned()") is None

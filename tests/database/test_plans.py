@@ -35,7 +35,7 @@ ORDERED = 12_000
 ORDERED_CURSOR = 8000
 TURNS = 6000
 STUCK = 600
-READ = "select * from fastpubsub.read_messages(%s, %s, %s, 1000000)"
+READ = "select * from fastpubsub.read_messages_2(%s, %s, %s, 1000000)"
 
 
 class Worn:

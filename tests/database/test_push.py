@@ -11,7 +11,7 @@ from tests.database.store import NOW, SECOND, Keys, Store, wait_until_blocked
 
 PUSH = {"settings": {"timeout_seconds": 5}, "headers": "aGVhZGVycw==", "secret": "c2VjcmV0"}
 HELD = "select subscription_key, holder from fastpubsub.endpoints order by subscription_key"
-CHANGE = "select fastpubsub.update_subscription('s0', p_change_push => true, p_push => %s)"
+CHANGE = "select fastpubsub.update_subscription_2('s0', p_change_push => true, p_push => %s)"
 PATIENCE = 15 * SECOND
 RECORD = "select fastpubsub.record_breakers(1, %s, %s, %s, %s, %s, %s)"
 
@@ -44,7 +44,7 @@ def status(store: Store, keys: Keys, now: object) -> tuple[object, ...]:
 
 def claims(store: Store, keys: Keys, *, is_push: bool) -> int:
     query = (
-        "select cardinality(positions) from fastpubsub.claim_messages"
+        "select cardinality(positions) from fastpubsub.claim_messages_2"
         "(%s, %s, '{1}', '{c}', 1000000, 50000, 20, null, %s)"
     )
     return int(store.value(query, *keys, is_push) or 0)
@@ -79,7 +79,7 @@ def test_a_claim_that_waits_for_a_change_is_judged_by_it(open_store: OpenStore, 
 def test_the_timeout_is_below_the_deadline(store: Store) -> None:
     subscriptions(store, 1)
     slow = json.dumps({"settings": {"timeout_seconds": 60}})
-    lower = "select fastpubsub.update_subscription('s0', p_ack_deadline_seconds => %s)"
+    lower = "select fastpubsub.update_subscription_2('s0', p_ack_deadline_seconds => %s)"
     for change, value in ((lower, 5), (CHANGE, slow)):
         with pytest.raises(psycopg.Error) as refused, store.transaction():
             store.execute(change, value)
@@ -92,7 +92,7 @@ def test_secrets_are_kept_until_push_ends(store: Store) -> None:
     another = json.dumps({**PUSH, "secret": "b3RoZXI="})
     assert store.value(CHANGE, another) is False
     assert store.value(stored) == b"secret"
-    assert store.value("select fastpubsub.update_subscription('s0', p_ack_deadline_seconds => 50)") is False
+    assert store.value("select fastpubsub.update_subscription_2('s0', p_ack_deadline_seconds => 50)") is False
     assert store.value(stored) == b"secret"
     assert store.value(CHANGE, None) is False
     assert store.rows(stored) == []

@@ -11,7 +11,7 @@ from tests.database.conftest import Background, OpenStore
 from tests.database.store import MICROSECOND, NOW, SECOND, Settles, Store, wait_until_blocked
 
 HOUR = timedelta(hours=1)
-READY = "select ready, due_seconds, room from fastpubsub.list_ready_subscriptions(%s, %s, %s)"
+READY = "select ready, due_seconds, room from fastpubsub.list_ready_subscriptions_2(%s, %s, %s)"
 
 
 def test_a_second_brings_so_many(store: Store) -> None:
@@ -149,7 +149,7 @@ def test_who_waits_is_told_when_there_is_room(store: Store) -> None:
 def test_explanations_and_loads_say_so(store: Store) -> None:
     keys = store.create(rate_limit=0.001, start="earliest")
     store.fill(keys.topic, 5)
-    loads = "select at_rate_limit from fastpubsub.list_loads(null, 60)"
+    loads = "select at_rate_limit from fastpubsub.list_loads_2(null, 60)"
     assert (store.explain(keys, 3).at_rate_limit, store.value(loads)) == (None, None)
     ids = store.claim(keys, now=None).ids
     assert (store.explain(keys, 3).at_rate_limit, store.value(loads)) == (0.001, 0.001)

@@ -1,4 +1,4 @@
-"""read_messages: following a topic without a subscription. held_leases: what a stream still has."""
+"""read_messages_2: following a topic without a subscription. held_leases: what a stream still has."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from tests.database.store import NOW, Id, Store
 
 def read(store: Store, topic: int, after: int | None, limit: int = 100, max_bytes: int = 1 << 20) -> tuple[Any, ...]:
     """Last, missed, positions, payloads."""
-    row = store.row("select * from fastpubsub.read_messages(%s, %s, %s, %s)", topic, after, limit, max_bytes)
+    row = store.row("select * from fastpubsub.read_messages_2(%s, %s, %s, %s)", topic, after, limit, max_bytes)
     return row[0], row[1], row[2], row[4]
 
 

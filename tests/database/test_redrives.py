@@ -31,7 +31,7 @@ def begin(
     milliseconds: int = 60_000,
 ) -> int:
     (redrive,) = store.rows(
-        "select redrive_key from fastpubsub.create_redrive(%s, %s, %s, %s, %s, %s, %s, 10, 3, %s, %s::json, %s)",
+        "select redrive_key from fastpubsub.create_redrive_2(%s, %s, %s, %s, %s, %s, %s, 10, 3, %s, %s::json, %s)",
         *keys,
         action,
         reason,
@@ -59,7 +59,7 @@ def step(
 
 def seen(store: Store, keys: Keys, key: int) -> tuple[int | None, int, str]:
     """How many matched, how many are done, and the state."""
-    query = "select matched, done, state from fastpubsub.list_redrives(%s, %s, %s)"
+    query = "select matched, done, state from fastpubsub.list_redrives_2(%s, %s, %s)"
     matched, done, state = store.row(query, *keys, key)
     return matched, done, state
 
@@ -249,7 +249,7 @@ def test_few_run_and_few_are_remembered(store: Store) -> None:
     for key in first:
         step(store, keys, key)
     last = begin(store, keys)
-    kept = "select redrive_key from fastpubsub.list_redrives(%s, %s)"
+    kept = "select redrive_key from fastpubsub.list_redrives_2(%s, %s)"
     assert [key for (key,) in store.rows(kept, *keys)] == [last, *first[:-4:-1]]
 
 

@@ -1,4 +1,4 @@
-"""reject_messages: dead at once, with a reason."""
+"""reject_messages_2: dead at once, with a reason."""
 
 from tests.database.store import NOW, SECOND, SETTLED, Store
 
@@ -31,7 +31,7 @@ def test_no_reason_is_no_second_chance(store: Store) -> None:
     keys = store.create()
     store.publish(keys.topic, ["1"])
     claimed = store.claim(keys)
-    query = "select outcomes from fastpubsub.reject_messages(%s, %s, '{1}', %s::bigint[], null, null, null, %s)"
+    query = "select outcomes from fastpubsub.reject_messages_2(%s, %s, '{1}', %s::bigint[], null, null, null, %s)"
     assert store.value(query, *keys, [claimed.token], NOW) == [SETTLED]
     assert [dead.reason for dead in store.dead_letters(keys)] == ["rejected"]
 

@@ -76,7 +76,7 @@ def test_a_seek_makes_room(store: Store) -> None:
 def test_waiting_consumers_are_ready_when_there_is_room(store: Store) -> None:
     keys = store.create(max_in_flight=HELD, start="earliest")
     store.fill(keys.topic, 5)
-    query = "select ready, due_seconds, paused, room from fastpubsub.list_ready_subscriptions(%s, %s, %s)"
+    query = "select ready, due_seconds, paused, room from fastpubsub.list_ready_subscriptions_2(%s, %s, %s)"
     ready = (query, [keys.topic], [keys.subscription], NOW)
     assert store.rows(*ready) == [(True, None, False, 5)]
     ids = store.claim(keys).ids

@@ -185,7 +185,7 @@ def test_a_backlog_of_expired_messages_is_passed_in_steps(store: Store, filter_:
 def test_a_listener_of_the_topic_reads_past_them(store: Store) -> None:
     keys = store.create()
     publish(store, keys, " ..")
-    query = "select positions, scanned, missed from fastpubsub.read_messages(%s, %s, 100, 1000, %s)"
+    query = "select positions, scanned, missed from fastpubsub.read_messages_2(%s, %s, 100, 1000, %s)"
     assert store.row(query, keys.topic, 0, NOW) == ([1, 2, 3], 3, False)
     assert store.row(query, keys.topic, 0, LATER) == ([1], 3, False)
     assert store.row(query, keys.topic, 1, LATER) == (None, 3, False)

@@ -37,7 +37,7 @@ async def publish(database: Database, topic_key: int, count: int) -> None:
 
 async def claim(database: Database, keys: tuple[int, int], count: int) -> list[int]:
     arguments = (Array("int4", [count]), Array("text", ["consumer"]), 1 << 20)
-    row = await database.fetch_one("claim_messages", *keys, *arguments)
+    row = await database.fetch_one("claim_messages_2", *keys, *arguments)
     return row[4] or []
 
 

@@ -93,7 +93,7 @@ async def test_who_waits_gets_the_next_message_of_a_key_in_the_call_that_settles
     await services.until_waiting()
     called.clear()
     assert await services.settling.settle(kind, "s", ids(first), value) == [SETTLED]
-    assert ((await waiting).positions, called) == ([2], ["settle_and_claim"])
+    assert ((await waiting).positions, called) == ([2], ["settle_and_claim_2"])
 
 
 async def test_those_who_wait_get_the_messages_of_a_key_one_after_the_other(services: Services) -> None:
@@ -117,7 +117,7 @@ async def test_a_pull_that_settles_makes_room_for_who_waits(services: Services, 
     parts = [Part("acks", ACK, ids(first))]
     exchanged = await services.exchanging.exchange("s", parts, 1, "one", waits=True)
     assert (exchanged.outcomes, exchanged.claim.positions) == ([[SETTLED]], [])
-    assert ((await waiting).positions, called) == ([2], ["settle_and_claim"])
+    assert ((await waiting).positions, called) == ([2], ["settle_and_claim_2"])
 
 
 async def test_a_nack_wakes_nobody_who_could_get_nothing(services: Services, called: list[str]) -> None:
@@ -127,7 +127,7 @@ async def test_a_nack_wakes_nobody_who_could_get_nothing(services: Services, cal
     await services.until_waiting()
     called.clear()
     assert await services.settling.settle(NACK, "s", ids(first), 3600) == [SETTLED]
-    assert called == ["settle_and_claim"]
+    assert called == ["settle_and_claim_2"]
     assert not waiting.done()
     waiting.cancel()
 

@@ -45,7 +45,7 @@ class Here:
         fetch = database.fetch_one
 
         async def counting(procedure: str, *arguments: object) -> Any:
-            self.reads += procedure == "read_messages"
+            self.reads += procedure == "read_messages_2"
             return await fetch(procedure, *arguments)
 
         database.fetch_one = counting  # type: ignore[method-assign, assignment]

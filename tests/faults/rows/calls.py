@@ -15,7 +15,7 @@ from tests.faults.rig import SOON, Rig, Setup
 from tests.faults.wire import Address, request_bytes
 from tests.proxy import Stage
 
-PROCEDURES = ("publish_messages", "publish_messages_once", "claim_messages", "ack_messages", "nack_messages")
+PROCEDURES = ("publish_messages", "publish_messages_once", "claim_messages_2", "ack_messages_2", "nack_messages")
 UNFAIR_RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: closing says nothing but RST."""
 

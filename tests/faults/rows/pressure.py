@@ -79,7 +79,8 @@ async def big_backlog(rig: Rig) -> Figures:
     ((subscription,),) = await rig.query("select subscription_key from fastpubsub.subscriptions where id = 'leased'")
     for _ in range(size // 20_000):
         await rig.query(
-            "select count(*) from fastpubsub.claim_messages(%s, %s, array[10000], array['c'], 1073741824, 50000, 1000)",
+            "select count(*) from fastpubsub.claim_messages_2"
+            "(%s, %s, array[10000], array['c'], 1073741824, 50000, 1000)",
             key,
             subscription,
         )

@@ -1,7 +1,7 @@
 -- Tells waiting consumers which of the subscriptions have something to claim, or are gone (`ready`), in how many seconds the next waiting
 -- retry is due, and which are `paused`, and so never ready. `room` says how many messages a limit lets through; for 0, `due_seconds` is
 -- when to look again. Each subscription is named by its place in the arrays; those with nothing to report are left out.
-create or replace function fastpubsub.list_ready_subscriptions(
+create or replace function fastpubsub.list_ready_subscriptions_2(
     p_topic_keys bigint [],
     p_subscription_keys bigint [],
     p_now timestamptz default null

@@ -1,5 +1,5 @@
--- explain_message for the subscriptions of the topic, ordered by id; p_ids, when given, are the only ones that the caller may see.
-create or replace function fastpubsub.explain_in_subscriptions(
+-- explain_message_2 for the subscriptions of the topic, ordered by id; p_ids, when given, are the only ones that the caller may see.
+create or replace function fastpubsub.explain_in_subscriptions_2(
     p_topic_key bigint,
     p_position bigint,
     p_ids text [],
@@ -46,7 +46,7 @@ begin
         offset p_offset
         limit p_limit
     ) as s
-    cross join lateral fastpubsub.explain_message(p_topic_key, s.subscription_key, p_position, 1000) as e
+    cross join lateral fastpubsub.explain_message_2(p_topic_key, s.subscription_key, p_position, 1000) as e
     order by s.id collate "C";
 end;
 $$;

@@ -2,7 +2,7 @@
 -- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
 -- p_max_in_flight, p_rate_limit or p_expire_after_seconds of 0 removes the limit, p_dead_letter_topic of '' that topic. With
 -- p_expire_after_seconds the time until it expires begins anew. p_on_dead_letter counts for dead letters from now on.
-create or replace function fastpubsub.update_subscription(
+create or replace function fastpubsub.update_subscription_2(
     p_id text,
     p_change_filter boolean default false,
     p_filter json default null,

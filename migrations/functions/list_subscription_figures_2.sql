@@ -1,6 +1,6 @@
 -- Returns the metrics of the named subscriptions, each judged up to p_look messages by its filter, and per second what happened in them
 -- over the last minute.
-create or replace function fastpubsub.list_subscription_figures(
+create or replace function fastpubsub.list_subscription_figures_2(
     p_ids text [],
     p_look bigint default 200,
     p_now timestamptz default null
@@ -42,7 +42,7 @@ begin
         extract(epoch from v_now - m.oldest_waiting_created_at)::double precision,
         r.delivered, r.acked, r.nacked, r.rejected, r.expired, r.dead_lettered, r.filtered, m.ttl_expired, m.held_keys
     from fastpubsub.subscriptions as s
-    cross join lateral fastpubsub.subscription_metrics(s.topic_key, s.subscription_key, p_look) as m
+    cross join lateral fastpubsub.subscription_metrics_2(s.topic_key, s.subscription_key, p_look) as m
     cross join lateral fastpubsub.recent_rates(s.topic_key, s.subscription_key, p_now) as r
     where s.id = any(p_ids);
 end;

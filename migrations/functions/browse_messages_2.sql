@@ -6,7 +6,7 @@
 --
 -- The last row has no created_at. It says how many messages were looked at, and where this ended: at the position, and the due time, that
 -- comes next, null at the end. `other_side` is where 'all' began, null when nothing is on its other side.
-create or replace function fastpubsub.browse_messages(
+create or replace function fastpubsub.browse_messages_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_state text,
@@ -121,7 +121,7 @@ begin
                 fastpubsub.first_position(p_topic_key, l.last)
             ) into v_from
             from fastpubsub.last_position(p_topic_key) as l (last);
-            select v_from into browse_messages.other_side from fastpubsub.messages as m
+            select v_from into browse_messages_2.other_side from fastpubsub.messages as m
             where m.topic_key = p_topic_key and m.position = case when p_backwards then v_from else v_from - 1 end;
         end if;
         if p_backwards then

@@ -1,7 +1,7 @@
 -- Begins to reprocess or purge the dead letters that match. It leaves those alone that die later, so a message that dies again stays dead.
 -- With a filter, dead letters are judged for p_milliseconds; if that does not suffice for all, `matched` is null.
 -- The last p_keep ended redrives of the subscription are remembered.
-create or replace function fastpubsub.create_redrive(
+create or replace function fastpubsub.create_redrive_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_action text,

@@ -1,7 +1,7 @@
 -- Follows a topic: returns up to p_limit messages after p_after, without a lease, bounded by bytes (the first always comes). With a null
 -- p_after it returns only `last`, the newest position. `missed` says whether trimming took messages after p_after before they were read.
 -- What has expired is left out; `scanned` is how far this came.
-create or replace function fastpubsub.read_messages(
+create or replace function fastpubsub.read_messages_2(
     p_topic_key bigint,
     p_after bigint,
     p_limit integer,
@@ -35,14 +35,14 @@ begin
     end if;
     last := fastpubsub.last_position(p_topic_key);
     missed := false;
-    if v_after is null or v_after >= read_messages.last then
+    if v_after is null or v_after >= read_messages_2.last then
         return;
     end if;
     if
         not exists (select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_after + 1)
     then
         missed := true;
-        v_after := fastpubsub.first_position(p_topic_key, read_messages.last) - 1;
+        v_after := fastpubsub.first_position(p_topic_key, read_messages_2.last) - 1;
     end if;
     select
         array_agg(t.position order by t.position) filter (where t.is_live),
@@ -51,8 +51,8 @@ begin
         array_agg(t.attributes order by t.position) filter (where t.is_live),
         case when count(t.ordering_key) > 0 then array_agg(t.ordering_key order by t.position) filter (where t.is_live) end,
         max(t.position)
-    into read_messages.positions, read_messages.created_at, read_messages.payloads, read_messages.attributes,
-        read_messages.ordering_keys, read_messages.scanned
+    into read_messages_2.positions, read_messages_2.created_at, read_messages_2.payloads, read_messages_2.attributes,
+        read_messages_2.ordering_keys, read_messages_2.scanned
     from (
         select
             m.position, m.created_at, m.payload, m.attributes, m.ordering_key, (m.expires_at <= v_now) is not true as is_live,

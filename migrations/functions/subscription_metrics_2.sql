@@ -5,7 +5,7 @@
 -- on from there. Until a message is found, `unjudged` counts the messages left; then it is 0. The positions are the oldest of each state
 -- that the log still has. `filtered` counts the messages that the cursor passed because a filter kept them out, also those that it passed
 -- again after a seek. `held_keys` are those that a dead letter holds.
-create or replace function fastpubsub.subscription_metrics(
+create or replace function fastpubsub.subscription_metrics_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_look bigint default 10000,
@@ -53,7 +53,7 @@ declare
     v_waiting bigint;
     v_log record;
 begin
-    select c.filter_path, c.paused_at is not null, c.ordered into v_path, subscription_metrics.paused, v_ordered from fastpubsub.cursors as c
+    select c.filter_path, c.paused_at is not null, c.ordered into v_path, subscription_metrics_2.paused, v_ordered from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
     if not found then
         raise exception using errcode = 'FP404', message = 'the subscription does not exist';
@@ -106,12 +106,12 @@ begin
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
     if v_ordered then
-        select subscription_metrics.waiting + count(*), least(v_waiting, min(p.position)) into waiting, v_waiting
+        select subscription_metrics_2.waiting + count(*), least(v_waiting, min(p.position)) into waiting, v_waiting
         from fastpubsub.parked as p
         where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.reason <> 'put aside';
         select
-            subscription_metrics.ahead + a.messages, subscription_metrics.estimated or a.is_estimated,
-            least(subscription_metrics.oldest_created_at, a.oldest_created_at)
+            subscription_metrics_2.ahead + a.messages, subscription_metrics_2.estimated or a.is_estimated,
+            least(subscription_metrics_2.oldest_created_at, a.oldest_created_at)
         into ahead, estimated, oldest_created_at
         from fastpubsub.count_put_aside(p_topic_key, p_subscription_key, p_look) as a;
     end if;

@@ -3,7 +3,7 @@
 -- when the message expired, if it has. `before`: messages that come first, at most p_look of them judged by the filter;
 -- `before_is_estimated` beyond. `failures`: failures_of. `held_by`: the dead letter that holds the message's key, which
 -- may be itself.
-create or replace function fastpubsub.explain_message(
+create or replace function fastpubsub.explain_message_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_position bigint,
@@ -76,7 +76,7 @@ begin
         );
 
     select 'leased', l.attempts, l.consumer_id, l.expires_at, l.leased_at
-    into explain_message.state, explain_message.attempts, explain_message.consumer_id, explain_message.until, explain_message.leased_at
+    into explain_message_2.state, explain_message_2.attempts, explain_message_2.consumer_id, explain_message_2.until, explain_message_2.leased_at
     from (
         select l.* from fastpubsub.leases as l
         where
@@ -85,25 +85,25 @@ begin
         order by l.position desc limit 1
     ) as l
     where l.last_position >= p_position;
-    if explain_message.state is not null then
+    if explain_message_2.state is not null then
         return;
     end if;
     select 'waiting', r.attempts, r.due_at, r.reason
-    into explain_message.state, explain_message.attempts, explain_message.until, explain_message.reason
+    into explain_message_2.state, explain_message_2.attempts, explain_message_2.until, explain_message_2.reason
     from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = p_position
         and r.reason <> 'put aside';
-    if v_cursor.ordered and explain_message.state is null then
+    if v_cursor.ordered and explain_message_2.state is null then
         select 'waiting', p.attempts, p.due_at, p.reason
-        into explain_message.state, explain_message.attempts, explain_message.until, explain_message.reason
+        into explain_message_2.state, explain_message_2.attempts, explain_message_2.until, explain_message_2.reason
         from fastpubsub.parked as p
         where
             p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.position = p_position
             and p.reason <> 'put aside';
     end if;
-    if explain_message.state is not null then
+    if explain_message_2.state is not null then
         expired_at := v_expired_at;
         paused_at := v_cursor.paused_at;
         at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
@@ -112,10 +112,10 @@ begin
     end if;
     select 'dead', d.attempts, d.died_at, d.reason, d.turn, d.created_at
     into
-        explain_message.state, explain_message.attempts, explain_message.died_at, explain_message.reason, v_turn, v_created_at
+        explain_message_2.state, explain_message_2.attempts, explain_message_2.died_at, explain_message_2.reason, v_turn, v_created_at
     from fastpubsub.dead_letters as d
     where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p_position;
-    if explain_message.state is not null then
+    if explain_message_2.state is not null then
         if fastpubsub.is_holding(p_topic_key, p_subscription_key, p_position, v_turn) then
             held_by := fastpubsub.message_id(p_topic_key, p_position, v_created_at);
         end if;
@@ -126,9 +126,9 @@ begin
     from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
     is_put_aside := v_cursor.ordered and p_position <= v_cursor.position
     and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p);
-    if explain_message.is_put_aside then
+    if explain_message_2.is_put_aside then
         state := 'ahead';
-        select fastpubsub.message_id(p_topic_key, r.position, m.created_at) into explain_message.held_by
+        select fastpubsub.message_id(p_topic_key, r.position, m.created_at) into explain_message_2.held_by
         from fastpubsub.retries as r
         cross join lateral (
             select m.created_at, m.ordering_key from fastpubsub.messages as m
@@ -155,27 +155,27 @@ begin
     else
         state := 'ahead';
     end if;
-    if explain_message.state not in ('ahead', 'settled') then
+    if explain_message_2.state not in ('ahead', 'settled') then
         return;
     end if;
     select d.field, d.expected, d.actual, d.actual_bytes, d.similar_field, d.is_readable
     into
-        explain_message.field, explain_message.expected, explain_message.actual, explain_message.actual_bytes,
-        explain_message.similar_field, explain_message.is_readable
-    from fastpubsub.deciding_field(v_payload, v_attributes, explain_message.filter, v_ordering_key) as d;
-    if explain_message.field is not null or not explain_message.is_readable then
+        explain_message_2.field, explain_message_2.expected, explain_message_2.actual, explain_message_2.actual_bytes,
+        explain_message_2.similar_field, explain_message_2.is_readable
+    from fastpubsub.deciding_field(v_payload, v_attributes, explain_message_2.filter, v_ordering_key) as d;
+    if explain_message_2.field is not null or not explain_message_2.is_readable then
         state := 'filtered';
         is_put_aside := false;
         return;
     end if;
     expired_at := v_expired_at;
-    if explain_message.state = 'ahead' then
+    if explain_message_2.state = 'ahead' then
         paused_at := v_cursor.paused_at;
         at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
         at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
-        select c.messages, c.is_estimated into explain_message.before, explain_message.before_is_estimated
+        select c.messages, c.is_estimated into explain_message_2.before, explain_message_2.before_is_estimated
         from fastpubsub.count_ahead(p_topic_key, v_cursor.position, p_position - 1, v_cursor.filter_path, p_look) as c
-        where not explain_message.is_put_aside;
+        where not explain_message_2.is_put_aside;
     end if;
 end;
 $$;

@@ -1,6 +1,6 @@
 -- Makes messages dead letters at once, whatever attempts are left, each run of ids with its reason. The result for each id is 1 (settled),
 -- 0 (gone) or 2 (stale; see take_leases). `freed` says whether the subscription is ordered: then a key may go on.
-create or replace function fastpubsub.reject_messages(
+create or replace function fastpubsub.reject_messages_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_positions bigint [],

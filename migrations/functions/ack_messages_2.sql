@@ -1,6 +1,6 @@
 -- Settles deliveries for good. The ids come in runs; the result for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases).
 -- `freed` says whether a key of an ordered subscription can go on, which is locked; others are not.
-create or replace function fastpubsub.ack_messages(
+create or replace function fastpubsub.ack_messages_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_positions bigint [],

@@ -2,7 +2,7 @@
 -- for looking at the whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids
 -- holds the only ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has
 -- it, and of the first lease that expires; `retention_seconds` is how long the topic keeps what nobody needs.
-create or replace function fastpubsub.list_loads(p_ids text [], p_retention_seconds bigint)
+create or replace function fastpubsub.list_loads_2(p_ids text [], p_retention_seconds bigint)
 returns table (
     topic_id text,
     subscription_id text,

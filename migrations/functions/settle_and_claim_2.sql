@@ -3,9 +3,9 @@
 -- p_counts[4] rejects and p_counts[5] extensions, one after the other; p_seconds has the delays and extensions, p_reasons the reasons,
 -- by run. `outcomes` says of every id, in the order of the runs, what take_leases says; `died` counts what was nacked for the last time.
 --
--- The rest is claim_messages; without p_limits nothing is claimed. The cursor is locked first, even for an ack of whole leases, because
+-- The rest is claim_messages_2; without p_limits nothing is claimed. The cursor is locked first, even for an ack of whole leases, because
 -- whoever holds leases may not wait for the cursor.
-create or replace function fastpubsub.settle_and_claim(
+create or replace function fastpubsub.settle_and_claim_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_counts integer [],
@@ -82,7 +82,7 @@ begin
     died := 0;
     v_end := p_counts[1];
     if v_end >= v_first then
-        v_acked := fastpubsub.ack_messages(
+        v_acked := fastpubsub.ack_messages_2(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
             p_lengths[v_first:v_end], p_now
         );
@@ -96,13 +96,13 @@ begin
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
             p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now, p_reasons[v_first:v_end]
         );
-        outcomes := settle_and_claim.outcomes || v_nacked.outcomes;
+        outcomes := settle_and_claim_2.outcomes || v_nacked.outcomes;
         died := v_nacked.died;
     end if;
     v_first := v_end + 1;
     v_end := v_end + p_counts[3];
     if v_end >= v_first then
-        outcomes := settle_and_claim.outcomes || fastpubsub.return_leases(
+        outcomes := settle_and_claim_2.outcomes || fastpubsub.return_leases(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
             p_lengths[v_first:v_end], p_now
         );
@@ -110,17 +110,17 @@ begin
     v_first := v_end + 1;
     v_end := v_end + p_counts[4];
     if v_end >= v_first then
-        v_rejected := fastpubsub.reject_messages(
+        v_rejected := fastpubsub.reject_messages_2(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
             p_reasons[v_first:v_end], p_lengths[v_first:v_end], p_now
         );
-        outcomes := settle_and_claim.outcomes || v_rejected.outcomes;
-        freed := coalesce(settle_and_claim.freed, false) or v_rejected.freed;
+        outcomes := settle_and_claim_2.outcomes || v_rejected.outcomes;
+        freed := coalesce(settle_and_claim_2.freed, false) or v_rejected.freed;
     end if;
     v_first := v_end + 1;
     v_end := v_end + p_counts[5];
     if v_end >= v_first then
-        outcomes := settle_and_claim.outcomes || fastpubsub.extend_leases(
+        outcomes := settle_and_claim_2.outcomes || fastpubsub.extend_leases(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
             p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now
         );
@@ -132,10 +132,10 @@ begin
             c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys, c.shares,
             c.limited_seconds, c.ttl_expired, c.dead_lettered
         into
-            token, expires_at, scanned, last, settle_and_claim.positions, attempts, created_at, payloads, attributes, unreadable,
+            token, expires_at, scanned, last, settle_and_claim_2.positions, attempts, created_at, payloads, attributes, unreadable,
             unreadable_created_at, lease_seconds, filtered, paused, ordering_keys, shares,
             limited_seconds, ttl_expired, dead_lettered
-        from fastpubsub.claim_messages(
+        from fastpubsub.claim_messages_2(
             p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, p_scan_rows, p_scan_milliseconds, p_now
         ) as c;
         -- A claim alone may be lost in a crash; what was settled may not.

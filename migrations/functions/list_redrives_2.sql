@@ -1,5 +1,5 @@
 -- Newest first; with p_redrive_key only that one.
-create or replace function fastpubsub.list_redrives(
+create or replace function fastpubsub.list_redrives_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_redrive_key bigint default null

@@ -1,6 +1,6 @@
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
 -- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
-create or replace function fastpubsub.list_subscriptions(
+create or replace function fastpubsub.list_subscriptions_2(
     p_offset bigint,
     p_limit integer,
     p_ids text[] default null,

@@ -3,7 +3,7 @@
 -- p_max_bytes, but at least one.
 --
 -- The last row has no created_at. It says after which position the next page begins, null at the end.
-create or replace function fastpubsub.list_dead_letters(
+create or replace function fastpubsub.list_dead_letters_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_offset bigint,

@@ -6,7 +6,7 @@
 -- became dead letters.
 -- `limited_seconds`: in how many seconds it is worth asking again, when a limit of the subscription kept messages back; 0 when p_max_bytes
 -- did so in an ordered one.
-create or replace function fastpubsub.claim_messages(
+create or replace function fastpubsub.claim_messages_2(
     p_topic_key bigint,
     p_subscription_key bigint,
     p_limits integer [],
@@ -87,7 +87,7 @@ begin
     order by c.sequence desc limit 1;
     scanned := v_cursor.position;
     last := greatest(v_cursor.last, v_cursor.position);
-    if v_cursor.position is null or (claim_messages.last = v_cursor.position and not v_cursor.is_due) then
+    if v_cursor.position is null or (claim_messages_2.last = v_cursor.position and not v_cursor.is_due) then
         paused := fastpubsub.is_paused(p_topic_key, p_subscription_key, p_is_push);
         return;
     end if;
@@ -95,7 +95,7 @@ begin
     perform fastpubsub.begin_call(false);
     v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key, true);
     paused := v_settings.topic_key is null;
-    if claim_messages.paused then
+    if claim_messages_2.paused then
         return;
     end if;
     if coalesce(v_settings.is_pushed, false) <> p_is_push then
@@ -119,12 +119,12 @@ begin
             c.token, c.expires_at, c.scanned, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
             c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares, c.ttl_expired, c.dead_lettered, case when c.is_cut then 0 end
         into
-            token, expires_at, scanned, claim_messages.positions, attempts, created_at, payloads, attributes, unreadable,
+            token, expires_at, scanned, claim_messages_2.positions, attempts, created_at, payloads, attributes, unreadable,
             unreadable_created_at, filtered, ordering_keys, shares, ttl_expired, dead_lettered, limited_seconds
         from fastpubsub.claim_in_order(
             v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now, v_room, v_first_leased
         ) as c;
-        if cardinality(claim_messages.positions) = v_room then
+        if cardinality(claim_messages_2.positions) = v_room then
             limited_seconds := v_seconds;
         end if;
         return;
@@ -160,13 +160,13 @@ begin
         select
             r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size, r.ordering_keys, r.expires_at
         into
-            claim_messages.positions, claim_messages.attempts, claim_messages.created_at, claim_messages.payloads,
-            claim_messages.attributes, v_revived, v_cursor.retry_due_at, v_bytes, claim_messages.ordering_keys, v_expires_at
+            claim_messages_2.positions, claim_messages_2.attempts, claim_messages_2.created_at, claim_messages_2.payloads,
+            claim_messages_2.attributes, v_revived, v_cursor.retry_due_at, v_bytes, claim_messages_2.ordering_keys, v_expires_at
         from fastpubsub.take_due_retries(
             p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_limit, p_max_bytes, v_now
         ) as r;
-        v_cursor.retry_position := claim_messages.positions[cardinality(claim_messages.positions)];
-        v_limit := v_limit - cardinality(claim_messages.positions);
+        v_cursor.retry_position := claim_messages_2.positions[cardinality(claim_messages_2.positions)];
+        v_limit := v_limit - cardinality(claim_messages_2.positions);
         if v_expires_at is not null then
             v_limit := v_limit + (select count(*) from unnest(v_expires_at) as u where u <= v_now);
         end if;
@@ -186,8 +186,8 @@ begin
                     p_max_bytes - v_bytes, v_bytes = 0
                 );
                 v_cursor.position := v_log.scanned;
-                unreadable := claim_messages.unreadable || v_log.unreadable;
-                unreadable_created_at := claim_messages.unreadable_created_at || v_log.unreadable_created_at;
+                unreadable := claim_messages_2.unreadable || v_log.unreadable;
+                unreadable_created_at := claim_messages_2.unreadable_created_at || v_log.unreadable_created_at;
             end if;
             v_found := coalesce(cardinality(v_log.positions), 0);
             v_from_log := v_from_log + v_found;
@@ -210,20 +210,20 @@ begin
             v_expired_attempts := array_fill(0, array[cardinality(v_expired)]);
         end if;
         if v_found > 0 then
-            if coalesce(claim_messages.ordering_keys, v_log.ordering_keys) is not null then
+            if coalesce(claim_messages_2.ordering_keys, v_log.ordering_keys) is not null then
                 ordering_keys := coalesce(
-                    claim_messages.ordering_keys, array_fill(null::text, array[cardinality(claim_messages.positions)])
+                    claim_messages_2.ordering_keys, array_fill(null::text, array[cardinality(claim_messages_2.positions)])
                 ) || coalesce(v_log.ordering_keys, array_fill(null::text, array[v_found]));
             end if;
             if coalesce(v_expires_at, v_log.expires_at) is not null then
-                v_expires_at := coalesce(v_expires_at, array_fill(null::timestamptz, array[cardinality(claim_messages.positions)]))
+                v_expires_at := coalesce(v_expires_at, array_fill(null::timestamptz, array[cardinality(claim_messages_2.positions)]))
                 || coalesce(v_log.expires_at, array_fill(null::timestamptz, array[v_found]));
             end if;
-            positions := claim_messages.positions || v_log.positions;
-            attempts := claim_messages.attempts || array_fill(1, array[v_found]);
-            created_at := claim_messages.created_at || v_log.created_at;
-            payloads := claim_messages.payloads || v_log.payloads;
-            attributes := claim_messages.attributes || v_log.attributes;
+            positions := claim_messages_2.positions || v_log.positions;
+            attempts := claim_messages_2.attempts || array_fill(1, array[v_found]);
+            created_at := claim_messages_2.created_at || v_log.created_at;
+            payloads := claim_messages_2.payloads || v_log.payloads;
+            attributes := claim_messages_2.attributes || v_log.attributes;
             v_revived := v_revived || array_fill(false, array[v_found]);
         end if;
     end if;
@@ -235,17 +235,17 @@ begin
             array_agg(m.attributes) filter (where m.is_live), array_agg(m.revived) filter (where m.is_live),
             case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) filter (where m.is_live) end
         into
-            v_expired_now, v_expired_now_attempts, claim_messages.positions, claim_messages.attempts, claim_messages.created_at,
-            claim_messages.payloads, claim_messages.attributes, v_revived, claim_messages.ordering_keys
+            v_expired_now, v_expired_now_attempts, claim_messages_2.positions, claim_messages_2.attempts, claim_messages_2.created_at,
+            claim_messages_2.payloads, claim_messages_2.attributes, v_revived, claim_messages_2.ordering_keys
         from (
             select u.*, (u.expires_at <= v_now) is not true as is_live
             from unnest(
-                claim_messages.positions, claim_messages.attempts, claim_messages.created_at, claim_messages.payloads,
-                claim_messages.attributes, v_revived, claim_messages.ordering_keys, v_expires_at
+                claim_messages_2.positions, claim_messages_2.attempts, claim_messages_2.created_at, claim_messages_2.payloads,
+                claim_messages_2.attributes, v_revived, claim_messages_2.ordering_keys, v_expires_at
             ) with ordinality as u (position, attempts, created_at, payload, attributes, revived, ordering_key, expires_at, ordinal)
             order by u.ordinal
         ) as m;
-        positions := coalesce(claim_messages.positions, '{}');
+        positions := coalesce(claim_messages_2.positions, '{}');
         v_expired := v_expired || coalesce(v_expired_now, '{}');
         v_expired_attempts := v_expired_attempts || coalesce(v_expired_now_attempts, '{}');
     end if;
@@ -253,7 +253,7 @@ begin
     -- Positions are dense: what the cursor passed and nobody gets did not match.
     filtered := v_cursor.position - v_before - v_from_log;
 
-    if cardinality(claim_messages.positions) > 0 then
+    if cardinality(claim_messages_2.positions) > 0 then
         v_random := gen_random_uuid()::text;
         token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
         lease_seconds := v_settings.ack_deadline_seconds;
@@ -262,24 +262,24 @@ begin
             topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
         )
         select
-            p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_messages.token, v_now,
-            claim_messages.expires_at, r.attempts, r.revived, p_consumer_ids[r.consumer]
-        from fastpubsub.lease_runs(claim_messages.positions, claim_messages.attempts, v_revived, v_ends) as r;
+            p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_messages_2.token, v_now,
+            claim_messages_2.expires_at, r.attempts, r.revived, p_consumer_ids[r.consumer]
+        from fastpubsub.lease_runs(claim_messages_2.positions, claim_messages_2.attempts, v_revived, v_ends) as r;
     end if;
     if v_settings.max_in_flight is null then
         v_cursor.leased_from := null;
     else
         v_cursor.leased_from := coalesce(
-            least(v_first_leased, (select min(u.position) from unnest(claim_messages.positions) as u (position))),
+            least(v_first_leased, (select min(u.position) from unnest(claim_messages_2.positions) as u (position))),
             v_cursor.leased_from
         );
     end if;
-    if v_settings.rate_limit is not null and cardinality(claim_messages.positions) > 0 then
+    if v_settings.rate_limit is not null and cardinality(claim_messages_2.positions) > 0 then
         v_cursor.full_at := fastpubsub.bucket_refills_at(
-            v_settings.rate_limit, v_cursor.full_at, v_now, cardinality(claim_messages.positions)
+            v_settings.rate_limit, v_cursor.full_at, v_now, cardinality(claim_messages_2.positions)
         );
     end if;
-    if cardinality(claim_messages.positions) = v_room then
+    if cardinality(claim_messages_2.positions) = v_room then
         limited_seconds := v_seconds;
     end if;
     ttl_expired := case when v_settings.on_expired = 'drop' then cardinality(v_expired) else 0 end;
@@ -289,10 +289,10 @@ begin
         ttl_expired
     ) values (
         p_topic_key, p_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
-        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages.filtered,
+        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages_2.filtered,
         v_cursor.leased_from, v_cursor.full_at,
         case
-            when claim_messages.ttl_expired > 0 then coalesce(v_cursor.ttl_expired, 0) + claim_messages.ttl_expired
+            when claim_messages_2.ttl_expired > 0 then coalesce(v_cursor.ttl_expired, 0) + claim_messages_2.ttl_expired
             else v_cursor.ttl_expired
         end
     );
