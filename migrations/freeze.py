@@ -13,6 +13,9 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 SECTION = re.compile(r"^-- functions/(\w+)\.sql\n", re.MULTILINE)
 DROPPED = re.compile(r"drop function fastpubsub\.\w+;\s*")
+FOR_OLDER_SERVERS = "_for_older_servers.up.sql"
+CREATED = re.compile(r"^create(?: or replace)? function fastpubsub\.(\w+)", re.MULTILINE)
+REPLACED = re.compile(r"^create or replace function fastpubsub\.(\w+)", re.MULTILINE)
 SIGNATURE = re.compile(r"create or replace function .*?\nlanguage ", re.DOTALL)
 
 
@@ -23,12 +26,19 @@ def canonical() -> dict[str, str]:
 
 
 def frozen(before: str | None = None) -> dict[str, str]:
-    """What the migrations leave behind, one after the other; with `before`, those ahead of that one."""
+    """What the migrations leave behind, one after the other; with `before`, those ahead of that one.
+
+    Without what only the servers of the last release call.
+    """
     functions: dict[str, str] = {}
     for file in sorted((FOLDER / "versions").glob("*.up.sql")):
         if before is not None and file.name >= before:
             break
-        functions |= sections(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        functions |= sections(text)
+        if file.name.endswith(FOR_OLDER_SERVERS):
+            older = CREATED.findall(text)
+            functions = {name: one for name, one in functions.items() if name not in older}
     return {name: text for name, text in functions.items() if not DROPPED.fullmatch(text)}
 
 
@@ -46,8 +56,15 @@ def created(text: str) -> str:
 def difference(old: dict[str, str], new: dict[str, str]) -> str:
     """The statements that turn old into new. A name has one signature, so it suffices for dropping."""
     changed = {name: replacing(old.get(name), text) for name, text in new.items() if old.get(name) != text}
-    dropped = {name: f"drop function fastpubsub.{name};\n" for name in old if name not in new}
+    kept = replaced_for_older_servers()
+    dropped = {name: f"drop function fastpubsub.{name};\n" for name in old if name not in new and name not in kept}
     return "\n".join(f"-- functions/{name}.sql\n{text}" for name, text in sorted((changed | dropped).items()))
+
+
+def replaced_for_older_servers() -> set[str]:
+    """What the next migration replaces: dropped before, it would be missing in calls that are under way."""
+    files = (FOLDER / "versions").glob(f"*{FOR_OLDER_SERVERS}")
+    return {name for file in files for name in REPLACED.findall(file.read_text(encoding="utf-8"))}
 
 
 def replacing(old: str | None, new: str) -> str:

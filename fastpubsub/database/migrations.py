@@ -10,7 +10,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from psycopg.errors import InsufficientPrivilege, LockNotAvailable
+from psycopg.errors import DeadlockDetected, InsufficientPrivilege, LockNotAvailable
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
@@ -25,8 +25,10 @@ ADVISORY_LOCK = 0x66707362
 CONNECT_TIMEOUT_SECONDS = 10
 """A server that accepts connections and says nothing would be waited for without an end."""
 
-LOCK_TIMEOUT_SECONDS = 2.0
-ATTEMPTS = 30
+LOCK_TIMEOUT_SECONDS = 1.5
+"""More than the second after which PostgreSQL ends a vacuum that is in the way."""
+ATTEMPTS = 40
+COMMIT = "-- Committed before what follows.\n"
 TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
 UNLIMITED = "select set_config(:name, '0', true) where current_setting(:name, true) is not null"
 """For older PostgreSQL does not know all of them."""
@@ -75,12 +77,14 @@ def migrate(url: str, step: Callable[[Config, str], None], revision: str) -> Non
     engine = engine_for(url)
     for attempt in range(ATTEMPTS):
         try:
-            with engine.begin() as connection:
+            with engine.begin() as turn, engine.connect() as connection:
+                take_turns(turn)
                 refuse_encoding(connection)
                 step(config_for(connection), revision)
+                connection.commit()
             return
         except (OperationalError, ProgrammingError) as error:
-            if not isinstance(error.orig, LockNotAvailable):
+            if not isinstance(error.orig, (LockNotAvailable, DeadlockDetected)):
                 raise explained(error) from error
             time.sleep(min(0.1 * 2**attempt, LOCK_TIMEOUT_SECONDS))
         except CommandError as error:
@@ -122,13 +126,26 @@ def folder() -> Path:
 
 
 def take_turns(connection: Connection) -> None:
-    """Until the end of the transaction, no one else migrates, and waits for locks on tables are short."""
+    """Until the end of the transaction, no one else migrates. The migration commits on another connection."""
+    lift_timeouts(connection)
+    connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+
+
+def begin(connection: Connection) -> None:
+    """Begins a transaction in which waits for locks on tables are short."""
     connection.execute(text("set local search_path = pg_catalog, pg_temp"))
+    lift_timeouts(connection)
+    connection.execute(text(f"set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
+
+
+def lift_timeouts(connection: Connection) -> None:
     for timeout in TIMEOUTS:
         connection.execute(text(UNLIMITED), {"name": timeout})
-    connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
-    connection.execute(text(f"set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
-    connection.execute(text(f"create schema if not exists {SCHEMA}"))
+
+
+def commit(connection: Connection) -> None:
+    connection.commit()
+    begin(connection)
 
 
 @contextmanager
@@ -141,6 +158,17 @@ def kept_grants(connection: Connection, function: str) -> Iterator[None]:
 
 
 def execute_file(connection: Connection, migration: str, direction: str) -> None:
-    """Runs the SQL beside a migration, NNNN_what.<direction>.sql, as it stands: `:` and `%` mean nothing in it."""
-    statements = Path(migration).with_suffix(f".{direction}.sql").read_text(encoding="utf-8")
-    connection.exec_driver_sql(statements, execution_options={"no_parameters": True})
+    """Runs the SQL beside a migration, NNNN_what.<direction>.sql, as it stands: `:` and `%` mean nothing in it.
+
+    Commits between its parts, so that locks on tables in use are held one at a time, and not while functions are made:
+    a call that has one table and waits for another one cannot be in a deadlock with it. An interrupted migration begins
+    again, so all parts but the last one can be repeated.
+    """
+    for number, part in enumerate(parts_of(migration, direction)):
+        if number:
+            commit(connection)
+        connection.exec_driver_sql(part, execution_options={"no_parameters": True})
+
+
+def parts_of(migration: str, direction: str) -> list[str]:
+    return Path(migration).with_suffix(f".{direction}.sql").read_text(encoding="utf-8").split(COMMIT)

@@ -1,9 +1,70 @@
--- Ordering keys: 1 to 128 characters, copied with the message.
-alter table fastpubsub.messages add column ordering_key text;
-alter table fastpubsub.outbox add column ordering_key text;
-alter table fastpubsub.dead_letters add column ordering_key text;
-alter table fastpubsub.revived add column ordering_key text;
-
+-- Tables that are in use are changed one at a time. Each statement only changes the catalog, or makes an index of a small table.
+alter table fastpubsub.messages
+-- 1 to 128 characters, copied with the message.
+add column if not exists ordering_key text,
+add column if not exists expires_at timestamptz;
+-- Committed before what follows.
+alter table fastpubsub.outbox
+add column if not exists ordering_key text,
+add column if not exists deliver_at timestamptz,
+add column if not exists delayed_key bigint,
+add column if not exists ttl_seconds integer,
+add column if not exists expires_at timestamptz;
+-- Committed before what follows.
+alter table fastpubsub.dead_letters
+add column if not exists ordering_key text,
+-- One of an ordered subscription may hold its key: this is what it then has in `retries` or `parked`, due at infinity.
+add column if not exists turn bigint;
+-- Committed before what follows.
+alter table fastpubsub.revived add column if not exists ordering_key text;
+-- Committed before what follows.
+alter table fastpubsub.heads
+-- A topic that ever had a delayed message has a floor.
+add column if not exists has_delayed boolean,
+-- What is due between the two times is held: it was overdue when a server came back.
+add column if not exists held_after timestamptz,
+add column if not exists held_until timestamptz;
+create index if not exists heads_has_delayed on fastpubsub.heads (topic_key) where has_delayed;
+-- Committed before what follows.
+alter table fastpubsub.idempotency_keys add column if not exists delayed_keys bigint [];
+-- Committed before what follows.
+-- A redrive may have a filter; then it may be unknown how many dead letters match.
+alter table fastpubsub.redrives add column if not exists filter json, alter column matched drop not null;
+-- Committed before what follows.
+alter table fastpubsub.cursors
+-- Whether only dispatchers claim for a subscription, next to what every claim reads anyway.
+add column if not exists is_pushed boolean,
+add column if not exists ordered boolean not null default false,
+-- The id of a topic to which dead letters are published, too: whoever set it may publish to a topic of that name.
+add column if not exists dead_letter_topic text,
+-- What limits a subscription, null for nothing: messages at once, and how many a second it hands out.
+add column if not exists max_in_flight integer,
+add column if not exists rate_limit double precision,
+-- After how many seconds in which nobody pulls it is deleted, null for never.
+add column if not exists expire_after_seconds integer,
+-- What it does with messages that expire.
+add column if not exists on_expired text not null default 'drop' check (on_expired in ('drop', 'dead_letter')),
+-- Whether a dead letter holds its key, where the subscription is ordered.
+add column if not exists on_dead_letter text not null default 'continue' check (on_dead_letter in ('continue', 'hold'));
+-- Committed before what follows.
+alter table fastpubsub.claims
+-- The position from which on leases are counted, where messages at once are limited.
+add column if not exists leased_from bigint,
+-- When the bucket that messages are taken from is full, where their rate is limited.
+add column if not exists full_at timestamptz,
+-- A claim passes messages that have expired; those it dropped are counted.
+add column if not exists ttl_expired bigint;
+-- Committed before what follows.
+-- A turn is what one claim has of a key, named by the last message of the key that anybody had; what comes after it was put aside.
+alter table fastpubsub.leases add column if not exists turn bigint;
+-- One message of a key, which is what most turns are, is found by its position.
+create index if not exists leases_turn on fastpubsub.leases (topic_key, subscription_key, turn) where turn <> last_position;
+-- Committed before what follows.
+alter table fastpubsub.retries add column if not exists turn bigint;
+-- Committed before what follows.
+-- When the job last ran, of those that need to know.
+alter table fastpubsub.jobs add column if not exists done_at timestamptz;
+-- Committed before what follows.
 -- Settling in the consumer's own transaction.
 
 -- What a transaction of an application settles when it commits; gone by then.
@@ -33,9 +94,6 @@ $$;
 
 create constraint trigger settlements_at_commit after insert on fastpubsub.settlements
 deferrable initially deferred for each row execute function fastpubsub.on_settlement();
-
--- Push: whether only dispatchers claim for a subscription, next to what every claim reads anyway.
-alter table fastpubsub.cursors add column is_pushed boolean;
 
 -- Where the messages of a subscription are pushed. Headers and secrets are sealed by a key that the database does not have; `version` is
 -- another one after each change, `holder` the process that pushes. While its breaker is open: since when, failures in a row, the next try,
@@ -102,6 +160,8 @@ create table fastpubsub.delayed_messages (
     payload json not null,
     attributes jsonb,
     ordering_key text,
+    ttl_seconds integer,
+    expires_at timestamptz,
     primary key (topic_key, delayed_key)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
 
@@ -121,13 +181,6 @@ create table fastpubsub.fired_messages (
 );
 
 create index fired_messages_delayed_key on fastpubsub.fired_messages (topic_key, delayed_key);
-
--- A topic that ever had a delayed message has a floor. What is due between the two times is held: it was overdue when a server came back.
-alter table fastpubsub.heads
-add column has_delayed boolean, add column held_after timestamptz, add column held_until timestamptz;
-create index heads_has_delayed on fastpubsub.heads (topic_key) where has_delayed;
-alter table fastpubsub.outbox add column deliver_at timestamptz, add column delayed_key bigint;
-alter table fastpubsub.idempotency_keys add column delayed_keys bigint [];
 
 -- Schedules: messages that are published again and again, by a cron expression or an interval. `next_at` is null while one is paused.
 create table fastpubsub.schedules (
@@ -157,7 +210,6 @@ create index schedules_next_at on fastpubsub.schedules (next_at);
 
 -- Ordered subscriptions. A key is known by its hash. A key is busy as long as a message of it is leased or waits, or its messages were put
 -- aside: the cursor has passed them, and nobody had them yet.
-alter table fastpubsub.cursors add column ordered boolean not null default false;
 
 -- The messages of a key, in order.
 create table fastpubsub.message_keys (
@@ -174,12 +226,6 @@ create table fastpubsub.busy_keys (
     position bigint,
     primary key (topic_key, subscription_key, position)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
-
--- A turn is what one claim has of a key, named by the last message of the key that anybody had; what comes after it was put aside.
-alter table fastpubsub.leases add column turn bigint;
--- One message of a key, which is what most turns are, is found by its position.
-create index leases_turn on fastpubsub.leases (topic_key, subscription_key, turn) where turn <> last_position;
-alter table fastpubsub.retries add column turn bigint;
 
 -- Messages of a turn that are not leased, behind one that is leased or waits.
 create table fastpubsub.parked (
@@ -207,22 +253,7 @@ create table fastpubsub.failures (
     primary key (topic_key, subscription_key, position, failure_key)
 ) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.5);
 
--- A redrive may have a filter; then it may be unknown how many dead letters match.
-alter table fastpubsub.redrives add column filter json, alter column matched drop not null;
-
--- The id of a topic to which dead letters are published, too: whoever set it may publish to a topic of that name.
-alter table fastpubsub.cursors add column dead_letter_topic text;
-
--- What limits a subscription, null for nothing, and the position from which on its leases are counted then.
-alter table fastpubsub.cursors add column max_in_flight integer;
-alter table fastpubsub.claims add column leased_from bigint;
--- How many messages a second it hands out, null for any number, and when the bucket that these are taken from is full.
-alter table fastpubsub.cursors add column rate_limit double precision;
-alter table fastpubsub.claims add column full_at timestamptz;
-
--- After how many seconds in which nobody pulls a subscription is deleted, null for never. One that is has a row that says when it was last
--- used, a minute more or less.
-alter table fastpubsub.cursors add column expire_after_seconds integer;
+-- Of a subscription that is deleted when nobody pulls it: when it was last used, a minute more or less.
 create table fastpubsub.subscription_uses (
     topic_key bigint,
     subscription_key bigint,
@@ -230,19 +261,4 @@ create table fastpubsub.subscription_uses (
     primary key (topic_key, subscription_key)
 ) with (fillfactor = 50);
 
--- When the job last ran, of those that need to know.
-alter table fastpubsub.jobs add column done_at timestamptz;
 insert into fastpubsub.jobs (name) values ('expire_subscriptions');
-
--- Messages that expire, and what a subscription does with them. A claim passes them; those it dropped are counted.
-alter table fastpubsub.messages add column expires_at timestamptz;
-alter table fastpubsub.outbox add column ttl_seconds integer, add column expires_at timestamptz;
-alter table fastpubsub.delayed_messages add column ttl_seconds integer, add column expires_at timestamptz;
-alter table fastpubsub.cursors
-add column on_expired text not null default 'drop' check (on_expired in ('drop', 'dead_letter'));
-alter table fastpubsub.claims add column ttl_expired bigint;
-
--- A dead letter of an ordered subscription may hold its key. `turn` is what it then has in `retries` or `parked`, due at infinity.
-alter table fastpubsub.cursors
-add column on_dead_letter text not null default 'continue' check (on_dead_letter in ('continue', 'hold'));
-alter table fastpubsub.dead_letters add column turn bigint;

@@ -14,9 +14,6 @@ $$;
 
 revoke execute on function fastpubsub.ack(text, text []) from public;
 
--- functions/ack_messages.sql
-drop function fastpubsub.ack_messages;
-
 -- functions/ack_messages_2.sql
 -- Settles deliveries for good. The ids come in runs; the result for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases).
 -- `freed` says whether a key of an ordered subscription can go on, which is locked; others are not.
@@ -186,9 +183,6 @@ begin
     end if;
 end;
 $$;
-
--- functions/browse_messages.sql
-drop function fastpubsub.browse_messages;
 
 -- functions/browse_messages_2.sql
 -- Looks at messages without a lease or a lock: all of a topic (p_state 'all'), or those of a subscription that are 'ahead', 'leased',
@@ -693,9 +687,6 @@ begin
     end if;
 end;
 $$;
-
--- functions/claim_messages.sql
-drop function fastpubsub.claim_messages;
 
 -- functions/claim_messages_2.sql
 -- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
@@ -1924,9 +1915,6 @@ as $$
 select p_used_at + make_interval(secs => p_expire_after_seconds + 120);
 $$;
 
--- functions/explain_in_subscriptions.sql
-drop function fastpubsub.explain_in_subscriptions;
-
 -- functions/explain_in_subscriptions_2.sql
 -- explain_message_2 for the subscriptions of the topic, ordered by id; p_ids, when given, are the only ones that the caller may see.
 create or replace function fastpubsub.explain_in_subscriptions_2(
@@ -1980,9 +1968,6 @@ begin
     order by s.id collate "C";
 end;
 $$;
-
--- functions/explain_message.sql
-drop function fastpubsub.explain_message;
 
 -- functions/explain_message_2.sql
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
@@ -2348,9 +2333,6 @@ begin
     end if;
 end;
 $$;
-
--- functions/find_message.sql
-drop function fastpubsub.find_message;
 
 -- functions/find_message_2.sql
 -- A message of a topic, without a lease; of one that was trimmed the copy that a dead letter has. `last` is the newest position; a message
@@ -3405,9 +3387,6 @@ begin
 end;
 $$;
 
--- functions/list_dead_letters.sql
-drop function fastpubsub.list_dead_letters;
-
 -- functions/list_dead_letters_2.sql
 -- Dead letters, the oldest position first: those after p_after, or all but the first p_offset, which match: p_reason exactly, and died from
 -- p_died_after on and before p_died_before; null is any. It looks at p_rows of them, beside those that it skips, and returns up to
@@ -3997,9 +3976,6 @@ begin
 end;
 $$;
 
--- functions/list_loads.sql
-drop function fastpubsub.list_loads;
-
 -- functions/list_loads_2.sql
 -- Returns the subscriptions in which something is ahead, leased, waiting or dead, or which are paused, all at once instead of one by one:
 -- for looking at the whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids
@@ -4163,9 +4139,6 @@ begin
     limit p_limit;
 end;
 $$;
-
--- functions/list_ready_subscriptions.sql
-drop function fastpubsub.list_ready_subscriptions;
 
 -- functions/list_ready_subscriptions_2.sql
 -- Tells waiting consumers which of the subscriptions have something to claim, or are gone (`ready`), in how many seconds the next waiting
@@ -4415,9 +4388,6 @@ begin
 end;
 $$;
 
--- functions/list_subscription_figures.sql
-drop function fastpubsub.list_subscription_figures;
-
 -- functions/list_subscription_figures_2.sql
 -- Returns the metrics of the named subscriptions, each judged up to p_look messages by its filter, and per second what happened in them
 -- over the last minute.
@@ -4535,9 +4505,6 @@ begin
     end loop;
 end;
 $$;
-
--- functions/list_subscriptions.sql
-drop function fastpubsub.list_subscriptions;
 
 -- functions/list_subscriptions_2.sql
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
@@ -6632,9 +6599,6 @@ begin
 end;
 $$;
 
--- functions/read_messages.sql
-drop function fastpubsub.read_messages;
-
 -- functions/read_messages_2.sql
 -- Follows a topic: returns up to p_limit messages after p_after, without a lease, bounded by bytes (the first always comes). With a null
 -- p_after it returns only `last`, the newest position. `missed` says whether trimming took messages after p_after before they were read.
@@ -6933,9 +6897,6 @@ end;
 $$;
 
 revoke execute on function fastpubsub.reject(text, text [], text) from public;
-
--- functions/reject_messages.sql
-drop function fastpubsub.reject_messages;
 
 -- functions/reject_messages_2.sql
 -- Makes messages dead letters at once, whatever attempts are left, each run of ids with its reason. The result for each id is 1 (settled),
@@ -7906,9 +7867,6 @@ begin
 end;
 $$;
 
--- functions/settle_and_claim.sql
-drop function fastpubsub.settle_and_claim;
-
 -- functions/settle_and_claim_2.sql
 -- Settles, then claims, in one transaction: nothing is claimed when something cannot be settled, and messages that are given back
 -- without a delay may be claimed again at once. The runs of ids are those of p_counts[1] acks, p_counts[2] nacks, p_counts[3] returns,
@@ -8253,9 +8211,6 @@ begin
     where u.ordering_key is not null;
 end;
 $$;
-
--- functions/subscription_metrics.sql
-drop function fastpubsub.subscription_metrics;
 
 -- functions/subscription_metrics_2.sql
 -- Messages ahead + waiting, leased, dead, acked and ttl_expired (dropped when they had expired) add up to the messages routed. For a
@@ -9184,9 +9139,6 @@ begin
     where s.topic_key = p_topic_key and s.id = p_id;
 end;
 $$;
-
--- functions/update_subscription.sql
-drop function fastpubsub.update_subscription;
 
 -- functions/update_subscription_2.sql
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the

@@ -2,7 +2,7 @@
 -- refuses a prepared statement whose columns have changed. Servers of this revision call the function with a number in its name. The next
 -- release drops these.
 
-create function fastpubsub.ack_messages(
+create or replace function fastpubsub.ack_messages(
     p_topic_key bigint, p_subscription_key bigint, p_positions bigint [], p_tokens bigint [],
     p_created_at timestamptz [], p_lengths integer [] default null
 ) returns smallint []
@@ -15,7 +15,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.browse_messages(
+create or replace function fastpubsub.browse_messages(
     p_topic_key bigint, p_subscription_key bigint, p_state text, p_position bigint, p_time timestamptz,
     p_backwards boolean, p_limit integer, p_max_bytes bigint, p_with_content boolean, p_search_in text default null,
     p_name text default null, p_values text [] default null, p_rows integer default 10000,
@@ -38,7 +38,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.claim_messages(
+create or replace function fastpubsub.claim_messages(
     p_topic_key bigint, p_subscription_key bigint, p_limits integer [], p_consumer_ids text [], p_max_bytes bigint,
     p_scan_rows bigint default 50000, p_scan_milliseconds integer default 20, p_now timestamptz default null,
     out token bigint, out expires_at timestamptz, out scanned bigint, out last bigint, out positions bigint [],
@@ -81,7 +81,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.explain_in_subscriptions(
+create or replace function fastpubsub.explain_in_subscriptions(
     p_topic_key bigint, p_position bigint, p_ids text [], p_offset bigint, p_limit integer
 ) returns table (
     subscription_id text, state text, attempts integer, consumer_id text, until timestamptz, died_at timestamptz,
@@ -102,7 +102,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.explain_message(
+create or replace function fastpubsub.explain_message(
     p_topic_key bigint, p_subscription_key bigint, p_position bigint, p_look integer default 10000, out state text,
     out attempts integer, out consumer_id text, out until timestamptz, out died_at timestamptz, out reason text,
     out before bigint, out before_is_estimated boolean, out filter json, out field text, out expected json,
@@ -122,7 +122,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.find_message(
+create or replace function fastpubsub.find_message(
     p_topic_key bigint, p_position bigint, out topic_id text, out last bigint, out created_at timestamptz,
     out payload json, out attributes jsonb
 )
@@ -136,7 +136,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.list_dead_letters(
+create or replace function fastpubsub.list_dead_letters(
     p_topic_key bigint, p_subscription_key bigint, p_offset bigint, p_limit integer, p_max_bytes bigint,
     p_after bigint default null, p_reason text default null, p_died_after timestamptz default null,
     p_died_before timestamptz default null, p_rows integer default 100000
@@ -156,7 +156,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.list_loads(
+create or replace function fastpubsub.list_loads(
     p_ids text [], p_retention_seconds bigint
 ) returns table (
     topic_id text, subscription_id text, is_filtered boolean, behind bigint, leased bigint, waiting bigint,
@@ -174,7 +174,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.list_ready_subscriptions(
+create or replace function fastpubsub.list_ready_subscriptions(
     p_topic_keys bigint [], p_subscription_keys bigint [], p_now timestamptz default null
 ) returns table (
     place integer, ready boolean, due_seconds double precision, paused boolean
@@ -207,7 +207,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.list_subscription_figures(
+create or replace function fastpubsub.list_subscription_figures(
     p_ids text [], p_look bigint default 200, p_now timestamptz default null
 ) returns table (
     subscription_id text, ahead bigint, waiting bigint, leased bigint, dead bigint, acked bigint, filtered bigint,
@@ -229,7 +229,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.list_subscriptions(
+create or replace function fastpubsub.list_subscriptions(
     p_offset bigint, p_limit integer, p_ids text [] default null, p_topic_id text default null,
     p_part text default null, p_after text default null, p_has_dead_letters boolean default false
 ) returns table (
@@ -248,7 +248,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.read_messages(
+create or replace function fastpubsub.read_messages(
     p_topic_key bigint, p_after bigint, p_limit integer, p_max_bytes bigint, out last bigint, out missed boolean,
     out positions bigint [], out created_at timestamptz [], out payloads json [], out attributes jsonb []
 )
@@ -262,7 +262,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.reject_messages(
+create or replace function fastpubsub.reject_messages(
     p_topic_key bigint, p_subscription_key bigint, p_positions bigint [], p_tokens bigint [],
     p_created_at timestamptz [], p_reasons text [], p_lengths integer [] default null,
     p_now timestamptz default null
@@ -277,7 +277,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.settle_and_claim(
+create or replace function fastpubsub.settle_and_claim(
     p_topic_key bigint, p_subscription_key bigint, p_counts integer [], p_positions bigint [], p_tokens bigint [],
     p_created_at timestamptz [], p_seconds integer [], p_reasons text [], p_lengths integer [], p_limits integer [],
     p_consumer_ids text [], p_max_bytes bigint, p_scan_rows bigint default 50000,
@@ -302,7 +302,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.subscription_metrics(
+create or replace function fastpubsub.subscription_metrics(
     p_topic_key bigint, p_subscription_key bigint, p_look bigint default 10000, p_milliseconds integer default 0,
     p_judged_filter bigint default null, p_judged_from bigint default null, p_judged_to bigint default null,
     out ahead bigint, out waiting bigint, out leased bigint, out dead bigint, out acked bigint,
@@ -325,7 +325,7 @@ as $$
     ) as c;
 $$;
 
-create function fastpubsub.update_subscription(
+create or replace function fastpubsub.update_subscription(
     p_id text, p_change_filter boolean default false, p_filter json default null,
     p_ack_deadline_seconds integer default null, p_max_delivery_attempts integer default null,
     p_backoff_min_seconds integer default null, p_backoff_max_seconds integer default null

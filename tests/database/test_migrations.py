@@ -1,10 +1,11 @@
 """Migrations: the way up and down, two at once, locked tables, and the frozen copies of the procedures."""
 
-import re
 import shutil
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -18,7 +19,7 @@ from fastpubsub.database.urls import normalise
 from fastpubsub.exceptions import Unavailable
 from migrations import freeze
 from tests import harness, warm
-from tests.harness import execute, libpq
+from tests.harness import START_SECONDS, execute, libpq
 
 CATALOG = """
     select 'relation', c.relname, c.relkind::text, c.reloptions::text
@@ -169,7 +170,7 @@ $$
 
 def for_older_servers() -> str:
     """The functions that only servers of the last release call, as SQL: they are in no file of their own."""
-    (file,) = (freeze.FOLDER / "versions").glob("*_for_older_servers.up.sql")
+    (file,) = (freeze.FOLDER / "versions").glob(f"*{freeze.FOR_OLDER_SERVERS}")
     return file.read_text()
 
 
@@ -180,7 +181,7 @@ def test_frozen_procedures_are_the_canonical_ones(database_url: str, empty_datab
         connection.execute(DROP_PROCEDURES)
         for text in freeze.canonical().values():
             connection.execute(text.encode())
-        connection.execute(for_older_servers().encode())
+        connection.execute(for_older_servers().encode(), prepare=False)
     assert catalog(empty_database_url) == catalog(database_url)
 
 
@@ -190,7 +191,7 @@ def test_a_file_holds_the_one_procedure_of_its_name(database_url: str) -> None:
             "select proname from pg_proc"
             " where pronamespace = 'fastpubsub'::regnamespace and prorettype <> 'trigger'::regtype"
         )
-        older = re.findall(r"create function fastpubsub\.(\w+)", for_older_servers())
+        older = freeze.CREATED.findall(for_older_servers())
         assert sorted(name for (name,) in found) == sorted([*freeze.canonical(), *older])
 
 
@@ -248,6 +249,83 @@ def test_no_timeout_of_the_database_ends_a_migration(empty_database_url: str) ->
         migrations.take_turns(connection)
         shown = [connection.execute(text(f"show {timeout}")).scalar_one() for timeout in timeouts]
         assert (shown, connection.execute(text("show client_encoding")).scalar_one()) == (["0", "0"], "UTF8")
+
+
+LOCKED = """
+    select l.relation::regclass::text from pg_locks as l
+    where
+        l.pid = pg_backend_pid() and l.relation = any(%s::oid[])
+        and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+"""
+TABLES = """
+    select c.oid, c.relname, c.relfilenode from pg_class as c
+    where c.relnamespace = 'fastpubsub'::regnamespace and c.relkind = 'r'
+"""
+FILLED = {"messages", "outbox", "dead_letters", "revived", "idempotency_keys", "retries", "claims"}
+"""What may have millions of rows: others have one for each topic, each subscription or what is leased now."""
+
+
+def test_the_upgrade_of_a_filled_database_holds_up_nobody(empty_database_url: str) -> None:
+    """Each part before the last locks one table that is in use, the last one none; no table is written again, and none
+    that may be large is read.
+    """
+    migrations.upgrade(empty_database_url, "0002")
+    (file,) = (freeze.FOLDER / "versions").glob("0003_*.py")
+    *parts, last = migrations.parts_of(str(file), "up")
+    assert len(parts) > 10
+    with psycopg.connect(libpq(empty_database_url)) as connection:
+        before = {relation: (name, place) for relation, name, place in connection.execute(TABLES).fetchall()}
+        for part in parts:
+            connection.execute(part.encode())
+            locked = connection.execute(LOCKED, [list(before)]).fetchall()
+            assert len(set(locked)) == 1, part
+            read = connection.execute("select relname from pg_stat_xact_user_tables where seq_scan > 0").fetchall()
+            assert not FILLED & {name for (name,) in read}, part
+            connection.commit()
+        connection.execute(last.encode())
+        assert connection.execute(LOCKED, [list(before)]).fetchall() == []
+        after = {relation: (name, place) for relation, name, place in connection.execute(TABLES).fetchall()}
+        assert before.items() <= after.items()
+
+
+WAITER = "select w.pid from pg_locks as w where not w.granted and w.relation = 'fastpubsub.cursors'::regclass"
+HELD = """
+    select h.relation::regclass::text from pg_locks as h
+    where h.pid = %s and h.granted and h.relation = any(%s::oid[]) and h.mode <> 'AccessShareLock'
+"""
+
+
+def test_an_upgrade_that_waits_for_a_table_holds_no_other(empty_database_url: str) -> None:
+    """So a call that has that table and wants others is in no deadlock with it."""
+    migrations.upgrade(empty_database_url, "0002")
+    with (
+        psycopg.connect(libpq(empty_database_url)) as call,
+        psycopg.connect(libpq(empty_database_url), autocommit=True) as watcher,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        tables = [relation for relation, _, _ in watcher.execute(TABLES).fetchall()]
+        call.execute("select from fastpubsub.cursors")
+        upgrade = pool.submit(migrations.upgrade, empty_database_url)
+        deadline = time.monotonic() + START_SECONDS
+        while (waiter := watcher.execute(WAITER).fetchone()) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert watcher.execute(HELD, [*waiter, tables]).fetchall() == []
+        call.commit()
+        upgrade.result()
+    assert migrations.current(empty_database_url) == migrations.head()
+
+
+def test_an_interrupted_upgrade_goes_on(empty_database_url: str) -> None:
+    migrations.upgrade(empty_database_url)
+    complete = catalog(empty_database_url)
+    migrations.downgrade(empty_database_url, "0002")
+    (file,) = (freeze.FOLDER / "versions").glob("0003_*.py")
+    with psycopg.connect(libpq(empty_database_url), autocommit=True) as connection:
+        for part in migrations.parts_of(str(file), "up")[:-1]:
+            connection.execute(part.encode())
+    migrations.upgrade(empty_database_url)
+    assert catalog(empty_database_url) == complete
 
 
 INTERNAL_CHANGES = {
