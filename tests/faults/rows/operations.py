@@ -54,7 +54,7 @@ async def migrate_under_way(rig: Rig) -> Figures:
 
 
 async def patiently_run(rig: Rig, statement: str) -> None:
-    """In one transaction, waiting for locks in turns, as db-migrate does."""
+    """Waiting for locks in turns, as db-migrate does."""
     async with asyncio.timeout(SOON):
         while True:
             try:
