@@ -81,7 +81,7 @@ class Gauges:
     async def look(self) -> list[SubscriptionGauges]:
         judged = self._judged
         rows = await self._database.fetch_all(
-            "list_subscription_metrics",
+            "list_subscription_metrics_2",
             self._limit,
             self._retention,
             Array("int8", [one.subscription_key for one in judged]),

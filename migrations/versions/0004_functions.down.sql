@@ -2249,7 +2249,6 @@ $$;
 drop function fastpubsub.list_subscription_figures_2;
 
 -- functions/list_subscription_metrics.sql
-drop function fastpubsub.list_subscription_metrics;
 -- Returns the metrics of up to p_limit subscriptions for one scrape, and what each keeps of its topic beyond the retention. The caller
 -- passes back, in arrays, the `judged_…` values of the call before, so that no message is judged twice. All searches together take at most
 -- p_milliseconds, each at most half of the time left.
@@ -2313,6 +2312,9 @@ begin
     end loop;
 end;
 $$;
+
+-- functions/list_subscription_metrics_2.sql
+drop function fastpubsub.list_subscription_metrics_2;
 
 -- functions/list_subscriptions.sql
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the

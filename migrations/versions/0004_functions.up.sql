@@ -4439,12 +4439,11 @@ begin
 end;
 $$;
 
--- functions/list_subscription_metrics.sql
-drop function fastpubsub.list_subscription_metrics;
+-- functions/list_subscription_metrics_2.sql
 -- Returns the metrics of up to p_limit subscriptions for one scrape, and what each keeps of its topic beyond the retention. The caller
 -- passes back, in arrays, the `judged_…` values of the call before, so that no message is judged twice. All searches together take at most
 -- p_milliseconds, each at most half of the time left.
-create or replace function fastpubsub.list_subscription_metrics(
+create or replace function fastpubsub.list_subscription_metrics_2(
     p_limit integer,
     p_retention_seconds bigint,
     p_subscription_keys bigint [] default '{}',

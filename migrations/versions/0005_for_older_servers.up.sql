@@ -229,6 +229,30 @@ as $$
     ) as c;
 $$;
 
+create or replace function fastpubsub.list_subscription_metrics(
+    p_limit integer, p_retention_seconds bigint, p_subscription_keys bigint [] default '{}',
+    p_judged_filters bigint [] default '{}', p_judged_from bigint [] default '{}',
+    p_judged_to bigint [] default '{}', p_milliseconds integer default 200, p_now timestamptz default null
+) returns table (
+    subscription_key bigint, subscription_id text, topic_id text, ahead bigint, waiting bigint, leased bigint,
+    dead bigint, acked bigint, oldest_created_at timestamptz, oldest_leased_created_at timestamptz,
+    oldest_waiting_created_at timestamptz, unjudged bigint, judged_filter bigint, judged_from bigint,
+    judged_to bigint, kept_state text, kept_bytes bigint, paused boolean
+)
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+    select
+        c.subscription_key, c.subscription_id, c.topic_id, c.ahead, c.waiting, c.leased, c.dead, c.acked,
+        c.oldest_created_at, c.oldest_leased_created_at, c.oldest_waiting_created_at, c.unjudged, c.judged_filter,
+        c.judged_from, c.judged_to, c.kept_state, c.kept_bytes, c.paused
+    from fastpubsub.list_subscription_metrics_2(
+        p_limit => p_limit, p_retention_seconds => p_retention_seconds, p_subscription_keys => p_subscription_keys,
+        p_judged_filters => p_judged_filters, p_judged_from => p_judged_from, p_judged_to => p_judged_to,
+        p_milliseconds => p_milliseconds, p_now => p_now
+    ) as c;
+$$;
+
 create or replace function fastpubsub.list_subscriptions(
     p_offset bigint, p_limit integer, p_ids text [] default null, p_topic_id text default null,
     p_part text default null, p_after text default null, p_has_dead_letters boolean default false

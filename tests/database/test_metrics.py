@@ -158,7 +158,7 @@ def test_lists_for_a_scrape(store: Store) -> None:
     store.fill(keys.topic, 3)
     store.ack(keys, store.claim(keys, 1).ids)
     assert store.rows("select * from fastpubsub.list_topic_metrics(10)") == [("topic", 3), ("other", 0)]
-    query = "select * from fastpubsub.list_subscription_metrics(%s, 3600, p_now => %s)"
+    query = "select * from fastpubsub.list_subscription_metrics_2(%s, 3600, p_now => %s)"
     nothing_judged, nothing_kept = (0, None, None, None), (None, 0)
     assert [row[1:] for row in store.rows(query, 10, NOW + 3600 * SECOND)] == [
         ("subscription", "topic", 2, 0, 0, 0, 1, NOW, None, None, *nothing_judged, *nothing_kept, False, 0),

@@ -143,7 +143,7 @@ async def examine_schedules(database: DoctorConnection, patience: float) -> list
 
 async def examine_subscriptions(database: DoctorConnection, patience: float) -> list[Finding]:
     retention = database.settings.cleanup_acked_messages_older_than_seconds
-    found = gauges(await database.call("list_subscription_metrics", SUBSCRIPTIONS, retention))
+    found = gauges(await database.call("list_subscription_metrics_2", SUBSCRIPTIONS, retention))
     behind = sorted((one for one in found if one.ahead and is_behind(one, patience)), key=lambda one: -one.ahead)
     dead = sorted((one for one in found if one.dead), key=lambda one: -one.dead)
     held = sorted((one for one in found if one.held_keys), key=lambda one: -one.held_keys)

@@ -1,7 +1,7 @@
 -- Returns the metrics of up to p_limit subscriptions for one scrape, and what each keeps of its topic beyond the retention. The caller
 -- passes back, in arrays, the `judged_…` values of the call before, so that no message is judged twice. All searches together take at most
 -- p_milliseconds, each at most half of the time left.
-create or replace function fastpubsub.list_subscription_metrics(
+create or replace function fastpubsub.list_subscription_metrics_2(
     p_limit integer,
     p_retention_seconds bigint,
     p_subscription_keys bigint [] default '{}',
