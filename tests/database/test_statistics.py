@@ -166,10 +166,10 @@ def transaction_of_the_server(grown: Grown) -> None:
 
 
 def redrive(grown: Grown, action: str) -> None:
-    query = "select redrive_key from fastpubsub.create_redrive(%s, %s, %s, null, null, %s, null, 10, 3, %s)"
+    query = "select redrive_key from fastpubsub.create_redrive_2(%s, %s, %s, null, null, %s, null, 10, 3, %s)"
     key = grown.store.value(query, *grown.keys, action, NOW, NOW)
     grown.rows("step_redrive(%s, %s, %s, 10, 10, %s, 60000)", *grown.keys, key, NOW)
-    grown.rows("list_redrives(%s, %s, %s)", *grown.keys, key)
+    grown.rows("list_redrives_2(%s, %s, %s)", *grown.keys, key)
     grown.rows("list_running_redrives()")
     grown.rows("cancel_redrive(%s, %s, %s)", *grown.keys, key)
 
@@ -294,8 +294,8 @@ CALLS: dict[str, Call] = {
         delayed.release(grown.store, grown.topic, 10, now=NOW + timedelta(days=9)),
     ),
     "inspect delayed messages": lambda grown: delayed.inspect(grown.store, limit=10),
-    "read messages": lambda grown: grown.rows("read_messages(%s, 1000, 10, 1000000)", grown.topic),
-    "find a message": lambda grown: grown.rows("find_message(%s, 7)", grown.topic),
+    "read messages": lambda grown: grown.rows("read_messages_2(%s, 1000, 10, 1000000)", grown.topic),
+    "find a message": lambda grown: grown.rows("find_message_2(%s, 7)", grown.topic),
     "browse what is ahead": lambda grown: grown.store.browse(grown.keys, limit=10),
     "browse what is leased": lambda grown: grown.store.browse(grown.keys, "leased", 1200, limit=10),
     "browse what waits": lambda grown: grown.store.browse(grown.keys, "waiting", None, LATER + 100 * SECOND, limit=10),
@@ -311,7 +311,7 @@ CALLS: dict[str, Call] = {
     "sum topics": lambda grown: grown.rows("sum_topics(null, null)"),
     "list topic metrics": lambda grown: grown.rows("list_topic_metrics(10)"),
     "list subscriptions with dead letters": lambda grown: grown.rows(
-        "list_subscriptions(0, 10, p_has_dead_letters => true)"
+        "list_subscriptions_2(0, 10, p_has_dead_letters => true)"
     ),
     "explain a message that is leased": lambda grown: grown.store.explain(grown.keys, 1100, 10),
     "explain a message that is dead": lambda grown: grown.store.explain(grown.keys, 600, 10),
@@ -338,7 +338,7 @@ CALLS: dict[str, Call] = {
 OF_ONE: dict[str, Call] = {
     "reprocess": lambda grown: grown.store.reprocess(grown.keys, grown.dead()),
     "metrics": lambda grown: grown.store.judge(grown.keys, 10),
-    "figures": lambda grown: grown.rows("list_subscription_figures('{subscription}', 10, %s)", NOW),
+    "figures": lambda grown: grown.rows("list_subscription_figures_2('{subscription}', 10, %s)", NOW),
     "list kept messages": lambda grown: grown.rows("list_kept_messages(10)"),
     "inspect kept messages": lambda grown: grown.rows("inspect_kept_messages(10, 60, %s)", NOW),
     "fork": lambda grown: grown.store.fork_subscription("fork"),
@@ -353,17 +353,17 @@ OF_ONE: dict[str, Call] = {
     "purge with a redrive": lambda grown: redrive(grown, "purge"),
     "explain a message that waits": lambda grown: grown.store.explain(grown.keys, 400, 10),
     "explain a message that was put aside": lambda grown: grown.store.explain(grown.other, 900, 10),
-    "explain in subscriptions": lambda grown: grown.rows("explain_in_subscriptions(%s, 1, null, 0, 10)", grown.topic),
+    "explain in subscriptions": lambda grown: grown.rows("explain_in_subscriptions_2(%s, 1, null, 0, 10)", grown.topic),
     "history": lambda grown: grown.rows(
         "list_history('{topic}', '{subscription}', 60, %s, %s, %s)", *(AT - 86400, AT, NOW)
     ),
     "rhythms": lambda grown: grown.rows("list_rhythms('{topic}', '{subscription}', 600, 10, 300, %s)", NOW),
-    "scrape": lambda grown: grown.rows("list_subscription_metrics(10, 60, '{}', '{}', '{}', '{}', 1000, %s)", NOW),
+    "scrape": lambda grown: grown.rows("list_subscription_metrics_2(10, 60, '{}', '{}', '{}', '{}', 1000, %s)", NOW),
 }
 """They look at all that one subscription has of something."""
 
 OF_ALL: dict[str, Call] = {
-    "loads": lambda grown: grown.rows("list_loads(null, 60)"),
+    "loads": lambda grown: grown.rows("list_loads_2(null, 60)"),
     "inspect schedules": lambda grown: grown.rows("inspect_schedules(%s)", NOW),
 }
 """They count what all subscriptions have."""
@@ -481,6 +481,7 @@ ELSEWHERE = {
     # They read the log between two positions, as those do that were called.
     *("pass_expired", "read_matching_log"),
     "expire_subscription",  # was refused, which is not counted
+    "end_hold",  # finds its rows by their whole keys
     "publish_dead_letters",
 }
 
