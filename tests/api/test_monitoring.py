@@ -290,6 +290,7 @@ QUIET = {
     "oldest_waiting_message_age_seconds",
     "unjudged_messages",
     "paused",
+    "held_keys",
     "kept_bytes ahead",
     "kept_bytes leased",
     "kept_bytes waiting",
