@@ -39,6 +39,7 @@ class Counters:
         self.expired = counter("expired", "Expired leases", "subscription")
         self.filtered = counter("filtered", "Messages that the filter of a subscription kept out", "subscription")
         self.ttl_expired = counter("ttl_expired", "Messages that expired and were dropped", "subscription")
+        self.dropped = counter("dropped", "Messages that were dropped because the backlog was too long", "subscription")
         self.unreadable = counter("unreadable", "Messages skipped as unreadable by the filter", "subscription")
         self._pushes = Counter("fastpubsub_pushes", "Pushes to endpoints, by outcome", ["outcome"], registry=registry)
         self._push_seconds = Histogram(

@@ -10,6 +10,7 @@
     ├── AlreadyExists        409  FP409   the id is taken
     ├── NoLongerHeld         410  FP410   a transaction settles what is not held any more
     ├── TooManyRequests      429          wrong secrets, requests sent by hand
+    │   └── BacklogFull      429  FP429   a subscription takes no more messages now; FP430: fewer than these
     └── Unavailable          503          nothing was stored; try again
         ├── SchemaChanged    503  FP428   while the payloads were checked; they are checked again a few times
         ├── Overloaded       503          a bounded queue is full
@@ -98,6 +99,10 @@ class TooManyRequests(FastpubsubError):
     def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
+
+
+class BacklogFull(TooManyRequests):
+    sqlstate = "FP429"
 
 
 class Unavailable(FastpubsubError):

@@ -32,7 +32,7 @@ REFUSALS = {
     409: "The request conflicts with what exists: an id is taken, messages are pushed, filtered or published, or "
     "another request changed the same object at the same moment.",
     410: "A delivery is no longer held: nothing was settled or published.",
-    429: "Too many requests were sent by hand; see `Retry-After`.",
+    429: "Too many requests were sent by hand, or a subscription with a `max_backlog` is full; see `Retry-After`.",
     413: "The body, or something in it, is larger than the server accepts.",
     415: "The body is not JSON, or it is compressed.",
     422: "The request is invalid; `errors` names the members and parameters.",
@@ -44,7 +44,7 @@ CONFLICTS = (
     *("moveDelayedMessage", "cancelDelayedMessage"),
     *("createSchedule", "updateSchedule", "pauseSchedule", "resumeSchedule"),
 )
-BY_HAND = ("testPush", "resendMessage")
+TOO_MANY = ("testPush", "resendMessage", "publishMessages")
 MISSING = ("createSubscription", "runTransaction", "getAuthorizationServer")
 WITHOUT_DATABASE = ("listPublicKeys", "getAuthorizationServer", "liveness")
 
@@ -103,6 +103,8 @@ MEMBERS = {
     "rate_limit": "messages a second that all consumers together get; 0 or null is no limit",
     "dead_letter_topic": "a topic that gets a copy of each dead letter; empty or null is none",
     "expire_after_seconds": "seconds without a pull after which the subscription is deleted; 0 or null is never",
+    "max_backlog": "messages of the topic that may come after its cursor; 0 or null is no limit",
+    "on_full": "what happens to more than `max_backlog`: `reject`, `drop_oldest` or `dead_letter`",
     "on_expired": "what becomes of a message that expires: `drop`, or `dead_letter`",
     "on_dead_letter": "what becomes of the ordering key of a dead letter: `continue`, or `hold` it",
     "retention_seconds": "seconds that settled messages are kept; null is the setting of the server",
@@ -286,7 +288,7 @@ def _refusals(path: str, operation: dict[str, Any]) -> Iterator[int]:
     if "requestBody" in operation:
         yield from (413, 415)
     yield 422
-    if name in BY_HAND:
+    if name in TOO_MANY:
         yield 429
     if name not in WITHOUT_DATABASE:
         yield 503

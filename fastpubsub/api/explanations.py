@@ -32,6 +32,7 @@ SETTLED_BEFORE_SEEK = (
     "it was acknowledged, or a seek or purge at {sought_at} ended its delivery; the two cannot be told apart"
 )
 SETTLED_OR_EXPIRED = "it was acknowledged, or it expired at {expired_at} before it was; the two cannot be told apart"
+SETTLED_OR_DROPPED = "it was acknowledged, or dropped because the backlog was too long; the two cannot be told apart"
 EXPIRED = "it expired at {expired_at}, and the next claim that comes to it passes it; "
 PUT_ASIDE = "no consumer has had it yet: earlier messages with its ordering key are leased or wait"
 HELD = (
@@ -110,6 +111,8 @@ def _sentence(explained: Explained, *, shows_payload: bool) -> str:
         sentence = SETTLED_BEFORE_SEEK
     elif explained.state == "settled" and explained.expired_at is not None:
         sentence = SETTLED_OR_EXPIRED
+    elif explained.state == "settled" and explained.may_be_dropped:
+        sentence = SETTLED_OR_DROPPED
     if explained.state == "dead" and explained.held_by is not None:
         sentence += HOLDS
     return sentence.format(

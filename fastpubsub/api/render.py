@@ -109,8 +109,16 @@ def dead_letters_json(letters: Sequence[Letter], subscription_id: str, next_page
     return _data(parts, next_page_token)
 
 
-OPTIONAL = ("push", "max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "expires_at")
-USUAL = {"on_expired": "drop", "on_dead_letter": "continue", **dict.fromkeys(OPTIONAL)}
+LIMITS = ("max_in_flight", "rate_limit", "expire_after_seconds", "max_backlog")
+OPTIONAL = (*LIMITS, "push", "dead_letter_topic", "expires_at")
+USUAL = {
+    "ordered": False,
+    "on_expired": "drop",
+    "on_dead_letter": "continue",
+    "on_full": "reject",
+    **dict.fromkeys(OPTIONAL),
+}
+ABSENT = ("paused", "ttl_expired", "held_keys", "dropped")
 
 
 def topic_json(topic: StoredTopic, figures: Figures = NO_FIGURES) -> bytes:
@@ -128,8 +136,6 @@ def subscription_json(subscription: StoredSubscription, figures: Figures = NO_FI
 def _stored_json(stored: StoredTopic | StoredSubscription, figures: Figures) -> bytes:
     """What is not so is left out: a pause, a push, that it is `ordered`, a limit, a topic of dead letters."""
     members = stored._asdict() | {"created_at": time_text(stored.created_at)}
-    if not members.get("ordered", True):
-        del members["ordered"]
     if (paused_at := members.pop("paused_at", None)) is not None:
         members |= {"is_paused": True, "paused_at": time_text(paused_at)}
     if members.get("expires_at") is not None:
@@ -139,7 +145,7 @@ def _stored_json(stored: StoredTopic | StoredSubscription, figures: Figures) -> 
             del members[name]
     if stored.id in figures:
         known = figures[stored.id]
-        absent = {name for name in ("paused", "ttl_expired", "held_keys") if getattr(known, name, None) is None}
+        absent = {name for name in ABSENT if getattr(known, name, None) is None}
         members["metrics"] = known.model_dump_json(exclude=absent).encode()
     return json_object(members)
 

@@ -65,6 +65,12 @@ class OnDeadLetter(StrEnum):
     hold = "hold"
 
 
+class OnFull(StrEnum):
+    reject = "reject"
+    drop_oldest = "drop_oldest"
+    dead_letter = "dead_letter"
+
+
 Filter = Annotated[
     str | None,
     typer.Option("--filter", help="""A filter, such as '{"country": ["BR", "US"]}'; null for none.""", metavar="JSON"),
@@ -111,6 +117,14 @@ OnDeadLetterOption = Annotated[
         show_default=False,
     ),
 ]
+MaxBacklog = Annotated[
+    int | None,
+    typer.Option(help="How many messages of the topic may come after its cursor; 0 is no limit; new: no limit."),
+]
+OnFullOption = Annotated[
+    OnFull | None,
+    typer.Option("--on-full", help="What happens to more than --max-backlog; new: reject.", show_default=False),
+]
 StartFrom = Annotated[
     str | None,
     typer.Option(
@@ -149,6 +163,8 @@ OPTIONS = {
     "expire_after_seconds": ExpireAfter,
     "on_expired": OnExpiredOption,
     "on_dead_letter": OnDeadLetterOption,
+    "max_backlog": MaxBacklog,
+    "on_full": OnFullOption,
 }
 
 

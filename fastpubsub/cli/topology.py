@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from fastpubsub.client.requests import Request
 
 Objects = dict[str, dict[str, Any]]
-REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds")
+REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "max_backlog")
 SETTINGS = {
     "topics": ("retention_seconds", "schema"),
     "subscriptions": (
         *("topic_id", "ordered", "filter", "max_delivery_attempts", "backoff_min_seconds", "backoff_max_seconds"),
-        *("ack_deadline_seconds", *REMOVABLE, "on_expired", "on_dead_letter", "push"),
+        *("ack_deadline_seconds", *REMOVABLE, "on_expired", "on_dead_letter", "on_full", "push"),
     ),
     "schedules": ("cron", "time_zone", "interval_seconds", "payload", "attributes", "ordering_key", "catch_up"),
     "clients": ("scopes", "is_active"),
@@ -290,13 +290,14 @@ def _body(settings: dict[str, Any]) -> bytes:
     return body_of({name: Json(json_of(value)) for name, value in settings.items()})
 
 
-OFF = (None, "", Decimal(0), ("bool", False), "drop", "continue")
+OFF = (None, "", Decimal(0), ("bool", False), "drop", "continue", "reject")
+USUAL = ("on_expired", "on_dead_letter", "on_full")
 
 
 def _differs(name: str, value: Any, existing: dict[str, Any]) -> bool:
     """What is left out of `existing` is not so."""
     wanted, there = _exact(value), _exact(existing.get(name))
-    is_off = name in ("ordered", "on_expired", "on_dead_letter", *REMOVABLE) and wanted in OFF and there in OFF
+    is_off = name in ("ordered", *USUAL, *REMOVABLE) and wanted in OFF and there in OFF
     return not is_off and bool(wanted != there)
 
 

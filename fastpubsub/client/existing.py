@@ -15,7 +15,7 @@ CONFLICT = 409
 KEPT = {"topic_id", "ordered"}
 """What a subscription keeps for life."""
 
-REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds")
+REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "max_backlog")
 """Settings whose 0 or empty text is none."""
 
 OF_SCHEDULES = ("cron", "time_zone", "interval_seconds")
@@ -23,6 +23,7 @@ LEFT_OUT = {
     "ordered": False,
     "on_expired": "drop",
     "on_dead_letter": "continue",
+    "on_full": "reject",
     **dict.fromkeys((*REMOVABLE, *OF_SCHEDULES)),
 }
 """What it means when an answer does not have it."""

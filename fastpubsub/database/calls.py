@@ -12,6 +12,7 @@ from fastpubsub.database.changes import Change
 from fastpubsub.database.connections import Connections, Row, cut_after
 from fastpubsub.exceptions import (
     AlreadyExists,
+    BacklogFull,
     FastpubsubError,
     InvalidRequest,
     NoLongerHeld,
@@ -31,10 +32,12 @@ _REFUSALS: dict[str, type[FastpubsubError]] = {
     "FP410": NoLongerHeld,
     "FP422": InvalidRequest,
     "FP428": SchemaChanged,
+    "FP429": BacklogFull,
+    "FP430": BacklogFull,
 }
 # Reported before the commit, so nothing was stored, and about what was sent: with less of it the call may succeed. Not
 # 40 and 55P03, for each repetition would wait for the same lock, nor FP404, which is about all of it.
-_ABOUT_ARGUMENTS = ("22", "23", "54", "FP422")
+_ABOUT_ARGUMENTS = ("22", "23", "54", "FP422", "FP430")
 _RETRIED = ("40001", "40P01")
 # Missing schema, table or function: not migrated yet.
 _UNMIGRATED = ("3F000", "42P01", "42883")

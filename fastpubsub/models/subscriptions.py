@@ -87,6 +87,18 @@ ON_DEAD_LETTER = (
     "reprocessed or purged"
 )
 
+MaxBacklog = Annotated[
+    int,
+    Field(ge=0, le=1_000_000_000, description="messages of the topic that may come after its cursor; 0 is no limit"),
+    NOT_BOOL,
+]
+
+OnFull = Literal["reject", "drop_oldest", "dead_letter"]
+ON_FULL = (
+    "what happens when there are more than `max_backlog`: a publish is refused, or the oldest are dropped or "
+    "become dead letters"
+)
+
 Backoff = Annotated[int, Field(ge=0, le=MAX_DELAY_SECONDS), NOT_BOOL]
 
 ORDERED = "whether messages with the same ordering key come one after the other"
@@ -117,6 +129,8 @@ class NewSubscription(BaseModel):
     expire_after_seconds: ExpireAfter | None = None
     on_expired: OnExpired | None = Field(None, description=ON_EXPIRED)
     on_dead_letter: OnDeadLetter | None = Field(None, description=ON_DEAD_LETTER)
+    max_backlog: MaxBacklog | None = None
+    on_full: OnFull | None = Field(None, description=ON_FULL)
 
     @model_validator(mode="after")
     def _begin_once(self) -> Self:
@@ -142,6 +156,8 @@ class ChangedSubscription(BaseModel):
     expire_after_seconds: ExpireAfter | None = None
     on_expired: OnExpired | None = Field(None, description=ON_EXPIRED)
     on_dead_letter: OnDeadLetter | None = Field(None, description=ON_DEAD_LETTER)
+    max_backlog: MaxBacklog | None = None
+    on_full: OnFull | None = Field(None, description=ON_FULL)
 
     def limit(self, name: str) -> float | None:
         """Returns 0 for one that is removed, None for one that stays."""
@@ -167,6 +183,9 @@ class SubscriptionMetrics(BaseModel):
     )
     held_keys: int | None = Field(
         None, description="ordering keys that a dead letter holds, by `on_dead_letter`; left out without any"
+    )
+    dropped: int | None = Field(
+        None, description="messages that were dropped because there were more than `max_backlog`; left out without any"
     )
     paused: bool | None = Field(None, description="true while the subscription is paused; else left out")
 
@@ -225,6 +244,10 @@ class Subscription(BaseModel):
     )
     on_expired: OnExpired = Field("drop", description=f"{ON_EXPIRED}; left out when it is `drop`")
     on_dead_letter: OnDeadLetter = Field("continue", description=f"{ON_DEAD_LETTER}; left out when it is `continue`")
+    max_backlog: int | None = Field(
+        None, description="messages of the topic that may come after its cursor; left out without a limit"
+    )
+    on_full: OnFull = Field("reject", description=f"{ON_FULL}; left out when it is `reject`")
     metrics: SubscriptionFigures | None = Field(None, description="with `include=metrics`")
 
 

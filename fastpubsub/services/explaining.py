@@ -52,6 +52,7 @@ class Explained:
     failures: bytes | None
     expired_at: datetime | None
     held_by: str | None
+    may_be_dropped: bool | None
 
 
 def locate(message_id: str) -> MessageId:

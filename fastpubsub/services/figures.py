@@ -35,6 +35,7 @@ async def subscription_figures(database: Database, ids: Sequence[str]) -> dict[s
             filtered=filtered,
             ttl_expired=ttl_expired or None,
             held_keys=held_keys or None,
+            dropped=dropped or None,
             paused=is_paused or None,
             ahead_is_estimated=estimated,
             oldest_ahead_seconds=oldest_ahead,
@@ -58,5 +59,6 @@ async def subscription_figures(database: Database, ids: Sequence[str]) -> dict[s
             *rates,
             ttl_expired,
             held_keys,
+            dropped,
         ) in rows
     }

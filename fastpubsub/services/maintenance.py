@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
 from fastpubsub.database.calls import Database
+from fastpubsub.exceptions import NotFound
 from fastpubsub.services.changes import trim_changes
 from fastpubsub.services.consumers import trim_consumers
 from fastpubsub.services.directory import SubscriptionKey
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _EXPIRY_CHUNK = 1000
 _TRIM_CHUNK = 5000
+_DROP_ROUNDS = 100
 # A lease becomes visible at most a call's time after its deadline was set: so far back a pass looks again.
 _LOOK_BACK_MARGIN_SECONDS = 15.0
 _FULL_PASS_SECONDS = 60.0
@@ -69,6 +71,39 @@ async def release_expired_leases(
     return Released(released, dead)
 
 
+async def drop_backlogs(database: Database, counters: Counters | None = None) -> int:
+    """Shortens the backlogs that are too long, in turns, so that a busy topic stops no other.
+
+    Returns how many messages were dropped or became dead letters.
+    """
+    total = 0
+    left = await database.fetch_all("list_full_subscriptions")
+    for _ in range(_DROP_ROUNDS):
+        longer = []
+        for topic_key, subscription_key, subscription_id in left:
+            gone, more = await _drop_backlog(database, topic_key, subscription_key, subscription_id, counters)
+            total += gone
+            if more:
+                longer.append((topic_key, subscription_key, subscription_id))
+        left = longer
+    return total
+
+
+async def _drop_backlog(
+    database: Database, topic_key: int, subscription_key: int, subscription_id: str, counters: Counters | None
+) -> tuple[int, bool]:
+    """How many messages are gone, and whether there are more."""
+    try:
+        dropped, died, more = await database.fetch_one("drop_backlog", topic_key, subscription_key)
+    except NotFound:
+        return 0, False
+    if counters is not None:
+        counters.dropped(subscription_id, dropped)
+        counters.dead_lettered(subscription_id, died)
+    logger.info("a backlog was too long: subscription_id=%s dropped=%s dead=%s", subscription_id, dropped, died)
+    return dropped + died, more
+
+
 async def lift_stranded_retries(database: Database) -> int:
     """A net: messages that wait where no claim looks any more. Expected to find none."""
     lifted = 0
@@ -112,6 +147,7 @@ class Maintenance:
         """Runs until it is cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(_repeat(self._expire, self._settings.lease_expiry_interval_seconds, self._turn))
+            group.create_task(_repeat(self._drop, self._settings.lease_expiry_interval_seconds, self._turn))
             group.create_task(_repeat(self._trim, self._settings.trim_interval_seconds, self._turn))
             group.create_task(_repeat(self._expire_subscriptions, _UNUSED_PASS_SECONDS, self._turn))
 
@@ -128,6 +164,9 @@ class Maintenance:
         self._last_pass = started
         if look_back is None:
             self._last_full_pass = started
+
+    async def _drop(self) -> None:
+        await drop_backlogs(self._database, self._counters)
 
     async def _expire_subscriptions(self) -> None:
         await expire_subscriptions(self._database)

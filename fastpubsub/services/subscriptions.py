@@ -40,6 +40,8 @@ class StoredSubscription(NamedTuple):
     expires_at: datetime | None
     on_expired: str
     on_dead_letter: str
+    max_backlog: int | None
+    on_full: str
 
 
 async def create_subscription(
@@ -79,6 +81,8 @@ async def create_subscription(
         new.expire_after_seconds,
         new.on_expired,
         new.on_dead_letter,
+        new.max_backlog,
+        new.on_full,
         change=change,
     )
     return await get_subscription(database, new.id)
@@ -163,6 +167,9 @@ async def update_subscription(
         changed.limit("expire_after_seconds"),
         changed.on_expired,
         changed.on_dead_letter,
+        None,
+        changed.limit("max_backlog"),
+        changed.on_full,
         change=change,
     )
     return await get_subscription(database, subscription_id), is_new_secret
@@ -220,7 +227,7 @@ def seek_arguments(
 async def get_metrics(database: Database, directory: Directory, subscription_id: str) -> SubscriptionMetrics:
     async def metrics(keys: SubscriptionKey) -> SubscriptionMetrics:
         row = await database.fetch_one("subscription_metrics_2", *keys)
-        ahead, waiting, leased, dead, acked, estimated, *_, filtered, is_paused, ttl_expired, held_keys = row
+        ahead, waiting, leased, dead, acked, estimated, *_, filtered, is_paused, ttl_expired, held_keys, dropped = row
         return SubscriptionMetrics(
             subscription_id=subscription_id,
             available=ahead + waiting,
@@ -230,6 +237,7 @@ async def get_metrics(database: Database, directory: Directory, subscription_id:
             filtered=filtered,
             ttl_expired=ttl_expired or None,
             held_keys=held_keys or None,
+            dropped=dropped or None,
             estimated=estimated,
             paused=is_paused or None,
         )

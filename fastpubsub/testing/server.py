@@ -30,6 +30,7 @@ class MemoryServer(
         """The body of the request was read."""
         self.store.now += datetime.resolution  # as on a server, no two calls are at the same time
         self.store.publish_due()
+        self.store.drop_backlogs()
         try:
             status, body = self._call(request)
         except ValidationError as error:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from fastpubsub import filters
-from fastpubsub.exceptions import AlreadyExists, InvalidRequest, NotFound
+from fastpubsub.exceptions import AlreadyExists, BacklogFull, InvalidRequest, NotFound
 from fastpubsub.message_ids import MessageIds, Target
 from fastpubsub.models import (
     ChangedSubscription,
@@ -49,13 +49,13 @@ DEFAULTS = {
 }
 """Of the settings of a server."""
 
-LIMITS = ("max_in_flight", "rate_limit", "expire_after_seconds")
+LIMITS = ("max_in_flight", "rate_limit", "expire_after_seconds", "max_backlog")
 """Of which 0 is none."""
 
 REMOVABLE = (*LIMITS, "dead_letter_topic")
 """Settings whose 0 or empty text is none."""
 
-CHOSEN = ("on_expired", "on_dead_letter")
+CHOSEN = ("on_expired", "on_dead_letter", "on_full")
 
 NOTED_SECONDS = 120
 """What a server adds, because processes tell late which subscriptions are used."""
@@ -81,6 +81,11 @@ FOREVER = datetime.max.replace(tzinfo=UTC)
 
 EXPIRED = "expired"
 """Why a message that expired is a dead letter."""
+
+BACKLOG_FULL = "backlog full"
+"""Why a message is a dead letter that was too many."""
+
+DROPPED_AT_ONCE = 1000
 
 TURNS = 4
 LOOKED_AT = 1000
@@ -317,6 +322,7 @@ class Cursor:
     filtered: int = 0
     purged: int = 0
     ttl_expired: int = 0
+    dropped: int = 0
     leases: dict[int, Lease] = field(default_factory=dict)
     waiting: list[WaitingMessage] = field(default_factory=list)
     dead: dict[int, Dead] = field(default_factory=dict)
@@ -422,6 +428,32 @@ class Cursor:
         for position, attempts in expired:
             self._die(position, attempts, EXPIRED, now)
 
+    @property
+    def backlog_room(self) -> int | None:
+        """How many more messages may be published; None without a limit."""
+        most = self.subscription.max_backlog
+        if most is None or self.subscription.on_full != "reject":
+            return None
+        return most - (self.log.last - self.position)
+
+    def drop_backlog(self, now: datetime, limit: int = DROPPED_AT_ONCE) -> tuple[int, int, bool]:
+        """How many messages were dropped, how many died, and whether there are more."""
+        most, on_full = self.subscription.max_backlog, self.subscription.on_full
+        end = self.position if most is None or on_full == "reject" else self.log.last - most
+        if end <= self.position:
+            return 0, 0, False
+        found = [position for position in self.log.matching(self.position, self.wanted) if position <= end]
+        until = end
+        if len(found) >= limit and (self.wanted is not None or on_full == "dead_letter"):
+            found, until = found[:limit], found[limit - 1]
+        self._pass(until, found)
+        if on_full == "drop_oldest":
+            self.dropped += len(found)
+            return len(found), 0, until < end
+        for position in found:
+            self._die(position, 0, BACKLOG_FULL, now)
+        return 0, len(found), until < end
+
     def message(self, position: int) -> Stored:
         return self.log.messages.get(position) or self.revived[position]
 
@@ -474,7 +506,8 @@ class Cursor:
 
     @property
     def acked(self) -> int:
-        return self.routed - len(self.all_waiting) - len(self.leases) - len(self.dead) - self.purged - self.ttl_expired
+        gone = self.purged + self.ttl_expired + self.dropped
+        return self.routed - len(self.all_waiting) - len(self.leases) - len(self.dead) - gone
 
     def metrics(self) -> SubscriptionMetrics:
         return SubscriptionMetrics(
@@ -487,6 +520,7 @@ class Cursor:
             filtered=self.filtered,
             ttl_expired=self.ttl_expired or None,
             held_keys=self.held_keys or None,
+            dropped=self.dropped or None,
             paused=self.is_paused or None,
         )
 
@@ -1030,6 +1064,7 @@ class Store:
         self.publish_due()
         for cursor in self.cursors.values():
             cursor.release(self.now)
+        self.drop_backlogs()
         for id_ in self.cursors.keys() & set(waited):
             self.cursors[id_].use(self.now)
         self.cursors = {id_: cursor for id_, cursor in self.cursors.items() if not cursor.is_expired(self.now)}
@@ -1041,6 +1076,32 @@ class Store:
                 log.publish_due(self.now)
             if log.schedules:
                 log.fire_due(self.now)
+
+    def drop_backlogs(self) -> None:
+        for cursor in self.cursors.values():
+            while cursor.drop_backlog(self.now)[2]:
+                pass
+
+    def fullest(self, log: Log) -> Cursor | None:
+        """Of those that reject, the one with the least room."""
+        limited = [one for one in self.cursors.values() if one.log is log and one.backlog_room is not None]
+        return min(limited, key=lambda one: one.backlog_room or 0, default=None)
+
+    def require_room(self, log: Log, count: int) -> None:
+        """Raises unless so many messages may be published."""
+        full = self.fullest(log)
+        if full is None or full.backlog_room is None or full.backlog_room >= count or count == 0:
+            return
+        id_, most, room = full.subscription.id, full.subscription.max_backlog or 0, full.backlog_room
+        if room > 0 and count > most:
+            raise InvalidRequest(
+                f'subscription "{id_}" can have {most} messages before it (max_backlog), and {count} were published at '
+                "once: publish fewer"
+            )
+        raise BacklogFull(
+            f'subscription "{id_}" is full: it has room for {max(room, 0)} of its max_backlog of {most} messages; '
+            "try again when its consumers have come further"
+        )
 
     def count(self) -> None:
         """Adds to the history what has happened since the last call."""
@@ -1100,6 +1161,7 @@ class Store:
             **{name: getattr(new, name) or None for name in REMOVABLE},
             on_expired=new.on_expired or "drop",
             on_dead_letter=new.on_dead_letter or "continue",
+            on_full=new.on_full or "reject",
             **settings,
         )
         _check_backoff(subscription)
@@ -1252,6 +1314,11 @@ def _check_backoff(subscription: Subscription) -> None:
 def _check_order(subscription: Subscription) -> None:
     if subscription.on_dead_letter == "hold" and not subscription.ordered:
         raise InvalidRequest("on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true")
+    if subscription.ordered and subscription.on_full != "reject":
+        raise InvalidRequest(
+            f'on_full: an ordered subscription cannot have "{subscription.on_full}", because it passes no message of a '
+            'key: use "reject"'
+        )
 
 
 def refuse_push(push: NewPush | None) -> None:

@@ -67,6 +67,8 @@ class Topics(Part):
         if ids is None:
             if log.schema is not None:
                 log.schema.check(batch.payloads)
+            later = sum(delay != (None, None) for delay in batch.delays or ())
+            self.store.require_room(log, len(batch.payloads) - later)
             ids = publish(self.store, log, batch)
         if key:
             log.keys[key] = (digest, ids)

@@ -30,7 +30,8 @@ create or replace function fastpubsub.explain_in_subscriptions_2(
     at_rate_limit double precision,
     failures json,
     expired_at timestamptz,
-    held_by text
+    held_by text,
+    may_be_dropped boolean
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -1,8 +1,8 @@
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
--- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at` is
--- when the message expired, if it has. `before`: messages that come first, at most p_look of them judged by the filter;
--- `before_is_estimated` beyond. `failures`: failures_of. `held_by`: the dead letter that holds the message's key, which
--- may be itself.
+-- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at`
+-- is when the message expired, if it has, and `may_be_dropped` whether a settled one may be one that was too many. `before`: messages
+-- that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond. `failures`: failures_of. `held_by`: the
+-- dead letter that holds the message's key, which may be itself.
 create or replace function fastpubsub.explain_message_2(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -32,7 +32,8 @@ create or replace function fastpubsub.explain_message_2(
     out at_rate_limit double precision,
     out failures json,
     out expired_at timestamptz,
-    out held_by text
+    out held_by text,
+    out may_be_dropped boolean
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -54,7 +55,7 @@ declare
     v_created_at timestamptz;
 begin
     select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight,
-        u.rate_limit, c.full_at
+        u.rate_limit, c.full_at, c.dropped
     into v_cursor
     from fastpubsub.claims as c
     inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
@@ -169,6 +170,7 @@ begin
         return;
     end if;
     expired_at := v_expired_at;
+    may_be_dropped := explain_message_2.state = 'settled' and v_cursor.dropped > 0;
     if explain_message_2.state = 'ahead' then
         paused_at := v_cursor.paused_at;
         at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);

@@ -45,6 +45,7 @@ begin
     end if;
     fired := cardinality(v_times);
     if fired > 0 then
+        perform fastpubsub.lock_topic(p_topic_key, p_schema_version);
         select p.first_position, p.created_at into fire_schedule.first_position, fire_schedule.created_at
         from fastpubsub.publish_messages(
             p_topic_key,
@@ -58,7 +59,7 @@ begin
                 from unnest(v_times) with ordinality as u (time, ordinal)
                 order by u.ordinal
             ),
-            p_schema_version,
+            null,
             v_now,
             case when v_schedule.ordering_key is not null then array_fill(v_schedule.ordering_key, array[fire_schedule.fired]) end
         ) as p;

@@ -31,6 +31,7 @@ begin
         raise exception using
             errcode = 'FP422', message = format('fork_of: subscription "%s" is not of the topic "%s"', p_fork_of, p_topic_id);
     end if;
+    perform fastpubsub.limit_backlog(topic_key, (p_settings ->> 'max_backlog')::integer);
     -- Trimming does not know the new cursor yet, and as long as it waits, the other needs no lock.
     perform fastpubsub.lock_job('trim_messages', true);
     v_position := fastpubsub.unsettled_position(v_original.topic_key, v_original.subscription_key);
@@ -52,6 +53,8 @@ begin
     v_cursor.rate_limit := nullif(v_cursor.rate_limit, 0);
     v_cursor.dead_letter_topic := nullif(v_cursor.dead_letter_topic, '');
     perform fastpubsub.require_dead_letter_topic(p_topic_id, v_cursor.dead_letter_topic);
+    v_cursor.max_backlog := nullif(v_cursor.max_backlog, 0);
+    perform fastpubsub.check_on_full(v_cursor.ordered, v_cursor.on_full);
     v_cursor.expire_after_seconds := nullif(v_cursor.expire_after_seconds, 0);
     if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';

@@ -25,7 +25,8 @@ create or replace function fastpubsub.list_subscription_figures_2(
     dead_lettered_rate double precision,
     filtered_rate double precision,
     ttl_expired bigint,
-    held_keys bigint
+    held_keys bigint,
+    dropped bigint
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -40,7 +41,7 @@ begin
         extract(epoch from v_now - m.oldest_created_at)::double precision,
         extract(epoch from v_now - m.oldest_leased_created_at)::double precision,
         extract(epoch from v_now - m.oldest_waiting_created_at)::double precision,
-        r.delivered, r.acked, r.nacked, r.rejected, r.expired, r.dead_lettered, r.filtered, m.ttl_expired, m.held_keys
+        r.delivered, r.acked, r.nacked, r.rejected, r.expired, r.dead_lettered, r.filtered, m.ttl_expired, m.held_keys, m.dropped
     from fastpubsub.subscriptions as s
     cross join lateral fastpubsub.subscription_metrics_2(s.topic_key, s.subscription_key, p_look) as m
     cross join lateral fastpubsub.recent_rates(s.topic_key, s.subscription_key, p_now) as r

@@ -27,7 +27,9 @@ returns table (
     expire_after_seconds integer,
     expires_at timestamptz,
     on_expired text,
-    on_dead_letter text
+    on_dead_letter text,
+    max_backlog integer,
+    on_full text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -48,7 +50,7 @@ begin
                     where u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
                 )
         end,
-        c.on_expired, c.on_dead_letter
+        c.on_expired, c.on_dead_letter, c.max_backlog, c.on_full
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key

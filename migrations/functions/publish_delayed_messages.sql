@@ -31,6 +31,9 @@ as $$
 #variable_conflict use_column
 declare
     v_schema_version bigint;
+    v_has_max_backlog boolean;
+    v_last bigint;
+    v_stored_now integer;
     v_now timestamptz;
     v_offset integer := 0;
     v_known fastpubsub.idempotency_keys;
@@ -38,13 +41,18 @@ declare
     v_due_at timestamptz [];
 begin
     perform fastpubsub.begin_call(true);
-    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    select h.schema_version, h.has_max_backlog into v_schema_version, v_has_max_backlog
+    from fastpubsub.heads as h where h.topic_key = p_topic_key
+    for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
     elsif v_schema_version <> p_schema_version then
         raise exception using errcode = 'FP428', message = 'the schema of the topic has changed; try again';
     end if;
     v_now := coalesce(p_now, clock_timestamp());
+    if v_has_max_backlog then
+        v_last := fastpubsub.last_position(p_topic_key);
+    end if;
     for i in 1..cardinality(p_counts) loop
         select k.* into v_known from fastpubsub.idempotency_keys as k
         where
@@ -96,5 +104,9 @@ begin
         end if;
         v_offset := v_offset + p_counts[i];
     end loop;
+    if v_has_max_backlog then
+        v_stored_now := fastpubsub.last_position(p_topic_key) - v_last;
+        perform fastpubsub.require_room(p_topic_key, v_last, v_stored_now, v_stored_now < cardinality(p_payloads));
+    end if;
 end;
 $$;

@@ -28,6 +28,7 @@ as $$
 #variable_conflict use_column
 declare
     v_schema_version bigint;
+    v_has_max_backlog boolean;
     v_now timestamptz;
     v_created_at timestamptz;
     v_next bigint;
@@ -40,7 +41,9 @@ declare
     v_expires_at timestamptz [] := '{}';
 begin
     perform fastpubsub.begin_call(true);
-    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    select h.schema_version, h.has_max_backlog into v_schema_version, v_has_max_backlog
+    from fastpubsub.heads as h where h.topic_key = p_topic_key
+    for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
     elsif v_schema_version <> p_schema_version then
@@ -81,6 +84,12 @@ begin
         end if;
         v_offset := v_offset + p_counts[i];
     end loop;
+    if v_has_max_backlog then
+        perform fastpubsub.require_room(
+            p_topic_key, v_next - cardinality(v_payloads) - 1, cardinality(v_payloads),
+            cardinality(v_payloads) < cardinality(p_payloads)
+        );
+    end if;
     insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key, expires_at)
     select
         p_topic_key, v_next - cardinality(v_payloads) + u.ordinal - 1, v_created_at, u.payload, u.attributes,

@@ -1,7 +1,7 @@
 -- Like publish_messages, for several topics in one transaction. p_places says for each payload which of p_topic_keys it is for; the
 -- payloads of one topic follow each other, after p_offsets others. Waits for no lock: when another call is publishing to a topic at this
--- moment, or a topic is gone, or its schema is another one, that topic gets null and nothing is stored in it; publish_messages then gives
--- the reason.
+-- moment, or a topic is gone, or full, or its schema is another one, that topic gets null and nothing is stored in it; publish_messages
+-- then gives the reason.
 create or replace function fastpubsub.publish_to_topics(
     p_topic_keys bigint [],
     p_schema_versions bigint [],
@@ -31,14 +31,19 @@ declare
 begin
     perform fastpubsub.begin_call(true);
     with locked as materialized (
-        select u.place
+        select u.place, h.has_max_backlog
         from unnest(p_topic_keys, p_schema_versions) with ordinality as u (topic_key, schema_version, place)
         inner join fastpubsub.heads as h on h.topic_key = u.topic_key and h.schema_version = u.schema_version
         for no key update of h skip locked
     )
 
     select array_agg(l.place) into v_places
-    from locked as l;
+    from locked as l
+    where
+        l.has_max_backlog is not true
+        or fastpubsub.has_room(
+            p_topic_keys[l.place], coalesce(p_offsets[l.place + 1], cardinality(p_payloads)) - p_offsets[l.place]
+        );
     v_now := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
     select
         array_agg(case when u.place = any(v_places) then coalesce(m.position + 1, 1) end order by u.place),

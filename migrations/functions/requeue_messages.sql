@@ -55,7 +55,7 @@ begin
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
 
-    if p_cause not in ('returned', 'expired') then
+    if p_cause not in ('returned', 'expired', 'full') then
         insert into fastpubsub.failures (
             topic_key, subscription_key, position, failed_at, attempt, cause, reason, consumer_id
         )

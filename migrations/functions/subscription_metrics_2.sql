@@ -1,10 +1,10 @@
--- Messages ahead + waiting, leased, dead, acked and ttl_expired (dropped when they had expired) add up to the messages routed. For a
--- filtered subscription at most p_look messages are judged; beyond them `ahead` is estimated by the share that matched so far, and
--- `estimated` says so. The search for the oldest message ahead that passes the filter takes up to p_milliseconds longer. It has come from
--- `judged_from` to `judged_to`, and no message between them matches the filter `judged_filter`; a next call that is given these values goes
--- on from there. Until a message is found, `unjudged` counts the messages left; then it is 0. The positions are the oldest of each state
--- that the log still has. `filtered` counts the messages that the cursor passed because a filter kept them out, also those that it passed
--- again after a seek. `held_keys` are those that a dead letter holds.
+-- Messages ahead + waiting, leased, dead, acked, ttl_expired (dropped when they had expired) and dropped (because there were too many)
+-- add up to the messages routed. For a filtered subscription at most p_look messages are judged; beyond them `ahead` is estimated by the
+-- share that matched so far, and `estimated` says so. The search for the oldest message ahead that passes the filter takes up to
+-- p_milliseconds longer. It has come from `judged_from` to `judged_to`, and no message between them matches the filter `judged_filter`; a
+-- next call that is given these values goes on from there. Until a message is found, `unjudged` counts the messages left; then it is 0.
+-- The positions are the oldest of each state that the log still has. `filtered` counts the messages that the cursor passed because a
+-- filter kept them out, also those that it passed again after a seek. `held_keys` are those that a dead letter holds.
 create or replace function fastpubsub.subscription_metrics_2(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -32,7 +32,8 @@ create or replace function fastpubsub.subscription_metrics_2(
     out filtered bigint,
     out paused boolean,
     out ttl_expired bigint,
-    out held_keys bigint
+    out held_keys bigint,
+    out dropped bigint
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -64,6 +65,7 @@ begin
     cursor_position := v_cursor.position;
     filtered := v_cursor.filtered;
     ttl_expired := coalesce(v_cursor.ttl_expired, 0);
+    dropped := v_cursor.dropped;
     v_last := fastpubsub.last_position(p_topic_key);
     ahead := greatest(v_last - v_cursor.position, 0);
     estimated := false;
@@ -123,7 +125,7 @@ begin
     where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
     select count(*) into dead from fastpubsub.dead_letters as d
     where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key;
-    acked := v_cursor.routed - waiting - leased - dead - v_cursor.purged - v_cursor.dropped - ttl_expired;
+    acked := v_cursor.routed - waiting - leased - dead - v_cursor.purged - dropped - ttl_expired;
     oldest_leased_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_leased);
     oldest_waiting_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_waiting);
 end;

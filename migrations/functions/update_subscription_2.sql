@@ -1,7 +1,7 @@
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
 -- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
--- p_max_in_flight, p_rate_limit or p_expire_after_seconds of 0 removes the limit, p_dead_letter_topic of '' that topic. With
--- p_expire_after_seconds the time until it expires begins anew. p_on_dead_letter counts for dead letters from now on.
+-- p_max_in_flight, p_rate_limit, p_expire_after_seconds or p_max_backlog of 0 removes the limit, p_dead_letter_topic of '' that topic.
+-- With p_expire_after_seconds the time until it expires begins anew. p_on_dead_letter counts for dead letters from now on.
 create or replace function fastpubsub.update_subscription_2(
     p_id text,
     p_change_filter boolean default false,
@@ -19,6 +19,8 @@ create or replace function fastpubsub.update_subscription_2(
     p_on_expired text default null,
     p_on_dead_letter text default null,
     p_now timestamptz default null,
+    p_max_backlog integer default null,
+    p_on_full text default null,
     out is_new_secret boolean
 )
 language plpgsql
@@ -30,6 +32,7 @@ declare
     v_cursor fastpubsub.cursors;
 begin
     perform fastpubsub.begin_call(true);
+    perform fastpubsub.limit_backlog(v_keys.topic_key, p_max_backlog);
     select c.* into v_cursor from fastpubsub.cursors as c
     where c.topic_key = v_keys.topic_key and c.subscription_key = v_keys.subscription_key
     for no key update;
@@ -44,6 +47,7 @@ begin
             errcode = 'FP422',
             message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
     end if;
+    perform fastpubsub.check_on_full(v_cursor.ordered, p_on_full);
     if p_dead_letter_topic is not null then
         perform fastpubsub.require_dead_letter_topic(
             (select t.id from fastpubsub.topics as t where t.topic_key = v_cursor.topic_key), p_dead_letter_topic
@@ -60,7 +64,9 @@ begin
         dead_letter_topic = nullif(coalesce(p_dead_letter_topic, c.dead_letter_topic), ''),
         expire_after_seconds = nullif(coalesce(p_expire_after_seconds, c.expire_after_seconds), 0),
         on_expired = coalesce(p_on_expired, c.on_expired),
-        on_dead_letter = coalesce(p_on_dead_letter, c.on_dead_letter)
+        on_dead_letter = coalesce(p_on_dead_letter, c.on_dead_letter),
+        max_backlog = nullif(coalesce(p_max_backlog, c.max_backlog), 0),
+        on_full = coalesce(p_on_full, c.on_full)
     where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end

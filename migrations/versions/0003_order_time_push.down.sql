@@ -27,6 +27,10 @@ delete from fastpubsub.retries as r where r.due_at = 'infinity';
 alter table fastpubsub.dead_letters drop column turn;
 alter table fastpubsub.cursors drop column on_dead_letter;
 
+-- Backlogs.
+alter table fastpubsub.heads drop column has_max_backlog;
+alter table fastpubsub.cursors drop column max_backlog, drop column on_full;
+
 -- Messages that expire.
 alter table fastpubsub.claims drop column ttl_expired;
 alter table fastpubsub.cursors drop column on_expired;

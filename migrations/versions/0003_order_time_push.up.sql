@@ -23,7 +23,9 @@ alter table fastpubsub.heads
 add column if not exists has_delayed boolean,
 -- What is due between the two times is held: it was overdue when a server came back.
 add column if not exists held_after timestamptz,
-add column if not exists held_until timestamptz;
+add column if not exists held_until timestamptz,
+-- A topic of which a subscription ever had a `max_backlog`.
+add column if not exists has_max_backlog boolean;
 create index if not exists heads_has_delayed on fastpubsub.heads (topic_key) where has_delayed;
 -- Committed before what follows.
 alter table fastpubsub.idempotency_keys add column if not exists delayed_keys bigint [];
@@ -45,7 +47,11 @@ add column if not exists expire_after_seconds integer,
 -- What it does with messages that expire.
 add column if not exists on_expired text not null default 'drop' check (on_expired in ('drop', 'dead_letter')),
 -- Whether a dead letter holds its key, where the subscription is ordered.
-add column if not exists on_dead_letter text not null default 'continue' check (on_dead_letter in ('continue', 'hold'));
+add column if not exists on_dead_letter text not null default 'continue' check (on_dead_letter in ('continue', 'hold')),
+-- How many messages may come after its cursor, null for any number, and what happens to more.
+add column if not exists max_backlog integer,
+add column if not exists on_full text not null default 'reject' check (on_full in ('reject', 'drop_oldest', 'dead_letter'));
+create index if not exists cursors_max_backlog on fastpubsub.cursors (topic_key, subscription_key) where max_backlog is not null;
 -- Committed before what follows.
 alter table fastpubsub.claims
 -- The position from which on leases are counted, where messages at once are limited.

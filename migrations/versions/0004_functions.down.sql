@@ -299,6 +299,9 @@ begin
 end;
 $$;
 
+-- functions/check_on_full.sql
+drop function fastpubsub.check_on_full;
+
 -- functions/claim_in_order.sql
 drop function fastpubsub.claim_in_order;
 
@@ -849,6 +852,9 @@ begin
 end;
 $$;
 
+-- functions/drop_backlog.sql
+drop function fastpubsub.drop_backlog;
+
 -- functions/due_time.sql
 drop function fastpubsub.due_time;
 
@@ -1307,6 +1313,9 @@ drop function fastpubsub.fork_subscription;
 -- functions/free_keys.sql
 drop function fastpubsub.free_keys;
 
+-- functions/fullest_subscription.sql
+drop function fastpubsub.fullest_subscription;
+
 -- functions/get_delayed_message.sql
 drop function fastpubsub.get_delayed_message;
 
@@ -1336,6 +1345,9 @@ begin
     end if;
 end;
 $$;
+
+-- functions/has_room.sql
+drop function fastpubsub.has_room;
 
 -- functions/hold_endpoints.sql
 drop function fastpubsub.hold_endpoints;
@@ -1594,6 +1606,9 @@ begin
 end;
 $$;
 
+-- functions/limit_backlog.sql
+drop function fastpubsub.limit_backlog;
+
 -- functions/limit_reached.sql
 drop function fastpubsub.limit_reached;
 
@@ -1822,6 +1837,9 @@ begin
     where s.created_at < to_timestamp(v_from);
 end;
 $$;
+
+-- functions/list_full_subscriptions.sql
+drop function fastpubsub.list_full_subscriptions;
 
 -- functions/list_history.sql
 -- Returns the intervals from p_from to before p_to (Unix time) that are over, each with the sums of topics (`published`) and of
@@ -3704,6 +3722,9 @@ drop function fastpubsub.require_push;
 
 -- functions/require_push_timeout.sql
 drop function fastpubsub.require_push_timeout;
+
+-- functions/require_room.sql
+drop function fastpubsub.require_room;
 
 -- functions/return_leases.sql
 -- Gives back deliveries that no consumer has seen: they are due at once, and the attempt does not count. The ids come as in ack_messages.

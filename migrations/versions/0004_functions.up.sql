@@ -489,6 +489,20 @@ begin
 end;
 $$;
 
+-- functions/check_on_full.sql
+-- What the cursor of an ordered subscription passes of a busy key is put aside, and comes all the same: so nothing can
+-- be dropped there.
+create or replace function fastpubsub.check_on_full(p_ordered boolean, p_on_full text) returns void
+language plpgsql immutable as $$
+begin
+    if p_ordered and p_on_full <> 'reject' then
+        raise exception using
+            errcode = 'FP422',
+            message = format('on_full: an ordered subscription cannot have "%s", because it passes no message of a key: use "reject"', p_on_full);
+    end if;
+end;
+$$;
+
 -- functions/claim_in_order.sql
 -- claim_messages_2 for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
 -- The consumers are served one after the other, `shares` says how many messages each has, at most
@@ -1369,7 +1383,8 @@ $$;
 -- functions/create_subscription.sql
 drop function fastpubsub.create_subscription;
 -- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
--- p_max_in_flight, p_rate_limit and p_expire_after_seconds of 0 are no limit, and p_dead_letter_topic of '' no topic, as null is.
+-- p_max_in_flight, p_rate_limit, p_expire_after_seconds and p_max_backlog of 0 are no limit, and p_dead_letter_topic of '' no topic, as
+-- null is.
 create or replace function fastpubsub.create_subscription(
     p_id text,
     p_topic_id text,
@@ -1389,6 +1404,8 @@ create or replace function fastpubsub.create_subscription(
     p_expire_after_seconds integer default null,
     p_on_expired text default null,
     p_on_dead_letter text default null,
+    p_max_backlog integer default null,
+    p_on_full text default null,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -1411,11 +1428,13 @@ begin
             errcode = 'FP422',
             message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
     end if;
+    perform fastpubsub.check_on_full(p_ordered, p_on_full);
     select n.* into topic_key, subscription_key, created_at
     from fastpubsub.name_subscription(p_id, p_topic_id, v_filter, p_now) as n;
     perform fastpubsub.require_dead_letter_topic(p_topic_id, p_dead_letter_topic);
     -- Waits for publishers, so that "latest" comes after every confirmed message.
     perform from fastpubsub.heads as h where h.topic_key = create_subscription.topic_key for no key update;
+    perform fastpubsub.limit_backlog(create_subscription.topic_key, p_max_backlog);
     if p_start_from <> 'latest' then
         -- Trimming does not know the new cursor yet, and must not delete the messages just after it.
         perform fastpubsub.lock_job('trim_messages', true);
@@ -1429,12 +1448,12 @@ begin
         topic_key, subscription_key, filter_path, ack_deadline_seconds,
         max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit, dead_letter_topic,
         expire_after_seconds,
-        on_expired, on_dead_letter
+        on_expired, on_dead_letter, max_backlog, on_full
     ) values (
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered,
         nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, ''), nullif(p_expire_after_seconds, 0),
-        coalesce(p_on_expired, 'drop'), coalesce(p_on_dead_letter, 'continue')
+        coalesce(p_on_expired, 'drop'), coalesce(p_on_dead_letter, 'continue'), nullif(p_max_backlog, 0), coalesce(p_on_full, 'reject')
     );
     perform fastpubsub.begin_subscription(
         create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push, p_now
@@ -1709,6 +1728,82 @@ begin
 end;
 $$;
 
+-- functions/drop_backlog.sql
+-- Moves the cursor of a subscription to where no more than its max_backlog is after it. What it passes, and the filter
+-- matches, counts as routed, and is dropped or becomes a dead letter: up to p_limit messages, or what a filter judges
+-- in p_milliseconds; `more` says that there is more to do. What is leased or waits is behind the cursor, and stays.
+create or replace function fastpubsub.drop_backlog(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_limit integer default 1000,
+    p_milliseconds integer default 20,
+    p_now timestamptz default null,
+    out dropped bigint,
+    out dead_lettered integer,
+    out more boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_settings fastpubsub.cursors;
+    v_cursor fastpubsub.claims;
+    v_end bigint;
+    v_to bigint;
+    v_log record;
+    v_positions bigint [];
+    v_passed bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    dropped := 0;
+    dead_lettered := 0;
+    more := false;
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    v_end := fastpubsub.last_position(p_topic_key) - v_settings.max_backlog;
+    if v_settings.on_full = 'reject' or (v_end > v_cursor.position) is not true then
+        return;
+    end if;
+    if v_settings.filter_path is not null then
+        v_log := fastpubsub.scan_log(
+            p_topic_key, v_cursor.position, v_end, v_settings.filter_path, p_limit, v_end - v_cursor.position, p_milliseconds
+        );
+        v_to := v_log.scanned;
+        v_positions := v_log.positions;
+        v_passed := cardinality(v_positions);
+    else
+        v_to := case v_settings.on_full when 'dead_letter' then least(v_end, v_cursor.position + p_limit) else v_end end;
+        v_passed := v_to - v_cursor.position;
+    end if;
+    more := v_to < v_end;
+    if v_settings.on_full = 'drop_oldest' then
+        dropped := v_passed;
+    end if;
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from,
+        full_at, ttl_expired
+    ) values (
+        p_topic_key, p_subscription_key, v_cursor.sequence + 1, v_to, v_cursor.retry_due_at, v_cursor.retry_position,
+        v_cursor.routed + v_passed, v_cursor.purged, v_cursor.dropped + drop_backlog.dropped,
+        v_cursor.filtered + v_to - v_cursor.position - v_passed, v_cursor.leased_from, v_cursor.full_at, v_cursor.ttl_expired
+    );
+    if v_settings.on_full = 'dead_letter' and v_passed > 0 then
+        v_positions := coalesce(v_positions, array(select generate_series(v_cursor.position + 1, v_to)));
+        dead_lettered := fastpubsub.requeue_messages(
+            p_topic_key, p_subscription_key, v_positions, v_positions, array_fill(0, array[v_passed::integer]),
+            array_fill(null::integer, array[v_passed::integer]), array_fill('backlog full'::text, array[v_passed::integer]), 'full',
+            coalesce(p_now, clock_timestamp())
+        );
+    end if;
+end;
+$$;
+
 -- functions/due_time.sql
 -- Returns when a message is due that is to come at a time or after a delay; null for one that is to come now.
 create or replace function fastpubsub.due_time(p_deliver_at timestamptz, p_delay_seconds integer, p_now timestamptz)
@@ -1948,7 +2043,8 @@ create or replace function fastpubsub.explain_in_subscriptions_2(
     at_rate_limit double precision,
     failures json,
     expired_at timestamptz,
-    held_by text
+    held_by text,
+    may_be_dropped boolean
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1971,10 +2067,10 @@ $$;
 
 -- functions/explain_message_2.sql
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
--- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at` is
--- when the message expired, if it has. `before`: messages that come first, at most p_look of them judged by the filter;
--- `before_is_estimated` beyond. `failures`: failures_of. `held_by`: the dead letter that holds the message's key, which
--- may be itself.
+-- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at`
+-- is when the message expired, if it has, and `may_be_dropped` whether a settled one may be one that was too many. `before`: messages
+-- that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond. `failures`: failures_of. `held_by`: the
+-- dead letter that holds the message's key, which may be itself.
 create or replace function fastpubsub.explain_message_2(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -2004,7 +2100,8 @@ create or replace function fastpubsub.explain_message_2(
     out at_rate_limit double precision,
     out failures json,
     out expired_at timestamptz,
-    out held_by text
+    out held_by text,
+    out may_be_dropped boolean
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -2026,7 +2123,7 @@ declare
     v_created_at timestamptz;
 begin
     select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight,
-        u.rate_limit, c.full_at
+        u.rate_limit, c.full_at, c.dropped
     into v_cursor
     from fastpubsub.claims as c
     inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
@@ -2141,6 +2238,7 @@ begin
         return;
     end if;
     expired_at := v_expired_at;
+    may_be_dropped := explain_message_2.state = 'settled' and v_cursor.dropped > 0;
     if explain_message_2.state = 'ahead' then
         paused_at := v_cursor.paused_at;
         at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
@@ -2423,6 +2521,7 @@ begin
     end if;
     fired := cardinality(v_times);
     if fired > 0 then
+        perform fastpubsub.lock_topic(p_topic_key, p_schema_version);
         select p.first_position, p.created_at into fire_schedule.first_position, fire_schedule.created_at
         from fastpubsub.publish_messages(
             p_topic_key,
@@ -2436,7 +2535,7 @@ begin
                 from unnest(v_times) with ordinality as u (time, ordinal)
                 order by u.ordinal
             ),
-            p_schema_version,
+            null,
             v_now,
             case when v_schedule.ordering_key is not null then array_fill(v_schedule.ordering_key, array[fire_schedule.fired]) end
         ) as p;
@@ -2557,6 +2656,7 @@ begin
         raise exception using
             errcode = 'FP422', message = format('fork_of: subscription "%s" is not of the topic "%s"', p_fork_of, p_topic_id);
     end if;
+    perform fastpubsub.limit_backlog(topic_key, (p_settings ->> 'max_backlog')::integer);
     -- Trimming does not know the new cursor yet, and as long as it waits, the other needs no lock.
     perform fastpubsub.lock_job('trim_messages', true);
     v_position := fastpubsub.unsettled_position(v_original.topic_key, v_original.subscription_key);
@@ -2578,6 +2678,8 @@ begin
     v_cursor.rate_limit := nullif(v_cursor.rate_limit, 0);
     v_cursor.dead_letter_topic := nullif(v_cursor.dead_letter_topic, '');
     perform fastpubsub.require_dead_letter_topic(p_topic_id, v_cursor.dead_letter_topic);
+    v_cursor.max_backlog := nullif(v_cursor.max_backlog, 0);
+    perform fastpubsub.check_on_full(v_cursor.ordered, v_cursor.on_full);
     v_cursor.expire_after_seconds := nullif(v_cursor.expire_after_seconds, 0);
     if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
@@ -2723,6 +2825,37 @@ begin
 end;
 $$;
 
+-- functions/fullest_subscription.sql
+-- Of the subscriptions of a topic that reject, the one with the least room after the last position; null keys without
+-- any. What a claim that has not committed took still counts.
+create or replace function fastpubsub.fullest_subscription(
+    p_topic_key bigint,
+    p_last bigint,
+    out subscription_key bigint,
+    out max_backlog integer,
+    out room bigint
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    select c.subscription_key, c.max_backlog, c.max_backlog - (p_last - k.position)
+    into fullest_subscription.subscription_key, fullest_subscription.max_backlog, fullest_subscription.room
+    from fastpubsub.cursors as c
+    cross join lateral (
+        select k.position from fastpubsub.claims as k
+        where k.topic_key = p_topic_key and k.subscription_key = c.subscription_key
+        order by k.sequence desc limit 1
+    ) as k
+    where c.topic_key = p_topic_key and c.max_backlog is not null and c.on_full = 'reject'
+    order by c.max_backlog - (p_last - k.position), c.subscription_key
+    limit 1;
+end;
+$$;
+
 -- functions/get_delayed_message.sql
 -- Returns a delayed message of a topic: it waits, is held, or was published, which is known for a while; then `position` is where, and the
 -- payload is null.
@@ -2830,6 +2963,17 @@ begin
     if not found then
         raise exception using errcode = 'FP404', message = format('topic "%s" does not exist', p_id);
     end if;
+end;
+$$;
+
+-- functions/has_room.sql
+-- Whether all subscriptions of a topic have room for so many more messages; the caller holds the head.
+create or replace function fastpubsub.has_room(p_topic_key bigint, p_count integer) returns boolean
+language plpgsql volatile as $$
+declare
+    v_room bigint := (fastpubsub.fullest_subscription(p_topic_key, fastpubsub.last_position(p_topic_key))).room;
+begin
+    return coalesce(v_room >= p_count, true);
 end;
 $$;
 
@@ -3302,6 +3446,21 @@ begin
     from fastpubsub.deciding_field(
         p_payload, p_attributes, case when fastpubsub.compile_filter(p_filter) is not null then p_filter end, p_ordering_key
     ) as d;
+end;
+$$;
+
+-- functions/limit_backlog.sql
+-- Before a subscription of a topic gets a limit, and before its cursor is locked: every publish has to look from now
+-- on.
+create or replace function fastpubsub.limit_backlog(p_topic_key bigint, p_max_backlog integer) returns void
+language plpgsql volatile
+set enable_seqscan = off
+as $$
+begin
+    if p_max_backlog > 0 then
+        update fastpubsub.heads as h set has_max_backlog = true
+        where h.topic_key = p_topic_key and h.has_max_backlog is not true;
+    end if;
 end;
 $$;
 
@@ -3837,6 +3996,34 @@ begin
         ) as h
     ) as o
     where s.created_at < to_timestamp(v_from);
+end;
+$$;
+
+-- functions/list_full_subscriptions.sql
+-- Lists the subscriptions that have more messages before them than they may, and do not reject them, for drop_backlog.
+create or replace function fastpubsub.list_full_subscriptions()
+returns table (topic_key bigint, subscription_key bigint, subscription_id text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select c.topic_key, c.subscription_key, s.id
+    from fastpubsub.cursors as c
+    inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+    cross join lateral (
+        select k.position from fastpubsub.claims as k
+        where k.topic_key = c.topic_key and k.subscription_key = c.subscription_key
+        order by k.sequence desc limit 1
+    ) as k
+    cross join lateral (
+        select m.position from fastpubsub.messages as m where m.topic_key = c.topic_key order by m.position desc limit 1
+    ) as m
+    where c.max_backlog is not null and c.on_full <> 'reject' and m.position - k.position > c.max_backlog;
 end;
 $$;
 
@@ -4416,7 +4603,8 @@ create or replace function fastpubsub.list_subscription_figures_2(
     dead_lettered_rate double precision,
     filtered_rate double precision,
     ttl_expired bigint,
-    held_keys bigint
+    held_keys bigint,
+    dropped bigint
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -4431,7 +4619,7 @@ begin
         extract(epoch from v_now - m.oldest_created_at)::double precision,
         extract(epoch from v_now - m.oldest_leased_created_at)::double precision,
         extract(epoch from v_now - m.oldest_waiting_created_at)::double precision,
-        r.delivered, r.acked, r.nacked, r.rejected, r.expired, r.dead_lettered, r.filtered, m.ttl_expired, m.held_keys
+        r.delivered, r.acked, r.nacked, r.rejected, r.expired, r.dead_lettered, r.filtered, m.ttl_expired, m.held_keys, m.dropped
     from fastpubsub.subscriptions as s
     cross join lateral fastpubsub.subscription_metrics_2(s.topic_key, s.subscription_key, p_look) as m
     cross join lateral fastpubsub.recent_rates(s.topic_key, s.subscription_key, p_now) as r
@@ -4535,7 +4723,9 @@ returns table (
     expire_after_seconds integer,
     expires_at timestamptz,
     on_expired text,
-    on_dead_letter text
+    on_dead_letter text,
+    max_backlog integer,
+    on_full text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -4556,7 +4746,7 @@ begin
                     where u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
                 )
         end,
-        c.on_expired, c.on_dead_letter
+        c.on_expired, c.on_dead_letter, c.max_backlog, c.on_full
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
@@ -5635,6 +5825,9 @@ as $$
 #variable_conflict use_column
 declare
     v_schema_version bigint;
+    v_has_max_backlog boolean;
+    v_last bigint;
+    v_stored_now integer;
     v_now timestamptz;
     v_offset integer := 0;
     v_known fastpubsub.idempotency_keys;
@@ -5642,13 +5835,18 @@ declare
     v_due_at timestamptz [];
 begin
     perform fastpubsub.begin_call(true);
-    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    select h.schema_version, h.has_max_backlog into v_schema_version, v_has_max_backlog
+    from fastpubsub.heads as h where h.topic_key = p_topic_key
+    for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
     elsif v_schema_version <> p_schema_version then
         raise exception using errcode = 'FP428', message = 'the schema of the topic has changed; try again';
     end if;
     v_now := coalesce(p_now, clock_timestamp());
+    if v_has_max_backlog then
+        v_last := fastpubsub.last_position(p_topic_key);
+    end if;
     for i in 1..cardinality(p_counts) loop
         select k.* into v_known from fastpubsub.idempotency_keys as k
         where
@@ -5700,6 +5898,10 @@ begin
         end if;
         v_offset := v_offset + p_counts[i];
     end loop;
+    if v_has_max_backlog then
+        v_stored_now := fastpubsub.last_position(p_topic_key) - v_last;
+        perform fastpubsub.require_room(p_topic_key, v_last, v_stored_now, v_stored_now < cardinality(p_payloads));
+    end if;
 end;
 $$;
 
@@ -5818,12 +6020,12 @@ $$;
 
 -- functions/publish_messages.sql
 drop function fastpubsub.publish_messages;
--- Appends to a topic. The payloads get the positions first_position, first_position + 1, … and one creation time (to the
--- millisecond, as message ids carry it). The row lock on the head, held to the commit, makes every position visible before
--- the next is given out. p_schema_version is the version of the topic's schema that the payloads were checked by, 0 for no
--- schema; when it is not the current one, FP428 is raised and nothing is stored. Null: the payloads were accepted earlier.
--- Without p_ordering_keys no message has one. A message expires at its p_expires_at, or its p_ttl_seconds after its
--- creation; with null in both, never.
+-- Appends to a topic. The payloads get the positions first_position, first_position + 1, … and one creation time (to
+-- the millisecond, as message ids carry it). The row lock on the head, held to the commit, makes every position visible
+-- before the next is given out. p_schema_version is the version of the topic's schema that the payloads were checked
+-- by, 0 for no schema; when it is not the current one, FP428 is raised and nothing is stored. Null: the payloads were
+-- accepted earlier, and no backlog is too long for them. Without p_ordering_keys no message has one. A message expires
+-- at its p_expires_at, or its p_ttl_seconds after its creation; with null in both, never.
 create or replace function fastpubsub.publish_messages(
     p_topic_key bigint,
     p_payloads json [],
@@ -5845,9 +6047,12 @@ as $$
 #variable_conflict use_column
 declare
     v_schema_version bigint;
+    v_has_max_backlog boolean;
 begin
     perform fastpubsub.begin_call(true);
-    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    select h.schema_version, h.has_max_backlog into v_schema_version, v_has_max_backlog
+    from fastpubsub.heads as h where h.topic_key = p_topic_key
+    for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
     elsif v_schema_version <> p_schema_version then
@@ -5863,6 +6068,9 @@ begin
     if not found then
         first_position := 1;
         created_at := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
+    end if;
+    if v_has_max_backlog and p_schema_version is not null then
+        perform fastpubsub.require_room(p_topic_key, publish_messages.first_position - 1, cardinality(p_payloads));
     end if;
     insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key, expires_at)
     select
@@ -5910,6 +6118,7 @@ as $$
 #variable_conflict use_column
 declare
     v_schema_version bigint;
+    v_has_max_backlog boolean;
     v_now timestamptz;
     v_created_at timestamptz;
     v_next bigint;
@@ -5922,7 +6131,9 @@ declare
     v_expires_at timestamptz [] := '{}';
 begin
     perform fastpubsub.begin_call(true);
-    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    select h.schema_version, h.has_max_backlog into v_schema_version, v_has_max_backlog
+    from fastpubsub.heads as h where h.topic_key = p_topic_key
+    for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = 'the topic does not exist';
     elsif v_schema_version <> p_schema_version then
@@ -5963,6 +6174,12 @@ begin
         end if;
         v_offset := v_offset + p_counts[i];
     end loop;
+    if v_has_max_backlog then
+        perform fastpubsub.require_room(
+            p_topic_key, v_next - cardinality(v_payloads) - 1, cardinality(v_payloads),
+            cardinality(v_payloads) < cardinality(p_payloads)
+        );
+    end if;
     insert into fastpubsub.messages (topic_key, position, created_at, payload, attributes, ordering_key, expires_at)
     select
         p_topic_key, v_next - cardinality(v_payloads) + u.ordinal - 1, v_created_at, u.payload, u.attributes,
@@ -5980,8 +6197,8 @@ $$;
 drop function fastpubsub.publish_to_topics;
 -- Like publish_messages, for several topics in one transaction. p_places says for each payload which of p_topic_keys it is for; the
 -- payloads of one topic follow each other, after p_offsets others. Waits for no lock: when another call is publishing to a topic at this
--- moment, or a topic is gone, or its schema is another one, that topic gets null and nothing is stored in it; publish_messages then gives
--- the reason.
+-- moment, or a topic is gone, or full, or its schema is another one, that topic gets null and nothing is stored in it; publish_messages
+-- then gives the reason.
 create or replace function fastpubsub.publish_to_topics(
     p_topic_keys bigint [],
     p_schema_versions bigint [],
@@ -6011,14 +6228,19 @@ declare
 begin
     perform fastpubsub.begin_call(true);
     with locked as materialized (
-        select u.place
+        select u.place, h.has_max_backlog
         from unnest(p_topic_keys, p_schema_versions) with ordinality as u (topic_key, schema_version, place)
         inner join fastpubsub.heads as h on h.topic_key = u.topic_key and h.schema_version = u.schema_version
         for no key update of h skip locked
     )
 
     select array_agg(l.place) into v_places
-    from locked as l;
+    from locked as l
+    where
+        l.has_max_backlog is not true
+        or fastpubsub.has_room(
+            p_topic_keys[l.place], coalesce(p_offsets[l.place + 1], cardinality(p_payloads)) - p_offsets[l.place]
+        );
     v_now := date_trunc('milliseconds', coalesce(p_now, clock_timestamp()));
     select
         array_agg(case when u.place = any(v_places) then coalesce(m.position + 1, 1) end order by u.place),
@@ -7352,7 +7574,7 @@ begin
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
 
-    if p_cause not in ('returned', 'expired') then
+    if p_cause not in ('returned', 'expired', 'full') then
         insert into fastpubsub.failures (
             topic_key, subscription_key, position, failed_at, attempt, cause, reason, consumer_id
         )
@@ -7559,6 +7781,44 @@ begin
     if found then
         raise exception using errcode = 'FP422', message = 'timeout_seconds of push must be below ack_deadline_seconds';
     end if;
+end;
+$$;
+
+-- functions/require_room.sql
+-- For a publish that holds the head: raises FP429 when a subscription that rejects has no room at all, and FP430 when
+-- it has some, or when the call has requests that store nothing (p_is_mixed), so that a part of the call may be done.
+-- FP422: more than it can ever take.
+create or replace function fastpubsub.require_room(
+    p_topic_key bigint,
+    p_last bigint,
+    p_count integer,
+    p_is_mixed boolean default false
+) returns void
+language plpgsql volatile as $$
+declare
+    v_fullest record;
+    v_id text;
+begin
+    v_fullest := fastpubsub.fullest_subscription(p_topic_key, p_last);
+    if p_count = 0 or v_fullest.subscription_key is null or v_fullest.room >= p_count then
+        return;
+    end if;
+    select s.id into v_id from fastpubsub.subscriptions as s where s.subscription_key = v_fullest.subscription_key;
+    if v_fullest.room > 0 and p_count > v_fullest.max_backlog then
+        raise exception using
+            errcode = 'FP422',
+            message = format(
+                'subscription "%s" can have %s messages before it (max_backlog), and %s were published at once: publish fewer',
+                v_id, v_fullest.max_backlog, p_count
+            );
+    end if;
+    raise exception using
+        errcode = case when v_fullest.room > 0 or p_is_mixed then 'FP430' else 'FP429' end,
+        message = format(
+            'subscription "%s" is full: it has room for %s of its max_backlog of %s messages; '
+            'try again when its consumers have come further',
+            v_id, greatest(v_fullest.room, 0), v_fullest.max_backlog
+        );
 end;
 $$;
 
@@ -8212,13 +8472,13 @@ end;
 $$;
 
 -- functions/subscription_metrics_2.sql
--- Messages ahead + waiting, leased, dead, acked and ttl_expired (dropped when they had expired) add up to the messages routed. For a
--- filtered subscription at most p_look messages are judged; beyond them `ahead` is estimated by the share that matched so far, and
--- `estimated` says so. The search for the oldest message ahead that passes the filter takes up to p_milliseconds longer. It has come from
--- `judged_from` to `judged_to`, and no message between them matches the filter `judged_filter`; a next call that is given these values goes
--- on from there. Until a message is found, `unjudged` counts the messages left; then it is 0. The positions are the oldest of each state
--- that the log still has. `filtered` counts the messages that the cursor passed because a filter kept them out, also those that it passed
--- again after a seek. `held_keys` are those that a dead letter holds.
+-- Messages ahead + waiting, leased, dead, acked, ttl_expired (dropped when they had expired) and dropped (because there were too many)
+-- add up to the messages routed. For a filtered subscription at most p_look messages are judged; beyond them `ahead` is estimated by the
+-- share that matched so far, and `estimated` says so. The search for the oldest message ahead that passes the filter takes up to
+-- p_milliseconds longer. It has come from `judged_from` to `judged_to`, and no message between them matches the filter `judged_filter`; a
+-- next call that is given these values goes on from there. Until a message is found, `unjudged` counts the messages left; then it is 0.
+-- The positions are the oldest of each state that the log still has. `filtered` counts the messages that the cursor passed because a
+-- filter kept them out, also those that it passed again after a seek. `held_keys` are those that a dead letter holds.
 create or replace function fastpubsub.subscription_metrics_2(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -8246,7 +8506,8 @@ create or replace function fastpubsub.subscription_metrics_2(
     out filtered bigint,
     out paused boolean,
     out ttl_expired bigint,
-    out held_keys bigint
+    out held_keys bigint,
+    out dropped bigint
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -8278,6 +8539,7 @@ begin
     cursor_position := v_cursor.position;
     filtered := v_cursor.filtered;
     ttl_expired := coalesce(v_cursor.ttl_expired, 0);
+    dropped := v_cursor.dropped;
     v_last := fastpubsub.last_position(p_topic_key);
     ahead := greatest(v_last - v_cursor.position, 0);
     estimated := false;
@@ -8337,7 +8599,7 @@ begin
     where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
     select count(*) into dead from fastpubsub.dead_letters as d
     where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key;
-    acked := v_cursor.routed - waiting - leased - dead - v_cursor.purged - v_cursor.dropped - ttl_expired;
+    acked := v_cursor.routed - waiting - leased - dead - v_cursor.purged - dropped - ttl_expired;
     oldest_leased_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_leased);
     oldest_waiting_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_waiting);
 end;
@@ -9142,8 +9404,8 @@ $$;
 -- functions/update_subscription_2.sql
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
 -- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
--- p_max_in_flight, p_rate_limit or p_expire_after_seconds of 0 removes the limit, p_dead_letter_topic of '' that topic. With
--- p_expire_after_seconds the time until it expires begins anew. p_on_dead_letter counts for dead letters from now on.
+-- p_max_in_flight, p_rate_limit, p_expire_after_seconds or p_max_backlog of 0 removes the limit, p_dead_letter_topic of '' that topic.
+-- With p_expire_after_seconds the time until it expires begins anew. p_on_dead_letter counts for dead letters from now on.
 create or replace function fastpubsub.update_subscription_2(
     p_id text,
     p_change_filter boolean default false,
@@ -9161,6 +9423,8 @@ create or replace function fastpubsub.update_subscription_2(
     p_on_expired text default null,
     p_on_dead_letter text default null,
     p_now timestamptz default null,
+    p_max_backlog integer default null,
+    p_on_full text default null,
     out is_new_secret boolean
 )
 language plpgsql
@@ -9172,6 +9436,7 @@ declare
     v_cursor fastpubsub.cursors;
 begin
     perform fastpubsub.begin_call(true);
+    perform fastpubsub.limit_backlog(v_keys.topic_key, p_max_backlog);
     select c.* into v_cursor from fastpubsub.cursors as c
     where c.topic_key = v_keys.topic_key and c.subscription_key = v_keys.subscription_key
     for no key update;
@@ -9186,6 +9451,7 @@ begin
             errcode = 'FP422',
             message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
     end if;
+    perform fastpubsub.check_on_full(v_cursor.ordered, p_on_full);
     if p_dead_letter_topic is not null then
         perform fastpubsub.require_dead_letter_topic(
             (select t.id from fastpubsub.topics as t where t.topic_key = v_cursor.topic_key), p_dead_letter_topic
@@ -9202,7 +9468,9 @@ begin
         dead_letter_topic = nullif(coalesce(p_dead_letter_topic, c.dead_letter_topic), ''),
         expire_after_seconds = nullif(coalesce(p_expire_after_seconds, c.expire_after_seconds), 0),
         on_expired = coalesce(p_on_expired, c.on_expired),
-        on_dead_letter = coalesce(p_on_dead_letter, c.on_dead_letter)
+        on_dead_letter = coalesce(p_on_dead_letter, c.on_dead_letter),
+        max_backlog = nullif(coalesce(p_max_backlog, c.max_backlog), 0),
+        on_full = coalesce(p_on_full, c.on_full)
     where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end

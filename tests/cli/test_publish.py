@@ -40,6 +40,17 @@ def test_messages_that_expire(cli: Cli, bus: Client) -> None:
     assert "on_expired: dead_letter" in cli("export").stdout
 
 
+def test_a_limit_on_the_backlog(cli: Cli, bus: Client) -> None:
+    update = ("subscriptions", "update", "billing")
+    assert cli(*update, "--max-backlog", "1", "--on-full", "drop_oldest").returncode == 0
+    assert "max_backlog: 1\n" in (exported := cli("export").stdout)
+    assert "on_full: drop_oldest" in exported
+    assert cli(*update, "--on-full", "reject").returncode == 0
+    assert "on_full" not in cli("export").stdout
+    assert cli(*update, "--max-backlog", "0").returncode == 0
+    assert bus.get_subscription("billing").max_backlog is None
+
+
 def test_payloads_stay_as_they_are_written(cli: Cli) -> None:
     text = '{"b": 1.10, "a": 12345678901234567890123, "b": "\\u00e9\u2028"}'
     assert cli("publish", "orders", text).returncode == 0

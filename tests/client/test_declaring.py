@@ -80,6 +80,8 @@ SETTINGS: dict[str, Any] = {
     "expire_after_seconds": 3600,
     "on_expired": "dead_letter",
     "on_dead_letter": "hold",
+    "max_backlog": 100,
+    "on_full": "drop_oldest",
     "ordered": True,
     "start_from": "earliest",
     "fork_of": "audit",

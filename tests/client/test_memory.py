@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from fastpubsub.client import Client, NotFound, Reject, Retry, Worker
+from fastpubsub.client import Client, InvalidRequest, NotFound, Outgoing, Reject, Retry, TooManyRequests, Worker
 from fastpubsub.testing import InMemoryBus
 from fastpubsub.testing.fixtures import memory_bus
 
@@ -156,6 +156,25 @@ def test_a_subscription_that_nobody_pulls_expires(memory_bus: InMemoryBus) -> No
         assert bus.get_subscription("paused").expires_at is not None
         memory_bus.advance(1)
         assert [one.id for one in bus.list_subscriptions()] == ["held"]
+
+
+async def test_a_full_subscription_refuses(memory_bus: InMemoryBus) -> None:
+    """A client of the bus in memory sends nothing again; those of a server do."""
+    async with memory_bus.async_client() as bus:
+        await bus.create_topic("t")
+        await bus.create_subscription("s", "t", max_backlog=2)
+        await bus.publish("t", {"n": 1}, idempotency_key="a")
+        with pytest.raises(TooManyRequests, match='"s" is full: it has room for 1'):
+            await bus.publish("t", {"n": 2}, {"n": 3})
+        with pytest.raises(InvalidRequest, match="publish fewer"):
+            await bus.publish("t", {"n": 2}, {"n": 3}, {"n": 4})
+        await bus.publish("t", {"n": 2}, Outgoing({"n": 3}, delay_seconds=5))
+        with pytest.raises(TooManyRequests, match="room for 0"):
+            await bus.publish("t", {"n": 4})
+        await bus.publish("t", {"n": 1}, idempotency_key="a")
+        memory_bus.advance(5)
+        assert [message.payload["n"] for message in await bus.pull("s")] == [1, 2, 3]
+        await bus.publish("t", {"n": 4})
 
 
 async def test_a_pull_that_waits_keeps_its_subscription(memory_bus: InMemoryBus) -> None:

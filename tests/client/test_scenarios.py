@@ -71,6 +71,7 @@ class Real:
                 b"select 1 from fastpubsub.leases where expires_at <= clock_timestamp()"
                 b" union all select 1 from fastpubsub.delayed_messages where due_at <= clock_timestamp()"
                 b" union all select 1 from fastpubsub.schedules where next_at <= clock_timestamp()"
+                b" union all select 1 from fastpubsub.list_full_subscriptions()"
             )
             while connection.execute(expired).fetchone():
                 assert time.monotonic() < deadline
@@ -972,6 +973,36 @@ def test_dead_letters_that_hold_their_keys(world: World) -> None:
     assert fork.on_dead_letter == "hold"
     with pytest.raises(InvalidRequest, match="needs a subscription with ordered: true"):
         bus.create_subscription(f"{scene.name}-x", scene.topic, on_dead_letter="hold")
+
+
+def test_a_backlog_that_is_too_long(world: World) -> None:
+    scene = Scene(world, max_backlog=2, on_full="drop_oldest", filter={"n": [1, 2, 4, 5]})
+    bus = world.bus
+    scene.publish(1, 2, 3, 4, 5)
+    scene.advance(1)
+    assert scene.numbers() == [4, 5]
+    found = bus.metrics(scene.name)
+    assert (found.available, found.delivered, found.acked, found.dropped, found.filtered) == (0, 2, 0, 2, 1)
+    with pytest.raises(AlreadyExists, match='on_full is "drop_oldest", not "reject"'):
+        bus.create_subscription(scene.name, scene.topic, on_full="reject", exist_ok=True)
+    fork = bus.create_subscription(f"{scene.name}-fork", scene.topic, fork_of=scene.name, max_backlog=0)
+    assert (fork.max_backlog, fork.on_full) == (None, "drop_oldest")
+    changed = bus.ensure_subscription(scene.name, scene.topic, on_full="dead_letter")
+    assert (changed.max_backlog, changed.on_full) == (2, "dead_letter")
+    scene.publish(1, 2, 3, 4, 5)
+    scene.advance(1)
+    letters = bus.list_dead_letters(scene.name)
+    assert [(one.payload["n"], one.reason, one.delivery_attempts) for one in letters] == [
+        (1, "backlog full", 0),
+        (2, "backlog full", 0),
+    ]
+    assert scene.counts() == (2, 2, 0, 2)
+    assert bus.update_subscription(scene.name, max_backlog=None).max_backlog is None
+    for ordered in (True, False):
+        with pytest.raises(InvalidRequest if ordered else AlreadyExists):
+            bus.create_subscription(
+                f"{scene.name}-o" if ordered else scene.name, scene.topic, ordered=ordered, on_full="drop_oldest"
+            )
 
 
 def test_what_a_schema_refuses(world: World) -> None:

@@ -130,6 +130,7 @@ class Metrics(NamedTuple):
     filtered: int = 0
     ttl_expired: int = 0
     held_keys: int = 0
+    dropped: int = 0
 
 
 class Judged(NamedTuple):
@@ -217,6 +218,7 @@ class Explained(NamedTuple):
     failures: str | None = None
     expired_at: datetime | None = None
     held_by: str | None = None
+    may_be_dropped: bool | None = None
 
 
 @dataclass
@@ -237,6 +239,8 @@ class Settings:
     expire_after: int | None = None
     on_expired: str | None = None
     on_dead_letter: str | None = None
+    max_backlog: int | None = None
+    on_full: str | None = None
 
 
 @dataclass
@@ -290,7 +294,8 @@ class Store:
         topic_key, subscription_key, _ = self.row(
             "select * from fastpubsub.create_subscription(%s, %s, %s::json, %s, %s, %s, %s, %s, %s, %s,"
             " p_ordered => %s, p_max_in_flight => %s, p_rate_limit => %s, p_dead_letter_topic => %s,"
-            " p_expire_after_seconds => %s, p_on_expired => %s, p_on_dead_letter => %s)",
+            " p_expire_after_seconds => %s, p_on_expired => %s, p_on_dead_letter => %s, p_max_backlog => %s,"
+            " p_on_full => %s)",
             name,
             topic,
             given.filter,
@@ -308,6 +313,8 @@ class Store:
             given.expire_after,
             given.on_expired,
             given.on_dead_letter,
+            given.max_backlog,
+            given.on_full,
         )
         return Keys(topic_key, subscription_key)
 
@@ -519,6 +526,11 @@ class Store:
         purged, is_estimated = self.row("select * from fastpubsub.purge_subscription(%s, %s, %s, %s)", *keys, look, now)
         return purged, is_estimated
 
+    def drop_backlog(self, keys: Keys, limit: int = 1000, *, now: datetime | None = NOW) -> tuple[int, int, bool]:
+        query = "select * from fastpubsub.drop_backlog(%s, %s, %s, 60000, %s)"
+        dropped, dead_lettered, more = self.row(query, *keys, limit, now)
+        return dropped, dead_lettered, more
+
     def expired(self, *, now: datetime | None = NOW, look_back: float | None = None) -> list[Row]:
         return self.rows("select * from fastpubsub.list_expired_leases(%s, %s)", look_back, now)
 
@@ -647,7 +659,7 @@ class Store:
             ) as k
         """
         row = self.row(query, *keys, look, *(judged or (None, None, None)), keys.topic, retention, now)
-        return *judgement(row), Kept(*row[20:])
+        return *judgement(row), Kept(*row[21:])
 
     def leases(self, keys: Keys) -> list[Lease]:
         """One for each position, however long the rows are."""
@@ -733,7 +745,7 @@ def runs(ids: Sequence[Id], values: Sequence[object]) -> tuple[tuple[list[Any], 
 
 
 def judgement(row: Row) -> tuple[Metrics, Judged | None]:
-    return Metrics(*(*row[:10], row[16], row[18], row[19])), None if row[10] is None else Judged(*row[10:13])
+    return Metrics(*(*row[:10], row[16], *row[18:21])), None if row[10] is None else Judged(*row[10:13])
 
 
 def connect(url: str, *, autocommit: bool) -> Store:

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from fastpubsub.exceptions import BacklogFull, InvalidRequest
 from fastpubsub.message_ids import Target, parse
 from fastpubsub.models import ChangedSubscription, NewSubscription
 from fastpubsub.payloads import Expiry
@@ -52,6 +53,7 @@ PAYLOADS = st.sampled_from(
 )
 FILTERS = st.sampled_from([None, "null", "{}", '{"a": [1]}', '{"a": [1, 2], "b": ["x", true]}', '{"b": ["x"]}'])
 NAMES = st.sampled_from(["first", "second"])
+ON_FULL = st.sampled_from(["reject", "reject", "drop_oldest", "dead_letter"])
 SETTINGS = st.builds(
     Settings,
     filter=FILTERS,
@@ -66,6 +68,8 @@ SETTINGS = st.builds(
     expire_after=st.sampled_from([None, 0, 60]),
     on_expired=st.sampled_from(["drop", "dead_letter"]),
     on_dead_letter=st.sampled_from(["continue", "hold"]),
+    max_backlog=st.sampled_from([None, None, 0, 3, 8]),
+    on_full=ON_FULL,
 )
 FORKED = {
     "filter": FILTERS,
@@ -74,6 +78,8 @@ FORKED = {
     "ordered": st.booleans(),
     "on_expired": st.sampled_from(["drop", "dead_letter"]),
     "on_dead_letter": st.sampled_from(["continue", "hold"]),
+    "max_backlog": st.sampled_from([0, 2, 5]),
+    "on_full": ON_FULL,
 }
 ROW_BYTES = 80
 """Of a message beside its payload and attributes, with its entry in the index."""
@@ -98,6 +104,8 @@ def settings_of(settings: Settings) -> dict[str, Any]:
         "expire_after_seconds": settings.expire_after,
         "on_expired": settings.on_expired,
         "on_dead_letter": settings.on_dead_letter,
+        "max_backlog": settings.max_backlog,
+        "on_full": settings.on_full,
     }
 
 
@@ -119,7 +127,13 @@ def metrics_of(cursor: Cursor) -> Metrics:
     counts = (len(ahead), len(waiting), len(cursor.leases), len(cursor.dead), cursor.acked)
     times = (oldest(cursor, ahead), oldest(cursor, cursor.leases), oldest(cursor, waiting))
     return Metrics(
-        *counts, False, *times, filtered=cursor.filtered, ttl_expired=cursor.ttl_expired, held_keys=cursor.held_keys
+        *counts,
+        False,
+        *times,
+        filtered=cursor.filtered,
+        ttl_expired=cursor.ttl_expired,
+        held_keys=cursor.held_keys,
+        dropped=cursor.dropped,
     )
 
 
@@ -227,6 +241,10 @@ class Machine(RuleBasedStateMachine):
         now = self.now - timedelta(milliseconds=late)
         keys = keys[: len(payloads)]
         ttls = (ttls or [None] * 8)[: len(payloads)]
+        if (refusal := self.refusal(len(payloads))) is not None:
+            with self.store.refused(refusal):
+                self.store.publish(self.topic, payloads, ordering_keys=keys, ttls=ttls, now=now)
+            return
         published = self.store.publish(self.topic, payloads, ordering_keys=keys, ttls=ttls, now=now)
         expiries = [Expiry(None, ttl) for ttl in ttls]
         ids = self.log.publish([one.encode() for one in payloads], [None] * len(payloads), now, keys, expiries)
@@ -234,25 +252,44 @@ class Machine(RuleBasedStateMachine):
             (published.first_position + index, published.created_at) for index in range(len(payloads))
         ]
 
+    def refusal(self, count: int, *, of: int | None = None) -> str | None:
+        """Of a publish of so many messages now, out of a number with those that come later."""
+        try:
+            self.model.require_room(self.log, count)
+        except InvalidRequest:
+            return "FP422"
+        except BacklogFull:
+            full = self.model.fullest(self.log)
+            is_full = full is not None and (full.backlog_room or 0) <= 0 and count == (of or count)
+            return "FP429" if is_full else "FP430"
+        return None
+
+    @rule(data=st.data(), limit=st.sampled_from([1, 2, 1000]))
+    def drop_backlog(self, data: st.DataObject, limit: int) -> None:
+        _, cursor, keys = self.subscription(data)
+        assert self.store.drop_backlog(keys, limit, now=self.now) == cursor.drop_backlog(self.now, limit)
+
     @rule(name=NAMES, settings=SETTINGS)
     def subscribe(self, name: str, settings: Settings) -> None:
         if not settings.ordered:
             settings.on_dead_letter = None
+        if settings.ordered and settings.on_full != "reject":
+            with self.store.refused("FP422"):
+                self.store.create_subscription(name, settings=settings, now=self.now)
+            settings.on_full = "reject"
         if name in self.keys:
             with self.store.refused("FP409"):
                 self.store.create_subscription(name, settings=settings, now=self.now)
             return
         settings.start_time = self.now - timedelta(seconds=3) if settings.start == "time" else None
-        self.model.create_subscription(
-            NewSubscription(
-                id=name,
-                topic_id="topic",
-                start_from=settings.start_time or settings.start,
-                ordered=settings.ordered,
-                **settings_of(settings),
-            ),
-            read_filter(settings.filter),
+        new = NewSubscription(
+            id=name,
+            topic_id="topic",
+            start_from=settings.start_time or settings.start,
+            ordered=settings.ordered,
+            **settings_of(settings),
         )
+        self.model.create_subscription(new, read_filter(settings.filter))
         self.keys[name] = self.store.create_subscription(name, settings=settings, now=self.now)
         self.handed_out[name] = []
 
@@ -268,9 +305,13 @@ class Machine(RuleBasedStateMachine):
         if not given.get("ordered", was.ordered) and given.get("on_dead_letter", was.on_dead_letter) == "hold":
             given = given | {"on_dead_letter": "continue"}
         settings = given | ({"filter": json.loads(written or "null")} if "filter" in given else {})
-        self.model.create_subscription(
-            NewSubscription(id=name, topic_id="topic", fork_of=of, **settings), read_filter(written)
-        )
+        new = NewSubscription(id=name, topic_id="topic", fork_of=of, **settings)
+        try:
+            self.model.create_subscription(new, read_filter(written))
+        except InvalidRequest:
+            with self.store.refused("FP422"):
+                self.store.fork_subscription(name, of, now=self.now, **given)
+            return
         self.keys[name] = self.store.fork_subscription(name, of, now=self.now, **given)
         self.handed_out[name] = []
 
@@ -298,11 +339,17 @@ class Machine(RuleBasedStateMachine):
             changes["on_dead_letter"] = "continue"
         if not with_filter:
             del changes["filter"]
-        self.model.update_subscription(name, ChangedSubscription(**changes), read_filter(settings.filter))
+        new = ChangedSubscription(**changes)
         changes |= {name: changes[name] or 0 for name in memory.LIMITS}
         if with_filter:
             changes |= {"change_filter": True, "filter": settings.filter}
-        self.store.update_subscription(name, **changes)
+        try:
+            self.model.update_subscription(name, new, read_filter(settings.filter))
+        except InvalidRequest:
+            with self.store.refused("FP422"):
+                self.store.update_subscription(name, **changes)
+        else:
+            self.store.update_subscription(name, **changes)
 
     @rule(
         payloads=st.lists(PAYLOADS, min_size=1, max_size=3),
@@ -313,6 +360,10 @@ class Machine(RuleBasedStateMachine):
         delays = [None if delay is None else delay - 5 for delay in delays[: len(payloads)]]
         times = [None if delay is None else self.now + timedelta(seconds=delay) for delay in delays]
         request = delayed.Request(payloads, times, ttls=[ttl] * len(payloads))
+        if (refusal := self.refusal(times.count(None), of=len(times))) is not None:
+            with self.store.refused(refusal):
+                delayed.publish(self.store, self.topic, request, now=self.now)
+            return
         (answer,) = delayed.publish(self.store, self.topic, request, now=self.now)
         self.log.floor = self.log.floor or self.now
         for payload, key, time in zip(payloads, answer.delayed_keys, times, strict=True):
@@ -539,6 +590,7 @@ class Machine(RuleBasedStateMachine):
             if explained.state in ("leased", "waiting", "dead"):
                 more = cursor.noted(explained.state, position)
                 assert (explained.leased_at, explained.reason) == (more.get("leased_at"), more.get("reason"))
+            assert bool(explained.may_be_dropped) == (explained.state == "settled" and cursor.dropped > 0)
             assert bool(explained.is_put_aside) == (position in cursor.aside() and explained.state == "ahead")
             holder = parse(explained.held_by) if explained.held_by else None
             assert (position, holder and holder.position) == (position, cursor.holder_of(position))

@@ -201,6 +201,14 @@ def expire(grown: Grown) -> None:
         grown.rows("expire_subscription(%s, %s, %s)", *grown.keys, NOW)
 
 
+def backlog(grown: Grown) -> None:
+    grown.store.update_subscription("subscription", max_backlog=10_000)
+    grown.store.publish(grown.topic, ["{}"])
+    grown.store.update_subscription("subscription", max_backlog=100, on_full="dead_letter")
+    grown.rows("list_full_subscriptions()")
+    grown.store.drop_backlog(grown.keys, 3)
+
+
 def push(grown: Grown) -> None:
     settings = '{"settings": {"timeout_seconds": 5}, "headers": "aGVhZGVycw==", "secret": "c2VjcmV0"}'
     grown.store.update_subscription("subscription", change_push=True, push=settings)
@@ -226,6 +234,7 @@ def schedule(grown: Grown) -> None:
 Call = Callable[[Grown], object]
 
 CALLS: dict[str, Call] = {
+    "backlog": backlog,
     "publish": lambda grown: grown.store.publish(grown.topic, ["{}"] * 3, ordering_keys=["a", "b", None]),
     "publish once": lambda grown: grown.rows(
         "publish_messages_once(%s, '{1, 1}'::json[], null, '{1, 1}', '{client, c}', '{7, k}',"

@@ -97,6 +97,8 @@ def test_a_subscription_is_listed_as_it_was_made(store: Store) -> None:
         rate_limit=0.25,
         dead_letter_topic="failed",
         expire_after=60,
+        max_backlog=70,
+        on_full="dead_letter",
     )
     keys = store.create_subscription(settings=settings, now=NOW + SECOND)
     listed = (
@@ -116,7 +118,7 @@ def test_a_subscription_is_listed_as_it_was_made(store: Store) -> None:
         "failed",
     )
     assert store.rows("select * from fastpubsub.list_subscriptions_2(0, 10)") == [
-        (*listed, 60, NOW + 181 * SECOND, "drop", "continue")
+        (*listed, 60, NOW + 181 * SECOND, "drop", "continue", 70, "dead_letter")
     ]
     assert store.row("select * from fastpubsub.resolve_subscription('subscription')") == keys
 

@@ -43,6 +43,8 @@ def create_subscription(
     expire_after_seconds: int | None = None,
     on_expired: Literal["drop", "dead_letter"] | None = None,
     on_dead_letter: Literal["continue", "hold"] | None = None,
+    max_backlog: int | None = None,
+    on_full: Literal["reject", "drop_oldest", "dead_letter"] | None = None,
     exist_ok: bool = False,
 ) -> Request[Subscription]:
     """Creates a subscription. None is the default of the server; with `fork_of`, the value of that subscription.
@@ -52,7 +54,8 @@ def create_subscription(
     published to `dead_letter_topic`, which needs the scope `topics:publish` for it. After `expire_after_seconds`
     without a pull the server deletes the subscription; 0 is never. `on_expired` says what becomes of messages that
     expire. In an ordered subscription `on_dead_letter="hold"` lets nothing of the ordering key of a dead letter come
-    until somebody reprocesses or purges it.
+    until somebody reprocesses or purges it. With `max_backlog` at most so many messages of the topic come after its
+    cursor: `on_full` refuses what is published (`TooManyRequests`), or drops the oldest or makes dead letters of them.
 
     With `fork_of` it begins before the oldest message that the other has not settled, instead of at `start_from`. With
     `exist_ok` it returns an existing one, and raises `AlreadyExists` when that differs from the given settings, except
@@ -79,6 +82,8 @@ def create_subscription(
         expire_after_seconds=expire_after_seconds,
         on_expired=on_expired,
         on_dead_letter=on_dead_letter,
+        max_backlog=max_backlog,
+        on_full=on_full,
     )
     existing = get_subscription(id) if exist_ok else None
     return creating("/subscriptions", given, Subscription, existing, partial(require_same, "subscription"))
@@ -102,6 +107,8 @@ def ensure_subscription(
     expire_after_seconds: int | None = None,
     on_expired: Literal["drop", "dead_letter"] | None = None,
     on_dead_letter: Literal["continue", "hold"] | None = None,
+    max_backlog: int | None = None,
+    on_full: Literal["reject", "drop_oldest", "dead_letter"] | None = None,
 ) -> Request[Subscription]:
     """Creates it, or changes the given settings that differ, which is logged. `{}` means no filter.
 
@@ -119,6 +126,8 @@ def ensure_subscription(
         expire_after_seconds=expire_after_seconds,
         on_expired=on_expired,
         on_dead_letter=on_dead_letter,
+        max_backlog=max_backlog,
+        on_full=on_full,
     )
     beginning = only_given(start_from=start_from, fork_of=fork_of, ordered=ordered or None)
     content = write_exactly({"id": id, "topic_id": topic_id, **beginning, **settings}, write_json)
@@ -179,10 +188,12 @@ def update_subscription(
     expire_after_seconds: int | Unset | None = UNSET,
     on_expired: Literal["drop", "dead_letter"] | Unset = UNSET,
     on_dead_letter: Literal["continue", "hold"] | Unset = UNSET,
+    max_backlog: int | Unset | None = UNSET,
+    on_full: Literal["reject", "drop_oldest", "dead_letter"] | Unset = UNSET,
 ) -> Request[Subscription]:
     """A missing argument keeps the present value. `push` replaces all of its members; None lets messages be pulled.
 
-    None or 0 as `max_in_flight`, `rate_limit` or `expire_after_seconds` removes the limit, None or "" as
+    None or 0 as `max_in_flight`, `rate_limit`, `expire_after_seconds` or `max_backlog` removes the limit, None or "" as
     `dead_letter_topic` that topic.
     """
     body = {
@@ -198,6 +209,8 @@ def update_subscription(
         "expire_after_seconds": expire_after_seconds,
         "on_expired": on_expired,
         "on_dead_letter": on_dead_letter,
+        "max_backlog": max_backlog,
+        "on_full": on_full,
     }
     given = {name: value for name, value in body.items() if not isinstance(value, Unset)}
     return Request(

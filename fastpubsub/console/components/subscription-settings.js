@@ -13,6 +13,7 @@ const NUMBERS = [
   ["max_in_flight", "In flight", "Messages that all consumers together may hold; empty for no limit", wholeOrNull],
   ["rate_limit", "Rate limit", "Messages a second that all consumers together get; empty for no limit", numberOrNull],
   ["expire_after_seconds", "Expires after", "Seconds without a pull after which the subscription is deleted; empty for never", wholeOrNull],
+  ["max_backlog", "Backlog", "Messages of the topic that may come after its cursor; empty for no limit", wholeOrNull],
 ];
 const TOPIC = ["dead_letter_topic", "Dead letter topic", "A topic that gets a copy of each dead letter; empty for none"];
 const SETTINGS = [...NUMBERS, TOPIC];
@@ -21,6 +22,7 @@ export function SubscriptionSettings({subscription, onDone}) {
   const [values, setValues] = useState(Object.fromEntries(SETTINGS.map(([name]) => [name, subscription[name] ?? ""])));
   const [onExpired, setOnExpired] = useState(subscription.on_expired ?? "drop");
   const [onDeadLetter, setOnDeadLetter] = useState(subscription.on_dead_letter ?? "continue");
+  const [onFull, setOnFull] = useState(subscription.on_full ?? "reject");
   const mayChange = can("subscriptions:create", subscription.id);
   const request = () => ({
     method: "PATCH",
@@ -31,6 +33,7 @@ export function SubscriptionSettings({subscription, onDone}) {
       ...(values.dead_letter_topic.trim() === (subscription.dead_letter_topic ?? "") ? {} : {dead_letter_topic: values.dead_letter_topic.trim() || null}),
       on_expired: onExpired,
       ...(subscription.ordered ? {on_dead_letter: onDeadLetter} : {}),
+      on_full: onFull,
     },
   });
   return html`<div class="card form">
@@ -47,6 +50,11 @@ export function SubscriptionSettings({subscription, onDone}) {
         <option value="continue">continue</option><option value="hold">hold until it is reprocessed or purged</option>
       </select>
     <//>` : null}
+    <${Field} label="Full backlog" hint="What happens to more messages than Backlog">
+      <select name="on_full" disabled=${!mayChange} value=${onFull} onChange=${(event) => setOnFull(event.target.value)}>
+        <option value="reject">refuse what is published</option><option value="drop_oldest">drop the oldest</option><option value="dead_letter">make dead letters of the oldest</option>
+      </select>
+    <//>
     ${mayChange ? html`<footer><${Action} kind="primary" label="Save settings" request=${request} done="Saved." onDone=${onDone} /></footer>` : null}
   </div>`;
 }

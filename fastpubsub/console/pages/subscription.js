@@ -62,6 +62,7 @@ function Figures({subscription: {id, topic_id, metrics, filter, is_paused, pause
       ["Topic", html`<${TopicLink} id=${topic_id} />`],
       ["Acked", html`<span class="number">${count(metrics.acked)}</span> <span class="muted">${metrics.rates ? `· ${rate(metrics.rates.acked)}` : ""}</span>`],
       ["Filtered out", metrics.filtered === undefined ? undefined : html`<a href=${here({...PLACE, tab: "filter"})}><span class="number">${count(metrics.filtered)}</span></a>`],
+      ["Dropped", metrics.dropped ? html`<span class="number">${count(metrics.dropped)}</span>` : undefined],
       ["Expired", metrics.ttl_expired ? html`<span class="number">${count(metrics.ttl_expired)}</span>` : undefined],
       ["Held keys", metrics.held_keys ? html`<a href=${linkTo("dead")}><span class="number">${count(metrics.held_keys)}</span></a> <span class="muted">until their dead letters are reprocessed or purged</span>` : undefined],
       ["Filter", filter ? html`<code>${JSON.stringify(filter)}</code>` : "none: gets everything"],
