@@ -11,7 +11,7 @@ from tests import fuzz
 from tests.conftest import Run, StartServer
 
 SEED = 20
-EXAMPLES = 1
+EXAMPLES = 3
 """For each operation and way to make requests; `make torture` makes many more, and without authentication."""
 
 KEY = "0123456789abcdef" * 4

@@ -673,7 +673,7 @@ def test_the_storage_does_what_the_model_does(store: Store) -> None:
     run_state_machine_as_test(
         partial(Machine, store),  # type: ignore[arg-type]
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=2 * EXAMPLES,
             stateful_step_count=60,
             report_multiple_bugs=False,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
