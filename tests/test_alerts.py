@@ -138,6 +138,7 @@ async def traffic(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
             {"id": "billing", **settings},
             {"id": "idle", "topic_id": "orders"},
             {"id": "filtered", **filtered},
+            {"id": "behind", "topic_id": "orders", "max_backlog": 1, "on_full": "drop_oldest"},
             {"id": "pushed", "topic_id": "orders", "push": {"endpoint": f"{base_url}/liveness"}},  # which refuses it
         ):
             (await client.post("/subscriptions", json=body)).raise_for_status()
