@@ -20,6 +20,8 @@ MICROSECOND = timedelta(microseconds=1)
 GONE, SETTLED, STALE = 0, 1, 2
 EVERYTHING = 1 << 40
 WAIT_SECONDS = 60.0
+# Calls after which no row and no entry of an index that a call reads gets a hint any more.
+HINTED = 8
 # Of a property; FASTPUBSUB_TEST_EXAMPLES=2000 is for a long look.
 EXAMPLES = int(os.environ.get("FASTPUBSUB_TEST_EXAMPLES", "15"))
 
@@ -590,9 +592,11 @@ class Store:
 
     # What is stored
 
-    def flush(self) -> None:
-        """Writes everything that was committed before, claims too, which do not wait for the disk."""
-        self.execute("select pg_logical_emit_message(true, 'tests', '')")
+    def written(self, query: str, *arguments: object) -> int:
+        """Records in the write-ahead log for each call of several, beside those of hints, which are set once."""
+        explain = f"explain (analyze, wal, format json) {query}"
+        plans = [json.loads(self.value(explain, *arguments))[0]["Plan"] for _ in range(HINTED)]
+        return int(min(plan.get("WAL Records", 0) for plan in plans))
 
     def explain(self, keys: Keys, position: int, look: int = 10_000, *, now: datetime | None = NOW) -> Explained:
         query = "select * from fastpubsub.explain_message_2(%s, %s, %s, %s, %s)"
