@@ -101,6 +101,7 @@ def test_workers(shell: Shell, bus: Client) -> None:
         worker.wait_until(lambda: states(bus, "email-sender") == (0, 1, 1))
         worker.wait_until(lambda: states(bus, "payments") == (1, 1, 1))
         worker.wait_until(lambda: states(bus, "reports") == (0, 1, 0))
+        worker.wait_until(lambda: {"shipping", "returns", "refunds"} <= {one.id for one in bus.list_subscriptions()})
         bus.publish("parcels", {"country": "BR"}, {"country": "US", "returned": True})
         worker.wait_until(lambda: (states(bus, "shipping"), states(bus, "returns")) == ((0, 1, 0), (0, 1, 0)))
         bus.publish("refunds", {"amount": 5})
