@@ -58,6 +58,13 @@ class Claim:
     limited_seconds: float | None = None
     """After which it is worth asking again, when a limit of the subscription kept messages back."""
 
+    def leaves_nothing(self, limit: int) -> bool:
+        """Whether whoever asked for so many got all that there was."""
+        is_partial = (
+            self.is_cut or self.is_paused or self.limited_seconds is not None or (self.is_ordered and self.more)
+        )
+        return 0 < len(self.positions) < limit and not is_partial
+
 
 class ClaimKey(NamedTuple):
     keys: SubscriptionKey
@@ -104,9 +111,11 @@ class Claiming:
         seconds: float | None = 0,
         *,
         is_push: bool = False,
+        is_all_taken: bool = False,
     ) -> Claim:
         """Waits so long for a message, or for ever without a number. A consumer that finds others waiting queues up.
 
+        So does one whose last claim took all that there was: what came since then has been signaled to the line.
         Empty when the time is over, when the subscription is paused meanwhile, when the consumer leaves, when the
         server stops, or when looking through a filter took too long.
         """
@@ -118,7 +127,7 @@ class Claiming:
         while True:
             keys = await self._directory.subscriptions.key(subscription_id)
             with self._wakeups.lines.join(keys) as line:
-                if woken or not line.is_waiting:
+                if woken or not (is_all_taken or line.is_waiting):
                     claim = await self._claim_in(line, subscription_id, limit, consumer_id, is_push=is_push)
                     if claim.positions:
                         return claim

@@ -42,13 +42,15 @@ class Deliveries:
         """Ends when the server stops. What is not settled goes back when it is closed."""
         keys: SubscriptionKey | None = None
         holder = StreamHolder()
+        is_all_taken = False
         stream = self._consumers.open_stream(subscription_id, consumer_id)
         try:
             while True:
                 limit = min(await self._room(keys, holder, max_in_flight), CLAIM_MESSAGES)
-                claim = await self._claiming.pull(subscription_id, limit, consumer_id, None)
+                claim = await self._claiming.pull(subscription_id, limit, consumer_id, None, is_all_taken=is_all_taken)
                 if not claim.positions:
                     return
+                is_all_taken = claim.leaves_nothing(limit)
                 if keys is not None and keys != claim.keys:
                     self._forget(keys, holder)
                 keys = claim.keys

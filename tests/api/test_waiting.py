@@ -1,6 +1,7 @@
 """Pulls that wait: what wakes them, whom it wakes, and what is left when they end."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -10,11 +11,14 @@ import psycopg
 import pytest
 
 from fastpubsub.config import Settings
+from fastpubsub.message_ids import MessageIds, ack_id
 from fastpubsub.services import wakeups
+from fastpubsub.services.claiming import Claim
 from fastpubsub.services.waiting_lines import WaitingLine
 from tests.api.calls import PATIENCE, Calls, ids_of, payloads, problem, success
 from tests.api.conftest import app_of
 from tests.conftest import Connect, MakeSettings
+from tests.pages import ROOT
 from tests.together import together
 
 PATH = "/subscriptions/s/messages"
@@ -163,7 +167,10 @@ async def held(calls: Calls) -> list[str]:
     return list(app_of(calls.client).state.held)
 
 
-@pytest.mark.parametrize("act", [publish, publish_with_a_key, nack, nack_for_a_second, reprocess, seek])
+ACTS = [publish, publish_with_a_key, nack, nack_for_a_second, reprocess, seek]
+
+
+@pytest.mark.parametrize("act", ACTS)
 async def test_what_wakes(client: httpx.AsyncClient, calls: Calls, start: Callable[..., Any], act: Act) -> None:
     await calls.topic_and_subscription()
     if act not in (publish, publish_with_a_key):
@@ -257,6 +264,7 @@ class Counted:
     """Calls of one procedure."""
 
     def __init__(self, client: httpx.AsyncClient, procedure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert (ROOT / f"migrations/functions/{procedure}.sql").exists()
         database = app_of(client).state.database
         fetch = database.fetch_one
         self.calls = 0
@@ -266,6 +274,13 @@ class Counted:
             return await fetch(name, *arguments)
 
         monkeypatch.setattr(database, "fetch_one", counting)
+
+
+def ack_ids(claim: Claim) -> list[str]:
+    return [
+        ack_id(MessageIds(claim.keys.topic_key, created_at).at(position), claim.token)
+        for created_at, position in zip(claim.created_at, claim.positions, strict=True)
+    ]
 
 
 async def done(pulls: list[asyncio.Task[httpx.Response]], count: int) -> list[asyncio.Task[httpx.Response]]:
@@ -281,7 +296,7 @@ async def test_one_message_wakes_one_of_many(
 ) -> None:
     await calls.topic_and_subscription()
     async with start(40) as pulls:
-        claims = Counted(client, "claim_messages", monkeypatch)
+        claims = Counted(client, "claim_messages_2", monkeypatch)
         await calls.publish({"n": 1})
         assert [await answered(pull) for pull in await done(pulls, 1)] == [[{"n": 1}]]
         assert claims.calls <= 3
@@ -296,9 +311,55 @@ async def test_who_comes_while_others_wait_asks_nobody(
 ) -> None:
     await calls.topic_and_subscription()
     async with start():
-        claims = Counted(client, "claim_messages", monkeypatch)
+        claims = Counted(client, "claim_messages_2", monkeypatch)
         async with start(20):
             assert claims.calls == 0
+
+
+async def test_a_stream_claims_once_for_a_message(
+    client: httpx.AsyncClient, calls: Calls, line: Callable[[], Awaitable[WaitingLine]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once more to learn that there was only one; a claim that was full is followed by another."""
+    await calls.topic_and_subscription()
+    deliveries = app_of(client).state.deliveries.stream("s", "c", 4)
+
+    async def get() -> list[bytes]:
+        delivery = await anext(deliveries)
+        delivery.is_sent = True
+        await calls.ack(*ack_ids(delivery.claim))
+        return list(delivery.claim.payloads)
+
+    async with contextlib.aclosing(deliveries), asyncio.timeout(PATIENCE):
+        coming = asyncio.create_task(get())
+        await until_waiting(await line())
+        claims = Counted(client, "claim_messages_2", monkeypatch)
+        for n in range(5):
+            await calls.publish({"n": n})
+            assert await coming == [b'{"n":%d}' % n]
+            coming = asyncio.create_task(get())
+            await until_waiting(await line())
+            assert claims.calls == n + 1
+        await calls.publish(*[{"n": n} for n in range(5, 10)])
+        assert await coming == [b'{"n":%d}' % n for n in range(5, 9)]
+        assert await get() == [b'{"n":9}']
+        assert claims.calls == 7
+
+
+@pytest.mark.parametrize("act", ACTS)
+async def test_what_wakes_a_stream_that_did_not_wait_then(client: httpx.AsyncClient, calls: Calls, act: Act) -> None:
+    """Its last claim had taken all that there was."""
+    await calls.topic_and_subscription()
+    deliveries = app_of(client).state.deliveries.stream("s", "c", 10)
+    async with contextlib.aclosing(deliveries), asyncio.timeout(PATIENCE):
+        await calls.publish({"n": 0})
+        (await anext(deliveries)).is_sent = True
+        if act not in (publish, publish_with_a_key):
+            await calls.publish({"n": 1})
+            app_of(client).state.held = [(await calls.pull_one())["ack_id"]]
+        await act(calls)
+        delivery = await anext(deliveries)
+        delivery.is_sent = True
+        assert delivery.claim.payloads[-1] == b'{"n":1}'
 
 
 async def test_everything_reaches_those_who_wait(client: httpx.AsyncClient, calls: Calls) -> None:
