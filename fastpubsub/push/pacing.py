@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 FIRST_CONCURRENCY = 4
 HALVING_SECONDS = 1.0
@@ -51,6 +51,11 @@ class Breaker:
     def is_half_open(self) -> bool:
         return self.failures >= FAILURES
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the last push failed."""
+        return self.failures > 0
+
     def seconds(self, now: float) -> float:
         """Until something may be pushed."""
         return max(self.closed_until - now, 0.0)
@@ -82,6 +87,7 @@ class Gate:
         """At most so many requests on their way, and begun in a second; None for as many as there are."""
         self._most = most
         self._places = asyncio.Semaphore(most)
+        self._suspects = asyncio.Semaphore(max(1, most // 2))
         self.active = 0
         """Endpoints with a request that was claimed for them."""
         self._interval = 0.0 if per_second is None else 1 / per_second
@@ -92,15 +98,15 @@ class Gate:
         """Of one endpoint: slow ones do not take the places of all others."""
         return max(1, self._most // max(self.active, 1))
 
-    async def wait(self) -> None:
+    async def wait(self, *, is_suspect: bool) -> None:
         """Until what is claimed can be pushed at once."""
-        async with self.place():
+        async with self.place(is_suspect=is_suspect):
             pass
 
     @asynccontextmanager
-    async def place(self, count: int = 0) -> AsyncIterator[None]:
-        """Of so many requests."""
-        async with self._places:
+    async def place(self, count: int = 0, *, is_suspect: bool) -> AsyncIterator[None]:
+        """Of so many requests. Suspects take half of the places at most: who never answers holds a place for long."""
+        async with self._suspects if is_suspect else nullcontext(), self._places:
             now = asyncio.get_running_loop().time()
             begin = max(self._next, now - BURST_SECONDS)
             self._next = begin + count * self._interval

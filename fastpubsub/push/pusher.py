@@ -65,6 +65,7 @@ class Pusher:
         self._concurrency = Concurrency(endpoint.max_concurrency)
         self._is_welcome = not endpoint.is_asked_first
         self._is_ending = False
+        self._is_all_taken = False
         self._pushing = Tasks()
         self._in_flight = 0
         self._ended = asyncio.Event()
@@ -99,9 +100,11 @@ class Pusher:
         room = await self._room()
         if not self._is_welcome and not await self._ask_whether_welcome():
             return False
+        limit = min(room, CLAIM_MESSAGES)
         claim = await means.claiming.pull(
-            endpoint.subscription_id, min(room, CLAIM_MESSAGES), means.consumer_id, None, is_push=True
+            endpoint.subscription_id, limit, means.consumer_id, None, is_push=True, is_all_taken=self._is_all_taken
         )
+        self._is_all_taken = claim.leaves_nothing(limit)
         if claim.keys != endpoint.keys:
             means.claiming.give_back(claim)
             return True
@@ -126,7 +129,7 @@ class Pusher:
         """Waits until something may be pushed, and returns how much."""
         loop = asyncio.get_running_loop()
         while True:
-            await self._means.gate.wait()
+            await self._means.gate.wait(is_suspect=self._breaker.is_suspect)
             if (seconds := self._breaker.seconds(loop.time())) > 0:
                 await asyncio.sleep(seconds)
                 continue
@@ -159,7 +162,7 @@ class Pusher:
         outcome = Outcome("return", is_well=True)
         try:
             if before is None or await before:
-                async with self._means.gate.place(1):
+                async with self._means.gate.place(1, is_suspect=self._breaker.is_suspect):
                     if self._has_time(claim, received, is_first=before is None):
                         outcome = Outcome("nack", is_well=True)
                         outcome = await self._outcome(message)

@@ -4,9 +4,7 @@ import asyncio
 import os
 import signal
 import socket
-import statistics
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -16,7 +14,7 @@ from tests.faults.load import expect
 from tests.faults.receiver import Misbehavior, Request
 from tests.faults.rig import SOON, Rig, Setup
 from tests.faults.rows.calls import UNFAIR_RESET
-from tests.push.endpoint import OK, Endpoint, Received, Speak
+from tests.push.endpoint import OK, Speak
 from tests.push.service import Service
 
 OUTAGE_SECONDS = 4.0
@@ -33,12 +31,6 @@ BATCH = 500
 
 PAYMENTS_PER_SECOND = 10
 """At least: what takes longer is stuck."""
-
-SLOWER = 1.5
-"""Times the 99th percentile of a publish, at most, while endpoints are silent."""
-
-DELIVERED_PER_SECOND = 250
-"""At least, to those that answer, which are due 500."""
 
 
 # services that misbehave
@@ -263,89 +255,6 @@ async def until_booked(service: Service, booked: int, count: int) -> None:
         await asyncio.sleep(0.1)
 
 
-# many endpoints
-
-
-async def crowd(rig: Rig) -> Figures:
-    """Half of them never answer, and neither publishers nor the others notice; all are at one address."""
-    count, seconds = (1000, 60.0) if rig.is_whole else (40, 5.0)
-    wire = rig.load.wire()
-    for topic in ("quiet", "crowd"):
-        expect(await wire.ask("POST", "/topics", {"id": topic}), 201)
-    expect(await wire.ask("POST", "/subscriptions", {"id": "quiet", "topic_id": "quiet"}), 201)
-    got: Counter[str] = Counter()
-    async with Endpoint() as endpoint:
-        endpoint.answers = partial(answer_or_not, endpoint, got)
-        before = await publish_for(rig, seconds)
-        for number in range(count):
-            expect(await wire.ask("POST", "/subscriptions", crowded(number, endpoint)), 201)
-        async with asyncio.TaskGroup() as group:
-            published = group.create_task(fill_crowd(rig, seconds))
-            meanwhile = await publish_for(rig, seconds)
-        delivered = got.total()
-        await rig.until(
-            lambda: len(got) == count // 2 and min(got.values()) >= published.result(),
-            "those that answer have not got all",
-            seconds=SOON + count,
-        )
-        for number in range(count):
-            expect(await wire.ask("DELETE", f"/subscriptions/crowd-{number}"), 204)
-        after = await publish_for(rig, seconds)
-    ratio = meanwhile / max(before, after)
-    assert not rig.is_whole or ratio <= SLOWER, f"the 99th percentile of a publish is {ratio:.2f} times as long"
-    assert not rig.is_whole or delivered / seconds >= DELIVERED_PER_SECOND, f"{delivered / seconds:.0f} a second"
-    return {
-        "endpoints": count,
-        "delivered_per_second": delivered / seconds,
-        "p99_without_ms": max(before, after) * 1000,
-        "p99_ms": meanwhile * 1000,
-    }
-
-
-def crowded(number: int, endpoint: Endpoint) -> dict[str, object]:
-    """Odd ones never answer."""
-    path = f"{'never' if number % 2 else 'at-once'}-{number}"
-    return {
-        "id": f"crowd-{number}",
-        "topic_id": "crowd",
-        "push": {"endpoint": f"http://127.0.0.1:{endpoint.port}/{path}", "timeout_seconds": 2},
-    }
-
-
-def answer_or_not(endpoint: Endpoint, got: Counter[str], received: Received) -> bytes | Speak:
-    endpoint.received.clear()
-    if received.path.startswith("/at-once"):
-        got[received.path] += 1
-        return OK
-    return never
-
-
-async def never(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    await reader.read()
-
-
-async def fill_crowd(rig: Rig, seconds: float) -> int:
-    """A message a second for each endpoint."""
-    wire, ends = rig.load.wire(), time.monotonic() + seconds
-    published = 0
-    while time.monotonic() < ends:
-        expect(await wire.ask("POST", "/topics/crowd/messages", [{"number": published}]), 204)
-        published += 1
-        await asyncio.sleep(1.0)
-    return published
-
-
-async def publish_for(rig: Rig, seconds: float) -> float:
-    """The 99th percentile of single publishes to another topic, in seconds."""
-    wire, ends = rig.load.wire(), time.monotonic() + seconds
-    took: list[float] = []
-    while (started := time.monotonic()) < ends:
-        expect(await wire.ask("POST", "/topics/quiet/messages", [{"number": len(took)}]), 204)
-        took.append(time.monotonic() - started)
-        await asyncio.sleep(0.01)
-    return statistics.quantiles(took, n=100)[-1]
-
-
 PUSHED = Setup(pushed=True, pace=4.0)
 BY_OTHERS = Setup(pushed=True, pace=4.0, pushers=1)
 
@@ -361,5 +270,4 @@ FAULTS = [
     Fault(
         "P09", "a real service and what pushes to it, killed", serve, 1, 0, Setup(load=False, pushed=True, pushers=1)
     ),
-    Fault("P10", "a thousand endpoints, half of them silent", crowd, 1, 0, Setup(load=False, pushed=True)),
 ]
