@@ -46,6 +46,7 @@ NEEDS = {
     "test_container.py": ("unshare", "setpriv"),
     "browser": ("chromedriver",),
     "doctor/test_doctor_pooler.py": ("pgbouncer",),
+    "push/test_libraries.py": ("node",),
     "examples": ("bash", "curl"),
     "examples/test_chat_page.py": ("chromedriver",),
 }
