@@ -19,6 +19,9 @@ PUBLIC_PREFIX = "whpk_"
 TOLERANCE_SECONDS = 300
 """That the clocks of the server and of the service may differ."""
 
+SHORTEST_SECRET = 24
+"""Bytes, as Standard Webhooks has it: whoever can guess the secret can sign."""
+
 MAX_SIGNATURES = 20
 MAX_REMEMBERED = 100_000
 
@@ -39,18 +42,30 @@ def verify(
 
     `headers` find values by any case of their names, as those of frameworks do, or have lowercase names. `body` is what
     came, before anybody parsed it. `secrets` begin with `whsec_`; two while they are rotated. Public keys, which
-    begin with `whpk_`, need the package cryptography. `now` is Unix time.
+    begin with `whpk_`, need the package cryptography; what is neither raises ValueError. `now` is Unix time.
     """
     message_id, timestamp, signatures = (_header(headers, name) for name in ("id", "timestamp", "signature"))
     _check_time(timestamp, tolerance_seconds, time.time() if now is None else now)
-    signed = f"{message_id}.{timestamp}.".encode() + body
-    known = [secrets] if isinstance(secrets, str) else list(secrets)
-    checks = [_check(secret, signed) for secret in known]
+    signed = _encoded(f"{message_id}.{timestamp}.") + body
+    checks = [_check(secret, signed) for secret in listed(secrets)]
     # All are compared, so that the time tells nothing.
     found = [check(one) for one in signatures.split(" ")[:MAX_SIGNATURES] for check in checks]
     if True not in found:
         raise InvalidWebhook("no signature was made with one of the secrets")
     return message_id
+
+
+def listed(secrets: str | Iterable[str]) -> list[str]:
+    return [secrets] if isinstance(secrets, str) else list(secrets)
+
+
+def require_secrets(secrets: Iterable[str]) -> None:
+    """Raises ValueError when there is none, or one that cannot be a secret of the server."""
+    known = listed(secrets)
+    if not known:
+        raise ValueError("there is no secret to verify pushes with; give the one that the server showed")
+    for secret in known:
+        _check(secret, b"")
 
 
 class Handled:
@@ -92,8 +107,15 @@ def _check(secret: str, signed: bytes) -> Callable[[str], bool]:
     """Whether a signature was made with this secret, or with the private key of this public one."""
     if secret.startswith(PUBLIC_PREFIX):
         return partial(_is_of, _public_key(secret), signed)
-    digest = hmac.digest(_decoded(secret, PREFIX), signed, "sha256")
-    return partial(_is_same, b"v1," + b64encode(digest))
+    return partial(_is_same, sign(secret, signed))
+
+
+def sign(secret: str, signed: bytes) -> bytes:
+    """Raises ValueError for what cannot be a secret."""
+    key = _decoded(secret, PREFIX)
+    if len(key) < SHORTEST_SECRET:
+        raise ValueError(f"a secret has {SHORTEST_SECRET} bytes or more, and this one {len(key)}; is it set?")
+    return b"v1," + b64encode(hmac.digest(key, signed, "sha256"))
 
 
 def _decoded(secret: str, prefix: str) -> bytes:
@@ -103,8 +125,13 @@ def _decoded(secret: str, prefix: str) -> bytes:
         raise ValueError(f"a secret is {prefix} and base64, as the server showed it") from None
 
 
+def _encoded(text: str) -> bytes:
+    """Of a header, which some frameworks read with surrogates in place of what is not UTF-8."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _is_same(expected: bytes, signature: str) -> bool:
-    return hmac.compare_digest(signature.encode(), expected)
+    return hmac.compare_digest(_encoded(signature), expected)
 
 
 def _public_key(secret: str) -> "Ed25519PublicKey":

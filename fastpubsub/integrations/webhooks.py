@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from fastapi import HTTPException, Request
 from pydantic import TypeAdapter, ValidationError
 
-from fastpubsub.client.webhooks import TOLERANCE_SECONDS, Handled, InvalidWebhook, verify
+from fastpubsub.client.webhooks import TOLERANCE_SECONDS, Handled, InvalidWebhook, listed, require_secrets, verify
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 
@@ -33,7 +33,7 @@ class Webhooks:
     """Accepts only requests that are signed with one of the secrets; skips messages that this process has handled.
 
     A request without a valid signature gets 401, a payload of another type 422, a body of more than `max_body_bytes`
-    413, and a message that was already handled 200.
+    413, and a message that was already handled 200. A secret that is missing or cannot be one raises ValueError.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class Webhooks:
         tolerance_seconds: float = TOLERANCE_SECONDS,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        self._secrets = [secrets] if isinstance(secrets, str) else list(secrets)
+        self._secrets = listed(secrets)
+        require_secrets(self._secrets)
         self._tolerance_seconds = tolerance_seconds
         self._max_body_bytes = max_body_bytes
         self._handled = Handled(2 * tolerance_seconds)

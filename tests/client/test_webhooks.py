@@ -117,6 +117,8 @@ REFUSED = {
     "an empty signature": (headers() | {"webhook-signature": "v1,"}, BODY),
     "another version": (headers() | {"webhook-signature": headers()["webhook-signature"].replace("v1", "v2")}, BODY),
     "not ASCII": (headers() | {"webhook-signature": "v1,ä"}, BODY),
+    "not UTF-8": (headers() | {"webhook-signature": "v1,\udce4"}, BODY),
+    "an id that is not UTF-8": (headers() | {"webhook-id": "\udce4\ud800"}, BODY),
     "a time that is none": (headers() | {"webhook-timestamp": "²"}, BODY),
     "a time with a sign": (headers() | {"webhook-timestamp": f"+{NOW}"}, BODY),
     "a time without an end": (headers() | {"webhook-timestamp": "9" * 5000}, BODY),
@@ -137,6 +139,20 @@ def test_no_secret_accepts_nothing() -> None:
         verify(headers(), BODY, [], now=NOW)
     with pytest.raises(ValueError, match="whsec_"):
         verify(headers(), BODY, "nonsense!", now=NOW)
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_AAAA", "whsec_" + "A" * 28])
+def test_a_secret_that_anyone_can_guess_is_none(secret: str) -> None:
+    """As that of a variable that is empty: anyone can sign with it."""
+    forged = headers(secret)
+    with pytest.raises(ValueError, match="24 bytes or more"):
+        verify(forged, BODY, [OTHER, secret], now=NOW)
+
+
+@pytest.mark.parametrize("secrets", [[], "", [SECRET, "whsec_AAAA"], "nonsense!", "whsk_AAAA", "whpk_AAAA"])
+def test_a_service_without_a_good_secret_does_not_start(secrets: str | list[str]) -> None:
+    with pytest.raises(ValueError, match=r"secret|public key"):
+        Webhooks(secrets)
 
 
 def test_handled_messages_are_remembered_for_a_while() -> None:
