@@ -11,7 +11,7 @@ from typing import Self
 from fastpubsub.push.answers import PushAnswer
 from fastpubsub.push.failures import PushFailed, Unreachable
 from fastpubsub.push.formats import PushedMessage
-from fastpubsub.push.outcomes import Outcome, outcome_of, welcomes
+from fastpubsub.push.outcomes import Outcome, outcome_of, refusal
 from fastpubsub.push.requests import ORIGIN, Place, asks_first, posted, question
 from fastpubsub.push.resolver import Resolver
 from fastpubsub.push.signing import key_of
@@ -61,7 +61,7 @@ class Poster:
         if not asks_first(self._form):
             return True
         try:
-            return welcomes(self._send(question(self._place, {})), ORIGIN)
+            return refusal(self._send(question(self._place, {})), ORIGIN) is None
         except PushFailed:
             return False
 

@@ -38,10 +38,14 @@ def outcome_of(answer: PushAnswer, reject_on: frozenset[int], now: datetime) -> 
     return Outcome("nack", is_well=400 <= status < 500, reason=said)
 
 
-def welcomes(answer: PushAnswer, origin: str) -> bool:
-    """Whether an endpoint that was asked takes events."""
+def refusal(answer: PushAnswer, origin: str) -> str | None:
+    """Why an endpoint that was asked takes no events; None when it does."""
     allowed = answer.headers.get("webhook-allowed-origin", "").split(",")
-    return 200 <= answer.status < 300 and not {"*", origin}.isdisjoint(one.strip() for one in allowed)
+    if 200 <= answer.status < 300 and not {"*", origin}.isdisjoint(one.strip() for one in allowed):
+        return None
+    wanted = f"2xx with WebHook-Allowed-Origin: {origin}"
+    said = f": {answer.text}" if answer.text else ""
+    return f"the endpoint takes no events: it answered {answer.status} to OPTIONS, and not {wanted}{said}"
 
 
 def retry_after(text: str, now: datetime) -> int | None:

@@ -14,7 +14,7 @@ from fastpubsub.push.answers import PushAnswer
 from fastpubsub.push.endpoints import Endpoint
 from fastpubsub.push.failures import PushFailed, Unreachable
 from fastpubsub.push.formats import PushedMessage
-from fastpubsub.push.outcomes import GONE, Outcome, outcome_of, welcomes
+from fastpubsub.push.outcomes import GONE, Outcome, outcome_of, refusal
 from fastpubsub.push.pacing import Breaker, Concurrency, Gate
 from fastpubsub.push.requests import ORIGIN
 from fastpubsub.push.resolver import Resolver
@@ -141,15 +141,16 @@ class Pusher:
 
     async def _ask_whether_welcome(self) -> bool:
         """The handshake of the HTTP webhooks of CloudEvents; who refuses is asked again, as after a failure."""
-        loop = asyncio.get_running_loop()
         try:
             answer = await self._wire.send(self.endpoint.question(), self.endpoint.timeout_seconds)
-            self._is_welcome = welcomes(answer, ORIGIN)
-        except PushFailed:
-            pass
-        if not self._is_welcome:
-            self._breaker.refused(loop.time())
-            self._note_breaker("the endpoint did not agree to get events")
+        except PushFailed as error:
+            reason: str | None = str(error)
+        else:
+            reason = refusal(answer, ORIGIN)
+        self._is_welcome = reason is None
+        if reason is not None:
+            self._breaker.refused(asyncio.get_running_loop().time())
+            self._note_breaker(reason)
         return self._is_welcome
 
     async def _push(self, claim: Claim, index: int, received: float, before: asyncio.Task[bool] | None) -> bool:

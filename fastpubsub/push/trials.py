@@ -19,7 +19,7 @@ from fastpubsub.push.dispatcher import Dispatcher
 from fastpubsub.push.endpoints import Endpoint, allowed_place, opened
 from fastpubsub.push.failures import PushFailed
 from fastpubsub.push.formats import PushedMessage
-from fastpubsub.push.outcomes import welcomes
+from fastpubsub.push.outcomes import refusal
 from fastpubsub.push.requests import ORIGIN
 from fastpubsub.sealing import Unreadable
 from fastpubsub.services import explaining, pushing
@@ -130,8 +130,8 @@ class Trials:
         try:
             if endpoint.is_asked_first:
                 asked = await wire.send(endpoint.question(), seconds)
-                if not welcomes(asked, ORIGIN):
-                    return asked.status, f"the endpoint does not take events, as OPTIONS showed: {asked.text}"
+                if (refused := refusal(asked, ORIGIN)) is not None:
+                    return asked.status, refused
             now = asyncio.get_running_loop().time()
             answer: PushAnswer = await wire.send(endpoint.request(message, int(time.time()), now, marks), seconds)
         except PushFailed as error:

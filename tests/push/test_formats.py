@@ -6,14 +6,16 @@ from base64 import b64decode
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
+import httpx
 import pytest
 
 from fastpubsub.push.formats import PushedMessage
 from fastpubsub.push.requests import Place, posted, replacing
 from fastpubsub.push.signing import key_of, sign
-from tests.api.calls import Calls
-from tests.push.endpoint import Endpoint, Received, answer
-from tests.push.test_pushing import pushed, until_counts
+from tests import harness
+from tests.api.calls import Calls, success
+from tests.push.endpoint import PATIENCE, Endpoint, Received, answer
+from tests.push.test_pushing import pushed, until_counts, until_status
 
 PAYLOAD = {"a": "ä"}
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -70,6 +72,21 @@ async def test_pubsub(calls: Calls, endpoint: Endpoint) -> None:
     assert (body["subscription"], body["deliveryAttempt"]) == ("projects/fastpubsub/subscriptions/s", 1)
     signed = sign([key_of(secret)], message["messageId"], int(got.headers["webhook-timestamp"]), got.body)
     assert got.headers["webhook-signature"] == signed
+
+
+async def test_an_endpoint_that_takes_no_events_is_named(
+    calls: Calls, endpoint: Endpoint, client: httpx.AsyncClient
+) -> None:
+    endpoint.answers = lambda _: answer(405, b"POST only")
+    await pushed(calls, endpoint, format="cloudevents")
+    status = await until_status(client, failures=5)
+    assert "it answered 405 to OPTIONS, and not 2xx" in status["last_failure"]
+    push = {"endpoint": f"http://127.0.0.1:{harness.free_port()}/", "format": "cloudevents"}
+    success(await client.patch("/subscriptions/s", json={"push": push}), 200)
+    async with asyncio.timeout(PATIENCE):
+        while "no connection" not in ((await until_status(client, is_held=True))["last_failure"] or ""):
+            pass
+    assert [one.method for one in endpoint.received] == ["OPTIONS"] * len(endpoint.received)
 
 
 async def test_nothing_before_an_endpoint_agrees(calls: Calls, endpoint: Endpoint) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import httpx
@@ -95,7 +96,8 @@ async def test_events_need_a_welcome(calls: Calls, endpoint: Endpoint, client: h
     await pushed(calls, endpoint, format="cloudevents-structured")
     success(await client.post("/subscriptions/s/pause"), 200)
     tested = success(await client.post(TEST, json={"payload": {"n": 1}}), 200)
-    assert (tested["status"], tested["said"]) == (200, "the endpoint does not take events, as OPTIONS showed: hm")
+    assert tested["status"] == 200
+    assert re.match("the endpoint takes no events: it answered 200 to OPTIONS, .+: hm$", tested["said"])
     allowed = "*"
     tested = success(await client.post(TEST, json={"payload": {"n": 1}}), 200)
     assert tested["status"] == 204
