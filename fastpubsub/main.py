@@ -23,9 +23,9 @@ from fastpubsub.cli import (
     mcp,
     messages,
     opening,
+    pushed,
     schedules,
     settling,
-    subscriptions,
     top,
     topics,
     topology,
@@ -386,7 +386,7 @@ app.talking("export")(topology.export)
 app.talking("mcp")(mcp.mcp)
 app.local("asyncapi")(describing.asyncapi)
 app.add_typer(topics.app, name="topics")
-app.add_typer(subscriptions.app, name="subscriptions")
+app.add_typer(pushed.app, name="subscriptions")
 app.add_typer(filters.app, name="filter")
 app.add_typer(contexts.app, name="context")
 app.add_typer(clients.app, name="clients")

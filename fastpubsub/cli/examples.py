@@ -64,6 +64,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastpubsub subscriptions seek billing earliest",
         "fastpubsub subscriptions seek billing 2026-01-31T12:00:00Z",
     ),
+    "subscriptions pause": ("fastpubsub subscriptions pause billing",),
+    "subscriptions resume": ("fastpubsub subscriptions resume billing",),
+    "subscriptions push-attempts": (
+        "fastpubsub subscriptions push-attempts billing --limit 20",
+        "fastpubsub subscriptions push-attempts billing --message 019c13cb-6d29-7000-8000-040000000001",
+    ),
     "subscriptions rotate-push-secret": ("fastpubsub subscriptions rotate-push-secret billing",),
     "subscriptions push-status": ("fastpubsub subscriptions push-status billing",),
     "subscriptions test-push": (

@@ -24,15 +24,13 @@ from fastpubsub.cli.arguments import (
 from fastpubsub.cli.commands import with_options
 from fastpubsub.cli.completing import subscription_ids, topic_ids
 from fastpubsub.cli.connection import connected
-from fastpubsub.cli.exits import FAILED, fail, note
+from fastpubsub.cli.exits import note
 from fastpubsub.cli.groups import delete_each, group, list_all, show
 from fastpubsub.cli.output import AsJson, Output
 from fastpubsub.cli.pushing import taking_push
-from fastpubsub.cli.records import checked
 
 if TYPE_CHECKING:
-    from fastpubsub.client.requests import Request
-    from fastpubsub.models import PushTested
+    pass
 
 COLUMNS = ("id", "topic_id", "max_delivery_attempts", "ack_deadline_seconds", "created_at", "filter")
 STATS = (
@@ -143,11 +141,6 @@ ForkOf = Annotated[
 ]
 Ordered = Annotated[
     bool, typer.Option("--ordered", help="Deliver messages with the same ordering key one after the other.")
-]
-
-TestPayload = Annotated[
-    str | None,
-    typer.Option("--payload", help="What to send; without it, an object that says that it is a test.", metavar="JSON"),
 ]
 
 Settings = dict[str, Any]
@@ -282,60 +275,20 @@ def update_subscription(
     show(Output(as_json), replace(request, content=body_of(settings | push)))
 
 
-@app.talking("push-status")
-def show_push_status(subscription: SubscriptionId, as_json: AsJson = None) -> None:
-    """Show whether a subscription is pushed now, and the breaker of its endpoint."""
+@app.talking("pause")
+def pause_subscription(subscription: SubscriptionId, as_json: AsJson = None) -> None:
+    """Let nothing be delivered or pushed until the subscription is resumed."""
     from fastpubsub.client import requests
 
-    show(Output(as_json), requests.get_push_status(subscription))
+    show(Output(as_json), requests.pause(subscription))
 
 
-@app.talking("rotate-push-secret")
-def rotate_push_secret(
-    subscription: SubscriptionId,
-    old_secret_seconds: Annotated[
-        int,
-        typer.Option(help="How long the previous secret signs as well; 0 ends it at once.", min=0, max=2592000),
-    ] = 86400,
-    as_json: AsJson = None,
-) -> None:
-    """Sign pushes with a new secret, and print it. It is shown only once."""
+@app.talking("resume")
+def resume_subscription(subscription: SubscriptionId, as_json: AsJson = None) -> None:
+    """End a pause: what came meanwhile is delivered now."""
     from fastpubsub.client import requests
 
-    show(Output(as_json), requests.rotate_push_secret(subscription, old_secret_seconds=old_secret_seconds))
-    note("save the secret now: it is not shown again")
-
-
-@app.talking("test-push")
-def try_push(subscription: SubscriptionId, payload: TestPayload = None, as_json: AsJson = None) -> None:
-    """Send a signed test to the endpoint now, and print what it answered. No message is touched."""
-    from fastpubsub.client import requests
-
-    request = requests.test_push(subscription)
-    if payload is not None:
-        request = replace(request, content=body_of({"payload": json_text(payload, "--payload")}))
-    _send_by_hand(Output(as_json), request)
-
-
-@app.talking("resend")
-def resend_message(
-    subscription: SubscriptionId,
-    message: Annotated[str, typer.Argument(help="The id of a message that the topic still has.", callback=text)],
-    as_json: AsJson = None,
-) -> None:
-    """Send a message to the endpoint once more, now, and print what it answered. What became of it stays."""
-    from fastpubsub.client import requests
-
-    _send_by_hand(Output(as_json), requests.resend_message(subscription, message))
-
-
-def _send_by_hand(output: Output, request: "Request[PushTested]") -> None:
-    """Exits with 1 when the endpoint did not answer 2xx."""
-    with connected() as client:
-        record, tested = client.send(checked(request))
-    output.one(record)
-    if not 200 <= (tested.status or 0) < 300:
-        fail(f"the endpoint did not accept it: {tested.said}", FAILED)
+    show(Output(as_json), requests.resume(subscription))
 
 
 @app.talking("seek")

@@ -70,6 +70,9 @@ def test_subscriptions(cli: Cli, bus: Client) -> None:
     (changed,) = printed(cli, "subscriptions", "update", "audit", "--filter", "null", "--ack-deadline-seconds", "9")
     assert changed == created | {"filter": None, "ack_deadline_seconds": 9}
     assert printed(cli, "subscriptions", "show", "audit") == [changed]
+    (paused,) = printed(cli, "subscriptions", "pause", "audit")
+    assert (paused.pop("is_paused"), paused.pop("paused_at")[-1], paused) == (True, "Z", changed)
+    assert printed(cli, "subscriptions", "resume", "audit") == [changed]
     assert [one["id"] for one in printed(cli, "subscriptions", "list")] == ["audit", "billing"]
     assert [one["id"] for one in printed(cli, "subscriptions", "list", "--topic", "orders")] == ["audit", "billing"]
     assert printed(cli, "subscriptions", "list", "--topic", "others") == []

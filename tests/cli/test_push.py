@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastpubsub.client import Client
-from tests.cli.conftest import Cli, Done
+from tests.cli.conftest import Cli, Done, until
 from tests.cli.test_listen import serving
 from tests.conftest import StartServer
 
@@ -89,6 +89,33 @@ def test_requests_by_hand(server: StartServer, bus: Client, cli: Cli) -> None:
     assert (gone.returncode, json.loads(gone.stdout)["status"], "no connection" in gone.stderr) == (1, None, True)
     wrong = cli("subscriptions", "test-push", "billing", "--payload", "{", url=url)
     assert (wrong.returncode, wrong.stdout, "--payload" in wrong.stderr) == (2, "", True)
+
+
+def test_what_became_of_pushes(server: StartServer, bus: Client, cli: Cli) -> None:
+    networks = {"push_allow_networks": "127.0.0.0/8,::1/128", "push_allow_ports": "*", "push_allow_http": True}
+    url = server(push_secret_key="k" * 32, **networks).base_url
+
+    def attempts(*arguments: str) -> list[Any]:
+        done = cli("subscriptions", "push-attempts", "billing", *arguments, url=url)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    assert attempts() == []
+    with serving() as hook:
+        hook.answer = lambda one: (400 if b"1" in one.body else 200, {}, b"no\x1b[31m")
+        endpoint = ["--push-endpoint", hook.url, "--push-reject-on", "400"]
+        assert cli("subscriptions", "update", "billing", *endpoint, url=url).returncode == 0
+        ids = bus.publish("orders", *({"n": number} for number in range(3)))
+        until(lambda: len(attempts()) == len(ids))
+    by_id = {one["message_id"]: one for one in attempts()}
+    assert [by_id[id_]["outcome"] for id_ in ids] == ["ack", "reject", "ack"]
+    assert attempts("--message", ids[1]) == [by_id[ids[1]]]
+    assert attempts("--limit", "2") == attempts()[:2]
+    table = cli("subscriptions", "push-attempts", "billing", "--table", url=url).stdout
+    assert table.splitlines()[0].split() == ["AT", "MESSAGE_ID", "ATTEMPT", "OUTCOME", "STATUS", "MS", "SAID"]
+    assert "\x1b" not in table
+    wrong = cli("subscriptions", "push-attempts", "billing", "--message", "nonsense", url=url)
+    assert (wrong.returncode, "message_id" in wrong.stderr) == (1, True)
 
 
 def test_a_secret_header_reaches_the_server(pushing: Cli, tmp_path: Path) -> None:
