@@ -3,13 +3,14 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
 
 from fastpubsub.client import AsyncClient, Client, Policy, Worker
+from fastpubsub.testing.pushing import pushing
 from fastpubsub.testing.server import MemoryServer
 from fastpubsub.testing.store import Store
 
@@ -80,6 +81,16 @@ class InMemoryBus:
                 changed.close()
                 worker.stop()
                 await task
+
+    async def push(
+        self, subscription_id: str, app: Any, path: str, *, secret: str, reject_on: Collection[int] = ()
+    ) -> None:
+        """Posts what is ready to an ASGI application until nothing is, signed, in the format `standard` of a server.
+
+        The status of each answer settles its message: 2xx acknowledges, one of `reject_on` makes a dead letter, and
+        after any other one the message waits for a retry.
+        """
+        await self.drain(pushing(subscription_id, app, path, secret, reject_on))
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         with self._lock:

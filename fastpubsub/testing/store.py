@@ -1323,4 +1323,6 @@ def _check_order(subscription: Subscription) -> None:
 
 def refuse_push(push: NewPush | None) -> None:
     if push is not None:
-        raise InvalidRequest("the bus in memory pushes nothing; let the test call the endpoint, or use a server")
+        raise InvalidRequest(
+            "the bus in memory pushes nothing by itself: leave out push, and call the push of the bus in the test"
+        )

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from fastpubsub.client import Client
+from fastpubsub.push.signing import new_secret
 from tests import harness
 from tests.lasting import Last
 from tests.pages import DOCS, FILE, Block, Shell, agree, blocks, canonical
@@ -59,8 +60,8 @@ def save(shell: Shell, page: str) -> list[str]:
     return names
 
 
-def run_tests(folder: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider", "."]
+def run_tests(folder: Path, file: str = ".") -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider", file]
     command[3:3] = ["-p", "asyncio"]
     # Our own plugins would take longer to load than everything else.
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -84,6 +85,13 @@ def walk(page: str, shell: Shell) -> None:
 @pytest.mark.long
 def test_client(shell: Shell) -> None:
     walk("client.md", shell)
+
+
+def test_push(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Shell(tmp_path, {})
+    assert {*save(shell, "push.md"), *save(shell, "workers.md")} >= {"hook.py", "test_hook.py", "conftest.py"}
+    monkeypatch.setenv("PUSH_SECRETS", new_secret())
+    run_tests(tmp_path, "test_hook.py")
 
 
 def test_workers(shell: Shell, bus: Client) -> None:
