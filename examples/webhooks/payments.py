@@ -27,6 +27,7 @@ class Payment(BaseModel):
 
 def database() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(FILE, timeout=10, check_same_thread=False)) as connection:
+        connection.execute("pragma journal_mode = wal")  # one that writes waits for no one that reads
         connection.execute(TABLE)
         with connection:  # commits, or rolls back
             yield connection

@@ -16,10 +16,11 @@ LOCKED_SECONDS = 60.0
 
 
 class Service:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, data: Path | None = None) -> None:
+        """`data` is where its database is, if not in the folder."""
         self.folder = folder
         self.port = harness.free_port()
-        self.file = folder / "payments.db"
+        self.file = (data or folder) / "payments.db"
         self.secret = ""
         self.process: subprocess.Popen[bytes] | None = None
 
