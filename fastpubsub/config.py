@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fastpubsub.addresses import Network, parse_networks
+from fastpubsub.log_lines import LineFormatter
 from fastpubsub.models import MAX_DELAY_SECONDS
 from fastpubsub.sealing import MIN_KEY_CHARACTERS
 from fastpubsub.signing_keys import Key, signing_key, verification_keys
@@ -58,7 +59,7 @@ def _check_issuer(issuer: str) -> str:
 def _check_log_formatter(formatter: str) -> str:
     record = logging.makeLogRecord({"msg": "m", "levelname": "INFO", "pathname": "p", "lineno": 1})
     try:
-        logging.Formatter(formatter).format(record)
+        LineFormatter(formatter).format(record)
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"this is not a format of Python's logging such as 'message=%(message)s': {error}") from None
     return formatter

@@ -9,6 +9,9 @@ from typing import Any, Literal, TextIO
 
 Style = Literal["line", "json", "terminal"]
 
+OF_MESSAGES = ("message_id", "subscription_id", "trace_id")
+"""What records of the functions of a worker have; a format may name them everywhere."""
+
 _PLACE = "\x00"
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\U0010ffff]")
 _PAIR = re.compile(r'(\w+)=(".*"$|\S+)(?: |$)')
@@ -29,7 +32,7 @@ class LineFormatter(logging.Formatter):
     """Keeps an event on its line: line ends in a message are escaped, the lines of a traceback are indented."""
 
     def __init__(self, fmt: str) -> None:
-        super().__init__(fmt)
+        super().__init__(fmt, defaults=dict.fromkeys(OF_MESSAGES, ""))
         self._second = 0
         self._date = ""
 
@@ -67,6 +70,7 @@ class JsonFormatter(LineFormatter):
         }
         if isinstance(record.msg, Events):
             return "\n".join(_encoded(about | values_of(event)) for event in record.msg)
+        about |= {name: value for name in OF_MESSAGES if (value := getattr(record, name, ""))}
         about["message"] = record.getMessage()
         if record.exc_info:
             about["exception"] = logging.Formatter.formatException(self, record.exc_info)

@@ -48,9 +48,12 @@ def configure(settings: Settings) -> None:
     logging.config.dictConfig(logging_config(settings))
 
 
-def show_all(settings: Settings) -> None:
-    """Shows the logs of other modules, too, for a process that runs functions of users."""
-    logging.getLogger().setLevel(settings.log_level.upper())
+def show_all(settings: Settings, noting: logging.Filter) -> None:
+    """Shows the logs of other modules, too, for a process that runs functions of users; the filter notes of what."""
+    root = logging.getLogger()
+    root.setLevel(settings.log_level.upper())
+    for handler in root.handlers:
+        handler.addFilter(noting)
     for name in ("httpx", "httpcore", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -279,6 +279,10 @@ def worker(
         list[str],
         typer.Argument(metavar="MODULE:WORKER...", help="The module and name of each worker, such as emails:worker."),
     ],
+    subscription: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SUB", help="Run only the functions of this subscription; may be given several times."),
+    ] = None,
     concurrency: Annotated[
         int | None,
         typer.Option(help="How many messages of each subscription to process at once; overrides the workers.", min=1),
@@ -286,6 +290,10 @@ def worker(
     processes: Annotated[
         int, typer.Option(help="How many processes run the workers, for functions that keep a processor busy.", min=1)
     ] = 1,
+    max_messages: Annotated[
+        int | None,
+        typer.Option(help="After so many messages a process stops, and another one takes its place.", min=1),
+    ] = None,
     log_level: Annotated[
         LogLevel | None, typer.Option(help="What to log, instead of FASTPUBSUB_LOG_LEVEL.", show_default=False)
     ] = None,
@@ -305,22 +313,25 @@ def worker(
     """Process messages with your workers until SIGTERM or SIGINT."""
     from fastpubsub import logs
     from fastpubsub.client.connections import Misconfigured
+    from fastpubsub.client.current import MessageFilter
     from fastpubsub.client.errors import BusError
     from fastpubsub.client.processes import supervise
-    from fastpubsub.client.runner import TargetError, load, run
+    from fastpubsub.client.runner import RunOptions, TargetError, load, run
 
     settings = load_settings()
     if log_level is not None:
         settings = settings.model_copy(update={"log_level": log_level.value})
     logs.configure(settings)
-    logs.show_all(settings)
-    child = supervise(processes, Path.cwd() if reload else None) if processes > 1 or reload else None
+    logs.show_all(settings, MessageFilter())
+    is_supervised = processes > 1 or reload or max_messages is not None
+    child = supervise(processes, Path.cwd() if reload else None) if is_supervised else None
     try:
         workers = [load(target) for target in targets]
         if child is not None:
             child.loaded()
         number = 0 if child is None else child.number
-        run(workers, concurrency, None if health_port is None else (health_host, health_port + number))
+        health = None if health_port is None else (health_host, health_port + number)
+        run(workers, RunOptions(subscription or (), concurrency, max_messages, health))
     except (TargetError, Misconfigured) as error:
         fail(printable(str(error)), WRONG_USAGE)
     except BusError as error:

@@ -7,6 +7,7 @@ with Client("http://localhost:8000") as bus:
 """
 
 from fastpubsub.client.clients import AsyncClient, Client
+from fastpubsub.client.current import MessageFilter
 from fastpubsub.client.deliveries import Delivery, Reject, Retry
 from fastpubsub.client.dependencies import Depends
 from fastpubsub.client.errors import (
@@ -59,6 +60,7 @@ __all__ = [
     "InvalidRequest",
     "Limits",
     "Message",
+    "MessageFilter",
     "NoLongerHeld",
     "NotFound",
     "Outgoing",

@@ -13,6 +13,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from fastpubsub.client.connections import AsyncConnection
+from fastpubsub.client.current import current
 from fastpubsub.client.decimals import has_decimals
 from fastpubsub.client.deliveries import (
     ACK,
@@ -155,6 +156,7 @@ class Handler:
 
     async def _run(self, payload: Any, delivery: Deliveries, threads: Threads | None) -> Any:
         """Returns the function's result, after awaiting it, or the exception that it raised."""
+        current.set(delivery)  # in a task of its own
         try:
             if self._call is not None:
                 return await self._call(Work(payload, delivery, threads))

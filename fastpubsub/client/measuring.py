@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 
@@ -17,11 +17,14 @@ class Measured:
     """Since when, by the clock of the event loop."""
     in_flight: int = 0
     """Messages: of a batch, all of them."""
+    then: Callable[[], None] = lambda: None
+    """Called for each message."""
 
     def finished(self, outcome: str, seconds: float) -> None:
         self.in_flight -= 1
         self.outcomes[outcome] += 1
         self.seconds += seconds
+        self.then()
 
     def longest_seconds(self, now: float) -> float:
         return now - min(self.running.values(), default=now)

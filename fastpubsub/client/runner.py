@@ -2,16 +2,21 @@
 
 import asyncio
 import importlib
+import logging
 import operator
 import os
 import sys
 import threading
+from collections.abc import Collection
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import TypeVar
 
 from fastpubsub.client.health import answering
 from fastpubsub.client.threads import THREADS
 from fastpubsub.client.worker import Worker, run_until_signal
+
+logger = logging.getLogger("fastpubsub.client")
 
 END_SECONDS = 1.0
 STILL_RUNNING = 1
@@ -69,16 +74,55 @@ async def _run(workers: list[Worker], health: tuple[str, int] | None) -> None:
         await run_until_signal(workers)
 
 
-def run(workers: list[Worker], concurrency: int | None = None, health: tuple[str, int] | None = None) -> None:
-    """Each worker once, however often it was named. `health` is the host and the port of the probes."""
-    workers = list(dict.fromkeys(workers))
-    if concurrency is not None:
-        for worker in workers:
-            worker.limit(concurrency)
-    asyncio.run(_run(workers, health))
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line says about all workers. `health` is the host and the port of the probes."""
+
+    subscriptions: Collection[str] = ()
+    concurrency: int | None = None
+    max_messages: int | None = None
+    health: tuple[str, int] | None = None
+
+
+def run(workers: list[Worker], options: RunOptions) -> None:
+    """Each worker once, however often it was named."""
+    workers = _chosen(list(dict.fromkeys(workers)), options.subscriptions)
+    for worker in workers:
+        if options.concurrency is not None:
+            worker.limit(options.concurrency)
+    if options.max_messages is not None:
+        _stop_after(options.max_messages, workers)
+    asyncio.run(_run(workers, options.health))
     threads = [thread for thread in threading.enumerate() if thread.name.startswith(THREADS)]
     for thread in threads:
         thread.join(END_SECONDS)
     if any(thread.is_alive() for thread in threads):
         sys.stderr.flush()
         os._exit(STILL_RUNNING)
+
+
+def _chosen(workers: list[Worker], subscriptions: Collection[str]) -> list[Worker]:
+    """Those with subscribers that are wanted; all without `subscriptions`."""
+    if not subscriptions:
+        return workers
+    there = {subscription for worker in workers for subscription in worker.subscriptions}
+    if unknown := sorted(set(subscriptions) - there):
+        raise TargetError(f"--subscription {unknown[0]}: there is no such subscriber, but: {', '.join(sorted(there))}")
+    for worker in workers:
+        worker.choose(subscriptions)
+    return [worker for worker in workers if worker.subscriptions]
+
+
+def _stop_after(count: int, workers: list[Worker]) -> None:
+    left = count
+
+    def count_one() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            logger.info("%d messages are done: this process of the workers ends", count)
+            for worker in workers:
+                worker.stop()
+
+    for worker in workers:
+        worker.on_finished = count_one

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import signal
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -65,12 +65,15 @@ class Worker(Router):
         self._declares = declare
         self._topics = list(topics)
         self._limit: int | None = None
+        self._chosen: Collection[str] | None = None
         self._stopping: asyncio.Event | None = None
         self._consumers: list[Consumer] = []
         self._is_reached = False
         self._measured: dict[str, Measured] = {}
         self.on_answered: Callable[[], None] = lambda: None
         """Called when a subscription begins to be pulled, at the start and after failures; see `is_answered`."""
+        self.on_finished: Callable[[], None] = lambda: None
+        """Called for each message that a function has ended with."""
 
     @property
     def subscriptions(self) -> list[str]:
@@ -90,6 +93,13 @@ class Worker(Router):
     def declared_topics(self) -> list[Topic[Any]]:
         """The topics that it was given besides those of its subscribers."""
         return list(self._topics)
+
+    def registrations(self) -> Iterator[Registration]:
+        return (one for one in super().registrations() if self._chosen is None or one.subscription_id in self._chosen)
+
+    def choose(self, subscriptions: Collection[str]) -> None:
+        """Leaves out the subscribers of all others."""
+        self._chosen = subscriptions
 
     def limit(self, concurrency: int) -> None:
         """Sets the concurrency of every subscriber."""
@@ -175,8 +185,13 @@ class Worker(Router):
             self._consumer_id,
             # What waits here would be worked on after a message before it has failed.
             0 if registration.ordered else self._prefetch_seconds,
-            self._measured.setdefault(registration.subscription_id, Measured(registration.subscription_id)),
+            self._measured_of(registration.subscription_id),
         )
+
+    def _measured_of(self, subscription_id: str) -> Measured:
+        measured = self._measured.setdefault(subscription_id, Measured(subscription_id))
+        measured.then = self.on_finished
+        return measured
 
 
 async def _consume(consumer: Consumer, stopping: asyncio.Event) -> None:

@@ -7,9 +7,7 @@
 It needs `opentelemetry-api`; what becomes of the spans is up to your SDK.
 """
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
 from typing import Any
 
 from opentelemetry import trace
@@ -17,6 +15,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from fastpubsub.client import Delivery, Reject, Retry
+from fastpubsub.client import MessageFilter as MessageFilter  # noqa: PLC0414 - for those who import it from here
 from fastpubsub.client.layers import Deliveries
 from fastpubsub.client.requests import publishing
 from fastpubsub.client.router import Router
@@ -25,7 +24,6 @@ MAX_ATTRIBUTES = 98
 """A message may have 100, and a trace needs two."""
 
 _propagator = TraceContextTextMapPropagator()
-_work: ContextVar[Deliveries | None] = ContextVar("work", default=None)
 
 
 def instrument(*routers: Router, tracer_provider: trace.TracerProvider | None = None) -> None:
@@ -37,26 +35,15 @@ def instrument(*routers: Router, tracer_provider: trace.TracerProvider | None = 
     starts.
     """
     publishing.carry(_with_trace)
+    MessageFilter.span_trace = staticmethod(_trace_id)
     tracer = trace.get_tracer("fastpubsub", tracer_provider=tracer_provider)
     for router in routers:
         router.middleware(_traced(tracer))
 
 
-class MessageFilter(logging.Filter):
-    """Gives each record `message_id`, `subscription_id` and `trace_id`, empty outside of instrumented functions.
-
-    In a batch there is no `message_id`.
-
-    Add it to a handler of `logging`, and name them in its format: `%(message_id)s`.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        work = _work.get()
-        record.message_id = str(work.id) if isinstance(work, Delivery) else ""
-        record.subscription_id = "" if work is None else _first(work).subscription_id
-        context = trace.get_current_span().get_span_context()
-        record.trace_id = trace.format_trace_id(context.trace_id) if context.is_valid else ""
-        return True
+def _trace_id() -> str:
+    context = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(context.trace_id) if context.is_valid else ""
 
 
 def _with_trace(attributes: Mapping[str, str] | None) -> Mapping[str, str] | None:
@@ -83,20 +70,16 @@ def _traced(tracer: trace.Tracer) -> Callable[[Deliveries, Callable[[], Awaitabl
         is_batch = isinstance(work, list)
         parent = None if is_batch else _propagator.extract(_first(work).attributes or {})
         links = [link for link in map(_link, work) if link.context.is_valid] if isinstance(work, list) else []
-        token = _work.set(work)
-        try:
-            with tracer.start_as_current_span(
-                f"process {_first(work).subscription_id}",
-                parent,
-                trace.SpanKind.CONSUMER,
-                _attributes(work),
-                links,
-                record_exception=False,
-                set_status_on_exception=False,
-            ) as span:
-                return await _noting(span, call_next)
-        finally:
-            _work.reset(token)
+        with tracer.start_as_current_span(
+            f"process {_first(work).subscription_id}",
+            parent,
+            trace.SpanKind.CONSUMER,
+            _attributes(work),
+            links,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            return await _noting(span, call_next)
 
     return in_span
 

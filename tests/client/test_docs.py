@@ -121,6 +121,9 @@ def test_workers(shell: Shell, bus: Client) -> None:
     assert printed >= {"attempt 1 commits ['refund of 5']", "it took a moment"}
     (letter,) = bus.list_dead_letters("email-sender")
     assert letter.reason == "the payload does not match Notification: email: Field required"
+    started = "a worker starts: subscription_id=email-sender concurrency=10 subscription= message=\n"
+    with shell.start("exec python logged.py") as program:
+        program.wait_until(lambda: started in program.output())
 
 
 def test_lines_of_code() -> None:
