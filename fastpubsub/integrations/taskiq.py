@@ -1,8 +1,8 @@
 """A broker of taskiq over the bus: a task is a message of a topic, and the workers are consumers of a subscription.
 
-    from fastpubsub.integrations.taskiq import BusBroker
+    from fastpubsub.integrations.taskiq import BusBroker, BusResults
 
-    broker = BusBroker("http://localhost:8000")
+    broker = BusBroker("http://localhost:8000").with_result_backend(BusResults("http://localhost:8000"))
 
     @broker.task
     async def resize(image_id: int) -> None: ...
@@ -10,8 +10,6 @@
 `taskiq worker tasks:broker` runs the tasks.
 """
 
-import base64
-import json
 import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -24,12 +22,13 @@ from fastpubsub.client import AsyncClient, Delivery, Topic
 from fastpubsub.client.declaring import Declaration, declare
 from fastpubsub.client.iteration import iterate
 from fastpubsub.client.leases import Leases
+from fastpubsub.integrations.taskiq_payloads import message_of, payload_of
+from fastpubsub.integrations.taskiq_results import BusResults, ResultMissing
+
+__all__ = ["BusBroker", "BusResults", "ResultMissing"]
 
 DELAY = "delay"
 """The label that other brokers of taskiq take, too."""
-
-WRAPPED = "base64"
-"""The only member of a payload for a message that is not a JSON object, or not one that PostgreSQL can store."""
 
 
 class BusBroker(AsyncBroker):
@@ -40,7 +39,7 @@ class BusBroker(AsyncBroker):
     settings of the subscription: a task whose worker dies comes again after the deadline, and after so many times it
     is a dead letter. With `declare=False` nothing is created.
 
-    A task with the label `delay`, in seconds, comes later. Results need a result backend of taskiq.
+    A task with the label `delay`, in seconds, comes later. Results need a result backend, such as `BusResults`.
     """
 
     def __init__(
@@ -92,7 +91,9 @@ class BusBroker(AsyncBroker):
 
     async def kick(self, message: BrokerMessage) -> None:
         delay = math.ceil(float(message.labels.get(DELAY) or 0))
-        await self._opened().publish(self._topic, _payload(message.message), delay_seconds=delay if delay > 0 else None)
+        await self._opened().publish(
+            self._topic, payload_of(message.message), delay_seconds=delay if delay > 0 else None
+        )
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
         """Holds what it hands out until it is acknowledged, also while the worker finishes its last tasks."""
@@ -102,7 +103,7 @@ class BusBroker(AsyncBroker):
             async for delivery in deliveries:
                 self._open[delivery.ack_id] = delivery
                 leases.hold(delivery)
-                yield AckableMessage(data=_message(delivery.payload), ack=self._acking(delivery))
+                yield AckableMessage(data=message_of(delivery.payload), ack=self._acking(delivery))
 
     def _acking(self, delivery: Delivery) -> Any:
         async def ack() -> None:
@@ -115,28 +116,3 @@ class BusBroker(AsyncBroker):
         if self._client is None:
             raise RuntimeError("the broker is not open: await broker.startup() first")
         return self._client
-
-
-def _payload(message: bytes) -> dict[str, Any]:
-    """As it is, when it is a JSON object that can be stored, so that people and filters can read it."""
-    try:
-        payload = json.loads(message, parse_constant=_refuse)
-        written = json.dumps(payload, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        return _wrapped(message)
-    is_storable = isinstance(payload, dict) and payload.keys() != {WRAPPED} and b"\\u0000" not in written
-    return payload if is_storable else _wrapped(message)
-
-
-def _wrapped(message: bytes) -> dict[str, Any]:
-    return {WRAPPED: base64.b64encode(message).decode()}
-
-
-def _message(payload: dict[str, Any]) -> bytes:
-    if payload.keys() == {WRAPPED}:
-        return base64.b64decode(payload[WRAPPED])
-    return json.dumps(payload).encode()
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")

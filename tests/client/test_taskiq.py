@@ -208,8 +208,8 @@ def test_the_page(lasting_server: Last, tmp_path: Path) -> None:
     url = lasting_server().base_url
     shell = Shell(tmp_path, {"url": url}, {"http://localhost:8000": url})
     save(shell, "taskiq.md")
-    shell.run("python shop.py")
     with Client(url) as bus, shell.start("exec taskiq worker tasks:broker --workers 1", cold=True) as worker:
+        assert shell.run("python shop.py") == "it is at /images/7-200.jpg\n"
         worker.wait_until(lambda: bus.metrics("images").acked == 2)
         worker.process.send_signal(signal.SIGTERM)
         assert worker.process.wait(PATIENCE) == 0
