@@ -49,12 +49,15 @@ def refusal(answer: PushAnswer, origin: str) -> str | None:
 
 
 def retry_after(text: str, now: datetime) -> int | None:
-    """Seconds, given as such or as a date; None when it says neither."""
+    """Seconds, given as such or as a date; None when it says neither, or at once.
+
+    Proxies say 0 during an outage, which would use up the attempts of a message within milliseconds.
+    """
     if text.isascii() and text.isdigit():
-        return min(int(text[:10]), LONGEST_HOLD_SECONDS)
+        return min(int(text[:10]), LONGEST_HOLD_SECONDS) or None
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return None
     seconds = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
-    return min(max(int(seconds), 0), LONGEST_HOLD_SECONDS, MAX_DELAY_SECONDS)
+    return min(max(int(seconds), 0), LONGEST_HOLD_SECONDS, MAX_DELAY_SECONDS) or None

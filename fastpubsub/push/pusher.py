@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class Pusher:
         self._breaker = Breaker()
         self._concurrency = Concurrency(endpoint.max_concurrency)
         self._is_welcome = not endpoint.is_asked_first
+        self._paused_at = -math.inf
         self._is_ending = False
         self._is_all_taken = False
         self._pushing = Tasks()
@@ -207,10 +209,17 @@ class Pusher:
         else:
             outcome = outcome_of(answer, self.endpoint.reject_on, datetime.now(UTC))
             if answer.status == GONE:
-                await self._means.pause(self.endpoint.subscription_id, "its endpoint answered 410: it is gone")
+                await self._pause(started)
         self._note(message, outcome, answer, loop.time() - started)
         self._learn(outcome, loop.time())
         return outcome
+
+    async def _pause(self, started: float) -> None:
+        """Once for all requests that were on their way by then; one that began later comes after a resume."""
+        if started > self._paused_at:
+            self._paused_at = math.inf
+            await self._means.pause(self.endpoint.subscription_id, "its endpoint answered 410: it is gone")
+            self._paused_at = asyncio.get_running_loop().time()
 
     def _note(self, message: PushedMessage, outcome: Outcome, answer: PushAnswer | None, seconds: float) -> None:
         self._means.counters.pushed(outcome.does, seconds)

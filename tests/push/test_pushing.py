@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from fastpubsub.client.webhooks import InvalidWebhook, verify
+from fastpubsub.push.pacing import FIRST_CONCURRENCY
 from fastpubsub.push.signing import key_of, sign
 from fastpubsub.services.push_attempts import trim_push_attempts
 from tests.api.calls import Calls, Json, problem, success
@@ -99,6 +100,29 @@ async def test_an_endpoint_that_is_gone(calls: Calls, endpoint: Endpoint, client
             pass
     changes = success(await client.get("/audit", params={"client_id": "push"}), 200)["data"]
     assert [one["details"]["reason"] for one in changes] == ["its endpoint answered 410: it is gone"]
+
+
+async def test_many_that_find_it_gone_pause_once(calls: Calls, endpoint: Endpoint, client: httpx.AsyncClient) -> None:
+    """And once more after each resume."""
+    together = asyncio.Barrier(FIRST_CONCURRENCY)
+
+    async def gone(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await together.wait()
+        writer.write(answer(410))
+        await writer.drain()
+
+    endpoint.answers = lambda _: gone
+    await pushed(calls, endpoint)
+    for times in (1, 2):
+        await calls.publish(*({"n": number} for number in range(FIRST_CONCURRENCY)))
+        await endpoint.until(times * FIRST_CONCURRENCY)
+        async with asyncio.timeout(PATIENCE):
+            while (await calls.counts())[1] or not (await subscription(client)).get("is_paused"):
+                pass
+        changes = success(await client.get("/audit", params={"client_id": "push"}), 200)["data"]
+        assert [one["action"] for one in changes] == ["pause_subscription"] * times
+        success(await client.post("/subscriptions/s/purge"), 200)
+        success(await client.post("/subscriptions/s/resume"), 200)
 
 
 async def test_retry_after_is_obeyed(calls: Calls, endpoint: Endpoint) -> None:
