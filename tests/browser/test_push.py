@@ -66,6 +66,8 @@ def test_what_became_of_pushes_and_requests_by_hand(pilot: Pilot, hook: Hook) ->
     pilot.press("Rotate secret")
     pilot.press("Rotate secret", "dialog button")
     pilot.sees("This is the only time that the secret is shown.", "whsec_", "Two secrets until")
+    pilot.press("seek", "main a")
+    pilot.sees("What comes next", "The oldest message that is kept")
 
 
 def test_a_breaker_that_opens(pilot: Pilot, hook: Hook) -> None:

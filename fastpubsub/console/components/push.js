@@ -85,7 +85,8 @@ function Attempts({id, answer: {data, next_page_token}, from, onDone}) {
         ${from ? html`<a href=${here({from: undefined})}>First</a>` : null}
         ${next_page_token ? html`<a class="next" href=${here({from: next_page_token})}>Next ${LIMIT}</a>` : html`<span class="muted">That is all.</span>`}
       </nav>`
-    : null}`;
+    : null}
+  <p class="muted">To push everything from a time on once more, <a href=${here({tab: "seek", from: undefined})}>seek</a> to that time.</p>`;
 }
 
 const answered = ({status, milliseconds, said}) =>
