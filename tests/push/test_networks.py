@@ -1,10 +1,17 @@
 """Where nothing is pushed to, however it is written."""
 
 import ipaddress
+import socket
+from typing import Any
 
+import httpx
 import pytest
 
 from fastpubsub.addresses import may_reach, parse_networks
+from fastpubsub.push import resolver, wire
+from tests.api.calls import Calls
+from tests.push.endpoint import Endpoint
+from tests.push.test_pushing import until_counts, until_status
 
 REFUSED_IPV4 = [
     "0.0.0.0",
@@ -99,3 +106,31 @@ def test_networks_that_are_allowed() -> None:
         assert may_reach(ipaddress.ip_address(address), allowed)
     for address in ("127.0.0.1", "::1", "::10.1.2.3", "2002:a01:203::", "fe80::1"):
         assert not may_reach(ipaddress.ip_address(address), allowed)
+
+
+async def test_a_name_that_changes_its_mind(
+    calls: Calls, client: httpx.AsyncClient, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the endpoint was set, and after messages went there: it is judged at each connection."""
+    monkeypatch.setattr(resolver, "REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr(wire, "MAX_AGE_SECONDS", 0.0)
+    address, usual = "127.0.0.1", socket.getaddrinfo
+
+    def found(host: Any, port: Any, *rest: Any, **more: Any) -> Any:
+        return usual(address if host == "mind.example" else host, port, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    await calls.topic()
+    push = {"endpoint": f"http://mind.example:{endpoint.port}/hook"}
+    await calls.subscription(push=push, backoff_min_seconds=0, backoff_max_seconds=0)
+    await calls.publish({"n": 1})
+    await until_counts(calls, (0, 0, 1, 0))
+    address = "169.254.169.254"
+    await calls.publish({"n": 2})
+    status = await until_status(client, breaker="open")
+    assert status["last_failure"].startswith("mind.example is at an address that is not of the internet")
+    assert len(endpoint.received) == 1
+    address = "127.0.0.1"
+    await until_counts(calls, (0, 0, 2, 0))
+    assert [one.headers["fastpubsub-attempt"] for one in endpoint.received] == ["1", "1"]
+    assert endpoint.received[1].headers["host"] == f"mind.example:{endpoint.port}"
