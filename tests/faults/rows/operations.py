@@ -9,11 +9,14 @@ import psycopg
 
 from fastpubsub.database import migrations
 from fastpubsub.embedded import Account, EmbeddedPostgres
-from tests import harness, pgbouncer
+from tests import harness, pgbouncer, upgrading
 from tests.faults.campaign import Fault, Figures
 from tests.faults.load import addresses_of
 from tests.faults.rig import SOON, Rig, Setup
 from tests.faults.rows.processes import kill_worker
+
+HELD_SECONDS = 2.0
+"""For publishers, while the schema is changed and servers are replaced."""
 
 
 async def skew(rig: Rig) -> Figures:
@@ -51,6 +54,17 @@ async def migrate_under_way(rig: Rig) -> Figures:
         await rig.load.progress(10)
     assert rig.load.statuses[503] == before[503], "requests failed"
     return {"changes": len(steps), "longest_change_s": longest}
+
+
+async def upgrade_under_way(rig: Rig) -> Figures:
+    """From the last release, whose server works meanwhile, with a database of its own."""
+    await rig.query("create database upgraded")
+    url = rig.database_url.removesuffix("/postgres") + "/upgraded"
+    messages = 1_000_000 if rig.is_whole else 20_000
+    old, new = upgrading.make_releases(rig.folder, url)
+    held = await upgrading.upgrade(old, new, messages)
+    assert held < HELD_SECONDS or not rig.is_whole, f"publishing was held for {held:.1f} s"
+    return {"messages_there": messages, "held_s": held}
 
 
 async def patiently_run(rig: Rig, statement: str) -> None:
@@ -152,6 +166,7 @@ FAULTS = [
     Fault("F09b", "failover to a synchronous standby", fail_over, 1, 0, STANDBY),
     Fault("F13", "a server whose clock is wrong and jumps", skew, 8, 0),
     Fault("F18", "migrations under way", migrate_under_way, 5, 0),
+    Fault("F18b", "upgrade from the last release under way", upgrade_under_way, 1, 0, Setup(load=False)),
     Fault(
         "F19",
         "pgbouncer in transaction mode, workers killed",
