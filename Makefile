@@ -54,7 +54,7 @@ test: install ## Run the tests in parallel, in random order, then those of test-
 	$(PYTEST) $(FAULT_TESTS:%=--ignore=%) $(ARGS)
 	$(if $(strip $(ARGS)),,$(PYTEST_FAULTS))
 
-test-faults: install ## Run the fast faults, in half a minute: a torture of 8 seconds, two rows, and the controls of its checker
+test-faults: install ## Run the fast faults, in most of a minute: a torture of 8 seconds, three rows, and the controls of its checker
 	$(PYTEST_FAULTS) $(ARGS)
 
 test-role: install ## Run the tests of the services and the API with the rights of the serving role

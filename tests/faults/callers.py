@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tests.faults.history import Kind, Number
-from tests.faults.plan import DEADLINE_SECONDS, Subscription
+from tests.faults.plan import DEADLINE_SECONDS, TIMED, Subscription
 from tests.faults.wire import Answer, NoAnswerError, NotSentError
 
 if TYPE_CHECKING:
@@ -29,13 +29,22 @@ class Caller:
         self.wire = load.wire(lambda: self.random.choice(load.addresses))
 
     async def call(
-        self, op: str, method: str, path: str, sent: dict[str, Any], body: object = None, **headers: str
+        self,
+        op: str,
+        method: str,
+        path: str,
+        sent: dict[str, Any],
+        body: object = None,
+        *,
+        key: str | None = None,
+        final: int = 0,
     ) -> Answer | None:
-        """None when nobody knows what became of it."""
+        """None when it was refused, but with the status `final`, or nobody knows what became of it."""
         history = self.load.history
         history.add(self.name, Kind.INVOKE, op, **sent)
         try:
-            answer = await self.wire.ask(method, path, body, {**REPRESENTATION, **headers})
+            headers = REPRESENTATION if key is None else {**REPRESENTATION, "Idempotency-Key": key}
+            answer = await self.wire.ask(method, path, body, headers)
         except NotSentError:
             history.add(self.name, Kind.REFUSED, op)
             await asyncio.sleep(PAUSE_SECONDS)
@@ -48,19 +57,21 @@ class Caller:
             kind = Kind.REFUSED if answer.status < 500 and answer.status != 429 else Kind.UNKNOWN
             history.add(self.name, kind, op, status=answer.status, retry_after=answer.retry_after)
             await asyncio.sleep(PAUSE_SECONDS)
-            return None
-        history.add(self.name, Kind.OK, op, **read(op, answer))
+            return answer if answer.status == final else None
+        history.add(self.name, Kind.OK, op, **read(op, answer, sent))
         return answer
 
 
-def read(op: str, answer: Answer) -> dict[str, Any]:
+def read(op: str, answer: Answer, sent: dict[str, Any]) -> dict[str, Any]:
     """What of the answer the checker needs."""
     body = answer.json() or {}
+    if op == "transaction":
+        body = {"settled": sent["ids"], "gone": [], "stale": []}
     if op == "pull":
         body = {
             "messages": [
                 [
-                    one["payload"]["number"],
+                    list(number_of(one)),
                     one["id"],
                     one["ack_id"],
                     one["delivery_attempts"],
@@ -70,6 +81,14 @@ def read(op: str, answer: Answer) -> dict[str, Any]:
             ]
         }
     return {"status": answer.status, **body}
+
+
+def number_of(message: dict[str, Any]) -> Number:
+    """Of what a schedule published, the time is a part."""
+    number = Number(*message["payload"]["number"])
+    if at := message.get("attributes", {}).get("scheduled_at"):
+        return number._replace(request=int(datetime.fromisoformat(at).timestamp()))
+    return number
 
 
 class Publisher(Caller):
@@ -91,11 +110,16 @@ class Publisher(Caller):
     async def publish(self, request: int, count: int) -> None:
         numbers = [Number(self.name, request, place) for place in range(count)]
         sent = {"topic": self.topic, "publisher": self.name, "request": request, "count": count}
-        headers = {"Idempotency-Key": f"{self.name}-{request}"} if self.repeats else {}
-        body = {"messages": [{"payload": one.payload(), "ordering_key": self.name} for one in numbers]}
+        key = f"{self.name}-{request}" if self.repeats else None
+        times = [one.times() if self.topic == TIMED else {} for one in numbers]
+        messages = [
+            {"payload": one.payload(), "ordering_key": self.name, **more}
+            for one, more in zip(numbers, times, strict=True)
+        ]
+        body = {"messages": messages}
         path = f"/topics/{self.topic}/messages"
         while True:
-            answer = await self.call("publish", "POST", path, sent, body, **headers)
+            answer = await self.call("publish", "POST", path, sent, body, key=key)
             if answer is not None:
                 self.load.confirmed[self.topic] += count
             if answer is not None or not self.repeats:
@@ -126,11 +150,11 @@ class Consumer(Caller):
         answer = await self.call("pull", "GET", path, {"subscription": self.subscription.name})
         if answer is None:
             return []
-        return [(Number(*one["payload"]["number"]), one["ack_id"]) for one in answer.json()["data"]]
+        return [(number_of(one), one["ack_id"]) for one in answer.json()["data"]]
 
     async def settle(self, pulled: list[tuple[Number, str]]) -> None:
         """A few come again because nobody settles them, a few because they are nacked, and some unseen, uncounted."""
-        acks: list[str] = []
+        acks: dict[str, Number] = {}
         nacks: list[str] = []
         returns: list[str] = []
         returned = 0.5 if self.load.is_failing and self.random.random() < RETURNING else 0.0
@@ -141,10 +165,16 @@ class Consumer(Caller):
             elif not (
                 (self.subscription.refuses_poison and number.is_poison) or (self.load.is_failing and fate < 0.005)
             ):
-                (nacks if self.load.is_failing and fate > 0.97 else acks).append(ack_id)
-        await self.tell("acks", acks)
+                if self.load.is_failing and fate > 0.97:
+                    nacks.append(ack_id)
+                else:
+                    acks[ack_id] = number
+        await self.ack(acks)
         await self.tell("nacks", nacks)
         await self.tell("returns", returns)
+
+    async def ack(self, acks: dict[str, Number]) -> None:
+        await self.tell("acks", list(acks))
 
     async def tell(self, op: str, ids: list[str]) -> None:
         """Until it knows what became of it."""

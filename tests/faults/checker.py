@@ -1,15 +1,15 @@
 """What must hold in every history, whatever was done to whom: the invariants of docs/reliability.md."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tests.faults import promises
+from tests.faults.features import NO_LONGER_HELD
 from tests.faults.history import History, Kind, Number
 from tests.faults.index import Delivery, Index, Seen
 from tests.faults.plan import Plan, backoff_seconds
-
-MARGIN_SECONDS = 0.01
-"""Times in answers are in milliseconds."""
+from tests.faults.promises import MARGIN_SECONDS, Check
 
 
 class Violation(NamedTuple):
@@ -17,15 +17,14 @@ class Violation(NamedTuple):
     text: str
 
 
-Check = Callable[[Index], Iterator[str]]
-
-
 def lost(index: Index) -> Iterator[str]:
-    """Each confirmed message was acked, perhaps acked, or is a dead letter."""
+    """Each confirmed message was acked, perhaps acked, or is a dead letter; one that expires may be dropped."""
     for seen in index.seen.values():
         confirmed = index.confirmed(seen.subscription)
-        dead = set(seen.dead)
+        dead = set(seen.dead) | seen.purged.keys()
         for order, number in enumerate(confirmed):
+            if seen.subscription.drops and number.ttl_seconds:
+                continue
             deliveries = seen.by_number.get(number, ())
             if number not in dead and not any(seen.settled(one, "acks") for one in deliveries):
                 third = ("prefix", "middle", "postfix")[order * 3 // len(confirmed)]
@@ -117,37 +116,47 @@ def attempts(index: Index) -> Iterator[str]:
         for number, deliveries in seen.by_number.items():
             counted = [one for one in deliveries if not seen.settled(one, "returns")]
             most = (2 * limit if seen.subscription.pushed else limit) + len(index.crashes)
-            if len(counted) > most or max(one.attempt for one in deliveries) > limit:
+            # Given back with an earlier message of its key, a delivery does not count.
+            is_over = len(counted) > most and not seen.subscription.ordered
+            if is_over or max(one.attempt for one in deliveries) > limit:
                 yield f"{seen.subscription.name} {number}: {[one.attempt for one in deliveries]} of {limit}"
         for first, second in seen.pairs():
-            # Given back with an earlier message of its key, a delivery does not count.
             may_stay = seen.subscription.ordered or seen.subscription.pushed
             grows = 0 if may_stay or seen.settled(first, "returns") else 1
-            if second.attempt < first.attempt + grows and not index.forgotten(first, second):
+            excused = seen.is_revived(first, second) or index.forgotten(first, second)
+            if second.attempt < first.attempt + grows and not excused:
                 yield f"{seen.subscription.name} {first.number}: {first.attempt} and then {second.attempt}"
 
 
 def order(index: Index) -> Iterator[str]:
     """Of a key nothing comes before all that was published earlier is settled, or is in the same answer before it."""
     for seen in index.seen.values():
-        if seen.subscription.ordered:
+        if seen.subscription.ordered and not seen.subscription.holds:
             for deliveries in seen.by_key():
-                yield from (f"{seen.subscription.name} {text}" for text in overtaking(seen, deliveries))
+                yield from overtaking(seen, deliveries, dict.fromkeys(seen.dead, 0.0))
 
 
-def overtaking(seen: Seen, deliveries: Sequence[Delivery]) -> Iterator[str]:
-    """Of the deliveries of a key, in the order of the log."""
+def held(index: Index) -> Iterator[str]:
+    """And where a dead letter holds its key, nothing comes before that is acked, or somebody purges it."""
+    for seen in index.seen.values():
+        if seen.subscription.holds:
+            for deliveries in seen.by_key():
+                yield from overtaking(seen, deliveries, seen.purged)
+
+
+def overtaking(seen: Seen, deliveries: Sequence[Delivery], let_go: Mapping[Number, float]) -> Iterator[str]:
+    """Of the deliveries of a key, in the order of the log; `let_go`: when a message was, without an ack."""
     acked: dict[Number, float] = {}
     for one in deliveries:
         acks = [ack.begun for ack in seen.settled(one, "acks")]
         acked[one.number] = min([*acks, acked.get(one.number, float("inf"))])
-    acked |= dict.fromkeys(seen.dead, 0.0)
+    acked |= {number: min(time, acked.get(number, time)) for number, time in let_go.items()}
     earlier: dict[Number, None] = {}
     for one in deliveries:
         together = {other.number for other in deliveries if other.begun == one.begun and other.ended == one.ended}
         for number in earlier:
             if number != one.number and acked[number] > one.ended and number not in together:
-                yield f"{one.number} came while {number} was not settled"
+                yield f"{seen.subscription.name} {one.number} came while {number} was not settled"
         earlier[one.number] = None
 
 
@@ -157,7 +166,8 @@ def early(index: Index) -> Iterator[str]:
         for first, second in seen.pairs():
             for nack in seen.settled(first, "nacks"):
                 due = nack.begun + backoff_seconds(first.attempt) - MARGIN_SECONDS
-                if nack.outcome == "settled" and nack.begun < second.starts < due:
+                is_early = nack.outcome == "settled" and nack.begun < second.starts < due
+                if is_early and not seen.is_revived(first, second):
                     yield f"{seen.subscription.name} {first.number}: {due - second.starts:.3f} s too early"
 
 
@@ -166,7 +176,8 @@ def poison(index: Index) -> Iterator[str]:
     for seen in index.seen.values():
         if seen.subscription.refuses_poison:
             deadly = {number for number in seen.numbers if number.is_poison}
-            yield from (f"{seen.subscription.name} {number}" for number in deadly - set(seen.dead))
+            alive = deadly - set(seen.dead) - seen.purged.keys()
+            yield from (f"{seen.subscription.name} {number}" for number in alive)
 
 
 def counts(index: Index) -> Iterator[str]:
@@ -174,13 +185,18 @@ def counts(index: Index) -> Iterator[str]:
     for name, seen in index.seen.items():
         if seen.metrics is None:
             yield f"{name} was not drained"
-        elif seen.metrics != expected_metrics(seen):
-            yield f"{name}: {seen.metrics} instead of {expected_metrics(seen)}"
+        elif seen.metrics != expected_metrics(index, seen):
+            yield f"{name}: {seen.metrics} instead of {expected_metrics(index, seen)}"
 
 
-def expected_metrics(seen: Seen) -> dict[str, int]:
-    dead = len(seen.dead)
-    return {"available": 0, "delivered": 0, "acked": len(seen.numbers) - dead, "dlq": dead}
+def expected_metrics(index: Index, seen: Seen) -> dict[str, int]:
+    """What was dropped nobody has seen; another subscription of the topic has."""
+    dead, dropped = len(seen.dead), 0
+    acked = len(seen.done)
+    if seen.subscription.drops and seen.metrics is not None:
+        dropped = seen.metrics["ttl_expired"]
+        acked = len(index.stored(seen.subscription.topic)) - dead - dropped
+    return {"available": 0, "delivered": 0, "acked": acked, "dlq": dead, "ttl_expired": dropped}
 
 
 def statuses(index: Index) -> Iterator[str]:
@@ -188,7 +204,10 @@ def statuses(index: Index) -> Iterator[str]:
     for call in index.calls:
         got: dict[str, Any] = call.got
         status = got.get("status", 503)
-        if status not in (200, 201, 204, 429, 503) or (status in (429, 503) and not got.get("retry_after", 1)):
+        is_lost = call.op == "transaction" and status == NO_LONGER_HELD
+        if (status not in (200, 201, 204, 429, 503) and not is_lost) or (
+            status in (429, 503) and not got.get("retry_after", 1)
+        ):
             yield f"{call.op} was answered {status}"
 
 
@@ -207,6 +226,8 @@ CHECKS: tuple[Check, ...] = (
     poison,
     counts,
     statuses,
+    held,
+    *promises.CHECKS,
 )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 
+from tests.faults import checker, promises
 from tests.faults.campaign import Fault
 from tests.faults.load import expect
 from tests.faults.plan import DEADLINE_SECONDS
@@ -48,6 +49,38 @@ async def meddle(rig: Rig) -> None:
     await rig.load.progress()
 
 
+PUBLISH_DUE = "v_appended := fastpubsub.publish_messages("
+CHANGES = {
+    "publish_due_messages": (
+        PUBLISH_DUE,
+        "perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, v_now, v_ordering_keys,"
+        f" v_ttl_seconds, v_expires_at); {PUBLISH_DUE}",
+    ),
+    "fire_schedule": ("else p_next_at end", "else p_next_at + interval '1 second' end"),
+    "publish_messages": ("p_ttl_seconds[u.ordinal])", "p_ttl_seconds[u.ordinal] + 3600)"),
+    "room_to_claim": ("\nbegin\n", "\nbegin\n    return;\n"),
+    "run_transaction": ("\n    order by u.ordinal;", "\n    where false order by u.ordinal;"),
+    "ack": ("perform fastpubsub.add_settlement(", "return; perform fastpubsub.add_settlement("),
+}
+"""Procedures that publish what is due twice, miss every second time of a schedule, let messages expire an hour late,
+have no limits, and commit one half of a transaction.
+"""
+
+
+async def break_promises(rig: Rig) -> None:
+    """For some seconds; that a dead letter holds its key is forgotten for good."""
+    query = "select pg_get_functiondef(p.oid) from pg_proc as p where p.oid = %s::regproc"
+    right = {name: (await rig.query(query, f"fastpubsub.{name}"))[0][0] for name in CHANGES}
+    for name, (part, defect) in CHANGES.items():
+        assert right[name].count(part) == 1, f"{name} has changed: plant another defect"
+        await rig.query(right[name].replace(part, defect))
+    await rig.query("update fastpubsub.cursors set on_dead_letter = 'continue'")
+    await rig.load.progress()
+    await asyncio.sleep(DEADLINE_SECONDS * 3)
+    for definition in right.values():
+        await rig.query(definition)
+
+
 FORGETFUL = {"synchronous_commit": "off", "wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"}
 
 CONTROLS = [
@@ -61,5 +94,9 @@ CONTROLS = [
         {"lost"},
     ),
     (Fault("C04", "leases end early and vanish, acks are forgotten", meddle, 1), {"lost", "overlap", "redelivered"}),
+    (
+        Fault("C05", "times, limits and transactions are half kept", break_promises, 1, setup=Setup(featured=True)),
+        {check.__name__ for check in (checker.held, *promises.CHECKS)},
+    ),
 ]
 """With what the checker must say, at least."""

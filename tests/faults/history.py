@@ -36,8 +36,21 @@ class Number(NamedTuple):
     def is_poison(self) -> bool:
         return self.request % 40 == 0 and self.place == 0
 
+    @property
+    def delay_seconds(self) -> int | None:
+        """In a topic whose messages have times."""
+        return (None, 1, None, 2)[(self.request + self.place) % 4]
+
+    @property
+    def ttl_seconds(self) -> int | None:
+        return (None, 2, None)[(self.request + self.place) % 3]
+
     def payload(self) -> dict[str, Any]:
         return {"number": list(self), "parity": self.parity}
+
+    def times(self) -> dict[str, int]:
+        times = {"delay_seconds": self.delay_seconds, "ttl_seconds": self.ttl_seconds}
+        return {name: seconds for name, seconds in times.items() if seconds is not None}
 
 
 @dataclass(frozen=True, slots=True)

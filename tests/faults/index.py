@@ -1,6 +1,6 @@
 """A history, sorted by what the checks ask for."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.message_ids import parse
-from tests.faults.history import Call, History, Kind, Number
-from tests.faults.plan import DEADLINE_SECONDS, Plan, Subscription
+from tests.faults.history import Call, Event, History, Kind, Number
+from tests.faults.plan import DEADLINE_SECONDS, EVERY, MOVED, TICKS, Plan, Subscription
 
 DYING_SECONDS = 0.5
 """From a kill, which is noted before it is done, to the end of the last session, unless that is noted as well."""
@@ -60,12 +60,21 @@ class Seen:
     settles: dict[str, list[Settle]] = field(default_factory=lambda: defaultdict(list))
     """By ack_id."""
     dead: list[Number] = field(default_factory=list)
+    purged: dict[Number, float] = field(default_factory=dict)
+    """When somebody began to, of dead letters that hold their keys."""
+    revived: dict[Number, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """When somebody began to reprocess them."""
     metrics: dict[str, int] | None = None
     """At the end, when it was drained."""
 
     @property
     def numbers(self) -> set[Number]:
         return self.by_number.keys() | set(self.dead)
+
+    @property
+    def done(self) -> set[Number]:
+        """At the end, when everything is drained."""
+        return self.numbers - set(self.dead) - self.purged.keys()
 
     def pairs(self) -> list[tuple[Delivery, Delivery]]:
         """Each delivery with the next one of the same message."""
@@ -79,6 +88,10 @@ class Seen:
         for deliveries in keys.values():
             deliveries.sort(key=lambda one: (one.place, one.expires))
             yield deliveries
+
+    def is_revived(self, first: Delivery, second: Delivery) -> bool:
+        """Whether somebody may have reprocessed it between them."""
+        return any(first.begun < time < second.ended for time in self.revived.get(first.number, ()))
 
     def given_back(self, delivery: Delivery) -> list[Settle]:
         """How earlier messages of its key in the same answer were given back, in an ordered subscription."""
@@ -112,14 +125,16 @@ class Index:
         self.attempted: dict[tuple[str, Number], Kind] = {}
         self.sizes: dict[tuple[str, str, int], int] = {}
         self.ids: dict[tuple[str, Number], str] = {}
+        self.begun: dict[tuple[str, Number], float] = {}
+        """When its publisher asked for the first time."""
         self.seen = {one.name: Seen(one) for one in plan.subscriptions}
         for call in self.calls:
-            if call.op == "publish":
-                self._add_publish(call)
-            elif call.op == "pull":
-                self._add_pull(call)
-            else:
-                self._add_settle(call)
+            {"publish": self._add_publish, "pull": self._add_pull, "purge": self._add_purge}.get(
+                call.op, self._add_settle
+            )(call)
+        self.scheduled = [Number(EVERY, second, 0) for event in history.notes("fired") for second in seconds(event)]
+        self.attempted |= {(TICKS, number): Kind.OK for number in self.scheduled}
+        self.booked = Counter(Number(*one) for event in history.notes("booked") for one in event.value["numbers"])
         for event in history.notes("end"):
             seen = self.seen[event.value["subscription"]]
             seen.dead = [Number(*number) for number in event.value["dead"]]
@@ -135,7 +150,8 @@ class Index:
             key = topic, Number(publisher, request, place)
             before = self.attempted.get(key, Kind.REFUSED)
             self.attempted[key] = max(before, call.outcome, key=_CERTAINTY.index)
-            if ids := call.got.get("ids"):
+            self.begun.setdefault(key, call.begun)
+            if (ids := call.got.get("ids")) and not ids[place].startswith("delayed-"):
                 self.ids.setdefault(key, ids[place])
 
     def _add_pull(self, call: Call) -> None:
@@ -150,8 +166,20 @@ class Index:
             outcomes = {ack_id: name for name in ("settled", "gone", "stale") for ack_id in call.got[name]}
         else:
             outcomes = dict.fromkeys(call.sent["ids"], "unknown" if call.outcome is Kind.UNKNOWN else "refused")
+        op = "acks" if call.op == "transaction" else call.op
         for ack_id, outcome in outcomes.items():
-            seen.settles[ack_id].append(Settle(call.op, outcome, call.begun, call.ended))
+            seen.settles[ack_id].append(Settle(op, outcome, call.begun, call.ended))
+        for number in call.sent.get("publishes", ()):
+            key = MOVED, Number(*number)
+            self.attempted[key] = max(self.attempted.get(key, Kind.REFUSED), call.outcome, key=_CERTAINTY.index)
+
+    def _add_purge(self, call: Call) -> None:
+        seen = self.seen[call.sent["subscription"]]
+        for number in call.sent["numbers"] if call.outcome is not Kind.REFUSED else ():
+            if call.sent["revives"]:
+                seen.revived[Number(*number)].append(call.begun)
+            else:
+                seen.purged.setdefault(Number(*number), call.begun)
 
     def confirmed(self, subscription: Subscription) -> list[Number]:
         """In their order."""
@@ -170,6 +198,10 @@ class Index:
         """Deliveries of what the subscription had before: after nacks, leases that ended, answers that were lost."""
         return sum(len(deliveries) - 1 for seen in self.seen.values() for deliveries in seen.by_number.values())
 
+    def forgettable(self, one: Delivery) -> bool:
+        """Whether a crash of PostgreSQL may have forgotten that it was handed out."""
+        return any(one.begun < gone and one.ended > crash - FORGETTABLE_SECONDS for crash, gone in self.crashes)
+
     def forgotten(self, first: Delivery, second: Delivery) -> bool:
         """Whether a crash of PostgreSQL may have forgotten the first one."""
         return any(
@@ -184,6 +216,11 @@ def crashes(history: History) -> Iterator[tuple[float, float]]:
     over = [event.time for event in history.notes("crashed")]
     for crash, following in pairwise([*begun, float("inf")]):
         yield crash, max((time for time in over if crash < time < following), default=crash + DYING_SECONDS)
+
+
+def seconds(fired: Event) -> range:
+    """The times of the schedule, until it was paused."""
+    return range(fired.value["first"], fired.value["first"] + fired.value["count"])
 
 
 _CERTAINTY: Sequence[Kind] = (Kind.REFUSED, Kind.UNKNOWN, Kind.OK)

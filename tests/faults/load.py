@@ -3,11 +3,14 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
+from tests.faults import features
 from tests.faults.callers import PAUSE_SECONDS, Consumer, Publisher
-from tests.faults.history import History
-from tests.faults.plan import PUSH_TIMEOUT_SECONDS, Plan, Subscription
+from tests.faults.features import Warden
+from tests.faults.history import History, Number
+from tests.faults.plan import EVERY, PUSH_TIMEOUT_SECONDS, TICKS, Plan, Subscription
 from tests.faults.receiver import Receiver
 from tests.faults.wire import Address, Answer, NoAnswerError, NotSentError, Wire
 
@@ -20,12 +23,19 @@ CONSUMERS = 2
 MOST_AHEAD = 600
 """Messages that publishers may be ahead of consumers, so that the end of a run is near."""
 
+MOST_AHEAD_OF_LIMITS = 100
+"""Where one of these consumers is slowed down."""
+
 DRAIN_SECONDS = 180.0
 
 
 class Load:
-    def __init__(self, plan: Plan, addresses: list[Address], seed: int, pace: float = 1.0) -> None:
+    def __init__(
+        self, plan: Plan, addresses: list[Address], seed: int, pace: float = 1.0, database_url: str = ""
+    ) -> None:
         self.plan = plan
+        self.database_url = database_url
+        """For those who settle in SQL."""
         self.pace = pace
         """How much longer everybody waits between calls."""
         self.history = History()
@@ -41,6 +51,8 @@ class Load:
         """Of what is pushed; whoever pushes opens it."""
         self.is_slow = False
         """Consumers take longer than their leases last."""
+        self.first_tick = 0
+        """The first time of the schedule, in seconds."""
         self._publishing = self._failing = True
         self._publishers: list[asyncio.Task[None]] = []
         self._consumers: list[asyncio.Task[None]] = []
@@ -48,20 +60,34 @@ class Load:
 
     async def start(self) -> None:
         wire = self.wire()
-        for topic in self.plan.topics:
+        for topic in dict.fromkeys((*self.plan.topics, *(one.topic for one in self.plan.subscriptions))):
             expect(await wire.ask("POST", "/topics", {"id": topic}), 201)
         for subscription in self.plan.subscriptions:
             await self._create(wire, subscription)
+        if self.plan.featured:
+            await features.query(self, features.BOOKED)
+            await self._create_schedule(wire)
         for number in range(PUBLISHERS * len(self.plan.topics)):
             topic = self.plan.topics[number % len(self.plan.topics)]
             self._publishers.append(asyncio.create_task(Publisher(self, f"p{number}", topic, number % 2 == 0).run()))
         for subscription in self.plan.subscriptions:
-            if subscription.pushed:
-                continue
+            self._start_consumers(subscription)
+
+    def _start_consumers(self, subscription: Subscription) -> None:
+        if not subscription.pushed:
             names = [f"{subscription.name}.c{number}" for number in range(CONSUMERS)]
-            consumers = [Consumer(self, name, subscription) for name in names]
-            consumers.append(Consumer(self, f"{subscription.name}.slow", subscription, is_slow=True))
+            make = features.CONSUMERS[subscription.acks]
+            consumers: list[Consumer | Warden] = [make(self, name, subscription) for name in names]
+            consumers.append(make(self, f"{subscription.name}.slow", subscription, is_slow=True))
+            if subscription.holds:
+                consumers.append(Warden(self, subscription.name))
             self._consumers += [asyncio.create_task(consumer.run()) for consumer in consumers]
+
+    async def _create_schedule(self, wire: Wire) -> None:
+        payload = {"number": Number(EVERY, 0, 0)}
+        body = {"id": EVERY, "interval_seconds": 1, "catch_up": "all", "payload": payload}
+        created = expect(await wire.ask("POST", f"/topics/{TICKS}/schedules", body), 201).json()
+        self.first_tick = int(datetime.fromisoformat(created["next_at"]).timestamp())
 
     async def _create(self, wire: Wire, subscription: Subscription) -> None:
         body = subscription.body()
@@ -98,8 +124,14 @@ class Load:
         async with asyncio.timeout(DRAIN_SECONDS):
             await asyncio.gather(*self._publishers)
             wire = self.wire()
+            if self.plan.featured:
+                await features.pause_schedule(self, patiently)
             for subscription in self.plan.subscriptions:
+                if self.plan.featured:
+                    await features.until_all_came(self)
                 await self._drained(wire, subscription)
+            if self.plan.featured:
+                await features.note_booked(self)
         await self.stop()
 
     async def stop(self) -> None:
@@ -113,11 +145,12 @@ class Load:
 
     async def _drained(self, wire: Wire, subscription: Subscription) -> None:
         metrics: dict[str, int] = {}
-        while not metrics or metrics["available"] + metrics["delivered"]:
+        while not metrics or metrics["available"] + metrics["delivered"] + metrics["dlq"] * subscription.holds:
             self.fail_early()
             await asyncio.sleep(PAUSE_SECONDS)
             answer = await patiently(wire, "GET", f"/subscriptions/{subscription.name}/metrics")
-            metrics = {name: answer[name] for name in ("available", "delivered", "acked", "dlq")}
+            names = ("available", "delivered", "acked", "dlq", "ttl_expired")
+            metrics = {name: answer.get(name, 0) for name in names}
         dead: list[Any] = []
         while len(dead) < metrics["dlq"]:
             page = await patiently(wire, "GET", f"/subscriptions/{subscription.name}/dlq?limit=100&offset={len(dead)}")
@@ -135,7 +168,8 @@ class Load:
     def has_room(self, topic: str) -> bool:
         """Whether publishers are not too far ahead of the slowest subscription, which may get every second message."""
         slowest = min(self.acked[one.name] for one in self.plan.subscriptions if one.topic == topic)
-        return self.confirmed[topic] - 2 * slowest < MOST_AHEAD
+        most = MOST_AHEAD if topic in self.plan.plain else MOST_AHEAD_OF_LIMITS
+        return self.confirmed[topic] - slowest / self.plan.consumed(topic) < most
 
 
 async def patiently(wire: Wire, method: str, path: str, body: object = None) -> Any:

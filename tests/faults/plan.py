@@ -1,13 +1,21 @@
 """What the load works on: topics, and the subscriptions of each."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tests.faults.history import Number
 
 DEADLINE_SECONDS = 2
 BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS = 1, 2
 PUSH_DEADLINE_SECONDS, PUSH_TIMEOUT_SECONDS = 10, 2
+MAX_IN_FLIGHT, RATE_LIMIT = 6, 20
+
+TIMED, LIMITED, MOVED, TICKS = "timed", "limited", "moved", "ticks"
+"""Topics: the messages of the first have times, the second has the subscriptions with limits, whose acks publish to the
+third, and a schedule publishes to the fourth."""
+
+EVERY = "every"
+"""The schedule, which fires once a second."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +31,22 @@ class Subscription:
     """By publisher, whose name is the ordering key."""
     pushed: bool = False
     """To the service of the load; nobody pulls it."""
+    on_expired: Literal["drop", "dead_letter"] = "drop"
+    max_in_flight: int = 0
+    rate_limit: int = 0
+    holds: bool = False
+    """A dead letter holds its key, until somebody of the load purges or reprocesses it."""
+    acks: Literal["alone", "with publishes", "with rows"] = "alone"
+    """In one transaction with messages for MOVED, or with rows of the application."""
 
     @property
     def name(self) -> str:
         return f"{self.topic}.{self.kind}"
+
+    @property
+    def drops(self) -> bool:
+        """Messages that expired."""
+        return self.topic == TIMED and self.on_expired == "drop"
 
     def takes(self, number: Number) -> bool:
         return self.parity is None or number.parity == self.parity
@@ -40,27 +60,48 @@ class Subscription:
             "backoff_min_seconds": BACKOFF_MIN_SECONDS,
             "backoff_max_seconds": BACKOFF_MAX_SECONDS,
             "ordered": self.ordered,
+            "on_expired": self.on_expired,
+            "max_in_flight": self.max_in_flight,
+            "rate_limit": self.rate_limit,
+            "on_dead_letter": "hold" if self.holds else "continue",
         }
         return body if self.parity is None else {**body, "filter": {"parity": [self.parity]}}
 
 
 @dataclass(frozen=True)
 class Plan:
-    topics: tuple[str, ...] = ("t0", "t1")
+    plain: tuple[str, ...] = ("t0", "t1")
     pushed: bool = False
     """Subscriptions of the first topic are."""
+    featured: bool = False
+    """Beside plain topics there are those with times, limits and transactions."""
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Of publishers."""
+        return (*self.plain, TIMED, LIMITED) if self.featured else self.plain
+
+    def consumed(self, topic: str) -> float:
+        """The least share of its messages that a subscription acks: others it filters, drops or purges."""
+        return 0.98 if topic == LIMITED else 0.5
 
     @property
     def subscriptions(self) -> list[Subscription]:
-        first = self.topics[0]
-        pushed = [
-            Subscription(first, "pushed", pushed=True),
-            Subscription(first, "pushed-poison", max_attempts=2, refuses_poison=True, pushed=True),
-            Subscription(first, "pushed-ordered", ordered=True, pushed=True),
+        if self.pushed:
+            return self._pulled() + self._pushed(self.plain[0])
+        return self._pulled() + (FEATURED if self.featured else [])
+
+    def _pushed(self, topic: str) -> list[Subscription]:
+        return [
+            Subscription(topic, "pushed", pushed=True),
+            Subscription(topic, "pushed-poison", max_attempts=2, refuses_poison=True, pushed=True),
+            Subscription(topic, "pushed-ordered", ordered=True, pushed=True),
         ]
-        pulled = [
+
+    def _pulled(self) -> list[Subscription]:
+        return [
             subscription
-            for topic in self.topics
+            for topic in self.plain
             for subscription in (
                 Subscription(topic, "all"),
                 Subscription(topic, "even", parity=0),
@@ -68,7 +109,20 @@ class Plan:
                 Subscription(topic, "ordered", ordered=True),
             )
         ]
-        return pulled + pushed if self.pushed else pulled
+
+
+FEATURED = [
+    Subscription(TIMED, "expiring", ordered=True, on_expired="dead_letter"),
+    Subscription(TIMED, "dropping"),
+    Subscription(LIMITED, "in-flight", max_in_flight=MAX_IN_FLIGHT),
+    Subscription(LIMITED, "rate", rate_limit=RATE_LIMIT),
+    Subscription(LIMITED, "held", max_attempts=2, refuses_poison=True, ordered=True, holds=True),
+    Subscription(LIMITED, "moving", acks="with publishes"),
+    Subscription(LIMITED, "booking", acks="with rows"),
+    Subscription(MOVED, "all"),
+    Subscription(TICKS, "all"),
+]
+"""MOVED comes after what feeds it: so they are drained."""
 
 
 def backoff_seconds(attempt: int) -> float:

@@ -6,7 +6,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,8 @@ class Setup:
     """The database lies on a file system in memory of this size."""
     pushed: bool = False
     """Some subscriptions are pushed to a service of the load."""
+    featured: bool = False
+    """Instead of plain topics those with times, limits and transactions."""
     pushers: int = 0
     """Processes of `fastpubsub push`, instead of the servers."""
 
@@ -151,10 +153,12 @@ class Rig:
             cursor = await connection.execute(statement.encode(), arguments or None)
             return await cursor.fetchall() if cursor.description else []
 
-    async def until_found(self, statement: str, *row: object, seconds: float = SOON) -> None:
+    async def until_found(
+        self, statement: str, *row: object, seconds: float = SOON, arguments: Sequence[object] = ()
+    ) -> None:
         """Until the only row is this."""
         until = time.monotonic() + seconds
-        while (found := await self.query(statement)) != [row]:
+        while (found := await self.query(statement, *arguments)) != [row]:
             assert time.monotonic() < until, f"{found} instead of {row} after {seconds} s"
             await asyncio.sleep(0.05)
 

@@ -45,8 +45,9 @@ async def opened(setup: Setup, seed: int) -> AsyncIterator[Rig]:
         for server in rig.servers:
             await rig.ready(server)
         rig.pushers = [rig.start_pusher() for _ in range(setup.pushers)]
-        plan = Plan(pushed=setup.pushed)
-        rig.load = Load(plan, addresses_of(server.base_url for server in rig.servers), seed, setup.pace)
+        plan = Plan(plain=(), featured=True) if setup.featured else Plan(pushed=setup.pushed)
+        addresses = addresses_of(server.base_url for server in rig.servers)
+        rig.load = Load(plan, addresses, seed, setup.pace, harness.libpq(rig.database_url))
         stack.push_async_callback(rig.load.stop)
         if setup.pushed:
             await stack.enter_async_context(rig.load.receiver.endpoint)

@@ -42,6 +42,13 @@ async def stop_immediately(rig: Rig) -> Figures:
     return {"works_s": await rig.works_again()}
 
 
+async def restart_postgres(rig: Rig) -> Figures:
+    """After a crash of either kind."""
+    await rig.crash_postgres(rig.random.choice([signal.SIGQUIT, signal.SIGKILL]))
+    await rig.start_postgres()
+    return {"works_s": await rig.works_again()}
+
+
 async def end_sessions(rig: Rig) -> Figures:
     """A few of them, as an administrator does."""
     await rig.busy()

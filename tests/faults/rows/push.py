@@ -14,6 +14,7 @@ from tests.faults.load import expect
 from tests.faults.receiver import Misbehavior, Request
 from tests.faults.rig import SOON, Rig, Setup
 from tests.faults.rows.calls import UNFAIR_RESET
+from tests.faults.rows.databases import restart_postgres
 from tests.push.endpoint import OK, Speak
 from tests.push.service import Service
 
@@ -186,12 +187,6 @@ async def replace(rig: Rig, victim: harness.Server) -> None:
     assert "Traceback" not in victim.output(), "it logged a traceback"
     rig.pushers.remove(victim)
     rig.pushers.append(rig.start_pusher())
-
-
-async def restart_postgres(rig: Rig) -> Figures:
-    await rig.crash_postgres(rig.random.choice([signal.SIGQUIT, signal.SIGKILL]))
-    await rig.start_postgres()
-    return {"works_s": await rig.works_again()}
 
 
 # a real service
