@@ -5,15 +5,16 @@ FASTPUBSUB_TEST_EXAMPLES=2000 looks longer.
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -22,12 +23,13 @@ from hypothesis.stateful import (
 )
 
 from fastpubsub.exceptions import BacklogFull, InvalidRequest
-from fastpubsub.message_ids import Target, parse
+from fastpubsub.message_ids import parse
 from fastpubsub.models import ChangedSubscription, NewSubscription
 from fastpubsub.payloads import Expiry
 from fastpubsub.testing import store as memory
 from fastpubsub.testing.store import Cursor, read_filter
-from tests.database import delayed
+from tests.database import delayed, schedules
+from tests.database.model_rules import KEYS, PAYLOADS, TTLS, Scheduling, Transacting, targets
 from tests.database.store import (
     EVERYTHING,
     EXAMPLES,
@@ -48,9 +50,6 @@ from tests.database.store import (
     Store,
 )
 
-PAYLOADS = st.sampled_from(
-    ['{"a": 1}', '{"a": 1.0, "b": "x"}', '{"a": 2, "b": true}', '{"a": [1], "b": "x"}', '{"b": "x"}', "{}"]
-)
 FILTERS = st.sampled_from([None, "null", "{}", '{"a": [1]}', '{"a": [1, 2], "b": ["x", true]}', '{"b": ["x"]}'])
 NAMES = st.sampled_from(["first", "second"])
 ON_FULL = st.sampled_from(["reject", "reject", "drop_oldest", "dead_letter"])
@@ -85,8 +84,6 @@ ROW_BYTES = 80
 """Of a message beside its payload and attributes, with its entry in the index."""
 
 BYTES = st.sampled_from([EVERYTHING, EVERYTHING, 1, 20, 40])
-KEYS = st.sampled_from([None, "a", "a", "b"])
-TTLS = st.sampled_from([None, None, 1, 6, 20])
 DELAYS = st.one_of(st.none(), st.integers(0, 20))
 NO_MARK = 1 << 30
 """Seconds: the floor of delayed messages moves with messages alone."""
@@ -107,10 +104,6 @@ def settings_of(settings: Settings) -> dict[str, Any]:
         "max_backlog": settings.max_backlog,
         "on_full": settings.on_full,
     }
-
-
-def targets(ids: Sequence[Id]) -> list[Target]:
-    return [Target(place, *one) for place, one in enumerate(ids)]
 
 
 def browsed(cursor: Cursor, state: str, position: int, more: dict[str, Any]) -> tuple[Any, ...]:
@@ -156,7 +149,7 @@ def kept_of(cursor: Cursor, retention: int, now: datetime) -> Kept:
     return Kept(position, kept[0].created_at, state, len(kept), sum(ROW_BYTES + one.size for one in kept))
 
 
-class Machine(RuleBasedStateMachine):
+class Machine(Scheduling, Transacting):
     def __init__(self, store: Store) -> None:
         super().__init__()
         self.store = store
@@ -190,6 +183,7 @@ class Machine(RuleBasedStateMachine):
                 "message_keys",
                 "delayed_messages",
                 "fired_messages",
+                "schedules",
                 *OF_SUBSCRIPTIONS,
                 "heads",
                 "cursors",
@@ -397,6 +391,20 @@ class Machine(RuleBasedStateMachine):
         is_there = self.log.delayed.pop(key, None) is not None
         assert delayed.cancel(self.store, self.topic, key) == (is_there, key in self.log.fired)
 
+    @rule(data=st.data(), payload=PAYLOADS)
+    def killed(self, data: st.DataObject, payload: str) -> None:
+        """Whoever does all this ends before the commit: it was never done."""
+        _, _, keys = self.subscription(data)
+        with self.store.undone(), suppress(psycopg.Error):
+            delayed.publish_due(self.store, self.topic, now=self.now, mark=NO_MARK)
+            for _, id_, revision, next_at in schedules.due(self.store, self.now):
+                schedules.fire(self.store, self.topic, id_, revision=revision, due_at=next_at, now=self.now)
+            claimed = self.store.claim(keys, [3], now=self.now)
+            self.store.reject(keys, claimed.ids[:1], now=self.now)
+            self.store.ack(keys, claimed.ids[1:], now=self.now)
+            self.store.release(keys, now=self.now)
+            self.store.publish(self.topic, [payload], now=self.now)
+
     @rule(data=st.data(), limits=st.lists(st.integers(1, 4), min_size=1, max_size=3), max_bytes=BYTES)
     def claim(self, data: st.DataObject, limits: list[int], max_bytes: int) -> None:
         name, _, _ = self.subscription(data)
@@ -440,13 +448,16 @@ class Machine(RuleBasedStateMachine):
         self.consumers[claimed.token] = dict(zip(claimed.positions, shares, strict=False))
         self.handed_out[name] += claimed.ids
 
+    def claimed_now(self, name: str) -> list[Id]:
+        before = len(self.handed_out[name])
+        self.claim_of(name, [2], EVERYTHING, 50_000)
+        return self.handed_out[name][before:]
+
     @rule(data=st.data())
     def claim_and_reject(self, data: st.DataObject) -> None:
         """Dead letters are where much can happen and little comes by chance."""
         name, cursor, keys = self.subscription(data)
-        before = len(self.handed_out[name])
-        self.claim_of(name, [2], EVERYTHING, 50_000)
-        ids = self.handed_out[name][before:]
+        ids = self.claimed_now(name)
         reasons = ["rejected"] * len(ids)
         if all(map(cursor.holds, targets(ids))):
             assert self.store.reject(keys, ids, now=self.now) == cursor.reject(targets(ids), reasons, self.now)
@@ -628,6 +639,14 @@ class Machine(RuleBasedStateMachine):
             delayed.Waiting(one.key, one.due_at, one.message.payload.decode()) for one in self.log.delayed.values()
         ]
         assert delayed.listed(self.store, self.topic) == sorted(waiting, key=lambda one: (one.due_at, one.key))
+        found = [
+            (one.id, one.next_at, one.paused_at is not None, one.last_fired_at, one.fired, one.missed)
+            for one in schedules.listed(self.store, self.topic)
+        ]
+        there = [one.schedule for _, one in sorted(self.log.schedules.items())]
+        assert found == [
+            (one.id, one.next_at, one.is_paused, one.last_fired_at, one.fired, one.missed) for one in there
+        ]
 
     @invariant()
     def each_subscription_is_the_same(self) -> None:
@@ -661,7 +680,7 @@ class Machine(RuleBasedStateMachine):
                     dead.attempts,
                     dead.reason,
                     dead.message.payload.decode(),
-                    None,
+                    dead.message.attributes.decode().rstrip() if dead.message.attributes else None,
                     dead.message.ordering_key,
                 )
                 for position, dead in sorted(cursor.dead.items())
