@@ -7,7 +7,8 @@ async def take(pushed: Annotated[Pushed[Order], Depends(webhooks.of(Order))]) ->
     print(pushed.id, pushed.payload.total)
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -33,7 +34,8 @@ class Webhooks:
     """Accepts only requests that are signed with one of the secrets; skips messages that this process has handled.
 
     A request without a valid signature gets 401, a payload of another type 422, a body of more than `max_body_bytes`
-    413, and a message that was already handled 200. A secret that is missing or cannot be one raises ValueError.
+    413, a message that was already handled 200, and one that is being handled 425. A secret that is missing or cannot
+    be one raises ValueError.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Webhooks:
         self._tolerance_seconds = tolerance_seconds
         self._max_body_bytes = max_body_bytes
         self._handled = Handled(2 * tolerance_seconds)
+        self._in_hand: set[str] = set()
 
     def of(self, payload_type: type[Payload]) -> Callable[[Request], AsyncIterator[Pushed[Payload]]]:
         """Returns a dependency that gives the message with its payload as this type."""
@@ -56,16 +59,27 @@ class Webhooks:
         async def pushed(request: Request) -> AsyncIterator[Pushed[Payload]]:
             body = await self._body(request)
             message_id = self._verified(request, body)
-            if message_id in self._handled:
-                raise HTTPException(200, "this message was handled already")
             try:
                 message = Pushed(message_id, adapter.validate_json(body))
             except ValidationError as error:
                 raise HTTPException(422, error.errors(include_input=False, include_url=False)) from None
-            yield message
-            self._handled.add(message_id)
+            with self._once(message_id):
+                yield message
 
         return pushed
+
+    @contextmanager
+    def _once(self, message_id: str) -> Iterator[None]:
+        if message_id in self._handled:
+            raise HTTPException(200, "this message was handled already")
+        if message_id in self._in_hand:
+            raise HTTPException(425, "this message is being handled; it is settled when it comes again")
+        self._in_hand.add(message_id)
+        try:
+            yield
+            self._handled.add(message_id)
+        finally:
+            self._in_hand.discard(message_id)
 
     def _verified(self, request: Request, body: bytes) -> str:
         try:

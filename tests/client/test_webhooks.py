@@ -1,5 +1,6 @@
 """What the server signs, the client and the public library accept, and nothing else."""
 
+import asyncio
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
@@ -8,7 +9,7 @@ from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, HTTPException
 from pydantic import BaseModel
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
@@ -200,6 +201,27 @@ async def test_a_service_takes_each_message_once(
         204,
     ]
     assert taken == [Pushed("msg", Order(total=1)), Pushed("two", Order(total=1))]
+
+
+async def test_a_message_is_handled_by_one_at_a_time() -> None:
+    """As when it takes longer than the server waits, or somebody replays a request at once."""
+    app, webhooks, going_on, begun = FastAPI(), Webhooks(SECRET), asyncio.Event(), asyncio.Event()
+
+    @app.post("/hook", status_code=204)
+    async def take(pushed: Annotated[Pushed[Order], Depends(webhooks.of(Order))]) -> None:
+        begun.set()
+        await going_on.wait()
+        if pushed.payload.total == 2:
+            raise HTTPException(503)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+        first = asyncio.create_task(post(client))
+        await begun.wait()
+        assert await post(client) == 425
+        failing = asyncio.create_task(post(client, b'{"total":2}', message_id="two"))
+        going_on.set()
+        assert [await first, await failing] == [204, 503]
+        assert [await post(client), await post(client, b'{"total":2}', message_id="two")] == [200, 503]
 
 
 async def test_what_fails_is_taken_again(service: tuple[httpx.AsyncClient, list[Pushed[Order]]]) -> None:
