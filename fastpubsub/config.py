@@ -417,6 +417,9 @@ class Settings(BaseSettings):
     limit.
     """
 
+    refused_retention_seconds: int = Field(2592000, ge=0, le=315360000)
+    """How long messages from SQL that do not match the schema of their topic are kept; 30 days by default."""
+
     audit_retention_seconds: int = Field(7776000, ge=0, le=315360000)
     """How long `GET /audit` remembers who changed what; 90 days by default."""
 

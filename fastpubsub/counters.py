@@ -30,6 +30,7 @@ class Counters:
         )
         self.outbox_dropped = dropped.inc
         self.published = counter("published", "Messages stored by publishing", "topic")
+        self.refused = counter("refused", "Messages from SQL that did not match the schema of their topic", "topic")
         self.fired = counter("fired", "Messages published by schedules", "topic", "schedules")
         self.missed = counter("missed", "Times of schedules that came without a message", "topic", "schedules")
         self.delivered = counter("delivered", "Messages handed to a consumer", "subscription")

@@ -24,6 +24,7 @@ from fastpubsub.cli import (
     messages,
     opening,
     pushed,
+    refused,
     schedules,
     settling,
     top,
@@ -403,6 +404,7 @@ app.add_typer(contexts.app, name="context")
 app.add_typer(clients.app, name="clients")
 app.add_typer(dead_letters.app, name="dlq")
 app.add_typer(delayed.app, name="delayed")
+app.add_typer(refused.app, name="refused")
 app.add_typer(schedules.app, name="schedules")
 
 

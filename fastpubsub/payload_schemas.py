@@ -8,7 +8,7 @@ and by the numbers of both, for their arithmetic is exact.
 import json
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonschema_rs
 
@@ -22,6 +22,7 @@ from fastpubsub.schema_shapes import Shape
 _MAX_WORK = 2_000_000_000
 _QUICK_WORK = 2_000_000
 _EXPLAINABLE_WORK = 200_000
+_JUDGED_WORK = 200_000_000  # of the relay, which others wait for
 _COMPARISON_WORK = 50
 _FRACTION_WORK = 500
 _FAR_WORK = 100_000  # of hundreds of digits
@@ -30,6 +31,14 @@ _REGEX_BYTES = 1 << 20
 _MAX_TEXT = 200
 
 _PATTERNS = jsonschema_rs.RegexOptions(size_limit=_REGEX_BYTES, dfa_size_limit=_REGEX_BYTES)
+
+
+class Misfit(NamedTuple):
+    """Why a payload does not match a schema; it shows none of its values."""
+
+    detail: str
+    pointer: str | None = None
+    reason: str | None = None
 
 
 class PayloadSchema:
@@ -64,16 +73,30 @@ class PayloadSchema:
         return work
 
     def check(self, payloads: Sequence[bytes]) -> None:
-        """Raises InvalidRequest for the first one that does not fit; what it says shows none of its values."""
+        """Raises InvalidRequest for the first one that does not match."""
         for index, payload in enumerate(payloads):
-            work = self._work(payload)
-            if work > _MAX_WORK:
-                raise InvalidRequest(f"message {index} is too large to check against the schema of its topic")
-            instance = json.loads(payload, parse_float=Decimal)
-            if not self._validator.is_valid(instance):
-                raise self._refusal(index, instance, work)
+            misfit = self._misfit(payload, self._work(payload))
+            if misfit is not None:
+                raise _refusal(index, misfit)
 
-    def _refusal(self, index: int, instance: Any, work: int) -> InvalidRequest:
+    def misfits(self, payloads: Sequence[bytes], most_work: int = _JUDGED_WORK) -> list[Misfit | None]:
+        """Of as many from the front as that much work allows, at least of one; None for those that match."""
+        found: list[Misfit | None] = []
+        for payload in payloads:
+            work = self._work(payload)
+            most_work -= work
+            if found and most_work < 0:
+                break
+            found.append(self._misfit(payload, work))
+        return found
+
+    def _misfit(self, payload: bytes, work: int) -> Misfit | None:
+        if work > _MAX_WORK:
+            return Misfit("is too large to check against the schema of its topic")
+        instance = json.loads(payload, parse_float=Decimal)
+        return None if self._validator.is_valid(instance) else self._reason(instance, work)
+
+    def _reason(self, instance: Any, work: int) -> Misfit:
         path: list[str | int] = []
         reason = "the value matches none of its alternatives"
         if self._explains and (self._explains_any_size or work <= _EXPLAINABLE_WORK):
@@ -82,10 +105,13 @@ class PayloadSchema:
             except jsonschema_rs.ValidationError as error:
                 path, reason = list(error.instance_path), error.message[:_MAX_TEXT]
         pointer = _pointer(path)
-        detail = f'message {index} does not match the schema of its topic at "{pointer}": {reason}'
-        return InvalidRequest(
-            detail, [{"type": "json_schema", "loc": ["body", index], "pointer": pointer, "msg": reason}]
-        )
+        return Misfit(f'does not match the schema of its topic at "{pointer}": {reason}', pointer, reason)
+
+
+def _refusal(index: int, misfit: Misfit) -> InvalidRequest:
+    detail, pointer, reason = misfit
+    errors = [{"type": "json_schema", "loc": ["body", index], "pointer": pointer, "msg": reason}]
+    return InvalidRequest(f"message {index} {detail}", *([] if pointer is None else [errors]))
 
 
 def _pointer(path: Sequence[str | int]) -> str:

@@ -168,7 +168,9 @@ async def again_and_again(client: httpx.AsyncClient) -> None:
 
 
 def leave_what_is_rare(url: str) -> None:
-    """A message that no publish lets in, and one from SQL to a topic that is deleted before it is moved."""
+    """A message that no publish lets in, and two from SQL: to a topic that is deleted before it is moved, and to one
+    whose schema it does not match.
+    """
     with psycopg.connect(harness.libpq(url)) as connection:
         connection.execute(
             "select p.* from fastpubsub.topics as t"
@@ -177,6 +179,8 @@ def leave_what_is_rare(url: str) -> None:
         )
         connection.execute("select fastpubsub.publish('deleted', '{}')")
         connection.execute("select fastpubsub.delete_topic('deleted')")
+        connection.execute("select fastpubsub.create_topic('strict', p_schema => 'false')")
+        connection.execute("select fastpubsub.publish('strict', '{}')")
 
 
 async def test_every_query_finds_something_under_traffic(

@@ -50,6 +50,7 @@ COMMANDS = {
     "subscriptions",
     "clients",
     "delayed",
+    "refused",
     "schedules",
     "dlq",
     "completion",

@@ -101,6 +101,32 @@ def test_killing_the_server_in_the_middle_loses_and_doubles_nothing(
     in_order_within_parts(numbers, count)
 
 
+def test_killing_servers_while_they_refuse_loses_and_doubles_nothing(
+    server: StartServer, database_url: str, publish: Publish
+) -> None:
+    """The schema changes between the parts, so what one refuses another one takes."""
+    servers = [server(), server()]
+    create(servers[0])
+    count, parts = 600, 6
+    with psycopg.connect(libpq(database_url), autocommit=True) as watching:
+        for part in range(parts):
+            schema = {"properties": {"n": {"multipleOf": 2 + part % 2}}}
+            httpx.patch(f"{servers[0].base_url}/topics/t", json={"schema": schema}).raise_for_status()
+            publish(part * count, count)
+            killed = servers.pop()
+            os.killpg(killed.process.pid, signal.SIGKILL)
+            killed.process.wait()
+            killed.exit_code = 0
+            servers.insert(0, server())
+        numbers = relayed(watching)
+        query = "select (payload ->> 'n')::int from fastpubsub.refused_messages"
+        refused = [number for (number,) in watching.execute(query)]
+    assert sorted(numbers + refused) == list(range(parts * count))
+    assert all(number % 2 == 0 or number % 3 == 0 for number in numbers)
+    assert all(number % 2 or number % 3 for number in refused)
+    in_order_within_parts(numbers, count)
+
+
 def test_two_servers_at_once(server: StartServer, publish: Publish, database_url: str) -> None:
     servers = [server(), server()]
     create(servers[0])

@@ -34,6 +34,7 @@ from fastpubsub.api.routers import (
     overview,
     push,
     redrives,
+    refused,
     schedules,
     subscriptions,
     topics,
@@ -61,6 +62,7 @@ from fastpubsub.services.history import LAST_WRITE_SECONDS, Recorder
 from fastpubsub.services.maintenance import Maintenance
 from fastpubsub.services.publishing import Publishing
 from fastpubsub.services.redrives import Redrives
+from fastpubsub.services.refused import RefusedMessages
 from fastpubsub.services.relay import Relay
 from fastpubsub.services.schedules import Schedules
 from fastpubsub.services.settling import Settling
@@ -105,6 +107,7 @@ ROUTERS = [
     transactions.router,
     browsing.router,
     delayed.router,
+    refused.router,
     schedules.router,
     filter_tests.router,
     redrives.router,
@@ -197,12 +200,13 @@ def build(state: State) -> None:
     state.turn = turn = Turn(database, settings)
     state.maintenance = Maintenance(database, settings, counters, wakeups, turn)
     state.redrives = Redrives(database, wakeups, turn)
+    state.refused = RefusedMessages(database, state.directory, settings.pull_max_bytes)
     state.schedules = Schedules(database, state.directory, counters, wakeups)
     state.schedulers = schedulers = Schedulers(database, settings, counters, wakeups)
     state.due_messages = DueMessages(
         database, settings, counters, turn, on_published=wakeups.published, on_schedules=schedulers.look
     )
-    state.relay = Relay(database, settings, counters, turn, on_relayed=wakeups.published)
+    state.relay = Relay(database, settings, counters, turn, on_relayed=wakeups.published, on_settled=wakeups.changed)
 
 
 def background(state: State) -> list[Coroutine[Any, Any, None]]:

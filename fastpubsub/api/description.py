@@ -200,6 +200,8 @@ BODIES: dict[str, Any] = {
     "purgeDeadLetters": [EXAMPLE_ID],
     "reprocessDeadLetters": [EXAMPLE_ID],
     "moveDelayedMessage": {"delay_seconds": 3600},
+    "publishRefusedMessages": ["refused-1"],
+    "purgeRefusedMessages": ["refused-1"],
     "createSchedule": {
         "id": "daily-report",
         "cron": "0 9 * * MON-FRI",

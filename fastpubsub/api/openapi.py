@@ -11,6 +11,7 @@ from fastpubsub.models import (
     MAX_MESSAGE_DELAY_SECONDS,
     MAX_ORDERING_KEY,
     MAX_TTL_SECONDS,
+    REFUSED_ID_PATTERN,
     DelayedNack,
     Extend,
     Nack,
@@ -163,6 +164,11 @@ TAIL: dict[str, Any] = {
 }
 
 SETTLE: dict[str, Any] = {"parameters": [_path("subscription_id"), _PREFER], "requestBody": _body(_IDS)}
+
+REFUSED: dict[str, Any] = {
+    "parameters": [_path("topic_id"), _PREFER],
+    "requestBody": _body({"type": "array", "items": {"type": "string", "pattern": REFUSED_ID_PATTERN}}),
+}
 
 SETTLE_AND_PULL: dict[str, Any] = {
     "parameters": [*PULL["parameters"], _PREFER],

@@ -15,6 +15,7 @@ from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import FastpubsubError
 from fastpubsub.services.metrics import Gauges, delayed_gauges, push_gauges, schedule_gauges
 from fastpubsub.services.readiness import DOWN, Readiness
+from fastpubsub.services.refused import count_refused
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class Probes:
                 await delayed_gauges(self._database),
                 await push_gauges(self._database, self._limit),
                 await schedule_gauges(self._database),
+                await count_refused(self._database, self._limit),
             )
         except FastpubsubError as error:
             logger.warning("no gauges of the database in this scrape: %s", error.detail)

@@ -109,6 +109,7 @@ class Read(NamedTuple):
     delayed: DelayedGauges
     pushed: Sequence[PushGauges]
     schedules: ScheduleGauges
+    refused: Sequence[tuple[str, int]]
 
 
 def render(registry: CollectorRegistry, read: Read | None) -> bytes:
@@ -139,6 +140,7 @@ class _AtScrape:
             yield from delayed_gauges(self._read.delayed)
             yield from push_gauges(self._read.pushed)
             yield from schedule_gauges(self._read.schedules)
+            yield refused_gauge(self._read.refused)
 
 
 LABELS = ["topic", "subscription"]
@@ -246,6 +248,17 @@ def schedule_gauges(schedules: ScheduleGauges) -> Iterable[Metric]:
         "For how long the first schedule has been overdue; 0 when none is",
         value=schedules.overdue_seconds,
     )
+
+
+def refused_gauge(refused: Sequence[tuple[str, int]]) -> Metric:
+    messages = GaugeMetricFamily(
+        "fastpubsub_topic_refused_messages",
+        "Messages from SQL that do not match the schema of their topic, 1,000 at most; no series for a topic with none",
+        labels=["topic"],
+    )
+    for topic_id, count in refused:
+        messages.add_metric([topic_id], count)
+    return messages
 
 
 def age(created_at: datetime | None, now: datetime) -> float:

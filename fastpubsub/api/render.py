@@ -15,6 +15,7 @@ from fastpubsub.services.claiming import Claim
 from fastpubsub.services.dead_letters import Letter
 from fastpubsub.services.delayed import Delayed
 from fastpubsub.services.redrives import StoredRedrive
+from fastpubsub.services.refused import Refused
 from fastpubsub.services.schedules import StoredSchedule
 from fastpubsub.services.settling import GONE, SETTLED, STALE
 from fastpubsub.services.subscriptions import StoredSubscription
@@ -118,7 +119,7 @@ USUAL = {
     "on_full": "reject",
     **dict.fromkeys(OPTIONAL),
 }
-ABSENT = ("paused", "ttl_expired", "held_keys", "dropped")
+ABSENT = ("paused", "ttl_expired", "held_keys", "dropped", "refused")
 
 
 def topic_json(topic: StoredTopic, figures: Figures = NO_FIGURES) -> bytes:
@@ -169,6 +170,18 @@ def delayed_json(message: Delayed, *, shows_payload: bool) -> bytes:
     }
     if shows_payload:
         members |= {"payload": message.payload, "attributes": message.attributes}
+    return json_object({name: value for name, value in members.items() if value is not None})
+
+
+def refused_json(message: Refused, *, shows_payload: bool) -> bytes:
+    """What is not there is left out."""
+    times = ("refused_at", "deliver_at", "expires_at")
+    members = {
+        name: time_text(value) if name in times and value is not None else value
+        for name, value in message._asdict().items()
+    }
+    if not shows_payload:
+        del members["payload"], members["attributes"]
     return json_object({name: value for name, value in members.items() if value is not None})
 
 

@@ -27,6 +27,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "delayed cancel": ("fastpubsub delayed cancel orders delayed-1",),
     "delayed release": ("fastpubsub delayed release orders",),
+    "refused list": ("fastpubsub refused list payments",),
+    "refused publish": ("fastpubsub refused publish payments refused-1", "fastpubsub refused publish payments --all"),
+    "refused purge": ("fastpubsub refused purge payments refused-1",),
     "dlq list": ("fastpubsub dlq list billing",),
     "dlq reprocess": (
         "fastpubsub dlq reprocess billing 019c13cb-6d29-7000-8000-040000000001",

@@ -5,7 +5,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 GROUPS = {
-    "Messages": ("publish", "pull", "tail", "listen", "ack", "nack", "reject", "extend", "delayed", "dlq"),
+    "Messages": ("publish", "pull", "tail", "listen", "ack", "nack", "reject", "extend", "delayed", "refused", "dlq"),
     "Objects": ("topics", "subscriptions", "schedules", "clients", "filter", "export", "apply"),
     "Looking": ("status", "top", "open", "browse", "explain", "consumers", "mcp"),
     "Operating": (

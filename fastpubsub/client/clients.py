@@ -102,6 +102,9 @@ class Operations:
     move_delayed = Operation(requests.move_delayed)
     cancel_delayed = Operation(requests.cancel_delayed)
     release_delayed = Operation(requests.release_delayed)
+    list_refused = Operation(requests.list_refused)
+    publish_refused = Operation(requests.publish_refused)
+    purge_refused = Operation(requests.purge_refused)
 
     create_schedule = Operation(requests.create_schedule)
     get_schedule = Operation(requests.get_schedule)

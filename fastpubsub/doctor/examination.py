@@ -13,6 +13,7 @@ from fastpubsub.doctor.checks.messages import (
     examine_kept_messages,
     examine_leases,
     examine_outbox,
+    examine_refused,
     examine_schedules,
     examine_subscriptions,
     examine_tables,
@@ -77,6 +78,7 @@ async def examine_database(database: DoctorConnection, patience: float, findings
         findings += await looked("leases", examine_leases(database, patience))
         findings += await looked("outbox", examine_outbox(database, patience))
         findings += await looked("delayed", examine_delayed(database, patience))
+        findings += await looked("refused", examine_refused(database))
         findings += await looked("schedules", examine_schedules(database, patience))
         findings += await looked("subscriptions", examine_subscriptions(database, patience))
         findings += await looked("kept", examine_kept_messages(database, patience))

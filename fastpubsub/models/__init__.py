@@ -66,6 +66,7 @@ from fastpubsub.models.push import (
     PushTested,
     Resend,
 )
+from fastpubsub.models.refused import REFUSED_ID_PATTERN, RefusedMessage, RefusedMessageList
 from fastpubsub.models.schedules import (
     MAX_INTERVAL_SECONDS,
     SCHEDULE_ATTRIBUTES,
@@ -125,6 +126,7 @@ __all__ = [
     "MAX_ORDERING_KEY",
     "MAX_TTL_SECONDS",
     "NOT_BOOL",
+    "REFUSED_ID_PATTERN",
     "SCHEDULE_ATTRIBUTES",
     "UNDELIVERED_AND_DELAYED",
     "UNDELIVERED_WITH_REASON",
@@ -205,6 +207,8 @@ __all__ = [
     "RecordedChange",
     "Redrive",
     "RedriveList",
+    "RefusedMessage",
+    "RefusedMessageList",
     "Reject",
     "RejectFrame",
     "Released",

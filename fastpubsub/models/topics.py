@@ -56,6 +56,9 @@ class TopicFigures(BaseModel):
     published: int = Field(description="messages since the topic was created")
     kept: int = Field(description="messages that the topic still has")
     subscriptions: int = Field(description="how many subscriptions the topic has")
+    refused: int | None = Field(
+        None, description="messages from SQL that do not match its schema, 1,000 at most; left out for 0"
+    )
     rates: TopicRates | None = Field(None, description="messages per second over the last minute")
 
 

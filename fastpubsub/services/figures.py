@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fastpubsub.database.calls import Database
 from fastpubsub.models import SubscriptionFigures, SubscriptionRates, TopicFigures, TopicRates
 from fastpubsub.services.history import SUBSCRIPTION_COLUMNS
+from fastpubsub.services.refused import count_refused
 
 LOOK = 200
 """Messages that a filter judges for the figures of one subscription; a page has up to 100."""
@@ -13,8 +14,15 @@ LOOK = 200
 async def topic_figures(database: Database, ids: Sequence[str]) -> dict[str, TopicFigures]:
     """By id; one that was deleted meanwhile is missing."""
     rows = await database.fetch_all("list_topic_figures", list(ids))
+    refused = dict(await count_refused(database, len(ids), ids))
     return {
-        id_: TopicFigures(published=published, kept=kept, subscriptions=subscriptions, rates=TopicRates(published=rate))
+        id_: TopicFigures(
+            published=published,
+            kept=kept,
+            subscriptions=subscriptions,
+            refused=refused.get(id_),
+            rates=TopicRates(published=rate),
+        )
         for id_, published, kept, subscriptions, rate in rows
     }
 

@@ -17,6 +17,7 @@ from fastpubsub.services.expiry import expire_subscriptions
 from fastpubsub.services.history import trim_history
 from fastpubsub.services.push_attempts import trim_push_attempts
 from fastpubsub.services.pushing import trim_dispatchers
+from fastpubsub.services.refused import trim_refused
 from fastpubsub.services.surviving import Surviving
 from fastpubsub.services.turn import Turn
 from fastpubsub.services.wakeups import Wakeups
@@ -178,6 +179,8 @@ class Maintenance:
             window_seconds=self._settings.idempotency_window_seconds,
             wait=False,
         )
+        if trimmed := await trim_refused(self._database, self._settings.refused_retention_seconds):
+            logger.warning("messages that were refused long ago are deleted: count=%s", trimmed)
         await trim_changes(self._database, self._settings.audit_retention_seconds)
         await trim_history(self._database)
         await trim_consumers(self._database)

@@ -1,11 +1,16 @@
-"""Moves what applications published with `fastpubsub.publish` from the outbox into the log, soon after their commit."""
+"""Moves what applications published with `fastpubsub.publish` from the outbox into the log, soon after their commit.
+
+What does not match the schema of its topic is kept apart, and what they settled is counted.
+"""
 
 import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
@@ -13,12 +18,18 @@ from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import Unavailable
+from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.surviving import Surviving
+from fastpubsub.services.topic_schemas import Known, TopicSchemas, misfits
 from fastpubsub.services.turn import Turn
 
 logger = logging.getLogger(__name__)
 
 JOB = "relay_messages"
+PROCEDURE = "relay_messages_2"
+SETTLED = 0
+"""The topic of rows in which transactions of applications say what they have settled."""
+
 _CHUNK_ROWS = 1000
 _CHUNK_BYTES = 4 << 20
 _TROUBLE_PAUSE_SECONDS = 1.0
@@ -27,6 +38,9 @@ _RESCAN_AFTER_TROUBLE_SECONDS = 5.0
 
 OnRelayed = Callable[[int, int], None]
 """Called with the key of a topic and how many messages it got, after their commit: wakes the waiting consumers."""
+
+OnSettled = Callable[[SubscriptionKey], None]
+"""Called when a transaction of an application has settled messages of a subscription."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +59,20 @@ class _Rows:
     transactions: list[int] = field(default_factory=list)
     ordinals: list[int] = field(default_factory=list)
 
+    def keys(self, count: int | None = None) -> tuple[Array, Array]:
+        """Of so many from the front, or all."""
+        return Array("int8", self.transactions[:count]), Array("int8", self.ordinals[:count])
+
+
+class _Moved(NamedTuple):
+    """What became of so many rows of a topic; `moved` is None when another process is moving rows."""
+
+    rows: int
+    topic_id: str
+    moved: int | None
+    dropped: int
+    refused: int
+
 
 class Relay:
     """The process whose turn it is looks often, the others do not look.
@@ -61,12 +89,15 @@ class Relay:
         counters: Counters,
         turn: Turn,
         on_relayed: OnRelayed = lambda _topic_key, _count: None,
+        on_settled: OnSettled = lambda _keys: None,
     ) -> None:
         self._database = database
         self._interval = settings.outbox_poll_interval_seconds
         self._counters = counters
         self._turn = turn
         self._on_relayed = on_relayed
+        self._on_settled = on_settled
+        self._schemas = TopicSchemas(database)
         self._seen: str | None = None
         self._left: deque[_Stretch] = deque()
         self._stuck: set[int] = set()
@@ -110,16 +141,16 @@ class Relay:
             self._seen = seen
         if not topics:
             return False
-        by_topic: dict[int, _Rows] = {}
-        for topic_key, transaction, ordinal in zip(topics, transactions, ordinals, strict=True):
-            rows = by_topic.setdefault(topic_key, _Rows())
-            rows.transactions.append(transaction)
-            rows.ordinals.append(ordinal)
-        for topic_key, rows in by_topic.items():
-            if topic_key not in self._stuck and not await self._move(topic_key, rows):
+        whole = True
+        for topic_key, rows in _by_topic(topics, transactions, ordinals).items():
+            moved = await self._move(topic_key, rows)
+            if moved is None:
                 self._left.append(stretch)
                 return False
-        if more:
+            whole = whole and moved
+        if not whole:
+            self._left.append(stretch)
+        elif more:
             self._left.append(_Stretch(stretch.seen, transactions[-1], ordinals[-1]))
         return True
 
@@ -128,23 +159,66 @@ class Relay:
             "list_outbox", stretch.seen, stretch.transaction, stretch.ordinal, limit, _CHUNK_BYTES
         )
 
-    async def _move(self, topic_key: int, rows: _Rows) -> bool:
-        """Returns False when another process is moving. A failing topic is skipped until the next full pass."""
+    async def _move(self, topic_key: int, rows: _Rows) -> bool | None:
+        """Whether it moved all of them, None when another process is moving.
+
+        A failing topic is skipped until the next full pass.
+        """
+        if topic_key in self._stuck:
+            return True
         try:
-            topic_id, moved, dropped = await self._database.fetch_one(
-                JOB, topic_key, Array("int8", rows.transactions), Array("int8", rows.ordinals)
-            )
+            if topic_key == SETTLED:
+                return await self._count_settled(rows)
+            moved = await self._schemas.judge(topic_key, partial(self._append, topic_key, rows))
         except Exception as error:  # noqa: BLE001 - one topic must not stop the others
             self._give_up(topic_key, error)
             return True
-        if moved is None:
-            return False
-        if moved:
-            self._counters.published(topic_id, moved)
-            self._on_relayed(topic_key, moved)
-        if dropped:
-            self._counters.outbox_dropped(dropped)
-            logger.warning("messages from SQL are dropped because their topic was deleted: count=%s", dropped)
+        if moved.moved is None:
+            return None
+        self._count(topic_key, moved)
+        return moved.rows == len(rows.ordinals)
+
+    async def _append(self, topic_key: int, rows: _Rows, known: Known | None) -> _Moved:
+        """Without a schema all of them, otherwise as many as can be checked while others wait."""
+        if known is None:
+            return _Moved(len(rows.ordinals), *await self._database.fetch_one(PROCEDURE, topic_key, *rows.keys()))
+        (payloads,) = await self._database.fetch_one("read_outbox", topic_key, *rows.keys())
+        found = await misfits(known.schema, payloads)
+        reasons = [None if misfit is None else misfit.detail for misfit in found]
+        moved = await self._database.fetch_one(
+            PROCEDURE,
+            topic_key,
+            *rows.keys(len(found)),
+            known.version,
+            Array("text", reasons) if any(reasons) else None,
+        )
+        return _Moved(len(found), *moved)
+
+    def _count(self, topic_key: int, moved: _Moved) -> None:
+        if moved.moved:
+            self._counters.published(moved.topic_id, moved.moved)
+            self._on_relayed(topic_key, moved.moved)
+        if moved.refused:
+            self._counters.refused(moved.topic_id, moved.refused)
+            logger.warning(
+                "messages from SQL do not match the schema of their topic: topic_id=%s refused=%s",
+                moved.topic_id,
+                moved.refused,
+            )
+        if moved.dropped:
+            self._counters.outbox_dropped(moved.dropped)
+            logger.warning("messages from SQL are dropped because their topic was deleted: count=%s", moved.dropped)
+
+    async def _count_settled(self, rows: _Rows) -> bool:
+        for *keys, subscription_id, acked, nacked, rejected, dead in await self._database.fetch_all(
+            "take_settled", *rows.keys()
+        ):
+            if subscription_id is not None:
+                self._counters.acked(subscription_id, acked)
+                self._counters.nacked(subscription_id, nacked)
+                self._counters.rejected(subscription_id, rejected)
+                self._counters.dead_lettered(subscription_id, dead)
+                self._on_settled(SubscriptionKey(*keys))
         return True
 
     def _give_up(self, topic_key: int, error: Exception) -> None:
@@ -154,3 +228,12 @@ class Relay:
         )
         self._stuck.add(topic_key)
         self._trouble()
+
+
+def _by_topic(topics: Sequence[int], transactions: Sequence[int], ordinals: Sequence[int]) -> dict[int, _Rows]:
+    by_topic: dict[int, _Rows] = {}
+    for topic_key, transaction, ordinal in zip(topics, transactions, ordinals, strict=True):
+        rows = by_topic.setdefault(topic_key, _Rows())
+        rows.transactions.append(transaction)
+        rows.ordinals.append(ordinal)
+    return by_topic

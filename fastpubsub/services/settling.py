@@ -142,6 +142,10 @@ class Settling:
     ) -> None:
         """Has those who count, wait or stream know of it. `freed`: an ordering key can go on."""
         self._count(key, outcomes.count(SETTLED), died)
+        self.told(key, targets, outcomes, freed=freed)
+
+    def told(self, key: SettleKey, targets: Sequence[Targets], outcomes: Sequence[int], *, freed: bool = False) -> None:
+        """Has those who wait or stream know of it."""
         if freed:
             self._wakeups.freed(key.keys)
         elif key.kind in (NACK, RETURN):

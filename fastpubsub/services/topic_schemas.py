@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import InvalidRequest, SchemaChanged
-from fastpubsub.payload_schemas import PayloadSchema
+from fastpubsub.payload_schemas import Misfit, PayloadSchema
 from fastpubsub.services.recent import Recent
 
 _REMEMBERED = 1000
@@ -30,7 +30,7 @@ def split(key: StoreKey) -> tuple[int, ...]:
     return (key,) if isinstance(key, int) else key
 
 
-class _Known(NamedTuple):
+class Known(NamedTuple):
     version: int
     schema: PayloadSchema
 
@@ -44,7 +44,7 @@ class TopicSchemas:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: Recent[int, _Known] = Recent(_REMEMBERED)
+        self._known: Recent[int, Known] = Recent(_REMEMBERED)
 
     async def use(
         self, topic_key: int, payloads: Sequence[bytes], store: Callable[[StoreKey], Awaitable[Answer]]
@@ -58,22 +58,48 @@ class TopicSchemas:
                 await check(known.schema, payloads)
                 return await store(Checked(topic_key, known.version))
             except SchemaChanged:
-                await self._look_up(topic_key)
+                await self.look_up(topic_key)
             except InvalidRequest:
-                if await self._look_up(topic_key) is known:
+                if await self.look_up(topic_key) is known:
                     raise
-        raise SchemaChanged("the schema of the topic keeps changing; try again")
+        raise _restless()
 
-    async def _look_up(self, topic_key: int) -> _Known | None:
+    async def judge(self, topic_key: int, act: Callable[[Known | None], Awaitable[Answer]]) -> Answer:
+        """For those who refuse single messages: acts by the schema, None for none, until that is the current one."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return await act(self._known.get(topic_key))
+            except SchemaChanged:
+                await self.look_up(topic_key)
+        raise _restless()
+
+    async def version(self, topic_key: int, payloads: Sequence[bytes]) -> int:
+        """The one by which the payloads match, 0 for no schema. SchemaChanged tells that it is another one."""
+        known = self._known.get(topic_key)
+        if known is None:
+            return 0
+        try:
+            await check(known.schema, payloads)
+        except InvalidRequest:
+            if await self.look_up(topic_key) is known:
+                raise
+            return await self.version(topic_key, payloads)
+        return known.version
+
+    async def look_up(self, topic_key: int) -> Known | None:
         text, version = await self._database.fetch_one("get_schema", topic_key)
         known = self._known.get(topic_key)
         if text is None:
             self._known.forget(topic_key)
             return None
         if known is None or known.version != version:
-            known = _Known(version, PayloadSchema(text))
+            known = Known(version, PayloadSchema(text))
             self._known.put(topic_key, known)
         return known
+
+
+def _restless() -> SchemaChanged:
+    return SchemaChanged("the schema of the topic keeps changing; try again")
 
 
 async def check(schema: PayloadSchema, payloads: Sequence[bytes]) -> None:
@@ -82,3 +108,10 @@ async def check(schema: PayloadSchema, payloads: Sequence[bytes]) -> None:
         schema.check(payloads)
     else:
         await asyncio.to_thread(schema.check, payloads)
+
+
+async def misfits(schema: PayloadSchema, payloads: Sequence[bytes]) -> list[Misfit | None]:
+    """Of as many from the front as others can wait for."""
+    if schema.is_quick(payloads):
+        return schema.misfits(payloads)
+    return await asyncio.to_thread(schema.misfits, payloads)

@@ -17,6 +17,7 @@ from fastpubsub.testing.dead_letters import DeadLetters
 from fastpubsub.testing.delayed import DelayedMessages
 from fastpubsub.testing.looking import Looking
 from fastpubsub.testing.past import Past
+from fastpubsub.testing.refused import Refused
 from fastpubsub.testing.schedules import Schedules
 from fastpubsub.testing.subscriptions import Subscriptions
 from fastpubsub.testing.topics import Topics
@@ -24,7 +25,7 @@ from fastpubsub.testing.transactions import Transactions
 
 
 class MemoryServer(
-    Topics, Subscriptions, Consuming, DeadLetters, DelayedMessages, Schedules, Transactions, Looking, Past
+    Topics, Subscriptions, Consuming, DeadLetters, DelayedMessages, Refused, Schedules, Transactions, Looking, Past
 ):
     def answer(self, request: httpx.Request) -> httpx.Response:
         """The body of the request was read."""

@@ -158,6 +158,13 @@ class Delayed(NamedTuple):
     message: Stored
 
 
+class RefusedCopy(NamedTuple):
+    """Of a dead letter, `created_at` when it was refused, and why."""
+
+    message: Stored
+    reason: str
+
+
 class Fired(NamedTuple):
     """Where a delayed message came."""
 
@@ -191,6 +198,8 @@ class Log:
     floor: datetime | None = None
     """All that was due up to here came."""
 
+    refused: dict[int, RefusedCopy] = field(default_factory=dict)
+    last_refused: int = 0
     schedules: dict[str, Repeated] = field(default_factory=dict)
 
     @property
@@ -218,6 +227,30 @@ class Log:
             self.messages[self.last] = Stored(payload, one, created_at, key, expires_at)
         self.counts["published"] += len(payloads)
         return [ids.at(position) for position in range(first, self.last + 1)]
+
+    def publish_or_refuse(
+        self, payload: bytes, attributes: bytes | None, now: datetime, ordering_key: str | None
+    ) -> None:
+        """What was not checked before."""
+        (misfit,) = [None] if self.schema is None else self.schema.misfits([payload])
+        if misfit is None:
+            self.publish([payload], [attributes], now, [ordering_key])
+        else:
+            self.last_refused += 1
+            self.refused[self.last_refused] = RefusedCopy(Stored(payload, attributes, now, ordering_key), misfit.detail)
+
+    def publish_refused(self, key: int, now: datetime) -> bool:
+        """Whether it matches the schema by now."""
+        if key not in self.refused:
+            return False
+        message = self.refused[key].message
+        (misfit,) = [None] if self.schema is None else self.schema.misfits([message.payload])
+        if misfit is not None:
+            self.refused[key] = RefusedCopy(message, misfit.detail)
+            return False
+        del self.refused[key]
+        self.publish([message.payload], [message.attributes], now, [message.ordering_key])
+        return True
 
     def delay(self, key: int, due_at: datetime, message: Stored, now: datetime) -> None:
         """Nothing becomes due before the floor."""
@@ -275,7 +308,13 @@ class Log:
 
     def figures(self, subscriptions: int, now: datetime) -> TopicFigures:
         rates = TopicRates(**rates_of(self.past, now, TopicRates.model_fields))
-        return TopicFigures(published=self.last, kept=len(self.messages), subscriptions=subscriptions, rates=rates)
+        return TopicFigures(
+            published=self.last,
+            kept=len(self.messages),
+            subscriptions=subscriptions,
+            refused=len(self.refused) or None,
+            rates=rates,
+        )
 
     def id_of(self, position: int, message: Stored) -> str:
         return MessageIds(self.key, message.created_at).at(position)
@@ -967,7 +1006,7 @@ class Cursor:
                 "dead_letter_reason": reason[:MAX_ATTRIBUTE],
                 "dead_letter_delivery_attempts": str(attempts),
             }
-            topic.publish([message.payload], [json.dumps(attributes).encode()], now, [message.ordering_key])
+            topic.publish_or_refuse(message.payload, json.dumps(attributes).encode(), now, message.ordering_key)
 
     def _dead_among(self, targets: Iterable[Target]) -> list[int]:
         named = ((one.position, one.created_at) for one in targets)

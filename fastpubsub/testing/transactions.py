@@ -26,7 +26,9 @@ class Transactions(Part):
         steps = [step for one in SETTLES.validate_json(bytes(body.settles)) for step in self._steps(one)]
         if not steps or not all(ids for _, ids, _ in steps):
             raise InvalidRequest("a transaction settles at least one delivery; without any, publish to the topics")
-        batches = [(self._log(one.topic_id), _batch(bytes(one.messages))) for one in body.publishes]
+        batches = [(self.store.log(one.topic_id), _batch(bytes(one.messages))) for one in body.publishes]
+        for log, batch in batches:
+            _check(log, batch)
         targets = [held(cursor, ids) for cursor, ids, _ in steps]
         for (_, _, settle), found in zip(steps, targets, strict=True):
             settle(found)
@@ -45,12 +47,6 @@ class Transactions(Part):
             steps.append((cursor, reject.ids, partial(cursor.reject, reasons=reasons, now=now)))
         return steps
 
-    def _log(self, topic_id: str) -> Log:
-        log = self.store.log(topic_id)
-        if log.schema is not None:
-            raise InvalidRequest(f'topic "{topic_id}" has a JSON Schema: a transaction cannot publish to it')
-        return log
-
 
 def held(cursor: Cursor, ids: list[str]) -> list[Target]:
     """All of them, or it is refused."""
@@ -64,6 +60,14 @@ def held(cursor: Cursor, ids: list[str]) -> list[Target]:
         name = cursor.subscription.id
         raise NoLongerHeld(f'{missing} of {len(ids)} deliveries of subscription "{name}" are not held any more')
     return targets
+
+
+def _check(log: Log, batch: Batch) -> None:
+    try:
+        if log.schema is not None:
+            log.schema.check(batch.payloads)
+    except InvalidRequest as error:
+        raise InvalidRequest(f'topic "{log.topic.id}": {error.detail}') from None
 
 
 def _batch(messages: bytes) -> Batch:

@@ -1,5 +1,5 @@
--- Deletes up to p_limit rows per table of one deleted topic or subscription. Returns how many rows it deleted, or null when there was
--- nothing left to delete.
+-- Deletes up to p_limit rows per table of one deleted topic or subscription. Returns how many rows it deleted, or null
+-- when there was nothing left to delete.
 create or replace function fastpubsub.empty_purges(p_limit integer default 5000) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -21,8 +21,8 @@ begin
     if not found then
         return null;
     end if;
-    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'failures', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'subscription_uses', 'history', 'consumers', 'parked', 'busy_keys', 'idempotency_keys', 'delayed_messages', 'fired_messages', 'message_keys', 'messages'] loop
-        continue when v_table in ('idempotency_keys', 'delayed_messages', 'fired_messages', 'message_keys', 'messages') and v_purge.subscription_key is not null;
+    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'failures', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'subscription_uses', 'history', 'consumers', 'parked', 'busy_keys', 'idempotency_keys', 'refused_messages', 'delayed_messages', 'fired_messages', 'message_keys', 'messages'] loop
+        continue when v_table in ('idempotency_keys', 'refused_messages', 'delayed_messages', 'fired_messages', 'message_keys', 'messages') and v_purge.subscription_key is not null;
         execute format(
             'delete from fastpubsub.%1$I where ctid = any(array(select t.ctid from fastpubsub.%1$I as t where t.topic_key = $1%2$s limit $3))',
             v_table, case when v_purge.subscription_key is not null then ' and t.subscription_key = $2' else '' end

@@ -1,11 +1,13 @@
--- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The relay
--- of a server moves it into the log within moments of the commit; messages of one transaction keep the order of the calls. Takes no lock
--- that others wait for and does not change the caller's settings. With deliver_at the message comes at that time, and the id of the
--- delayed message is returned; otherwise null. A message that nobody has taken by expires_at, or ttl_seconds after it was published (a
--- delayed one: after it has come), is not delivered any more. The rules of the server hold: an unknown topic raises FP404; FP422 is
--- raised for a payload that is not a JSON object or could not be read later, for attributes that are not an object of strings, for an
--- ordering key that does not have 1 to 128 characters, for a time more than a year ahead, for a time to live that is
--- not 1 to 31536000 seconds or comes with expires_at, and for a topic with a schema.
+-- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction
+-- commits. The relay of a server moves it into the log within moments of the commit; messages of one transaction keep
+-- the order of the calls. Takes no lock that others wait for and does not change the caller's settings. With deliver_at
+-- the message comes at that time, and the id of the delayed message is returned; otherwise null. A message that nobody
+-- has taken by expires_at, or ttl_seconds after it was published (a delayed one: after it has come), is not delivered
+-- any more. The rules of the server hold: an unknown topic raises FP404; FP422 is raised for a payload that is not a
+-- JSON object or could not be read later, for attributes that are not an object of strings, for an ordering key that
+-- does not have 1 to 128 characters, for a time more than a year ahead, and for a time to live that is not 1 to
+-- 31536000 seconds or comes with expires_at. A JSON Schema of the topic is checked by the relay, which keeps what does
+-- not match it apart.
 create or replace function fastpubsub.publish(
     topic text,
     payload json,
@@ -21,22 +23,14 @@ as $$
 #variable_conflict use_column
 declare
     v_topic_key bigint;
-    v_schema_version bigint;
     v_delayed_key bigint;
 begin
-    select t.topic_key, h.schema_version into v_topic_key, v_schema_version
-    from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
-    where t.id = publish.topic;
+    select t.topic_key into v_topic_key from fastpubsub.topics as t where t.id = publish.topic;
     if not found then
         raise exception using
             errcode = 'FP404',
             message = format('topic "%s" does not exist', left(publish.topic, 128)),
             hint = 'Create it first, or correct its name.';
-    elsif v_schema_version <> 0 then
-        raise exception using
-            errcode = 'FP422',
-            message = format('topic "%s" has a JSON Schema, which only the server can check', publish.topic),
-            hint = 'Publish to it over HTTP, or use a topic without a schema.';
     end if;
     perform fastpubsub.check_payload(publish.payload);
     if publish.attributes in ('null', '{}') then

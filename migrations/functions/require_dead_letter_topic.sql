@@ -1,5 +1,6 @@
--- Refuses a topic for the dead letters of a subscription of p_topic_id; null and '' are none. Nothing checks a dead letter against the
--- schema of the topic, so a topic that has one is refused; a schema that it gets later checks none.
+-- Refuses a topic for the dead letters of a subscription of p_topic_id; null and '' are none. Dead letters may not
+-- match the schema of the topic, so one that has a schema is refused; with one that it gets later, the relay keeps
+-- apart what does not match.
 create or replace function fastpubsub.require_dead_letter_topic(p_topic_id text, p_dead_letter_topic text) returns void
 language plpgsql stable
 as $$

@@ -22,6 +22,7 @@ FILES = (
     "payload_schemas.py",
     "payloads.py",
     "py.typed",
+    "refused_ids.py",
     "schema_shapes.py",
     "searches.py",
     "stopping.py",

@@ -57,6 +57,8 @@ async def test_every_change(client: httpx.AsyncClient, calls: Calls) -> None:
     await send("create_topic", "topic", "POST", "/topics", topic, 201)
     await send("update_topic", "topic", "PATCH", "/topics/t", {"retention_seconds": 6})
     await send("release_delayed_messages", "topic", "POST", "/topics/t/release")
+    await send("publish_refused_messages", "topic", "POST", "/topics/t/refused/publish", ["refused-1"], 204)
+    await send("purge_refused_messages", "topic", "DELETE", "/topics/t/refused", ["refused-1"], 204)
     schedule = "/topics/t/schedules/tick"
     await send("create_schedule", "topic", "POST", "/topics/t/schedules", {"id": "tick", "interval_seconds": 3600}, 201)
     await send("update_schedule", "topic", "PATCH", schedule, {"payload": {"a": 1}})

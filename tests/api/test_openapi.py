@@ -62,7 +62,7 @@ def test_each_answer_and_body_is_described(document: dict[str, Any]) -> None:
 def takes_body(path: str, method: str) -> bool:
     if path.endswith(("/pause", "/resume", "/purge", "/release", "/fire")):
         return False
-    return method in ("post", "put", "patch") or (method == "delete" and path.endswith("/dlq"))
+    return method in ("post", "put", "patch") or (method == "delete" and path.endswith(("/dlq", "/refused")))
 
 
 def test_references_lead_somewhere(document: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.calls import Calls, Json, ids_of, payloads, problem
+from tests.api.calls import PATIENCE, Calls, Json, ids_of, payloads, problem
 from tests.together import together
 
 LOST = "019c13cb-6d29-7000-8000-040000000001.5f0c1d9ae2b34c77"
@@ -122,12 +122,62 @@ async def test_what_is_refused(
     assert await calls.counts() == (0, 4, 0, 0)
 
 
-async def test_a_topic_with_a_schema_is_refused(client: httpx.AsyncClient, calls: Calls, held: list[str]) -> None:
-    (await client.patch("/topics/next", json={"schema": {"type": "object"}})).raise_for_status()
-    body = {"settles": settles(acks=held), "publishes": published({})}
-    assert "has a JSON Schema" in problem(await transact(client, body), 422)
+async def test_what_does_not_match_a_schema_undoes_all(
+    client: httpx.AsyncClient, calls: Calls, held: list[str]
+) -> None:
+    """Also when the process does not know of the schema, or of a change, before the database tells."""
+    for limit, fits in ((2, 1), (5, 4)):
+        schema = {"properties": {"n": {"maximum": limit}}}
+        (await client.patch("/topics/next", json={"schema": schema})).raise_for_status()
+        body = {"settles": settles(acks=held[:1]), "publishes": [*published({}), *published({"n": limit + 1})]}
+        response = await transact(client, body)
+        assert problem(response, 422).startswith(
+            'topic "next": message 0 does not match the schema of its topic at "/n"'
+        )
+        assert response.json()["errors"][0]["loc"] == ["body", "publishes", 1, 0]
+        done = {"settles": settles(acks=held[:1]), "publishes": published({"n": fits})}
+        assert (await transact(client, done)).status_code == 204
+        held = held[1:]
+    (await client.patch("/topics/next", json={"schema": None})).raise_for_status()
+    body = {"settles": settles(acks=held[:1]), "publishes": published({"n": 9})}
+    assert (await transact(client, body)).status_code == 204
+    found: list[Json] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(found) < 3:
+            answer = await client.get("/subscriptions/later/messages?consumer_id=c&wait_seconds=20")
+            found += answer.json()["data"]
+    assert payloads(found) == [{"n": 1}, {"n": 4}, {"n": 9}]
+
+
+async def test_a_topic_that_was_made_anew_has_its_own_schema(
+    client: httpx.AsyncClient, calls: Calls, held: list[str]
+) -> None:
+    (await client.patch("/topics/next", json={"schema": {"required": ["a"]}})).raise_for_status()
+    body = {"settles": settles(acks=held[:1]), "publishes": published({"b": 1})}
+    problem(await transact(client, body), 422)
+    (await client.delete("/topics/next")).raise_for_status()
+    await calls.topic("next", schema={"required": ["b"]})
+    assert (await transact(client, body)).status_code == 204
+    problem(await transact(client, {"settles": settles(acks=held[1:]), "publishes": published({"a": 1})}), 422)
 
 
 async def test_streams_get_places_and_figures_count(client: httpx.AsyncClient, calls: Calls, held: list[str]) -> None:
     assert (await transact(client, {"settles": settles(acks=held)})).status_code == 204
-    assert 'fastpubsub_messages_acked_total{subscription="s"} 4.0' in (await client.get("/metrics")).text
+    async with asyncio.timeout(PATIENCE):
+        while 'fastpubsub_messages_acked_total{subscription="s"} 4.0' not in (await client.get("/metrics")).text:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_dead_letters_of_a_transaction_are_counted(
+    client: httpx.AsyncClient, calls: Calls, held: list[str]
+) -> None:
+    (await client.patch("/subscriptions/s", json={"max_delivery_attempts": 1})).raise_for_status()
+    kinds = {"nacks": [{"ids": held[:1]}], "rejects": [{"ids": held[1:3]}]}
+    assert (await transact(client, {"settles": settles(**kinds)})).status_code == 204
+    expected = {
+        f'fastpubsub_messages_{name}_total{{subscription="s"}} {count}.0'
+        for name, count in (("nacked", 1), ("rejected", 2), ("dead_lettered", 3))
+    }
+    async with asyncio.timeout(PATIENCE):
+        while not expected <= set((await client.get("/metrics")).text.splitlines()):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.05)

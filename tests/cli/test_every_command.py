@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -79,6 +80,9 @@ WALK = {
     "delayed move": ["orders", TEXT, "--delay-seconds", "5"],
     "delayed cancel": ["orders", TEXT],
     "delayed release": [TEXT],
+    "refused list": ["failed"],
+    "refused publish": ["orders", TEXT],
+    "refused purge": ["orders", TEXT, "--yes"],
     "schedules create": ["orders", "tick", "--cron", TEXT, "--payload", PAYLOAD, "-a", f"{TEXT}={TEXT}"],
     "schedules list": ["orders"],
     "schedules show": ["orders", TEXT],
@@ -105,6 +109,7 @@ DESTROYS = {
     "topics delete",
     "subscriptions delete",
     "schedules delete",
+    "refused purge",
     "clients delete",
     "clients revoke-secret",
     "dlq purge",
@@ -130,8 +135,14 @@ def commands() -> Iterator[tuple[str, set[str]]]:
 
 @pytest.mark.long
 def test_no_command_steers_the_terminal(terminal: Callable[[int], Terminal], bus: Client) -> None:
+    bus.create_topic("failed")
+    bus.update_subscription("billing", dead_letter_topic="failed")
+    bus.update_topic("failed", schema={"maxProperties": 0})
     bus.publish("orders", {TEXT: TEXT}, attributes={TEXT: TEXT})
     bus.reject("billing", bus.pull("billing"), reason=TEXT)
+    bus.update_subscription("billing", dead_letter_topic=None)
+    while not bus.list_refused("failed").data:
+        time.sleep(0.05)
     bus.publish("orders", {TEXT: TEXT}, attributes={TEXT: TEXT})
     bus.publish("orders", {TEXT: TEXT}, attributes={TEXT: TEXT}, delay_seconds=3600)
     bus.create_schedule("orders", "hourly", {TEXT: TEXT}, interval_seconds=3600, attributes={TEXT: TEXT})
@@ -162,6 +173,7 @@ def test_nothing_is_destroyed_where_nobody_can_be_asked(cli: Cli, bus: Client, t
         "topics delete": ["orders"],
         "subscriptions delete": ["billing"],
         "schedules delete": ["orders", "tick"],
+        "refused purge": ["orders", "--all"],
         "clients delete": [str(client.id)],
         "clients revoke-secret": [str(client.id), "old"],
         "dlq purge": ["billing", "--all"],

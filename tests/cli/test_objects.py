@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from typing import Any
 
 from fastpubsub.client import Client
@@ -236,3 +237,29 @@ def test_something_else_at_the_address(cli: Cli, server: StartServer) -> None:
 def test_a_refusal_is_a_sentence(cli: Cli) -> None:
     refused = cli("subscriptions", "create", "new", "orders", "--filter", '{"country": "BR"}')
     assert refused.stderr.startswith('fastpubsub: --filter: the filter of the field "country" must be a list')
+
+
+def test_refused_messages(cli: Cli, bus: Client) -> None:
+    bus.create_topic("failed")
+    bus.update_subscription("billing", dead_letter_topic="failed")
+    bus.update_topic("failed", schema={"properties": {"n": {"maximum": 1}}})
+    bus.publish("orders", *({"n": n} for n in range(2, 6)))
+    bus.reject("billing", bus.pull("billing"), reason="no")
+    deadline = time.monotonic() + 60
+    while len(found := bus.list_refused("failed").data) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ids = [one.id for one in found]
+    listed = [json.loads(line) for line in cli("refused", "list", "failed", "--json").stdout.splitlines()]
+    assert [(one["id"], one["payload"]) for one in listed] == [(id_, {"n": n}) for n, id_ in enumerate(ids, 2)]
+    for wrong in ([], ["--all", ids[0]]):
+        assert cli("refused", "publish", "failed", *wrong).returncode == 2
+    none = cli("refused", "publish", "failed", ids[0])
+    assert (none.returncode, "1 of 1 are gone or do not match the schema" in none.stderr) == (1, True)
+    bus.update_topic("failed", schema={"properties": {"n": {"maximum": 3}}})
+    some = cli("refused", "publish", "failed", "--all")
+    assert (some.returncode, "published 2 refused messages of failed" in some.stderr) == (1, True)
+    assert "2 of 4 are gone or do not match" in some.stderr
+    assert cli("refused", "purge", "failed", ids[2], "--yes").stderr == "deleted 1 refused message of failed\n"
+    bus.update_topic("failed", schema=None)
+    assert cli("refused", "publish", "failed", "--all").stderr == "published 1 refused message of failed\n"
+    assert bus.list_refused("failed").data == []

@@ -252,7 +252,7 @@ async def test_an_address_with_a_path() -> None:
 
 def test_both_clients_say_what_their_methods_take() -> None:
     operations = [name for name, value in vars(Operations).items() if isinstance(value, Operation)]
-    assert len(operations) == 69
+    assert len(operations) == 72
     for name in operations:
         method = getattr(Client("http://localhost"), name)
         assert method.__name__ == vars(Operations)[name].build.__name__

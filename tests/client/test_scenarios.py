@@ -675,6 +675,37 @@ def test_a_topic_of_dead_letters(world: World) -> None:
     scene.bus.delete_topic(failed.topic)
 
 
+def test_copies_of_dead_letters_that_a_schema_refuses(world: World) -> None:
+    scene = Scene(world)
+    failed = Scene(world)
+    bus = scene.bus
+    bus.update_subscription(scene.name, dead_letter_topic=failed.topic)
+    bus.update_topic(failed.topic, schema={"properties": {"n": {"maximum": 2}}})
+    scene.publish(1, 5, 2, 4)
+    bus.reject(scene.name, bus.pull(scene.name), reason="no")
+    copies = [one for _ in range(2) for one in bus.pull(failed.name, batch_size=1, wait_seconds=20)]
+    assert [one.payload for one in copies] == [{"n": 1}, {"n": 2}]
+    page = bus.list_refused(failed.topic, limit=1)
+    rest = bus.list_refused(failed.topic, page_token=page.next_page_token)
+    first, second = page.data + rest.data
+    assert ([first.payload, second.payload], rest.next_page_token) == ([{"n": 5}, {"n": 4}], None)
+    reason = 'does not match the schema of its topic at "/n": the value is greater than the maximum of 2'
+    assert (first.reason, first.topic_id, first.delayed_id) == (reason, failed.topic, None)
+    assert (first.attributes or {})["dead_letter_reason"] == "no"
+    topic = bus.get_topic(failed.topic, include_metrics=True)
+    assert topic.metrics is not None
+    assert topic.metrics.refused == 2
+    bus.update_topic(failed.topic, schema={"properties": {"n": {"maximum": 4}}})
+    assert bus.publish_refused(failed.topic, [second.id, first.id, "refused-999999"]) == [second.id]
+    assert bus.pull(failed.name, wait_seconds=20)[0].payload == {"n": 4}
+    (left,) = bus.list_refused(failed.topic).data
+    assert (left.id, left.reason) == (first.id, reason.replace("2", "4"))
+    assert bus.purge_refused(failed.topic, [first.id, second.id]) == [first.id]
+    assert bus.list_refused(failed.topic).data == []
+    with pytest.raises(InvalidRequest, match="`refused-` and a number"):
+        bus.purge_refused(failed.topic, ["5"])
+
+
 def test_failed_deliveries(world: World) -> None:
     scene = Scene(world, max_delivery_attempts=3, backoff_min_seconds=0, ack_deadline_seconds=30)
     (id_,) = scene.publish(1)

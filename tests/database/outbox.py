@@ -39,7 +39,7 @@ class Relay:
         return Listed(row[0], row[1], row[2] or [], row[3] or [], row[4] or [], row[5])
 
     def move(self, topic: int, transactions: Sequence[int], ordinals: Sequence[int]) -> Row:
-        query = "select * from fastpubsub.relay_messages(%s, %s::bigint[], %s::bigint[])"
+        query = "select topic_id, moved, dropped from fastpubsub.relay_messages_2(%s, %s::bigint[], %s::bigint[])"
         return self.store.row(query, topic, list(transactions), list(ordinals))
 
     def everything(self) -> int:

@@ -6,7 +6,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from tests.database import delayed, schedules
+from tests.database import delayed, refused, schedules
 from tests.database.conftest import OpenStore
 from tests.database.outbox import Relay, publish
 from tests.database.store import NOW, SECOND, Id, Keys, Settings, Settles, Store
@@ -46,6 +46,8 @@ DURABLE: dict[str, Call] = {
     "seek": lambda store, keys: store.seek(keys, "earliest"),
     "pause": lambda store, keys: store.pause(),
     "purge all": lambda store, keys: store.purge_all(keys),
+    "publish what was refused": lambda store, keys: refused.publish(store, keys.topic, 1),
+    "purge what was refused": lambda store, keys: refused.purge(store, keys.topic, 1),
     "relay": lambda store, keys: Relay(store).move(keys.topic, [1], [1]),
     "create topic": lambda store, keys: store.create_topic("new"),
     "update topic": lambda store, keys: store.execute("select fastpubsub.update_topic('topic', 1)"),
@@ -61,6 +63,8 @@ REPEATABLE: dict[str, Call] = {
     "trim messages": lambda store, keys: store.trim(keys.topic),
     "trim claims": lambda store, keys: store.trim_claims(keys.topic),
     "empty purges": lambda store, keys: store.empty_purges(),
+    "trim what was refused": lambda store, _: refused.trim(store),
+    "count what is settled": lambda store, _: store.rows("select * from fastpubsub.take_settled(array[1], array[1])"),
     "hold a job": lambda store, _: store.execute("select fastpubsub.hold_job('relay_messages', 'tests')"),
 }
 
@@ -188,6 +192,16 @@ def life(store: Store) -> list[object]:
     with store.refused("FP422"):
         publish(store, '{"a": 1e1001}')
     seen += [Relay(store).everything()]
+    publish(store, '{"a": 3}')
+    seen += [refused.refuse_all(store, keys.topic), refused.listed(store, keys.topic)[0].reason, refused.count(store)]
+    (key,) = [one.key for one in refused.listed(store, keys.topic)]
+    seen += [
+        refused.publish(store, keys.topic, key) == [key],
+        refused.refuse_all(store, keys.topic),
+        refused.trim(store),
+    ]
+    (key,) = [one.key for one in refused.listed(store, keys.topic)]
+    seen += [refused.purge(store, keys.topic, key) == [key]]
     later, last = delayed.delay(store, keys.topic, 5, 6)
     seen += [
         delayed.due_topics(store),

@@ -9,7 +9,8 @@ import pytest
 
 from fastpubsub.message_ids import MessageIds, ack_id
 from tests.database.conftest import Background, OpenStore
-from tests.database.store import NOW, SECOND, Claimed, Id, Keys, Store, wait_until_blocked
+from tests.database.outbox import Relay, waiting
+from tests.database.store import NOW, SECOND, Claimed, Id, Keys, Settings, Store, wait_until_blocked
 
 SOME = "019c13cb-6d29-7000-8000-040000000001.0000000000000000"
 DEADLINE = timedelta(seconds=61)
@@ -74,6 +75,61 @@ def test_all_kinds_of_several_subscriptions_at_once(open_store: OpenStore) -> No
     assert [(retry.position, retry.reason) for retry in store.retries(keys)] == [(2, "nacked: the disk is full")]
     assert [(letter.position, letter.reason) for letter in store.dead_letters(keys)] == [(5, "no such customer")]
     assert leased(store, other) == []
+
+
+def settled(store: Store) -> list[tuple[object, ...]]:
+    """As the relay takes it out of the outbox: one row for each subscription of a transaction."""
+    listed = Relay(store).look()
+    assert set(listed.topics) <= {0}
+    query = "select * from fastpubsub.take_settled(%s::bigint[], %s::bigint[]) order by subscription_key"
+    found = store.rows(query, listed.transactions, listed.ordinals)
+    assert waiting(store) == 0
+    return found
+
+
+def test_a_server_can_count_what_was_settled(open_store: OpenStore) -> None:
+    store = open_store()
+    keys = store.create(max_attempts=1)
+    other = store.create_subscription("other", settings=Settings(max_attempts=2))
+    store.fill(keys.topic, 6, now=NOW)
+    first, second = store.claim(keys, 6), store.claim(other, 2)
+    for ids, how in (([0, 2], "ack"), ([1], "nack"), ([3], "ack")):
+        with store.transaction():
+            settle(store, keys, [first.ids[place] for place in ids], how)
+            if how == "nack":
+                settle(store, keys, first.ids[4:5], "reject")
+                store.execute("select fastpubsub.nack('other', %s)", ack_ids(other, second.ids))
+    with store.undone():
+        settle(store, keys, first.ids[5:])
+    assert waiting(store) == 4
+    assert settled(store) == [(*keys, "subscription", 3, 1, 1, 2), (*other, "other", None, 2, None, 0)]
+    assert settled(store) == []
+
+
+def test_what_was_settled_in_a_subscription_that_is_gone_has_no_name(open_store: OpenStore) -> None:
+    store = open_store()
+    keys, claim = claimed(store)
+    settle(store, keys, claim.ids)
+    store.delete_subscription()
+    assert settled(store) == [(*keys, None, 3, None, None, 0)]
+
+
+def test_a_server_of_the_last_release_drops_no_message_and_counts_itself(open_store: OpenStore) -> None:
+    store = open_store()
+    keys, claim = claimed(store)
+    settle(store, keys, claim.ids[:1])
+    listed = Relay(store).look()
+    query = "select * from fastpubsub.relay_messages(0, %s::bigint[], %s::bigint[])"
+    assert store.row(query, listed.transactions, listed.ordinals) == (None, 0, 0)
+    for versions, rows in (("", 0), (", p_schema_versions => '{}'", 1)):
+        query = f"""
+            select fastpubsub.run_transaction(
+                '{{subscription}}', '{{ack}}', '{{1}}', %s, '{{null}}', '{{null}}', '{{}}', '{{}}', '{{}}', '{{}}'
+                {versions}
+            )
+        """
+        store.execute(query, ack_ids(keys, claim.ids[1 + rows : 2 + rows]))
+        assert waiting(store) == rows
 
 
 def test_whole_batches_are_one_row(open_store: OpenStore) -> None:

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.database import delayed, schedules
+from tests.database import delayed, refused, schedules
 from tests.database.outbox import Relay
 from tests.database.store import EVERYTHING, NOW, SECOND, Id, Settings, Settles, Store, connect
 from tests.database.usage import Usage, counters, keep_autovacuum_away, used
@@ -29,6 +29,7 @@ GROWING = (
     "idempotency_keys",
     "outbox",
     "settlements",
+    "refused_messages",
     "delayed_messages",
     "fired_messages",
     "history",
@@ -82,6 +83,11 @@ FILL = """
     select '1', %(topic)s, %(subscription)s, 'ack', '{1}', '{1}', '{1}' from generate_series(1, %(rows)s);
     insert into fastpubsub.outbox (transaction_id, topic_key, payload)
     select '1', %(topic)s, '{}' from generate_series(1, %(rows)s);
+    insert into fastpubsub.refused_messages (topic_key, refused_at, reason, payload)
+    select %(topic)s, %(hour_ago)s + i * interval '1 s', 'no', '{}' from generate_series(1, %(rows)s) as i;
+    insert into fastpubsub.outbox (transaction_id, topic_key, payload)
+    select '2', 0, json_build_object('topic_key', %(topic)s, 'subscription_key', %(subscription)s, 'acked', 1)
+    from generate_series(1, 100);
     insert into fastpubsub.fired_messages
     select %(topic)s, %(hour_ago)s + i * interval '1 ms', i, i, %(hour_ago)s from generate_series(1, %(rows)s) as i;
     insert into fastpubsub.delayed_messages (topic_key, due_at, created_at, payload)
@@ -186,7 +192,7 @@ def relay(grown: Grown) -> None:
     grown.rows("publish('topic', '{}')")
     listed = Relay(grown.store, limit=5).look(after=(1, 0))
     grown.store.row(
-        "select * from fastpubsub.relay_messages(%s, %s::bigint[], %s::bigint[])",
+        "select * from fastpubsub.relay_messages_2(%s, %s::bigint[], %s::bigint[])",
         grown.topic,
         listed.transactions[:3],
         listed.ordinals[:3],
@@ -286,6 +292,18 @@ CALLS: dict[str, Call] = {
     "schedules": schedule,
     "list schedules": lambda grown: grown.rows("list_schedules(%s, null, 's5', 10)", grown.topic),
     "list due schedules": lambda grown: schedules.due(grown.store, NOW, look_back=60),
+    "read the outbox": lambda grown: grown.rows("read_outbox(%s, array[1, 1], array[5, 6])", grown.topic),
+    "refuse": lambda grown: grown.rows(
+        "relay_messages_2(%s, array[1, 1], array[5, 6], 0, array['no', null])", grown.topic
+    ),
+    "count what is settled": lambda grown: grown.rows("take_settled(array[2, 2], array[4001, 4002])"),
+    "list what was refused": lambda grown: refused.listed(grown.store, grown.topic, after=1000, limit=10),
+    "list some that were refused": lambda grown: refused.listed(grown.store, grown.topic, keys=[5, 6]),
+    "publish what was refused": lambda grown: refused.publish(grown.store, grown.topic, 5, 6),
+    "purge what was refused": lambda grown: refused.purge(grown.store, grown.topic, 7, 8),
+    "count what was refused": lambda grown: refused.count(grown.store, limit=10),
+    "count what was refused of some": lambda grown: refused.count(grown.store, limit=10, topics=["topic"]),
+    "trim what was refused": lambda grown: grown.rows("trim_refused_messages(60, 10, %s)", NOW),
     "list due topics": lambda grown: delayed.due_topics(grown.store),
     "delay": lambda grown: delayed.publish(grown.store, grown.topic, delayed.Request(["1", "2"], [None, 5], "key")),
     "publish what is due": lambda grown: delayed.publish_due(grown.store, grown.topic, now=LATER + SECOND, limit=10),

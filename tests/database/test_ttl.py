@@ -215,5 +215,10 @@ def test_from_sql(store: Store) -> None:
             store.row(query, *given)
     rows = store.rows("select transaction_id::text::bigint, ordinal from fastpubsub.outbox order by ordinal")
     columns = [list(column) for column in zip(*rows, strict=True)]
-    store.row("select * from fastpubsub.relay_messages(%s, %s::bigint[], %s::bigint[], %s)", keys.topic, *columns, NOW)
+    store.row(
+        "select * from fastpubsub.relay_messages_2(%s, %s::bigint[], %s::bigint[], p_now => %s)",
+        keys.topic,
+        *columns,
+        NOW,
+    )
     assert store.rows("select expires_at from fastpubsub.messages order by position") == [(LATER,), (NOW + SECOND,)]

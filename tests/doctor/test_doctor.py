@@ -88,7 +88,7 @@ def test_when_everything_is_as_it_should_be(durable: str, server: StartServer, r
     assert [one for one in report["findings"] if one["level"] != "ok"] == []
     assert (done.returncode, done.stderr, report["status"]) == (0, "", "ok")
     platform = "secret_key pooler writable durability clock servers connections processes snapshots schema"
-    expected = {*platform.split(), "tables", "leases", "outbox", "delayed", "schedules", "kept"}
+    expected = {*platform.split(), "tables", "leases", "outbox", "delayed", "refused", "schedules", "kept"}
     assert {one["check"] for one in report["findings"]} > expected
     for_people = run("doctor", **settings, database_require_durability=True)
     assert for_people.returncode == 0
@@ -148,7 +148,7 @@ async def test_a_database_that_stops_answering(
         proxy.hang_on = b"inspect_tables"
         found = await examine(make_settings(database_url=proxy.url, database_connect_timeout_seconds=2))
     assert only(found, "schema").level == "ok"
-    for check in ("tables", "leases", "outbox", "delayed", "schedules", "subscriptions", "kept"):
+    for check in ("tables", "leases", "outbox", "delayed", "refused", "schedules", "subscriptions", "kept"):
         assert only(found, check).what.startswith("this could not be checked: ")
 
 
@@ -371,6 +371,22 @@ async def test_delayed_messages(findings: Findings, connect: Connect) -> None:
     held, overdue = await findings("delayed")
     assert held.what.startswith("1 delayed messages are held")
     assert overdue.what.startswith("a delayed message is overdue for")
+
+
+async def test_refused_messages(findings: Findings, connect: Connect) -> None:
+    (ok,) = await findings("refused")
+    assert ok.what == "no message from SQL was refused by a schema"
+    connection = await connect()
+    await connection.execute("select fastpubsub.create_topic('t')")
+    for count, what in ((1, "1 message from SQL"), (2, "3 messages from SQL")):
+        await connection.execute(
+            "insert into fastpubsub.refused_messages (topic_key, refused_at, reason, payload)"
+            " select topic_key, now(), 'no', '{}' from fastpubsub.topics, generate_series(1, %s)",
+            [count],
+        )
+        (found,) = await findings("refused")
+        assert found.what == f"{what} did not match the schema of the topic t"
+        assert found.next_step.startswith("look at `fastpubsub refused list t`")
 
 
 async def test_schedules(findings: Findings, connect: Connect) -> None:

@@ -14,7 +14,10 @@ from fastpubsub.counters import Counters
 from fastpubsub.database.calls import Database
 from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import Unavailable
+from fastpubsub.message_ids import MessageIds, ack_id
+from fastpubsub.payload_schemas import PayloadSchema
 from fastpubsub.services import relay as module
+from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.relay import Relay
 from fastpubsub.services.turn import Turn
 
@@ -53,7 +56,7 @@ class Failing(Database):
         self.error: Exception = Unavailable("it is locked")
 
     async def fetch_all(self, procedure: str, *arguments: object) -> list[Row]:
-        if procedure == "relay_messages" and arguments[0] == self.topic_key:
+        if procedure == "relay_messages_2" and arguments[0] == self.topic_key:
             raise self.error
         return await super().fetch_all(procedure, *arguments)
 
@@ -228,3 +231,147 @@ async def test_trouble_ends_nothing(
         await asyncio.wait({task})
         await database.close()
     assert "Traceback" not in caplog.text
+
+
+SCHEMA = '{"properties": {"n": {"maximum": %s}}}'
+
+
+async def set_schema(database: Database, maximum: int | None, topic: str = "t") -> None:
+    schema = None if maximum is None else SCHEMA % maximum
+    await database.fetch_one("update_topic", topic, None, False, schema, True)
+
+
+async def refused(connection: psycopg.AsyncConnection) -> list[int]:
+    query = "select (payload ->> 'n')::int from fastpubsub.refused_messages order by refused_key"
+    return [number for (number,) in await (await connection.execute(query)).fetchall()]
+
+
+class Counting(Database):
+    """The procedures that were called."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.called: list[str] = []
+
+    async def fetch_all(self, procedure: str, *arguments: object) -> list[Row]:
+        self.called.append(procedure)
+        return await super().fetch_all(procedure, *arguments)
+
+
+async def test_what_does_not_match_is_refused_counted_and_told(
+    settings: Settings,
+    counters: Counters,
+    turn: Turn,
+    registry: CollectorRegistry,
+    application: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    database = Counting(settings)
+    try:
+        await database.fetch_one("create_topic", "t")
+        announced: list[tuple[int, int]] = []
+        relay = Relay(database, settings, counters, turn, lambda *told: announced.append(told))
+        await relay.step()
+        database.called.clear()
+        await publish(application, 2)
+        await relay.step()
+        assert database.called == ["list_outbox", "relay_messages_2"]
+        await set_schema(database, 3)
+        await publish(application, 4, first=2)
+        await relay.step()
+        assert await stored(application) == [0, 1, 2, 3]
+        assert await refused(application) == [4, 5]
+        assert [count for _, count in announced] == [2, 2]
+        assert registry.get_sample_value("fastpubsub_messages_refused_total", {"topic": "t"}) == 2
+        assert registry.get_sample_value("fastpubsub_messages_published_total", {"topic": "t"}) == 4
+        assert "topic_id=t refused=2" in caplog.text
+    finally:
+        await database.close()
+
+
+async def test_the_schema_of_the_moment_counts(
+    database: Database, settings: Settings, counters: Counters, turn: Turn, application: Any
+) -> None:
+    """Changed, taken away, given back, and of a topic that was made anew."""
+    await database.fetch_one("create_topic", "t")
+    relay = Relay(database, settings, counters, turn)
+    await relay.step()
+    for maximum in (3, 1, None, 2):
+        await publish(application, 5)
+        await set_schema(database, maximum)
+        await relay.step()
+    assert await stored(application) == [0, 1, 2, 3, 0, 1, 0, 1, 2, 3, 4, 0, 1, 2]
+    assert await refused(application) == [4, 2, 3, 4, 3, 4]
+    await publish(application, 5)
+    await database.fetch_one("delete_topic", "t")
+    await relay.step()
+    await database.fetch_one("create_topic", "t")
+    await publish(application, 5)
+    await relay.step()
+    assert await stored(application) == [0, 1, 2, 3, 4]
+
+
+async def test_what_takes_long_to_check_is_moved_in_parts_and_in_order(
+    database: Database,
+    settings: Settings,
+    counters: Counters,
+    turn: Turn,
+    application: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for topic in ("t", "other"):
+        await database.fetch_one("create_topic", topic)
+    await set_schema(database, 1000)
+    relay = Relay(database, settings, counters, turn)
+    await relay.step()
+    judge = PayloadSchema.misfits
+    monkeypatch.setattr(PayloadSchema, "misfits", lambda schema, payloads: judge(schema, payloads, 500))
+    rows = 30
+    await publish(application, rows)
+    await relay.step()
+    assert 0 < len(await stored(application)) < rows
+    await publish(application, 1, "other")
+    await relay.step()
+    assert await stored(application, "other") == [0]
+    while len(await stored(application)) < rows:
+        await relay.step()
+    assert await stored(application) == list(range(rows))
+    assert await refused(application) == []
+
+
+async def test_what_sql_settles_is_counted_and_told(
+    database: Database,
+    settings: Settings,
+    counters: Counters,
+    turn: Turn,
+    registry: CollectorRegistry,
+    application: Any,
+) -> None:
+    await database.fetch_one("create_topic", "t")
+    topic_key, subscription_key, _ = await database.fetch_one("create_subscription", "s", "t", None, 60, 5, 1, 10)
+    told: list[SubscriptionKey] = []
+    relay = Relay(database, settings, counters, turn, on_settled=told.append)
+    await publish(application, 3)
+    await relay.step()
+    ids = await pulled_ids(application, topic_key, subscription_key)
+    async with application.transaction():
+        await application.execute("select fastpubsub.ack('s', %s)", (ids[:2],))
+        await application.execute("select fastpubsub.reject('s', %s)", (ids[2:],))
+    await relay.step()
+    assert told == [(topic_key, subscription_key)]
+    expected = {"acked": 2, "rejected": 1, "dead_lettered": 1, "nacked": None}
+    found = {
+        name: registry.get_sample_value(f"fastpubsub_messages_{name}_total", {"subscription": "s"}) for name in expected
+    }
+    assert found == expected
+
+
+async def pulled_ids(connection: psycopg.AsyncConnection, topic_key: int, subscription_key: int) -> list[str]:
+    claim = "select from fastpubsub.claim_messages_2(%s, %s, '{10}', '{c}', 1000000)"
+    await connection.execute(claim, (topic_key, subscription_key))
+    query = """
+        select m.position, m.created_at, l.token from fastpubsub.leases as l
+        join fastpubsub.messages as m on m.position between l.position and l.last_position order by m.position
+    """
+    rows = await (await connection.execute(query)).fetchall()
+    return [ack_id(MessageIds(topic_key, created_at).at(position), token) for position, created_at, token in rows]

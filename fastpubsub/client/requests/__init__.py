@@ -40,6 +40,7 @@ from fastpubsub.client.requests.pushing import (
     rotate_push_secret,
     test_push,
 )
+from fastpubsub.client.requests.refused import list_refused, publish_refused, purge_refused
 from fastpubsub.client.requests.request import UNSET, Page, Request, Unset
 from fastpubsub.client.requests.schedules import (
     create_schedule,
@@ -120,6 +121,7 @@ __all__ = [
     "list_delayed",
     "list_push_attempts",
     "list_redrives",
+    "list_refused",
     "list_schedules",
     "list_subscriptions",
     "list_topics",
@@ -131,10 +133,12 @@ __all__ = [
     "pause_schedule",
     "publish",
     "publish_encoded",
+    "publish_refused",
     "pull",
     "pull_with",
     "purge",
     "purge_dead_letters",
+    "purge_refused",
     "reject",
     "release_delayed",
     "reprocess_dead_letters",

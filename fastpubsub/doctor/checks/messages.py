@@ -117,6 +117,27 @@ async def examine_delayed(database: DoctorConnection, patience: float) -> list[F
     return found or [ok("delayed", f"{waiting:,} delayed messages wait for their time")]
 
 
+async def examine_refused(database: DoctorConnection) -> list[Finding]:
+    found = [Refusals(*row) for row in await database.call("count_refused_messages", OUTBOX_ROWS, SHOWN)]
+    return [refused(one) for one in found] or [ok("refused", "no message from SQL was refused by a schema")]
+
+
+class Refusals(NamedTuple):
+    topic_id: str
+    messages: int
+
+
+def refused(one: Refusals) -> Finding:
+    count = f"{one.messages:,} messages from SQL" if one.messages > 1 else "1 message from SQL"
+    return warning(
+        "refused",
+        f"{count} did not match the schema of the topic {one.topic_id}",
+        "subscribers do not get them; they are deleted after FASTPUBSUB_REFUSED_RETENTION_SECONDS",
+        f"look at `fastpubsub refused list {one.topic_id}`; mend the schema or the application, and publish or purge "
+        "them with `fastpubsub refused`",
+    )
+
+
 async def examine_schedules(database: DoctorConnection, patience: float) -> list[Finding]:
     ((active, paused, failing, overdue),) = await database.call("inspect_schedules")
     found = []

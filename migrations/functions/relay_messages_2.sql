@@ -1,14 +1,20 @@
--- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal), in one transaction, so each arrives once.
--- Rows that are gone were moved by another process. `moved` is null when another process is moving rows at this moment. Rows of a topic
--- that was deleted since are deleted and counted in `dropped`; those that are to come later are put aside, and not counted.
-create or replace function fastpubsub.relay_messages(
+-- Moves rows of the outbox to the end of their topic, in the order of (transaction, ordinal), in one transaction, so
+-- each arrives once. Rows that are gone were moved by another process. `moved` is null when another process is moving
+-- rows at this moment. Rows of a topic that was deleted since are deleted and counted in `dropped`; those that are to
+-- come later are put aside, and not counted. The payloads were checked by p_schema_version of the schema of the topic,
+-- 0 for none; when it is not the current one, FP428 is raised, and nothing is moved. Rows with one of p_reasons do not
+-- match it: they are kept apart, and counted in `refused`.
+create or replace function fastpubsub.relay_messages_2(
     p_topic_key bigint,
     p_transactions bigint [],
     p_ordinals bigint [],
+    p_schema_version bigint default 0,
+    p_reasons text [] default null,
     p_now timestamptz default null,
     out topic_id text,
     out moved integer,
-    out dropped integer
+    out dropped integer,
+    out refused integer
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -20,6 +26,7 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
+    v_schema_version bigint;
     v_payloads json [];
     v_attributes jsonb [];
     v_ordering_keys text [];
@@ -32,9 +39,17 @@ begin
     if not fastpubsub.lock_job('relay_messages', false) then
         return;
     end if;
-    perform from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
-    if found then
-        select t.id into relay_messages.topic_id from fastpubsub.topics as t where t.topic_key = p_topic_key;
+    refused := 0;
+    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    if v_schema_version <> p_schema_version then
+        raise exception using errcode = 'FP428', message = 'the schema of the topic has changed; try again';
+    elsif found then
+        select t.id into relay_messages_2.topic_id from fastpubsub.topics as t where t.topic_key = p_topic_key;
+        if p_reasons is not null then
+            refused := fastpubsub.refuse_messages(
+                p_topic_key, p_transactions, p_ordinals, p_reasons, coalesce(p_now, clock_timestamp())
+            );
+        end if;
     end if;
     with taken as (
         delete from fastpubsub.outbox as o

@@ -1,0 +1,16 @@
+"""The table of messages that are refused."""
+
+from alembic import op
+
+from fastpubsub.database.migrations import execute_file
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    execute_file(op.get_bind(), __file__, "up")
+
+
+def downgrade() -> None:
+    execute_file(op.get_bind(), __file__, "down")

@@ -1,0 +1,19 @@
+-- Messages from SQL that do not match the schema of their topic, with all that their rows in the outbox had.
+create table if not exists fastpubsub.refused_messages (
+    topic_key bigint,
+    refused_key bigint generated always as identity,
+    refused_at timestamptz not null,
+    reason text not null,
+    payload json not null,
+    attributes jsonb,
+    ordering_key text,
+    deliver_at timestamptz,
+    delayed_key bigint,
+    ttl_seconds integer,
+    expires_at timestamptz,
+    primary key (topic_key, refused_key)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
+
+create index if not exists refused_messages_refused_at on fastpubsub.refused_messages (refused_at);
+
+alter table fastpubsub.refused_messages alter column payload set storage external, alter column attributes set storage external;

@@ -1,0 +1,1 @@
+drop function fastpubsub.relay_messages;
