@@ -117,7 +117,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     plans = parser.add_mutually_exclusive_group()
     parser.set_defaults(plan=NORMAL)
-    plans.add_argument("--quick", dest="plan", action="store_const", const=QUICK, help="two minutes, for looking")
+    plans.add_argument("--quick", dest="plan", action="store_const", const=QUICK, help="three minutes, for looking")
     plans.add_argument("--long", dest="plan", action="store_const", const=LONG, help="hours, the long way")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="only these rows of the table")
     parser.add_argument("--folder", type=Path, help="where the database stores; the figures depend on this disk")

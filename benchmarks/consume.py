@@ -1,5 +1,6 @@
 """Pulling and acking what is there."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import raw
@@ -19,7 +20,13 @@ class Consumer:
     """
 
     def __init__(
-        self, subscription: Subscription, batch_size: int, size: int = SMALL, *, at_once: bool = False
+        self,
+        subscription: Subscription,
+        batch_size: int,
+        size: int = SMALL,
+        *,
+        at_once: bool = False,
+        ttl_seconds: int = 0,
     ) -> None:
         service = subscription.topic.service
         self._subscription = subscription
@@ -27,6 +34,7 @@ class Consumer:
         self._batch_size = batch_size
         self._size = size
         self._at_once = at_once
+        self._ttl_seconds = ttl_seconds
         self._pull = service.save(raw.pull(subscription.id, batch_size))
         self._rate = 2000.0 * batch_size**0.5
         """Messages per second that were seen so far, a guess at first."""
@@ -47,13 +55,16 @@ class Consumer:
 
     def prepare(self, seconds: float) -> None:
         reserve = 2 * CONNECTIONS * self._batch_size
-        self._subscription.ensure_ahead(round(self._rate * seconds * _RESERVE) + reserve, self._size)
+        self._subscription.ensure_ahead(round(self._rate * seconds * _RESERVE) + reserve, self._size, self._ttl_seconds)
 
     def run(self, seconds: float) -> Load:
         """Never meets an empty subscription: then it is repeated with more messages."""
+        return self.repeat(seconds, lambda: self.start(seconds))
+
+    def repeat(self, seconds: float, start: Callable[[], Wrk]) -> Load:
         for _ in range(_ATTEMPTS):
             self.prepare(seconds)
-            done = finish(self.start(seconds))
+            done = finish(start())
             self._rate = max(self._rate, done.counts["pulled"] / done.seconds)
             if not done.counts["empty"]:
                 return done

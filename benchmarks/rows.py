@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from benchmarks import held, latency, load, ordering, python_client, raw, wal, worker
+from benchmarks import features, held, latency, load, ordering, python_client, raw, wal, worker
 from benchmarks.bench import Bench, Run, messages_per_second, replay, requests_per_second
 from benchmarks.consume import Consumer
 from benchmarks.filters import FILTER, FIRST_FILL, looked_at
@@ -235,6 +235,12 @@ ROWS: dict[str, Row] = {
     "worker": worker.worker,
     "keyed": keyed,
     "processes": processes,
+    "delayed": features.delayed,
+    "ttl": features.ttl,
+    "schedules": features.schedules,
+    "limits": features.limits,
+    "max-backlog": features.max_backlog,
+    "transactions": features.transactions,
 }
 
 

@@ -102,13 +102,15 @@ class Topic:
         query = "select coalesce(min(position) - 1, 0) from fastpubsub.messages where topic_key = %s"
         return int(self.service.one(query, self.key)[0])
 
-    def fill(self, messages: int, size: int = SMALL, keys: str | None = None) -> None:
+    def fill(self, messages: int, size: int = SMALL, keys: str | None = None, ttl_seconds: int = 0) -> None:
         """Publishes at least so many from within the database; `keys` is an expression of `n`."""
         for start in range(0, messages, _FILL_ROWS):
             calls = -(-min(_FILL_ROWS, messages - start) // _CALL_ROWS)
             first = f"{start} + call * {_CALL_ROWS}"
             numbers = f"generate_series({first}, {first} + {_CALL_ROWS - 1}) as n"
             given = "" if keys is None else f", p_ordering_keys => array(select {keys} from {numbers})"  # noqa: S608
+            if ttl_seconds:
+                given += f", p_ttl_seconds => array_fill({ttl_seconds}, array[{_CALL_ROWS}])"
             payloads = payload_sql("n", size)
             self.service.one(
                 f"select count(p.first_position) from generate_series(0, {calls - 1}) as call cross join lateral "  # noqa: S608
@@ -144,10 +146,10 @@ class Subscription:
         query = "select fastpubsub.seek_subscription(%s, %s, 'message', p_position => %s)"
         self.topic.service.one(query, self.topic.key, self.key, position)
 
-    def ensure_ahead(self, messages: int, size: int = SMALL) -> None:
+    def ensure_ahead(self, messages: int, size: int = SMALL, ttl_seconds: int = 0) -> None:
         missing = messages - self.ahead
         if missing > 0:
-            self.topic.fill(missing, size)
+            self.topic.fill(missing, size, ttl_seconds=ttl_seconds)
 
     def wait_until_settled(self, seconds: float = 60.0) -> None:
         """Until its consumers have taken and settled everything."""

@@ -71,11 +71,10 @@ function common.take_ack_ids(body, list)
    end
 end
 
--- A function that settles the last `batch` of a list of ack ids: ids of one length make requests of one length. `member`
--- is where the ids stand in an object; without it the body is the list.
-function common.settler(path, batch, headers, member)
-   local opening, closing = '["', '"]'
-   if member then opening, closing = '{"' .. member .. '":["', '"]}' end
+-- A function that settles the last `batch` of a list of ack ids: ids of one length make requests of one length. The ids
+-- stand between `opening` and `closing`; without these the body is the list.
+function common.settler(path, batch, headers, opening, closing)
+   opening, closing = opening or '["', closing or '"]'
    local head = string.format(
       'POST %s HTTP/1.1\r\nHost: localhost\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s',
       path, headers or "", batch * (common.ACK_ID_BYTES + 3) - 3 + #opening + #closing, opening

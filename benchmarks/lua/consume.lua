@@ -11,7 +11,7 @@ function init(args)
    pull = common.requests(args[1])[1]
    batch = tonumber(args[3])
    if args[6] == "pulls" then
-      ack = common.settler(args[2], batch, "X-Request-ID: acks\r\n", "acks")
+      ack = common.settler(args[2], batch, "X-Request-ID: acks\r\n", '{"acks":["', '"]}')
    else
       ack = common.settler(args[2], batch)
    end
