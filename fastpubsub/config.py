@@ -124,7 +124,7 @@ def _check_folder(folder: str) -> str:
 
 
 def _check_push_key(keys: SecretStr) -> SecretStr:
-    if not all(len(key) >= MIN_KEY_CHARACTERS for key in keys.get_secret_value().split(",")):
+    if not all(len(key.strip()) >= MIN_KEY_CHARACTERS for key in keys.get_secret_value().split(",")):
         raise ValueError(
             f"a key has at least {MIN_KEY_CHARACTERS} characters; make one with: fastpubsub generate_secret_key"
         )
@@ -467,7 +467,7 @@ class Settings(BaseSettings):
 
     def push_keys(self) -> list[str]:
         """The first seals, all open; none when nothing can be pushed."""
-        return _text(self.push_secret_key).split(",") if self.push_secret_key else []
+        return [key.strip() for key in _text(self.push_secret_key).split(",")] if self.push_secret_key else []
 
     def auth_keys(self) -> list[Key]:
         """The first signs; raises ValueError with a sentence about the one that cannot be used."""

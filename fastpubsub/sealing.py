@@ -28,9 +28,18 @@ class Sealer:
         return nonce + self._ciphers[0].encrypt(nonce, text, use.encode())
 
     def open(self, sealed: bytes, use: str) -> bytes:
-        for cipher in self._ciphers:
+        return self._opened(sealed, use)[1]
+
+    def reseal(self, sealed: bytes, use: str) -> bytes:
+        """With the first key; the same bytes when it is that already."""
+        number, text = self._opened(sealed, use)
+        return self.seal(text, use) if number else sealed
+
+    def _opened(self, sealed: bytes, use: str) -> tuple[int, bytes]:
+        """With the number of the key."""
+        for number, cipher in enumerate(self._ciphers):
             try:
-                return cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], use.encode())
+                return number, cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], use.encode())
             except (InvalidTag, ValueError):  # one that is too short is none
                 continue
         raise Unreadable("it was sealed with a key that this process does not have")

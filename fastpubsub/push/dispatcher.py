@@ -21,10 +21,11 @@ from fastpubsub.push.resolver import LookUp, Resolver, look_up
 from fastpubsub.push.tls import Tls
 from fastpubsub.push.wire import Wire
 from fastpubsub.sealing import Sealer, Unreadable
-from fastpubsub.services.breakers import Breakers
+from fastpubsub.services.breakers import Breakers, BreakerState
 from fastpubsub.services.claiming import Claiming
 from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.push_attempts import PushAttempts
+from fastpubsub.services.pushing import reseal_endpoints
 from fastpubsub.services.settling import Settling
 from fastpubsub.services.subscriptions import pause_subscription
 from fastpubsub.services.surviving import Surviving
@@ -171,13 +172,15 @@ class Dispatcher:
             return
         topics, subscriptions = zip(*new, strict=True)
         rows = await self._database.fetch_all("list_endpoints", Array("int8", topics), Array("int8", subscriptions))
+        with Surviving(logger, "sealing endpoints anew"):
+            await reseal_endpoints(self._database, self._sealer, rows)
         now = asyncio.get_running_loop().time()
         for row in rows:
             if (endpoint := self._opened(row, now)) is not None:
                 self._running[endpoint.keys] = (endpoint.version, asyncio.create_task(self._push(endpoint)))
 
     def _opened(self, row: Row, now: float) -> Endpoint | None:
-        """None of what this process cannot push, which is said once."""
+        """None of what this process cannot push: the log says so once, the status as long as it is so."""
         try:
             endpoint = opened(row, self._sealer, now)
             allowed_place(endpoint.url, self._settings)
@@ -185,6 +188,7 @@ class Dispatcher:
             if row[2] not in self._unusable:
                 logger.warning("an endpoint cannot be used here: %s: subscription_id=%s", error, row[3])
             self._unusable.add(row[2])
+            self._breakers.note(SubscriptionKey(*row[:2]), BreakerState(1, now + HOLD_SECONDS, f"no push: {error}"))
             return None
         return endpoint
 

@@ -248,6 +248,9 @@ begin
 end;
 $$;
 
+-- functions/reseal_endpoints.sql
+drop function fastpubsub.reseal_endpoints;
+
 -- functions/run_transaction.sql
 drop function fastpubsub.run_transaction;
 -- Settles deliveries and publishes messages, all of it or nothing: what settle_at_commit settles, and rows of the outbox. Each settlement

@@ -227,6 +227,26 @@ def test_what_breakers_came_to(store: Store) -> None:
     assert status(store, first, NOW) == (False, *closed[1:])
 
 
+def test_what_is_sealed_anew_has_not_changed_meanwhile(store: Store) -> None:
+    first, second = subscriptions(store, 2)
+    store.value("select fastpubsub.rotate_push_secret('s0', 'old', 60, %s)", NOW)
+    listed = "select version from fastpubsub.list_endpoints(array[%s::bigint], array[%s::bigint], %s)"
+    versions = [store.value(listed, *keys, NOW) for keys in (first, second)]
+    store.value("select fastpubsub.rotate_push_secret('s1', 'stolen', 0, %s)", NOW)
+    topics, keys = [first.topic] * 2, [first.subscription, second.subscription]
+    reseal = "select fastpubsub.reseal_endpoints(%s, %s, %s, %s::bytea[], %s::bytea[], %s::bytea[])"
+    sealed = [[b"h", None], [b"new", b"new"], [b"older", None]]
+    assert store.value(reseal, topics, keys, versions, *sealed) == 1
+    found = store.rows("select headers, secret, old_secret from fastpubsub.endpoints order by subscription_key")
+    assert found == [(b"h", b"new", b"older"), (b"headers", b"stolen", None)]
+    assert [
+        store.value(listed, *keys, NOW) == version for keys, version in zip((first, second), versions, strict=True)
+    ] == [
+        True,
+        False,
+    ]
+
+
 def test_the_status_of_what_is_not_pushed(store: Store) -> None:
     (keys,) = subscriptions(store, 1, None)
     for of, state in ((keys, "FP409"), (Keys(keys.topic, 99), "FP404")):
