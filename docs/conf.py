@@ -100,10 +100,10 @@ def copy_pictures(app: Sphinx, error: Exception | None) -> None:
 
 
 def write_for_models(app: Sphinx, error: Exception | None) -> None:
-    """Writes the pages as they are, and `llms.txt`, which lists them (llmstxt.org)."""
+    """Writes the pages in Markdown, and `llms.txt`, which lists them (llmstxt.org)."""
     if error is None:
         for name in app.env.found_docs:
-            shutil.copy(ROOT / f"{name}.md", app.outdir / f"{name}.md")
+            (app.outdir / f"{name}.md").write_text(directives.in_markdown((ROOT / f"{name}.md").read_text()))
         index = (ROOT / f"{INDEX}.md").read_text()
         lists = index[index.index("## ") :].replace("](", "](docs/").replace("](docs/../", "](")
         (app.outdir / "llms.txt").write_text(f"# fastpubsub\n\n> {SUMMARY}\n\n{lists}")

@@ -3,7 +3,8 @@
 import ast
 import importlib
 import inspect
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, Literal, get_args, get_origin
 
@@ -55,8 +56,12 @@ class SettingsTable(SphinxDirective):
     """A row for each setting."""
 
     def run(self) -> list[nodes.Node]:
-        rows = "\n".join(f"| {' | '.join(row)} |" for row in settings())
-        return self.parse_text_to_nodes(f"| Variable | Default | Values | |\n|---|---|---|---|\n{rows}\n")
+        return self.parse_text_to_nodes(settings_in_markdown())
+
+
+def settings_in_markdown() -> str:
+    rows = "\n".join(f"| {' | '.join(row)} |" for row in settings())
+    return f"| Variable | Default | Values | |\n|---|---|---|---|\n{rows}\n"
 
 
 def settings() -> list[tuple[str, str, str, str]]:
@@ -126,6 +131,45 @@ def kind(value: Any) -> str:
     if not isinstance(value, type):
         return "autofunction" if inspect.isfunction(value) else "autodata"
     return "autoexception" if issubclass(value, BaseException) else "autoclass"
+
+
+def in_markdown(page: str) -> str:
+    """Writes what the directives of a page take from the code into it, for those who read no HTML."""
+    return DIRECTIVE.sub(lambda found: WRITERS[found[1]](found[2]), page)
+
+
+def _commands_in_markdown(_argument: str | None) -> str:
+    from fastpubsub.main import app
+
+    return "\n".join(f"## {path}\n\n```text\n{text}\n```\n" for path, text in helps(typer.main.get_command(app)))
+
+
+def _public_in_markdown(module: str) -> str:
+    return "\n".join(_name_in_markdown(f"{module}.{name}", value) for name, value in public(module))
+
+
+def _name_in_markdown(path: str, value: Any) -> str:
+    members = inspect.getmembers(value, inspect.isfunction) if isinstance(value, type) else []
+    methods = [
+        (f"{path}.{name}", one) for name, one in members if name[0] != "_" and one.__module__.startswith("fastpubsub.")
+    ]
+    several = [(path, value), *methods]
+    return "\n".join(f"### {name}\n\n`{_signature(one)}`\n\n{inspect.getdoc(one) or ''}\n" for name, one in several)
+
+
+def _signature(value: Any) -> str:
+    try:
+        return str(inspect.signature(value))
+    except (TypeError, ValueError):  # of a value, and of a class that takes anything
+        return repr(value)
+
+
+WRITERS: dict[str, Callable[[Any], str]] = {
+    "commands": _commands_in_markdown,
+    "public": _public_in_markdown,
+    "settings": lambda _argument: settings_in_markdown(),
+}
+DIRECTIVE = re.compile(rf"```\{{({'|'.join(WRITERS)})\}}(?: (\S+))?\n```\n")
 
 
 def setup(app: Sphinx) -> None:

@@ -78,6 +78,18 @@ def test_it_has_every_command_and_every_public_name(built: Path) -> None:
     )
 
 
+def test_models_find_in_the_reference_what_is_generated(built: Path) -> None:
+    commands, names, settings = (
+        (built / f"docs/reference/{page}.md").read_text() for page in ("commands", "python", "settings")
+    )
+    assert "```{" not in commands + names + settings
+    assert "## fastpubsub worker\n" in commands
+    assert "--max-messages" in commands
+    assert "### fastpubsub.client.Client.publish\n" in names
+    assert "### fastpubsub.integrations.taskiq.BusResults\n" in names
+    assert "| `FASTPUBSUB_DATABASE_URL` |" in settings
+
+
 def pages_as_they_are(folder: Path) -> set[Path]:
     return set(folder.rglob("*.md"))
 
