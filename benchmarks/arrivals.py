@@ -23,7 +23,7 @@ _NUMBER = re.compile(rb'"n":(\d{9})')
 _ACK_ID = re.compile(rb'"ack_id":("[^"]+")')
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 _END_OF_HEAD = b"\r\n\r\n"
-_SPAWN = multiprocessing.get_context("spawn")
+SPAWN = multiprocessing.get_context("spawn")
 
 
 class Arrivals:
@@ -31,8 +31,8 @@ class Arrivals:
 
     def __init__(self, subscription: Subscription) -> None:
         port = subscription.topic.service.server.port
-        self._ours, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_consume, args=(theirs, port, subscription.id))
+        self._ours, theirs = SPAWN.Pipe()
+        self._process = SPAWN.Process(target=_consume, args=(theirs, port, subscription.id))
 
     def __enter__(self) -> Self:
         self._process.start()

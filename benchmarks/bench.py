@@ -40,15 +40,15 @@ class Bench:
         self._stack.close()
 
     @contextmanager
-    def service(self) -> Iterator[Service]:
+    def service(self, **settings: object) -> Iterator[Service]:
         """A fresh database and server, so that no row meets what another has left."""
-        if self.plan.reuse:
+        if self.plan.reuse and not settings:
             if self._kept is None:
                 self._kept = Service(self.cluster, self.folder)
                 self._stack.callback(self._kept.close)
             yield self._kept
             return
-        service = Service(self.cluster, self.folder)
+        service = Service(self.cluster, self.folder, **settings)
         try:
             yield service
         finally:

@@ -31,25 +31,25 @@ def latency(bench: Bench) -> list[Measure]:
             rate = publish(bench.plan.seconds).rate / 2
             subscription.wait_until_settled()
             seconds = bench.plan.latency_seconds / bench.plan.pairs
-            rounds += [_round(service, topic, arrivals, rate, seconds) for _ in range(bench.plan.pairs)]
+            rounds += [measure_round(service, topic, arrivals, rate, seconds) for _ in range(bench.plan.pairs)]
         subscription.wait_until_settled()
         bench.check_totals("publish to waiting consumers", subscription)
     published, arrived = ([one[place] for one in rounds] for place in (0, 1))
     for name, latencies in (("publish", published), ("publish to waiting consumer", arrived)):
         _note(bench, f"{name} at {rate:,.0f} per s, half of what a closed loop reached", latencies)
     _keep_series(bench, published[0])
-    p50 = Spread([_percentile(latencies, "p50") for latencies in published])
+    p50 = Spread([percentile(latencies, "p50") for latencies in published])
     return [_measure(name, must, aim, arrived, p50) for name, must, aim in (("p50", 3, 2), ("p99", 15, 8))]
 
 
-def _measure(percentile: str, must: float, aim: float, arrived: list[Latencies], p50: Spread) -> Measure:
-    found = Spread([_percentile(latencies, percentile) for latencies in arrived])
+def _measure(which: str, must: float, aim: float, arrived: list[Latencies], p50: Spread) -> Measure:
+    found = Spread([percentile(latencies, which) for latencies in arrived])
     figures = f"{found.median * 1000:.2f} ÷ {p50.median * 1000:.2f} ms"
-    name = f"publish to waiting consumer, {percentile} ÷ p50 of a publish"
+    name = f"publish to waiting consumer, {which} ÷ p50 of a publish"
     return Measure(name, must, aim, ratio(found, p50), figures, smaller_is_better=True)
 
 
-def _round(
+def measure_round(
     service: Service, topic: Topic, arrivals: Arrivals, rate: float, seconds: float
 ) -> tuple[Latencies, Latencies]:
     arrivals.take()
@@ -69,13 +69,13 @@ def _request(topic: Topic, number: int) -> bytes:
     return raw.publish(topic.id, f"[{payload(number)}]".encode())
 
 
-def _percentile(latencies: Latencies, name: str) -> float:
+def percentile(latencies: Latencies, name: str) -> float:
     ordered = sorted(seconds for _, seconds in latencies)
     return ordered[min(len(ordered) - 1, int(_PERCENTILES[name] * len(ordered)))]
 
 
 def _note(bench: Bench, what: str, rounds: list[Latencies]) -> None:
-    medians = {name: statistics.median(_percentile(one, name) * 1000 for one in rounds) for name in _PERCENTILES}
+    medians = {name: statistics.median(percentile(one, name) * 1000 for one in rounds) for name in _PERCENTILES}
     found = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in medians.items())
     longest = max(seconds * 1000 for one in rounds for _, seconds in one)
     bench.results.notes.append(f"{what}, in ms from when each was due: {found}, at most {longest:.1f}")
@@ -86,5 +86,5 @@ def _keep_series(bench: Bench, latencies: Latencies) -> None:
     for due, seconds in latencies:
         by_second.setdefault(int(due), []).append((due, seconds))
     for name in ("p50", "p99"):
-        points = [(second, _percentile(some, name) * 1000) for second, some in sorted(by_second.items())]
+        points = [(second, percentile(some, name) * 1000) for second, some in sorted(by_second.items())]
         bench.results.series[f"publish {name}, ms"] = points

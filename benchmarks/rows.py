@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from benchmarks import features, held, latency, load, ordering, python_client, raw, wal, worker
+from benchmarks import features, held, latency, load, ordering, pushing, python_client, raw, wal, worker
 from benchmarks.bench import Bench, Run, messages_per_second, replay, requests_per_second
 from benchmarks.consume import Consumer
 from benchmarks.filters import FILTER, FIRST_FILL, looked_at
@@ -233,6 +233,7 @@ ROWS: dict[str, Row] = {
     "client-threads": python_client.client_threads,
     "client-publisher": python_client.client_publisher,
     "worker": worker.worker,
+    "push": pushing.pushing,
     "keyed": keyed,
     "processes": processes,
     "delayed": features.delayed,

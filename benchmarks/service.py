@@ -21,7 +21,7 @@ _names = itertools.count(1)
 
 
 class Service:
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, **settings: object) -> None:
         self.cluster = cluster
         self.folder = folder
         self.database_url = cluster.create_database()
@@ -29,7 +29,7 @@ class Service:
         self._stack.callback(cluster.drop_database, self.database_url)
         try:
             self.connection = self._stack.enter_context(cluster.connect(self.database_url))
-            self.server = self.start_server()
+            self.server = self.start_server(**settings)
         except BaseException:
             self.close()
             raise
@@ -58,7 +58,7 @@ class Service:
         self.connection.execute(query, [ids])
         return ids
 
-    def post(self, path: str, body: dict[str, Any]) -> None:
+    def post(self, path: str, body: object) -> None:
         answer = self._http.post(path, json=body)
         if answer.is_error:
             raise BenchmarkError(f"POST {path} was answered with {answer.status_code}: {answer.text}")

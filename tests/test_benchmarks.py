@@ -36,12 +36,12 @@ def test_every_row_finds_its_figures_and_no_message_is_lost(tmp_path: Path) -> N
     assert results.failures == []
     found = [one for one in results.measures if one.verdict is not Verdict.MISSING]
     assert found == results.measures
-    assert len(found) == 51
+    assert len(found) == 54
     assert all(value > 0 for one in found for value in one.spread.values)  # type: ignore[union-attr]
-    assert len(results.deliveries) == 7
+    assert len(results.deliveries) == 8
     assert all(one.published > 0 for one in results.deliveries)
     assert results.is_whole, results.deliveries
-    assert len(results.costs) == 8
+    assert len(results.costs) == 10
     assert all(line.server > 0 and line.generator > 0 for line in results.costs)
     text = report.text(results)
     assert all(one.name in text for one in results.measures)

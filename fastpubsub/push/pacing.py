@@ -18,11 +18,15 @@ BURST_SECONDS = 0.05
 
 
 class Concurrency:
-    """Grows by one for each round of answers, and is halved when an endpoint cannot keep up."""
+    """Doubles with each round of answers until an endpoint cannot keep up; then it is halved, and grows by one.
+
+    As TCP begins and avoids congestion (RFC 5681).
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._limit = float(min(most, FIRST_CONCURRENCY))
+        self._is_starting = True
         self._halved = 0.0
 
     @property
@@ -30,9 +34,10 @@ class Concurrency:
         return int(self._limit)
 
     def succeeded(self) -> None:
-        self._limit = min(self._most, self._limit + 1 / self._limit)
+        self._limit = min(self._most, self._limit + (1.0 if self._is_starting else 1 / self._limit))
 
     def overloaded(self, now: float) -> None:
+        self._is_starting = False
         if now >= self._halved + HALVING_SECONDS:
             self._halved = now
             self._limit = max(1.0, self._limit / 2)
