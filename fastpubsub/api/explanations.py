@@ -34,7 +34,7 @@ SETTLED_BEFORE_SEEK = (
 SETTLED_OR_EXPIRED = "it was acknowledged, or it expired at {expired_at} before it was; the two cannot be told apart"
 SETTLED_OR_DROPPED = "it was acknowledged, or dropped because the backlog was too long; the two cannot be told apart"
 EXPIRED = "it expired at {expired_at}, and the next claim that comes to it passes it; "
-PUT_ASIDE = "no consumer has had it yet: earlier messages with its ordering key are leased or wait"
+PUT_ASIDE = "no consumer has had it yet: it waits for the turn of its ordering key"
 HELD = (
     "no consumer has had it yet: its ordering key is held by the dead letter {held_by}, "
     "until somebody reprocesses or purges that"

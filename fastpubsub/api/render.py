@@ -111,7 +111,7 @@ def dead_letters_json(letters: Sequence[Letter], subscription_id: str, next_page
 
 
 LIMITS = ("max_in_flight", "rate_limit", "expire_after_seconds", "max_backlog")
-OPTIONAL = (*LIMITS, "push", "dead_letter_topic", "expires_at")
+OPTIONAL = (*LIMITS, "push", "dead_letter_topic", "expires_at", "fair_by")
 USUAL = {
     "ordered": False,
     "on_expired": "drop",

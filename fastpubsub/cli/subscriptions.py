@@ -63,6 +63,11 @@ class OnDeadLetter(StrEnum):
     hold = "hold"
 
 
+class FairBy(StrEnum):
+    ordering_key = "ordering_key"
+    nothing = ""
+
+
 class OnFull(StrEnum):
     reject = "reject"
     drop_oldest = "drop_oldest"
@@ -142,6 +147,14 @@ ForkOf = Annotated[
 Ordered = Annotated[
     bool, typer.Option("--ordered", help="Deliver messages with the same ordering key one after the other.")
 ]
+FairByOption = Annotated[
+    FairBy | None,
+    typer.Option(
+        "--fair-by",
+        help="Deliver equally many messages of each ordering key that waits; new: not.",
+        show_default=False,
+    ),
+]
 
 Settings = dict[str, Any]
 OPTIONS = {
@@ -219,6 +232,7 @@ def create_subscription(
     start_from: StartFrom = None,
     fork_of: ForkOf = None,
     ordered: Ordered = False,
+    fair_by: FairByOption = None,
     exist_ok: ExistOk = False,
     as_json: AsJson = None,
 ) -> None:
@@ -227,6 +241,8 @@ def create_subscription(
 
     if ordered:
         settings = {"ordered": True, **settings}
+    if fair_by is not None:
+        settings = {"fair_by": fair_by, **settings}
     if push and exist_ok:
         raise typer.BadParameter("give either push or --exist-ok: secret headers cannot be compared")
     body = _new(subscription, topic, start_from, fork_of, settings | push)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fastpubsub.client.requests import Request
 
 Objects = dict[str, dict[str, Any]]
-REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "max_backlog")
+REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "max_backlog", "fair_by")
 SETTINGS = {
     "topics": ("retention_seconds", "schema"),
     "subscriptions": (
@@ -189,8 +189,8 @@ def _difference(kind: str, name: str, settings: dict[str, Any], existing: dict[s
     differing = {one: value for one, value in settings.items() if _differs(one, value, existing)}
     if "push" in differing:
         keep_headers(name, push)
-    if "ordered" in differing:
-        fail(f"subscription {name} cannot become ordered, or cease to be: create another one", FAILED)
+    if kept := differing.keys() & {"ordered", "fair_by"}:
+        fail(f"{' and '.join(sorted(kept))} of subscription {name} cannot change: create another one", FAILED)
     if "topic_id" in differing:
         fail(
             f"subscription {name} has the topic {existing['topic_id']}; the topic of a subscription cannot change",

@@ -12,10 +12,10 @@ logger = logging.getLogger("fastpubsub.client")
 
 CONFLICT = 409
 
-KEPT = {"topic_id", "ordered"}
+KEPT = {"topic_id", "ordered", "fair_by"}
 """What a subscription keeps for life."""
 
-REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "max_backlog")
+REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "max_backlog", "fair_by")
 """Settings whose 0 or empty text is none."""
 
 OF_SCHEDULES = ("cron", "time_zone", "interval_seconds")
@@ -37,7 +37,7 @@ def require_same(kind: str, sent: bytes, found: bytes) -> None:
 
 
 def must_change(sent: bytes, found: bytes, tell: Callable[[str], None] = logger.info) -> bool:
-    """Tells what. A subscription stays with its topic, and ordered or not."""
+    """Tells what. A subscription stays with its topic, and ordered, fair or not."""
     differences = differences_of(sent, found)
     if differences.keys() & KEPT:
         raise AlreadyExists(CONFLICT, f"subscription {_id(sent)} already exists, and {sentence(differences)}")

@@ -103,6 +103,8 @@ Backoff = Annotated[int, Field(ge=0, le=MAX_DELAY_SECONDS), NOT_BOOL]
 
 ORDERED = "whether messages with the same ordering key come one after the other"
 
+FAIR_BY = "by what messages are shared: the ordering keys that wait get equally many"
+
 
 class NewSubscription(BaseModel):
     """Settings left out take the server's defaults."""
@@ -131,6 +133,7 @@ class NewSubscription(BaseModel):
     on_dead_letter: OnDeadLetter | None = Field(None, description=ON_DEAD_LETTER)
     max_backlog: MaxBacklog | None = None
     on_full: OnFull | None = Field(None, description=ON_FULL)
+    fair_by: Literal["ordering_key", ""] | None = Field(None, description=f"{FAIR_BY}; empty is nothing")
 
     @model_validator(mode="after")
     def _begin_once(self) -> Self:
@@ -248,6 +251,7 @@ class Subscription(BaseModel):
         None, description="messages of the topic that may come after its cursor; left out without a limit"
     )
     on_full: OnFull = Field("reject", description=f"{ON_FULL}; left out when it is `reject`")
+    fair_by: str | None = Field(None, description=f"{FAIR_BY}; left out when it is not set")
     metrics: SubscriptionFigures | None = Field(None, description="with `include=metrics`")
 
 

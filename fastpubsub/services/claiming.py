@@ -246,7 +246,11 @@ class Claiming:
         # nobody gets. Zero seconds: there was no room.
         may_follow = scanned < last or passed or bool(filtered if is_ordered else positions)
         more = not is_paused and (may_follow if limited_seconds is None else limited_seconds == 0)
-        is_cut = more and not is_ordered and (scanned < last or sum(map(len, payloads)) > self._max_bytes // 2)
+        is_cut = (
+            more
+            and not is_ordered
+            and (limited_seconds == 0 or scanned < last or sum(map(len, payloads)) > self._max_bytes // 2)
+        )
         # Of an ordered subscription a consumer may get less than it asked for, and the next one something.
         for size in sizes or [request.limit for request in requests]:
             part = slice(start, start + size)

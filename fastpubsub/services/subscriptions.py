@@ -42,6 +42,7 @@ class StoredSubscription(NamedTuple):
     on_dead_letter: str
     max_backlog: int | None
     on_full: str
+    fair_by: str | None
 
 
 async def create_subscription(
@@ -83,6 +84,7 @@ async def create_subscription(
         new.on_dead_letter,
         new.max_backlog,
         new.on_full,
+        new.fair_by,
         change=change,
     )
     return await get_subscription(database, new.id)
@@ -112,7 +114,7 @@ async def _fork_subscription(
 
 
 async def get_subscription(database: Database, subscription_id: str) -> StoredSubscription:
-    rows = await database.fetch_all("list_subscriptions_2", 0, 1, [subscription_id])
+    rows = await database.fetch_all("list_subscriptions_3", 0, 1, [subscription_id])
     if not rows:
         raise NotFound(f'subscription "{subscription_id}" does not exist')
     return _subscription(rows[0])
@@ -134,7 +136,7 @@ async def list_subscriptions(
     """
     visible = None if only is None else list(only)
     rows = await database.fetch_all(
-        "list_subscriptions_2", offset, limit, visible, topic_id, part, after, has_dead_letters
+        "list_subscriptions_3", offset, limit, visible, topic_id, part, after, has_dead_letters
     )
     return [_subscription(row) for row in rows]
 

@@ -52,7 +52,7 @@ DEFAULTS = {
 LIMITS = ("max_in_flight", "rate_limit", "expire_after_seconds", "max_backlog")
 """Of which 0 is none."""
 
-REMOVABLE = (*LIMITS, "dead_letter_topic")
+REMOVABLE = (*LIMITS, "dead_letter_topic", "fair_by")
 """Settings whose 0 or empty text is none."""
 
 CHOSEN = ("on_expired", "on_dead_letter", "on_full")
@@ -91,6 +91,9 @@ TURNS = 4
 LOOKED_AT = 1000
 STEP = 4096
 """What a claim of an ordered subscription takes at once: retries, messages of a key behind a filter, and of the log."""
+
+LOOK_AHEAD = 64
+"""Messages at which a claim of a fair subscription looks at least, to see who waits."""
 
 
 class Stored(NamedTuple):
@@ -348,7 +351,8 @@ class Cursor:
     No retry is due before `floor`, where the last claim ended. `revived` are reprocessed dead letters, which outlive
     the log. When it is ordered, `turns` has the busy keys, each with its turn: the last of its messages that anybody
     had. Those after it, up to `position`, are put aside, and `due` once nobody has the key. `parked` ones wait behind
-    one of their turn that is leased or waits.
+    one of their turn that is leased or waits. When it is fair, all keys with something put aside are `due`, and
+    `sequence` says whether the log or they come first.
     """
 
     log: Log
@@ -374,6 +378,7 @@ class Cursor:
     counts: Counter[str] = field(default_factory=Counter)
     past: dict[int, Counter[str]] = field(default_factory=dict)
     full_at: datetime | None = None
+    sequence: int = 0
 
     @property
     def is_paused(self) -> bool:
@@ -498,8 +503,8 @@ class Cursor:
 
     def is_ready(self, now: datetime) -> bool:
         """Whether a claim would find something to do."""
-        due = any(one.due_at <= now for one in self.waiting + self.due)
-        return due or bool(self.log.matching(self.position, self.wanted))
+        due = self._due(self._soon(now) if self.subscription.fair_by else now)
+        return bool(due) or bool(self.log.matching(self.position, self.wanted))
 
     def ahead(self) -> list[int]:
         aside = [one for one in self.aside() if self._passes(one)]
@@ -600,6 +605,8 @@ class Cursor:
         expired: list[tuple[int, int]] = []
         if self.subscription.ordered:
             in_order = self._claim_in_order(limit, now, max_bytes, expired, is_first=is_first)
+        elif self.subscription.fair_by:
+            in_order = self._take_fairly(limit, now, max_bytes, expired)
         else:
             taken = self._claim_waiting(limit, now, max_bytes)
             left = max_bytes - sum(message.size for _, message, _ in taken)
@@ -707,10 +714,9 @@ class Cursor:
         taken: list[tuple[int, int, int | None]] = []
         left = max_bytes
         while len(taken) < limit and left > 0:
-            due = sorted((one for one in self.waiting + self.due if one.due_at <= now), key=lambda one: one[:2])
+            due = self._due(now)[: min(limit - len(taken), TURNS)]
             if not due:
                 break
-            due = due[: min(limit - len(taken), TURNS)]
             part = self._take_turns(due, limit - len(taken), left, now, expired)
             taken += part
             left -= self._size(part)
@@ -740,10 +746,83 @@ class Cursor:
             key = self._key(one.position)
             part = self._continue(one, max(limit // len(due), 1), max_bytes - self._size(taken), now, expired)
             taken += [(position, attempts, self.turns[key]) for position, attempts in part]
-            if not part:
+            if not part or self.subscription.fair_by:
                 passed.append(self.turns[key])
-        self._free(passed, now + datetime.resolution)
+        self._free(passed, now if self.subscription.fair_by else now + datetime.resolution)
         return taken
+
+    def _due(self, now: datetime) -> list[WaitingMessage]:
+        return sorted((one for one in self.waiting + self.due if one.due_at <= now), key=lambda one: one[:2])
+
+    def _soon(self, now: datetime) -> datetime:
+        """Now, and after what the last claim took: keys of a fair subscription stand there in line again."""
+        return now if self.floor is None else max(now, self.floor + datetime.resolution)
+
+    def _take_fairly(
+        self, limit: int, now: datetime, max_bytes: int, expired: list[tuple[int, int]]
+    ) -> list[tuple[int, int, int | None]]:
+        """Positions and attempts, as the procedure of that name takes them: what is new, then those in line."""
+        reserved = min(len(self._due(self._soon(now))), (limit + self.sequence % 2) // 2)
+        self.sequence += 1
+        new = self._read_fairly(limit - reserved, max_bytes, now, expired) if limit > reserved else []
+        taken: list[tuple[int, int, int | None]] = []
+        looked_at = self.filtered + LOOKED_AT
+        while (left := limit - len(new) - len(taken)) and self.filtered < looked_at and len(expired) < LOOKED_AT:
+            more = max_bytes - self._size(taken + new)
+            soon = self._soon(now)
+            if more <= 0 or not (due := self._due(soon)[:left]):
+                break
+            taken += [(position, n, None) for position, n, _ in self._take_turns(due, left, more, soon, expired)]
+        return sorted(new + taken)
+
+    def _read_fairly(
+        self, limit: int, max_bytes: int, now: datetime, expired: list[tuple[int, int]]
+    ) -> list[tuple[int, int, int | None]]:
+        """One message of each key that is not busy; the others of it are put aside."""
+        taken: list[int] = []
+        soon, step = self._soon(now), max(limit, LOOK_AHEAD)
+        while self.position < self.log.last:
+            end = min(self.log.last, self.position + step)
+            turns = self._read_stretch(end, limit, max_bytes, taken, expired, now)
+            for key, turn in turns.items():
+                if after := self._after(key, turn):
+                    self.turns[key] = turn
+                    self.due.append(WaitingMessage(soon, after[0], 0, PUT_ASIDE, turn))
+            if self.position < end or len(taken) >= limit or len(expired) >= LOOKED_AT:
+                break
+            step = min(step * 2, STEP)
+        return [(position, 1, None) for position in taken]
+
+    def _read_stretch(
+        self,
+        end: int,
+        limit: int,
+        max_bytes: int,
+        taken: list[int],
+        expired: list[tuple[int, int]],
+        now: datetime,
+    ) -> dict[str, int]:
+        """Returns which of its messages each key had."""
+        turns: dict[str, int] = {}
+        for position in range(self.position + 1, end + 1):
+            message = self.log.messages[position]
+            passes = self._passes(position)
+            if message.ordering_key not in self.turns and message.ordering_key not in turns:
+                if passes and not self.is_too_late(position, now):
+                    size = sum(self.message(one).size for one in [*taken, position])
+                    if len(taken) >= limit or (taken and size > max_bytes):
+                        break
+                    taken.append(position)
+                    if message.ordering_key is not None:
+                        turns[message.ordering_key] = position
+                elif passes:
+                    expired.append((position, 0))
+                self.routed += passes
+                self.filtered += not passes
+                self.counts["filtered"] += not passes
+            self.passed[position] = Passed("settled" if passes else "filtered", self.wanted is not None)
+            self.position = position
+        return turns
 
     def _continue(
         self, first: WaitingMessage, limit: int, max_bytes: int, now: datetime, expired: list[tuple[int, int]]
@@ -1353,6 +1432,15 @@ def _check_backoff(subscription: Subscription) -> None:
 def _check_order(subscription: Subscription) -> None:
     if subscription.on_dead_letter == "hold" and not subscription.ordered:
         raise InvalidRequest("on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true")
+    if subscription.ordered and subscription.fair_by:
+        raise InvalidRequest(
+            "fair_by: an ordered subscription lets its keys take turns already: leave fair_by out, or ordered"
+        )
+    if subscription.fair_by and subscription.on_full != "reject":
+        raise InvalidRequest(
+            f'on_full: a subscription with fair_by cannot have "{subscription.on_full}", because it passes no message '
+            'of a key: use "reject"'
+        )
     if subscription.ordered and subscription.on_full != "reject":
         raise InvalidRequest(
             f'on_full: an ordered subscription cannot have "{subscription.on_full}", because it passes no message of a '

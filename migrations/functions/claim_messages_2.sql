@@ -65,6 +65,7 @@ declare
     v_expired_attempts integer [] := '{}';
     v_expired_now bigint [];
     v_expired_now_attempts integer [];
+    v_fair record;
     v_revived boolean [] := '{}';
     v_bytes bigint := 0;
     v_random text;
@@ -156,7 +157,28 @@ begin
     v_limit := least(v_ends[cardinality(v_ends)], v_room);
 
     positions := '{}';
-    if v_cursor.is_due then
+    if v_settings.fair_by is not null then
+        v_fair := fastpubsub.take_fairly(
+            v_settings, v_cursor.position, last, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.sequence, v_limit, p_max_bytes,
+            v_until, v_now
+        );
+        v_cursor.position := v_fair.scanned;
+        v_cursor.retry_due_at := v_fair.due_at;
+        v_cursor.retry_position := v_fair.retry_position;
+        positions := v_fair.positions;
+        attempts := v_fair.attempts;
+        created_at := v_fair.created_at;
+        payloads := v_fair.payloads;
+        attributes := v_fair.attributes;
+        ordering_keys := v_fair.ordering_keys;
+        v_revived := v_fair.revived;
+        unreadable := v_fair.unreadable;
+        unreadable_created_at := v_fair.unreadable_created_at;
+        v_expired := v_fair.expired;
+        v_expired_attempts := v_fair.expired_attempts;
+        v_from_log := v_fair.routed;
+        limited_seconds := case when v_fair.is_cut then 0 end;
+    elsif v_cursor.is_due then
         select
             r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size, r.ordering_keys, r.expires_at
         into
@@ -172,7 +194,7 @@ begin
         end if;
     end if;
 
-    if v_limit > 0 and v_bytes < p_max_bytes and v_cursor.position < last then
+    if v_settings.fair_by is null and v_limit > 0 and v_bytes < p_max_bytes and v_cursor.position < last then
         -- Once, unless all that was read has expired.
         loop
             if v_settings.filter_path is null then
@@ -250,8 +272,11 @@ begin
         v_expired_attempts := v_expired_attempts || coalesce(v_expired_now_attempts, '{}');
     end if;
     scanned := v_cursor.position;
-    -- Positions are dense: what the cursor passed and nobody gets did not match.
+    -- Positions are dense: what the cursor passed and nobody gets did not match, where nothing is put aside.
     filtered := v_cursor.position - v_before - v_from_log;
+    if v_settings.fair_by is not null then
+        filtered := v_fair.filtered;
+    end if;
 
     if cardinality(claim_messages_2.positions) > 0 then
         v_random := gen_random_uuid()::text;

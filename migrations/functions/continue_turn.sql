@@ -80,6 +80,7 @@ begin
             cross join lateral (
                 select m.payload, m.attributes, m.expires_at from fastpubsub.messages as m
                 where m.topic_key = p_topic_key and m.position = p.position
+                limit 1
             ) as m
             where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = p_turn
             order by p.position
@@ -122,6 +123,7 @@ begin
                     pg_column_size(o.payload) + coalesce(pg_column_size(o.attributes), 0) as size, (o.expires_at <= p_now) is true as is_expired
                 from fastpubsub.messages as o
                 where o.topic_key = p_topic_key and o.position = k.position
+                limit 1
             ) as o
             -- The message of the turn may be trimmed by now.
             where m.topic_key = p_topic_key and m.position = p_position

@@ -1,6 +1,6 @@
 -- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
--- p_max_in_flight, p_rate_limit, p_expire_after_seconds and p_max_backlog of 0 are no limit, and p_dead_letter_topic of '' no topic, as
--- null is.
+-- p_max_in_flight, p_rate_limit, p_expire_after_seconds and p_max_backlog of 0 are no limit, p_dead_letter_topic of '' no topic, and
+-- p_fair_by of '' nothing, as null is.
 create or replace function fastpubsub.create_subscription(
     p_id text,
     p_topic_id text,
@@ -22,6 +22,7 @@ create or replace function fastpubsub.create_subscription(
     p_on_dead_letter text default null,
     p_max_backlog integer default null,
     p_on_full text default null,
+    p_fair_by text default null,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -44,7 +45,7 @@ begin
             errcode = 'FP422',
             message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
     end if;
-    perform fastpubsub.check_on_full(p_ordered, p_on_full);
+    perform fastpubsub.check_on_full(p_ordered, p_on_full, nullif(p_fair_by, ''));
     select n.* into topic_key, subscription_key, created_at
     from fastpubsub.name_subscription(p_id, p_topic_id, v_filter, p_now) as n;
     perform fastpubsub.require_dead_letter_topic(p_topic_id, p_dead_letter_topic);
@@ -64,12 +65,13 @@ begin
         topic_key, subscription_key, filter_path, ack_deadline_seconds,
         max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit, dead_letter_topic,
         expire_after_seconds,
-        on_expired, on_dead_letter, max_backlog, on_full
+        on_expired, on_dead_letter, max_backlog, on_full, fair_by
     ) values (
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered,
         nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, ''), nullif(p_expire_after_seconds, 0),
-        coalesce(p_on_expired, 'drop'), coalesce(p_on_dead_letter, 'continue'), nullif(p_max_backlog, 0), coalesce(p_on_full, 'reject')
+        coalesce(p_on_expired, 'drop'), coalesce(p_on_dead_letter, 'continue'), nullif(p_max_backlog, 0), coalesce(p_on_full, 'reject'),
+        nullif(p_fair_by, '')
     );
     perform fastpubsub.begin_subscription(
         create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push, p_now

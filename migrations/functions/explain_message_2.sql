@@ -54,8 +54,8 @@ declare
     v_turn bigint;
     v_created_at timestamptz;
 begin
-    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight,
-        u.rate_limit, c.full_at, c.dropped
+    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at,
+        u.ordered or u.fair_by is not null as puts_aside, u.max_in_flight, u.rate_limit, c.full_at, c.dropped
     into v_cursor
     from fastpubsub.claims as c
     inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
@@ -96,7 +96,7 @@ begin
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = p_position
         and r.reason <> 'put aside';
-    if v_cursor.ordered and explain_message_2.state is null then
+    if v_cursor.puts_aside and explain_message_2.state is null then
         select 'waiting', p.attempts, p.due_at, p.reason
         into explain_message_2.state, explain_message_2.attempts, explain_message_2.until, explain_message_2.reason
         from fastpubsub.parked as p
@@ -125,7 +125,7 @@ begin
 
     select m.payload, m.attributes, m.ordering_key into v_payload, v_attributes, v_ordering_key
     from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
-    is_put_aside := v_cursor.ordered and p_position <= v_cursor.position
+    is_put_aside := v_cursor.puts_aside and p_position <= v_cursor.position
     and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p);
     if explain_message_2.is_put_aside then
         state := 'ahead';

@@ -54,7 +54,8 @@ begin
     v_cursor.dead_letter_topic := nullif(v_cursor.dead_letter_topic, '');
     perform fastpubsub.require_dead_letter_topic(p_topic_id, v_cursor.dead_letter_topic);
     v_cursor.max_backlog := nullif(v_cursor.max_backlog, 0);
-    perform fastpubsub.check_on_full(v_cursor.ordered, v_cursor.on_full);
+    v_cursor.fair_by := nullif(v_cursor.fair_by, '');
+    perform fastpubsub.check_on_full(v_cursor.ordered, v_cursor.on_full, v_cursor.fair_by);
     v_cursor.expire_after_seconds := nullif(v_cursor.expire_after_seconds, 0);
     if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';

@@ -29,7 +29,7 @@ begin
     order by c.sequence desc limit 1;
     v_last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
     v_ahead := fastpubsub.count_ahead(p_topic_key, v_cursor.position, v_last, v_settings.filter_path, p_look);
-    if v_settings.ordered then
+    if v_settings.ordered or v_settings.fair_by is not null then
         v_aside := fastpubsub.count_put_aside(p_topic_key, p_subscription_key, p_look);
     end if;
     v_ended := fastpubsub.end_deliveries(p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position);
@@ -43,7 +43,7 @@ begin
     perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_last, v_cursor.routed, v_cursor.purged + v_ended);
     purged := v_ahead.messages + v_ended;
     is_estimated := v_ahead.is_estimated;
-    if v_settings.ordered then
+    if v_settings.ordered or v_settings.fair_by is not null then
         purged := purged + v_aside.messages;
         is_estimated := is_estimated or v_aside.is_estimated;
     end if;

@@ -99,7 +99,8 @@ begin
         union
         -- Those that held their keys are where they belong, and what was put aside may be long.
         select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p
-        where v_settings.ordered and cardinality(v_positions) > cardinality(v_held) and p = any(v_positions)
+        where
+            (v_settings.ordered or v_settings.fair_by is not null) and cardinality(v_positions) > cardinality(v_held) and p = any(v_positions)
     ) as t
     where t.position <> all(v_held);
     insert into fastpubsub.revived (topic_key, subscription_key, position, created_at, payload, attributes, ordering_key)

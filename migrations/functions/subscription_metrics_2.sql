@@ -45,7 +45,7 @@ as $$
 declare
     v_cursor fastpubsub.claims;
     v_path jsonpath;
-    v_ordered boolean;
+    v_puts_aside boolean;
     v_last bigint;
     v_first bigint;
     v_from bigint;
@@ -54,7 +54,9 @@ declare
     v_waiting bigint;
     v_log record;
 begin
-    select c.filter_path, c.paused_at is not null, c.ordered into v_path, subscription_metrics_2.paused, v_ordered from fastpubsub.cursors as c
+    select c.filter_path, c.paused_at is not null, c.ordered or c.fair_by is not null
+    into v_path, subscription_metrics_2.paused, v_puts_aside
+    from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
     if not found then
         raise exception using errcode = 'FP404', message = 'the subscription does not exist';
@@ -107,7 +109,7 @@ begin
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
-    if v_ordered then
+    if v_puts_aside then
         select subscription_metrics_2.waiting + count(*), least(v_waiting, min(p.position)) into waiting, v_waiting
         from fastpubsub.parked as p
         where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.reason <> 'put aside';

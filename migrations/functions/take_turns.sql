@@ -1,6 +1,7 @@
 -- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
 -- it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor. What has expired is
--- in `expired` instead, with the attempts that it had.
+-- in `expired` instead, with the attempts that it had. In a fair one, with p_is_fair, up to p_limit retries, and the keys stand in line
+-- again.
 create or replace function fastpubsub.take_turns(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -11,6 +12,7 @@ create or replace function fastpubsub.take_turns(
     p_limit integer,
     p_max_bytes bigint,
     p_now timestamptz,
+    p_is_fair boolean default false,
     out positions bigint [],
     out attempts integer [],
     out turns bigint [],
@@ -34,6 +36,8 @@ as $$
 #variable_conflict use_column
 declare
     c_turns constant integer := 4;
+    -- Of what was put aside behind a filter.
+    c_looked_at constant integer := 1000;
     v_due_at timestamptz [];
     v_positions bigint [];
     v_attempts integer [];
@@ -80,11 +84,13 @@ begin
             r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
             and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
         order by r.due_at, r.position
-        limit least(p_limit, c_turns)
+        limit case when p_is_fair then p_limit else least(p_limit, c_turns) end
     ) as r;
     v_share := greatest(p_limit / cardinality(v_positions), 1);
     for i in 1..coalesce(cardinality(v_positions), 0) loop
-        exit when cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes;
+        exit when
+            (cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes)
+            or (p_is_fair and take_turns.filtered >= c_looked_at);
         due_at := v_due_at[i];
         retry_position := v_positions[i];
         if v_turns[i] is null and v_are_expired[i] then
@@ -102,9 +108,10 @@ begin
             p_topic_key, p_subscription_key, v_turns[i], v_positions[i], v_attempts[i], v_put_aside[i], p_cursor, p_path, v_share,
             p_max_bytes - take_turns.size, p_now
         );
-        if v_part.positions = '{}' then
+        if p_is_fair or v_part.positions = '{}' then
             v_passed := v_passed || v_part.turn;
-        else
+        end if;
+        if v_part.positions <> '{}' then
             positions := take_turns.positions || v_part.positions;
             attempts := take_turns.attempts || v_part.attempts;
             turns := take_turns.turns || array_fill(v_part.turn, array[cardinality(v_part.positions)]);
@@ -121,7 +128,11 @@ begin
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
         and (r.due_at, r.position) <= (take_turns.due_at, take_turns.retry_position);
-    if v_passed is not null then
+    if p_is_fair then
+        perform fastpubsub.line_up(
+            p_topic_key, p_subscription_key, v_passed, p_cursor, greatest(p_now, take_turns.due_at + interval '1 microsecond')
+        );
+    elsif v_passed is not null then
         perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_passed, p_now + interval '1 microsecond');
     end if;
 end;

@@ -47,7 +47,7 @@ begin
             errcode = 'FP422',
             message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
     end if;
-    perform fastpubsub.check_on_full(v_cursor.ordered, p_on_full);
+    perform fastpubsub.check_on_full(v_cursor.ordered, p_on_full, v_cursor.fair_by);
     if p_dead_letter_topic is not null then
         perform fastpubsub.require_dead_letter_topic(
             (select t.id from fastpubsub.topics as t where t.topic_key = v_cursor.topic_key), p_dead_letter_topic

@@ -1,1 +1,15 @@
+-- What was put aside comes again, with what is leased or waits: the servers of before know no line.
+do $$
+declare
+    v_cursor fastpubsub.cursors;
+begin
+    for v_cursor in select c.* from fastpubsub.cursors as c where c.fair_by is not null loop
+        perform fastpubsub.seek_subscription(
+            v_cursor.topic_key, v_cursor.subscription_key, 'message', null,
+            fastpubsub.unsettled_position(v_cursor.topic_key, v_cursor.subscription_key) + 1
+        );
+    end loop;
+end;
+$$;
+alter table fastpubsub.cursors drop column fair_by;
 drop table fastpubsub.refused_messages;

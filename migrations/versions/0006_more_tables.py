@@ -1,4 +1,4 @@
-"""The table of messages that are refused."""
+"""The table of messages that are refused, and the column of fair sharing."""
 
 from alembic import op
 

@@ -1,3 +1,6 @@
+-- By what the messages of a subscription are shared among those that wait, null for nothing.
+alter table fastpubsub.cursors add column if not exists fair_by text check (fair_by in ('ordering_key'));
+-- Committed before what follows.
 -- Messages from SQL that do not match the schema of their topic, with all that their rows in the outbox had.
 create table if not exists fastpubsub.refused_messages (
     topic_key bigint,

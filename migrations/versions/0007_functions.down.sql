@@ -1,5 +1,566 @@
+-- functions/check_on_full.sql
+drop function fastpubsub.check_on_full;
+-- What the cursor of an ordered subscription passes of a busy key is put aside, and comes all the same: so nothing can
+-- be dropped there.
+create or replace function fastpubsub.check_on_full(p_ordered boolean, p_on_full text) returns void
+language plpgsql immutable as $$
+begin
+    if p_ordered and p_on_full <> 'reject' then
+        raise exception using
+            errcode = 'FP422',
+            message = format('on_full: an ordered subscription cannot have "%s", because it passes no message of a key: use "reject"', p_on_full);
+    end if;
+end;
+$$;
+
+-- functions/claim_messages_2.sql
+-- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
+-- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
+-- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
+-- hands out nothing. One that is pushed is claimed with p_is_push, and no other is. For an ordered subscription this is claim_in_order.
+-- Messages that have expired are passed and handed to nobody: `ttl_expired` counts those that are dropped, `dead_lettered` those that
+-- became dead letters.
+-- `limited_seconds`: in how many seconds it is worth asking again, when a limit of the subscription kept messages back; 0 when p_max_bytes
+-- did so in an ordered one.
+create or replace function fastpubsub.claim_messages_2(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_scan_rows bigint default 50000,
+    p_scan_milliseconds integer default 20,
+    p_now timestamptz default null,
+    p_is_push boolean default false,
+    out token bigint,
+    out expires_at timestamptz,
+    out scanned bigint,
+    out last bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out lease_seconds integer,
+    out filtered bigint,
+    out paused boolean,
+    out ordering_keys text [],
+    out shares integer [],
+    out limited_seconds double precision,
+    out ttl_expired integer,
+    out dead_lettered integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_settings fastpubsub.cursors;
+    v_cursor record;
+    v_limit integer;
+    v_room integer;
+    v_first_leased bigint;
+    v_seconds double precision;
+    v_ends bigint [];
+    v_log record;
+    v_found integer;
+    v_from_log integer := 0;
+    v_before bigint;
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_scan_milliseconds / 1000.0);
+    v_expires_at timestamptz [];
+    v_passed record;
+    v_expired bigint [] := '{}';
+    v_expired_attempts integer [] := '{}';
+    v_expired_now bigint [];
+    v_expired_now_attempts integer [];
+    v_revived boolean [] := '{}';
+    v_bytes bigint := 0;
+    v_random text;
+begin
+    -- An empty poll writes nothing, so first check for work without a lock.
+    select
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered,
+        (
+            select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
+        ) as last,
+        exists (
+            select from fastpubsub.retries as r
+            where
+                r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+                and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+        ) as is_due
+    into v_cursor
+    from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    scanned := v_cursor.position;
+    last := greatest(v_cursor.last, v_cursor.position);
+    if v_cursor.position is null or (claim_messages_2.last = v_cursor.position and not v_cursor.is_due) then
+        paused := fastpubsub.is_paused(p_topic_key, p_subscription_key, p_is_push);
+        return;
+    end if;
+
+    perform fastpubsub.begin_call(false);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key, true);
+    paused := v_settings.topic_key is null;
+    if claim_messages_2.paused then
+        return;
+    end if;
+    if coalesce(v_settings.is_pushed, false) <> p_is_push then
+        perform fastpubsub.refuse_claim(not p_is_push);
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    if v_settings.max_in_flight is not null or v_settings.rate_limit is not null then
+        select r.room, r.first_leased, r.seconds into v_room, v_first_leased, v_seconds
+        from fastpubsub.room_to_claim(
+            p_topic_key, p_subscription_key, v_settings.max_in_flight, v_settings.rate_limit, v_now
+        ) as r;
+        if v_room = 0 then
+            limited_seconds := v_seconds;
+            return;
+        end if;
+    end if;
+    if v_settings.ordered then
+        lease_seconds := v_settings.ack_deadline_seconds;
+        last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
+        select
+            c.token, c.expires_at, c.scanned, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
+            c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares, c.ttl_expired, c.dead_lettered, case when c.is_cut then 0 end
+        into
+            token, expires_at, scanned, claim_messages_2.positions, attempts, created_at, payloads, attributes, unreadable,
+            unreadable_created_at, filtered, ordering_keys, shares, ttl_expired, dead_lettered, limited_seconds
+        from fastpubsub.claim_in_order(
+            v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now, v_room, v_first_leased
+        ) as c;
+        if cardinality(claim_messages_2.positions) = v_room then
+            limited_seconds := v_seconds;
+        end if;
+        return;
+    end if;
+    select
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.leased_from, c.full_at,
+        c.ttl_expired,
+        (
+            select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
+        ) as last,
+        exists (
+            select from fastpubsub.retries as r
+            where
+                r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+                and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+        ) as is_due
+    into v_cursor
+    from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    last := greatest(v_cursor.last, v_cursor.position);
+    v_before := v_cursor.position;
+    if cardinality(p_limits) = 1 then
+        v_ends := p_limits;
+    else
+        select array_agg(l.sum) into v_ends
+        from (select sum(u.size) over (order by u.ordinal) from unnest(p_limits) with ordinality as u (size, ordinal)) as l;
+    end if;
+    v_limit := least(v_ends[cardinality(v_ends)], v_room);
+
+    positions := '{}';
+    if v_cursor.is_due then
+        select
+            r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size, r.ordering_keys, r.expires_at
+        into
+            claim_messages_2.positions, claim_messages_2.attempts, claim_messages_2.created_at, claim_messages_2.payloads,
+            claim_messages_2.attributes, v_revived, v_cursor.retry_due_at, v_bytes, claim_messages_2.ordering_keys, v_expires_at
+        from fastpubsub.take_due_retries(
+            p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_limit, p_max_bytes, v_now
+        ) as r;
+        v_cursor.retry_position := claim_messages_2.positions[cardinality(claim_messages_2.positions)];
+        v_limit := v_limit - cardinality(claim_messages_2.positions);
+        if v_expires_at is not null then
+            v_limit := v_limit + (select count(*) from unnest(v_expires_at) as u where u <= v_now);
+        end if;
+    end if;
+
+    if v_limit > 0 and v_bytes < p_max_bytes and v_cursor.position < last then
+        -- Once, unless all that was read has expired.
+        loop
+            if v_settings.filter_path is null then
+                v_log := fastpubsub.read_log(
+                    p_topic_key, v_cursor.position, v_cursor.position + v_limit, p_max_bytes - v_bytes, v_bytes = 0
+                );
+                v_cursor.position := coalesce(v_log.positions[cardinality(v_log.positions)], v_cursor.position);
+            else
+                v_log := fastpubsub.read_matching_log(
+                    p_topic_key, v_cursor.position, last, v_settings.filter_path, v_limit, p_scan_rows, p_scan_milliseconds,
+                    p_max_bytes - v_bytes, v_bytes = 0
+                );
+                v_cursor.position := v_log.scanned;
+                unreadable := claim_messages_2.unreadable || v_log.unreadable;
+                unreadable_created_at := claim_messages_2.unreadable_created_at || v_log.unreadable_created_at;
+            end if;
+            v_found := coalesce(cardinality(v_log.positions), 0);
+            v_from_log := v_from_log + v_found;
+            exit when v_log.expires_at is null;
+            exit when exists (select from unnest(v_log.expires_at) as u (expires_at) where (u.expires_at <= v_now) is not true);
+            v_expired := v_expired || v_log.positions;
+            v_found := 0;
+            exit when v_cursor.position >= last;
+            v_passed := fastpubsub.pass_expired(
+                p_topic_key, v_cursor.position, last, v_settings.filter_path, p_scan_rows, p_scan_milliseconds, v_now
+            );
+            v_cursor.position := v_passed.scanned;
+            v_from_log := v_from_log + cardinality(v_passed.expired);
+            v_expired := v_expired || v_passed.expired;
+            exit when
+                v_cursor.position >= last or clock_timestamp() >= v_until
+                or (v_settings.on_expired <> 'drop' and cardinality(v_expired) >= 1000);
+        end loop;
+        if v_from_log > v_found then
+            v_expired_attempts := array_fill(0, array[cardinality(v_expired)]);
+        end if;
+        if v_found > 0 then
+            if coalesce(claim_messages_2.ordering_keys, v_log.ordering_keys) is not null then
+                ordering_keys := coalesce(
+                    claim_messages_2.ordering_keys, array_fill(null::text, array[cardinality(claim_messages_2.positions)])
+                ) || coalesce(v_log.ordering_keys, array_fill(null::text, array[v_found]));
+            end if;
+            if coalesce(v_expires_at, v_log.expires_at) is not null then
+                v_expires_at := coalesce(v_expires_at, array_fill(null::timestamptz, array[cardinality(claim_messages_2.positions)]))
+                || coalesce(v_log.expires_at, array_fill(null::timestamptz, array[v_found]));
+            end if;
+            positions := claim_messages_2.positions || v_log.positions;
+            attempts := claim_messages_2.attempts || array_fill(1, array[v_found]);
+            created_at := claim_messages_2.created_at || v_log.created_at;
+            payloads := claim_messages_2.payloads || v_log.payloads;
+            attributes := claim_messages_2.attributes || v_log.attributes;
+            v_revived := v_revived || array_fill(false, array[v_found]);
+        end if;
+    end if;
+    if v_expires_at is not null then
+        select
+            array_agg(m.position) filter (where not m.is_live), array_agg(m.attempts - 1) filter (where not m.is_live),
+            array_agg(m.position) filter (where m.is_live), array_agg(m.attempts) filter (where m.is_live),
+            array_agg(m.created_at) filter (where m.is_live), array_agg(m.payload) filter (where m.is_live),
+            array_agg(m.attributes) filter (where m.is_live), array_agg(m.revived) filter (where m.is_live),
+            case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) filter (where m.is_live) end
+        into
+            v_expired_now, v_expired_now_attempts, claim_messages_2.positions, claim_messages_2.attempts, claim_messages_2.created_at,
+            claim_messages_2.payloads, claim_messages_2.attributes, v_revived, claim_messages_2.ordering_keys
+        from (
+            select u.*, (u.expires_at <= v_now) is not true as is_live
+            from unnest(
+                claim_messages_2.positions, claim_messages_2.attempts, claim_messages_2.created_at, claim_messages_2.payloads,
+                claim_messages_2.attributes, v_revived, claim_messages_2.ordering_keys, v_expires_at
+            ) with ordinality as u (position, attempts, created_at, payload, attributes, revived, ordering_key, expires_at, ordinal)
+            order by u.ordinal
+        ) as m;
+        positions := coalesce(claim_messages_2.positions, '{}');
+        v_expired := v_expired || coalesce(v_expired_now, '{}');
+        v_expired_attempts := v_expired_attempts || coalesce(v_expired_now_attempts, '{}');
+    end if;
+    scanned := v_cursor.position;
+    -- Positions are dense: what the cursor passed and nobody gets did not match.
+    filtered := v_cursor.position - v_before - v_from_log;
+
+    if cardinality(claim_messages_2.positions) > 0 then
+        v_random := gen_random_uuid()::text;
+        token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
+        lease_seconds := v_settings.ack_deadline_seconds;
+        expires_at := v_now + make_interval(secs => v_settings.ack_deadline_seconds);
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
+        )
+        select
+            p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_messages_2.token, v_now,
+            claim_messages_2.expires_at, r.attempts, r.revived, p_consumer_ids[r.consumer]
+        from fastpubsub.lease_runs(claim_messages_2.positions, claim_messages_2.attempts, v_revived, v_ends) as r;
+    end if;
+    if v_settings.max_in_flight is null then
+        v_cursor.leased_from := null;
+    else
+        v_cursor.leased_from := coalesce(
+            least(v_first_leased, (select min(u.position) from unnest(claim_messages_2.positions) as u (position))),
+            v_cursor.leased_from
+        );
+    end if;
+    if v_settings.rate_limit is not null and cardinality(claim_messages_2.positions) > 0 then
+        v_cursor.full_at := fastpubsub.bucket_refills_at(
+            v_settings.rate_limit, v_cursor.full_at, v_now, cardinality(claim_messages_2.positions)
+        );
+    end if;
+    if cardinality(claim_messages_2.positions) = v_room then
+        limited_seconds := v_seconds;
+    end if;
+    ttl_expired := case when v_settings.on_expired = 'drop' then cardinality(v_expired) else 0 end;
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from,
+        full_at,
+        ttl_expired
+    ) values (
+        p_topic_key, p_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
+        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages_2.filtered,
+        v_cursor.leased_from, v_cursor.full_at,
+        case
+            when claim_messages_2.ttl_expired > 0 then coalesce(v_cursor.ttl_expired, 0) + claim_messages_2.ttl_expired
+            else v_cursor.ttl_expired
+        end
+    );
+    if cardinality(v_expired) > 0 then
+        dead_lettered := fastpubsub.expire_messages(v_settings, v_expired, v_expired_attempts, v_now);
+    end if;
+end;
+$$;
+
+-- functions/continue_turn.sql
+-- For a claim of an ordered subscription, which has taken the retry of a turn away: up to p_limit messages of its key, in order. These are
+-- the one that waited (p_is_put_aside: nobody had it yet), then those that are parked and due, then those that were put aside and pass the
+-- filter, up to the cursor. `turn` is the turn from now on. What has expired is in `expired` instead,
+-- with the attempts that it had. Without positions the key goes on, or is free.
+create or replace function fastpubsub.continue_turn(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_turn bigint,
+    p_position bigint,
+    p_attempts integer,
+    p_is_put_aside boolean,
+    p_cursor bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    out positions bigint [],
+    out attempts integer [],
+    out turn bigint,
+    out size bigint,
+    out routed integer,
+    out filtered integer,
+    out unreadable bigint [],
+    out expired bigint [],
+    out expired_attempts integer []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    -- Of what was put aside behind a filter, in one call.
+    c_looked_at constant integer := 1000;
+    v_part record;
+    v_match record;
+    v_is_expired boolean;
+    v_turn bigint;
+begin
+    turn := p_turn;
+    positions := '{}';
+    attempts := '{}';
+    size := 0;
+    routed := 0;
+    filtered := 0;
+    expired := '{}';
+    expired_attempts := '{}';
+    if not p_is_put_aside then
+        select
+            pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0),
+            -- A reprocessed dead letter does not expire.
+            (m.expires_at <= p_now) is true
+            and not exists (
+                select from fastpubsub.revived as v
+                where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p_position
+            )
+        into continue_turn.size, v_is_expired
+        from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+        if v_is_expired then
+            expired := array[p_position];
+            expired_attempts := array[p_attempts];
+            size := 0;
+        else
+            positions := array[p_position];
+            attempts := array[p_attempts + 1];
+        end if;
+        for v_part in
+            select
+                p.position, p.due_at, p.attempts, pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size,
+                (m.expires_at <= p_now) is true
+                and not exists (
+                    select from fastpubsub.revived as v
+                    where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p.position
+                ) as is_expired
+            from fastpubsub.parked as p
+            cross join lateral (
+                select m.payload, m.attributes, m.expires_at from fastpubsub.messages as m
+                where m.topic_key = p_topic_key and m.position = p.position
+            ) as m
+            where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = p_turn
+            order by p.position
+        loop
+            if
+                v_part.due_at > p_now or cardinality(continue_turn.positions) >= p_limit
+                or (cardinality(continue_turn.positions) > 0 and continue_turn.size + v_part.size > p_max_bytes)
+            then
+                return;
+            end if;
+            delete from fastpubsub.parked as p
+            where
+                p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = p_turn
+                and p.position = v_part.position;
+            if v_part.is_expired then
+                expired := continue_turn.expired || v_part.position;
+                expired_attempts := continue_turn.expired_attempts || v_part.attempts;
+                continue;
+            end if;
+            positions := continue_turn.positions || v_part.position;
+            attempts := continue_turn.attempts || v_part.attempts + 1;
+            size := continue_turn.size + v_part.size;
+        end loop;
+    end if;
+    loop
+        v_turn := continue_turn.turn;
+        for v_part in
+            select k.position, o.size, o.is_expired
+            from fastpubsub.messages as m
+            cross join lateral (
+                select k.position from fastpubsub.message_keys as k
+                where
+                    k.topic_key = p_topic_key and k.key_hash = hashtextextended(m.ordering_key, 0) and k.position > continue_turn.turn
+                    and k.position <= p_cursor
+                order by k.position
+                limit case when p_path is null then p_limit - cardinality(continue_turn.positions) else c_looked_at end
+            ) as k
+            cross join lateral (
+                select
+                    pg_column_size(o.payload) + coalesce(pg_column_size(o.attributes), 0) as size, (o.expires_at <= p_now) is true as is_expired
+                from fastpubsub.messages as o
+                where o.topic_key = p_topic_key and o.position = k.position
+            ) as o
+            -- The message of the turn may be trimmed by now.
+            where m.topic_key = p_topic_key and m.position = p_position
+            order by k.position
+        loop
+            exit when
+                cardinality(continue_turn.positions) >= p_limit
+                or (cardinality(continue_turn.positions) > 0 and continue_turn.size + v_part.size > p_max_bytes);
+            turn := v_part.position;
+            if p_path is not null then
+                v_match := fastpubsub.matching_positions(p_topic_key, v_part.position - 1, v_part.position, p_path, 1);
+                unreadable := continue_turn.unreadable || v_match.unreadable;
+                if v_match.positions is null then
+                    filtered := continue_turn.filtered + 1;
+                    continue;
+                end if;
+            end if;
+            routed := continue_turn.routed + 1;
+            if v_part.is_expired then
+                expired := continue_turn.expired || v_part.position;
+                expired_attempts := continue_turn.expired_attempts || 0;
+                continue;
+            end if;
+            positions := continue_turn.positions || v_part.position;
+            attempts := continue_turn.attempts || 1;
+            size := continue_turn.size + v_part.size;
+        end loop;
+        -- Once, unless all that was looked at has expired.
+        exit when
+            continue_turn.turn = v_turn or cardinality(continue_turn.positions) > 0 or p_path is not null
+            or cardinality(continue_turn.expired) >= c_looked_at;
+    end loop;
+end;
+$$;
+
 -- functions/count_refused_messages.sql
 drop function fastpubsub.count_refused_messages;
+
+-- functions/create_subscription.sql
+drop function fastpubsub.create_subscription;
+-- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
+-- p_max_in_flight, p_rate_limit, p_expire_after_seconds and p_max_backlog of 0 are no limit, and p_dead_letter_topic of '' no topic, as
+-- null is.
+create or replace function fastpubsub.create_subscription(
+    p_id text,
+    p_topic_id text,
+    p_filter json,
+    p_ack_deadline_seconds integer,
+    p_max_delivery_attempts integer,
+    p_backoff_min_seconds integer,
+    p_backoff_max_seconds integer,
+    p_start_from text default 'latest',
+    p_start_time timestamptz default null,
+    p_now timestamptz default null,
+    p_push json default null,
+    p_ordered boolean default false,
+    p_max_in_flight integer default null,
+    p_rate_limit double precision default null,
+    p_dead_letter_topic text default null,
+    p_expire_after_seconds integer default null,
+    p_on_expired text default null,
+    p_on_dead_letter text default null,
+    p_max_backlog integer default null,
+    p_on_full text default null,
+    out topic_key bigint,
+    out subscription_key bigint,
+    out created_at timestamptz
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_filter json := case when v_path is not null then p_filter end;
+    v_position bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    if p_backoff_max_seconds < p_backoff_min_seconds then
+        raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
+    end if;
+    if p_on_dead_letter = 'hold' and not p_ordered then
+        raise exception using
+            errcode = 'FP422',
+            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
+    end if;
+    perform fastpubsub.check_on_full(p_ordered, p_on_full);
+    select n.* into topic_key, subscription_key, created_at
+    from fastpubsub.name_subscription(p_id, p_topic_id, v_filter, p_now) as n;
+    perform fastpubsub.require_dead_letter_topic(p_topic_id, p_dead_letter_topic);
+    -- Waits for publishers, so that "latest" comes after every confirmed message.
+    perform from fastpubsub.heads as h where h.topic_key = create_subscription.topic_key for no key update;
+    perform fastpubsub.limit_backlog(create_subscription.topic_key, p_max_backlog);
+    if p_start_from <> 'latest' then
+        -- Trimming does not know the new cursor yet, and must not delete the messages just after it.
+        perform fastpubsub.lock_job('trim_messages', true);
+    end if;
+    v_position := case p_start_from
+        when 'earliest' then fastpubsub.position_before(create_subscription.topic_key, '-infinity')
+        when 'time' then fastpubsub.position_before(create_subscription.topic_key, p_start_time)
+        else fastpubsub.last_position(create_subscription.topic_key)
+    end;
+    insert into fastpubsub.cursors (
+        topic_key, subscription_key, filter_path, ack_deadline_seconds,
+        max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit, dead_letter_topic,
+        expire_after_seconds,
+        on_expired, on_dead_letter, max_backlog, on_full
+    ) values (
+        create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
+        p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered,
+        nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, ''), nullif(p_expire_after_seconds, 0),
+        coalesce(p_on_expired, 'drop'), coalesce(p_on_dead_letter, 'continue'), nullif(p_max_backlog, 0), coalesce(p_on_full, 'reject')
+    );
+    perform fastpubsub.begin_subscription(
+        create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push, p_now
+    );
+end;
+$$;
 
 -- functions/empty_purges.sql
 -- Deletes up to p_limit rows per table of one deleted topic or subscription. Returns how many rows it deleted, or null when there was
@@ -41,8 +602,355 @@ begin
 end;
 $$;
 
+-- functions/explain_message_2.sql
+-- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
+-- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at`
+-- is when the message expired, if it has, and `may_be_dropped` whether a settled one may be one that was too many. `before`: messages
+-- that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond. `failures`: failures_of. `held_by`: the
+-- dead letter that holds the message's key, which may be itself.
+create or replace function fastpubsub.explain_message_2(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_look integer default 10000,
+    p_now timestamptz default null,
+    out state text,
+    out attempts integer,
+    out consumer_id text,
+    out until timestamptz,
+    out died_at timestamptz,
+    out reason text,
+    out before bigint,
+    out before_is_estimated boolean,
+    out filter json,
+    out field text,
+    out expected json,
+    out actual json,
+    out actual_bytes integer,
+    out similar_field text,
+    out is_readable boolean,
+    out sought_at timestamptz,
+    out paused_at timestamptz,
+    out leased_at timestamptz,
+    out is_put_aside boolean,
+    out at_limit integer,
+    out at_rate_limit double precision,
+    out failures json,
+    out expired_at timestamptz,
+    out held_by text,
+    out may_be_dropped boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor record;
+    v_past record;
+    v_payload json;
+    v_attributes jsonb;
+    v_expired_at timestamptz;
+    v_ordering_key text;
+    v_turn bigint;
+    v_created_at timestamptz;
+begin
+    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at, u.ordered, u.max_in_flight,
+        u.rate_limit, c.full_at, c.dropped
+    into v_cursor
+    from fastpubsub.claims as c
+    inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
+    inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    filter := v_cursor.filter;
+    failures := fastpubsub.failures_of(p_topic_key, p_subscription_key, p_position);
+    -- A reprocessed dead letter does not expire.
+    select m.expires_at into v_expired_at from fastpubsub.messages as m
+    where
+        m.topic_key = p_topic_key and m.position = p_position and m.expires_at <= coalesce(p_now, clock_timestamp())
+        and not exists (
+            select from fastpubsub.revived as v
+            where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p_position
+        );
+
+    select 'leased', l.attempts, l.consumer_id, l.expires_at, l.leased_at
+    into explain_message_2.state, explain_message_2.attempts, explain_message_2.consumer_id, explain_message_2.until, explain_message_2.leased_at
+    from (
+        select l.* from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+            and l.position <= p_position and l.position > p_position - 100
+        order by l.position desc limit 1
+    ) as l
+    where l.last_position >= p_position;
+    if explain_message_2.state is not null then
+        return;
+    end if;
+    select 'waiting', r.attempts, r.due_at, r.reason
+    into explain_message_2.state, explain_message_2.attempts, explain_message_2.until, explain_message_2.reason
+    from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = p_position
+        and r.reason <> 'put aside';
+    if v_cursor.ordered and explain_message_2.state is null then
+        select 'waiting', p.attempts, p.due_at, p.reason
+        into explain_message_2.state, explain_message_2.attempts, explain_message_2.until, explain_message_2.reason
+        from fastpubsub.parked as p
+        where
+            p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.position = p_position
+            and p.reason <> 'put aside';
+    end if;
+    if explain_message_2.state is not null then
+        expired_at := v_expired_at;
+        paused_at := v_cursor.paused_at;
+        at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
+        at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
+        return;
+    end if;
+    select 'dead', d.attempts, d.died_at, d.reason, d.turn, d.created_at
+    into
+        explain_message_2.state, explain_message_2.attempts, explain_message_2.died_at, explain_message_2.reason, v_turn, v_created_at
+    from fastpubsub.dead_letters as d
+    where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p_position;
+    if explain_message_2.state is not null then
+        if fastpubsub.is_holding(p_topic_key, p_subscription_key, p_position, v_turn) then
+            held_by := fastpubsub.message_id(p_topic_key, p_position, v_created_at);
+        end if;
+        return;
+    end if;
+
+    select m.payload, m.attributes, m.ordering_key into v_payload, v_attributes, v_ordering_key
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+    is_put_aside := v_cursor.ordered and p_position <= v_cursor.position
+    and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p);
+    if explain_message_2.is_put_aside then
+        state := 'ahead';
+        select fastpubsub.message_id(p_topic_key, r.position, m.created_at) into explain_message_2.held_by
+        from fastpubsub.retries as r
+        cross join lateral (
+            select m.created_at, m.ordering_key from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = r.position
+            limit 1
+        ) as m
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.due_at = 'infinity'
+            and r.position < p_position and m.ordering_key = v_ordering_key
+        limit 1;
+    elsif p_position <= v_cursor.position then
+        select h.* into v_past from fastpubsub.filter_history as h
+        where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.from_position <= p_position
+        order by h.from_position desc limit 1;
+        filter := v_past.filter;
+        sought_at := v_past.sought_at;
+        state := case
+            when v_past.state is null then 'before_subscription'
+            when v_past.state in ('skipped', 'purged') then v_past.state
+            when v_past.state = 'forgotten' then 'unknown'
+            when v_payload is null and v_past.filter is not null then 'trimmed'
+            else 'settled'
+        end;
+    else
+        state := 'ahead';
+    end if;
+    if explain_message_2.state not in ('ahead', 'settled') then
+        return;
+    end if;
+    select d.field, d.expected, d.actual, d.actual_bytes, d.similar_field, d.is_readable
+    into
+        explain_message_2.field, explain_message_2.expected, explain_message_2.actual, explain_message_2.actual_bytes,
+        explain_message_2.similar_field, explain_message_2.is_readable
+    from fastpubsub.deciding_field(v_payload, v_attributes, explain_message_2.filter, v_ordering_key) as d;
+    if explain_message_2.field is not null or not explain_message_2.is_readable then
+        state := 'filtered';
+        is_put_aside := false;
+        return;
+    end if;
+    expired_at := v_expired_at;
+    may_be_dropped := explain_message_2.state = 'settled' and v_cursor.dropped > 0;
+    if explain_message_2.state = 'ahead' then
+        paused_at := v_cursor.paused_at;
+        at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
+        at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
+        select c.messages, c.is_estimated into explain_message_2.before, explain_message_2.before_is_estimated
+        from fastpubsub.count_ahead(p_topic_key, v_cursor.position, p_position - 1, v_cursor.filter_path, p_look) as c
+        where not explain_message_2.is_put_aside;
+    end if;
+end;
+$$;
+
+-- functions/fork_subscription.sql
+-- Creates a subscription like another of the same topic, before the oldest message that the other has not settled. p_settings has those
+-- that differ, named as columns of `cursors`, and p_filter counts with p_change_filter. A pause and push stay with the other.
+create or replace function fastpubsub.fork_subscription(
+    p_id text,
+    p_topic_id text,
+    p_fork_of text,
+    p_settings jsonb,
+    p_change_filter boolean,
+    p_filter json default null,
+    p_push json default null,
+    p_now timestamptz default null,
+    out topic_key bigint,
+    out subscription_key bigint,
+    out created_at timestamptz
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_original record;
+    v_settings record;
+    v_cursor fastpubsub.cursors;
+    v_filter json := p_filter;
+    v_position bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    select n.* into topic_key, subscription_key, created_at from fastpubsub.name_subscription(p_id, p_topic_id, null, p_now) as n;
+    v_original := fastpubsub.resolve_subscription(p_fork_of);
+    if v_original.topic_key <> topic_key then
+        raise exception using
+            errcode = 'FP422', message = format('fork_of: subscription "%s" is not of the topic "%s"', p_fork_of, p_topic_id);
+    end if;
+    perform fastpubsub.limit_backlog(topic_key, (p_settings ->> 'max_backlog')::integer);
+    -- Trimming does not know the new cursor yet, and as long as it waits, the other needs no lock.
+    perform fastpubsub.lock_job('trim_messages', true);
+    v_position := fastpubsub.unsettled_position(v_original.topic_key, v_original.subscription_key);
+    select c as cursor, s.filter into v_settings
+    from fastpubsub.cursors as c inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+    where c.topic_key = v_original.topic_key and c.subscription_key = v_original.subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_fork_of);
+    end if;
+    if not p_change_filter then
+        v_filter := v_settings.filter;
+    end if;
+    v_cursor := jsonb_populate_record(v_settings.cursor, p_settings);
+    v_cursor.subscription_key := subscription_key;
+    v_cursor.filter_path := fastpubsub.compile_filter(v_filter);
+    v_cursor.paused_at := null;
+    v_cursor.is_pushed := null;
+    v_cursor.max_in_flight := nullif(v_cursor.max_in_flight, 0);
+    v_cursor.rate_limit := nullif(v_cursor.rate_limit, 0);
+    v_cursor.dead_letter_topic := nullif(v_cursor.dead_letter_topic, '');
+    perform fastpubsub.require_dead_letter_topic(p_topic_id, v_cursor.dead_letter_topic);
+    v_cursor.max_backlog := nullif(v_cursor.max_backlog, 0);
+    perform fastpubsub.check_on_full(v_cursor.ordered, v_cursor.on_full);
+    v_cursor.expire_after_seconds := nullif(v_cursor.expire_after_seconds, 0);
+    if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
+        raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
+    end if;
+    if v_cursor.on_dead_letter = 'hold' and not v_cursor.ordered then
+        raise exception using
+            errcode = 'FP422',
+            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
+    end if;
+    if v_cursor.filter_path is null then
+        v_filter := null;
+    end if;
+    update fastpubsub.subscriptions as s set filter = v_filter where s.subscription_key = fork_subscription.subscription_key;
+    insert into fastpubsub.cursors select (v_cursor).*;
+    perform fastpubsub.begin_subscription(topic_key, subscription_key, v_position, v_filter, p_push, p_now);
+end;
+$$;
+
+-- functions/leap_busy_keys.sql
+drop function fastpubsub.leap_busy_keys;
+
+-- functions/line_up.sql
+drop function fastpubsub.line_up;
+
 -- functions/list_refused_messages.sql
 drop function fastpubsub.list_refused_messages;
+
+-- functions/list_subscriptions_2.sql
+-- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
+-- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
+create or replace function fastpubsub.list_subscriptions_2(
+    p_offset bigint,
+    p_limit integer,
+    p_ids text[] default null,
+    p_topic_id text default null,
+    p_part text default null,
+    p_after text default null,
+    p_has_dead_letters boolean default false
+)
+returns table (
+    id text,
+    topic_id text,
+    filter json,
+    ack_deadline_seconds integer,
+    max_delivery_attempts integer,
+    backoff_min_seconds integer,
+    backoff_max_seconds integer,
+    created_at timestamptz,
+    paused_at timestamptz,
+    push json,
+    ordered boolean,
+    max_in_flight integer,
+    rate_limit double precision,
+    dead_letter_topic text,
+    expire_after_seconds integer,
+    expires_at timestamptz,
+    on_expired text,
+    on_dead_letter text,
+    max_backlog integer,
+    on_full text
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select
+        s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
+        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings, c.ordered, c.max_in_flight,
+        c.rate_limit, c.dead_letter_topic, c.expire_after_seconds,
+        case
+            when c.expire_after_seconds is not null and c.paused_at is null and c.is_pushed is not true
+                then (
+                    select fastpubsub.expires_at(u.used_at, c.expire_after_seconds) from fastpubsub.subscription_uses as u
+                    where u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
+                )
+        end,
+        c.on_expired, c.on_dead_letter, c.max_backlog, c.on_full
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+    inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
+    left join fastpubsub.endpoints as e on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key
+    where
+        (p_ids is null or s.id = any(p_ids)) and (p_topic_id is null or t.id = p_topic_id)
+        and (p_part is null or strpos(lower(s.id), lower(p_part)) > 0)
+        and (p_after is null or s.id collate "C" > p_after)
+        and (
+            not p_has_dead_letters
+            or exists (
+                select from fastpubsub.dead_letters as d
+                where d.topic_key = s.topic_key and d.subscription_key = s.subscription_key
+                -- Or it would read all dead letters, to join them.
+                offset 0
+            )
+        )
+    order by s.id collate "C"
+    offset p_offset
+    limit p_limit;
+end;
+$$;
+
+-- functions/list_subscriptions_3.sql
+drop function fastpubsub.list_subscriptions_3;
 
 -- functions/publish.sql
 -- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The relay
@@ -122,6 +1030,62 @@ drop function fastpubsub.publish_refused_messages;
 
 -- functions/purge_refused_messages.sql
 drop function fastpubsub.purge_refused_messages;
+
+-- functions/purge_subscription.sql
+-- Settles everything that is ahead, leased or waiting, and counts it: of the messages ahead of a filter at most p_look are judged, and
+-- `is_estimated` says whether there were more. Dead letters stay. `acked` does not change.
+create or replace function fastpubsub.purge_subscription(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_look integer default 10000,
+    p_now timestamptz default null,
+    out purged bigint,
+    out is_estimated boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_settings fastpubsub.cursors;
+    v_cursor fastpubsub.claims;
+    v_last bigint;
+    v_ended bigint;
+    v_ahead record;
+    v_aside record;
+    v_position bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    v_last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
+    v_ahead := fastpubsub.count_ahead(p_topic_key, v_cursor.position, v_last, v_settings.filter_path, p_look);
+    if v_settings.ordered then
+        v_aside := fastpubsub.count_put_aside(p_topic_key, p_subscription_key, p_look);
+    end if;
+    v_ended := fastpubsub.end_deliveries(p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position);
+    for v_position in
+        delete from fastpubsub.revived as v where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
+        returning v.position
+    loop
+        perform fastpubsub.forget_failures(p_topic_key, p_subscription_key, v_position, v_position);
+    end loop;
+    perform fastpubsub.remember_seek(p_topic_key, p_subscription_key, v_cursor.position, v_last, 'purged', p_now);
+    perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_last, v_cursor.routed, v_cursor.purged + v_ended);
+    purged := v_ahead.messages + v_ended;
+    is_estimated := v_ahead.is_estimated;
+    if v_settings.ordered then
+        purged := purged + v_aside.messages;
+        is_estimated := is_estimated or v_aside.is_estimated;
+    end if;
+end;
+$$;
+
+-- functions/read_log_fairly.sql
+drop function fastpubsub.read_log_fairly;
 
 -- functions/read_outbox.sql
 drop function fastpubsub.read_outbox;
@@ -214,6 +1178,137 @@ $$;
 
 -- functions/relay_messages_2.sql
 drop function fastpubsub.relay_messages_2;
+
+-- functions/reprocess_dead_letters.sql
+-- Moves dead letters back: their copy goes to `revived` and is due at once, and attempts start again at 1. Where a seek made the message
+-- come again anyway (it is ahead of the cursor, leased or waiting), only the dead letter is deleted, and counts as purged; a message ahead
+-- that the filter would skip stays dead. One that holds its key goes back to its place, before what was put aside.
+-- Returns the positions that are no longer dead.
+create or replace function fastpubsub.reprocess_dead_letters(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_created_at timestamptz [],
+    p_now timestamptz default null
+) returns bigint []
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_settings fastpubsub.cursors;
+    v_cursor fastpubsub.claims;
+    v_positions bigint [];
+    v_position bigint;
+    v_coming bigint [];
+    v_now timestamptz;
+    v_due_at timestamptz;
+    v_letter record;
+    v_held bigint [] := '{}';
+begin
+    perform fastpubsub.begin_call(true);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    select array_agg(t.position) into v_positions
+    from (
+        select distinct d.position
+        from unnest(p_positions, p_created_at) as i (position, created_at)
+        cross join lateral (
+            select d.position, d.created_at, d.payload from fastpubsub.dead_letters as d
+            where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = i.position
+            limit 1
+        ) as d
+        where
+            d.created_at = i.created_at
+            and case
+                when d.position <= v_cursor.position or v_settings.filter_path is null then true
+                else (
+                    select f.positions is not null
+                    from fastpubsub.matching_positions(p_topic_key, d.position - 1, d.position, v_settings.filter_path, 1) as f
+                )
+            end
+        order by d.position
+    ) as t;
+    if v_positions is null then
+        return '{}';
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    v_due_at := greatest(v_now, v_cursor.retry_due_at + interval '1 microsecond');
+    for v_letter in
+        select d.position, d.turn
+        from unnest(v_positions) as p
+        cross join lateral (
+            select d.position, d.turn from fastpubsub.dead_letters as d
+            where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p
+            limit 1
+        ) as d
+        where d.turn is not null
+    loop
+        if fastpubsub.end_hold(p_topic_key, p_subscription_key, v_letter.position, v_letter.turn, v_due_at, v_now) then
+            v_held := v_held || v_letter.position;
+        end if;
+    end loop;
+    select coalesce(array_agg(t.position), '{}') into v_coming
+    from (
+        select p as position from unnest(v_positions) as p where p > v_cursor.position
+        union
+        select p from unnest(v_positions) as p
+        cross join lateral (
+            select l.last_position from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position <= p and l.position > p - 100
+            order by l.position desc
+            limit 1
+        ) as l
+        where l.last_position >= p
+        union
+        select r.position from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = any(v_positions)
+        union
+        select p.position from fastpubsub.parked as p
+        where
+            v_settings.ordered and p.topic_key = p_topic_key and p.subscription_key = p_subscription_key
+            and p.position = any(v_positions)
+        union
+        -- Those that held their keys are where they belong, and what was put aside may be long.
+        select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p
+        where v_settings.ordered and cardinality(v_positions) > cardinality(v_held) and p = any(v_positions)
+    ) as t
+    where t.position <> all(v_held);
+    insert into fastpubsub.revived (topic_key, subscription_key, position, created_at, payload, attributes, ordering_key)
+    select d.topic_key, d.subscription_key, d.position, d.created_at, d.payload, d.attributes, d.ordering_key
+    from unnest(v_positions) as p
+    cross join lateral (
+        select d.* from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p
+        limit 1
+    ) as d
+    where p <> all(v_coming);
+    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
+    select p_topic_key, p_subscription_key, v_due_at, p, 0, 'reprocessed'
+    from unnest(v_positions) as p
+    where p <> all(v_coming) and p <> all(v_held);
+    foreach v_position in array v_positions loop
+        delete from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_position;
+    end loop;
+    if cardinality(v_coming) > 0 then
+        perform fastpubsub.move_cursor(
+            p_topic_key, p_subscription_key, v_cursor.position, v_cursor.routed, v_cursor.purged + cardinality(v_coming)
+        );
+    end if;
+    return v_positions;
+end;
+$$;
 
 -- functions/require_dead_letter_topic.sql
 -- Refuses a topic for the dead letters of a subscription of p_topic_id; null and '' are none. Nothing checks a dead letter against the
@@ -390,8 +1485,372 @@ begin
 end;
 $$;
 
+-- functions/subscription_metrics_2.sql
+-- Messages ahead + waiting, leased, dead, acked, ttl_expired (dropped when they had expired) and dropped (because there were too many)
+-- add up to the messages routed. For a filtered subscription at most p_look messages are judged; beyond them `ahead` is estimated by the
+-- share that matched so far, and `estimated` says so. The search for the oldest message ahead that passes the filter takes up to
+-- p_milliseconds longer. It has come from `judged_from` to `judged_to`, and no message between them matches the filter `judged_filter`; a
+-- next call that is given these values goes on from there. Until a message is found, `unjudged` counts the messages left; then it is 0.
+-- The positions are the oldest of each state that the log still has. `filtered` counts the messages that the cursor passed because a
+-- filter kept them out, also those that it passed again after a seek. `held_keys` are those that a dead letter holds.
+create or replace function fastpubsub.subscription_metrics_2(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_look bigint default 10000,
+    p_milliseconds integer default 0,
+    p_judged_filter bigint default null,
+    p_judged_from bigint default null,
+    p_judged_to bigint default null,
+    out ahead bigint,
+    out waiting bigint,
+    out leased bigint,
+    out dead bigint,
+    out acked bigint,
+    out estimated boolean,
+    out oldest_created_at timestamptz,
+    out oldest_leased_created_at timestamptz,
+    out oldest_waiting_created_at timestamptz,
+    out unjudged bigint,
+    out judged_filter bigint,
+    out judged_from bigint,
+    out judged_to bigint,
+    out cursor_position bigint,
+    out leased_position bigint,
+    out waiting_position bigint,
+    out filtered bigint,
+    out paused boolean,
+    out ttl_expired bigint,
+    out held_keys bigint,
+    out dropped bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor fastpubsub.claims;
+    v_path jsonpath;
+    v_ordered boolean;
+    v_last bigint;
+    v_first bigint;
+    v_from bigint;
+    v_oldest bigint;
+    v_leased bigint;
+    v_waiting bigint;
+    v_log record;
+begin
+    select c.filter_path, c.paused_at is not null, c.ordered into v_path, subscription_metrics_2.paused, v_ordered from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    cursor_position := v_cursor.position;
+    filtered := v_cursor.filtered;
+    ttl_expired := coalesce(v_cursor.ttl_expired, 0);
+    dropped := v_cursor.dropped;
+    v_last := fastpubsub.last_position(p_topic_key);
+    ahead := greatest(v_last - v_cursor.position, 0);
+    estimated := false;
+    unjudged := 0;
+    v_oldest := v_cursor.position + 1;
+    if v_path is not null then
+        judged_filter := hashtextextended(v_path::text, 0);
+        judged_from := v_cursor.position;
+        v_from := v_cursor.position;
+        if p_judged_filter = judged_filter and p_judged_from <= v_cursor.position then
+            v_from := greatest(p_judged_to, v_cursor.position);
+        end if;
+        select s.positions, s.scanned into v_log
+        from fastpubsub.scan_log(p_topic_key, v_from, v_last, v_path, p_look::integer, p_look, 100) as s;
+        ahead := cardinality(v_log.positions);
+        estimated := v_log.scanned < v_last;
+        if estimated and ahead = 0 and p_milliseconds > 0 then
+            select s.positions, s.scanned into v_log
+            from fastpubsub.scan_log(p_topic_key, v_log.scanned, v_last, v_path, 1, v_last, p_milliseconds) as s;
+            ahead := cardinality(v_log.positions);
+            estimated := v_log.scanned < v_last;
+        end if;
+        v_oldest := v_log.positions[1];
+        judged_to := coalesce(v_oldest - 1, v_log.scanned);
+        if v_oldest is null then
+            unjudged := greatest(v_last - v_log.scanned, 0);
+        elsif estimated then
+            ahead := ahead * (v_last - v_from) / (v_log.scanned - v_from);
+        end if;
+    end if;
+    select m.created_at into oldest_created_at
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_oldest;
+    v_first := fastpubsub.first_position(p_topic_key, v_last);
+    select
+        count(*) filter (where r.reason <> 'put aside'), min(r.position) filter (where r.reason <> 'put aside'),
+        min(r.position) filter (where r.position >= v_first), count(*) filter (where r.due_at = 'infinity')
+    into waiting, v_waiting, waiting_position, held_keys
+    from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position);
+    if v_ordered then
+        select subscription_metrics_2.waiting + count(*), least(v_waiting, min(p.position)) into waiting, v_waiting
+        from fastpubsub.parked as p
+        where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.reason <> 'put aside';
+        select
+            subscription_metrics_2.ahead + a.messages, subscription_metrics_2.estimated or a.is_estimated,
+            least(subscription_metrics_2.oldest_created_at, a.oldest_created_at)
+        into ahead, estimated, oldest_created_at
+        from fastpubsub.count_put_aside(p_topic_key, p_subscription_key, p_look) as a;
+    end if;
+    select
+        coalesce(sum(l.last_position - l.position + 1), 0), min(l.position),
+        min(greatest(l.position, v_first)) filter (where l.last_position >= v_first)
+    into leased, v_leased, leased_position
+    from fastpubsub.leases as l
+    where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
+    select count(*) into dead from fastpubsub.dead_letters as d
+    where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key;
+    acked := v_cursor.routed - waiting - leased - dead - v_cursor.purged - dropped - ttl_expired;
+    oldest_leased_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_leased);
+    oldest_waiting_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_waiting);
+end;
+$$;
+
+-- functions/take_fairly.sql
+drop function fastpubsub.take_fairly;
+
 -- functions/take_settled.sql
 drop function fastpubsub.take_settled;
 
+-- functions/take_turns.sql
+drop function fastpubsub.take_turns;
+-- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
+-- it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor. What has expired is
+-- in `expired` instead, with the attempts that it had.
+create or replace function fastpubsub.take_turns(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_floor_due_at timestamptz,
+    p_floor_position bigint,
+    p_cursor bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    out positions bigint [],
+    out attempts integer [],
+    out turns bigint [],
+    out due_at timestamptz,
+    out retry_position bigint,
+    out size bigint,
+    out routed integer,
+    out filtered integer,
+    out unreadable bigint [],
+    out expired bigint [],
+    out expired_attempts integer []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    c_turns constant integer := 4;
+    v_due_at timestamptz [];
+    v_positions bigint [];
+    v_attempts integer [];
+    v_turns bigint [];
+    v_put_aside boolean [];
+    v_sizes bigint [];
+    v_are_expired boolean [];
+    v_share integer;
+    v_part record;
+    v_passed bigint [];
+begin
+    positions := '{}';
+    attempts := '{}';
+    turns := '{}';
+    size := 0;
+    routed := 0;
+    filtered := 0;
+    expired := '{}';
+    expired_attempts := '{}';
+    select
+        array_agg(r.due_at), array_agg(r.position), array_agg(r.attempts), array_agg(r.turn), array_agg(r.reason = 'put aside'),
+        array_agg(r.size), array_agg(r.is_expired)
+    into v_due_at, v_positions, v_attempts, v_turns, v_put_aside, v_sizes, v_are_expired
+    from (
+        select
+            r.due_at, r.position, r.attempts, r.turn, r.reason,
+            coalesce(m.size, v.size) as size, (m.expires_at <= p_now) is true and v.size is null as is_expired
+        from fastpubsub.retries as r
+        left join lateral (
+            select pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size, m.expires_at
+            from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = r.position
+            limit 1
+        ) as m on true
+        -- A reprocessed dead letter does not expire.
+        left join lateral (
+            select pg_column_size(v.payload) + coalesce(pg_column_size(v.attributes), 0) as size from fastpubsub.revived as v
+            where
+                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
+                and (m.size is null or m.expires_at is not null)
+            limit 1
+        ) as v on true
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
+        order by r.due_at, r.position
+        limit least(p_limit, c_turns)
+    ) as r;
+    v_share := greatest(p_limit / cardinality(v_positions), 1);
+    for i in 1..coalesce(cardinality(v_positions), 0) loop
+        exit when cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes;
+        due_at := v_due_at[i];
+        retry_position := v_positions[i];
+        if v_turns[i] is null and v_are_expired[i] then
+            expired := take_turns.expired || v_positions[i];
+            expired_attempts := take_turns.expired_attempts || v_attempts[i];
+            continue;
+        elsif v_turns[i] is null then
+            positions := take_turns.positions || v_positions[i];
+            attempts := take_turns.attempts || v_attempts[i] + 1;
+            turns := take_turns.turns || null::bigint;
+            size := take_turns.size + v_sizes[i];
+            continue;
+        end if;
+        v_part := fastpubsub.continue_turn(
+            p_topic_key, p_subscription_key, v_turns[i], v_positions[i], v_attempts[i], v_put_aside[i], p_cursor, p_path, v_share,
+            p_max_bytes - take_turns.size, p_now
+        );
+        if v_part.positions = '{}' then
+            v_passed := v_passed || v_part.turn;
+        else
+            positions := take_turns.positions || v_part.positions;
+            attempts := take_turns.attempts || v_part.attempts;
+            turns := take_turns.turns || array_fill(v_part.turn, array[cardinality(v_part.positions)]);
+        end if;
+        size := take_turns.size + v_part.size;
+        routed := take_turns.routed + v_part.routed;
+        expired := take_turns.expired || v_part.expired;
+        expired_attempts := take_turns.expired_attempts || v_part.expired_attempts;
+        filtered := take_turns.filtered + v_part.filtered;
+        unreadable := take_turns.unreadable || v_part.unreadable;
+    end loop;
+    delete from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
+        and (r.due_at, r.position) <= (take_turns.due_at, take_turns.retry_position);
+    if v_passed is not null then
+        perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_passed, p_now + interval '1 microsecond');
+    end if;
+end;
+$$;
+
 -- functions/trim_refused_messages.sql
 drop function fastpubsub.trim_refused_messages;
+
+-- functions/update_subscription_2.sql
+-- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
+-- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
+-- p_max_in_flight, p_rate_limit, p_expire_after_seconds or p_max_backlog of 0 removes the limit, p_dead_letter_topic of '' that topic.
+-- With p_expire_after_seconds the time until it expires begins anew. p_on_dead_letter counts for dead letters from now on.
+create or replace function fastpubsub.update_subscription_2(
+    p_id text,
+    p_change_filter boolean default false,
+    p_filter json default null,
+    p_ack_deadline_seconds integer default null,
+    p_max_delivery_attempts integer default null,
+    p_backoff_min_seconds integer default null,
+    p_backoff_max_seconds integer default null,
+    p_change_push boolean default false,
+    p_push json default null,
+    p_max_in_flight integer default null,
+    p_rate_limit double precision default null,
+    p_dead_letter_topic text default null,
+    p_expire_after_seconds integer default null,
+    p_on_expired text default null,
+    p_on_dead_letter text default null,
+    p_now timestamptz default null,
+    p_max_backlog integer default null,
+    p_on_full text default null,
+    out is_new_secret boolean
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_path jsonpath := fastpubsub.compile_filter(p_filter);
+    v_keys record := fastpubsub.resolve_subscription(p_id);
+    v_cursor fastpubsub.cursors;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.limit_backlog(v_keys.topic_key, p_max_backlog);
+    select c.* into v_cursor from fastpubsub.cursors as c
+    where c.topic_key = v_keys.topic_key and c.subscription_key = v_keys.subscription_key
+    for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_id);
+    end if;
+    if coalesce(p_backoff_max_seconds, v_cursor.backoff_max_seconds) < coalesce(p_backoff_min_seconds, v_cursor.backoff_min_seconds) then
+        raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
+    end if;
+    if p_on_dead_letter = 'hold' and not v_cursor.ordered then
+        raise exception using
+            errcode = 'FP422',
+            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
+    end if;
+    perform fastpubsub.check_on_full(v_cursor.ordered, p_on_full);
+    if p_dead_letter_topic is not null then
+        perform fastpubsub.require_dead_letter_topic(
+            (select t.id from fastpubsub.topics as t where t.topic_key = v_cursor.topic_key), p_dead_letter_topic
+        );
+    end if;
+    update fastpubsub.cursors as c set
+        filter_path = case when p_change_filter then v_path else c.filter_path end,
+        ack_deadline_seconds = coalesce(p_ack_deadline_seconds, c.ack_deadline_seconds),
+        max_delivery_attempts = coalesce(p_max_delivery_attempts, c.max_delivery_attempts),
+        backoff_min_seconds = coalesce(p_backoff_min_seconds, c.backoff_min_seconds),
+        backoff_max_seconds = coalesce(p_backoff_max_seconds, c.backoff_max_seconds),
+        max_in_flight = nullif(coalesce(p_max_in_flight, c.max_in_flight), 0),
+        rate_limit = nullif(coalesce(p_rate_limit, c.rate_limit), 0),
+        dead_letter_topic = nullif(coalesce(p_dead_letter_topic, c.dead_letter_topic), ''),
+        expire_after_seconds = nullif(coalesce(p_expire_after_seconds, c.expire_after_seconds), 0),
+        on_expired = coalesce(p_on_expired, c.on_expired),
+        on_dead_letter = coalesce(p_on_dead_letter, c.on_dead_letter),
+        max_backlog = nullif(coalesce(p_max_backlog, c.max_backlog), 0),
+        on_full = coalesce(p_on_full, c.on_full)
+    where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
+    if p_change_filter then
+        update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end
+        where s.subscription_key = v_cursor.subscription_key;
+        perform fastpubsub.remember_filter(
+            v_cursor.topic_key, v_cursor.subscription_key,
+            fastpubsub.cursor_position(v_cursor.topic_key, v_cursor.subscription_key) + 1,
+            case when v_path is not null then p_filter end
+        );
+    end if;
+    if p_expire_after_seconds = 0 then
+        delete from fastpubsub.subscription_uses as u
+        where u.topic_key = v_cursor.topic_key and u.subscription_key = v_cursor.subscription_key;
+    elsif p_expire_after_seconds is not null then
+        insert into fastpubsub.subscription_uses as u (topic_key, subscription_key, used_at)
+        values (v_cursor.topic_key, v_cursor.subscription_key, coalesce(p_now, clock_timestamp()))
+        on conflict (topic_key, subscription_key) do update set used_at = excluded.used_at;
+    end if;
+    is_new_secret := false;
+    if p_change_push then
+        is_new_secret := fastpubsub.set_push(v_cursor.topic_key, v_cursor.subscription_key, p_push);
+    end if;
+    perform fastpubsub.require_push_timeout(v_cursor.topic_key, v_cursor.subscription_key);
+end;
+$$;

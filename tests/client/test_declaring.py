@@ -82,6 +82,7 @@ SETTINGS: dict[str, Any] = {
     "on_dead_letter": "hold",
     "max_backlog": 100,
     "on_full": "drop_oldest",
+    "fair_by": "ordering_key",
     "ordered": True,
     "start_from": "earliest",
     "fork_of": "audit",

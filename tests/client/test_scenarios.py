@@ -1006,6 +1006,24 @@ def test_dead_letters_that_hold_their_keys(world: World) -> None:
         bus.create_subscription(f"{scene.name}-x", scene.topic, on_dead_letter="hold")
 
 
+def test_keys_that_wait_share(world: World) -> None:
+    scene = Scene(world, fair_by="ordering_key")
+    bus = world.bus
+    bus.publish(scene.topic, *(Outgoing({"n": n}, ordering_key="much") for n in range(20)))
+    bus.publish(scene.topic, *(Outgoing({"n": n}, ordering_key="little") for n in (20, 21)))
+    assert [sorted(scene.numbers(4)) for _ in range(2)] == [[0, 1, 20, 21], [2, 3, 4, 5]]
+    assert bus.metrics(scene.name).available == 14
+    assert len(scene.numbers()) == 14
+    assert bus.get_subscription(scene.name).fair_by == "ordering_key"
+    with pytest.raises(AlreadyExists, match='fair_by is "ordering_key", not ""'):
+        bus.ensure_subscription(scene.name, scene.topic, fair_by="")
+    fork = bus.create_subscription(f"{scene.name}-fork", scene.topic, fork_of=scene.name, fair_by="")
+    assert fork.fair_by is None
+    for wrong in ({"ordered": True}, {"on_full": "drop_oldest"}):
+        with pytest.raises(InvalidRequest, match="fair_by"):
+            bus.create_subscription(f"{scene.name}-x", scene.topic, fair_by="ordering_key", **wrong)
+
+
 def test_a_backlog_that_is_too_long(world: World) -> None:
     scene = Scene(world, max_backlog=2, on_full="drop_oldest", filter={"n": [1, 2, 4, 5]})
     bus = world.bus

@@ -243,6 +243,7 @@ class Settings:
     on_dead_letter: str | None = None
     max_backlog: int | None = None
     on_full: str | None = None
+    fair_by: str | None = None
 
 
 @dataclass
@@ -297,7 +298,7 @@ class Store:
             "select * from fastpubsub.create_subscription(%s, %s, %s::json, %s, %s, %s, %s, %s, %s, %s,"
             " p_ordered => %s, p_max_in_flight => %s, p_rate_limit => %s, p_dead_letter_topic => %s,"
             " p_expire_after_seconds => %s, p_on_expired => %s, p_on_dead_letter => %s, p_max_backlog => %s,"
-            " p_on_full => %s)",
+            " p_on_full => %s, p_fair_by => %s)",
             name,
             topic,
             given.filter,
@@ -317,6 +318,7 @@ class Store:
             given.on_dead_letter,
             given.max_backlog,
             given.on_full,
+            given.fair_by,
         )
         return Keys(topic_key, subscription_key)
 

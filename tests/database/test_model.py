@@ -53,6 +53,7 @@ from tests.database.store import (
 FILTERS = st.sampled_from([None, "null", "{}", '{"a": [1]}', '{"a": [1, 2], "b": ["x", true]}', '{"b": ["x"]}'])
 NAMES = st.sampled_from(["first", "second"])
 ON_FULL = st.sampled_from(["reject", "reject", "drop_oldest", "dead_letter"])
+FAIR_BY = st.sampled_from(["", "ordering_key"])
 SETTINGS = st.builds(
     Settings,
     filter=FILTERS,
@@ -69,6 +70,7 @@ SETTINGS = st.builds(
     on_dead_letter=st.sampled_from(["continue", "hold"]),
     max_backlog=st.sampled_from([None, None, 0, 3, 8]),
     on_full=ON_FULL,
+    fair_by=FAIR_BY,
 )
 FORKED = {
     "filter": FILTERS,
@@ -79,6 +81,7 @@ FORKED = {
     "on_dead_letter": st.sampled_from(["continue", "hold"]),
     "max_backlog": st.sampled_from([0, 2, 5]),
     "on_full": ON_FULL,
+    "fair_by": FAIR_BY,
 }
 ROW_BYTES = 80
 """Of a message beside its payload and attributes, with its entry in the index."""
@@ -271,6 +274,10 @@ class Machine(Scheduling, Transacting):
             with self.store.refused("FP422"):
                 self.store.create_subscription(name, settings=settings, now=self.now)
             settings.on_full = "reject"
+        if settings.fair_by and (settings.ordered or settings.on_full != "reject"):
+            with self.store.refused("FP422"):
+                self.store.create_subscription(name, settings=settings, now=self.now)
+            settings.fair_by = ""
         if name in self.keys:
             with self.store.refused("FP409"):
                 self.store.create_subscription(name, settings=settings, now=self.now)
@@ -281,6 +288,7 @@ class Machine(Scheduling, Transacting):
             topic_id="topic",
             start_from=settings.start_time or settings.start,
             ordered=settings.ordered,
+            fair_by=settings.fair_by,
             **settings_of(settings),
         )
         self.model.create_subscription(new, read_filter(settings.filter))
@@ -410,8 +418,14 @@ class Machine(Scheduling, Transacting):
         name, _, _ = self.subscription(data)
         self.claim_of(name, limits, max_bytes, data.draw(st.sampled_from([1, 3, 50_000])))
 
+    def go_on(self, name: str) -> None:
+        """Keys of a fair subscription stand in line again a moment after a claim."""
+        if self.model.cursor(name).subscription.fair_by:
+            self.now += timedelta(milliseconds=1)
+
     def claim_of(self, name: str, limits: list[int], max_bytes: int, scan_rows: int) -> None:
         consumers = [f"consumer {index}" for index in range(len(limits))]
+        self.go_on(name)
         claimed = self.store.claim(
             self.keys[name], limits, consumers, now=self.now, max_bytes=max_bytes, scan_rows=scan_rows
         )
@@ -420,6 +434,9 @@ class Machine(Scheduling, Transacting):
     def claimed(self, name: str, claimed: Claimed, limits: list[int], max_bytes: int, scan_rows: int) -> None:
         cursor = self.model.cursor(name)
         consumers = [f"consumer {index}" for index in range(len(limits))]
+        # What comes first in a fair subscription is by the number of its claims.
+        query = "select max(sequence) from fastpubsub.claims where topic_key = %s and subscription_key = %s"
+        cursor.sequence = self.store.value(query, *self.keys[name]) - 1
         # An ordered subscription serves one after the other, each with the bytes that are left.
         token = claimed.token or 0
         dropped, died = cursor.ttl_expired, cursor.counts["dead_lettered"]
@@ -491,6 +508,7 @@ class Machine(Scheduling, Transacting):
     @rule(data=st.data(), limits=st.lists(st.integers(1, 4), max_size=2), max_bytes=BYTES, seconds=st.integers(1, 60))
     def settle_and_claim(self, data: st.DataObject, limits: list[int], max_bytes: int, seconds: int) -> None:
         name, cursor, keys = self.subscription(data)
+        self.go_on(name)
         acks, nacks, returns, rejects, extensions = (self.ids(data, name, cursor) for _ in range(5))
         delays = data.draw(st.lists(DELAYS, min_size=len(nacks), max_size=len(nacks)))
         reasons = [f"reason {index}" for index in range(len(rejects))]

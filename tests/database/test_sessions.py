@@ -329,6 +329,10 @@ INTERNAL = {
     "read_log_in_order",
     "store_keys",
     "take_turns",
+    "leap_busy_keys",
+    "line_up",
+    "read_log_fairly",
+    "take_fairly",
 }
 
 

@@ -131,6 +131,9 @@ class Grown:
         store.create_topic("other", now=DAY_AGO)
         settings = Settings(ack_deadline=600, start="earliest", ordered=True)
         self.other = store.create_subscription("other", "other", settings=settings, now=DAY_AGO)
+        store.create_topic("fair", now=DAY_AGO)
+        self.fair = store.create_subscription("fair", "fair", settings=Settings(fair_by="ordering_key"), now=DAY_AGO)
+        store.publish(self.fair.topic, ["{}"] * ROWS, ordering_keys=["a"] * ROWS, now=HOUR_AGO)
         self.limited = store.create_subscription("limited", settings=Settings(start="earliest", max_in_flight=20))
         store.claim(self.limited, 10)
         for name, keys in (("topic", self.keys), ("other", self.other)):
@@ -338,7 +341,7 @@ CALLS: dict[str, Call] = {
     "sum topics": lambda grown: grown.rows("sum_topics(null, null)"),
     "list topic metrics": lambda grown: grown.rows("list_topic_metrics(10)"),
     "list subscriptions with dead letters": lambda grown: grown.rows(
-        "list_subscriptions_2(0, 10, p_has_dead_letters => true)"
+        "list_subscriptions_3(0, 10, p_has_dead_letters => true)"
     ),
     "explain a message that is leased": lambda grown: grown.store.explain(grown.keys, 1100, 10),
     "explain a message that is dead": lambda grown: grown.store.explain(grown.keys, 600, 10),
@@ -363,6 +366,7 @@ CALLS: dict[str, Call] = {
 """They look at some rows."""
 
 OF_ONE: dict[str, Call] = {
+    "claim fairly": lambda grown: [grown.store.claim(grown.fair, 10, now=NOW + n * SECOND) for n in range(3)],
     "reprocess": lambda grown: grown.store.reprocess(grown.keys, grown.dead()),
     "metrics": lambda grown: grown.store.judge(grown.keys, 10),
     "figures": lambda grown: grown.rows("list_subscription_figures_2('{subscription}', 10, %s)", NOW),
@@ -504,7 +508,7 @@ PROCEDURES = """
 """
 ELSEWHERE = {
     # Of the hot statements, in test_plans.
-    *("continue_turn", "cut_leases", "forget_old_failures", "name_turns", "pass_busy_keys", "were_created_at"),
+    *("cut_leases", "forget_old_failures", "name_turns", "were_created_at"),
     # They read the log between two positions, as those do that were called.
     *("pass_expired", "read_matching_log"),
     "expire_subscription",  # was refused, which is not counted

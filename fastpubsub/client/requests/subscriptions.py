@@ -45,6 +45,7 @@ def create_subscription(
     on_dead_letter: Literal["continue", "hold"] | None = None,
     max_backlog: int | None = None,
     on_full: Literal["reject", "drop_oldest", "dead_letter"] | None = None,
+    fair_by: Literal["ordering_key", ""] | None = None,
     exist_ok: bool = False,
 ) -> Request[Subscription]:
     """Creates a subscription. None is the default of the server; with `fork_of`, the value of that subscription.
@@ -56,6 +57,8 @@ def create_subscription(
     expire. In an ordered subscription `on_dead_letter="hold"` lets nothing of the ordering key of a dead letter come
     until somebody reprocesses or purges it. With `max_backlog` at most so many messages of the topic come after its
     cursor: `on_full` refuses what is published (`TooManyRequests`), or drops the oldest or makes dead letters of them.
+    With `fair_by="ordering_key"` the ordering keys of which messages wait get equally many, so that a key with many
+    does not hold up the others.
 
     With `fork_of` it begins before the oldest message that the other has not settled, instead of at `start_from`. With
     `exist_ok` it returns an existing one, and raises `AlreadyExists` when that differs from the given settings, except
@@ -84,6 +87,7 @@ def create_subscription(
         on_dead_letter=on_dead_letter,
         max_backlog=max_backlog,
         on_full=on_full,
+        fair_by=fair_by,
     )
     existing = get_subscription(id) if exist_ok else None
     return creating("/subscriptions", given, Subscription, existing, partial(require_same, "subscription"))
@@ -109,6 +113,7 @@ def ensure_subscription(
     on_dead_letter: Literal["continue", "hold"] | None = None,
     max_backlog: int | None = None,
     on_full: Literal["reject", "drop_oldest", "dead_letter"] | None = None,
+    fair_by: Literal["ordering_key", ""] | None = None,
 ) -> Request[Subscription]:
     """Creates it, or changes the given settings that differ, which is logged. `{}` means no filter.
 
@@ -129,7 +134,7 @@ def ensure_subscription(
         max_backlog=max_backlog,
         on_full=on_full,
     )
-    beginning = only_given(start_from=start_from, fork_of=fork_of, ordered=ordered or None)
+    beginning = only_given(start_from=start_from, fork_of=fork_of, ordered=ordered or None, fair_by=fair_by)
     content = write_exactly({"id": id, "topic_id": topic_id, **beginning, **settings}, write_json)
     return ensuring_subscription(id, content, write_exactly(settings, write_json))
 

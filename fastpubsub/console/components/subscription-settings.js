@@ -50,6 +50,9 @@ export function SubscriptionSettings({subscription, onDone}) {
         <option value="continue">continue</option><option value="hold">hold until it is reprocessed or purged</option>
       </select>
     <//>` : null}
+    ${subscription.fair_by ? html`<${Field} label="Shared by" hint="Ordering keys that wait get equally many messages; chosen when the subscription is created">
+      <input name="fair_by" readonly value=${subscription.fair_by} />
+    <//>` : null}
     <${Field} label="Full backlog" hint="What happens to more messages than Backlog">
       <select name="on_full" disabled=${!mayChange} value=${onFull} onChange=${(event) => setOnFull(event.target.value)}>
         <option value="reject">refuse what is published</option><option value="drop_oldest">drop the oldest</option><option value="dead_letter">make dead letters of the oldest</option>

@@ -1,6 +1,6 @@
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
 -- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
-create or replace function fastpubsub.list_subscriptions_2(
+create or replace function fastpubsub.list_subscriptions_3(
     p_offset bigint,
     p_limit integer,
     p_ids text[] default null,
@@ -29,7 +29,8 @@ returns table (
     on_expired text,
     on_dead_letter text,
     max_backlog integer,
-    on_full text
+    on_full text,
+    fair_by text
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -50,7 +51,7 @@ begin
                     where u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
                 )
         end,
-        c.on_expired, c.on_dead_letter, c.max_backlog, c.on_full
+        c.on_expired, c.on_dead_letter, c.max_backlog, c.on_full, c.fair_by
     from fastpubsub.subscriptions as s
     inner join fastpubsub.topics as t on s.topic_key = t.topic_key
     inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
