@@ -201,8 +201,8 @@ class Transacting(Rules):
 
     def relay(self) -> None:
         self.store.execute(
-            "select fastpubsub.relay_messages(%s, array_agg(transaction_id::text::bigint), array_agg(ordinal), %s)"
-            " from fastpubsub.outbox",
+            "select fastpubsub.relay_messages_2("
+            "%s, array_agg(transaction_id::text::bigint), array_agg(ordinal), p_now => %s) from fastpubsub.outbox",
             self.topic,
             self.now,
         )

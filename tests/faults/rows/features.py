@@ -10,7 +10,7 @@ from tests.faults.rig import Rig, Setup, accepts
 from tests.faults.rows.calls import cut_calls
 from tests.faults.rows.databases import end_sessions, kill_session, restart_postgres
 
-PROCEDURES = ("publish_due_messages", "fire_schedule", "run_transaction", "relay_messages", "purge_dead_letters")
+PROCEDURES = ("publish_due_messages", "fire_schedule", "run_transaction", "relay_messages_2", "purge_dead_letters")
 
 
 async def kill_publisher_of_due(rig: Rig) -> Figures:
