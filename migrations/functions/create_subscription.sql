@@ -40,11 +40,7 @@ begin
     if p_backoff_max_seconds < p_backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
-    if p_on_dead_letter = 'hold' and not p_ordered then
-        raise exception using
-            errcode = 'FP422',
-            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
-    end if;
+    perform fastpubsub.check_on_dead_letter(p_ordered, p_on_dead_letter);
     perform fastpubsub.check_on_full(p_ordered, p_on_full, nullif(p_fair_by, ''));
     select n.* into topic_key, subscription_key, created_at
     from fastpubsub.name_subscription(p_id, p_topic_id, v_filter, p_now) as n;

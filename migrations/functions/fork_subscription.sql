@@ -60,11 +60,7 @@ begin
     if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
-    if v_cursor.on_dead_letter = 'hold' and not v_cursor.ordered then
-        raise exception using
-            errcode = 'FP422',
-            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
-    end if;
+    perform fastpubsub.check_on_dead_letter(v_cursor.ordered, v_cursor.on_dead_letter);
     if v_cursor.filter_path is null then
         v_filter := null;
     end if;

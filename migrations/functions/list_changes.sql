@@ -1,4 +1,5 @@
--- Newest first; p_before_key is that of the last one of the page before.
+-- Newest first: those of an object or of a client by their keys, others by their times. p_before_key is that of the last one of the page
+-- before.
 create or replace function fastpubsub.list_changes(
     p_object text,
     p_object_id text,
@@ -28,6 +29,8 @@ set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
+declare
+    v_before timestamptz := 'infinity';
 begin
     if p_object is not null and p_object_id is not null then
         return query
@@ -43,18 +46,33 @@ begin
         order by c.object desc, c.object_id desc, c.change_key desc
         limit p_limit;
         return;
+    elsif p_client_id is not null then
+        return query
+        select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
+        from fastpubsub.changes as c
+        where
+            c.client_id >= p_client_id
+            and (c.client_id, c.change_key) < (p_client_id, coalesce(p_before_key, 9223372036854775807))
+            and (p_object is null or c.object = p_object)
+            and (p_object_id is null or c.object_id = p_object_id)
+            and (p_after is null or c.changed_at >= p_after)
+            and (p_before is null or c.changed_at < p_before)
+        order by c.client_id desc, c.change_key desc
+        limit p_limit;
+        return;
+    elsif p_before_key is not null then
+        select c.changed_at into v_before from fastpubsub.changes as c where c.change_key = p_before_key;
     end if;
     return query
     select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
     from fastpubsub.changes as c
     where
-        (p_object is null or c.object = p_object)
+        (c.changed_at, c.change_key) < (v_before, coalesce(p_before_key, 9223372036854775807))
+        and c.changed_at >= coalesce(p_after, '-infinity')
+        and c.changed_at < coalesce(p_before, 'infinity')
+        and (p_object is null or c.object = p_object)
         and (p_object_id is null or c.object_id = p_object_id)
-        and (p_client_id is null or c.client_id = p_client_id)
-        and (p_after is null or c.changed_at >= p_after)
-        and (p_before is null or c.changed_at < p_before)
-        and (p_before_key is null or c.change_key < p_before_key)
-    order by c.change_key desc
+    order by c.changed_at desc, c.change_key desc
     limit p_limit;
 end;
 $$;

@@ -44,6 +44,8 @@ begin
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.reason <> 'put aside';
+    select preview_seek.ends_waiting + count(*) into preview_seek.ends_waiting from fastpubsub.parked as p
+    where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.reason <> 'put aside';
     from_time := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_cursor.position + 1);
     to_time := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_to + 1);
 end;

@@ -42,11 +42,7 @@ begin
     if coalesce(p_backoff_max_seconds, v_cursor.backoff_max_seconds) < coalesce(p_backoff_min_seconds, v_cursor.backoff_min_seconds) then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
-    if p_on_dead_letter = 'hold' and not v_cursor.ordered then
-        raise exception using
-            errcode = 'FP422',
-            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
-    end if;
+    perform fastpubsub.check_on_dead_letter(v_cursor.ordered, p_on_dead_letter);
     perform fastpubsub.check_on_full(v_cursor.ordered, p_on_full, v_cursor.fair_by);
     if p_dead_letter_topic is not null then
         perform fastpubsub.require_dead_letter_topic(

@@ -1,6 +1,11 @@
 -- By what the messages of a subscription are shared among those that wait, null for nothing.
 alter table fastpubsub.cursors add column if not exists fair_by text check (fair_by in ('ordering_key'));
 -- Committed before what follows.
+create index if not exists cursors_dead_letter_topic on fastpubsub.cursors (dead_letter_topic) where dead_letter_topic is not null;
+-- Committed before what follows.
+create index if not exists changes_client on fastpubsub.changes (client_id, change_key);
+create index if not exists changes_changed_at on fastpubsub.changes (changed_at, change_key);
+-- Committed before what follows.
 -- Messages from SQL that do not match the schema of their topic, with all that their rows in the outbox had.
 create table if not exists fastpubsub.refused_messages (
     topic_key bigint,

@@ -1,3 +1,6 @@
+-- functions/check_on_dead_letter.sql
+drop function fastpubsub.check_on_dead_letter;
+
 -- functions/check_on_full.sql
 drop function fastpubsub.check_on_full;
 -- What the cursor of an ordered subscription passes of a busy key is put aside, and comes all the same: so nothing can
@@ -869,6 +872,68 @@ drop function fastpubsub.leap_busy_keys;
 -- functions/line_up.sql
 drop function fastpubsub.line_up;
 
+-- functions/list_changes.sql
+-- Newest first; p_before_key is that of the last one of the page before.
+create or replace function fastpubsub.list_changes(
+    p_object text,
+    p_object_id text,
+    p_client_id text,
+    p_after timestamptz,
+    p_before timestamptz,
+    p_before_key bigint,
+    p_limit integer
+) returns table (
+    change_key bigint,
+    changed_at timestamptz,
+    client_id text,
+    request_id text,
+    action text,
+    object text,
+    object_id text,
+    body json
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    if p_object is not null and p_object_id is not null then
+        return query
+        select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
+        from fastpubsub.changes as c
+        where
+            (c.object, c.object_id) >= (p_object, p_object_id)
+            and (c.object, c.object_id, c.change_key) < (p_object, p_object_id, coalesce(p_before_key, 9223372036854775807))
+            and (p_client_id is null or c.client_id = p_client_id)
+            and (p_after is null or c.changed_at >= p_after)
+            and (p_before is null or c.changed_at < p_before)
+        -- With sorting off, only the index by object has this order.
+        order by c.object desc, c.object_id desc, c.change_key desc
+        limit p_limit;
+        return;
+    end if;
+    return query
+    select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
+    from fastpubsub.changes as c
+    where
+        (p_object is null or c.object = p_object)
+        and (p_object_id is null or c.object_id = p_object_id)
+        and (p_client_id is null or c.client_id = p_client_id)
+        and (p_after is null or c.changed_at >= p_after)
+        and (p_before is null or c.changed_at < p_before)
+        and (p_before_key is null or c.change_key < p_before_key)
+    order by c.change_key desc
+    limit p_limit;
+end;
+$$;
+
 -- functions/list_refused_messages.sql
 drop function fastpubsub.list_refused_messages;
 
@@ -951,6 +1016,58 @@ $$;
 
 -- functions/list_subscriptions_3.sql
 drop function fastpubsub.list_subscriptions_3;
+
+-- functions/preview_seek.sql
+-- What seek_subscription would do: how many messages are ahead and would be, when those that come next were published, and how many leases
+-- and waiting retries would end. Of the messages ahead p_look are judged by the filter. Nothing is locked or changed.
+create or replace function fastpubsub.preview_seek(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_to text,
+    p_time timestamptz default null,
+    p_position bigint default null,
+    p_look integer default 10000,
+    out ahead_now bigint,
+    out ahead_after bigint,
+    out is_estimated boolean,
+    out ends_leased bigint,
+    out ends_waiting bigint,
+    out from_time timestamptz,
+    out to_time timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor record;
+    v_to bigint := fastpubsub.sought_position(p_topic_key, p_to, p_time, p_position);
+    v_last bigint := fastpubsub.last_position(p_topic_key);
+begin
+    select c.position, c.retry_due_at, c.retry_position, u.filter_path into v_cursor
+    from fastpubsub.claims as c
+    inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    select n.messages, a.messages, n.is_estimated or a.is_estimated
+    into preview_seek.ahead_now, preview_seek.ahead_after, preview_seek.is_estimated
+    from fastpubsub.count_ahead(p_topic_key, v_cursor.position, v_last, v_cursor.filter_path, p_look) as n
+    cross join fastpubsub.count_ahead(p_topic_key, v_to, v_last, v_cursor.filter_path, p_look) as a;
+    select coalesce(sum(l.last_position - l.position + 1), 0) into preview_seek.ends_leased
+    from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
+    select count(*) into preview_seek.ends_waiting from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.reason <> 'put aside';
+    from_time := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_cursor.position + 1);
+    to_time := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_to + 1);
+end;
+$$;
 
 -- functions/publish.sql
 -- For applications: publishes from the caller's own transaction, so that the message exists exactly if the transaction commits. The relay

@@ -1,3 +1,16 @@
+-- functions/check_on_dead_letter.sql
+-- Only an ordered subscription has keys that a dead letter can hold.
+create or replace function fastpubsub.check_on_dead_letter(p_ordered boolean, p_on_dead_letter text) returns void
+language plpgsql immutable as $$
+begin
+    if p_on_dead_letter = 'hold' and not p_ordered then
+        raise exception using
+            errcode = 'FP422',
+            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
+    end if;
+end;
+$$;
+
 -- functions/check_on_full.sql
 drop function fastpubsub.check_on_full;
 -- What the cursor of an ordered or fair subscription passes of a busy key is put aside, and comes all the same: so nothing can
@@ -607,11 +620,7 @@ begin
     if p_backoff_max_seconds < p_backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
-    if p_on_dead_letter = 'hold' and not p_ordered then
-        raise exception using
-            errcode = 'FP422',
-            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
-    end if;
+    perform fastpubsub.check_on_dead_letter(p_ordered, p_on_dead_letter);
     perform fastpubsub.check_on_full(p_ordered, p_on_full, nullif(p_fair_by, ''));
     select n.* into topic_key, subscription_key, created_at
     from fastpubsub.name_subscription(p_id, p_topic_id, v_filter, p_now) as n;
@@ -934,11 +943,7 @@ begin
     if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
-    if v_cursor.on_dead_letter = 'hold' and not v_cursor.ordered then
-        raise exception using
-            errcode = 'FP422',
-            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
-    end if;
+    perform fastpubsub.check_on_dead_letter(v_cursor.ordered, v_cursor.on_dead_letter);
     if v_cursor.filter_path is null then
         v_filter := null;
     end if;
@@ -1065,6 +1070,86 @@ begin
         delete from fastpubsub.busy_keys as b
         where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = v_position;
     end loop;
+end;
+$$;
+
+-- functions/list_changes.sql
+-- Newest first: those of an object or of a client by their keys, others by their times. p_before_key is that of the last one of the page
+-- before.
+create or replace function fastpubsub.list_changes(
+    p_object text,
+    p_object_id text,
+    p_client_id text,
+    p_after timestamptz,
+    p_before timestamptz,
+    p_before_key bigint,
+    p_limit integer
+) returns table (
+    change_key bigint,
+    changed_at timestamptz,
+    client_id text,
+    request_id text,
+    action text,
+    object text,
+    object_id text,
+    body json
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_before timestamptz := 'infinity';
+begin
+    if p_object is not null and p_object_id is not null then
+        return query
+        select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
+        from fastpubsub.changes as c
+        where
+            (c.object, c.object_id) >= (p_object, p_object_id)
+            and (c.object, c.object_id, c.change_key) < (p_object, p_object_id, coalesce(p_before_key, 9223372036854775807))
+            and (p_client_id is null or c.client_id = p_client_id)
+            and (p_after is null or c.changed_at >= p_after)
+            and (p_before is null or c.changed_at < p_before)
+        -- With sorting off, only the index by object has this order.
+        order by c.object desc, c.object_id desc, c.change_key desc
+        limit p_limit;
+        return;
+    elsif p_client_id is not null then
+        return query
+        select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
+        from fastpubsub.changes as c
+        where
+            c.client_id >= p_client_id
+            and (c.client_id, c.change_key) < (p_client_id, coalesce(p_before_key, 9223372036854775807))
+            and (p_object is null or c.object = p_object)
+            and (p_object_id is null or c.object_id = p_object_id)
+            and (p_after is null or c.changed_at >= p_after)
+            and (p_before is null or c.changed_at < p_before)
+        order by c.client_id desc, c.change_key desc
+        limit p_limit;
+        return;
+    elsif p_before_key is not null then
+        select c.changed_at into v_before from fastpubsub.changes as c where c.change_key = p_before_key;
+    end if;
+    return query
+    select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
+    from fastpubsub.changes as c
+    where
+        (c.changed_at, c.change_key) < (v_before, coalesce(p_before_key, 9223372036854775807))
+        and c.changed_at >= coalesce(p_after, '-infinity')
+        and c.changed_at < coalesce(p_before, 'infinity')
+        and (p_object is null or c.object = p_object)
+        and (p_object_id is null or c.object_id = p_object_id)
+    order by c.changed_at desc, c.change_key desc
+    limit p_limit;
 end;
 $$;
 
@@ -1210,6 +1295,60 @@ begin
     order by s.id collate "C"
     offset p_offset
     limit p_limit;
+end;
+$$;
+
+-- functions/preview_seek.sql
+-- What seek_subscription would do: how many messages are ahead and would be, when those that come next were published, and how many leases
+-- and waiting retries would end. Of the messages ahead p_look are judged by the filter. Nothing is locked or changed.
+create or replace function fastpubsub.preview_seek(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_to text,
+    p_time timestamptz default null,
+    p_position bigint default null,
+    p_look integer default 10000,
+    out ahead_now bigint,
+    out ahead_after bigint,
+    out is_estimated boolean,
+    out ends_leased bigint,
+    out ends_waiting bigint,
+    out from_time timestamptz,
+    out to_time timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor record;
+    v_to bigint := fastpubsub.sought_position(p_topic_key, p_to, p_time, p_position);
+    v_last bigint := fastpubsub.last_position(p_topic_key);
+begin
+    select c.position, c.retry_due_at, c.retry_position, u.filter_path into v_cursor
+    from fastpubsub.claims as c
+    inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    select n.messages, a.messages, n.is_estimated or a.is_estimated
+    into preview_seek.ahead_now, preview_seek.ahead_after, preview_seek.is_estimated
+    from fastpubsub.count_ahead(p_topic_key, v_cursor.position, v_last, v_cursor.filter_path, p_look) as n
+    cross join fastpubsub.count_ahead(p_topic_key, v_to, v_last, v_cursor.filter_path, p_look) as a;
+    select coalesce(sum(l.last_position - l.position + 1), 0) into preview_seek.ends_leased
+    from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key;
+    select count(*) into preview_seek.ends_waiting from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.reason <> 'put aside';
+    select preview_seek.ends_waiting + count(*) into preview_seek.ends_waiting from fastpubsub.parked as p
+    where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.reason <> 'put aside';
+    from_time := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_cursor.position + 1);
+    to_time := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_to + 1);
 end;
 $$;
 
@@ -2725,11 +2864,7 @@ begin
     if coalesce(p_backoff_max_seconds, v_cursor.backoff_max_seconds) < coalesce(p_backoff_min_seconds, v_cursor.backoff_min_seconds) then
         raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
     end if;
-    if p_on_dead_letter = 'hold' and not v_cursor.ordered then
-        raise exception using
-            errcode = 'FP422',
-            message = 'on_dead_letter: hold keeps a key in order, so it needs a subscription with ordered: true';
-    end if;
+    perform fastpubsub.check_on_dead_letter(v_cursor.ordered, p_on_dead_letter);
     perform fastpubsub.check_on_full(v_cursor.ordered, p_on_full, v_cursor.fair_by);
     if p_dead_letter_topic is not null then
         perform fastpubsub.require_dead_letter_topic(

@@ -142,6 +142,15 @@ def test_such_a_topic_is_not_deleted(store: Store, keys: Keys) -> None:
     assert keys.topic
 
 
+def test_deleting_a_topic_does_not_look_at_every_subscription(store: Store) -> None:
+    store.create_topic()
+    for number in range(300):
+        store.create_subscription(f"s{number}")
+    store.create_topic("failed")
+    _, usage = measure(store, partial(store.delete_topic, "failed"), ["cursors"])
+    assert (usage.sequential, usage.entries) == (set(), 0)
+
+
 def test_a_topic_that_is_gone_stops_nobody(store: Store, keys: Keys) -> None:
     """As when it is set and deleted at the same moment."""
     topic_key = store.value("delete from fastpubsub.topics where id = 'failed' returning topic_key")

@@ -63,6 +63,15 @@ def test_a_nack_takes_with_it_what_was_leased_after_it(store: Store, keys: Keys)
     assert (again.positions, again.attempts) == ([2, 3, 4], [2, 1, 1])
 
 
+def test_a_preview_of_a_seek_counts_what_waits_behind_another(store: Store, keys: Keys) -> None:
+    publish(store, keys, "aaaabb")
+    store.nack(keys, store.claim(keys).ids[1:2])
+    waiting = store.metrics(keys).waiting
+    assert waiting == 3
+    query = "select ends_leased, ends_waiting from fastpubsub.preview_seek(%s, %s, 'latest')"
+    assert store.row(query, *keys) == (3, waiting)
+
+
 def test_expiry_keeps_the_order(store: Store, keys: Keys) -> None:
     publish(store, keys, "aaab")
     claimed = store.claim(keys)

@@ -242,6 +242,7 @@ def test_names_mean_the_same_whatever_the_search_path(open_store: OpenStore, pat
 
 # Called by other procedures only, and so under their search path; setting it again would cost time on each call.
 INTERNAL = {
+    "check_on_dead_letter",
     "check_on_full",
     "fullest_subscription",
     "has_room",

@@ -349,6 +349,13 @@ CALLS: dict[str, Call] = {
     "list push attempts": lambda grown: grown.rows("list_push_attempts(%s, %s, null, null, 10)", *grown.keys),
     "list push attempts of a message": lambda grown: grown.rows("list_push_attempts(%s, %s, 1, null, 10)", *grown.keys),
     "list changes": lambda grown: grown.rows("list_changes(null, null, null, null, null, 1000, 10)"),
+    "list changes of a client": lambda grown: grown.rows("list_changes(null, null, 'nobody', null, null, null, 10)"),
+    "list changes of a time": lambda grown: grown.rows(
+        "list_changes(null, null, null, %s, %s, null, 10)", LATER, LATER + SECOND
+    ),
+    "list changes before a time": lambda grown: grown.rows(
+        "list_changes(null, null, null, null, %s, null, 10)", DAY_AGO
+    ),
     "list changes of an object": lambda grown: grown.rows(
         "list_changes('topic', 'topic7', null, null, null, null, 10)"
     ),

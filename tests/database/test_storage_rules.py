@@ -10,7 +10,7 @@ from tests.database.usage import HOT
 # Every hot table has only the indexes that its hot statements need.
 INDEXES = {
     "heads": {"topic_key"},
-    "cursors": {"topic_key, subscription_key"},
+    "cursors": {"topic_key, subscription_key", "dead_letter_topic"},
     "messages": {"topic_key, position"},
     "claims": {"topic_key, subscription_key, sequence"},
     "leases": {"topic_key, subscription_key, position", "topic_key, subscription_key, turn", "expires_at"},
