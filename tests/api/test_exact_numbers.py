@@ -1,12 +1,14 @@
 """Numbers of users come out as they went in: on every route whose answer has JSON that somebody else wrote."""
 
+import asyncio
 from typing import Any
 
 import httpx
 import msgspec
 
-from tests.api.calls import JSON, Calls, success
+from tests.api.calls import JSON, PATIENCE, Calls, success
 from tests.api.conftest import app_of
+from tests.conftest import Connect
 
 NUMBERS = "[12345678901234567.89, 1e-400, 1e400, 1.10, -0.0, 100000000000000000001, 1E+2, 0.10000000000000000555]"
 FILTER = f'{{"n": {NUMBERS}}}'
@@ -42,7 +44,9 @@ def routes_with_free_json(document: dict[str, Any]) -> set[Route]:
     }
 
 
-async def test_every_answer_has_numbers_as_they_were_written(client: httpx.AsyncClient, calls: Calls) -> None:
+async def test_every_answer_has_numbers_as_they_were_written(
+    client: httpx.AsyncClient, calls: Calls, connect: Connect
+) -> None:
     walked: set[Route] = set()
     message_id = ""
     delayed = redrive = {"id": ""}
@@ -108,6 +112,12 @@ async def test_every_answer_has_numbers_as_they_were_written(client: httpx.Async
     await ask("get", "/subscriptions/{subscription_id}/redrives", FILTER)
     (redrive,) = (await client.get("/subscriptions/s/redrives")).json()["data"]
     await ask("get", "/subscriptions/{subscription_id}/redrives/{redrive_id}", FILTER)
+    success(await client.patch("/topics/t", json={"schema": {"not": {}}}), 200)
+    await (await connect()).execute("select fastpubsub.publish('t', %s)", [PAYLOAD])
+    async with asyncio.timeout(PATIENCE):
+        while not (await client.get("/topics/t/refused")).json()["data"]:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.05)
+    await ask("get", "/topics/{topic_id}/refused", PAYLOAD)
     assert walked == routes_with_free_json(app_of(client).openapi())
 
 
