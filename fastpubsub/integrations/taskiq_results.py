@@ -5,7 +5,6 @@ from __future__ import annotations  # those of taskiq, which the guide is built 
 import asyncio
 import uuid
 from collections import OrderedDict
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import httpx
@@ -16,7 +15,7 @@ from taskiq.depends.progress_tracker import TaskProgress
 from taskiq.exceptions import ResultGetError
 from taskiq.serializers import JSONSerializer
 
-from fastpubsub.client import AsyncClient, InvalidRequest, TooLarge, Topic
+from fastpubsub.client import AsyncClient, ConnectionFailed, InvalidRequest, TooLarge, Topic
 from fastpubsub.client.declaring import declare
 from fastpubsub.integrations.taskiq_payloads import message_of, payload_of
 
@@ -26,8 +25,8 @@ RESULT, PROGRESS = "result", "progress"
 RECENT = 1000
 """How many earlier messages a process gets that begins to ask, which is as many as a topic gives."""
 
-CATCH_UP_SECONDS = 5.0
-"""How long a question waits for what was published before it."""
+CATCH_UP_SECONDS = 60.0
+"""How long a question waits for what was published before it, as a call of the client does for its answer."""
 
 MIB = 1 << 20
 
@@ -167,9 +166,14 @@ class Following:
 
     async def reached(self, id_: uuid.UUID) -> None:
         """Waits until it holds what was there when it began, and this message; raises the error that ended it."""
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(CATCH_UP_SECONDS), self._moved:
                 await self._moved.wait_for(lambda: self._is_at(id_))
+        except TimeoutError:
+            self._task.cancel()
+            self.error = ConnectionFailed(
+                f"topic {self._topic_id} could not be read within {CATCH_UP_SECONDS:g} seconds"
+            )
         if self.error is not None:
             raise self.error
 

@@ -15,7 +15,8 @@ from taskiq.depends.progress_tracker import ProgressTracker, TaskProgress, TaskS
 from taskiq.exceptions import ResultGetError, ResultIsReadyError
 from taskiq.serializers import PickleSerializer
 
-from fastpubsub.client import AlreadyExists, AsyncClient, NotFound
+from fastpubsub.client import AlreadyExists, AsyncClient, ConnectionFailed, NotFound
+from fastpubsub.integrations import taskiq_results
 from fastpubsub.integrations.taskiq import BusBroker, BusResults, ResultMissing
 from fastpubsub.integrations.taskiq_results import Held
 from tests.lasting import Last
@@ -209,6 +210,19 @@ async def test_a_topic_that_is_gone_is_told_and_one_that_is_back_works(url: str,
         await bus.create_topic("taskiq-results")
     await results.set_result("a", returned(1))
     assert (await come(results, "a")).return_value == 1
+
+
+async def test_what_could_not_be_read_is_an_error_and_no_missing_result(
+    results: BusResults[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await results.set_result("a", returned(1))
+    written, results._written = results._written, uuid.UUID(int=2**128 - 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(taskiq_results, "CATCH_UP_SECONDS", 0.1)
+        with pytest.raises(ConnectionFailed, match=r"topic taskiq-results could not be read within 0\.1 seconds"):
+            await results.get_result("a")
+    results._written = written
+    assert (await results.get_result("a")).return_value == 1
 
 
 async def test_one_that_was_not_started() -> None:
