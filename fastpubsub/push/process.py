@@ -30,7 +30,7 @@ async def _push(settings: Settings) -> None:
     database = open_database(settings)
     counters = Counters(CollectorRegistry(), settings.metrics_max_subscriptions)
     wakeups, directory = Wakeups(database, settings), Directory(database)
-    shared = (database, directory, settings, counters, wakeups)
+    shared = (database, directory, settings, counters, wakeups, _calls(settings))
     claiming, settling, recorder = Claiming(*shared), Settling(*shared), Recorder(database, counters)
     dispatcher = Dispatcher(database, settings, claiming, settling, counters, wakeups, None)
     jobs = [asyncio.create_task(one.run()) for one in (dispatcher, wakeups, recorder)]
@@ -45,6 +45,11 @@ async def _push(settings: Settings) -> None:
     with suppress(FastpubsubError):
         await recorder.write()
     await database.close()
+
+
+def _calls(settings: Settings) -> int:
+    """Of claims, and of settles, at once, so that other processes find PostgreSQL at leisure."""
+    return max(1, (settings.database_pool_size + settings.database_max_overflow) // 5)
 
 
 async def _told_to_stop() -> None:

@@ -15,7 +15,6 @@ from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import FastpubsubError, NotFound
 from fastpubsub.message_ids import MessageIds
-from fastpubsub.services.coalescer import push_calls
 from fastpubsub.services.coalescing import make_coalescer
 from fastpubsub.services.directory import Directory, SubscriptionKey
 from fastpubsub.services.waiting_lines import WaitingLine
@@ -78,15 +77,22 @@ Exchange = Callable[[ClaimKey, ClaimRequest], Awaitable[Claim]]
 
 class Claiming:
     def __init__(
-        self, database: Database, directory: Directory, settings: Settings, counters: Counters, wakeups: Wakeups
+        self,
+        database: Database,
+        directory: Directory,
+        settings: Settings,
+        counters: Counters,
+        wakeups: Wakeups,
+        push_calls: int = 1,
     ) -> None:
+        """`push_calls`: of dispatchers, on their way at once; the API waits for one at the most."""
         self._database = database
         self._directory = directory
         self._counters = counters
         self._wakeups = wakeups
         self._max_bytes = settings.pull_max_bytes
         self._claiming = make_coalescer(settings, self._call_claim, lambda _key, claim: self.give_back(claim))
-        self._push_calls = push_calls(settings)
+        self._push_calls = asyncio.Semaphore(push_calls)
         self._returning = Tasks()
         self._claimed: set[SubscriptionKey] = set()
         self.exchange: Exchange | None = None

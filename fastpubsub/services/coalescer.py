@@ -31,11 +31,6 @@ def call_bounds(settings: Settings) -> Bounds:
     return Bounds(CALL_ROWS, CALL_BYTES, settings.queue_max_messages, settings.queue_max_bytes)
 
 
-def push_calls(settings: Settings) -> asyncio.Semaphore:
-    """The calls of a kind that dispatchers have on their way: many endpoints leave most connections to the API."""
-    return asyncio.Semaphore(max(1, (settings.database_pool_size + settings.database_max_overflow) // 5))
-
-
 class _Waiting(Generic[Request, Answer]):
     __slots__ = ("answer", "request", "rows", "size")
 

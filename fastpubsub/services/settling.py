@@ -1,5 +1,6 @@
 """Coalesces acks, nacks, rejects and extensions of many consumers into calls of one procedure each."""
 
+import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -9,7 +10,6 @@ from fastpubsub.counters import Counters
 from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.message_ids import Targets, parse_targets
-from fastpubsub.services.coalescer import push_calls
 from fastpubsub.services.coalescing import make_coalescer
 from fastpubsub.services.directory import Directory, SubscriptionKey
 from fastpubsub.services.in_flight import InFlight
@@ -55,14 +55,21 @@ Exchange = Callable[[SettleKey, Settle, int], Awaitable[Sequence[int]]]
 
 class Settling:
     def __init__(
-        self, database: Database, directory: Directory, settings: Settings, counters: Counters, wakeups: Wakeups
+        self,
+        database: Database,
+        directory: Directory,
+        settings: Settings,
+        counters: Counters,
+        wakeups: Wakeups,
+        push_calls: int = 1,
     ) -> None:
+        """`push_calls`: of dispatchers, on their way at once; the API waits for one at the most."""
         self._database = database
         self._directory = directory
         self._counters = counters
         self._wakeups = wakeups
         self._settling = make_coalescer(settings, self._call_settle)
-        self._push_calls = push_calls(settings)
+        self._push_calls = asyncio.Semaphore(push_calls)
         self.in_flight = InFlight()
         self.exchange: Exchange | None = None
         """How settles of an ordered subscription share calls with the claims that wait for them."""
