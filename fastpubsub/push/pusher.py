@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -31,6 +31,7 @@ from fastpubsub.tasks import Tasks
 logger = logging.getLogger(__name__)
 
 CLAIM_MESSAGES = 100
+ACKS_AT_ONCE = 1000
 SETTLE_ATTEMPTS = 5
 SETTLE_PAUSE_SECONDS = 1.0
 TROUBLE_PAUSE_SECONDS = 1.0
@@ -69,6 +70,8 @@ class Pusher:
         self._is_ending = False
         self._is_all_taken = False
         self._pushing = Tasks()
+        self._acks: list[str] = []
+        self._is_acking = False
         self._in_flight = 0
         self._ended = asyncio.Event()
         """One more has ended since it was cleared."""
@@ -173,8 +176,27 @@ class Pusher:
             self._in_flight -= 1
             self._means.gate.active -= self._in_flight == 0
             self._ended.set()
-            await self._settle(ack_id(message.id, claim.token), outcome)
+            delivery = ack_id(message.id, claim.token)
+            if outcome.does == "ack" and not self.endpoint.is_ordered:
+                self._ack(delivery)
+            else:  # the next one of its key waits for it
+                await self._settle([delivery], outcome)
         return outcome.does == "ack"
+
+    def _ack(self, delivery: str) -> None:
+        """With all that is acked until the last call has returned."""
+        self._acks.append(delivery)
+        if not self._is_acking:
+            self._is_acking = True
+            self._pushing.start(self._ack_all())
+
+    async def _ack_all(self) -> None:
+        try:
+            while self._acks:
+                acks, self._acks = self._acks[:ACKS_AT_ONCE], self._acks[ACKS_AT_ONCE:]
+                await self._settle(acks, Outcome("ack", is_well=True))
+        finally:
+            self._is_acking = False
 
     def _has_time(self, claim: Claim, received: float, *, is_first: bool) -> bool:
         """Whether the lease is longer than the answer may take; one without room for waiting is tried once."""
@@ -259,7 +281,7 @@ class Pusher:
         if not self._is_ending:
             self._means.breakers.note(self.endpoint.keys, state if breaker.is_half_open else CLOSED)
 
-    async def _settle(self, delivery: str, outcome: Outcome) -> None:
+    async def _settle(self, deliveries: Sequence[str], outcome: Outcome) -> None:
         """A few times, for an ack that is lost is a message that comes again."""
         kind, said = KINDS[outcome.does], (outcome.reason or "")[:MAX_REASON]
         value = said if kind is REJECT else outcome.hold_seconds
@@ -267,7 +289,7 @@ class Pusher:
         for _ in range(SETTLE_ATTEMPTS):
             try:
                 await self._means.settling.settle(
-                    kind, self.endpoint.subscription_id, [delivery], value, reason, is_push=True
+                    kind, self.endpoint.subscription_id, deliveries, value, reason, is_push=True
                 )
             except Unavailable:
                 await asyncio.sleep(SETTLE_PAUSE_SECONDS)
