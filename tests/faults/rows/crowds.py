@@ -81,4 +81,6 @@ async def running(*arguments: object) -> AsyncIterator[asyncio.subprocess.Proces
         await process.wait()
 
 
-FAULTS = [Fault("P10", "a thousand endpoints, half of them silent", crowd, 1, 0, Setup(load=False, pushed=True))]
+FAULTS = [
+    Fault("P10", "a thousand endpoints, half of them silent", crowd, 1, 0, Setup(workers=1, load=False, pushed=True))
+]
