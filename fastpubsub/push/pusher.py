@@ -106,8 +106,9 @@ class Pusher:
         if not self._is_welcome and not await self._ask_whether_welcome():
             return False
         limit = min(room, CLAIM_MESSAGES)
+        is_all_taken, self._is_all_taken = self._is_all_taken, False  # a claim that fails has heard the signal
         claim = await means.claiming.pull(
-            endpoint.subscription_id, limit, means.consumer_id, None, is_push=True, is_all_taken=self._is_all_taken
+            endpoint.subscription_id, limit, means.consumer_id, None, is_push=True, is_all_taken=is_all_taken
         )
         self._is_all_taken = claim.leaves_nothing(limit)
         if claim.keys != endpoint.keys:

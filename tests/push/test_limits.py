@@ -7,7 +7,11 @@ import httpx
 import pytest
 
 from fastpubsub.config import Settings
+from fastpubsub.database.calls import Database
+from fastpubsub.exceptions import Unavailable
+from fastpubsub.services import wakeups
 from tests.api.calls import Calls, success
+from tests.api.conftest import app_of
 from tests.push.endpoint import OK, PATIENCE, Endpoint, Received, Speak
 from tests.push.test_ordered import once
 
@@ -83,3 +87,47 @@ def hangs(hanging: asyncio.Event) -> Speak:
         await reader.read()
 
     return speak
+
+
+class TestWithoutPolls:
+    """Nothing wakes who has missed a signal."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+        for name in ("POLL_SECONDS_WITHOUT_LISTEN", "HEARD_SECONDS"):
+            monkeypatch.setattr(wakeups, name, 3600.0)
+        return settings.model_copy(update={"wake_poll_seconds": 3600})
+
+    async def test_a_claim_that_failed_is_made_again(
+        self, calls: Calls, client: httpx.AsyncClient, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of a dispatcher that waited, since it had taken all that there was."""
+        await calls.topic()
+        await calls.subscription(push={"endpoint": endpoint.url})
+        await calls.publish({"n": 1})
+        await endpoint.until(1)
+        state = app_of(client).state
+        line = state.wakeups.lines.find(await state.directory.subscriptions.key("s"))
+        async with asyncio.timeout(PATIENCE):
+            while not line.is_waiting:  # noqa: ASYNC110 - nobody tells it
+                await asyncio.sleep(0)
+        failing = Failing(state.database, "claim_messages_2", monkeypatch)
+        await calls.publish({"n": 2})
+        await endpoint.until(2)
+        assert failing.failed
+
+
+class Failing:
+    """A call of one procedure that fails once."""
+
+    def __init__(self, database: Database, procedure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        fetch = database.fetch_one
+        self.failed = False
+
+        async def once(name: str, *arguments: Any, **more: Any) -> Any:
+            if name == procedure and not self.failed:
+                self.failed = True
+                raise Unavailable("the database is away")
+            return await fetch(name, *arguments, **more)
+
+        monkeypatch.setattr(database, "fetch_one", once)
