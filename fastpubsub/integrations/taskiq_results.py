@@ -3,6 +3,7 @@
 from __future__ import annotations  # those of taskiq, which the guide is built without
 
 import asyncio
+import contextlib
 import uuid
 from collections import OrderedDict
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from taskiq.depends.progress_tracker import TaskProgress
 from taskiq.exceptions import ResultGetError
 from taskiq.serializers import JSONSerializer
 
-from fastpubsub.client import AsyncClient, ConnectionFailed, InvalidRequest, TooLarge, Topic
+from fastpubsub.client import AsyncClient, ConnectionFailed, InvalidRequest, TooLarge, Topic, TopicMessage
 from fastpubsub.client.declaring import declare
 from fastpubsub.integrations.taskiq_payloads import message_of, payload_of
 
@@ -75,6 +76,9 @@ class BusResults(AsyncResultBackend[ReturnType]):
         self._written = uuid.UUID(int=0)
 
     async def startup(self) -> None:
+        """Once: its broker does so, too."""
+        if self._client is not None:
+            return
         self._client = client = AsyncClient(*self._address, transport=self._transport)
         if self._declares:
             await declare(client, [self._topic], [])
@@ -197,10 +201,15 @@ class Following:
         async with self._moved:
             self._start = there[-1].id if there else self._newest
             self._moved.notify_all()
-        async for message in self._client.follow(self._topic_id, recent=RECENT):
-            attributes = message.attributes or {}
-            if {"kind", "task_id"} <= attributes.keys():
-                self._held.put(attributes["kind"], attributes["task_id"], message_of(message.payload))
-            async with self._moved:
-                self._newest = max(self._newest, message.id)
-                self._moved.notify_all()
+        # Cancelled between two messages, it would leave the connection to the garbage collector.
+        async with contextlib.aclosing(self._client.follow(self._topic_id, recent=RECENT)) as messages:
+            async for message in messages:
+                await self._take(message)
+
+    async def _take(self, message: TopicMessage) -> None:
+        attributes = message.attributes or {}
+        if {"kind", "task_id"} <= attributes.keys():
+            self._held.put(attributes["kind"], attributes["task_id"], message_of(message.payload))
+        async with self._moved:
+            self._newest = max(self._newest, message.id)
+            self._moved.notify_all()

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from taskiq import AsyncTaskiqTask, TaskiqDepends, TaskiqResult
-from taskiq.api import run_receiver_task
 from taskiq.depends.progress_tracker import ProgressTracker, TaskProgress, TaskState
 from taskiq.exceptions import ResultGetError, ResultIsReadyError
+from taskiq.receiver import Receiver
 from taskiq.serializers import PickleSerializer
 
 from fastpubsub.client import AlreadyExists, AsyncClient, ConnectionFailed, NotFound
@@ -167,13 +167,14 @@ async def test_tasks_report_progress_and_return(url: str, make: MakeResults) -> 
         return dividend / divisor
 
     await broker.startup()
-    receiving = asyncio.create_task(run_receiver_task(broker))
+    ends = asyncio.Event()
+    receiving = asyncio.create_task(Receiver(broker, run_startup=False).listen(ends))
     good, bad = await divide.kiq(7, divisor=2), await divide.kiq(7, 0)
     assert (await good.wait_result(timeout=PATIENCE)).return_value == 3.5
     assert isinstance((await bad.wait_result(timeout=PATIENCE)).error, ZeroDivisionError)
     assert await good.get_progress() == TaskProgress(state="half", meta={"of": 7})
-    receiving.cancel()
-    await asyncio.gather(receiving, return_exceptions=True)
+    ends.set()
+    await receiving
     await broker.shutdown()
 
 
