@@ -2,10 +2,12 @@
 
 import logging
 import os
+import select
 import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,12 +60,20 @@ class Supervisor:
 
     def run(self) -> Child:
         signal.signal(signal.SIGCHLD, lambda *_: None)  # an ignored one could not be waited for
+        parent = os.getpid()
         loading, loaded = os.pipe()
         if self._fork():
             os.close(loading)
-            return Child(0, lambda: os.close(loaded))
+
+            def say_loaded() -> None:
+                os.close(loaded)
+                with suppress(ProcessLookupError):
+                    os.kill(parent, signal.SIGCHLD)
+
+            return Child(0, say_loaded)
         os.close(loaded)
-        os.read(loading, 1)
+        while self._is_open(loading):
+            self._wait()
         os.close(loading)
         while True:
             self._reap()
@@ -73,6 +83,10 @@ class Supervisor:
             if not self._children and not self._waits_for_change:
                 raise SystemExit(self._exit_code)
             self._wait()
+
+    @staticmethod
+    def _is_open(pipe: int) -> bool:
+        return not select.select([pipe], [], [], 0)[0]
 
     def _wait(self) -> None:
         """For a signal, or with watched files for half a second."""
@@ -119,6 +133,8 @@ class Supervisor:
 
     def _ended(self, pid: int, code: int, seconds: float) -> None:
         if self._stopping:
+            if -code in STOPPING:  # as it was told to, before it loaded or after its last message
+                code = 0
             self._exit_code = max(self._exit_code, 1 if code < 0 else code)
         elif self._files is not None and code >= 0:
             is_of_before = time.monotonic() - seconds < self._changed_at

@@ -185,6 +185,23 @@ def test_processes_that_cannot_be_loaded(folder: Path) -> None:
         assert "work:nothing: nothing is not a Worker" in worker.output()
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_signal_reaches_a_process_that_still_loads(folder: Path, number: int) -> None:
+    """The first one, for which the others wait, or one after it."""
+    (folder / "slow.py").write_text(f"""
+import os, time
+from pathlib import Path
+from work import worker
+if len(list(Path().glob("loads-*"))) == {number - 1}:
+    print("it loads", flush=True)
+    time.sleep(600)
+Path(f"loads-{{os.getpid()}}").touch()
+""")
+    with start(folder, "http://127.0.0.1:9", "slow:worker --processes 2") as worker:
+        worker.wait_until(lambda: "it loads" in worker.output())
+        assert exit_code(worker) == 0
+
+
 def asked(port: int, path: str) -> tuple[int, str]:
     try:
         answer = httpx.get(f"http://127.0.0.1:{port}{path}")
