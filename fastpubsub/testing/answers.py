@@ -11,7 +11,10 @@ from pydantic_core import to_json
 from fastpubsub import message_ids
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.models import sentence
-from fastpubsub.testing.store import Claimed, Cursor, Dead, Log, Stored, of_failures
+from fastpubsub.testing.store.cursor import Cursor
+from fastpubsub.testing.store.log import Log
+from fastpubsub.testing.store.looking import of_failures
+from fastpubsub.testing.store.records import Claimed, Dead, Stored
 
 Seen = tuple[int, Stored, dict[str, Any]]
 

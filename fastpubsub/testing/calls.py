@@ -13,7 +13,7 @@ from fastpubsub import models
 from fastpubsub.client.decimals import loads_exactly
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.payloads import check_json
-from fastpubsub.testing.store import Store
+from fastpubsub.testing.store.store import Store
 
 Model = TypeVar("Model", bound=BaseModel)
 TIME: TypeAdapter[datetime] = TypeAdapter(models.Time)

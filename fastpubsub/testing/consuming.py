@@ -9,7 +9,8 @@ from fastpubsub.message_ids import Target, parse_targets
 from fastpubsub.payloads import is_object, parse_ids
 from fastpubsub.testing.answers import delivery, listed
 from fastpubsub.testing.calls import Answer, Call, Part, route
-from fastpubsub.testing.store import GONE, SETTLED, STALE, Cursor
+from fastpubsub.testing.store.cursor import Cursor
+from fastpubsub.testing.store.settling import GONE, SETTLED, STALE
 
 MAX_IDS = 1000
 MAX_PULL_BYTES = 10_485_760

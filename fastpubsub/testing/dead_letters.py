@@ -11,7 +11,9 @@ from fastpubsub.payloads import parse_ids
 from fastpubsub.testing.answers import letter, listed
 from fastpubsub.testing.calls import Answer, Call, Part, route
 from fastpubsub.testing.consuming import MAX_IDS, Settle
-from fastpubsub.testing.store import Cursor, Dead, Filter, passes
+from fastpubsub.testing.store.cursor import Cursor
+from fastpubsub.testing.store.judging import Filter, passes
+from fastpubsub.testing.store.records import Dead
 from fastpubsub.testing.subscriptions import given_filter
 
 MAX_REASONS = 100

@@ -8,7 +8,9 @@ from fastpubsub.delayed_ids import delayed_id, parse
 from fastpubsub.exceptions import AlreadyExists, InvalidRequest, NotFound
 from fastpubsub.payloads import Batch, Delay
 from fastpubsub.testing.calls import Answer, Call, Part, route
-from fastpubsub.testing.store import NEVER, Delayed, Log, Store, Stored
+from fastpubsub.testing.store.log import NEVER, Log
+from fastpubsub.testing.store.records import Delayed, Stored
+from fastpubsub.testing.store.store import Store
 
 MOST = timedelta(days=366)
 

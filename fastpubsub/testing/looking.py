@@ -9,7 +9,10 @@ from fastpubsub.exceptions import NotFound
 from fastpubsub.searches import Place, parse_due, parse_place, parse_search
 from fastpubsub.testing.answers import Seen, browsed, time_text
 from fastpubsub.testing.calls import Answer, Call, Part, route
-from fastpubsub.testing.store import Log, is_found, of_failures, rates_of
+from fastpubsub.testing.store.history import rates_of
+from fastpubsub.testing.store.judging import is_found
+from fastpubsub.testing.store.log import Log
+from fastpubsub.testing.store.looking import of_failures
 
 
 @dataclass

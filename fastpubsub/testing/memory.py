@@ -12,7 +12,7 @@ import httpx
 from fastpubsub.client import AsyncClient, Client, Policy, Worker
 from fastpubsub.testing.pushing import pushing
 from fastpubsub.testing.server import MemoryServer
-from fastpubsub.testing.store import Store
+from fastpubsub.testing.store.store import Store
 
 DRAIN_SECONDS = 30.0
 NOTHING = b'{"data":[]'

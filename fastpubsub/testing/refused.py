@@ -13,7 +13,8 @@ from fastpubsub.refused_ids import parse, refused_id
 from fastpubsub.testing.answers import listed, time_text, with_content
 from fastpubsub.testing.calls import Answer, Call, Part, route
 from fastpubsub.testing.consuming import MAX_IDS
-from fastpubsub.testing.store import Log, RefusedCopy
+from fastpubsub.testing.store.log import Log
+from fastpubsub.testing.store.records import RefusedCopy
 
 
 class Refused(Part):

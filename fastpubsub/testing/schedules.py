@@ -7,7 +7,9 @@ from fastpubsub.client.decimals import loads_exactly
 from fastpubsub.exceptions import AlreadyExists, InvalidRequest, NotFound
 from fastpubsub.payloads import make_batch, member
 from fastpubsub.testing.calls import Answer, Call, Part, route
-from fastpubsub.testing.store import Log, Repeated, Store, Stored
+from fastpubsub.testing.store.log import Log
+from fastpubsub.testing.store.records import Repeated, Stored
+from fastpubsub.testing.store.store import Store
 from fastpubsub.timetables import Timetable
 
 MAX_SCHEDULES = 1000

@@ -8,7 +8,9 @@ from fastpubsub.client.decimals import loads_exactly
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.payloads import member
 from fastpubsub.testing.calls import Answer, Call, Part, route
-from fastpubsub.testing.store import Cursor, Filter, Log, matches, passes, read_filter
+from fastpubsub.testing.store.cursor import Cursor
+from fastpubsub.testing.store.judging import Filter, matches, passes, read_filter
+from fastpubsub.testing.store.log import Log
 
 DEFAULT_LAST = 100
 EXAMPLES = 5

@@ -8,7 +8,7 @@ from fastpubsub.payload_schemas import PayloadSchema
 from fastpubsub.payloads import member, parse_batch
 from fastpubsub.testing.calls import Answer, Call, Part, route
 from fastpubsub.testing.delayed import publish
-from fastpubsub.testing.store import Log
+from fastpubsub.testing.store.log import Log
 
 MAX_MESSAGES = 1000
 MAX_DEPTH = 64

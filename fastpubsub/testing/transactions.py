@@ -11,7 +11,8 @@ from fastpubsub.models import TransactionSettles
 from fastpubsub.payloads import Batch, parse_batch, parse_transaction
 from fastpubsub.testing.calls import Answer, Call, Part, route
 from fastpubsub.testing.delayed import publish
-from fastpubsub.testing.store import Cursor, Log
+from fastpubsub.testing.store.cursor import Cursor
+from fastpubsub.testing.store.log import Log
 from fastpubsub.testing.topics import MAX_DEPTH, MAX_MESSAGES
 
 SETTLES = TypeAdapter(list[TransactionSettles])

@@ -30,7 +30,7 @@ from fastpubsub.client import (
 from fastpubsub.client.narrowing import both
 from fastpubsub.models.subscriptions import NewSubscription
 from fastpubsub.testing import InMemoryBus
-from fastpubsub.testing.store import matches, read_filter
+from fastpubsub.testing.store.judging import matches, read_filter
 from tests.client.conftest import QUICK
 
 

@@ -14,8 +14,10 @@ from fastpubsub.models import Schedule
 from fastpubsub.models.schedules import CatchUp
 from fastpubsub.payloads import Expiry
 from fastpubsub.services.firing import Due, plan_of
-from fastpubsub.testing import store as memory
-from fastpubsub.testing.store import Cursor
+from fastpubsub.testing.store import store as memory
+from fastpubsub.testing.store.cursor import Cursor
+from fastpubsub.testing.store.log import Log
+from fastpubsub.testing.store.records import Repeated, Stored
 from fastpubsub.timetables import Timetable
 from tests.database import schedules
 from tests.database.store import Id, Keys, Store
@@ -42,7 +44,7 @@ class Rules(RuleBasedStateMachine):
 
     store: Store
     model: memory.Store
-    log: memory.Log
+    log: Log
     topic: int
     now: datetime
     keys: dict[str, Keys]
@@ -79,8 +81,8 @@ class Scheduling(Rules):
             fired=0,
             missed=0,
         )
-        message = memory.Stored(payload.encode(), None, self.now, key)
-        self.log.schedules[id_] = memory.Repeated(schedule, message, timetable)
+        message = Stored(payload.encode(), None, self.now, key)
+        self.log.schedules[id_] = Repeated(schedule, message, timetable)
 
     @precondition(lambda self: self.log.schedules)
     @rule(max_overdue=st.sampled_from([10, 3600]), seconds=st.sampled_from([0, 5, 12]))
@@ -101,7 +103,7 @@ class Scheduling(Rules):
             missed = one.schedule.missed + plan.missed
             one.schedule = one.schedule.model_copy(update={"missed": missed, "next_at": plan.next_at})
 
-    def fire(self, one: memory.Repeated, time: datetime) -> None:
+    def fire(self, one: Repeated, time: datetime) -> None:
         """Padded to the size that the attributes have in PostgreSQL, which counts it."""
         self.log.fire(one, time, self.now)
         query = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastpubsub import filters
 from fastpubsub.services.sifting import Documents, Sieve
-from fastpubsub.testing.store import matches, read_filter
+from fastpubsub.testing.store.judging import matches, read_filter
 from tests.database.store import EXAMPLES, NOW, Settings, Store
 from tests.test_filters import NO_NETWORKS
 

@@ -26,8 +26,13 @@ from fastpubsub.exceptions import BacklogFull, InvalidRequest
 from fastpubsub.message_ids import parse
 from fastpubsub.models import ChangedSubscription, NewSubscription
 from fastpubsub.payloads import Expiry
-from fastpubsub.testing import store as memory
-from fastpubsub.testing.store import Cursor, read_filter
+from fastpubsub.testing.store import store as memory
+from fastpubsub.testing.store.cursor import Cursor
+from fastpubsub.testing.store.judging import read_filter
+from fastpubsub.testing.store.records import Claimed as ClaimedInMemory
+from fastpubsub.testing.store.records import Stored
+from fastpubsub.testing.store.settings import LIMITS
+from fastpubsub.testing.store.settling import SETTLED
 from tests.database import delayed, schedules
 from tests.database.model_rules import KEYS, PAYLOADS, TTLS, Scheduling, Transacting, targets
 from tests.database.store import (
@@ -342,7 +347,7 @@ class Machine(Scheduling, Transacting):
         if not with_filter:
             del changes["filter"]
         new = ChangedSubscription(**changes)
-        changes |= {name: changes[name] or 0 for name in memory.LIMITS}
+        changes |= {name: changes[name] or 0 for name in LIMITS}
         if with_filter:
             changes |= {"change_filter": True, "filter": settings.filter}
         try:
@@ -372,7 +377,7 @@ class Machine(Scheduling, Transacting):
             if key is None:
                 self.log.publish([payload.encode()], [None], self.now, None, [Expiry(None, ttl)])
             elif time is not None:
-                message = memory.Stored(payload.encode(), None, self.now, None, None, ttl)
+                message = Stored(payload.encode(), None, self.now, None, None, ttl)
                 self.log.delay(key, time, message, self.now)
                 self.later.append(key)
 
@@ -441,7 +446,7 @@ class Machine(Scheduling, Transacting):
         token = claimed.token or 0
         dropped, died = cursor.ttl_expired, cursor.counts["dead_lettered"]
         if cursor.subscription.ordered:
-            expected: list[memory.Claimed] = []
+            expected: list[ClaimedInMemory] = []
             for limit in limits:
                 left = max_bytes - sum(one.message.size for one in expected)
                 expected += cursor.claim(limit, self.now, token=token, max_bytes=left, is_first=not expected)
@@ -538,7 +543,7 @@ class Machine(Scheduling, Transacting):
             token = data.draw(st.sampled_from(list(dict.fromkeys(one.token or 0 for one in self.handed_out[name]))))
             positions = [one.position for one in self.handed_out[name] if one.token == token][:share]
             given = cursor.give_back(targets([Id(position, token, None) for position in positions]), self.now)
-            assert self.store.give_back(keys, positions, token, now=self.now) == given.count(memory.SETTLED)
+            assert self.store.give_back(keys, positions, token, now=self.now) == given.count(SETTLED)
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
