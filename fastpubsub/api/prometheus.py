@@ -147,6 +147,17 @@ LABELS = ["topic", "subscription"]
 PINNING = ("ahead", "waiting", "leased")
 """States of messages that the log keeps."""
 
+VALUES = {
+    "fastpubsub_subscription_unjudged_messages": (
+        "Messages not yet searched for the oldest that matches the filter; 0 when its age is known",
+        "unjudged",
+    ),
+    "fastpubsub_subscription_paused": ("Whether the subscription is paused, and hands out nothing", "is_paused"),
+    "fastpubsub_subscription_held_keys": (
+        "Ordering keys that a dead letter of the subscription holds",
+        "held_keys",
+    ),
+}
 AGES = {
     "fastpubsub_subscription_oldest_message_age_seconds": (
         "Age of the oldest message that matches the filter and waits for its first delivery; 0 when there is none",
@@ -164,6 +175,21 @@ AGES = {
 
 
 def subscription_gauges(subscriptions: Sequence[SubscriptionGauges]) -> Iterable[Metric]:
+    yield from _gauges_by_state(subscriptions)
+    for name, (documentation, value) in VALUES.items():
+        values = GaugeMetricFamily(name, documentation, labels=LABELS)
+        for one in subscriptions:
+            values.add_metric([one.topic_id, one.subscription_id], getattr(one, value))
+        yield values
+    now = datetime.now(UTC)
+    for name, (documentation, time) in AGES.items():
+        ages = GaugeMetricFamily(name, documentation, labels=LABELS)
+        for one in subscriptions:
+            ages.add_metric([one.topic_id, one.subscription_id], age(getattr(one, time), now))
+        yield ages
+
+
+def _gauges_by_state(subscriptions: Sequence[SubscriptionGauges]) -> Iterable[Metric]:
     messages = GaugeMetricFamily(
         "fastpubsub_subscription_messages",
         "Messages of a subscription by state: ahead of its cursor, waiting for a retry, leased, dead",
@@ -174,33 +200,13 @@ def subscription_gauges(subscriptions: Sequence[SubscriptionGauges]) -> Iterable
         "Bytes of the topic kept beyond the retention for the oldest message that is needed, by its state",
         labels=[*LABELS, "state"],
     )
-    unjudged = GaugeMetricFamily(
-        "fastpubsub_subscription_unjudged_messages",
-        "Messages not yet searched for the oldest that matches the filter; 0 when its age is known",
-        labels=LABELS,
-    )
-    paused = GaugeMetricFamily(
-        "fastpubsub_subscription_paused", "Whether the subscription is paused, and hands out nothing", labels=LABELS
-    )
-    held = GaugeMetricFamily(
-        "fastpubsub_subscription_held_keys", "Ordering keys that a dead letter of the subscription holds", labels=LABELS
-    )
     for one in subscriptions:
         names = [one.topic_id, one.subscription_id]
         for state in (*PINNING, "dead"):
             messages.add_metric([*names, state], getattr(one, state))
         for state in PINNING:
             kept.add_metric([*names, state], one.kept_bytes if state == one.kept_state else 0)
-        unjudged.add_metric(names, one.unjudged)
-        paused.add_metric(names, one.is_paused)
-        held.add_metric(names, one.held_keys)
-    yield from (messages, kept, unjudged, paused, held)
-    now = datetime.now(UTC)
-    for name, (documentation, time) in AGES.items():
-        ages = GaugeMetricFamily(name, documentation, labels=LABELS)
-        for one in subscriptions:
-            ages.add_metric([one.topic_id, one.subscription_id], age(getattr(one, time), now))
-        yield ages
+    return messages, kept
 
 
 def delayed_gauges(delayed: DelayedGauges) -> Iterable[Metric]:

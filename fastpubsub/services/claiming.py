@@ -65,6 +65,77 @@ class Claim:
         return 0 < len(self.positions) < limit and not is_partial
 
 
+class ClaimedRow(NamedTuple):
+    """What `claim_messages_2` answers; a column without messages is null."""
+
+    token: int
+    expires_at: datetime | None
+    scanned: int
+    last: int
+    positions: list[int] | None
+    attempts: list[int] | None
+    created_at: list[datetime] | None
+    payloads: list[bytes] | None
+    attributes: list[bytes | None] | None
+    unreadable: list[int] | None
+    unreadable_created_at: list[datetime] | None
+    lease_seconds: int | None
+    filtered: int | None
+    is_paused: bool
+    ordering_keys: list[str | None] | None
+    sizes: list[int] | None
+    """How many messages each consumer of an ordered subscription gets."""
+    limited_seconds: float | None
+    """Zero: there was no room."""
+    ttl_expired: int | None
+    dead_lettered: int | None
+
+    @property
+    def is_ordered(self) -> bool:
+        return self.sizes is not None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the call may have left some.
+
+        In an ordered subscription what comes after messages may have to wait for them, and a key goes on after what
+        nobody gets.
+        """
+        if self.is_paused:
+            return False
+        if self.limited_seconds is not None:
+            return self.limited_seconds == 0
+        passed = bool(self.ttl_expired or self.dead_lettered)
+        return self.scanned < self.last or passed or bool(self.filtered if self.is_ordered else self.positions)
+
+    def is_cut(self, max_bytes: int) -> bool:
+        """Whether the call, if there is more, left messages that were due."""
+        if self.is_ordered:
+            return False
+        is_short = self.limited_seconds == 0 or self.scanned < self.last
+        return is_short or sum(map(len, self.payloads or ())) > max_bytes // 2
+
+    def claim(self, keys: SubscriptionKey, part: slice, *, more: bool, is_cut: bool) -> Claim:
+        """What one consumer gets: this part of the messages."""
+        return Claim(
+            keys,
+            self.token,
+            self.expires_at,
+            self.lease_seconds,
+            (self.positions or [])[part],
+            (self.attempts or [])[part],
+            (self.created_at or [])[part],
+            (self.payloads or [])[part],
+            (self.attributes or [])[part],
+            more,
+            self.is_paused,
+            self.ordering_keys and self.ordering_keys[part],
+            self.is_ordered,
+            is_cut,
+            self.limited_seconds or None,
+        )
+
+
 class ClaimKey(NamedTuple):
     keys: SubscriptionKey
     subscription_id: str
@@ -233,53 +304,22 @@ class Claiming:
             _SCAN_MILLISECONDS,
         )
 
-    def shares(self, key: ClaimKey, requests: Sequence[ClaimRequest], row: Sequence[Any]) -> list[Claim]:
+    def shares(self, key: ClaimKey, requests: Sequence[ClaimRequest], columns: Sequence[Any]) -> list[Claim]:
         """What each consumer gets of what `claim_messages_2` answered."""
-        token, expires_at, scanned, last, *columns, lease_seconds, filtered, is_paused, ordering_keys = row[:-4]
-        sizes, limited_seconds, ttl_expired, dead_lettered = row[-4:]
-        *columns, unreadable, unreadable_created_at = columns
-        positions, attempts, created_at, payloads, attributes = (column or [] for column in columns)
-        if unreadable:
-            self._report_unreadable(key, unreadable, unreadable_created_at)
-        self._counters.filtered(key.subscription_id, filtered or 0)
-        self._counters.ttl_expired(key.subscription_id, ttl_expired or 0)
-        self._counters.dead_lettered(key.subscription_id, dead_lettered or 0)
+        row = ClaimedRow(*columns)
+        if row.unreadable:
+            self._report_unreadable(key, row.unreadable, row.unreadable_created_at or [])
+        self._counters.filtered(key.subscription_id, row.filtered or 0)
+        self._counters.ttl_expired(key.subscription_id, row.ttl_expired or 0)
+        self._counters.dead_lettered(key.subscription_id, row.dead_lettered or 0)
+        more = row.has_more
+        is_cut = more and row.is_cut(self._max_bytes)
         claims = []
         start = 0
-        is_ordered = sizes is not None
-        passed = bool(ttl_expired or dead_lettered)
-        # In an ordered subscription what comes after messages may have to wait for them, and a key goes on after what
-        # nobody gets. Zero seconds: there was no room.
-        may_follow = scanned < last or passed or bool(filtered if is_ordered else positions)
-        more = not is_paused and (may_follow if limited_seconds is None else limited_seconds == 0)
-        is_cut = (
-            more
-            and not is_ordered
-            and (limited_seconds == 0 or scanned < last or sum(map(len, payloads)) > self._max_bytes // 2)
-        )
         # Of an ordered subscription a consumer may get less than it asked for, and the next one something.
-        for size in sizes or [request.limit for request in requests]:
-            part = slice(start, start + size)
+        for size in row.sizes or [request.limit for request in requests]:
+            claims.append(row.claim(key.keys, slice(start, start + size), more=more, is_cut=is_cut))
             start += size
-            claims.append(
-                Claim(
-                    key.keys,
-                    token,
-                    expires_at,
-                    lease_seconds,
-                    positions[part],
-                    attempts[part],
-                    created_at[part],
-                    payloads[part],
-                    attributes[part],
-                    more,
-                    is_paused,
-                    ordering_keys and ordering_keys[part],
-                    is_ordered,
-                    is_cut,
-                    limited_seconds or None,
-                )
-            )
         return claims
 
     def _report_unreadable(self, key: ClaimKey, positions: list[int], created_at: list[datetime]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fastpubsub.database.calls import Database
+from fastpubsub.database.connections import Row
 from fastpubsub.models import SubscriptionFigures, SubscriptionRates, TopicFigures, TopicRates
 from fastpubsub.services.history import SUBSCRIPTION_COLUMNS
 from fastpubsub.services.refused import count_refused
@@ -30,43 +31,25 @@ async def topic_figures(database: Database, ids: Sequence[str]) -> dict[str, Top
 async def subscription_figures(database: Database, ids: Sequence[str]) -> dict[str, SubscriptionFigures]:
     """By id; one that was deleted meanwhile is missing."""
     rows = await database.fetch_all("list_subscription_figures_2", list(ids), LOOK)
-    return {
-        id_: SubscriptionFigures(
-            subscription_id=id_,
-            available=ahead + waiting,
-            ahead=ahead,
-            waiting=waiting,
-            delivered=leased,
-            acked=acked,
-            dlq=dead,
-            estimated=estimated,
-            filtered=filtered,
-            ttl_expired=ttl_expired or None,
-            held_keys=held_keys or None,
-            dropped=dropped or None,
-            paused=is_paused or None,
-            ahead_is_estimated=estimated,
-            oldest_ahead_seconds=oldest_ahead,
-            oldest_leased_seconds=oldest_leased,
-            oldest_waiting_seconds=oldest_waiting,
-            rates=SubscriptionRates(**dict(zip(SUBSCRIPTION_COLUMNS, rates, strict=True))),
-        )
-        for (
-            id_,
-            ahead,
-            waiting,
-            leased,
-            dead,
-            acked,
-            filtered,
-            estimated,
-            is_paused,
-            oldest_ahead,
-            oldest_leased,
-            oldest_waiting,
-            *rates,
-            ttl_expired,
-            held_keys,
-            dropped,
-        ) in rows
-    }
+    return {row[0]: _figures(row) for row in rows}
+
+
+_FIRST = (
+    *("subscription_id", "ahead", "waiting", "delivered", "dlq", "acked", "filtered", "estimated", "paused"),
+    *("oldest_ahead_seconds", "oldest_leased_seconds", "oldest_waiting_seconds"),
+)
+_LAST = ("ttl_expired", "held_keys", "dropped")
+"""The columns of `list_subscription_figures_2` before and after the rates, by the names of their figures."""
+
+
+def _figures(row: Row) -> SubscriptionFigures:
+    end = len(row) - len(_LAST)
+    known = dict(zip(_FIRST, row[: len(_FIRST)], strict=True))
+    seldom = {name: value or None for name, value in zip(_LAST, row[end:], strict=True)}
+    rates = zip(SUBSCRIPTION_COLUMNS, row[len(_FIRST) : end], strict=True)
+    return SubscriptionFigures(
+        **known | seldom | {"paused": known["paused"] or None},
+        available=known["ahead"] + known["waiting"],
+        ahead_is_estimated=known["estimated"],
+        rates=SubscriptionRates(**dict(rates)),
+    )

@@ -56,21 +56,13 @@ async def create_subscription(
     """`filter_json` is the filter as it was written, `push` what is stored of it."""
     if new.fork_of is not None:
         return await _fork_subscription(database, settings, new, filter_json, change, push)
-    ack_deadline = _given(new.ack_deadline_seconds, settings.cleanup_stuck_messages_lock_timeout_seconds)
-    attempts = _given(new.max_delivery_attempts, settings.subscription_max_attempts)
-    backoff_min = _given(new.backoff_min_seconds, settings.subscription_backoff_min_seconds)
-    backoff_max = _given(new.backoff_max_seconds, max(settings.subscription_backoff_max_seconds, backoff_min))
-    _check_backoff(backoff_min, backoff_max)
     start, time = _start(new.start_from)
     await database.fetch_one(
         "create_subscription",
         new.id,
         new.topic_id,
         filter_text(settings, filter_json),
-        ack_deadline,
-        attempts,
-        backoff_min,
-        backoff_max,
+        *_retrying(settings, new),
         start,
         time,
         None,
@@ -88,6 +80,16 @@ async def create_subscription(
         change=change,
     )
     return await get_subscription(database, new.id)
+
+
+def _retrying(settings: Settings, new: NewSubscription) -> tuple[int, int, int, int]:
+    """The ack deadline, the attempts, and the bounds of the backoff; what is not given is as the settings say."""
+    ack_deadline = _given(new.ack_deadline_seconds, settings.cleanup_stuck_messages_lock_timeout_seconds)
+    attempts = _given(new.max_delivery_attempts, settings.subscription_max_attempts)
+    backoff_min = _given(new.backoff_min_seconds, settings.subscription_backoff_min_seconds)
+    backoff_max = _given(new.backoff_max_seconds, max(settings.subscription_backoff_max_seconds, backoff_min))
+    _check_backoff(backoff_min, backoff_max)
+    return ack_deadline, attempts, backoff_min, backoff_max
 
 
 async def _fork_subscription(
