@@ -7,6 +7,7 @@ create or replace function fastpubsub.lease_runs(
     p_ends bigint []
 ) returns table (first_position bigint, last_position bigint, attempts integer, revived boolean, consumer integer)
 language plpgsql immutable
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare

@@ -869,6 +869,50 @@ $$;
 -- functions/leap_busy_keys.sql
 drop function fastpubsub.leap_busy_keys;
 
+-- functions/lease_runs.sql
+-- Cuts claimed messages into leases: each has at most 100 consecutive positions, one consumer and one number of attempts. p_ends says how
+-- many messages the first consumer gets, the first two together, and so on.
+create or replace function fastpubsub.lease_runs(
+    p_positions bigint [],
+    p_attempts integer [],
+    p_revived boolean [],
+    p_ends bigint []
+) returns table (first_position bigint, last_position bigint, attempts integer, revived boolean, consumer integer)
+language plpgsql immutable
+as $$
+#variable_conflict use_column
+declare
+    v_count bigint := cardinality(p_positions);
+begin
+    -- The usual case: a stretch of the log.
+    if
+        p_positions[v_count] - p_positions[1] = v_count - 1 and p_attempts = array_fill(1, array[v_count::integer])
+        and not true = any(p_revived)
+        -- Returned messages come first, and in another order.
+        and p_positions = array(select generate_series(p_positions[1], p_positions[v_count]))
+    then
+        return query
+        select
+            p_positions[1] + f, p_positions[1] + least(f + 99, e.ends - 1, v_count - 1), 1, false, e.consumer::integer
+        from unnest(p_ends) with ordinality as e (ends, consumer)
+        cross join lateral generate_series(coalesce(p_ends[e.consumer - 1], 0), least(e.ends, v_count) - 1, 100) as f;
+        return;
+    end if;
+    return query
+    select min(r.position), max(r.position), r.attempts, r.revived, r.consumer
+    from (
+        select
+            m.position, m.attempts, m.revived, m.consumer,
+            m.position - row_number() over (partition by m.consumer, m.attempts, m.revived order by m.position) as island
+        from (
+            select u.position, u.attempts, u.revived, 1 + width_bucket(u.ordinal - 1, p_ends) as consumer
+            from unnest(p_positions, p_attempts, p_revived) with ordinality as u (position, attempts, revived, ordinal)
+        ) as m
+    ) as r
+    group by r.consumer, r.attempts, r.revived, r.island, r.position / 100;
+end;
+$$;
+
 -- functions/line_up.sql
 drop function fastpubsub.line_up;
 
@@ -1201,8 +1245,137 @@ begin
 end;
 $$;
 
+-- functions/read_log.sql
+-- Returns the messages of a topic in (p_after, p_to], in order, up to p_max_bytes together; with p_at_least_one, the first one comes
+-- whatever its size. `expires_at` is null when no message has one.
+create or replace function fastpubsub.read_log(
+    p_topic_key bigint,
+    p_after bigint,
+    p_to bigint,
+    p_max_bytes bigint,
+    p_at_least_one boolean,
+    out positions bigint [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out ordering_keys text [],
+    out expires_at timestamptz []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_to bigint := p_to;
+begin
+    -- Read the sizes first: that does not read the payloads that are stored out of line.
+    if (
+        select sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) > p_max_bytes
+        from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+    ) then
+        select coalesce(max(s.position), p_after) into v_to
+        from (
+            select
+                m.position, row_number() over (order by m.position) as ordinal,
+                sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running
+            from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+        ) as s
+        where s.running <= p_max_bytes or (p_at_least_one and s.ordinal = 1);
+    end if;
+    select
+        array_agg(m.position), array_agg(m.created_at), array_agg(m.payload), array_agg(m.attributes),
+        case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) end,
+        case when count(m.expires_at) > 0 then array_agg(m.expires_at) end
+    into
+        read_log.positions, read_log.created_at, read_log.payloads, read_log.attributes, read_log.ordering_keys, read_log.expires_at
+    from (
+        select m.position, m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > p_after and m.position <= v_to
+        order by m.position
+    ) as m;
+end;
+$$;
+
 -- functions/read_log_fairly.sql
 drop function fastpubsub.read_log_fairly;
+
+-- functions/read_matching_log.sql
+-- Returns the messages after p_after that a filter matches, bounded like scan_log, and by bytes like read_log. `scanned` is how far the
+-- cursor can move: a position up to there that is not in `positions` does not match. Payloads that the filter cannot read are in
+-- `unreadable`. `expires_at` is null when no message has one.
+create or replace function fastpubsub.read_matching_log(
+    p_topic_key bigint,
+    p_after bigint,
+    p_last bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_rows bigint,
+    p_milliseconds integer,
+    p_max_bytes bigint,
+    p_at_least_one boolean,
+    out positions bigint [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out scanned bigint,
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out ordering_keys text [],
+    out expires_at timestamptz []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_found record;
+begin
+    v_found := fastpubsub.scan_log(p_topic_key, p_after, p_last, p_path, p_limit, p_rows, p_milliseconds);
+    scanned := v_found.scanned;
+    if cardinality(v_found.unreadable) > 0 then
+        select array_agg(m.position), array_agg(m.created_at)
+        into read_matching_log.unreadable, read_matching_log.unreadable_created_at
+        from unnest(v_found.unreadable) as u (position)
+        cross join lateral (
+            select m.position, m.created_at from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = u.position
+            limit 1
+        ) as m;
+    end if;
+    select
+        array_agg(t.position), array_agg(t.created_at), array_agg(t.payload), array_agg(t.attributes),
+        case when count(t.ordering_key) > 0 then array_agg(t.ordering_key) end,
+        case when count(t.expires_at) > 0 then array_agg(t.expires_at) end
+    into
+        read_matching_log.positions, read_matching_log.created_at, read_matching_log.payloads, read_matching_log.attributes,
+        read_matching_log.ordering_keys, read_matching_log.expires_at
+    from (
+        select
+            m.position, m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at,
+            sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over (order by m.position) as running,
+            row_number() over (order by m.position) as ordinal
+        from unnest(v_found.positions) as p (position)
+        cross join lateral (
+            select m.position, m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = p.position
+            limit 1
+        ) as m
+        order by m.position
+    ) as t
+    where t.running <= p_max_bytes or (p_at_least_one and t.ordinal = 1);
+    if coalesce(cardinality(read_matching_log.positions), 0) < cardinality(v_found.positions) then
+        scanned := coalesce(read_matching_log.positions[cardinality(read_matching_log.positions)], p_after);
+    end if;
+end;
+$$;
 
 -- functions/read_outbox.sql
 drop function fastpubsub.read_outbox;
@@ -1424,6 +1597,181 @@ begin
         );
     end if;
     return v_positions;
+end;
+$$;
+
+-- functions/requeue_messages.sql
+-- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted
+-- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. What has
+-- ended them is p_cause, and more of it p_causes. Returns how many died. In an ordered subscription, with p_turns, a message that waits
+-- takes those with it that are leased after it in its turn: they come again after it, and their attempt does not count.
+-- So does one that dies and holds its key: it is parked without an end. What has failed is written down, with the
+-- consumers that had it.
+create or replace function fastpubsub.requeue_messages(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_last_positions bigint [],
+    p_attempts integer [],
+    p_delay_seconds integer [],
+    p_reasons text [],
+    p_cause text,
+    p_now timestamptz,
+    p_causes text [] default null,
+    p_turns bigint [] default null,
+    p_consumer_ids text [] default null
+) returns integer
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_settings fastpubsub.cursors;
+    v_cursor fastpubsub.claims;
+    v_died integer;
+    v_replaced integer;
+    v_dead bigint [];
+    v_position bigint;
+    v_positions bigint [];
+    v_attempts integer [];
+    v_delay_seconds integer [];
+    v_reasons text [];
+    v_causes text [];
+    v_turns bigint [];
+    v_dead_turns bigint [];
+    v_consumer_ids text [];
+begin
+    select
+        array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason), array_agg(': ' || r.cause),
+        array_agg(r.turn), array_agg(r.consumer_id)
+    into v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes, v_turns, v_consumer_ids
+    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes, p_turns, p_consumer_ids)
+        as r (position, last_position, attempts, delay_seconds, reason, cause, turn, consumer_id)
+    cross join lateral generate_series(r.position, r.last_position) as p;
+    select c.* into v_settings from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+
+    if p_cause not in ('returned', 'expired', 'full') then
+        insert into fastpubsub.failures (
+            topic_key, subscription_key, position, failed_at, attempt, cause, reason, consumer_id
+        )
+        select
+            p_topic_key, p_subscription_key, u.position, p_now, u.attempts, p_cause, coalesce(u.reason, substr(u.cause, 3)),
+            u.consumer_id
+        from unnest(v_positions, v_attempts, v_reasons, v_causes, v_consumer_ids) as u (position, attempts, reason, cause, consumer_id)
+        order by u.position;
+        for v_position in
+            select u.position from unnest(v_positions, v_attempts) as u (position, attempts) where u.attempts % 20 = 0
+        loop
+            perform fastpubsub.forget_old_failures(p_topic_key, p_subscription_key, v_position);
+        end loop;
+    end if;
+    if 0 = any(v_turns) then
+        v_turns := fastpubsub.name_turns(p_topic_key, p_subscription_key, v_positions, v_turns, v_cursor.position);
+    end if;
+    with waiting as materialized (
+        select
+            greatest(
+                p_now + make_interval(secs => coalesce(
+                    u.delay_seconds,
+                    least(v_settings.backoff_max_seconds, v_settings.backoff_min_seconds * 2.0 ^ least(greatest(u.attempts, 1) - 1, 40))
+                )),
+                v_cursor.retry_due_at + interval '1 microsecond'
+            ) as due_at,
+            u.position, u.attempts, u.turn, concat(p_cause, u.cause) as reason
+        from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes, v_turns)
+            as u (position, attempts, delay_seconds, reason, cause, turn)
+        where u.attempts < v_settings.max_delivery_attempts and u.reason is null
+    ),
+    parked as (
+        insert into fastpubsub.parked (topic_key, subscription_key, turn, position, due_at, attempts, reason)
+        select p_topic_key, p_subscription_key, w.turn, w.position, w.due_at, w.attempts, w.reason
+        from waiting as w where w.turn is not null
+    )
+    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
+    select p_topic_key, p_subscription_key, w.due_at, w.position, w.attempts, w.reason
+    from waiting as w where w.turn is null
+    order by w.position;
+    select array_agg(u.position), array_agg(case when v_settings.on_dead_letter = 'hold' then u.turn end) into v_dead, v_dead_turns
+    from unnest(v_positions, v_attempts, v_reasons, v_turns) as u (position, attempts, reason, turn)
+    where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null;
+    if v_settings.on_dead_letter = 'hold' then
+        insert into fastpubsub.parked (topic_key, subscription_key, turn, position, due_at, attempts, reason)
+        select p_topic_key, p_subscription_key, u.turn, u.position, 'infinity', 0, 'put aside'
+        from unnest(v_dead, v_dead_turns) as u (position, turn)
+        where u.turn is not null;
+    end if;
+    if v_settings.ordered then
+        perform fastpubsub.park_after(p_topic_key, p_subscription_key, v_turns, p_now);
+    end if;
+    if v_dead is null then
+        if v_settings.ordered then
+            perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_turns, p_now);
+        end if;
+        return 0;
+    end if;
+    -- After a seek a message can die again: that replaces its older dead letter, which counts as purged.
+    select count(*) into v_replaced
+    from unnest(v_dead) as p (position)
+    cross join lateral (
+        select from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p.position
+        limit 1
+    ) as d;
+    insert into fastpubsub.dead_letters as d (
+        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key, turn
+    )
+    select
+        p_topic_key, p_subscription_key, u.position, coalesce(m.created_at, v.created_at), p_now, u.attempts,
+        coalesce(
+            u.reason,
+            format('%s on delivery attempt %s of %s%s', p_cause, u.attempts, v_settings.max_delivery_attempts, u.cause)
+        ),
+        coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes), coalesce(m.ordering_key, v.ordering_key),
+        case when v_settings.on_dead_letter = 'hold' then u.turn end
+    from (
+        select u.position, u.attempts, u.reason, u.cause, u.turn
+        from unnest(v_positions, v_attempts, v_reasons, v_causes, v_turns) as u (position, attempts, reason, cause, turn)
+        where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null
+        order by u.position
+    ) as u
+    left join lateral (
+        select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = u.position
+        limit 1
+    ) as m on true
+    left join lateral (
+        select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
+        where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = u.position
+        limit 1
+    ) as v on true
+    on conflict (topic_key, subscription_key, position) do update set
+        died_at = excluded.died_at, attempts = excluded.attempts, reason = excluded.reason, turn = excluded.turn;
+    get diagnostics v_died = row_count;
+    if v_settings.dead_letter_topic is not null then
+        perform fastpubsub.publish_dead_letters(p_topic_key, p_subscription_key, v_dead, v_settings.dead_letter_topic);
+    end if;
+    foreach v_position in array v_dead loop
+        delete from fastpubsub.revived as v
+        where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = v_position;
+        if found or v_replaced > 0 then
+            perform fastpubsub.forget_old_failures(p_topic_key, p_subscription_key, v_position);
+        end if;
+    end loop;
+    if v_settings.ordered then
+        perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_turns, p_now);
+    end if;
+    if v_replaced > 0 then
+        perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_cursor.position, v_cursor.routed, v_cursor.purged + v_replaced);
+    end if;
+    return v_died;
 end;
 $$;
 
@@ -1738,6 +2086,138 @@ $$;
 
 -- functions/take_fairly.sql
 drop function fastpubsub.take_fairly;
+
+-- functions/take_leases.sql
+-- Ends the deliveries that the caller may settle. The ids come in runs of p_lengths (null: 1 each) consecutive positions from p_positions
+-- on. A run has one token, or one creation time and no token: the latter stands for bare message ids, which settle a message whoever its
+-- consumer is. The result comes in runs too; its `ordinals` tell which run of the caller settled each. `outcomes` says of every id, in the
+-- order of the runs: 1 settled by this call, 0 gone (there is no delivery any more), 2 stale (another consumer holds the message).
+--
+-- Runs that consist of whole leases are deleted without the cursor's lock, in position order. All others cut leases and take that lock.
+create or replace function fastpubsub.take_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [] default null,
+    out positions bigint [],
+    out last_positions bigint [],
+    out tokens bigint [],
+    out leased_at timestamptz [],
+    out attempts integer [],
+    out revived boolean [],
+    out consumer_ids text [],
+    out ordinals integer [],
+    out outcomes smallint [],
+    out turns bigint []
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    -- Runs that are further apart are looked up one by one, without walking over the rows between them.
+    c_gap constant bigint := 64;
+    v_positions bigint [];
+    v_lasts bigint [];
+    v_tokens bigint [];
+    v_ordinals integer [];
+    v_ends integer [];
+    v_count bigint;
+    v_whole boolean;
+    v_start integer := 1;
+    v_end integer;
+    v_taken record;
+begin
+    select
+        array_agg(r.position), array_agg(r.last_position), array_agg(r.token), array_agg(r.ordinal),
+        array_agg(r.place) filter (where r.distance > c_gap or r.distance is null), sum(r.last_position - r.position + 1),
+        bool_and(r.is_whole and (r.distance > 0 or r.distance is null))
+    into v_positions, v_lasts, v_tokens, v_ordinals, v_ends, v_count, v_whole
+    from (
+        select
+            r.position, r.last_position, r.token, r.ordinal, row_number() over (order by r.position, r.ordinal) as place,
+            lead(r.position) over (order by r.position, r.ordinal) - r.last_position as distance,
+            r.last_position - r.position + 1 = (
+                select coalesce(sum(l.last_position - l.position + 1), 0) from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                    and l.position >= r.position and l.position <= r.last_position and l.last_position <= r.last_position
+                    and case
+                        when r.token is not null then l.token = r.token
+                        else fastpubsub.were_created_at(
+                            p_topic_key, p_subscription_key, l.position, l.last_position, l.revived, r.created_at
+                        )
+                    end
+            ) as is_whole
+        from (
+            select r.position, r.position + coalesce(r.length, 1) - 1 as last_position, r.token, r.created_at, r.ordinal
+            from unnest(p_positions, p_lengths, p_tokens, p_created_at)
+                with ordinality as r (position, length, token, created_at, ordinal)
+        ) as r
+        order by r.position, r.ordinal
+    ) as r;
+    if v_whole is not true then
+        perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+        v_taken := fastpubsub.cut_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+        positions := v_taken.positions;
+        last_positions := v_taken.positions;
+        tokens := v_taken.tokens;
+        leased_at := v_taken.leased_at;
+        attempts := v_taken.attempts;
+        revived := v_taken.revived;
+        consumer_ids := v_taken.consumer_ids;
+        ordinals := v_taken.ordinals;
+        outcomes := v_taken.outcomes;
+        turns := v_taken.turns;
+        return;
+    end if;
+    -- A join with the ids would be planned by wrong statistics, and so would `any` before PostgreSQL 17; a range of the key never is.
+    -- The runs are sorted, so width_bucket finds the run of a lease by binary search.
+    foreach v_end in array v_ends loop
+        with taken as (
+            delete from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position >= v_positions[v_start] and l.position <= v_lasts[v_end]
+                and l.last_position <= v_lasts[width_bucket(l.position, v_positions)]
+                and coalesce(l.token = v_tokens[width_bucket(l.position, v_positions)], true)
+            returning l.position, l.last_position, l.token, l.leased_at, l.attempts, l.revived, l.consumer_id, l.turn
+        )
+        select
+            array_agg(t.position) as positions, array_agg(t.last_position) as last_positions, array_agg(t.token) as tokens,
+            array_agg(t.leased_at) as leased_at, array_agg(t.attempts) as attempts, array_agg(t.revived) as revived, array_agg(t.consumer_id) as consumer_ids,
+            array_agg(v_ordinals[width_bucket(t.position, v_positions)]) as ordinals, array_agg(t.turn) as turns
+        into v_taken
+        from taken as t;
+        positions := take_leases.positions || v_taken.positions;
+        last_positions := take_leases.last_positions || v_taken.last_positions;
+        tokens := take_leases.tokens || v_taken.tokens;
+        leased_at := take_leases.leased_at || v_taken.leased_at;
+        attempts := take_leases.attempts || v_taken.attempts;
+        revived := take_leases.revived || v_taken.revived;
+        consumer_ids := take_leases.consumer_ids || v_taken.consumer_ids;
+        ordinals := take_leases.ordinals || v_taken.ordinals;
+        turns := take_leases.turns || v_taken.turns;
+        v_start := v_end + 1;
+    end loop;
+    if
+        v_count is distinct from (
+            select sum(t.last_position - t.position + 1)
+            from unnest(take_leases.positions, take_leases.last_positions) as t (position, last_position)
+        )
+    then
+        raise exception using
+            errcode = '40001', message = 'another call settled, cut or extended a delivery at the same moment';
+    end if;
+    outcomes := array_fill(1::smallint, array[v_count::integer]);
+end;
+$$;
 
 -- functions/take_settled.sql
 drop function fastpubsub.take_settled;

@@ -18,8 +18,8 @@ FRESH = {
     f"test_{name}"
     for name in (
         *("arrays", "calls", "claim_messages", "clients", "dead_letter_topic", "dead_letters", "delayed_messages"),
-        *("deleting", "failures", "figures", "history", "locks", "metrics", "model", "pause_subscription", "plans"),
-        *("publish", "publish_messages", "relay_messages", "rhythms", "roles", "room_in_flight", "schedules"),
+        *("deleting", "failures", "figures", "history", "locks", "metrics", "model", "pause_subscription", "planning"),
+        *("plans", "publish", "publish_messages", "relay_messages", "rhythms", "roles", "room_in_flight", "schedules"),
         *("sessions", "settle_and_claim", "settlements", "storage_rules"),
     )
 }
