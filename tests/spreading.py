@@ -28,6 +28,7 @@ BY_TOPIC = frozenset(
         "fired_messages",
         "message_keys",
         "busy_keys",
+        "bundles",
         "parked",
         "failures",
         "schedules",
