@@ -28,7 +28,7 @@ YAMLLINT := {extends: default, rules: {line-length: {max: 140}, document-start: 
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-role test-faults test-versions test-pythons torture soak bench bench-quick bench-long bench-peers check $(CHECKS) audit sbom screenshots format lint lock migration create-migration schema \
+.PHONY: help install run test test-role test-faults test-versions test-pythons test-citus torture soak bench bench-quick bench-long bench-peers check $(CHECKS) audit sbom screenshots format lint lock migration create-migration schema \
 	docker-build start-postgresql remove-postgresql run-server run-db-migrate
 
 help: ## This list
@@ -65,6 +65,10 @@ test-versions: install ## Run the tests on every available PostgreSQL from 14 to
 
 test-pythons: install ## Run the tests of the client and the server on every Python from 3.11 to 3.14 that is there (PYTHONS="oldest newest image 3.12")
 	$(BIN)/python -m tests.pythons $(or $(PYTHONS),all) -- $(IN_PARALLEL) $(PYTHON_TESTS) $(WALKS:%=--ignore=tests/%) $(ARGS)
+
+test-citus: install ## Run the promises of the contract on a cluster of Citus (URL=postgresql+psycopg://user@coordinator/fastpubsub_test)
+	$(if $(URL),,$(error name a database on the coordinator that knows its nodes, as in: make $@ URL=postgresql+psycopg://user@coordinator/fastpubsub_test))
+	FASTPUBSUB_TEST_SPREAD=1 FASTPUBSUB_TEST_DATABASE_URL=$(URL) $(BIN)/pytest tests/test_contract.py $(ARGS)
 
 torture: install ## Run every fault of docs/reliability.md, in up to an hour, and print one table (ARGS="F01 F04b --scale 0.1")
 	$(BIN)/python -m tests.faults $(ARGS)

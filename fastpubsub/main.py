@@ -162,6 +162,33 @@ def db_migrate() -> None:
     note(f"the schema is at revision {migrations.head()}, it was at {before or 'none'}")
 
 
+@command("db-spread")
+def db_spread(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and what it holds.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Only say where topics are, and what is left to do.")
+    ] = False,
+    groups: Annotated[
+        int, typer.Option(help="Into how many groups topics are divided; a group moves as one.", min=1, max=1024)
+    ] = 32,
+) -> None:
+    """Spread the topics over the nodes of a cluster of Citus."""
+    settings = settings_with_database()
+    from fastpubsub.database import migrations, spreading
+
+    url = settings.database_url.get_secret_value() if settings.database_url else ""
+    if status:
+        state, left = migrations.spread_state(url)
+        write_text("\n".join(spreading.report(state, left)) + "\n")
+        return
+    state, work = migrations.spread_plan(url)
+    for line in spreading.announcement(state, work, groups):
+        note(line)
+    if work and not dry_run:
+        migrations.spread(url, groups)
+        note(spreading.described(migrations.spread_state(url)[0]))
+
+
 @command("cleanup_acked_messages")
 def cleanup_acked_messages() -> None:
     """Delete settled messages that are older than FASTPUBSUB_CLEANUP_ACKED_MESSAGES_OLDER_THAN_SECONDS."""

@@ -32,7 +32,7 @@ from fastpubsub.config import Settings
 from fastpubsub.database import migrations
 from fastpubsub.database.urls import normalise
 from fastpubsub.embedded import EmbeddedError, EmbeddedPostgres, locked, stop_left_behind
-from tests import warm
+from tests import spread_databases, warm
 
 PREFIX = "fastpubsub_test"
 ROLES = ("migrator", "server", "metrics")
@@ -64,8 +64,11 @@ class Postgres:
         if self.url is None:
             maintenance = os.environ.get("FASTPUBSUB_TEST_DATABASE_URL") or self._start_embedded()
             refuse_foreign(maintenance)
-            execute(maintenance, sql.SQL("create database {}").format(sql.Identifier(self.run)))
             self.url = with_database(maintenance, self.run)
+            if spread_databases.are_wanted():
+                spread_databases.create(maintenance, self.run)
+                return self.url
+            execute(maintenance, sql.SQL("create database {}").format(sql.Identifier(self.run)))
             migrations.upgrade(self.url)
             if role := os.environ.get("FASTPUBSUB_TEST_ROLE"):
                 for block in role_blocks(self.run, self.run):
@@ -103,6 +106,9 @@ class Postgres:
             with psycopg.connect(libpq(maintenance), autocommit=True) as connection:
                 found = connection.execute("select datname from pg_database where starts_with(datname, %s)", [self.run])
                 for (name,) in found.fetchall():
+                    if spread_databases.are_wanted():
+                        spread_databases.drop(maintenance, name)
+                        continue
                     connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
                 for role in self.roles:
                     connection.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
@@ -189,6 +195,9 @@ def clone(template: str, name: str, connection: psycopg.Connection | None = None
     if connection is None:
         with psycopg.connect(libpq(with_database(template, "postgres")), autocommit=True) as connection:
             return clone(template, name, connection)
+    if spread_databases.are_wanted():
+        spread_databases.clone(template, name)
+        return with_database(template, name)
     # Half the work of writing each page to the WAL; before 15 it is the only way, and has no name.
     strategy = " strategy file_copy" if connection.info.server_version >= 150_000 else ""
     create = sql.SQL(f"create database {{}} template {{}}{strategy}")
@@ -201,6 +210,9 @@ def drop(url: str, connection: psycopg.Connection | None = None) -> None:
     if connection is None:
         with psycopg.connect(libpq(with_database(url, "postgres")), autocommit=True) as connection:
             return drop(url, connection)
+    if spread_databases.are_wanted():
+        spread_databases.drop(url, normalise(url).database or "")
+        return None
     name = sql.Identifier(normalise(url).database or "")
     connection.execute(sql.SQL("drop database {} with (force)").format(name))
     return None

@@ -9,52 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-BY_TOPIC = frozenset(
-    {
-        "heads",
-        "cursors",
-        "messages",
-        "claims",
-        "leases",
-        "retries",
-        "dead_letters",
-        "revived",
-        "idempotency_keys",
-        "redrives",
-        "filter_history",
-        "history",
-        "consumers",
-        "delayed_messages",
-        "fired_messages",
-        "message_keys",
-        "busy_keys",
-        "bundles",
-        "parked",
-        "failures",
-        "schedules",
-    }
-)
-"""Tables whose rows are where their topic is. The names of topics and subscriptions are on every node."""
+from fastpubsub.database import spreading
 
-ELSEWHERE = frozenset(
-    {
-        "topics",
-        "subscriptions",
-        "clients",
-        "endpoints",
-        "dispatchers",
-        "push_attempts",
-        "subscription_uses",
-        "outbox",
-        "refused_messages",
-        "settlements",
-        "changes",
-        "purges",
-        "jobs",
-        "processes",
-    }
-)
-"""Tables that are on every node, or on one."""
+BY_TOPIC = frozenset(spreading.BY_TOPIC)
+"""Tables whose rows are where their topic is."""
+
+ELSEWHERE = frozenset(spreading.AT_COORDINATOR)
 
 LITERAL_OR_COMMENT = re.compile(r"'[^']*'|--[^\n]*")
 TABLE = re.compile(
@@ -93,21 +53,14 @@ EXCEPTIONS = {
     ("list_due_topics", "topics"): EVERY_TOPIC,
     ("list_endpoints", "topics"): FROM_SEVERAL,
     ("list_expired_leases", "topics"): EVERY_TOPIC,
-    ("list_expired_subscriptions", "topics"): EVERY_TOPIC,
-    ("list_flows", "topics"): EVERY_TOPIC,
     ("list_full_subscriptions", "topics"): EVERY_TOPIC,
-    ("list_history", "topics"): EVERY_TOPIC,
-    ("list_kept_messages", "call"): EVERY_TOPIC,
-    ("list_kept_messages", "topics"): EVERY_TOPIC,
     ("list_loads_2", "call"): EVERY_TOPIC,
     ("list_loads_2", "topics"): EVERY_TOPIC,
     ("list_ready_subscriptions_2", "call"): FROM_SEVERAL,
     ("list_ready_subscriptions_2", "topics"): FROM_SEVERAL,
-    ("list_rhythms", "topics"): EVERY_TOPIC,
     ("list_running_redrives", "topics"): EVERY_TOPIC,
     ("list_subscriptions_3", "topics"): "shows what only the node of a topic has: to be kept beside the name",
     ("list_topics", "topics"): "shows what only the node of a topic has: to be kept beside the name",
-    ("list_trimmable", "call"): EVERY_TOPIC,
     ("list_trimmable", "topics"): EVERY_TOPIC,
     ("lock_job", "turn"): ONE_LOCK,
     ("publish_due_messages", "ctid"): SAME_STATEMENT,
@@ -116,20 +69,16 @@ EXCEPTIONS = {
     ("publish_to_topics", "lock"): FROM_SEVERAL,
     ("publish_to_topics", "topics"): FROM_SEVERAL,
     ("purge_refused_messages", "ctid"): SAME_STATEMENT,
-    ("record_consumers", "topics"): FROM_SEVERAL,
     ("refuse_messages", "ctid"): SAME_STATEMENT,
     ("relay_messages_2", "ctid"): SAME_STATEMENT,
     ("release_delayed_messages", "ctid"): SAME_STATEMENT,
     ("reprocess_dead_letters", "call"): FOR_EACH_ROW,
     ("run_transaction", "topics"): "one transaction over several topics, as its caller asks",
-    ("take_leases", "call"): FOR_EACH_ROW,
     ("trim_changes", "ctid"): SAME_STATEMENT,
     ("trim_changes", "turn"): "of no topic: the table stays on one node",
     ("trim_claims", "ctid"): SAME_STATEMENT,
-    ("trim_consumers", "topics"): EVERY_TOPIC,
-    ("trim_history", "ctid"): EVERY_TOPIC,
-    ("trim_history", "lock"): EVERY_TOPIC,
-    ("trim_history", "topics"): EVERY_TOPIC,
+    ("trim_history", "ctid"): SAME_STATEMENT,
+    ("trim_history", "turn"): "of no topic: the table stays on one node",
     ("take_settled", "ctid"): SAME_STATEMENT,
     ("trim_push_attempts", "ctid"): SAME_STATEMENT,
     ("trim_refused_messages", "ctid"): SAME_STATEMENT,

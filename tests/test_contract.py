@@ -145,15 +145,19 @@ async def test_a_publish_with_a_key_is_stored_once(two_workers: httpx.AsyncClien
 async def test_a_consumer_that_dies_uses_up_attempts(client: httpx.AsyncClient, connect: Connect) -> None:
     await create(client, ack_deadline_seconds=600, max_delivery_attempts=2, backoff_min_seconds=0)
     await client.post("/topics/t/messages", json=[{"n": 1}])
-    let_leases_end = b"update fastpubsub.leases set expires_at = clock_timestamp()"
     connection = await connect()
+
+    async def let_leases_end() -> None:
+        (now,) = await (await connection.execute("select clock_timestamp()")).fetchone() or ()
+        await connection.execute("update fastpubsub.leases set expires_at = %s", [now])
+
     first = await pulled(client)
-    await connection.execute(let_leases_end)
+    await let_leases_end()
     second = await pulled(client)
     assert (first["delivery_attempts"], second["delivery_attempts"]) == (1, 2)
     assert {name: first[name] for name in ("id", "payload", "created_at")}.items() <= second.items()
     assert (await settle(client, "acks", first["ack_id"]))["stale"] == [first["ack_id"]]
-    await connection.execute(let_leases_end)
+    await let_leases_end()
     deadline = monotonic() + SECONDS
     while not (letters := (await client.get("/subscriptions/s/dlq")).json()["data"]):
         assert monotonic() < deadline

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = {
     "server",
     "db-migrate",
+    "db-spread",
     "cleanup_acked_messages",
     "cleanup_stuck_messages",
     "generate_secret_key",
@@ -134,6 +135,7 @@ def test_wrong_usage(run_bare: Run, arguments: list[str]) -> None:
     [
         ["server"],
         ["db-migrate"],
+        ["db-spread"],
         ["cleanup_acked_messages"],
         ["cleanup_stuck_messages"],
         ["create_client", "n"],
@@ -166,7 +168,15 @@ def test_a_broken_database_url_is_not_repeated(run_bare: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["db-migrate"], ["cleanup_acked_messages"], ["cleanup_stuck_messages"], ["create_client", "name"]]
+    "arguments",
+    [
+        ["db-migrate"],
+        ["db-spread"],
+        ["db-spread", "--status"],
+        ["cleanup_acked_messages"],
+        ["cleanup_stuck_messages"],
+        ["create_client", "name"],
+    ],
 )
 def test_a_database_that_is_down(run_bare: Run, arguments: list[str]) -> None:
     done = run_bare(*arguments, database_url=f"postgresql://user:hunter2@127.0.0.1:{harness.free_port()}/name")

@@ -120,6 +120,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "mcp": ("fastpubsub mcp --payloads",),
     "server": ("FASTPUBSUB_DATABASE_URL=postgresql+psycopg://user:password@host:5432/database fastpubsub server",),
     "db-migrate": ("fastpubsub db-migrate",),
+    "db-spread": ("fastpubsub db-spread --dry-run", "fastpubsub db-spread", "fastpubsub db-spread --status"),
     "doctor": ("fastpubsub doctor", "fastpubsub doctor --json --patience 60"),
     "healthcheck": ("fastpubsub healthcheck",),
     "push": ("fastpubsub push",),

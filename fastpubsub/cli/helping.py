@@ -9,7 +9,17 @@ GROUPS = {
     "Objects": ("topics", "subscriptions", "schedules", "clients", "filter", "export", "apply"),
     "Looking": ("status", "top", "open", "browse", "explain", "consumers", "mcp"),
     "Operating": (
-        *("server", "push", "db-migrate", "doctor", "healthcheck", "worker", "create_client", "generate_secret_key"),
+        *(
+            "server",
+            "push",
+            "db-migrate",
+            "db-spread",
+            "doctor",
+            "healthcheck",
+            "worker",
+            "create_client",
+            "generate_secret_key",
+        ),
         *("cleanup_acked_messages", "cleanup_stuck_messages"),
     ),
     "Local": ("dev", "asyncapi", "context", "completion"),

@@ -63,6 +63,11 @@ class OnDeadLetter(StrEnum):
     hold = "hold"
 
 
+class FairBy(StrEnum):
+    ordering_key = "ordering_key"
+    nothing = ""
+
+
 class OnFull(StrEnum):
     reject = "reject"
     drop_oldest = "drop_oldest"
@@ -143,11 +148,10 @@ Ordered = Annotated[
     bool, typer.Option("--ordered", help="Deliver messages with the same ordering key one after the other.")
 ]
 FairByOption = Annotated[
-    str | None,
+    FairBy | None,
     typer.Option(
         "--fair-by",
-        metavar="ordering_key|attributes.NAME",
-        help="Deliver equally many messages of each ordering key, or value of an attribute, that waits; new: not.",
+        help="Deliver equally many messages of each ordering key that waits; new: not.",
         show_default=False,
     ),
 ]

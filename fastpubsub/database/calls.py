@@ -10,6 +10,7 @@ import psycopg
 from fastpubsub.config import Settings
 from fastpubsub.database.changes import Change
 from fastpubsub.database.connections import Connections, Row, cut_after
+from fastpubsub.database.spreading import was_moved
 from fastpubsub.exceptions import (
     AlreadyExists,
     BacklogFull,
@@ -83,7 +84,7 @@ class Database:
                 return await self._execute(query, arguments)
             except psycopg.Error as error:
                 hide_values(error)
-                if error.sqlstate in _RETRIED and attempt < _ATTEMPTS:
+                if (error.sqlstate in _RETRIED or was_moved(error)) and attempt < _ATTEMPTS:
                     await asyncio.sleep(0.01 * attempt)
                     continue
                 refusal = translate(error)
@@ -119,7 +120,7 @@ def translate(error: psycopg.Error) -> FastpubsubError | None:
         return Unavailable("the database has no fastpubsub schema of this version; run `fastpubsub db-migrate`")
     if state == _ISOLATION:
         return Unavailable("the database has another default isolation level than read committed")
-    if state.startswith(_TROUBLE):
+    if state.startswith(_TROUBLE) or was_moved(error):
         return Unavailable("the database cannot do this at the moment; try again")
     return None
 
@@ -137,6 +138,14 @@ def blames_arguments(error: BaseException) -> bool:
     return (
         isinstance(cause, psycopg.Error) and cause.sqlstate is not None and cause.sqlstate.startswith(_ABOUT_ARGUMENTS)
     )
+
+
+def is_for_several(error: BaseException) -> bool:
+    """Returns whether the database refused to do something for several topics in one call: they are on several nodes.
+
+    Nothing was stored; it does the same for each topic.
+    """
+    return isinstance(error, psycopg.errors.FeatureNotSupported)
 
 
 @functools.cache

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -15,9 +16,12 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
+from fastpubsub.database import spreading
 from fastpubsub.database.sessions import SESSION, encoding_problem
 from fastpubsub.database.urls import normalise
 from fastpubsub.exceptions import Unavailable
+
+Result = TypeVar("Result")
 
 SCHEMA = "fastpubsub"
 # Any number that applications are unlikely to use; advisory locks are per database.
@@ -52,12 +56,11 @@ def downgrade(url: str, revision: str) -> None:
 
 def current(url: str) -> str | None:
     """Returns the revision, or None for a database that was never migrated."""
-    try:
-        with engine_for(url).connect() as connection:
-            context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
-            return context.get_current_revision()
-    except (OperationalError, ProgrammingError) as error:
-        raise explained(error) from error
+    return _reading(url, _revision)
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA}).get_current_revision()
 
 
 def head() -> str:
@@ -73,16 +76,74 @@ def is_known(revision: str) -> bool:
     return any(one.revision == revision for one in scripts.walk_revisions())
 
 
+def spread(url: str, shards: int = spreading.SHARDS) -> list[spreading.Step]:
+    """Spreads the topics over the nodes of the database, in one transaction, and returns what was done for it."""
+
+    def work(connection: Connection) -> list[spreading.Step]:
+        begin(connection)
+        todo = _steps(connection)
+        spreading.take(connection, todo, shards)
+        return todo
+
+    def free(connection: Connection) -> None:
+        begin(connection)
+        spreading.free(connection, done)
+
+    done = in_turn(url, work)
+    in_turn(url, free)
+    return done
+
+
+def spread_plan(url: str) -> tuple[spreading.State, list[spreading.Step]]:
+    """Returns what the database is, and what `spread` would do; changes nothing. Raises Unavailable as `spread`."""
+    return _reading(url, lambda connection: (spreading.look(connection), _steps(connection)))
+
+
+def spread_state(url: str) -> tuple[spreading.State, list[spreading.Step]]:
+    """As `spread_plan`, of any database: without steps where there is nothing to spread over."""
+
+    def read(connection: Connection) -> tuple[spreading.State, list[spreading.Step]]:
+        state = spreading.look(connection, with_topics=True)
+        return state, spreading.steps(state) if state.is_spread else []
+
+    return _reading(url, read)
+
+
+def _reading(url: str, read: Callable[[Connection], Result]) -> Result:
+    try:
+        with engine_for(url).connect() as connection:
+            return read(connection)
+    except (OperationalError, ProgrammingError) as error:
+        raise explained(error) from error
+
+
+def _steps(connection: Connection) -> list[spreading.Step]:
+    """Raises Unavailable with what keeps the database from being spread."""
+    state = spreading.look(connection)
+    if problem := spreading.refusal(state, head(), _revision(connection)):
+        raise Unavailable(problem)
+    return spreading.steps(state)
+
+
 def migrate(url: str, step: Callable[[Config, str], None], revision: str) -> None:
+    def work(connection: Connection) -> None:
+        step(config_for(connection), revision)
+        spreading.adjust(connection)
+
+    in_turn(url, work)
+
+
+def in_turn(url: str, work: Callable[[Connection], Result]) -> Result:
+    """Commits the work, which is done again as long as others hold locks on the tables."""
     engine = engine_for(url)
     for attempt in range(ATTEMPTS):
         try:
             with engine.begin() as turn, engine.connect() as connection:
                 take_turns(turn)
                 refuse_encoding(connection)
-                step(config_for(connection), revision)
+                done = work(connection)
                 connection.commit()
-            return
+            return done
         except (OperationalError, ProgrammingError) as error:
             if not isinstance(error.orig, (LockNotAvailable, DeadlockDetected)):
                 raise explained(error) from error

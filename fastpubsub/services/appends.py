@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from fastpubsub.database.arrays import Array
-from fastpubsub.database.calls import Database, blames_arguments
+from fastpubsub.database.calls import Database, blames_arguments, is_for_several
 from fastpubsub.payloads import Batch, Expiry
 from fastpubsub.services.coalescer import CALL_BYTES, CALL_ROWS
 from fastpubsub.services.topic_schemas import StoreKey, split
@@ -41,7 +41,8 @@ class Appends:
 
     A call costs more than what is in it, and its commit waits for the disk. So while one is in flight, small appends to
     other topics wait and then go together. No topic waits for a lock of another, and longer than a moment for nothing:
-    what a call of several leaves out is called for by itself, and so is what is large.
+    what a call of several leaves out is called for by itself, and so is what is large. Where topics are on several
+    nodes, no call is for several of them.
     """
 
     one: type[Append] = Append
@@ -54,11 +55,12 @@ class Appends:
         self._departure: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._together: list[Append] = []
+        self._is_apart = False
         self._answering = Tasks()
 
     async def ready(self, size: int) -> None:
         """Waits until no call is in flight that others wait for, or that one takes long."""
-        if not (self._calls or self._leaving) or size > _SMALL_BYTES:
+        if not (self._calls or self._leaving) or size > _SMALL_BYTES or self._is_apart:
             return
         if self._departure is None:
             loop = asyncio.get_running_loop()
@@ -70,7 +72,7 @@ class Appends:
     async def append(self, key: StoreKey, batches: Sequence[Batch]) -> Appended:
         if sum(batch.size for batch in batches) > _SMALL_BYTES:
             return await self._call(key, batches)
-        if self._leaving <= 1:
+        if self._leaving <= 1 or self._is_apart:
             with self._counted():
                 return await self._call(key, batches)
         append = self.one(key, batches, asyncio.get_running_loop().create_future())
@@ -98,7 +100,8 @@ class Appends:
         try:
             answers = await self._call_together(appends)
         except Exception as error:  # noqa: BLE001 - it belongs to those who wait
-            if not blames_arguments(error):
+            self._is_apart = self._is_apart or is_for_several(error)
+            if not (blames_arguments(error) or is_for_several(error)):
                 for append in appends:
                     append.answer.set_exception(error)
                 return

@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from itertools import groupby
 
 from fastpubsub.config import Settings
 from fastpubsub.database.arrays import Array
-from fastpubsub.database.calls import Database
+from fastpubsub.database.calls import Database, is_for_several
+from fastpubsub.database.connections import Row
 from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.notices import Notices
 from fastpubsub.services.surviving import Surviving
@@ -40,6 +43,7 @@ class Wakeups:
         self._poll_seconds = settings.wake_poll_seconds
         self._to_look: set[SubscriptionKey] = set()
         self._everywhere = False
+        self._is_apart = False
         self._wanted = asyncio.Event()
 
     def published(self, topic_key: int, messages: int) -> None:
@@ -124,16 +128,38 @@ class Wakeups:
         self._wanted.clear()
 
     async def _look_once(self) -> None:
-        keys, self._to_look = list(self._to_look), set()
+        keys, self._to_look = sorted(self._to_look), set()
+        if not self._is_apart:
+            with Surviving(logger, "looking for messages of waiting consumers"):
+                self._tell_all(keys, await self._ask_together(keys))
+        if self._is_apart:
+            for topic_key, some in groupby(keys, lambda one: one.topic_key):
+                await self._look_at(topic_key, list(some))
+
+    async def _ask_together(self, keys: Sequence[SubscriptionKey]) -> list[Row]:
+        """Returns nothing where topics are on several nodes, and remembers it."""
         topics = Array("int8", [key.topic_key for key in keys])
         subscriptions = Array("int8", [key.subscription_key for key in keys])
+        try:
+            return await self._database.fetch_all("list_ready_subscriptions_2", topics, subscriptions)
+        except Exception as error:
+            if not is_for_several(error):
+                raise
+            self._is_apart = True
+            return []
+
+    async def _look_at(self, topic_key: int, keys: Sequence[SubscriptionKey]) -> None:
+        """A topic whose node is away stops no other."""
+        subscriptions = Array("int8", [key.subscription_key for key in keys])
         with Surviving(logger, "looking for messages of waiting consumers"):
-            rows = await self._database.fetch_all("list_ready_subscriptions_2", topics, subscriptions)
-            found = {keys[place - 1]: row for place, *row in rows}
-            for key in keys:
-                line = self.lines.find(key)
-                if line is not None:
-                    self._tell(line, *found.get(key, (False, None, False, None)))
+            self._tell_all(keys, await self._database.fetch_all("list_ready_of_topic", topic_key, subscriptions))
+
+    def _tell_all(self, keys: Sequence[SubscriptionKey], rows: Sequence[Row]) -> None:
+        found = {keys[place - 1]: row for place, *row in rows}
+        for key in keys:
+            line = self.lines.find(key)
+            if line is not None:
+                self._tell(line, *found.get(key, (False, None, False, None)))
 
     def _tell(
         self, line: WaitingLine, ready: bool, due_seconds: float | None, is_paused: bool, room: int | None

@@ -11,6 +11,11 @@ as $$
 declare
     v_now timestamptz := coalesce(p_now, clock_timestamp());
     v_done_at timestamptz;
+    v_unserved interval;
+    v_use record;
+    v_cursor fastpubsub.cursors;
+    v_is_used boolean;
+    v_listed integer := 0;
 begin
     if not exists (select from fastpubsub.subscription_uses) then
         return;
@@ -21,30 +26,39 @@ begin
     end if;
     select j.done_at into v_done_at from fastpubsub.jobs as j where j.name = 'expire_subscriptions';
     update fastpubsub.jobs as j set done_at = v_now where j.name = 'expire_subscriptions';
-    if v_now > v_done_at + interval '5 minutes' then
-        update fastpubsub.subscription_uses as u set used_at = least(u.used_at + (v_now - v_done_at), v_now);
-    end if;
-    update fastpubsub.subscription_uses as u set used_at = v_now
-    from fastpubsub.cursors as c
-    where
-        u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
-        and fastpubsub.expires_at(u.used_at, c.expire_after_seconds) <= v_now
-        and (
-            c.paused_at is not null or c.is_pushed
-            or exists (
-                select from fastpubsub.leases as l
-                where l.topic_key = u.topic_key and l.subscription_key = u.subscription_key
-                -- Or it would read all leases, to look each one up.
-                offset 0
-            )
-        );
-    return query
-    select c.topic_key, c.subscription_key, s.id, c.expire_after_seconds
-    from fastpubsub.subscription_uses as u
-    inner join fastpubsub.cursors as c on u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
-    inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
-    where fastpubsub.expires_at(u.used_at, c.expire_after_seconds) <= v_now
-    order by u.used_at
-    limit p_limit;
+    v_unserved := case when v_now > v_done_at + interval '5 minutes' then v_now - v_done_at end;
+    for v_use in
+        select u.topic_key, u.subscription_key, least(u.used_at + coalesce(v_unserved, '0'), v_now) as used_at
+        from fastpubsub.subscription_uses as u
+        order by u.used_at
+    loop
+        if v_unserved is not null then
+            update fastpubsub.subscription_uses as u set used_at = v_use.used_at
+            where u.topic_key = v_use.topic_key and u.subscription_key = v_use.subscription_key;
+        end if;
+        select c.* into v_cursor from fastpubsub.cursors as c
+        where c.topic_key = v_use.topic_key and c.subscription_key = v_use.subscription_key;
+        continue when fastpubsub.expires_at(v_use.used_at, v_cursor.expire_after_seconds) <= v_now is not true;
+        v_is_used := v_cursor.paused_at is not null or v_cursor.is_pushed is true;
+        if not v_is_used then
+            perform 1 from fastpubsub.leases as l
+            where l.topic_key = v_use.topic_key and l.subscription_key = v_use.subscription_key
+            limit 1;
+            v_is_used := found;
+        end if;
+        if v_is_used then
+            update fastpubsub.subscription_uses as u set used_at = v_now
+            where u.topic_key = v_use.topic_key and u.subscription_key = v_use.subscription_key;
+            continue;
+        end if;
+        select s.id into list_expired_subscriptions.subscription_id from fastpubsub.subscriptions as s
+        where s.subscription_key = v_use.subscription_key;
+        continue when not found or v_listed >= p_limit;
+        v_listed := v_listed + 1;
+        topic_key := v_use.topic_key;
+        subscription_key := v_use.subscription_key;
+        expire_after_seconds := v_cursor.expire_after_seconds;
+        return next;
+    end loop;
 end;
 $$;

@@ -29,18 +29,26 @@ as $$
 declare
     v_now timestamptz := coalesce(p_now, clock_timestamp());
     v_from bigint := floor(extract(epoch from v_now))::bigint - 86400;
+    v_topic record;
+    v_created_at timestamptz;
+    v_ids text [];
+    v_keys bigint [];
+    v_times timestamptz [];
 begin
+    for v_topic in select t.id, t.topic_key from fastpubsub.topics as t where p_topic_ids is null or t.id = any(p_topic_ids) loop
+        select m.created_at into v_created_at from fastpubsub.messages as m
+        where m.topic_key = v_topic.topic_key
+        order by m.position desc limit 1;
+        if v_created_at < v_now - make_interval(secs => p_seconds) and v_created_at > v_now - interval '1 day' then
+            v_ids := v_ids || v_topic.id;
+            v_keys := v_keys || v_topic.topic_key;
+            v_times := v_times || v_created_at;
+        end if;
+    end loop;
     return query
     with
     quiet as (
-        select t.id, t.topic_key, m.created_at
-        from fastpubsub.topics as t
-        cross join lateral (
-            select m.created_at from fastpubsub.messages as m where m.topic_key = t.topic_key order by m.position desc limit 1
-        ) as m
-        where
-            (p_topic_ids is null or t.id = any(p_topic_ids))
-            and m.created_at < v_now - make_interval(secs => p_seconds) and m.created_at > v_now - interval '1 day'
+        select m.id, m.topic_key, m.created_at from unnest(v_ids, v_keys, v_times) as m (id, topic_key, created_at)
         order by m.created_at desc
         limit p_limit
     ),

@@ -16,15 +16,17 @@ as $$
 declare
     v_head record;
     v_last bigint;
+    v_first bigint;
     v_now timestamptz := coalesce(p_now, clock_timestamp());
 begin
     for v_head in select h.topic_key, coalesce(h.retention_seconds, p_retention_seconds) as retention from fastpubsub.heads as h loop
         v_last := fastpubsub.last_position(v_head.topic_key);
+        v_first := fastpubsub.first_position(v_head.topic_key, v_last);
         if
             exists (
-                select from fastpubsub.messages as m
+                select 1 from fastpubsub.messages as m
                 where
-                    m.topic_key = v_head.topic_key and m.position = fastpubsub.first_position(v_head.topic_key, v_last)
+                    m.topic_key = v_head.topic_key and m.position = v_first
                     and m.position < v_last and m.created_at < v_now - make_interval(secs => v_head.retention)
             )
             or (
@@ -42,7 +44,7 @@ begin
                 limit 1
             )
             or exists (
-                select from fastpubsub.cursors as c
+                select 1 from fastpubsub.cursors as c
                 cross join lateral (
                     select n.sequence from fastpubsub.claims as n
                     where n.topic_key = c.topic_key and n.subscription_key = c.subscription_key

@@ -32,9 +32,11 @@ begin
     v_now := coalesce(p_now, clock_timestamp());
     v_floor := fastpubsub.delayed_floor(p_topic_key, v_now);
     update fastpubsub.delayed_messages as m
-    set due_at = greatest(v_now, v_floor.due_at) + make_interval(secs => h.ordinal / 1000000.0)
+    set due_at = h.due_at
     from (
-        select m.ctid, row_number() over (order by m.due_at, m.delayed_key) as ordinal
+        select
+            m.ctid,
+            greatest(v_now, v_floor.due_at) + make_interval(secs => row_number() over (order by m.due_at, m.delayed_key) / 1000000.0) as due_at
         from fastpubsub.delayed_messages as m
         where m.topic_key = p_topic_key and m.due_at > v_held_after and m.due_at <= v_held_until
         order by m.due_at, m.delayed_key

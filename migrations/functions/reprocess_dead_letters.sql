@@ -42,17 +42,19 @@ begin
             where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = i.position
             limit 1
         ) as d
-        where
-            d.created_at = i.created_at
-            and case
-                when d.position <= v_cursor.position or v_settings.filter_path is null then true
-                else (
-                    select f.positions is not null
-                    from fastpubsub.matching_positions(p_topic_key, d.position - 1, d.position, v_settings.filter_path, 1) as f
-                )
-            end
+        where d.created_at = i.created_at
         order by d.position
     ) as t;
+    if v_settings.filter_path is not null and v_positions[cardinality(v_positions)] > v_cursor.position then
+        select array_agg(p order by p) into v_positions
+        from unnest(v_positions) as p
+        where
+            p <= v_cursor.position
+            or (
+                select f.positions is not null
+                from fastpubsub.matching_positions(p_topic_key, p - 1, p, v_settings.filter_path, 1) as f
+            );
+    end if;
     if v_positions is null then
         return '{}';
     end if;

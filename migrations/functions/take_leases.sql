@@ -61,8 +61,17 @@ begin
                     and l.position >= r.position and l.position <= r.last_position and l.last_position <= r.last_position
                     and case
                         when r.token is not null then l.token = r.token
-                        else fastpubsub.were_created_at(
-                            p_topic_key, p_subscription_key, l.position, l.last_position, l.revived, r.created_at
+                        when l.revived then l.last_position - l.position + 1 = (
+                            select count(*) from fastpubsub.revived as v
+                            where
+                                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
+                                and v.position >= l.position and v.position <= l.last_position and v.created_at = r.created_at
+                        )
+                        else l.last_position - l.position + 1 = (
+                            select count(*) from fastpubsub.messages as m
+                            where
+                                m.topic_key = p_topic_key and m.position >= l.position and m.position <= l.last_position
+                                and m.created_at = r.created_at
                         )
                     end
             ) as is_whole

@@ -605,47 +605,6 @@ begin
 end;
 $$;
 
--- functions/end_deliveries.sql
--- For a caller that holds the cursor: ends all leases and waiting retries of a subscription, and counts their messages. Old ack ids name
--- nothing any more.
-create or replace function fastpubsub.end_deliveries(
-    p_topic_key bigint,
-    p_subscription_key bigint,
-    p_floor_due_at timestamptz,
-    p_floor_position bigint
-) returns bigint
-language plpgsql volatile
-set enable_seqscan = off
-set enable_bitmapscan = off
-as $$
-declare
-    v_leased bigint;
-    v_waiting bigint;
-    v_parked bigint;
-begin
-    with ended as (
-        delete from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
-        returning l.position, l.last_position
-    )
-    select coalesce(sum(e.last_position - e.position + 1), 0) into v_leased from ended as e;
-    with ended as (
-        delete from fastpubsub.retries as r
-        where
-            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
-            and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
-        returning r.reason
-    )
-    select count(*) into v_waiting from ended as e where e.reason <> 'put aside';
-    with ended as (
-        delete from fastpubsub.parked as p where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key
-        returning p.reason
-    )
-    select count(*) into v_parked from ended as e where e.reason <> 'put aside';
-    delete from fastpubsub.busy_keys as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
-    return v_leased + v_waiting + v_parked;
-end;
-$$;
-
 -- functions/explain_message_2.sql
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
 -- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at`
@@ -831,9 +790,6 @@ begin
 end;
 $$;
 
--- functions/fair_key.sql
-drop function fastpubsub.fair_key;
-
 -- functions/fork_subscription.sql
 -- Creates a subscription like another of the same topic, before the oldest message that the other has not settled. p_settings has those
 -- that differ, named as columns of `cursors`, and p_filter counts with p_change_filter. A pause and push stay with the other.
@@ -910,6 +866,74 @@ begin
 end;
 $$;
 
+-- functions/inspect_delayed.sql
+-- Counts delayed messages of all topics: that wait (an estimate above p_limit), that are held (up to p_limit), and for how many seconds
+-- the first one is overdue that nobody has published. For metrics and `fastpubsub doctor`; writes nothing.
+create or replace function fastpubsub.inspect_delayed(
+    p_limit integer,
+    p_now timestamptz default null,
+    out waiting bigint,
+    out held bigint,
+    out overdue_seconds double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    select
+        coalesce(sum(w.waiting), 0), coalesce(sum(w.held), 0),
+        greatest(coalesce(extract(epoch from v_now - min(w.due_at)), 0), 0)
+    into inspect_delayed.waiting, inspect_delayed.held, inspect_delayed.overdue_seconds
+    from fastpubsub.heads as h
+    cross join lateral (
+        select f.due_at, f.delayed_key from fastpubsub.fired_messages as f
+        where f.topic_key = h.topic_key
+        order by f.due_at desc, f.delayed_key desc
+        limit 1
+    ) as f
+    cross join lateral (
+        select
+            (
+                select count(*) from (
+                    select from fastpubsub.delayed_messages as m
+                    where m.topic_key = h.topic_key and (m.due_at, m.delayed_key) > (f.due_at, f.delayed_key)
+                    order by m.due_at, m.delayed_key
+                    limit p_limit + 1
+                ) as m
+            ) as waiting,
+            (
+                select count(*) from (
+                    select from fastpubsub.delayed_messages as m
+                    where m.topic_key = h.topic_key and m.due_at > h.held_after and m.due_at <= h.held_until
+                    order by m.due_at, m.delayed_key
+                    limit p_limit
+                ) as m
+            ) as held,
+            (
+                select min(m.due_at) from fastpubsub.delayed_messages as m
+                where m.topic_key = h.topic_key and (m.due_at, m.delayed_key) > (f.due_at, f.delayed_key)
+            ) as due_at
+    ) as w
+    where h.has_delayed;
+    if waiting > p_limit then
+        select greatest(c.reltuples::bigint - inspect_delayed.held, inspect_delayed.waiting) into inspect_delayed.waiting
+        from pg_class as c where c.oid = 'fastpubsub.delayed_messages'::regclass;
+    end if;
+end;
+$$;
+
+-- functions/leap_busy_keys.sql
+drop function fastpubsub.leap_busy_keys;
+
 -- functions/lease_runs.sql
 -- Cuts claimed messages into leases: each has at most 100 consecutive positions, one consumer and one number of attempts. p_ends says how
 -- many messages the first consumer gets, the first two together, and so on.
@@ -953,6 +977,9 @@ begin
     group by r.consumer, r.attempts, r.revived, r.island, r.position / 100;
 end;
 $$;
+
+-- functions/line_up.sql
+drop function fastpubsub.line_up;
 
 -- functions/list_changes.sql
 -- Newest first; p_before_key is that of the last one of the page before.
@@ -1016,8 +1043,214 @@ begin
 end;
 $$;
 
+-- functions/list_expired_subscriptions.sql
+-- Lists up to p_limit subscriptions that nobody has used for as long as their setting says, for expire_subscription. One that is paused or
+-- pushed, or whose messages a consumer holds, counts as used; and the time in which no server called this does not count.
+create or replace function fastpubsub.list_expired_subscriptions(p_limit integer default 100, p_now timestamptz default null)
+returns table (topic_key bigint, subscription_key bigint, subscription_id text, expire_after_seconds integer)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_done_at timestamptz;
+begin
+    if not exists (select from fastpubsub.subscription_uses) then
+        return;
+    end if;
+    perform fastpubsub.begin_call(false);
+    if not fastpubsub.lock_job('expire_subscriptions', false) then
+        return;
+    end if;
+    select j.done_at into v_done_at from fastpubsub.jobs as j where j.name = 'expire_subscriptions';
+    update fastpubsub.jobs as j set done_at = v_now where j.name = 'expire_subscriptions';
+    if v_now > v_done_at + interval '5 minutes' then
+        update fastpubsub.subscription_uses as u set used_at = least(u.used_at + (v_now - v_done_at), v_now);
+    end if;
+    update fastpubsub.subscription_uses as u set used_at = v_now
+    from fastpubsub.cursors as c
+    where
+        u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
+        and fastpubsub.expires_at(u.used_at, c.expire_after_seconds) <= v_now
+        and (
+            c.paused_at is not null or c.is_pushed
+            or exists (
+                select from fastpubsub.leases as l
+                where l.topic_key = u.topic_key and l.subscription_key = u.subscription_key
+                -- Or it would read all leases, to look each one up.
+                offset 0
+            )
+        );
+    return query
+    select c.topic_key, c.subscription_key, s.id, c.expire_after_seconds
+    from fastpubsub.subscription_uses as u
+    inner join fastpubsub.cursors as c on u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
+    inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+    where fastpubsub.expires_at(u.used_at, c.expire_after_seconds) <= v_now
+    order by u.used_at
+    limit p_limit;
+end;
+$$;
+
+-- functions/list_kept_messages.sql
+-- Lists the subscriptions that keep the log of their topic from being deleted: the oldest message that each still needs (because it is
+-- unread, leased or waiting), how many messages the topic has from there on, and how long the topic keeps messages that no subscription
+-- needs (null: the default of the server). The worst comes first. For `fastpubsub doctor` and for people; writes nothing.
+create or replace function fastpubsub.list_kept_messages(p_limit integer)
+returns table (topic_id text, subscription_id text, kept bigint, since timestamptz, retention_seconds bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select
+        t.id,
+        s.id,
+        fastpubsub.last_position(s.topic_key) - n.position + 1,
+        m.created_at,
+        h.retention_seconds
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+    inner join fastpubsub.heads as h on s.topic_key = h.topic_key
+    -- A leased or waiting message below it is a reprocessed dead letter with a copy of its own.
+    cross join lateral fastpubsub.first_position(s.topic_key, fastpubsub.last_position(s.topic_key)) as f (position)
+    cross join lateral (
+        select least(
+            (
+                select c.position + 1 from fastpubsub.claims as c
+                where c.topic_key = s.topic_key and c.subscription_key = s.subscription_key
+                order by c.sequence desc limit 1
+            ),
+            (
+                select min(l.position) from fastpubsub.leases as l
+                where l.topic_key = s.topic_key and l.subscription_key = s.subscription_key and l.position >= f.position
+            ),
+            (
+                select min(r.position) from fastpubsub.retries as r
+                where r.topic_key = s.topic_key and r.subscription_key = s.subscription_key and r.position >= f.position
+            )
+        ) as position
+    ) as n
+    cross join lateral (
+        select m.created_at from fastpubsub.messages as m
+        where m.topic_key = s.topic_key and m.position = n.position
+        limit 1
+    ) as m
+    order by 3 desc
+    limit p_limit;
+end;
+$$;
+
+-- functions/list_ready_of_topic.sql
+drop function fastpubsub.list_ready_of_topic;
+
 -- functions/list_refused_messages.sql
 drop function fastpubsub.list_refused_messages;
+
+-- functions/list_rhythms.sql
+-- Returns of topics that were silent for p_seconds, but published within the last day, and of the named subscriptions that were silent for
+-- p_consumer_seconds, in how many minutes of that day something was published, or delivered; the time from the first to the last of them,
+-- and the longest pause in it; and since when nothing was. At most p_limit topics, those that fell silent last.
+create or replace function fastpubsub.list_rhythms(
+    p_topic_ids text [],
+    p_subscription_ids text [],
+    p_seconds integer default 600,
+    p_limit integer default 100,
+    p_consumer_seconds integer default 300,
+    p_now timestamptz default null
+) returns table (
+    topic_id text,
+    subscription_id text,
+    minutes bigint,
+    lasted_seconds bigint,
+    longest_pause_seconds bigint,
+    silent_since timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_from bigint := floor(extract(epoch from v_now))::bigint - 86400;
+begin
+    return query
+    with
+    quiet as (
+        select t.id, t.topic_key, m.created_at
+        from fastpubsub.topics as t
+        cross join lateral (
+            select m.created_at from fastpubsub.messages as m where m.topic_key = t.topic_key order by m.position desc limit 1
+        ) as m
+        where
+            (p_topic_ids is null or t.id = any(p_topic_ids))
+            and m.created_at < v_now - make_interval(secs => p_seconds) and m.created_at > v_now - interval '1 day'
+        order by m.created_at desc
+        limit p_limit
+    ),
+    objects as (
+        select t.id as topic_id, null::text as subscription_id, t.topic_key, 0::bigint as subscription_key, t.created_at as silent_since
+        from quiet as t
+        union all
+        select t.id, s.id, s.topic_key, s.subscription_key, null
+        from unnest(p_subscription_ids) as i (id)
+        inner join fastpubsub.subscriptions as s on s.id = i.id
+        inner join fastpubsub.topics as t on t.topic_key = s.topic_key
+        where not exists (
+            select from fastpubsub.history as h
+            where
+                h.topic_key = s.topic_key
+                and (h.subscription_key, h.interval_seconds, h.at)
+                >= (s.subscription_key, 5, floor(extract(epoch from v_now))::bigint - p_consumer_seconds)
+                and (h.subscription_key, h.interval_seconds) <= (s.subscription_key, 5) and h.delivered > 0
+            -- With sorting off, only the index by topic has this order.
+            order by h.subscription_key, h.interval_seconds, h.at
+            offset 0
+        )
+    )
+    select
+        o.topic_id, o.subscription_id, r.minutes, r.lasted_seconds, r.longest_pause_seconds, coalesce(o.silent_since, to_timestamp(r.ended))
+    from objects as o
+    cross join lateral (
+        select
+            count(*) as minutes, (max(a.minute) - min(a.minute)) * 60 as lasted_seconds,
+            coalesce(max(a.pause) * 60, 0) as longest_pause_seconds, max(a.ended) as ended
+        from (
+            select m.minute, m.minute - lag(m.minute) over (order by m.minute) as pause, m.ended
+            from (
+                select h.at / 60 as minute, max(h.at + h.interval_seconds) as ended
+                from (
+                    select h.* from fastpubsub.history as h
+                    where
+                        h.topic_key = o.topic_key
+                        and (h.subscription_key, h.interval_seconds, h.at) >= (o.subscription_key, 5, v_from)
+                        and (h.subscription_key, h.interval_seconds) <= (o.subscription_key, 60)
+                    order by h.subscription_key, h.interval_seconds, h.at
+                    offset 0
+                ) as h
+                where h.at >= v_from and case when o.subscription_key = 0 then h.published else h.delivered end > 0
+                group by h.at / 60
+            ) as m
+        ) as a
+    ) as r
+    where r.minutes > 0;
+end;
+$$;
 
 -- functions/list_subscriptions_2.sql
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
@@ -1099,8 +1332,71 @@ $$;
 -- functions/list_subscriptions_3.sql
 drop function fastpubsub.list_subscriptions_3;
 
--- functions/pass_fairly.sql
-drop function fastpubsub.pass_fairly;
+-- functions/list_trimmable.sql
+-- Lists the topics where trim_messages has work: messages past the retention, or claims, idempotency keys and places of delayed
+-- messages that are no longer needed.
+create or replace function fastpubsub.list_trimmable(
+    p_retention_seconds bigint,
+    p_window_seconds integer,
+    p_now timestamptz default null
+) returns table (topic_key bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_head record;
+    v_last bigint;
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    for v_head in select h.topic_key, coalesce(h.retention_seconds, p_retention_seconds) as retention from fastpubsub.heads as h loop
+        v_last := fastpubsub.last_position(v_head.topic_key);
+        if
+            exists (
+                select from fastpubsub.messages as m
+                where
+                    m.topic_key = v_head.topic_key and m.position = fastpubsub.first_position(v_head.topic_key, v_last)
+                    and m.position < v_last and m.created_at < v_now - make_interval(secs => v_head.retention)
+            )
+            or (
+                select k.created_at < v_now - make_interval(secs => p_window_seconds) from fastpubsub.idempotency_keys as k
+                where k.topic_key = v_head.topic_key
+                order by k.created_at
+                limit 1
+            )
+            or (
+                select f.created_at < v_now - make_interval(secs => p_window_seconds) from fastpubsub.fired_messages as f
+                where
+                    f.topic_key = v_head.topic_key and f.position is not null
+                    and f.due_at < v_now - make_interval(secs => p_window_seconds)
+                order by f.due_at, f.delayed_key
+                limit 1
+            )
+            or exists (
+                select from fastpubsub.cursors as c
+                cross join lateral (
+                    select n.sequence from fastpubsub.claims as n
+                    where n.topic_key = c.topic_key and n.subscription_key = c.subscription_key
+                    order by n.sequence desc limit 1
+                ) as n
+                cross join lateral (
+                    select o.sequence from fastpubsub.claims as o
+                    where o.topic_key = c.topic_key and o.subscription_key = c.subscription_key and o.sequence = n.sequence - 1
+                    limit 1
+                ) as o
+                where c.topic_key = v_head.topic_key
+            )
+        then
+            topic_key := v_head.topic_key;
+            return next;
+        end if;
+    end loop;
+end;
+$$;
 
 -- functions/preview_seek.sql
 -- What seek_subscription would do: how many messages are ahead and would be, when those that come next were published, and how many leases
@@ -1284,45 +1580,6 @@ begin
         is_estimated := is_estimated or v_aside.is_estimated;
     end if;
 end;
-$$;
-
--- functions/put_aside.sql
--- The messages that an ordered subscription has put aside, turn by turn, whether they pass the filter or not.
-create or replace function fastpubsub.put_aside(p_topic_key bigint, p_subscription_key bigint) returns setof bigint
-language sql stable
-as $$
-    select k.position
-    from (
-        select c.position, c.retry_due_at, c.retry_position from fastpubsub.claims as c
-        where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
-        order by c.sequence desc limit 1
-    ) as c
-    cross join lateral (
-        select l.turn, min(l.position) as position from fastpubsub.leases as l
-        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn > 0
-        group by l.turn
-        union all
-        select p, p from fastpubsub.leases as l
-        cross join lateral generate_series(l.position, l.last_position) as p
-        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn = 0
-        union all
-        select r.turn, r.position from fastpubsub.retries as r
-        where
-            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.turn is not null
-            and (r.due_at, r.position) > (c.retry_due_at, c.retry_position)
-    ) as t
-    -- Joins would be planned by wrong statistics.
-    cross join lateral (
-        select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
-        where m.topic_key = p_topic_key and m.position = t.position
-        limit 1
-    ) as m
-    cross join lateral (
-        select k.position from fastpubsub.message_keys as k
-        where k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > t.turn and k.position <= c.position
-        order by k.position
-        offset 0
-    ) as k
 $$;
 
 -- functions/read_log.sql
@@ -1548,6 +1805,57 @@ $$;
 
 -- functions/relay_messages_2.sql
 drop function fastpubsub.relay_messages_2;
+
+-- functions/release_delayed_messages.sql
+-- Lets up to p_limit held messages of a topic come now, in the order of their times. Returns how many.
+create or replace function fastpubsub.release_delayed_messages(
+    p_topic_key bigint,
+    p_limit integer,
+    p_now timestamptz default null,
+    out released integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_floor fastpubsub.fired_messages;
+    v_now timestamptz;
+    v_held_after timestamptz;
+    v_held_until timestamptz;
+begin
+    perform fastpubsub.begin_call(true);
+    select h.held_after, h.held_until into v_held_after, v_held_until
+    from fastpubsub.heads as h
+    where h.topic_key = p_topic_key
+    for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    v_floor := fastpubsub.delayed_floor(p_topic_key, v_now);
+    update fastpubsub.delayed_messages as m
+    set due_at = greatest(v_now, v_floor.due_at) + make_interval(secs => h.ordinal / 1000000.0)
+    from (
+        select m.ctid, row_number() over (order by m.due_at, m.delayed_key) as ordinal
+        from fastpubsub.delayed_messages as m
+        where m.topic_key = p_topic_key and m.due_at > v_held_after and m.due_at <= v_held_until
+        order by m.due_at, m.delayed_key
+        limit p_limit
+    ) as h
+    where m.topic_key = p_topic_key and m.ctid = h.ctid;
+    get diagnostics released = row_count;
+    if released < p_limit and v_held_until is not null then
+        update fastpubsub.heads as h set held_after = null, held_until = null where h.topic_key = p_topic_key;
+    end if;
+end;
+$$;
 
 -- functions/reprocess_dead_letters.sql
 -- Moves dead letters back: their copy goes to `revived` and is due at once, and attempts start again at 1. Where a seek made the message
@@ -2167,9 +2475,6 @@ $$;
 -- functions/take_fairly.sql
 drop function fastpubsub.take_fairly;
 
--- functions/take_in_line.sql
-drop function fastpubsub.take_in_line;
-
 -- functions/take_leases.sql
 -- Ends the deliveries that the caller may settle. The ids come in runs of p_lengths (null: 1 each) consecutive positions from p_positions
 -- on. A run has one token, or one creation time and no token: the latter stands for bare message ids, which settle a message whoever its
@@ -2305,9 +2610,6 @@ $$;
 -- functions/take_settled.sql
 drop function fastpubsub.take_settled;
 
--- functions/take_share.sql
-drop function fastpubsub.take_share;
-
 -- functions/take_turns.sql
 drop function fastpubsub.take_turns;
 -- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
@@ -2439,110 +2741,6 @@ begin
 end;
 $$;
 
--- functions/trim_messages.sql
--- Deletes up to p_limit messages from the front of a topic: older than the retention (of the topic, else p_retention_seconds) and below
--- every cursor, every leased and every waiting position, but never the newest. Returns how many it deleted.
-create or replace function fastpubsub.trim_messages(
-    p_topic_key bigint,
-    p_retention_seconds bigint,
-    p_limit integer default 5000,
-    p_wait boolean default false,
-    p_now timestamptz default null
-) returns integer
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set jit = off
-as $$
-#variable_conflict use_column
-declare
-    v_now timestamptz := coalesce(p_now, clock_timestamp());
-    v_retention bigint;
-    v_last bigint;
-    v_first bigint;
-    v_end bigint;
-    v_pin bigint;
-    v_subscription record;
-    v_cursor fastpubsub.claims;
-    v_trimmed integer;
-begin
-    perform fastpubsub.begin_call(false);
-    if not fastpubsub.lock_job('trim_messages', p_wait) then
-        return 0;
-    end if;
-    select coalesce(h.retention_seconds, p_retention_seconds) into v_retention from fastpubsub.heads as h where h.topic_key = p_topic_key;
-    if not found then
-        return 0;
-    end if;
-    v_last := fastpubsub.last_position(p_topic_key);
-    v_first := fastpubsub.first_position(p_topic_key, v_last);
-    -- Exclusive: the first position that stays.
-    v_end := least(
-        v_last, v_first + p_limit, fastpubsub.position_before(p_topic_key, v_now - make_interval(secs => v_retention)) + 1
-    );
-    -- A cursor is read with its lock held, so that no claim can lease, and no seek can go, below v_end in the meantime.
-    for v_subscription in
-        select c.subscription_key from fastpubsub.cursors as c
-        where c.topic_key = p_topic_key
-        order by c.subscription_key
-        for no key update
-    loop
-        exit when v_end <= v_first;
-        select c.* into v_cursor from fastpubsub.claims as c
-        where c.topic_key = p_topic_key and c.subscription_key = v_subscription.subscription_key
-        order by c.sequence desc limit 1;
-        v_end := least(v_end, v_cursor.position + 1);
-        -- A row of leases may begin with reprocessed dead letters below v_first, and is at most a hundred positions long.
-        select min(greatest(l.position, v_first)) into v_pin from fastpubsub.leases as l
-        where
-            l.topic_key = p_topic_key and l.subscription_key = v_subscription.subscription_key
-            and l.position > v_first - 100 and l.position < v_end and l.last_position >= v_first;
-        v_end := least(v_end, v_pin);
-        -- A message that waits below v_first is a reprocessed dead letter with a copy of its own.
-        select min(r.position) into v_pin from fastpubsub.retries as r
-        where
-            r.topic_key = p_topic_key and r.subscription_key = v_subscription.subscription_key
-            and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position)
-            and r.position >= v_first and r.position < v_end;
-        v_end := least(v_end, v_pin);
-    end loop;
-    if v_end <= v_first then
-        return 0;
-    end if;
-    with trimmed as (
-        delete from fastpubsub.messages as m
-        where m.topic_key = p_topic_key and m.position >= v_first and m.position < v_end
-        returning m.position, m.ordering_key
-    ),
-    keys as (
-        delete from fastpubsub.message_keys as k
-        using trimmed as t
-        where
-            t.ordering_key is not null
-            and k.topic_key = p_topic_key and k.key_hash = hashtextextended(t.ordering_key, 0) and k.position = t.position
-    )
-    select count(*) into v_trimmed from trimmed as t;
-    -- A dead letter keeps how it failed. A message whose copy waits or is leased was not trimmed just now.
-    for v_subscription in select c.subscription_key from fastpubsub.cursors as c where c.topic_key = p_topic_key loop
-        delete from fastpubsub.failures as f
-        where
-            f.topic_key = p_topic_key and f.subscription_key = v_subscription.subscription_key
-            and f.position >= v_first and f.position < v_end
-            and not exists (
-                select from fastpubsub.dead_letters as d
-                where
-                    d.topic_key = p_topic_key and d.subscription_key = v_subscription.subscription_key
-                    and d.position = f.position
-                offset 0
-            );
-    end loop;
-    return v_trimmed;
-end;
-$$;
-
 -- functions/trim_refused_messages.sql
 drop function fastpubsub.trim_refused_messages;
 
@@ -2639,5 +2837,37 @@ begin
         is_new_secret := fastpubsub.set_push(v_cursor.topic_key, v_cursor.subscription_key, p_push);
     end if;
     perform fastpubsub.require_push_timeout(v_cursor.topic_key, v_cursor.subscription_key);
+end;
+$$;
+
+-- functions/were_created_at.sql
+-- Returns whether all messages of a lease were created at that time, as bare message ids say.
+create or replace function fastpubsub.were_created_at(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_last_position bigint,
+    p_revived boolean,
+    p_created_at timestamptz
+) returns boolean
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+    if p_revived then
+        return p_last_position - p_position + 1 = (
+            select count(*) from fastpubsub.revived as v
+            where
+                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
+                and v.position >= p_position and v.position <= p_last_position and v.created_at = p_created_at
+        );
+    end if;
+    return p_last_position - p_position + 1 = (
+        select count(*) from fastpubsub.messages as m
+        where
+            m.topic_key = p_topic_key and m.position >= p_position and m.position <= p_last_position
+            and m.created_at = p_created_at
+    );
 end;
 $$;

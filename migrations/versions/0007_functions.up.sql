@@ -672,6 +672,7 @@ declare
     v_purge fastpubsub.purges;
     v_table text;
     v_rows bigint;
+    v_found tid [];
     v_deleted bigint := 0;
 begin
     perform fastpubsub.begin_call(false);
@@ -679,14 +680,20 @@ begin
     if not found then
         return null;
     end if;
-    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'failures', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'subscription_uses', 'history', 'consumers', 'parked', 'busy_keys', 'bundles', 'idempotency_keys', 'refused_messages', 'delayed_messages', 'fired_messages', 'message_keys', 'messages'] loop
+    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'failures', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'subscription_uses', 'history', 'consumers', 'parked', 'busy_keys', 'idempotency_keys', 'refused_messages', 'delayed_messages', 'fired_messages', 'message_keys', 'messages'] loop
         continue when v_table in ('idempotency_keys', 'refused_messages', 'delayed_messages', 'fired_messages', 'message_keys', 'messages') and v_purge.subscription_key is not null;
         execute format(
-            'delete from fastpubsub.%1$I where ctid = any(array(select t.ctid from fastpubsub.%1$I as t where t.topic_key = $1%2$s limit $3))',
+            'select array(select t.ctid from fastpubsub.%I as t where t.topic_key = $1%s limit $3)',
             v_table, case when v_purge.subscription_key is not null then ' and t.subscription_key = $2' else '' end
-        ) using v_purge.topic_key, v_purge.subscription_key, p_limit;
+        ) into v_found using v_purge.topic_key, v_purge.subscription_key, p_limit;
+        continue when cardinality(v_found) = 0;
+        -- By their places: an index would be walked for all rows of the topic. Nobody updates these rows, so each is still where it was.
+        perform set_config('enable_indexscan', 'off', true);
+        execute format('delete from fastpubsub.%I as t where t.topic_key = $1 and t.ctid = any($2)', v_table)
+        using v_purge.topic_key, v_found;
         get diagnostics v_rows = row_count;
         v_deleted := v_deleted + v_rows;
+        perform set_config('enable_indexscan', 'on', true);
     end loop;
     if v_deleted = 0 then
         delete from fastpubsub.purges as p where p.purge_key = v_purge.purge_key;
@@ -695,54 +702,12 @@ begin
 end;
 $$;
 
--- functions/end_deliveries.sql
--- For a caller that holds the cursor: ends all leases and waiting retries of a subscription, and counts their messages. Old ack ids name
--- nothing any more.
-create or replace function fastpubsub.end_deliveries(
-    p_topic_key bigint,
-    p_subscription_key bigint,
-    p_floor_due_at timestamptz,
-    p_floor_position bigint
-) returns bigint
-language plpgsql volatile
-set enable_seqscan = off
-set enable_bitmapscan = off
-as $$
-declare
-    v_leased bigint;
-    v_waiting bigint;
-    v_parked bigint;
-begin
-    with ended as (
-        delete from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
-        returning l.position, l.last_position
-    )
-    select coalesce(sum(e.last_position - e.position + 1), 0) into v_leased from ended as e;
-    with ended as (
-        delete from fastpubsub.retries as r
-        where
-            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
-            and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
-        returning r.reason
-    )
-    select count(*) into v_waiting from ended as e where e.reason <> 'put aside';
-    with ended as (
-        delete from fastpubsub.parked as p where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key
-        returning p.reason
-    )
-    select count(*) into v_parked from ended as e where e.reason <> 'put aside';
-    delete from fastpubsub.busy_keys as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
-    delete from fastpubsub.bundles as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
-    return v_leased + v_waiting + v_parked;
-end;
-$$;
-
 -- functions/explain_message_2.sql
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
 -- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at`
 -- is when the message expired, if it has, and `may_be_dropped` whether a settled one may be one that was too many. `before`: messages
 -- that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond. `failures`: failures_of. `held_by`: the
--- dead letter that holds the message's key, which may be itself. `reason` of one that was put aside: by what the subscription is shared.
+-- dead letter that holds the message's key, which may be itself.
 create or replace function fastpubsub.explain_message_2(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -795,7 +760,7 @@ declare
     v_created_at timestamptz;
 begin
     select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at,
-        u.ordered or u.fair_by is not null as puts_aside, u.fair_by, u.max_in_flight, u.rate_limit, c.full_at, c.dropped
+        u.ordered or u.fair_by is not null as puts_aside, u.max_in_flight, u.rate_limit, c.full_at, c.dropped
     into v_cursor
     from fastpubsub.claims as c
     inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
@@ -869,7 +834,6 @@ begin
     and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p);
     if explain_message_2.is_put_aside then
         state := 'ahead';
-        reason := v_cursor.fair_by;
         select fastpubsub.message_id(p_topic_key, r.position, m.created_at) into explain_message_2.held_by
         from fastpubsub.retries as r
         cross join lateral (
@@ -921,14 +885,6 @@ begin
         where not explain_message_2.is_put_aside;
     end if;
 end;
-$$;
-
--- functions/fair_key.sql
--- Tells a key of a fair subscription by p_fair_by, 'ordering_key' or 'attributes.' and a name. Null for a message without one.
-create or replace function fastpubsub.fair_key(p_fair_by text, p_ordering_key text, p_attributes jsonb) returns bigint
-language sql immutable
-as $$
-    select hashtextextended(case when p_fair_by = 'ordering_key' then p_ordering_key else p_attributes ->> substr(p_fair_by, 12) end, 0)
 $$;
 
 -- functions/fork_subscription.sql
@@ -1004,6 +960,130 @@ begin
 end;
 $$;
 
+-- functions/inspect_delayed.sql
+-- Counts delayed messages of all topics: that wait (an estimate above p_limit), that are held (up to p_limit), and for how many seconds
+-- the first one is overdue that nobody has published. For metrics and `fastpubsub doctor`; writes nothing.
+create or replace function fastpubsub.inspect_delayed(
+    p_limit integer,
+    p_now timestamptz default null,
+    out waiting bigint,
+    out held bigint,
+    out overdue_seconds double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_head record;
+    v_floor record;
+    v_rows bigint;
+    v_due_at timestamptz;
+    v_oldest timestamptz;
+begin
+    waiting := 0;
+    held := 0;
+    for v_head in select h.topic_key, h.held_after, h.held_until from fastpubsub.heads as h where h.has_delayed loop
+        select f.due_at, f.delayed_key into v_floor from fastpubsub.fired_messages as f
+        where f.topic_key = v_head.topic_key
+        order by f.due_at desc, f.delayed_key desc
+        limit 1;
+        continue when not found;
+        select count(*), min(m.due_at) into v_rows, v_due_at from (
+            select m.due_at from fastpubsub.delayed_messages as m
+            where m.topic_key = v_head.topic_key and (m.due_at, m.delayed_key) > (v_floor.due_at, v_floor.delayed_key)
+            order by m.due_at, m.delayed_key
+            limit p_limit + 1
+        ) as m;
+        waiting := inspect_delayed.waiting + v_rows;
+        v_oldest := least(v_oldest, v_due_at);
+        select count(*) into v_rows from (
+            select m.due_at from fastpubsub.delayed_messages as m
+            where m.topic_key = v_head.topic_key and m.due_at > v_head.held_after and m.due_at <= v_head.held_until
+            order by m.due_at, m.delayed_key
+            limit p_limit
+        ) as m;
+        held := inspect_delayed.held + v_rows;
+    end loop;
+    overdue_seconds := greatest(coalesce(extract(epoch from v_now - v_oldest), 0), 0);
+    if waiting > p_limit then
+        select greatest(c.reltuples::bigint - inspect_delayed.held, inspect_delayed.waiting) into inspect_delayed.waiting
+        from pg_class as c where c.oid = 'fastpubsub.delayed_messages'::regclass;
+    end if;
+end;
+$$;
+
+-- functions/leap_busy_keys.sql
+-- For a claim of a fair subscription: puts the messages in (p_after, p_to] aside if all of them have keys of the
+-- messages shortly before, which are few and busy, and returns whether it did. It counts entries of an index, and so
+-- costs a twentieth of pass_busy_keys, for a log in which a few keys have nearly everything.
+create or replace function fastpubsub.leap_busy_keys(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_after bigint,
+    p_to bigint
+) returns boolean
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    c_looked_at constant bigint := 256;
+    c_keys constant integer := 32;
+    v_hash bigint;
+    v_hashes bigint [];
+    v_left bigint := p_to - p_after;
+    v_position bigint;
+    v_before bigint [];
+    v_last bigint [];
+begin
+    select array_agg(distinct hashtextextended(m.ordering_key, 0)) into v_hashes from fastpubsub.messages as m
+    where m.topic_key = p_topic_key and m.position > p_after - c_looked_at and m.position <= p_after;
+    if cardinality(v_hashes) > c_keys then
+        return false;
+    end if;
+    foreach v_hash in array v_hashes loop
+        select k.position into v_position from fastpubsub.message_keys as k
+        where k.topic_key = p_topic_key and k.key_hash = v_hash and k.position <= p_after
+        order by k.position desc limit 1;
+        perform from fastpubsub.busy_keys as b
+        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = v_position;
+        if not found then
+            return false;
+        end if;
+        v_before := v_before || v_position;
+        v_left := v_left - (
+            select count(*) from fastpubsub.message_keys as k
+            where k.topic_key = p_topic_key and k.key_hash = v_hash and k.position > p_after and k.position <= p_to
+        );
+        select k.position into v_position from fastpubsub.message_keys as k
+        where k.topic_key = p_topic_key and k.key_hash = v_hash and k.position <= p_to
+        order by k.position desc limit 1;
+        v_last := v_last || v_position;
+    end loop;
+    if v_left > 0 then
+        return false;
+    end if;
+    foreach v_position in array v_before loop
+        delete from fastpubsub.busy_keys as b
+        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = v_position;
+    end loop;
+    insert into fastpubsub.busy_keys (topic_key, subscription_key, position)
+    select p_topic_key, p_subscription_key, u.position from unnest(v_last) as u (position);
+    return true;
+end;
+$$;
+
 -- functions/lease_runs.sql
 -- Cuts claimed messages into leases: each has at most 100 consecutive positions, one consumer and one number of attempts. p_ends says how
 -- many messages the first consumer gets, the first two together, and so on.
@@ -1046,6 +1126,62 @@ begin
         ) as m
     ) as r
     group by r.consumer, r.attempts, r.revived, r.island, r.position / 100;
+end;
+$$;
+
+-- functions/line_up.sql
+-- For a claim of a fair subscription, which had the messages of some keys up to p_turns: a key with more up to
+-- p_cursor takes its place at the end of the line again, at p_due_at; one without is no longer busy.
+create or replace function fastpubsub.line_up(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_turns bigint [],
+    p_cursor bigint,
+    p_due_at timestamptz
+) returns void
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_idle bigint [];
+    v_position bigint;
+begin
+    with turns as materialized (
+        select u.turn, n.position
+        from unnest(p_turns) as u (turn)
+        left join lateral (
+            select k.position
+            from (
+                select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+                where m.topic_key = p_topic_key and m.position = u.turn
+                limit 1
+            ) as m
+            cross join lateral (
+                select k.position from fastpubsub.message_keys as k
+                where
+                    k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > u.turn and k.position <= p_cursor
+                order by k.position limit 1
+            ) as k
+        ) as n on true
+    ),
+    going_on as (
+        insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
+        select p_topic_key, p_subscription_key, p_due_at, t.position, 0, 'put aside', t.turn
+        from turns as t where t.position is not null
+    )
+    select array_agg(t.turn) into v_idle from turns as t where t.position is null;
+    -- A join with the array would be planned by wrong statistics.
+    foreach v_position in array coalesce(v_idle, '{}') loop
+        delete from fastpubsub.busy_keys as b
+        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = v_position;
+    end loop;
 end;
 $$;
 
@@ -1129,6 +1265,202 @@ begin
 end;
 $$;
 
+-- functions/list_expired_subscriptions.sql
+-- Lists up to p_limit subscriptions that nobody has used for as long as their setting says, for expire_subscription. One that is paused or
+-- pushed, or whose messages a consumer holds, counts as used; and the time in which no server called this does not count.
+create or replace function fastpubsub.list_expired_subscriptions(p_limit integer default 100, p_now timestamptz default null)
+returns table (topic_key bigint, subscription_key bigint, subscription_id text, expire_after_seconds integer)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_done_at timestamptz;
+    v_unserved interval;
+    v_use record;
+    v_cursor fastpubsub.cursors;
+    v_is_used boolean;
+    v_listed integer := 0;
+begin
+    if not exists (select from fastpubsub.subscription_uses) then
+        return;
+    end if;
+    perform fastpubsub.begin_call(false);
+    if not fastpubsub.lock_job('expire_subscriptions', false) then
+        return;
+    end if;
+    select j.done_at into v_done_at from fastpubsub.jobs as j where j.name = 'expire_subscriptions';
+    update fastpubsub.jobs as j set done_at = v_now where j.name = 'expire_subscriptions';
+    v_unserved := case when v_now > v_done_at + interval '5 minutes' then v_now - v_done_at end;
+    for v_use in
+        select u.topic_key, u.subscription_key, least(u.used_at + coalesce(v_unserved, '0'), v_now) as used_at
+        from fastpubsub.subscription_uses as u
+        order by u.used_at
+    loop
+        if v_unserved is not null then
+            update fastpubsub.subscription_uses as u set used_at = v_use.used_at
+            where u.topic_key = v_use.topic_key and u.subscription_key = v_use.subscription_key;
+        end if;
+        select c.* into v_cursor from fastpubsub.cursors as c
+        where c.topic_key = v_use.topic_key and c.subscription_key = v_use.subscription_key;
+        continue when fastpubsub.expires_at(v_use.used_at, v_cursor.expire_after_seconds) <= v_now is not true;
+        v_is_used := v_cursor.paused_at is not null or v_cursor.is_pushed is true;
+        if not v_is_used then
+            perform 1 from fastpubsub.leases as l
+            where l.topic_key = v_use.topic_key and l.subscription_key = v_use.subscription_key
+            limit 1;
+            v_is_used := found;
+        end if;
+        if v_is_used then
+            update fastpubsub.subscription_uses as u set used_at = v_now
+            where u.topic_key = v_use.topic_key and u.subscription_key = v_use.subscription_key;
+            continue;
+        end if;
+        select s.id into list_expired_subscriptions.subscription_id from fastpubsub.subscriptions as s
+        where s.subscription_key = v_use.subscription_key;
+        continue when not found or v_listed >= p_limit;
+        v_listed := v_listed + 1;
+        topic_key := v_use.topic_key;
+        subscription_key := v_use.subscription_key;
+        expire_after_seconds := v_cursor.expire_after_seconds;
+        return next;
+    end loop;
+end;
+$$;
+
+-- functions/list_kept_messages.sql
+-- Lists the subscriptions that keep the log of their topic from being deleted: the oldest message that each still needs (because it is
+-- unread, leased or waiting), how many messages the topic has from there on, and how long the topic keeps messages that no subscription
+-- needs (null: the default of the server). The worst comes first. For `fastpubsub doctor` and for people; writes nothing.
+create or replace function fastpubsub.list_kept_messages(p_limit integer)
+returns table (topic_id text, subscription_id text, kept bigint, since timestamptz, retention_seconds bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_subscription record;
+    v_times timestamptz [] := '{}';
+    v_retentions bigint [] := '{}';
+    v_topic_ids text [] := '{}';
+    v_ids text [] := '{}';
+    v_kept bigint [] := '{}';
+    v_first bigint;
+    v_last bigint;
+    v_position bigint;
+    v_created_at timestamptz;
+    v_retention bigint;
+begin
+    for v_subscription in
+        select t.id as topic_id, s.id, s.topic_key, s.subscription_key
+        from fastpubsub.subscriptions as s
+        cross join lateral (select t.id from fastpubsub.topics as t where t.topic_key = s.topic_key limit 1) as t
+    loop
+        v_last := fastpubsub.last_position(v_subscription.topic_key);
+        -- A leased or waiting message below it is a reprocessed dead letter with a copy of its own.
+        v_first := fastpubsub.first_position(v_subscription.topic_key, v_last);
+        select c.position + 1 into v_position from fastpubsub.claims as c
+        where c.topic_key = v_subscription.topic_key and c.subscription_key = v_subscription.subscription_key
+        order by c.sequence desc limit 1;
+        select least(v_position, min(l.position)) into v_position from fastpubsub.leases as l
+        where
+            l.topic_key = v_subscription.topic_key and l.subscription_key = v_subscription.subscription_key
+            and l.position >= v_first;
+        select least(v_position, min(r.position)) into v_position from fastpubsub.retries as r
+        where
+            r.topic_key = v_subscription.topic_key and r.subscription_key = v_subscription.subscription_key
+            and r.position >= v_first;
+        select m.created_at into v_created_at from fastpubsub.messages as m
+        where m.topic_key = v_subscription.topic_key and m.position = v_position;
+        continue when not found;
+        select h.retention_seconds into v_retention from fastpubsub.heads as h where h.topic_key = v_subscription.topic_key;
+        continue when not found;
+        v_topic_ids := v_topic_ids || v_subscription.topic_id;
+        v_ids := v_ids || v_subscription.id;
+        v_kept := v_kept || (v_last - v_position + 1);
+        v_times := v_times || v_created_at;
+        v_retentions := v_retentions || v_retention;
+    end loop;
+    return query
+    select u.topic_id, u.id, u.kept, u.since, u.retention
+    from unnest(v_topic_ids, v_ids, v_kept, v_times, v_retentions) as u (topic_id, id, kept, since, retention)
+    order by u.kept desc
+    limit p_limit;
+end;
+$$;
+
+-- functions/list_ready_of_topic.sql
+-- As list_ready_subscriptions_2, of subscriptions of one topic.
+create or replace function fastpubsub.list_ready_of_topic(
+    p_topic_key bigint,
+    p_subscription_keys bigint [],
+    p_now timestamptz default null
+) returns table (place integer, ready boolean, due_seconds double precision, paused boolean, room integer)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_key bigint;
+    v_cursor fastpubsub.cursors;
+    v_claim fastpubsub.claims;
+    v_limit record;
+begin
+    place := 0;
+    foreach v_key in array p_subscription_keys loop
+        place := list_ready_of_topic.place + 1;
+        select c.* into v_cursor from fastpubsub.cursors as c where c.topic_key = p_topic_key and c.subscription_key = v_key;
+        paused := coalesce(v_cursor.paused_at is not null, false);
+        select c.* into v_claim from fastpubsub.claims as c
+        where c.topic_key = p_topic_key and c.subscription_key = v_key
+        order by c.sequence desc
+        limit 1;
+        ready := v_cursor.topic_key is null or v_claim.position is null;
+        if not list_ready_of_topic.ready then
+            perform 1 from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_claim.position + 1;
+            ready := found;
+        end if;
+        if not list_ready_of_topic.ready then
+            perform 1 from fastpubsub.retries as r
+            where
+                r.topic_key = p_topic_key and r.subscription_key = v_key
+                and (r.due_at, r.position) > (v_claim.retry_due_at, v_claim.retry_position) and r.due_at <= v_now
+            limit 1;
+            ready := found;
+        end if;
+        select extract(epoch from r.due_at - v_now)::double precision into list_ready_of_topic.due_seconds
+        from fastpubsub.retries as r
+        where r.topic_key = p_topic_key and r.subscription_key = v_key and r.due_at > v_now and r.due_at < 'infinity'
+        order by r.due_at, r.position
+        limit 1;
+        room := null;
+        if list_ready_of_topic.ready and (v_cursor.max_in_flight is not null or v_cursor.rate_limit is not null) then
+            v_limit := fastpubsub.room_to_claim(p_topic_key, v_key, v_cursor.max_in_flight, v_cursor.rate_limit, v_now);
+            room := v_limit.room;
+            due_seconds := case when v_limit.room = 0 then v_limit.seconds else list_ready_of_topic.due_seconds end;
+        end if;
+        due_seconds := case when not list_ready_of_topic.paused then list_ready_of_topic.due_seconds end;
+        ready := list_ready_of_topic.ready and not list_ready_of_topic.paused and list_ready_of_topic.room is distinct from 0;
+        continue when not (list_ready_of_topic.ready or list_ready_of_topic.paused or list_ready_of_topic.due_seconds is not null);
+        return next;
+    end loop;
+end;
+$$;
+
 -- functions/list_refused_messages.sql
 -- Lists what is refused of a topic in the order in which that happened, after p_after, up to p_limit and p_max_bytes
 -- (at least one); with p_keys only those. `looked_at` is how many there would be without p_max_bytes.
@@ -1196,6 +1528,110 @@ begin
 end;
 $$;
 
+-- functions/list_rhythms.sql
+-- Returns of topics that were silent for p_seconds, but published within the last day, and of the named subscriptions that were silent for
+-- p_consumer_seconds, in how many minutes of that day something was published, or delivered; the time from the first to the last of them,
+-- and the longest pause in it; and since when nothing was. At most p_limit topics, those that fell silent last.
+create or replace function fastpubsub.list_rhythms(
+    p_topic_ids text [],
+    p_subscription_ids text [],
+    p_seconds integer default 600,
+    p_limit integer default 100,
+    p_consumer_seconds integer default 300,
+    p_now timestamptz default null
+) returns table (
+    topic_id text,
+    subscription_id text,
+    minutes bigint,
+    lasted_seconds bigint,
+    longest_pause_seconds bigint,
+    silent_since timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_from bigint := floor(extract(epoch from v_now))::bigint - 86400;
+    v_topic record;
+    v_created_at timestamptz;
+    v_ids text [];
+    v_keys bigint [];
+    v_times timestamptz [];
+begin
+    for v_topic in select t.id, t.topic_key from fastpubsub.topics as t where p_topic_ids is null or t.id = any(p_topic_ids) loop
+        select m.created_at into v_created_at from fastpubsub.messages as m
+        where m.topic_key = v_topic.topic_key
+        order by m.position desc limit 1;
+        if v_created_at < v_now - make_interval(secs => p_seconds) and v_created_at > v_now - interval '1 day' then
+            v_ids := v_ids || v_topic.id;
+            v_keys := v_keys || v_topic.topic_key;
+            v_times := v_times || v_created_at;
+        end if;
+    end loop;
+    return query
+    with
+    quiet as (
+        select m.id, m.topic_key, m.created_at from unnest(v_ids, v_keys, v_times) as m (id, topic_key, created_at)
+        order by m.created_at desc
+        limit p_limit
+    ),
+    objects as (
+        select t.id as topic_id, null::text as subscription_id, t.topic_key, 0::bigint as subscription_key, t.created_at as silent_since
+        from quiet as t
+        union all
+        select t.id, s.id, s.topic_key, s.subscription_key, null
+        from unnest(p_subscription_ids) as i (id)
+        inner join fastpubsub.subscriptions as s on s.id = i.id
+        inner join fastpubsub.topics as t on t.topic_key = s.topic_key
+        where not exists (
+            select from fastpubsub.history as h
+            where
+                h.topic_key = s.topic_key
+                and (h.subscription_key, h.interval_seconds, h.at)
+                >= (s.subscription_key, 5, floor(extract(epoch from v_now))::bigint - p_consumer_seconds)
+                and (h.subscription_key, h.interval_seconds) <= (s.subscription_key, 5) and h.delivered > 0
+            -- With sorting off, only the index by topic has this order.
+            order by h.subscription_key, h.interval_seconds, h.at
+            offset 0
+        )
+    )
+    select
+        o.topic_id, o.subscription_id, r.minutes, r.lasted_seconds, r.longest_pause_seconds, coalesce(o.silent_since, to_timestamp(r.ended))
+    from objects as o
+    cross join lateral (
+        select
+            count(*) as minutes, (max(a.minute) - min(a.minute)) * 60 as lasted_seconds,
+            coalesce(max(a.pause) * 60, 0) as longest_pause_seconds, max(a.ended) as ended
+        from (
+            select m.minute, m.minute - lag(m.minute) over (order by m.minute) as pause, m.ended
+            from (
+                select h.at / 60 as minute, max(h.at + h.interval_seconds) as ended
+                from (
+                    select h.* from fastpubsub.history as h
+                    where
+                        h.topic_key = o.topic_key
+                        and (h.subscription_key, h.interval_seconds, h.at) >= (o.subscription_key, 5, v_from)
+                        and (h.subscription_key, h.interval_seconds) <= (o.subscription_key, 60)
+                    order by h.subscription_key, h.interval_seconds, h.at
+                    offset 0
+                ) as h
+                where h.at >= v_from and case when o.subscription_key = 0 then h.published else h.delivered end > 0
+                group by h.at / 60
+            ) as m
+        ) as a
+    ) as r
+    where r.minutes > 0;
+end;
+$$;
+
 -- functions/list_subscriptions_3.sql
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
 -- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
@@ -1237,121 +1673,126 @@ set enable_seqscan = off
 set jit = off
 as $$
 #variable_conflict use_column
+declare
+    v_with_dead_letters bigint [];
+    v_keys record;
+    v_names record;
 begin
+    if p_has_dead_letters then
+        for v_keys in select s.topic_key, s.subscription_key from fastpubsub.subscriptions as s loop
+            perform 1 from fastpubsub.dead_letters as d
+            where d.topic_key = v_keys.topic_key and d.subscription_key = v_keys.subscription_key
+            limit 1;
+            if found then
+                v_with_dead_letters := v_with_dead_letters || v_keys.subscription_key;
+            end if;
+        end loop;
+    end if;
+    select
+        array_agg(n.topic_key) as topic_keys, array_agg(n.subscription_key) as subscription_keys, array_agg(n.id) as ids,
+        array_agg(n.topic_id) as topic_ids, array_agg(n.filter) as filters, array_agg(n.created_at) as times,
+        array_agg(n.push) as pushes, array_agg(n.used_at) as used_at
+    into v_names
+    from (
+        select s.topic_key, s.subscription_key, s.id, t.id as topic_id, s.filter, s.created_at, e.settings as push, u.used_at
+        from fastpubsub.subscriptions as s
+        inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+        left join fastpubsub.endpoints as e on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key
+        left join fastpubsub.subscription_uses as u on s.topic_key = u.topic_key and s.subscription_key = u.subscription_key
+        where
+            (p_ids is null or s.id = any(p_ids)) and (p_topic_id is null or t.id = p_topic_id)
+            and (p_part is null or strpos(lower(s.id), lower(p_part)) > 0)
+            and (p_after is null or s.id collate "C" > p_after)
+            and (not p_has_dead_letters or s.subscription_key = any(v_with_dead_letters))
+        order by s.id collate "C"
+        offset p_offset
+        limit p_limit
+    ) as n;
     return query
     select
-        s.id, t.id, s.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
-        c.backoff_min_seconds, c.backoff_max_seconds, s.created_at, c.paused_at, e.settings, c.ordered, c.max_in_flight,
+        n.id, n.topic_id, n.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
+        c.backoff_min_seconds, c.backoff_max_seconds, n.created_at, c.paused_at, n.push, c.ordered, c.max_in_flight,
         c.rate_limit, c.dead_letter_topic, c.expire_after_seconds,
         case
             when c.expire_after_seconds is not null and c.paused_at is null and c.is_pushed is not true
-                then (
-                    select fastpubsub.expires_at(u.used_at, c.expire_after_seconds) from fastpubsub.subscription_uses as u
-                    where u.topic_key = c.topic_key and u.subscription_key = c.subscription_key
-                )
+                then fastpubsub.expires_at(n.used_at, c.expire_after_seconds)
         end,
         c.on_expired, c.on_dead_letter, c.max_backlog, c.on_full, c.fair_by
-    from fastpubsub.subscriptions as s
-    inner join fastpubsub.topics as t on s.topic_key = t.topic_key
-    inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
-    left join fastpubsub.endpoints as e on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key
-    where
-        (p_ids is null or s.id = any(p_ids)) and (p_topic_id is null or t.id = p_topic_id)
-        and (p_part is null or strpos(lower(s.id), lower(p_part)) > 0)
-        and (p_after is null or s.id collate "C" > p_after)
-        and (
-            not p_has_dead_letters
-            or exists (
-                select from fastpubsub.dead_letters as d
-                where d.topic_key = s.topic_key and d.subscription_key = s.subscription_key
-                -- Or it would read all dead letters, to join them.
-                offset 0
-            )
-        )
-    order by s.id collate "C"
-    offset p_offset
-    limit p_limit;
+    from
+        unnest(
+            v_names.topic_keys, v_names.subscription_keys, v_names.ids, v_names.topic_ids, v_names.filters, v_names.times,
+            v_names.pushes, v_names.used_at
+        ) as n (topic_key, subscription_key, id, topic_id, filter, created_at, push, used_at)
+    inner join fastpubsub.cursors as c on n.topic_key = c.topic_key and n.subscription_key = c.subscription_key
+    order by n.id collate "C";
 end;
 $$;
 
--- functions/pass_fairly.sql
--- For a claim of a fair subscription: puts the messages in (p_after, p_to] aside if all of them have a key that is busy,
--- and returns whether it did. It costs a fraction of looking at each message, as read_log_fairly does. p_first is the
--- first kept position.
-create or replace function fastpubsub.pass_fairly(
-    p_topic_key bigint,
-    p_subscription_key bigint,
-    p_fair_by text,
-    p_after bigint,
-    p_to bigint,
-    p_first bigint
-) returns boolean
+-- functions/list_trimmable.sql
+-- Lists the topics where trim_messages has work: messages past the retention, or claims, idempotency keys and places of delayed
+-- messages that are no longer needed.
+create or replace function fastpubsub.list_trimmable(
+    p_retention_seconds bigint,
+    p_window_seconds integer,
+    p_now timestamptz default null
+) returns table (topic_key bigint)
 language plpgsql volatile
-set plan_cache_mode = force_generic_plan
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
+set enable_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
 declare
-    v_before bigint [];
-    v_is_busy boolean;
-    v_position bigint;
+    v_head record;
+    v_last bigint;
+    v_first bigint;
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
 begin
-    with keys as materialized (
-        select
-            s.key_hash, s.last_position, s.positions,
-            (
-                select b.position
-                from (
-                    select b.position from fastpubsub.bundles as b
-                    where
-                        b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.key_hash = s.key_hash
-                        and b.position >= p_first
-                    order by b.position desc limit 1
-                ) as b
+    for v_head in select h.topic_key, coalesce(h.retention_seconds, p_retention_seconds) as retention from fastpubsub.heads as h loop
+        v_last := fastpubsub.last_position(v_head.topic_key);
+        v_first := fastpubsub.first_position(v_head.topic_key, v_last);
+        if
+            exists (
+                select 1 from fastpubsub.messages as m
                 where
-                    (
-                        select k.position from fastpubsub.busy_keys as k
-                        where k.topic_key = p_topic_key and k.subscription_key = p_subscription_key and k.position = b.position
-                        limit 1
-                    ) is not null
-            ) as before
-        from (
-            select m.key_hash, max(m.position) as last_position, array_agg(m.position) as positions
-            from (
-                select m.position, fastpubsub.fair_key(p_fair_by, m.ordering_key, m.attributes) as key_hash
-                from fastpubsub.messages as m
-                where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
-            ) as m
-            group by m.key_hash
-        ) as s
-    ),
-    gate as materialized (
-        select bool_and(k.before is not null) as is_busy, array_agg(k.before) as before from keys as k
-    ),
-    bundled as (
-        insert into fastpubsub.bundles (topic_key, subscription_key, key_hash, position, positions)
-        select p_topic_key, p_subscription_key, k.key_hash, k.last_position, k.positions from keys as k
-        where (select g.is_busy from gate as g)
-    ),
-    marked as (
-        insert into fastpubsub.busy_keys (topic_key, subscription_key, position)
-        select p_topic_key, p_subscription_key, k.last_position from keys as k
-        where (select g.is_busy from gate as g)
-    )
-    select g.is_busy, g.before into v_is_busy, v_before from gate as g;
-    if v_is_busy is not true then
-        return false;
-    end if;
-    -- A join with the array would be planned by wrong statistics.
-    foreach v_position in array v_before loop
-        delete from fastpubsub.busy_keys as k
-        where k.topic_key = p_topic_key and k.subscription_key = p_subscription_key and k.position = v_position;
+                    m.topic_key = v_head.topic_key and m.position = v_first
+                    and m.position < v_last and m.created_at < v_now - make_interval(secs => v_head.retention)
+            )
+            or (
+                select k.created_at < v_now - make_interval(secs => p_window_seconds) from fastpubsub.idempotency_keys as k
+                where k.topic_key = v_head.topic_key
+                order by k.created_at
+                limit 1
+            )
+            or (
+                select f.created_at < v_now - make_interval(secs => p_window_seconds) from fastpubsub.fired_messages as f
+                where
+                    f.topic_key = v_head.topic_key and f.position is not null
+                    and f.due_at < v_now - make_interval(secs => p_window_seconds)
+                order by f.due_at, f.delayed_key
+                limit 1
+            )
+            or exists (
+                select 1 from fastpubsub.cursors as c
+                cross join lateral (
+                    select n.sequence from fastpubsub.claims as n
+                    where n.topic_key = c.topic_key and n.subscription_key = c.subscription_key
+                    order by n.sequence desc limit 1
+                ) as n
+                cross join lateral (
+                    select o.sequence from fastpubsub.claims as o
+                    where o.topic_key = c.topic_key and o.subscription_key = c.subscription_key and o.sequence = n.sequence - 1
+                    limit 1
+                ) as o
+                where c.topic_key = v_head.topic_key
+            )
+        then
+            topic_key := v_head.topic_key;
+            return next;
+        end if;
     end loop;
-    return true;
 end;
 $$;
 
@@ -1625,85 +2066,6 @@ begin
 end;
 $$;
 
--- functions/put_aside.sql
--- The messages that an ordered or fair subscription has put aside, turn by turn, whether they pass the filter or not.
-create or replace function fastpubsub.put_aside(p_topic_key bigint, p_subscription_key bigint) returns setof bigint
-language sql stable
-as $$
-    select k.position
-    from (
-        select c.position, c.retry_due_at, c.retry_position from fastpubsub.claims as c
-        where
-            c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
-            and (
-                select u.fair_by from fastpubsub.cursors as u
-                where u.topic_key = p_topic_key and u.subscription_key = p_subscription_key
-            ) is null
-        order by c.sequence desc limit 1
-    ) as c
-    cross join lateral (
-        select l.turn, min(l.position) as position from fastpubsub.leases as l
-        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn > 0
-        group by l.turn
-        union all
-        select p, p from fastpubsub.leases as l
-        cross join lateral generate_series(l.position, l.last_position) as p
-        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn = 0
-        union all
-        select r.turn, r.position from fastpubsub.retries as r
-        where
-            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.turn is not null
-            and (r.due_at, r.position) > (c.retry_due_at, c.retry_position)
-    ) as t
-    -- Joins would be planned by wrong statistics.
-    cross join lateral (
-        select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
-        where m.topic_key = p_topic_key and m.position = t.position
-        limit 1
-    ) as m
-    cross join lateral (
-        select k.position from fastpubsub.message_keys as k
-        where k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > t.turn and k.position <= c.position
-        order by k.position
-        offset 0
-    ) as k
-    union all
-    select b.position
-    from (
-        select c.retry_due_at, c.retry_position, u.fair_by from fastpubsub.cursors as u
-        cross join lateral (
-            select c.retry_due_at, c.retry_position from fastpubsub.claims as c
-            where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
-            order by c.sequence desc limit 1
-        ) as c
-        where u.topic_key = p_topic_key and u.subscription_key = p_subscription_key and u.fair_by is not null
-    ) as c
-    cross join lateral (
-        select r.turn, r.position from fastpubsub.retries as r
-        where
-            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.turn is not null
-            and (r.due_at, r.position) > (c.retry_due_at, c.retry_position)
-    ) as t
-    cross join lateral (
-        select fastpubsub.fair_key(c.fair_by, m.ordering_key, m.attributes) as key_hash from fastpubsub.messages as m
-        where m.topic_key = p_topic_key and m.position = t.position
-        limit 1
-    ) as m
-    cross join lateral (
-        select u.position
-        from (
-            select b.positions from fastpubsub.bundles as b
-            where
-                b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.key_hash = m.key_hash
-                and b.position > t.turn
-            order by b.position
-            offset 0
-        ) as b
-        cross join lateral unnest(b.positions) as u (position)
-        where u.position > t.turn
-    ) as b
-$$;
-
 -- functions/read_log.sql
 -- Returns the messages of a topic in (p_after, p_to], in order, up to p_max_bytes together; with p_at_least_one, the first one comes
 -- whatever its size. `expires_at` is null when no message has one.
@@ -1768,7 +2130,6 @@ $$;
 create or replace function fastpubsub.read_log_fairly(
     p_topic_key bigint,
     p_subscription_key bigint,
-    p_fair_by text,
     p_after bigint,
     p_last bigint,
     p_path jsonpath,
@@ -1793,13 +2154,14 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    -- The most that a bundle has.
-    c_step constant bigint := 1024;
+    c_step constant bigint := 4096;
+    c_leap constant bigint := 65536;
     c_expired constant integer := 1000;
     -- Before it, messages may have been trimmed, and be left for vacuum.
     v_first bigint := fastpubsub.first_position(p_topic_key, p_last);
     -- More than one, to see of which keys there is more.
     v_step bigint := greatest(p_limit, 64);
+    v_leap bigint := 8192;
     v_to bigint;
     v_matching bigint [];
     v_unreadable bigint [];
@@ -1815,8 +2177,19 @@ begin
     loop
         v_to := least(p_last, read_log_fairly.scanned + v_step);
         -- Where the last stretch gave nothing, this one may not, either.
-        if v_is_closed and fastpubsub.pass_fairly(p_topic_key, p_subscription_key, p_fair_by, read_log_fairly.scanned, v_to, v_first) then
+        if v_is_closed and fastpubsub.pass_busy_keys(p_topic_key, p_subscription_key, read_log_fairly.scanned, v_to, v_first) then
             scanned := v_to;
+            while
+                read_log_fairly.scanned < p_last and clock_timestamp() < p_until and v_leap > 0
+            loop
+                v_to := least(p_last, read_log_fairly.scanned + v_leap);
+                if fastpubsub.leap_busy_keys(p_topic_key, p_subscription_key, read_log_fairly.scanned, v_to) then
+                    scanned := v_to;
+                    v_leap := least(v_leap * 2, c_leap);
+                else
+                    v_leap := 0;
+                end if;
+            end loop;
             exit when read_log_fairly.scanned >= p_last or clock_timestamp() >= p_until;
             v_step := least(v_step * 2, c_step);
             continue;
@@ -1827,7 +2200,7 @@ begin
         end if;
         with stretch as (
             select
-                m.position, fastpubsub.fair_key(p_fair_by, m.ordering_key, m.attributes) as key_hash,
+                m.position, hashtextextended(m.ordering_key, 0) as key_hash,
                 pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size,
                 (m.expires_at <= p_now) is true as is_expired
             from fastpubsub.messages as m
@@ -1837,24 +2210,24 @@ begin
             select s.*, s.position = min(s.position) over (partition by s.key_hash) and s.key_hash is not null as is_first
             from stretch as s
         ),
-        -- Asked once for a key: the last message of its last bundle is then the last that was put aside.
+        -- Asked once for a key: the message before its first one is then the last that the cursor passed.
         marked as (
             select
                 f.*,
                 max(
                     case when f.is_first then (
-                        select b.position
+                        select k.position
                         from (
-                            select b.position from fastpubsub.bundles as b
+                            select k.position from fastpubsub.message_keys as k
                             where
-                                b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.key_hash = f.key_hash
-                                and b.position >= v_first
-                            order by b.position desc limit 1
-                        ) as b
+                                k.topic_key = p_topic_key and k.key_hash = f.key_hash and k.position < f.position
+                                and k.position >= v_first
+                            order by k.position desc limit 1
+                        ) as k
                         where
                             (
-                                select k.position from fastpubsub.busy_keys as k
-                                where k.topic_key = p_topic_key and k.subscription_key = p_subscription_key and k.position = b.position
+                                select b.position from fastpubsub.busy_keys as b
+                                where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = k.position
                                 limit 1
                             ) is not null
                     ) end
@@ -1908,12 +2281,6 @@ begin
             select p_topic_key, p_subscription_key, p_due_at, min(p.position), 0, 'put aside', p.turn
             from passed as p where p.position > p.turn
             group by p.turn
-        ),
-        bundled as (
-            insert into fastpubsub.bundles (topic_key, subscription_key, key_hash, position, positions)
-            select p_topic_key, p_subscription_key, p.key_hash, max(p.position), array_agg(p.position)
-            from passed as p where p.busy is not null or p.position > p.turn
-            group by p.key_hash
         )
         select
             (select r.position from reach as r) as scanned,
@@ -2206,6 +2573,59 @@ begin
 end;
 $$;
 
+-- functions/release_delayed_messages.sql
+-- Lets up to p_limit held messages of a topic come now, in the order of their times. Returns how many.
+create or replace function fastpubsub.release_delayed_messages(
+    p_topic_key bigint,
+    p_limit integer,
+    p_now timestamptz default null,
+    out released integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_floor fastpubsub.fired_messages;
+    v_now timestamptz;
+    v_held_after timestamptz;
+    v_held_until timestamptz;
+begin
+    perform fastpubsub.begin_call(true);
+    select h.held_after, h.held_until into v_held_after, v_held_until
+    from fastpubsub.heads as h
+    where h.topic_key = p_topic_key
+    for no key update;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the topic does not exist';
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    v_floor := fastpubsub.delayed_floor(p_topic_key, v_now);
+    update fastpubsub.delayed_messages as m
+    set due_at = h.due_at
+    from (
+        select
+            m.ctid,
+            greatest(v_now, v_floor.due_at) + make_interval(secs => row_number() over (order by m.due_at, m.delayed_key) / 1000000.0) as due_at
+        from fastpubsub.delayed_messages as m
+        where m.topic_key = p_topic_key and m.due_at > v_held_after and m.due_at <= v_held_until
+        order by m.due_at, m.delayed_key
+        limit p_limit
+    ) as h
+    where m.topic_key = p_topic_key and m.ctid = h.ctid;
+    get diagnostics released = row_count;
+    if released < p_limit and v_held_until is not null then
+        update fastpubsub.heads as h set held_after = null, held_until = null where h.topic_key = p_topic_key;
+    end if;
+end;
+$$;
+
 -- functions/reprocess_dead_letters.sql
 -- Moves dead letters back: their copy goes to `revived` and is due at once, and attempts start again at 1. Where a seek made the message
 -- come again anyway (it is ahead of the cursor, leased or waiting), only the dead letter is deleted, and counts as purged; a message ahead
@@ -2251,17 +2671,19 @@ begin
             where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = i.position
             limit 1
         ) as d
-        where
-            d.created_at = i.created_at
-            and case
-                when d.position <= v_cursor.position or v_settings.filter_path is null then true
-                else (
-                    select f.positions is not null
-                    from fastpubsub.matching_positions(p_topic_key, d.position - 1, d.position, v_settings.filter_path, 1) as f
-                )
-            end
+        where d.created_at = i.created_at
         order by d.position
     ) as t;
+    if v_settings.filter_path is not null and v_positions[cardinality(v_positions)] > v_cursor.position then
+        select array_agg(p order by p) into v_positions
+        from unnest(v_positions) as p
+        where
+            p <= v_cursor.position
+            or (
+                select f.positions is not null
+                from fastpubsub.matching_positions(p_topic_key, p - 1, p, v_settings.filter_path, 1) as f
+            );
+    end if;
     if v_positions is null then
         return '{}';
     end if;
@@ -2959,7 +3381,7 @@ begin
     v_left := p_limit - least(v_waiting, (p_limit + p_sequence % 2) / 2);
     if v_left > 0 and p_after < p_last then
         v_log := fastpubsub.read_log_fairly(
-            v_topic_key, v_subscription_key, p_settings.fair_by, p_after, p_last, p_settings.filter_path, v_left, p_max_bytes, true,
+            v_topic_key, v_subscription_key, p_after, p_last, p_settings.filter_path, v_left, p_max_bytes, true,
             greatest(p_now, p_floor_due_at + interval '1 microsecond'), p_until, p_now
         );
         scanned := v_log.scanned;
@@ -2975,9 +3397,9 @@ begin
         v_left := p_limit - cardinality(v_new) - cardinality(take_fairly.positions);
         exit when
             v_left = 0 or v_bytes >= p_max_bytes or v_looked_at >= c_looked_at or cardinality(take_fairly.expired) >= c_looked_at;
-        v_part := fastpubsub.take_in_line(
-            v_topic_key, v_subscription_key, p_settings.fair_by, take_fairly.due_at, take_fairly.retry_position, p_settings.filter_path,
-            v_left, p_max_bytes - v_bytes, greatest(p_now, take_fairly.due_at + interval '1 microsecond')
+        v_part := fastpubsub.take_turns(
+            v_topic_key, v_subscription_key, take_fairly.due_at, take_fairly.retry_position, take_fairly.scanned, p_settings.filter_path,
+            v_left, p_max_bytes - v_bytes, greatest(p_now, take_fairly.due_at + interval '1 microsecond'), true
         );
         v_is_due := v_part.retry_position is not null;
         exit when not v_is_due;
@@ -3026,143 +3448,6 @@ begin
         where m.topic_key = v_topic_key and m.position = u.position
         limit 1
     ) as m;
-end;
-$$;
-
--- functions/take_in_line.sql
--- For a claim of a fair subscription: takes due retries in their order after the floor, and with each key that stands in
--- line its share of p_limit messages and p_max_bytes together (at least one). A key that has more stands at the end of the line
--- again, one without is no longer busy. `due_at` and `retry_position` are the next floor. What has expired is in
--- `expired` instead, with the attempts that it had.
-create or replace function fastpubsub.take_in_line(
-    p_topic_key bigint,
-    p_subscription_key bigint,
-    p_fair_by text,
-    p_floor_due_at timestamptz,
-    p_floor_position bigint,
-    p_path jsonpath,
-    p_limit integer,
-    p_max_bytes bigint,
-    p_now timestamptz,
-    out positions bigint [],
-    out attempts integer [],
-    out due_at timestamptz,
-    out retry_position bigint,
-    out size bigint,
-    out routed integer,
-    out filtered integer,
-    out unreadable bigint [],
-    out expired bigint [],
-    out expired_attempts integer []
-)
-language plpgsql volatile
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set jit = off
-as $$
-#variable_conflict use_column
-declare
-    -- Behind a filter.
-    c_looked_at constant integer := 1000;
-    v_line record;
-    v_share integer;
-    v_part record;
-    v_again bigint [];
-    v_again_turns bigint [];
-    v_idle bigint;
-    v_idles bigint [];
-begin
-    positions := '{}';
-    attempts := '{}';
-    size := 0;
-    routed := 0;
-    filtered := 0;
-    expired := '{}';
-    expired_attempts := '{}';
-    select
-        array_agg(r.due_at) as due_at, array_agg(r.position) as positions, array_agg(r.attempts) as attempts, array_agg(r.turn) as turns,
-        array_agg(r.size) as sizes, array_agg(r.key_hash) as hashes, array_agg(r.is_expired) as are_expired
-    into v_line
-    from (
-        select
-            r.due_at, r.position, r.attempts, r.turn, m.key_hash,
-            coalesce(m.size, v.size) as size, (m.expires_at <= p_now) is true and v.size is null as is_expired
-        from fastpubsub.retries as r
-        left join lateral (
-            select
-                pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size, m.expires_at,
-                fastpubsub.fair_key(p_fair_by, m.ordering_key, m.attributes) as key_hash
-            from fastpubsub.messages as m
-            where m.topic_key = p_topic_key and m.position = r.position
-            limit 1
-        ) as m on true
-        -- A reprocessed dead letter does not expire.
-        left join lateral (
-            select pg_column_size(v.payload) + coalesce(pg_column_size(v.attributes), 0) as size from fastpubsub.revived as v
-            where
-                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
-                and (m.size is null or m.expires_at is not null)
-            limit 1
-        ) as v on true
-        where
-            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
-            and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
-        order by r.due_at, r.position
-        limit p_limit
-    ) as r;
-    v_share := greatest(p_limit / cardinality(v_line.positions), 1);
-    for i in 1..coalesce(cardinality(v_line.positions), 0) loop
-        exit when
-            (cardinality(take_in_line.positions) > 0 and take_in_line.size + v_line.sizes[i] > p_max_bytes)
-            or take_in_line.filtered >= c_looked_at;
-        due_at := v_line.due_at[i];
-        retry_position := v_line.positions[i];
-        if v_line.turns[i] is null then
-            if v_line.are_expired[i] then
-                expired := take_in_line.expired || v_line.positions[i];
-                expired_attempts := take_in_line.expired_attempts || v_line.attempts[i];
-            else
-                positions := take_in_line.positions || v_line.positions[i];
-                attempts := take_in_line.attempts || v_line.attempts[i] + 1;
-                size := take_in_line.size + v_line.sizes[i];
-            end if;
-            continue;
-        end if;
-        v_part := fastpubsub.take_share(
-            p_topic_key, p_subscription_key, v_line.hashes[i], v_line.turns[i], p_path, v_share, p_max_bytes - take_in_line.size, p_now
-        );
-        positions := take_in_line.positions || v_part.positions;
-        attempts := take_in_line.attempts || array_fill(1, array[cardinality(v_part.positions)]);
-        size := take_in_line.size + v_part.size;
-        routed := take_in_line.routed + v_part.routed;
-        filtered := take_in_line.filtered + v_part.filtered;
-        unreadable := take_in_line.unreadable || v_part.unreadable;
-        expired := take_in_line.expired || v_part.expired;
-        expired_attempts := take_in_line.expired_attempts || array_fill(0, array[cardinality(v_part.expired)]);
-        if v_part.next_position is null then
-            v_idles := v_idles || v_part.turn;
-        else
-            v_again := v_again || v_part.next_position;
-            v_again_turns := v_again_turns || v_part.turn;
-        end if;
-    end loop;
-    delete from fastpubsub.retries as r
-    where
-        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
-        and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
-        and (r.due_at, r.position) <= (take_in_line.due_at, take_in_line.retry_position);
-    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
-    select
-        p_topic_key, p_subscription_key, greatest(p_now, take_in_line.due_at + interval '1 microsecond'), u.position, 0, 'put aside', u.turn
-    from unnest(v_again, v_again_turns) as u (position, turn);
-    -- A join with the array would be planned by wrong statistics.
-    foreach v_idle in array coalesce(v_idles, '{}') loop
-        delete from fastpubsub.busy_keys as k
-        where k.topic_key = p_topic_key and k.subscription_key = p_subscription_key and k.position = v_idle;
-    end loop;
 end;
 $$;
 
@@ -3230,8 +3515,17 @@ begin
                     and l.position >= r.position and l.position <= r.last_position and l.last_position <= r.last_position
                     and case
                         when r.token is not null then l.token = r.token
-                        else fastpubsub.were_created_at(
-                            p_topic_key, p_subscription_key, l.position, l.last_position, l.revived, r.created_at
+                        when l.revived then l.last_position - l.position + 1 = (
+                            select count(*) from fastpubsub.revived as v
+                            where
+                                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
+                                and v.position >= l.position and v.position <= l.last_position and v.created_at = r.created_at
+                        )
+                        else l.last_position - l.position + 1 = (
+                            select count(*) from fastpubsub.messages as m
+                            where
+                                m.topic_key = p_topic_key and m.position >= l.position and m.position <= l.last_position
+                                and m.created_at = r.created_at
                         )
                     end
             ) as is_whole
@@ -3350,104 +3644,6 @@ begin
     select d.topic_key, d.subscription_key, s.id, d.acked, d.nacked, d.rejected, d.dead_lettered
     from settled as d
     left join fastpubsub.subscriptions as s on d.subscription_key = s.subscription_key;
-end;
-$$;
-
--- functions/take_share.sql
--- For a claim of a fair subscription: takes up to p_limit messages and p_max_bytes (at least one) of what it has put aside of a key after
--- p_turn, and passes the filter. What has expired is in `expired` instead. `turn` is the last message that it passed, and
--- `next_position` what comes next, null when there is nothing more.
-create or replace function fastpubsub.take_share(
-    p_topic_key bigint,
-    p_subscription_key bigint,
-    p_key_hash bigint,
-    p_turn bigint,
-    p_path jsonpath,
-    p_limit integer,
-    p_max_bytes bigint,
-    p_now timestamptz,
-    out positions bigint [],
-    out turn bigint,
-    out next_position bigint,
-    out size bigint,
-    out routed integer,
-    out filtered integer,
-    out unreadable bigint [],
-    out expired bigint []
-)
-language plpgsql volatile
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set jit = off
-as $$
-#variable_conflict use_column
-declare
-    -- Behind a filter.
-    c_looked_at constant integer := 1000;
-    v_bundle record;
-    v_part record;
-    v_match record;
-    v_is_full boolean := false;
-begin
-    positions := '{}';
-    turn := p_turn;
-    size := 0;
-    routed := 0;
-    filtered := 0;
-    expired := '{}';
-    loop
-        select b.positions into v_bundle
-        from fastpubsub.bundles as b
-        where
-            b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.key_hash = p_key_hash
-            and b.position > take_share.turn
-        order by b.position limit 1;
-        exit when not found;
-        for v_part in
-            select
-                u.position, pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size,
-                (m.expires_at <= p_now) is true as is_expired
-            from (
-                select u.position from unnest(v_bundle.positions) as u (position)
-                where u.position > take_share.turn
-                order by u.position
-                -- One more tells what comes next.
-                limit case when p_path is null then p_limit - cardinality(take_share.positions) + 1 end
-            ) as u
-            cross join lateral (
-                select m.payload, m.attributes, m.expires_at from fastpubsub.messages as m
-                where m.topic_key = p_topic_key and m.position = u.position
-                limit 1
-            ) as m
-        loop
-            v_is_full := cardinality(take_share.positions) >= p_limit
-            or (cardinality(take_share.positions) > 0 and take_share.size + v_part.size > p_max_bytes)
-            or cardinality(take_share.expired) >= c_looked_at or take_share.filtered >= c_looked_at;
-            if v_is_full then
-                next_position := v_part.position;
-                return;
-            end if;
-            turn := v_part.position;
-            if p_path is not null then
-                v_match := fastpubsub.matching_positions(p_topic_key, v_part.position - 1, v_part.position, p_path, 1);
-                unreadable := take_share.unreadable || v_match.unreadable;
-                if v_match.positions is null then
-                    filtered := take_share.filtered + 1;
-                    continue;
-                end if;
-            end if;
-            routed := take_share.routed + 1;
-            if v_part.is_expired then
-                expired := take_share.expired || v_part.position;
-                continue;
-            end if;
-            positions := take_share.positions || v_part.position;
-            size := take_share.size + v_part.size;
-        end loop;
-    end loop;
 end;
 $$;
 
@@ -3593,133 +3789,6 @@ begin
 end;
 $$;
 
--- functions/trim_messages.sql
--- Deletes up to p_limit messages from the front of a topic: older than the retention (of the topic, else p_retention_seconds) and below
--- every cursor, every leased and every waiting position, but never the newest. Returns how many it deleted.
-create or replace function fastpubsub.trim_messages(
-    p_topic_key bigint,
-    p_retention_seconds bigint,
-    p_limit integer default 5000,
-    p_wait boolean default false,
-    p_now timestamptz default null
-) returns integer
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set jit = off
-as $$
-#variable_conflict use_column
-declare
-    v_now timestamptz := coalesce(p_now, clock_timestamp());
-    v_retention bigint;
-    v_last bigint;
-    v_first bigint;
-    v_end bigint;
-    v_pin bigint;
-    v_subscription record;
-    v_bundle record;
-    v_cursor fastpubsub.claims;
-    v_trimmed integer;
-begin
-    perform fastpubsub.begin_call(false);
-    if not fastpubsub.lock_job('trim_messages', p_wait) then
-        return 0;
-    end if;
-    select coalesce(h.retention_seconds, p_retention_seconds) into v_retention from fastpubsub.heads as h where h.topic_key = p_topic_key;
-    if not found then
-        return 0;
-    end if;
-    v_last := fastpubsub.last_position(p_topic_key);
-    v_first := fastpubsub.first_position(p_topic_key, v_last);
-    -- Exclusive: the first position that stays.
-    v_end := least(
-        v_last, v_first + p_limit, fastpubsub.position_before(p_topic_key, v_now - make_interval(secs => v_retention)) + 1
-    );
-    -- A cursor is read with its lock held, so that no claim can lease, and no seek can go, below v_end in the meantime.
-    for v_subscription in
-        select c.subscription_key from fastpubsub.cursors as c
-        where c.topic_key = p_topic_key
-        order by c.subscription_key
-        for no key update
-    loop
-        exit when v_end <= v_first;
-        select c.* into v_cursor from fastpubsub.claims as c
-        where c.topic_key = p_topic_key and c.subscription_key = v_subscription.subscription_key
-        order by c.sequence desc limit 1;
-        v_end := least(v_end, v_cursor.position + 1);
-        -- A row of leases may begin with reprocessed dead letters below v_first, and is at most a hundred positions long.
-        select min(greatest(l.position, v_first)) into v_pin from fastpubsub.leases as l
-        where
-            l.topic_key = p_topic_key and l.subscription_key = v_subscription.subscription_key
-            and l.position > v_first - 100 and l.position < v_end and l.last_position >= v_first;
-        v_end := least(v_end, v_pin);
-        -- A message that waits below v_first is a reprocessed dead letter with a copy of its own.
-        select min(r.position) into v_pin from fastpubsub.retries as r
-        where
-            r.topic_key = p_topic_key and r.subscription_key = v_subscription.subscription_key
-            and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position)
-            and r.position >= v_first and r.position < v_end;
-        v_end := least(v_end, v_pin);
-    end loop;
-    if v_end <= v_first then
-        return 0;
-    end if;
-    for v_subscription in
-        select c.subscription_key, c.fair_by from fastpubsub.cursors as c where c.topic_key = p_topic_key and c.fair_by is not null
-    loop
-        -- Each is found by its last message. A join would be planned by wrong statistics.
-        for v_bundle in
-            select b.key_hash, b.position from fastpubsub.messages as m
-            cross join lateral (
-                select b.key_hash, b.position from fastpubsub.bundles as b
-                where
-                    b.topic_key = p_topic_key and b.subscription_key = v_subscription.subscription_key
-                    and b.key_hash = fastpubsub.fair_key(v_subscription.fair_by, m.ordering_key, m.attributes)
-                    and b.position = m.position
-                limit 1
-            ) as b
-            where m.topic_key = p_topic_key and m.position >= v_first and m.position < v_end
-        loop
-            delete from fastpubsub.bundles as b
-            where
-                b.topic_key = p_topic_key and b.subscription_key = v_subscription.subscription_key
-                and b.key_hash = v_bundle.key_hash and b.position = v_bundle.position;
-        end loop;
-    end loop;
-    with trimmed as (
-        delete from fastpubsub.messages as m
-        where m.topic_key = p_topic_key and m.position >= v_first and m.position < v_end
-        returning m.position, m.ordering_key
-    ),
-    keys as (
-        delete from fastpubsub.message_keys as k
-        using trimmed as t
-        where
-            t.ordering_key is not null
-            and k.topic_key = p_topic_key and k.key_hash = hashtextextended(t.ordering_key, 0) and k.position = t.position
-    )
-    select count(*) into v_trimmed from trimmed as t;
-    -- A dead letter keeps how it failed. A message whose copy waits or is leased was not trimmed just now.
-    for v_subscription in select c.subscription_key from fastpubsub.cursors as c where c.topic_key = p_topic_key loop
-        delete from fastpubsub.failures as f
-        where
-            f.topic_key = p_topic_key and f.subscription_key = v_subscription.subscription_key
-            and f.position >= v_first and f.position < v_end
-            and not exists (
-                select from fastpubsub.dead_letters as d
-                where
-                    d.topic_key = p_topic_key and d.subscription_key = v_subscription.subscription_key
-                    and d.position = f.position
-                offset 0
-            );
-    end loop;
-    return v_trimmed;
-end;
-$$;
-
 -- functions/trim_refused_messages.sql
 -- Deletes up to p_limit messages that were refused more than p_old_seconds ago, and returns how many.
 create or replace function fastpubsub.trim_refused_messages(
@@ -3843,3 +3912,6 @@ begin
     perform fastpubsub.require_push_timeout(v_cursor.topic_key, v_cursor.subscription_key);
 end;
 $$;
+
+-- functions/were_created_at.sql
+drop function fastpubsub.were_created_at;

@@ -102,7 +102,7 @@ WALK = {
     "asyncapi": [f"{TEXT}:{TEXT}", "--title", TEXT],
 }
 SAYS_NOTHING_OF_USERS = {
-    *("server", "push", "dev", "db-migrate", "healthcheck", "doctor", "completion", "generate_secret_key"),
+    *("server", "push", "dev", "db-migrate", "db-spread", "healthcheck", "doctor", "completion", "generate_secret_key"),
     *("cleanup_acked_messages", "cleanup_stuck_messages"),
 }
 DESTROYS = {

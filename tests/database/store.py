@@ -514,9 +514,15 @@ class Store:
         return Released(*self.row(query, *keys, look_back, limit, wait, now))
 
     def ready(self, *keys: Keys, now: datetime | None = NOW) -> list[Row]:
-        """Place, whether it is ready, and when the next one is due."""
-        query = "select place, ready, due_seconds from fastpubsub.list_ready_subscriptions_2(%s, %s, %s)"
-        return self.rows(query, [key.topic for key in keys], [key.subscription for key in keys], now)
+        """Place, whether it is ready, and when the next one is due; the same topic by topic."""
+        query = "select * from fastpubsub.list_ready_subscriptions_2(%s, %s, %s)"
+        rows = self.rows(query, [key.topic for key in keys], [key.subscription for key in keys], now)
+        for place, key in enumerate(keys, 1):
+            alone = self.rows(
+                "select * from fastpubsub.list_ready_of_topic(%s, %s, %s)", key.topic, [key.subscription], now
+            )
+            assert alone == [(1, *row) for found, *row in rows if found == place] or now is None
+        return [row[:3] for row in rows]
 
     def paused(self, *keys: Keys) -> list[int]:
         """The places of those that are."""
@@ -716,18 +722,7 @@ class Store:
 
 
 OF_SUBSCRIPTIONS = (
-    *(
-        "claims",
-        "leases",
-        "retries",
-        "parked",
-        "busy_keys",
-        "bundles",
-        "failures",
-        "dead_letters",
-        "revived",
-        "filter_history",
-    ),
+    *("claims", "leases", "retries", "parked", "busy_keys", "failures", "dead_letters", "revived", "filter_history"),
     "subscription_uses",
 )
 

@@ -343,10 +343,11 @@ INTERNAL_CHANGES: dict[str, set[str]] = {
         # Applications call it, from statements of their own: a prepared one fails once, then its driver prepares it
         # again.
         "publish",
+        "were_created_at",
     },
-    "0005": set(),
+    "0005": {"were_created_at"},
 }
-"""Whose columns have changed since a revision that landed, and whose servers do not call them."""
+"""That are gone, or whose columns have changed, since a revision that landed, and whose servers do not call them."""
 
 CALLS = """
     select p.proname, p.proargtypes::oid[], p.pronargs - p.pronargdefaults from pg_proc as p

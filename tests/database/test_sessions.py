@@ -289,7 +289,6 @@ INTERNAL = {
     "take_leases",
     "unsettled_position",
     "value_condition",
-    "were_created_at",
     "pass_busy_keys",
     "passes_filter",
     "read_log",
@@ -330,12 +329,10 @@ INTERNAL = {
     "read_log_in_order",
     "store_keys",
     "take_turns",
-    "fair_key",
-    "pass_fairly",
+    "leap_busy_keys",
+    "line_up",
     "read_log_fairly",
     "take_fairly",
-    "take_in_line",
-    "take_share",
 }
 
 

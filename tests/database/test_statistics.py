@@ -26,7 +26,6 @@ GROWING = (
     "failures",
     "parked",
     "busy_keys",
-    "bundles",
     "idempotency_keys",
     "outbox",
     "settlements",
@@ -75,8 +74,6 @@ FILL = """
     insert into fastpubsub.parked
     select %(topic)s, %(subscription)s, i, i + 1, %(hour_ago)s, 1, 'nacked' from generate_series(1, %(rows)s) as i;
     insert into fastpubsub.busy_keys select %(topic)s, %(subscription)s, i from generate_series(1, %(rows)s) as i;
-    insert into fastpubsub.bundles
-    select %(topic)s, %(subscription)s, i, i, array[i] from generate_series(1, %(rows)s) as i;
     insert into fastpubsub.idempotency_keys
     select %(topic)s, 'client', i::text, '', i, 1, %(hour_ago)s + i * interval '1 s', null
     from generate_series(1, %(rows)s) as i;
@@ -380,6 +377,9 @@ OF_ONE: dict[str, Call] = {
     "reprocess": lambda grown: grown.store.reprocess(grown.keys, grown.dead()),
     "metrics": lambda grown: grown.store.judge(grown.keys, 10),
     "figures": lambda grown: grown.rows("list_subscription_figures_2('{subscription}', 10, %s)", NOW),
+    "list ready of a topic": lambda grown: grown.rows(
+        "list_ready_of_topic(%s, array[%s]::bigint[], %s)", *grown.keys, NOW
+    ),
     "list kept messages": lambda grown: grown.rows("list_kept_messages(10)"),
     "inspect kept messages": lambda grown: grown.rows("inspect_kept_messages(10, 60, %s)", NOW),
     "fork": lambda grown: grown.store.fork_subscription("fork"),
@@ -518,8 +518,7 @@ PROCEDURES = """
 """
 ELSEWHERE = {
     # Of the hot statements, in test_plans.
-    *("continue_turn", "pass_busy_keys"),
-    *("cut_leases", "forget_old_failures", "name_turns", "were_created_at"),
+    *("cut_leases", "forget_old_failures", "name_turns"),
     # They read the log between two positions, as those do that were called.
     *("pass_expired", "read_matching_log"),
     "expire_subscription",  # was refused, which is not counted

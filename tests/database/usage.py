@@ -20,7 +20,6 @@ HOT = (
     "idempotency_keys",
     "message_keys",
     "busy_keys",
-    "bundles",
     "parked",
     "failures",
 )

@@ -1,0 +1,230 @@
+"""What spreading topics over nodes needs, as far as one PostgreSQL without the extension can show it.
+
+`make test-citus` runs the promises on a cluster that somebody has.
+"""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from fastpubsub.database import migrations, spreading
+from fastpubsub.database.spreading import Node, State, Step, Table
+from fastpubsub.exceptions import Unavailable
+from tests import procedures
+from tests.conftest import Run
+from tests.database.store import Store
+from tests.spreading import CALL, statements
+
+ROOT = Path(__file__).parents[2]
+HEAD = "0008"
+COORDINATOR = Node("10.0.0.1:5432", 0, True, False)
+WORKERS = (Node("10.0.0.2:5432", 1, True, True), Node("10.0.0.3:5432", 2, True, True))
+ALL_TABLES = (*spreading.BY_TOPIC, *spreading.AT_COORDINATOR)
+FUNCTIONS = frozenset({"publish_messages", "begin_call", "create_topic"})
+MIGRATED = State(
+    "13.2-1",
+    nodes=(COORDINATOR, *WORKERS),
+    tables=tuple(Table(name, "alone", 1_000_000) for name in ALL_TABLES),
+    functions=FUNCTIONS,
+    prepared_transactions=100,
+)
+
+
+def kind(name: str) -> spreading.Kind:
+    return "by topic" if name in spreading.BY_TOPIC else "shown" if name in spreading.SHOWN else "alone"
+
+
+SPREAD = replace(
+    MIGRATED,
+    tables=tuple(Table(name, kind(name), 0) for name in ALL_TABLES),
+    copied=FUNCTIONS,
+    on_the_node=frozenset({"publish_messages"}),
+    topics={1: 3, 2: 4},
+)
+
+
+def test_every_table_has_a_place(store: Store) -> None:
+    found = {name for (name,) in store.rows("select tablename from pg_tables where schemaname = 'fastpubsub'")}
+    assert found == set(ALL_TABLES)
+    assert len(ALL_TABLES) == len(found)
+    assert set(spreading.SHOWN) < set(spreading.AT_COORDINATOR)
+
+
+def test_every_table_by_topic_has_the_topic_in_its_keys(store: Store) -> None:
+    """A unique index without it could not be kept by one node."""
+    rows = store.rows(
+        """
+        select c.relname, a.attname from pg_index as i
+        inner join pg_class as c on c.oid = i.indrelid
+        inner join pg_attribute as a on a.attrelid = c.oid and a.attnum = any(i.indkey)
+        where c.relnamespace = 'fastpubsub'::regnamespace and i.indisunique
+        """
+    )
+    keys: dict[str, set[str]] = {}
+    for table, column in rows:
+        keys.setdefault(table, set()).add(column)
+    assert all("topic_key" in keys[name] for name in spreading.BY_TOPIC)
+
+
+def test_procedures_of_a_node_need_nothing_but_its_topic(store: Store) -> None:
+    """Of what is on the coordinator they ask only what it shows, and the topic is their first argument."""
+    sources = procedures.sources()
+    parsed = {name: statements(name, source) for name, source in sources.items()}
+    calls = {
+        name: {call for one in parts for call in CALL.findall(one.text)} & set(parsed) for name, parts in parsed.items()
+    }
+    for name in sorted(spreading.ON_THE_NODE):
+        reached, todo = {name}, [name]
+        while todo:
+            more = calls[todo.pop()] - reached
+            reached |= more
+            todo += more
+        tables = {table for one in reached for part in parsed[one] for table in named_tables(part.text)}
+        assert tables <= {*spreading.BY_TOPIC, *spreading.SHOWN}, name
+        ((first,),) = store.rows("select proargnames[1] from pg_proc where proname = %s", name)
+        assert first == "p_topic_key", name
+
+
+def named_tables(text: str) -> set[str]:
+    return {name for name in re.findall(r"\bfastpubsub\.(\w+)", text) if name in ALL_TABLES}
+
+
+def test_nothing_else_knows_the_extension() -> None:
+    files = [*(ROOT / "fastpubsub").rglob("*.py"), *(ROOT / "migrations").rglob("*.sql")]
+    knowing = {file.name for file in files if "citus" in file.read_text(encoding="utf-8").lower()}
+    assert knowing == {"spreading.py", "main.py"}
+    assert (ROOT / "fastpubsub/main.py").read_text(encoding="utf-8").lower().count("citus") == 1
+
+
+def test_what_is_done_for_a_migrated_database() -> None:
+    work = spreading.steps(MIGRATED)
+    assert [one.what for one in work if one.kind == "table shown"] == list(spreading.SHOWN)
+    assert [one.what for one in work if one.kind == "table by topic"] == list(spreading.BY_TOPIC)
+    assert [one for one in work if one.kind.startswith("function")] == [
+        Step("function copied", "begin_call"),
+        Step("function copied", "create_topic"),
+        Step("function on the node", "publish_messages"),
+    ]
+    said = "\n".join(spreading.announcement(MIGRATED, work, 16))
+    assert f"{len(spreading.BY_TOPIC)} MB" in said
+    assert "16 groups, over the nodes 10.0.0.2:5432, 10.0.0.3:5432" in said
+    assert "503" in said
+
+
+def test_the_first_table_decides_and_the_others_follow() -> None:
+    (first,) = spreading.statements(Step("table by topic", "heads"), 16)
+    assert "shard_count := 16, colocate_with := 'none'" in first
+    (other,) = spreading.statements(Step("table by topic", "messages"), 16)
+    assert other.endswith("'topic_key', colocate_with := 'fastpubsub.heads')")
+    (function,) = spreading.statements(Step("function on the node", "publish_messages"), 16)
+    assert "'p_topic_key', colocate_with := 'fastpubsub.heads'" in function
+    (planned,) = spreading.statements(Step("function planned", "read_log"), 16)
+    assert planned == "alter function fastpubsub.read_log reset plan_cache_mode"
+    (copied,) = spreading.statements(Step("function copied", "begin_call"), 16)
+    assert "p_topic_key" not in copied
+
+
+def test_no_function_keeps_one_plan_for_all_values() -> None:
+    once = replace(SPREAD, planned_once=frozenset({"begin_call"}))
+    assert spreading.steps(once) == [Step("function planned", "begin_call")]
+
+
+def test_a_spread_database_has_nothing_left_to_do() -> None:
+    assert spreading.steps(SPREAD) == []
+    assert spreading.announcement(SPREAD, [], 16) == ["nothing is left to do: topics are spread over 2 nodes"]
+    assert spreading.report(SPREAD, []) == [
+        "topics are spread over 2 nodes",
+        "coordinator 10.0.0.1:5432: 0 topics",
+        "node 10.0.0.2:5432: 3 topics",
+        "node 10.0.0.3:5432: 4 topics",
+    ]
+
+
+def test_after_a_migration_only_what_is_new_is_left() -> None:
+    """A function that was made again is on no node; a new table is on one."""
+    newer = replace(
+        SPREAD,
+        tables=tuple(one if one.name != "failures" else Table("failures", "alone", 8192) for one in SPREAD.tables),
+        functions=FUNCTIONS | {"claim_messages_2", "is_jsonb"},
+    )
+    assert spreading.steps(newer) == [
+        Step("table by topic", "failures", 8192),
+        Step("function copied", "is_jsonb"),
+        Step("function on the node", "claim_messages_2"),
+    ]
+    assert spreading.report(newer, spreading.steps(newer))[-1] == (
+        "left to do, by `fastpubsub db-spread`: table by topic failures, function copied is_jsonb, "
+        "function on the node claim_messages_2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (State(None), "no extension citus"),
+        (replace(MIGRATED, version="11.3-1"), "upgrade it to 12.0 or newer"),
+        (replace(MIGRATED, is_coordinator=False), "let FASTPUBSUB_DATABASE_URL name that"),
+        (replace(MIGRATED, nodes=WORKERS), "citus_set_coordinator_host"),
+        (replace(MIGRATED, nodes=(COORDINATOR, replace(WORKERS[0], is_active=False))), "citus_add_node"),
+        (replace(MIGRATED, prepared_transactions=0), "max_prepared_transactions is 0"),
+    ],
+)
+def test_what_cannot_be_spread(state: State, said: str) -> None:
+    refused = spreading.refusal(state, HEAD, HEAD)
+    assert refused is not None
+    assert said in refused
+    assert spreading.refusal(MIGRATED, HEAD, HEAD) is None
+
+
+def test_the_schema_comes_first() -> None:
+    for found, shown in ((None, "none"), ("0007", "0007")):
+        assert f"at revision {shown}, and this version needs 0008" in (spreading.refusal(MIGRATED, HEAD, found) or "")
+
+
+def test_on_a_postgresql_without_the_extension(run: Run, database_url: str, empty_database_url: str) -> None:
+    for options in ([], ["--dry-run"]):
+        refused = run("db-spread", *options, database_url=database_url)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "no extension citus" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+    shown = run("db-spread", "--status", database_url=database_url)
+    assert shown.stdout == "topics are on this PostgreSQL alone, which has no extension to spread them\n"
+    early = run("db-spread", database_url=empty_database_url)
+    assert (early.returncode, early.stdout) == (1, "")
+    assert "run `fastpubsub db-migrate` first" in early.stderr
+    with pytest.raises(Unavailable, match="no extension citus"):
+        migrations.spread(database_url)
+
+
+class Failed(psycopg.Error):
+    """As a server reports it."""
+
+    def __init__(self, state: str, message: str, table: str | None) -> None:
+        super().__init__(message)
+        self.sqlstate = state
+        self._diag = type("Diagnostic", (), {"message_primary": message, "table_name": table})()
+
+    @property
+    def diag(self) -> psycopg.errors.Diagnostic:
+        return self._diag  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("error", "was_moved"),
+    [
+        (
+            Failed("23505", 'duplicate key value violates unique constraint "messages_pkey_102010"', "messages_102010"),
+            True,
+        ),
+        (Failed("23505", 'duplicate key value violates unique constraint "messages_pkey"', "messages"), False),
+        (Failed("XX000", "could not find valid entry for shard 102010", None), True),
+        (Failed("XX000", "duplicate key value violates unique constraint", None), True),
+        (Failed("XX000", "cache lookup failed for relation 7", None), False),
+        (Failed("40001", "could not serialize access", None), False),
+    ],
+)
+def test_errors_of_a_move(error: psycopg.Error, was_moved: bool) -> None:
+    assert spreading.was_moved(error) is was_moved

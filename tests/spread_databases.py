@@ -1,0 +1,71 @@
+"""Databases of tests on a cluster that somebody has: FASTPUBSUB_TEST_SPREAD=1 makes them spread, see `make test-citus`.
+
+FASTPUBSUB_TEST_DATABASE_URL is one on the coordinator that has the extension and its nodes; each node lets its role in,
+and may create databases.
+"""
+
+import os
+from contextlib import suppress
+
+import psycopg
+from psycopg import sql
+
+from fastpubsub.database import migrations
+from fastpubsub.database.urls import normalise
+
+SHARDS = 8
+NODES = "select nodename, nodeport, groupid from pg_dist_node where noderole = 'primary' order by groupid"
+
+
+def are_wanted() -> bool:
+    return os.environ.get("FASTPUBSUB_TEST_SPREAD") == "1"
+
+
+def nodes() -> list[tuple[str, int, int]]:
+    """Addresses with groups; the coordinator, of group 0, is the first."""
+    maintenance = os.environ["FASTPUBSUB_TEST_DATABASE_URL"]
+    with psycopg.connect(of(maintenance), autocommit=True) as connection:
+        return [(str(host), int(port), int(group)) for host, port, group in connection.execute(NODES)]
+
+
+def of(url: str, **changes: str | int) -> str:
+    """The URL for psycopg, with changes."""
+    parsed = normalise(url).set(drivername="postgresql", **changes)  # type: ignore[arg-type]
+    return parsed.render_as_string(hide_password=False)
+
+
+def everywhere(url: str, database: str, *statements: sql.Composed | sql.SQL) -> None:
+    """Runs the statements on every node, each by itself."""
+    for host, port, _ in nodes():
+        with psycopg.connect(of(url, host=host, port=port, database=database), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+
+def create(maintenance: str, name: str) -> None:
+    """A migrated, spread database, which may be cloned."""
+    everywhere(maintenance, "postgres", sql.SQL("create database {}").format(sql.Identifier(name)))
+    everywhere(maintenance, name, sql.SQL("create extension citus"))
+    (coordinator, port, _), *others = nodes()
+    with psycopg.connect(of(maintenance, database=name), autocommit=True) as connection:
+        connection.execute("select citus_set_coordinator_host(%s, %s)", [coordinator, port])
+        for node in others:
+            connection.execute("select citus_add_node(%s, %s)", node[:2])
+    url = normalise(maintenance).set(database=name).render_as_string(hide_password=False)
+    migrations.upgrade(url)
+    migrations.spread(url, SHARDS)
+
+
+def clone(template: str, name: str) -> None:
+    source = sql.Identifier(normalise(template).database or "")
+    close = sql.SQL("alter database {} allow_connections false").format(source)
+    end = sql.SQL("select pg_terminate_backend(pid, 60000) from pg_stat_activity where datname = {}").format(
+        sql.Literal(normalise(template).database)
+    )
+    copy = sql.SQL("create database {} template {} strategy file_copy").format(sql.Identifier(name), source)
+    everywhere(template, "postgres", close, end, copy)
+
+
+def drop(url: str, name: str) -> None:
+    with suppress(psycopg.errors.InvalidCatalogName):
+        everywhere(url, "postgres", sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
