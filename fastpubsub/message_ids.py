@@ -4,6 +4,7 @@
 alone, an `ack_id` adds the 64 random bits of the delivery.
 """
 
+import binascii
 import itertools
 import re
 import struct
@@ -28,9 +29,9 @@ _TOPIC_BITS_LOW = _LOW_BITS - _POSITION_BITS
 _SHAPE = re.compile(
     r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4})-([0-9a-f]{4}-[0-9a-f]{12})(?:\.([0-9a-f]{16}))?", re.IGNORECASE
 )
-_PUNCTUATION = str.maketrans("", "", "-.")
+_PUNCTUATION = b"-."
 _PLACES = ((8, "-"), (13, "-"), (18, "-"), (23, "-"), (36, "."))
-_ACK_ID_CHARACTERS = 53
+ACK_ID_CHARACTERS = 53
 _ACK_ID_BYTES = 24
 
 
@@ -149,7 +150,7 @@ def _single_run(numbers: bytes, topic_key: int) -> Targets | None:
         or place[1] + count > _POSITION_MASK
         or values[1::3] != tuple(range(low, low + count))
         or values[2::3].count(token) != count
-        or any((one ^ high) & 0xFFFF or one >> 16 > _MAX_MILLISECONDS for one in values[::3])
+        or any((one ^ high) & 0xFFFF or one >> 16 > _MAX_MILLISECONDS for one in set(values[::3]))
     ):
         return None
     return Targets([place[1]], [count], [token], [None])
@@ -159,15 +160,15 @@ def _ack_numbers(ids: Sequence[str]) -> bytes | None:
     """The 24 bytes of each, when every id is an ack id of the usual form; else None."""
     text = "".join(ids)
     count = len(ids)
-    if len(text) != count * _ACK_ID_CHARACTERS or not all(len(id_) == _ACK_ID_CHARACTERS for id_ in ids):
+    if len(text) != count * ACK_ID_CHARACTERS or not text.isascii() or set(map(len, ids)) != {ACK_ID_CHARACTERS}:
         return None
-    if any(text[place::_ACK_ID_CHARACTERS] != sign * count for place, sign in _PLACES):
+    if any(text[place::ACK_ID_CHARACTERS] != sign * count for place, sign in _PLACES):
         return None
     try:
-        packed = bytes.fromhex(text.translate(_PUNCTUATION))
-    except ValueError:
+        packed = binascii.unhexlify(text.encode().translate(None, _PUNCTUATION))
+    except binascii.Error:
         return None
-    return packed if ids and len(packed) == count * _ACK_ID_BYTES else None
+    return packed if len(packed) == count * _ACK_ID_BYTES else None
 
 
 def _numbers(index: int, text: str) -> tuple[int, int, int | None]:

@@ -31,6 +31,10 @@ NO_CONTENT = Response(status_code=204)
 _ID = slice(7, 43)
 """Of a delivery: `{"id":"…` """
 
+_LOW_BITS = 48
+_LOW_MASK = (1 << _LOW_BITS) - 1
+"""The last group of an id. A position has fewer bits, so the groups before it are those of the topic."""
+
 
 def json_answer(body: bytes, status: int = 200) -> Response:
     return Response(body, status, media_type="application/json")
@@ -49,17 +53,7 @@ def delivery_json(claim: Claim, subscription_id: str) -> Iterator[tuple[str, byt
 
 def _deliveries(claim: Claim, subscription_id: str) -> Iterator[bytes]:
     """One operation writes each message. Without a delivery there is no token."""
-    if not claim.positions:
-        return
-    shape = b'{"id":"%%b%%b-%%b","subscription_id":"%b","payload":%%b,"delivery_attempts":%%d,"created_at":"%%b",' % (
-        subscription_id.encode()
-    )
-    expires_at = "" if claim.expires_at is None else time_text(claim.expires_at)
-    shape += (
-        f'"ack_id":"%b%b-%b.{hexadecimal(claim.token)}","lease_expires_at":"{expires_at}",'
-        f'"lease_seconds":{claim.lease_seconds}%b}}'
-    ).encode()
-    prefix = created = b""
+    shape = b""
     base = 0
     created_at = None
     keys = claim.ordering_keys or [None] * len(claim.positions)
@@ -67,12 +61,24 @@ def _deliveries(claim: Claim, subscription_id: str) -> Iterator[bytes]:
         claim.positions, claim.attempts, claim.created_at, claim.payloads, claim.attributes, keys, strict=True
     ):
         if time != created_at:
-            ids = MessageIds(claim.keys.topic_key, time)
-            created_at, created, prefix, base = time, time_text(time).encode(), ids.prefix.encode(), ids.base
-        low = b"%016x" % (base + position)
-        high, low = low[:4], low[4:]
-        more = _given_members(attributes, key)
-        yield shape % (prefix, high, low, payload, attempts, created, prefix, high, low, more)
+            created_at = time
+            shape, base = _shape(claim, subscription_id, time)
+        low = b"%012x" % (base + position)
+        more = b"" if attributes is None and key is None else _given_members(attributes, key)
+        yield shape % (low, payload, attempts, low, more)
+
+
+def _shape(claim: Claim, subscription_id: str, created_at: datetime) -> tuple[bytes, int]:
+    """What messages that were created at once have alike, and what a position is added to: twelve digits of an id."""
+    ids = MessageIds(claim.keys.topic_key, created_at)
+    expires_at = "" if claim.expires_at is None else time_text(claim.expires_at)
+    id_ = f"{ids.prefix}{ids.base >> _LOW_BITS:04x}-%b"
+    shape = (
+        f'{{"id":"{id_}","subscription_id":"{subscription_id}","payload":%b,"delivery_attempts":%d,'
+        f'"created_at":"{time_text(created_at)}","ack_id":"{id_}.{hexadecimal(claim.token)}",'
+        f'"lease_expires_at":"{expires_at}","lease_seconds":{claim.lease_seconds}%b}}'
+    )
+    return shape.encode(), ids.base & _LOW_MASK
 
 
 def _given_members(attributes: bytes | None, ordering_key: str | None) -> bytes:

@@ -1,16 +1,16 @@
-"""Encodes array parameters in PostgreSQL's binary array format (`array_recv`).
+"""Encodes and reads arrays in PostgreSQL's binary format (`array_recv`).
 
 An array always has the same type, whatever its values, so that a call is one prepared
 statement and a list of nulls needs no cast.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from psycopg.abc import Buffer
-from psycopg.adapt import Dumper
+from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
 
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -23,6 +23,10 @@ _float8 = struct.Struct("!id").pack
 _int4 = struct.Struct("!ii").pack
 _int8 = struct.Struct("!iq").pack
 _header = struct.Struct("!iiIii").pack
+_read_header = struct.Struct("!iiIii").unpack_from
+_read_int8 = struct.Struct("!q").unpack_from
+_HEADER_BYTES = 20
+_NO_DIMENSION = b"\0\0\0\0"
 
 
 class _Type(NamedTuple):
@@ -101,3 +105,34 @@ def _int8_items(items: Sequence[int]) -> bytes:
 _DUMPERS: dict[str, type[ArrayDumper]] = {
     name: type(f"{name}ArrayDumper", (ArrayDumper,), {"oid": of.array_oid, "type": of}) for name, of in _TYPES.items()
 }
+
+
+class TimesLoader(Loader):
+    """Reads an array of times, in UTC. Messages that were published at once have the same one."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> list[datetime | None]:
+        if data[:4] == _NO_DIMENSION:
+            return []
+        _, has_null, _, count, _ = _read_header(data)
+        if has_null:
+            return list(_times_and_nulls(bytes(data), count))
+        microseconds = struct.unpack_from("!" + "iq" * count, data, _HEADER_BYTES)[1::2]
+        times = {number: _time(number) for number in set(microseconds)}
+        return [times[number] for number in microseconds]
+
+
+def _times_and_nulls(data: bytes, count: int) -> Iterator[datetime | None]:
+    start = _HEADER_BYTES
+    for _ in range(count):
+        is_null = data.startswith(_NULL, start)
+        yield None if is_null else _time(*_read_int8(data, start + 4))
+        start += 4 if is_null else 12
+
+
+def _time(microseconds: int) -> datetime:
+    return _POSTGRES_EPOCH + timedelta(microseconds=microseconds)
+
+
+TIMES_OID = _TYPES["timestamptz"].array_oid

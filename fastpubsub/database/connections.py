@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from fastpubsub.config import Settings
-from fastpubsub.database.arrays import Array, ArrayDumper
+from fastpubsub.database.arrays import TIMES_OID, Array, ArrayDumper, TimesLoader
 from fastpubsub.database.sessions import SESSION
 from fastpubsub.database.urls import normalise
 from fastpubsub.exceptions import Unavailable
@@ -202,6 +202,7 @@ def _end_setup(adapted: Any, record: Any) -> None:
     adapters = adapted.driver_connection.adapters
     adapters.register_loader("json", ByteaBinaryLoader)
     adapters.register_loader("jsonb", _JsonbBinaryLoader)
+    adapters.register_loader(TIMES_OID, TimesLoader)
     adapters.register_dumper(Array, ArrayDumper)
 
 

@@ -1,11 +1,15 @@
 """Settling with the next pull: what each half does has tests of its own."""
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from fastpubsub.api.pulls import only_acks
 from tests.api.calls import REPRESENTATION, Calls, Json, ids_of, payloads, problem, success
 
 NOTHING: dict[str, list[str]] = {"settled": [], "gone": [], "stale": []}
@@ -133,3 +137,31 @@ async def test_a_nack_as_an_object(client: httpx.AsyncClient, calls: Calls) -> N
     assert explained["detail"].startswith("a consumer nacked delivery 1 ({until}: 100 % full), and the next one is due")
     (again,) = await calls.pull(2)
     assert again["id"] == second["id"]
+
+
+ACK_IDS = st.from_regex(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.[0-9a-f]{16}", fullmatch=True)
+
+
+@given(st.lists(ACK_IDS, min_size=1))
+def test_a_body_of_ack_ids_alone_is_read_by_itself(ids: list[str]) -> None:
+    assert only_acks(json.dumps({"acks": ids}, separators=(",", ":")).encode()) == ids
+
+
+@given(st.lists(ACK_IDS, min_size=1), st.data())
+@example([], None)
+def test_what_is_read_by_itself_is_what_json_says(ids: list[str], data: st.DataObject | None) -> None:
+    """Whatever is put into the body, or cut out of it."""
+    body = json.dumps({"acks": ids}, separators=(",", ":")).encode()
+    if data is not None:
+        start = data.draw(st.integers(0, len(body)))
+        end = data.draw(st.integers(start, min(len(body), start + 60)))
+        put = st.sampled_from([b"", b'"', b",", b'","', b"\\u0041", b"\xff", b"0", b" ", b'"]}', b"]"])
+        body = body[:start] + data.draw(put | st.binary(max_size=56)) + body[end:]
+    if (found := only_acks(body)) is not None:
+        assert json.loads(body) == {"acks": found}
+
+
+@pytest.mark.parametrize("ids", [["x"], ["0" * 53], ["0" * 53, "-" * 53]])
+async def test_a_body_of_what_looks_like_ack_ids(client: httpx.AsyncClient, calls: Calls, ids: list[str]) -> None:
+    await calls.topic_and_subscription()
+    assert "neither a message id" in problem(await exchange(client, {"acks": ids}), 422)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastpubsub.database.arrays import Array, ArrayDumper
+from fastpubsub.database.arrays import TIMES_OID, Array, ArrayDumper, TimesLoader
 from tests.harness import libpq
 
 TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
@@ -34,6 +34,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 def postgres(shared_database_url: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(libpq(shared_database_url), autocommit=True) as connection:
         connection.adapters.register_dumper(Array, ArrayDumper)
+        connection.adapters.register_loader(TIMES_OID, TimesLoader)
         connection.execute("set timezone to 'UTC'")
         yield connection
 

@@ -71,7 +71,7 @@ def pull_with(
         "POST",
         path_to("subscriptions", subscription_id, "pulls"),
         read,
-        write_json(settlement.body),
+        write_json({name: part for name, part in settlement.body.items() if part}),
         params,
         REPRESENTATION,
         settlement.repeatable,
