@@ -105,7 +105,10 @@ MEMBERS = {
     "expire_after_seconds": "seconds without a pull after which the subscription is deleted; 0 or null is never",
     "max_backlog": "messages of the topic that may come after its cursor; 0 or null is no limit",
     "on_full": "what happens to more than `max_backlog`: `reject`, `drop_oldest` or `dead_letter`",
-    "fair_by": "`ordering_key` gives the ordering keys that wait equally many messages; empty or null is nothing",
+    "fair_by": (
+        "`ordering_key` gives the ordering keys that wait equally many messages, `attributes.tenant` the values of "
+        "that attribute; empty or null is nothing"
+    ),
     "on_expired": "what becomes of a message that expires: `drop`, or `dead_letter`",
     "on_dead_letter": "what becomes of the ordering key of a dead letter: `continue`, or `hold` it",
     "retention_seconds": "seconds that settled messages are kept; null is the setting of the server",

@@ -35,6 +35,10 @@ SETTLED_OR_EXPIRED = "it was acknowledged, or it expired at {expired_at} before 
 SETTLED_OR_DROPPED = "it was acknowledged, or dropped because the backlog was too long; the two cannot be told apart"
 EXPIRED = "it expired at {expired_at}, and the next claim that comes to it passes it; "
 PUT_ASIDE = "no consumer has had it yet: it waits for the turn of its ordering key"
+SHARED = (
+    "no consumer has had it yet: of its {key} others came before it, and the subscription gives equally many "
+    "messages to each that waits"
+)
 HELD = (
     "no consumer has had it yet: its ordering key is held by the dead letter {held_by}, "
     "until somebody reprocesses or purges that"
@@ -61,7 +65,7 @@ def explanation_json(explained: Explained, message_id: str, *, shows_payload: bo
         "lease_expires_at": times.get("until") if explained.state == "leased" else None,
         "due_at": times.get("until") if explained.state == "waiting" else None,
         "died_at": times.get("died_at"),
-        "reason": explained.reason,
+        "reason": None if explained.is_put_aside else explained.reason,
         "filter": explained.filter,
         "field": explained.field,
         "expected": explained.expected,
@@ -98,9 +102,18 @@ def _detail(explained: Explained, *, shows_payload: bool) -> str:
     return paused + limited + expired + _sentence(explained, shows_payload=shows_payload)
 
 
+def _put_aside(explained: Explained) -> str:
+    if explained.held_by is not None:
+        return HELD.format(held_by=explained.held_by)
+    if explained.reason is None:
+        return PUT_ASIDE
+    _, _, attribute = explained.reason.partition("attributes.")
+    return SHARED.format(key=f"attribute {attribute}" if attribute else "ordering key")
+
+
 def _sentence(explained: Explained, *, shows_payload: bool) -> str:
     if explained.is_put_aside:
-        return PUT_ASIDE if explained.held_by is None else HELD.format(held_by=explained.held_by)
+        return _put_aside(explained)
     if explained.state == "ahead":
         return _ahead(explained)
     if explained.state == "filtered":

@@ -63,11 +63,6 @@ class OnDeadLetter(StrEnum):
     hold = "hold"
 
 
-class FairBy(StrEnum):
-    ordering_key = "ordering_key"
-    nothing = ""
-
-
 class OnFull(StrEnum):
     reject = "reject"
     drop_oldest = "drop_oldest"
@@ -148,10 +143,11 @@ Ordered = Annotated[
     bool, typer.Option("--ordered", help="Deliver messages with the same ordering key one after the other.")
 ]
 FairByOption = Annotated[
-    FairBy | None,
+    str | None,
     typer.Option(
         "--fair-by",
-        help="Deliver equally many messages of each ordering key that waits; new: not.",
+        metavar="ordering_key|attributes.NAME",
+        help="Deliver equally many messages of each ordering key, or value of an attribute, that waits; new: not.",
         show_default=False,
     ),
 ]

@@ -57,7 +57,7 @@ class Router:
         on_dead_letter: Literal["continue", "hold"] | None = None,
         max_backlog: int | None = None,
         on_full: Literal["reject", "drop_oldest", "dead_letter"] | None = None,
-        fair_by: Literal["ordering_key", ""] | None = None,
+        fair_by: str | None = None,
         ordered: bool = False,
         start_from: Start | None = None,
         fork_of: str | None = None,

@@ -37,6 +37,7 @@ BY_TOPIC = (
     "fired_messages",
     "message_keys",
     "busy_keys",
+    "bundles",
     "parked",
     "failures",
     "schedules",

@@ -103,7 +103,16 @@ Backoff = Annotated[int, Field(ge=0, le=MAX_DELAY_SECONDS), NOT_BOOL]
 
 ORDERED = "whether messages with the same ordering key come one after the other"
 
-FAIR_BY = "by what messages are shared: the ordering keys that wait get equally many"
+MAX_FAIR_ATTRIBUTE = 128
+FairBy = Annotated[
+    str,
+    Field(pattern=rf"^(ordering_key|attributes\.[^\x00]{{1,{MAX_FAIR_ATTRIBUTE}}})?$"),
+    explained(
+        "give `ordering_key`, or `attributes.` with the name of an attribute of up to "
+        f"{MAX_FAIR_ATTRIBUTE} characters, as in `attributes.tenant`"
+    ),
+]
+FAIR_BY = "by what messages are shared, `ordering_key` or `attributes.tenant`: those that wait get equally many"
 
 
 class NewSubscription(BaseModel):
@@ -133,7 +142,7 @@ class NewSubscription(BaseModel):
     on_dead_letter: OnDeadLetter | None = Field(None, description=ON_DEAD_LETTER)
     max_backlog: MaxBacklog | None = None
     on_full: OnFull | None = Field(None, description=ON_FULL)
-    fair_by: Literal["ordering_key", ""] | None = Field(None, description=f"{FAIR_BY}; empty is nothing")
+    fair_by: FairBy | None = Field(None, description=f"{FAIR_BY}; empty is nothing")
 
     @model_validator(mode="after")
     def _begin_once(self) -> Self:

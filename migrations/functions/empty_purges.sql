@@ -22,7 +22,7 @@ begin
     if not found then
         return null;
     end if;
-    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'failures', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'subscription_uses', 'history', 'consumers', 'parked', 'busy_keys', 'idempotency_keys', 'refused_messages', 'delayed_messages', 'fired_messages', 'message_keys', 'messages'] loop
+    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'failures', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'subscription_uses', 'history', 'consumers', 'parked', 'busy_keys', 'bundles', 'idempotency_keys', 'refused_messages', 'delayed_messages', 'fired_messages', 'message_keys', 'messages'] loop
         continue when v_table in ('idempotency_keys', 'refused_messages', 'delayed_messages', 'fired_messages', 'message_keys', 'messages') and v_purge.subscription_key is not null;
         execute format(
             'select array(select t.ctid from fastpubsub.%I as t where t.topic_key = $1%s limit $3)',

@@ -34,6 +34,7 @@ begin
     )
     select count(*) into v_parked from ended as e where e.reason <> 'put aside';
     delete from fastpubsub.busy_keys as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
+    delete from fastpubsub.bundles as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
     return v_leased + v_waiting + v_parked;
 end;
 $$;

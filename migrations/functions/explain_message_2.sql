@@ -2,7 +2,7 @@
 -- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at`
 -- is when the message expired, if it has, and `may_be_dropped` whether a settled one may be one that was too many. `before`: messages
 -- that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond. `failures`: failures_of. `held_by`: the
--- dead letter that holds the message's key, which may be itself.
+-- dead letter that holds the message's key, which may be itself. `reason` of one that was put aside: by what the subscription is shared.
 create or replace function fastpubsub.explain_message_2(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -55,7 +55,7 @@ declare
     v_created_at timestamptz;
 begin
     select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at,
-        u.ordered or u.fair_by is not null as puts_aside, u.max_in_flight, u.rate_limit, c.full_at, c.dropped
+        u.ordered or u.fair_by is not null as puts_aside, u.fair_by, u.max_in_flight, u.rate_limit, c.full_at, c.dropped
     into v_cursor
     from fastpubsub.claims as c
     inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
@@ -129,6 +129,7 @@ begin
     and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p);
     if explain_message_2.is_put_aside then
         state := 'ahead';
+        reason := v_cursor.fair_by;
         select fastpubsub.message_id(p_topic_key, r.position, m.created_at) into explain_message_2.held_by
         from fastpubsub.retries as r
         cross join lateral (

@@ -1,11 +1,16 @@
--- The messages that an ordered subscription has put aside, turn by turn, whether they pass the filter or not.
+-- The messages that an ordered or fair subscription has put aside, turn by turn, whether they pass the filter or not.
 create or replace function fastpubsub.put_aside(p_topic_key bigint, p_subscription_key bigint) returns setof bigint
 language sql stable
 as $$
     select k.position
     from (
         select c.position, c.retry_due_at, c.retry_position from fastpubsub.claims as c
-        where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+        where
+            c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+            and (
+                select u.fair_by from fastpubsub.cursors as u
+                where u.topic_key = p_topic_key and u.subscription_key = p_subscription_key
+            ) is null
         order by c.sequence desc limit 1
     ) as c
     cross join lateral (
@@ -34,4 +39,39 @@ as $$
         order by k.position
         offset 0
     ) as k
+    union all
+    select b.position
+    from (
+        select c.retry_due_at, c.retry_position, u.fair_by from fastpubsub.cursors as u
+        cross join lateral (
+            select c.retry_due_at, c.retry_position from fastpubsub.claims as c
+            where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+            order by c.sequence desc limit 1
+        ) as c
+        where u.topic_key = p_topic_key and u.subscription_key = p_subscription_key and u.fair_by is not null
+    ) as c
+    cross join lateral (
+        select r.turn, r.position from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.turn is not null
+            and (r.due_at, r.position) > (c.retry_due_at, c.retry_position)
+    ) as t
+    cross join lateral (
+        select fastpubsub.fair_key(c.fair_by, m.ordering_key, m.attributes) as key_hash from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = t.position
+        limit 1
+    ) as m
+    cross join lateral (
+        select u.position
+        from (
+            select b.positions from fastpubsub.bundles as b
+            where
+                b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.key_hash = m.key_hash
+                and b.position > t.turn
+            order by b.position
+            offset 0
+        ) as b
+        cross join lateral unnest(b.positions) as u (position)
+        where u.position > t.turn
+    ) as b
 $$;

@@ -5,6 +5,7 @@
 create or replace function fastpubsub.read_log_fairly(
     p_topic_key bigint,
     p_subscription_key bigint,
+    p_fair_by text,
     p_after bigint,
     p_last bigint,
     p_path jsonpath,
@@ -29,14 +30,13 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    c_step constant bigint := 4096;
-    c_leap constant bigint := 65536;
+    -- The most that a bundle has.
+    c_step constant bigint := 1024;
     c_expired constant integer := 1000;
     -- Before it, messages may have been trimmed, and be left for vacuum.
     v_first bigint := fastpubsub.first_position(p_topic_key, p_last);
     -- More than one, to see of which keys there is more.
     v_step bigint := greatest(p_limit, 64);
-    v_leap bigint := 8192;
     v_to bigint;
     v_matching bigint [];
     v_unreadable bigint [];
@@ -52,19 +52,8 @@ begin
     loop
         v_to := least(p_last, read_log_fairly.scanned + v_step);
         -- Where the last stretch gave nothing, this one may not, either.
-        if v_is_closed and fastpubsub.pass_busy_keys(p_topic_key, p_subscription_key, read_log_fairly.scanned, v_to, v_first) then
+        if v_is_closed and fastpubsub.pass_fairly(p_topic_key, p_subscription_key, p_fair_by, read_log_fairly.scanned, v_to, v_first) then
             scanned := v_to;
-            while
-                read_log_fairly.scanned < p_last and clock_timestamp() < p_until and v_leap > 0
-            loop
-                v_to := least(p_last, read_log_fairly.scanned + v_leap);
-                if fastpubsub.leap_busy_keys(p_topic_key, p_subscription_key, read_log_fairly.scanned, v_to) then
-                    scanned := v_to;
-                    v_leap := least(v_leap * 2, c_leap);
-                else
-                    v_leap := 0;
-                end if;
-            end loop;
             exit when read_log_fairly.scanned >= p_last or clock_timestamp() >= p_until;
             v_step := least(v_step * 2, c_step);
             continue;
@@ -75,7 +64,7 @@ begin
         end if;
         with stretch as (
             select
-                m.position, hashtextextended(m.ordering_key, 0) as key_hash,
+                m.position, fastpubsub.fair_key(p_fair_by, m.ordering_key, m.attributes) as key_hash,
                 pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size,
                 (m.expires_at <= p_now) is true as is_expired
             from fastpubsub.messages as m
@@ -85,24 +74,24 @@ begin
             select s.*, s.position = min(s.position) over (partition by s.key_hash) and s.key_hash is not null as is_first
             from stretch as s
         ),
-        -- Asked once for a key: the message before its first one is then the last that the cursor passed.
+        -- Asked once for a key: the last message of its last bundle is then the last that was put aside.
         marked as (
             select
                 f.*,
                 max(
                     case when f.is_first then (
-                        select k.position
+                        select b.position
                         from (
-                            select k.position from fastpubsub.message_keys as k
+                            select b.position from fastpubsub.bundles as b
                             where
-                                k.topic_key = p_topic_key and k.key_hash = f.key_hash and k.position < f.position
-                                and k.position >= v_first
-                            order by k.position desc limit 1
-                        ) as k
+                                b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.key_hash = f.key_hash
+                                and b.position >= v_first
+                            order by b.position desc limit 1
+                        ) as b
                         where
                             (
-                                select b.position from fastpubsub.busy_keys as b
-                                where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = k.position
+                                select k.position from fastpubsub.busy_keys as k
+                                where k.topic_key = p_topic_key and k.subscription_key = p_subscription_key and k.position = b.position
                                 limit 1
                             ) is not null
                     ) end
@@ -156,6 +145,12 @@ begin
             select p_topic_key, p_subscription_key, p_due_at, min(p.position), 0, 'put aside', p.turn
             from passed as p where p.position > p.turn
             group by p.turn
+        ),
+        bundled as (
+            insert into fastpubsub.bundles (topic_key, subscription_key, key_hash, position, positions)
+            select p_topic_key, p_subscription_key, p.key_hash, max(p.position), array_agg(p.position)
+            from passed as p where p.busy is not null or p.position > p.turn
+            group by p.key_hash
         )
         select
             (select r.position from reach as r) as scanned,

@@ -78,7 +78,7 @@ begin
     v_left := p_limit - least(v_waiting, (p_limit + p_sequence % 2) / 2);
     if v_left > 0 and p_after < p_last then
         v_log := fastpubsub.read_log_fairly(
-            v_topic_key, v_subscription_key, p_after, p_last, p_settings.filter_path, v_left, p_max_bytes, true,
+            v_topic_key, v_subscription_key, p_settings.fair_by, p_after, p_last, p_settings.filter_path, v_left, p_max_bytes, true,
             greatest(p_now, p_floor_due_at + interval '1 microsecond'), p_until, p_now
         );
         scanned := v_log.scanned;
@@ -94,9 +94,9 @@ begin
         v_left := p_limit - cardinality(v_new) - cardinality(take_fairly.positions);
         exit when
             v_left = 0 or v_bytes >= p_max_bytes or v_looked_at >= c_looked_at or cardinality(take_fairly.expired) >= c_looked_at;
-        v_part := fastpubsub.take_turns(
-            v_topic_key, v_subscription_key, take_fairly.due_at, take_fairly.retry_position, take_fairly.scanned, p_settings.filter_path,
-            v_left, p_max_bytes - v_bytes, greatest(p_now, take_fairly.due_at + interval '1 microsecond'), true
+        v_part := fastpubsub.take_in_line(
+            v_topic_key, v_subscription_key, p_settings.fair_by, take_fairly.due_at, take_fairly.retry_position, p_settings.filter_path,
+            v_left, p_max_bytes - v_bytes, greatest(p_now, take_fairly.due_at + interval '1 microsecond')
         );
         v_is_due := v_part.retry_position is not null;
         exit when not v_is_due;

@@ -24,6 +24,7 @@ declare
     v_end bigint;
     v_pin bigint;
     v_subscription record;
+    v_bundle record;
     v_cursor fastpubsub.claims;
     v_trimmed integer;
 begin
@@ -70,6 +71,28 @@ begin
     if v_end <= v_first then
         return 0;
     end if;
+    for v_subscription in
+        select c.subscription_key, c.fair_by from fastpubsub.cursors as c where c.topic_key = p_topic_key and c.fair_by is not null
+    loop
+        -- Each is found by its last message. A join would be planned by wrong statistics.
+        for v_bundle in
+            select b.key_hash, b.position from fastpubsub.messages as m
+            cross join lateral (
+                select b.key_hash, b.position from fastpubsub.bundles as b
+                where
+                    b.topic_key = p_topic_key and b.subscription_key = v_subscription.subscription_key
+                    and b.key_hash = fastpubsub.fair_key(v_subscription.fair_by, m.ordering_key, m.attributes)
+                    and b.position = m.position
+                limit 1
+            ) as b
+            where m.topic_key = p_topic_key and m.position >= v_first and m.position < v_end
+        loop
+            delete from fastpubsub.bundles as b
+            where
+                b.topic_key = p_topic_key and b.subscription_key = v_subscription.subscription_key
+                and b.key_hash = v_bundle.key_hash and b.position = v_bundle.position;
+        end loop;
+    end loop;
     with trimmed as (
         delete from fastpubsub.messages as m
         where m.topic_key = p_topic_key and m.position >= v_first and m.position < v_end

@@ -1,11 +1,23 @@
 -- By what the messages of a subscription are shared among those that wait, null for nothing.
-alter table fastpubsub.cursors add column if not exists fair_by text check (fair_by in ('ordering_key'));
+alter table fastpubsub.cursors
+add column if not exists fair_by text
+check (fair_by = 'ordering_key' or (starts_with(fair_by, 'attributes.') and length(fair_by) between 12 and 139));
 -- Committed before what follows.
 create index if not exists cursors_dead_letter_topic on fastpubsub.cursors (dead_letter_topic) where dead_letter_topic is not null;
 -- Committed before what follows.
 create index if not exists changes_client on fastpubsub.changes (client_id, change_key);
 create index if not exists changes_changed_at on fastpubsub.changes (changed_at, change_key);
 -- Committed before what follows.
+-- Messages of a key that a fair subscription has put aside in one look at the log, under the last of them.
+create table if not exists fastpubsub.bundles (
+    topic_key bigint,
+    subscription_key bigint,
+    key_hash bigint,
+    position bigint,
+    positions bigint [] not null,
+    primary key (topic_key, subscription_key, key_hash, position)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
+
 -- Messages from SQL that do not match the schema of their topic, with all that their rows in the outbox had.
 create table if not exists fastpubsub.refused_messages (
     topic_key bigint,

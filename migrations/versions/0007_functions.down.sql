@@ -605,6 +605,47 @@ begin
 end;
 $$;
 
+-- functions/end_deliveries.sql
+-- For a caller that holds the cursor: ends all leases and waiting retries of a subscription, and counts their messages. Old ack ids name
+-- nothing any more.
+create or replace function fastpubsub.end_deliveries(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_floor_due_at timestamptz,
+    p_floor_position bigint
+) returns bigint
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_leased bigint;
+    v_waiting bigint;
+    v_parked bigint;
+begin
+    with ended as (
+        delete from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+        returning l.position, l.last_position
+    )
+    select coalesce(sum(e.last_position - e.position + 1), 0) into v_leased from ended as e;
+    with ended as (
+        delete from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
+        returning r.reason
+    )
+    select count(*) into v_waiting from ended as e where e.reason <> 'put aside';
+    with ended as (
+        delete from fastpubsub.parked as p where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key
+        returning p.reason
+    )
+    select count(*) into v_parked from ended as e where e.reason <> 'put aside';
+    delete from fastpubsub.busy_keys as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
+    return v_leased + v_waiting + v_parked;
+end;
+$$;
+
 -- functions/explain_message_2.sql
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
 -- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at`
@@ -790,6 +831,9 @@ begin
 end;
 $$;
 
+-- functions/fair_key.sql
+drop function fastpubsub.fair_key;
+
 -- functions/fork_subscription.sql
 -- Creates a subscription like another of the same topic, before the oldest message that the other has not settled. p_settings has those
 -- that differ, named as columns of `cursors`, and p_filter counts with p_change_filter. A pause and push stay with the other.
@@ -931,9 +975,6 @@ begin
 end;
 $$;
 
--- functions/leap_busy_keys.sql
-drop function fastpubsub.leap_busy_keys;
-
 -- functions/lease_runs.sql
 -- Cuts claimed messages into leases: each has at most 100 consecutive positions, one consumer and one number of attempts. p_ends says how
 -- many messages the first consumer gets, the first two together, and so on.
@@ -977,9 +1018,6 @@ begin
     group by r.consumer, r.attempts, r.revived, r.island, r.position / 100;
 end;
 $$;
-
--- functions/line_up.sql
-drop function fastpubsub.line_up;
 
 -- functions/list_changes.sql
 -- Newest first; p_before_key is that of the last one of the page before.
@@ -1398,6 +1436,9 @@ begin
 end;
 $$;
 
+-- functions/pass_fairly.sql
+drop function fastpubsub.pass_fairly;
+
 -- functions/preview_seek.sql
 -- What seek_subscription would do: how many messages are ahead and would be, when those that come next were published, and how many leases
 -- and waiting retries would end. Of the messages ahead p_look are judged by the filter. Nothing is locked or changed.
@@ -1580,6 +1621,45 @@ begin
         is_estimated := is_estimated or v_aside.is_estimated;
     end if;
 end;
+$$;
+
+-- functions/put_aside.sql
+-- The messages that an ordered subscription has put aside, turn by turn, whether they pass the filter or not.
+create or replace function fastpubsub.put_aside(p_topic_key bigint, p_subscription_key bigint) returns setof bigint
+language sql stable
+as $$
+    select k.position
+    from (
+        select c.position, c.retry_due_at, c.retry_position from fastpubsub.claims as c
+        where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+        order by c.sequence desc limit 1
+    ) as c
+    cross join lateral (
+        select l.turn, min(l.position) as position from fastpubsub.leases as l
+        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn > 0
+        group by l.turn
+        union all
+        select p, p from fastpubsub.leases as l
+        cross join lateral generate_series(l.position, l.last_position) as p
+        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn = 0
+        union all
+        select r.turn, r.position from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.turn is not null
+            and (r.due_at, r.position) > (c.retry_due_at, c.retry_position)
+    ) as t
+    -- Joins would be planned by wrong statistics.
+    cross join lateral (
+        select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = t.position
+        limit 1
+    ) as m
+    cross join lateral (
+        select k.position from fastpubsub.message_keys as k
+        where k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > t.turn and k.position <= c.position
+        order by k.position
+        offset 0
+    ) as k
 $$;
 
 -- functions/read_log.sql
@@ -2475,6 +2555,9 @@ $$;
 -- functions/take_fairly.sql
 drop function fastpubsub.take_fairly;
 
+-- functions/take_in_line.sql
+drop function fastpubsub.take_in_line;
+
 -- functions/take_leases.sql
 -- Ends the deliveries that the caller may settle. The ids come in runs of p_lengths (null: 1 each) consecutive positions from p_positions
 -- on. A run has one token, or one creation time and no token: the latter stands for bare message ids, which settle a message whoever its
@@ -2610,6 +2693,9 @@ $$;
 -- functions/take_settled.sql
 drop function fastpubsub.take_settled;
 
+-- functions/take_share.sql
+drop function fastpubsub.take_share;
+
 -- functions/take_turns.sql
 drop function fastpubsub.take_turns;
 -- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
@@ -2738,6 +2824,110 @@ begin
     if v_passed is not null then
         perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_passed, p_now + interval '1 microsecond');
     end if;
+end;
+$$;
+
+-- functions/trim_messages.sql
+-- Deletes up to p_limit messages from the front of a topic: older than the retention (of the topic, else p_retention_seconds) and below
+-- every cursor, every leased and every waiting position, but never the newest. Returns how many it deleted.
+create or replace function fastpubsub.trim_messages(
+    p_topic_key bigint,
+    p_retention_seconds bigint,
+    p_limit integer default 5000,
+    p_wait boolean default false,
+    p_now timestamptz default null
+) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_retention bigint;
+    v_last bigint;
+    v_first bigint;
+    v_end bigint;
+    v_pin bigint;
+    v_subscription record;
+    v_cursor fastpubsub.claims;
+    v_trimmed integer;
+begin
+    perform fastpubsub.begin_call(false);
+    if not fastpubsub.lock_job('trim_messages', p_wait) then
+        return 0;
+    end if;
+    select coalesce(h.retention_seconds, p_retention_seconds) into v_retention from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    if not found then
+        return 0;
+    end if;
+    v_last := fastpubsub.last_position(p_topic_key);
+    v_first := fastpubsub.first_position(p_topic_key, v_last);
+    -- Exclusive: the first position that stays.
+    v_end := least(
+        v_last, v_first + p_limit, fastpubsub.position_before(p_topic_key, v_now - make_interval(secs => v_retention)) + 1
+    );
+    -- A cursor is read with its lock held, so that no claim can lease, and no seek can go, below v_end in the meantime.
+    for v_subscription in
+        select c.subscription_key from fastpubsub.cursors as c
+        where c.topic_key = p_topic_key
+        order by c.subscription_key
+        for no key update
+    loop
+        exit when v_end <= v_first;
+        select c.* into v_cursor from fastpubsub.claims as c
+        where c.topic_key = p_topic_key and c.subscription_key = v_subscription.subscription_key
+        order by c.sequence desc limit 1;
+        v_end := least(v_end, v_cursor.position + 1);
+        -- A row of leases may begin with reprocessed dead letters below v_first, and is at most a hundred positions long.
+        select min(greatest(l.position, v_first)) into v_pin from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = v_subscription.subscription_key
+            and l.position > v_first - 100 and l.position < v_end and l.last_position >= v_first;
+        v_end := least(v_end, v_pin);
+        -- A message that waits below v_first is a reprocessed dead letter with a copy of its own.
+        select min(r.position) into v_pin from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = v_subscription.subscription_key
+            and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position)
+            and r.position >= v_first and r.position < v_end;
+        v_end := least(v_end, v_pin);
+    end loop;
+    if v_end <= v_first then
+        return 0;
+    end if;
+    with trimmed as (
+        delete from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position >= v_first and m.position < v_end
+        returning m.position, m.ordering_key
+    ),
+    keys as (
+        delete from fastpubsub.message_keys as k
+        using trimmed as t
+        where
+            t.ordering_key is not null
+            and k.topic_key = p_topic_key and k.key_hash = hashtextextended(t.ordering_key, 0) and k.position = t.position
+    )
+    select count(*) into v_trimmed from trimmed as t;
+    -- A dead letter keeps how it failed. A message whose copy waits or is leased was not trimmed just now.
+    for v_subscription in select c.subscription_key from fastpubsub.cursors as c where c.topic_key = p_topic_key loop
+        delete from fastpubsub.failures as f
+        where
+            f.topic_key = p_topic_key and f.subscription_key = v_subscription.subscription_key
+            and f.position >= v_first and f.position < v_end
+            and not exists (
+                select from fastpubsub.dead_letters as d
+                where
+                    d.topic_key = p_topic_key and d.subscription_key = v_subscription.subscription_key
+                    and d.position = f.position
+                offset 0
+            );
+    end loop;
+    return v_trimmed;
 end;
 $$;
 

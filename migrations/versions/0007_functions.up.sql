@@ -680,7 +680,7 @@ begin
     if not found then
         return null;
     end if;
-    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'failures', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'subscription_uses', 'history', 'consumers', 'parked', 'busy_keys', 'idempotency_keys', 'refused_messages', 'delayed_messages', 'fired_messages', 'message_keys', 'messages'] loop
+    foreach v_table in array array ['leases', 'endpoints', 'push_attempts', 'failures', 'retries', 'dead_letters', 'redrives', 'revived', 'claims', 'filter_history', 'subscription_uses', 'history', 'consumers', 'parked', 'busy_keys', 'bundles', 'idempotency_keys', 'refused_messages', 'delayed_messages', 'fired_messages', 'message_keys', 'messages'] loop
         continue when v_table in ('idempotency_keys', 'refused_messages', 'delayed_messages', 'fired_messages', 'message_keys', 'messages') and v_purge.subscription_key is not null;
         execute format(
             'select array(select t.ctid from fastpubsub.%I as t where t.topic_key = $1%s limit $3)',
@@ -702,12 +702,54 @@ begin
 end;
 $$;
 
+-- functions/end_deliveries.sql
+-- For a caller that holds the cursor: ends all leases and waiting retries of a subscription, and counts their messages. Old ack ids name
+-- nothing any more.
+create or replace function fastpubsub.end_deliveries(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_floor_due_at timestamptz,
+    p_floor_position bigint
+) returns bigint
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_leased bigint;
+    v_waiting bigint;
+    v_parked bigint;
+begin
+    with ended as (
+        delete from fastpubsub.leases as l where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+        returning l.position, l.last_position
+    )
+    select coalesce(sum(e.last_position - e.position + 1), 0) into v_leased from ended as e;
+    with ended as (
+        delete from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
+        returning r.reason
+    )
+    select count(*) into v_waiting from ended as e where e.reason <> 'put aside';
+    with ended as (
+        delete from fastpubsub.parked as p where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key
+        returning p.reason
+    )
+    select count(*) into v_parked from ended as e where e.reason <> 'put aside';
+    delete from fastpubsub.busy_keys as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
+    delete from fastpubsub.bundles as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
+    return v_leased + v_waiting + v_parked;
+end;
+$$;
+
 -- functions/explain_message_2.sql
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
 -- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at`
 -- is when the message expired, if it has, and `may_be_dropped` whether a settled one may be one that was too many. `before`: messages
 -- that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond. `failures`: failures_of. `held_by`: the
--- dead letter that holds the message's key, which may be itself.
+-- dead letter that holds the message's key, which may be itself. `reason` of one that was put aside: by what the subscription is shared.
 create or replace function fastpubsub.explain_message_2(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -760,7 +802,7 @@ declare
     v_created_at timestamptz;
 begin
     select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at,
-        u.ordered or u.fair_by is not null as puts_aside, u.max_in_flight, u.rate_limit, c.full_at, c.dropped
+        u.ordered or u.fair_by is not null as puts_aside, u.fair_by, u.max_in_flight, u.rate_limit, c.full_at, c.dropped
     into v_cursor
     from fastpubsub.claims as c
     inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
@@ -834,6 +876,7 @@ begin
     and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p);
     if explain_message_2.is_put_aside then
         state := 'ahead';
+        reason := v_cursor.fair_by;
         select fastpubsub.message_id(p_topic_key, r.position, m.created_at) into explain_message_2.held_by
         from fastpubsub.retries as r
         cross join lateral (
@@ -885,6 +928,14 @@ begin
         where not explain_message_2.is_put_aside;
     end if;
 end;
+$$;
+
+-- functions/fair_key.sql
+-- Tells a key of a fair subscription by p_fair_by, 'ordering_key' or 'attributes.' and a name. Null for a message without one.
+create or replace function fastpubsub.fair_key(p_fair_by text, p_ordering_key text, p_attributes jsonb) returns bigint
+language sql immutable
+as $$
+    select hashtextextended(case when p_fair_by = 'ordering_key' then p_ordering_key else p_attributes ->> substr(p_fair_by, 12) end, 0)
 $$;
 
 -- functions/fork_subscription.sql
@@ -1020,70 +1071,6 @@ begin
 end;
 $$;
 
--- functions/leap_busy_keys.sql
--- For a claim of a fair subscription: puts the messages in (p_after, p_to] aside if all of them have keys of the
--- messages shortly before, which are few and busy, and returns whether it did. It counts entries of an index, and so
--- costs a twentieth of pass_busy_keys, for a log in which a few keys have nearly everything.
-create or replace function fastpubsub.leap_busy_keys(
-    p_topic_key bigint,
-    p_subscription_key bigint,
-    p_after bigint,
-    p_to bigint
-) returns boolean
-language plpgsql volatile
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_bitmapscan = off
-set jit = off
-as $$
-#variable_conflict use_column
-declare
-    c_looked_at constant bigint := 256;
-    c_keys constant integer := 32;
-    v_hash bigint;
-    v_hashes bigint [];
-    v_left bigint := p_to - p_after;
-    v_position bigint;
-    v_before bigint [];
-    v_last bigint [];
-begin
-    select array_agg(distinct hashtextextended(m.ordering_key, 0)) into v_hashes from fastpubsub.messages as m
-    where m.topic_key = p_topic_key and m.position > p_after - c_looked_at and m.position <= p_after;
-    if cardinality(v_hashes) > c_keys then
-        return false;
-    end if;
-    foreach v_hash in array v_hashes loop
-        select k.position into v_position from fastpubsub.message_keys as k
-        where k.topic_key = p_topic_key and k.key_hash = v_hash and k.position <= p_after
-        order by k.position desc limit 1;
-        perform from fastpubsub.busy_keys as b
-        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = v_position;
-        if not found then
-            return false;
-        end if;
-        v_before := v_before || v_position;
-        v_left := v_left - (
-            select count(*) from fastpubsub.message_keys as k
-            where k.topic_key = p_topic_key and k.key_hash = v_hash and k.position > p_after and k.position <= p_to
-        );
-        select k.position into v_position from fastpubsub.message_keys as k
-        where k.topic_key = p_topic_key and k.key_hash = v_hash and k.position <= p_to
-        order by k.position desc limit 1;
-        v_last := v_last || v_position;
-    end loop;
-    if v_left > 0 then
-        return false;
-    end if;
-    foreach v_position in array v_before loop
-        delete from fastpubsub.busy_keys as b
-        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = v_position;
-    end loop;
-    insert into fastpubsub.busy_keys (topic_key, subscription_key, position)
-    select p_topic_key, p_subscription_key, u.position from unnest(v_last) as u (position);
-    return true;
-end;
-$$;
-
 -- functions/lease_runs.sql
 -- Cuts claimed messages into leases: each has at most 100 consecutive positions, one consumer and one number of attempts. p_ends says how
 -- many messages the first consumer gets, the first two together, and so on.
@@ -1126,62 +1113,6 @@ begin
         ) as m
     ) as r
     group by r.consumer, r.attempts, r.revived, r.island, r.position / 100;
-end;
-$$;
-
--- functions/line_up.sql
--- For a claim of a fair subscription, which had the messages of some keys up to p_turns: a key with more up to
--- p_cursor takes its place at the end of the line again, at p_due_at; one without is no longer busy.
-create or replace function fastpubsub.line_up(
-    p_topic_key bigint,
-    p_subscription_key bigint,
-    p_turns bigint [],
-    p_cursor bigint,
-    p_due_at timestamptz
-) returns void
-language plpgsql volatile
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set enable_sort = off
-set jit = off
-as $$
-#variable_conflict use_column
-declare
-    v_idle bigint [];
-    v_position bigint;
-begin
-    with turns as materialized (
-        select u.turn, n.position
-        from unnest(p_turns) as u (turn)
-        left join lateral (
-            select k.position
-            from (
-                select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
-                where m.topic_key = p_topic_key and m.position = u.turn
-                limit 1
-            ) as m
-            cross join lateral (
-                select k.position from fastpubsub.message_keys as k
-                where
-                    k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > u.turn and k.position <= p_cursor
-                order by k.position limit 1
-            ) as k
-        ) as n on true
-    ),
-    going_on as (
-        insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
-        select p_topic_key, p_subscription_key, p_due_at, t.position, 0, 'put aside', t.turn
-        from turns as t where t.position is not null
-    )
-    select array_agg(t.turn) into v_idle from turns as t where t.position is null;
-    -- A join with the array would be planned by wrong statistics.
-    foreach v_position in array coalesce(v_idle, '{}') loop
-        delete from fastpubsub.busy_keys as b
-        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = v_position;
-    end loop;
 end;
 $$;
 
@@ -1796,6 +1727,87 @@ begin
 end;
 $$;
 
+-- functions/pass_fairly.sql
+-- For a claim of a fair subscription: puts the messages in (p_after, p_to] aside if all of them have a key that is busy,
+-- and returns whether it did. It costs a fraction of looking at each message, as read_log_fairly does. p_first is the
+-- first kept position.
+create or replace function fastpubsub.pass_fairly(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_fair_by text,
+    p_after bigint,
+    p_to bigint,
+    p_first bigint
+) returns boolean
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_before bigint [];
+    v_is_busy boolean;
+    v_position bigint;
+begin
+    with keys as materialized (
+        select
+            s.key_hash, s.last_position, s.positions,
+            (
+                select b.position
+                from (
+                    select b.position from fastpubsub.bundles as b
+                    where
+                        b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.key_hash = s.key_hash
+                        and b.position >= p_first
+                    order by b.position desc limit 1
+                ) as b
+                where
+                    (
+                        select k.position from fastpubsub.busy_keys as k
+                        where k.topic_key = p_topic_key and k.subscription_key = p_subscription_key and k.position = b.position
+                        limit 1
+                    ) is not null
+            ) as before
+        from (
+            select m.key_hash, max(m.position) as last_position, array_agg(m.position) as positions
+            from (
+                select m.position, fastpubsub.fair_key(p_fair_by, m.ordering_key, m.attributes) as key_hash
+                from fastpubsub.messages as m
+                where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+            ) as m
+            group by m.key_hash
+        ) as s
+    ),
+    gate as materialized (
+        select bool_and(k.before is not null) as is_busy, array_agg(k.before) as before from keys as k
+    ),
+    bundled as (
+        insert into fastpubsub.bundles (topic_key, subscription_key, key_hash, position, positions)
+        select p_topic_key, p_subscription_key, k.key_hash, k.last_position, k.positions from keys as k
+        where (select g.is_busy from gate as g)
+    ),
+    marked as (
+        insert into fastpubsub.busy_keys (topic_key, subscription_key, position)
+        select p_topic_key, p_subscription_key, k.last_position from keys as k
+        where (select g.is_busy from gate as g)
+    )
+    select g.is_busy, g.before into v_is_busy, v_before from gate as g;
+    if v_is_busy is not true then
+        return false;
+    end if;
+    -- A join with the array would be planned by wrong statistics.
+    foreach v_position in array v_before loop
+        delete from fastpubsub.busy_keys as k
+        where k.topic_key = p_topic_key and k.subscription_key = p_subscription_key and k.position = v_position;
+    end loop;
+    return true;
+end;
+$$;
+
 -- functions/preview_seek.sql
 -- What seek_subscription would do: how many messages are ahead and would be, when those that come next were published, and how many leases
 -- and waiting retries would end. Of the messages ahead p_look are judged by the filter. Nothing is locked or changed.
@@ -2066,6 +2078,85 @@ begin
 end;
 $$;
 
+-- functions/put_aside.sql
+-- The messages that an ordered or fair subscription has put aside, turn by turn, whether they pass the filter or not.
+create or replace function fastpubsub.put_aside(p_topic_key bigint, p_subscription_key bigint) returns setof bigint
+language sql stable
+as $$
+    select k.position
+    from (
+        select c.position, c.retry_due_at, c.retry_position from fastpubsub.claims as c
+        where
+            c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+            and (
+                select u.fair_by from fastpubsub.cursors as u
+                where u.topic_key = p_topic_key and u.subscription_key = p_subscription_key
+            ) is null
+        order by c.sequence desc limit 1
+    ) as c
+    cross join lateral (
+        select l.turn, min(l.position) as position from fastpubsub.leases as l
+        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn > 0
+        group by l.turn
+        union all
+        select p, p from fastpubsub.leases as l
+        cross join lateral generate_series(l.position, l.last_position) as p
+        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn = 0
+        union all
+        select r.turn, r.position from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.turn is not null
+            and (r.due_at, r.position) > (c.retry_due_at, c.retry_position)
+    ) as t
+    -- Joins would be planned by wrong statistics.
+    cross join lateral (
+        select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = t.position
+        limit 1
+    ) as m
+    cross join lateral (
+        select k.position from fastpubsub.message_keys as k
+        where k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > t.turn and k.position <= c.position
+        order by k.position
+        offset 0
+    ) as k
+    union all
+    select b.position
+    from (
+        select c.retry_due_at, c.retry_position, u.fair_by from fastpubsub.cursors as u
+        cross join lateral (
+            select c.retry_due_at, c.retry_position from fastpubsub.claims as c
+            where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+            order by c.sequence desc limit 1
+        ) as c
+        where u.topic_key = p_topic_key and u.subscription_key = p_subscription_key and u.fair_by is not null
+    ) as c
+    cross join lateral (
+        select r.turn, r.position from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.turn is not null
+            and (r.due_at, r.position) > (c.retry_due_at, c.retry_position)
+    ) as t
+    cross join lateral (
+        select fastpubsub.fair_key(c.fair_by, m.ordering_key, m.attributes) as key_hash from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = t.position
+        limit 1
+    ) as m
+    cross join lateral (
+        select u.position
+        from (
+            select b.positions from fastpubsub.bundles as b
+            where
+                b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.key_hash = m.key_hash
+                and b.position > t.turn
+            order by b.position
+            offset 0
+        ) as b
+        cross join lateral unnest(b.positions) as u (position)
+        where u.position > t.turn
+    ) as b
+$$;
+
 -- functions/read_log.sql
 -- Returns the messages of a topic in (p_after, p_to], in order, up to p_max_bytes together; with p_at_least_one, the first one comes
 -- whatever its size. `expires_at` is null when no message has one.
@@ -2130,6 +2221,7 @@ $$;
 create or replace function fastpubsub.read_log_fairly(
     p_topic_key bigint,
     p_subscription_key bigint,
+    p_fair_by text,
     p_after bigint,
     p_last bigint,
     p_path jsonpath,
@@ -2154,14 +2246,13 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    c_step constant bigint := 4096;
-    c_leap constant bigint := 65536;
+    -- The most that a bundle has.
+    c_step constant bigint := 1024;
     c_expired constant integer := 1000;
     -- Before it, messages may have been trimmed, and be left for vacuum.
     v_first bigint := fastpubsub.first_position(p_topic_key, p_last);
     -- More than one, to see of which keys there is more.
     v_step bigint := greatest(p_limit, 64);
-    v_leap bigint := 8192;
     v_to bigint;
     v_matching bigint [];
     v_unreadable bigint [];
@@ -2177,19 +2268,8 @@ begin
     loop
         v_to := least(p_last, read_log_fairly.scanned + v_step);
         -- Where the last stretch gave nothing, this one may not, either.
-        if v_is_closed and fastpubsub.pass_busy_keys(p_topic_key, p_subscription_key, read_log_fairly.scanned, v_to, v_first) then
+        if v_is_closed and fastpubsub.pass_fairly(p_topic_key, p_subscription_key, p_fair_by, read_log_fairly.scanned, v_to, v_first) then
             scanned := v_to;
-            while
-                read_log_fairly.scanned < p_last and clock_timestamp() < p_until and v_leap > 0
-            loop
-                v_to := least(p_last, read_log_fairly.scanned + v_leap);
-                if fastpubsub.leap_busy_keys(p_topic_key, p_subscription_key, read_log_fairly.scanned, v_to) then
-                    scanned := v_to;
-                    v_leap := least(v_leap * 2, c_leap);
-                else
-                    v_leap := 0;
-                end if;
-            end loop;
             exit when read_log_fairly.scanned >= p_last or clock_timestamp() >= p_until;
             v_step := least(v_step * 2, c_step);
             continue;
@@ -2200,7 +2280,7 @@ begin
         end if;
         with stretch as (
             select
-                m.position, hashtextextended(m.ordering_key, 0) as key_hash,
+                m.position, fastpubsub.fair_key(p_fair_by, m.ordering_key, m.attributes) as key_hash,
                 pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size,
                 (m.expires_at <= p_now) is true as is_expired
             from fastpubsub.messages as m
@@ -2210,24 +2290,24 @@ begin
             select s.*, s.position = min(s.position) over (partition by s.key_hash) and s.key_hash is not null as is_first
             from stretch as s
         ),
-        -- Asked once for a key: the message before its first one is then the last that the cursor passed.
+        -- Asked once for a key: the last message of its last bundle is then the last that was put aside.
         marked as (
             select
                 f.*,
                 max(
                     case when f.is_first then (
-                        select k.position
+                        select b.position
                         from (
-                            select k.position from fastpubsub.message_keys as k
+                            select b.position from fastpubsub.bundles as b
                             where
-                                k.topic_key = p_topic_key and k.key_hash = f.key_hash and k.position < f.position
-                                and k.position >= v_first
-                            order by k.position desc limit 1
-                        ) as k
+                                b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.key_hash = f.key_hash
+                                and b.position >= v_first
+                            order by b.position desc limit 1
+                        ) as b
                         where
                             (
-                                select b.position from fastpubsub.busy_keys as b
-                                where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = k.position
+                                select k.position from fastpubsub.busy_keys as k
+                                where k.topic_key = p_topic_key and k.subscription_key = p_subscription_key and k.position = b.position
                                 limit 1
                             ) is not null
                     ) end
@@ -2281,6 +2361,12 @@ begin
             select p_topic_key, p_subscription_key, p_due_at, min(p.position), 0, 'put aside', p.turn
             from passed as p where p.position > p.turn
             group by p.turn
+        ),
+        bundled as (
+            insert into fastpubsub.bundles (topic_key, subscription_key, key_hash, position, positions)
+            select p_topic_key, p_subscription_key, p.key_hash, max(p.position), array_agg(p.position)
+            from passed as p where p.busy is not null or p.position > p.turn
+            group by p.key_hash
         )
         select
             (select r.position from reach as r) as scanned,
@@ -3381,7 +3467,7 @@ begin
     v_left := p_limit - least(v_waiting, (p_limit + p_sequence % 2) / 2);
     if v_left > 0 and p_after < p_last then
         v_log := fastpubsub.read_log_fairly(
-            v_topic_key, v_subscription_key, p_after, p_last, p_settings.filter_path, v_left, p_max_bytes, true,
+            v_topic_key, v_subscription_key, p_settings.fair_by, p_after, p_last, p_settings.filter_path, v_left, p_max_bytes, true,
             greatest(p_now, p_floor_due_at + interval '1 microsecond'), p_until, p_now
         );
         scanned := v_log.scanned;
@@ -3397,9 +3483,9 @@ begin
         v_left := p_limit - cardinality(v_new) - cardinality(take_fairly.positions);
         exit when
             v_left = 0 or v_bytes >= p_max_bytes or v_looked_at >= c_looked_at or cardinality(take_fairly.expired) >= c_looked_at;
-        v_part := fastpubsub.take_turns(
-            v_topic_key, v_subscription_key, take_fairly.due_at, take_fairly.retry_position, take_fairly.scanned, p_settings.filter_path,
-            v_left, p_max_bytes - v_bytes, greatest(p_now, take_fairly.due_at + interval '1 microsecond'), true
+        v_part := fastpubsub.take_in_line(
+            v_topic_key, v_subscription_key, p_settings.fair_by, take_fairly.due_at, take_fairly.retry_position, p_settings.filter_path,
+            v_left, p_max_bytes - v_bytes, greatest(p_now, take_fairly.due_at + interval '1 microsecond')
         );
         v_is_due := v_part.retry_position is not null;
         exit when not v_is_due;
@@ -3448,6 +3534,143 @@ begin
         where m.topic_key = v_topic_key and m.position = u.position
         limit 1
     ) as m;
+end;
+$$;
+
+-- functions/take_in_line.sql
+-- For a claim of a fair subscription: takes due retries in their order after the floor, and with each key that stands in
+-- line its share of p_limit messages and p_max_bytes together (at least one). A key that has more stands at the end of the line
+-- again, one without is no longer busy. `due_at` and `retry_position` are the next floor. What has expired is in
+-- `expired` instead, with the attempts that it had.
+create or replace function fastpubsub.take_in_line(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_fair_by text,
+    p_floor_due_at timestamptz,
+    p_floor_position bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    out positions bigint [],
+    out attempts integer [],
+    out due_at timestamptz,
+    out retry_position bigint,
+    out size bigint,
+    out routed integer,
+    out filtered integer,
+    out unreadable bigint [],
+    out expired bigint [],
+    out expired_attempts integer []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    -- Behind a filter.
+    c_looked_at constant integer := 1000;
+    v_line record;
+    v_share integer;
+    v_part record;
+    v_again bigint [];
+    v_again_turns bigint [];
+    v_idle bigint;
+    v_idles bigint [];
+begin
+    positions := '{}';
+    attempts := '{}';
+    size := 0;
+    routed := 0;
+    filtered := 0;
+    expired := '{}';
+    expired_attempts := '{}';
+    select
+        array_agg(r.due_at) as due_at, array_agg(r.position) as positions, array_agg(r.attempts) as attempts, array_agg(r.turn) as turns,
+        array_agg(r.size) as sizes, array_agg(r.key_hash) as hashes, array_agg(r.is_expired) as are_expired
+    into v_line
+    from (
+        select
+            r.due_at, r.position, r.attempts, r.turn, m.key_hash,
+            coalesce(m.size, v.size) as size, (m.expires_at <= p_now) is true and v.size is null as is_expired
+        from fastpubsub.retries as r
+        left join lateral (
+            select
+                pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size, m.expires_at,
+                fastpubsub.fair_key(p_fair_by, m.ordering_key, m.attributes) as key_hash
+            from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = r.position
+            limit 1
+        ) as m on true
+        -- A reprocessed dead letter does not expire.
+        left join lateral (
+            select pg_column_size(v.payload) + coalesce(pg_column_size(v.attributes), 0) as size from fastpubsub.revived as v
+            where
+                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
+                and (m.size is null or m.expires_at is not null)
+            limit 1
+        ) as v on true
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
+        order by r.due_at, r.position
+        limit p_limit
+    ) as r;
+    v_share := greatest(p_limit / cardinality(v_line.positions), 1);
+    for i in 1..coalesce(cardinality(v_line.positions), 0) loop
+        exit when
+            (cardinality(take_in_line.positions) > 0 and take_in_line.size + v_line.sizes[i] > p_max_bytes)
+            or take_in_line.filtered >= c_looked_at;
+        due_at := v_line.due_at[i];
+        retry_position := v_line.positions[i];
+        if v_line.turns[i] is null then
+            if v_line.are_expired[i] then
+                expired := take_in_line.expired || v_line.positions[i];
+                expired_attempts := take_in_line.expired_attempts || v_line.attempts[i];
+            else
+                positions := take_in_line.positions || v_line.positions[i];
+                attempts := take_in_line.attempts || v_line.attempts[i] + 1;
+                size := take_in_line.size + v_line.sizes[i];
+            end if;
+            continue;
+        end if;
+        v_part := fastpubsub.take_share(
+            p_topic_key, p_subscription_key, v_line.hashes[i], v_line.turns[i], p_path, v_share, p_max_bytes - take_in_line.size, p_now
+        );
+        positions := take_in_line.positions || v_part.positions;
+        attempts := take_in_line.attempts || array_fill(1, array[cardinality(v_part.positions)]);
+        size := take_in_line.size + v_part.size;
+        routed := take_in_line.routed + v_part.routed;
+        filtered := take_in_line.filtered + v_part.filtered;
+        unreadable := take_in_line.unreadable || v_part.unreadable;
+        expired := take_in_line.expired || v_part.expired;
+        expired_attempts := take_in_line.expired_attempts || array_fill(0, array[cardinality(v_part.expired)]);
+        if v_part.next_position is null then
+            v_idles := v_idles || v_part.turn;
+        else
+            v_again := v_again || v_part.next_position;
+            v_again_turns := v_again_turns || v_part.turn;
+        end if;
+    end loop;
+    delete from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
+        and (r.due_at, r.position) <= (take_in_line.due_at, take_in_line.retry_position);
+    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
+    select
+        p_topic_key, p_subscription_key, greatest(p_now, take_in_line.due_at + interval '1 microsecond'), u.position, 0, 'put aside', u.turn
+    from unnest(v_again, v_again_turns) as u (position, turn);
+    -- A join with the array would be planned by wrong statistics.
+    foreach v_idle in array coalesce(v_idles, '{}') loop
+        delete from fastpubsub.busy_keys as k
+        where k.topic_key = p_topic_key and k.subscription_key = p_subscription_key and k.position = v_idle;
+    end loop;
 end;
 $$;
 
@@ -3647,6 +3870,104 @@ begin
 end;
 $$;
 
+-- functions/take_share.sql
+-- For a claim of a fair subscription: takes up to p_limit messages and p_max_bytes (at least one) of what it has put aside of a key after
+-- p_turn, and passes the filter. What has expired is in `expired` instead. `turn` is the last message that it passed, and
+-- `next_position` what comes next, null when there is nothing more.
+create or replace function fastpubsub.take_share(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_key_hash bigint,
+    p_turn bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    out positions bigint [],
+    out turn bigint,
+    out next_position bigint,
+    out size bigint,
+    out routed integer,
+    out filtered integer,
+    out unreadable bigint [],
+    out expired bigint []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    -- Behind a filter.
+    c_looked_at constant integer := 1000;
+    v_bundle record;
+    v_part record;
+    v_match record;
+    v_is_full boolean := false;
+begin
+    positions := '{}';
+    turn := p_turn;
+    size := 0;
+    routed := 0;
+    filtered := 0;
+    expired := '{}';
+    loop
+        select b.positions into v_bundle
+        from fastpubsub.bundles as b
+        where
+            b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.key_hash = p_key_hash
+            and b.position > take_share.turn
+        order by b.position limit 1;
+        exit when not found;
+        for v_part in
+            select
+                u.position, pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size,
+                (m.expires_at <= p_now) is true as is_expired
+            from (
+                select u.position from unnest(v_bundle.positions) as u (position)
+                where u.position > take_share.turn
+                order by u.position
+                -- One more tells what comes next.
+                limit case when p_path is null then p_limit - cardinality(take_share.positions) + 1 end
+            ) as u
+            cross join lateral (
+                select m.payload, m.attributes, m.expires_at from fastpubsub.messages as m
+                where m.topic_key = p_topic_key and m.position = u.position
+                limit 1
+            ) as m
+        loop
+            v_is_full := cardinality(take_share.positions) >= p_limit
+            or (cardinality(take_share.positions) > 0 and take_share.size + v_part.size > p_max_bytes)
+            or cardinality(take_share.expired) >= c_looked_at or take_share.filtered >= c_looked_at;
+            if v_is_full then
+                next_position := v_part.position;
+                return;
+            end if;
+            turn := v_part.position;
+            if p_path is not null then
+                v_match := fastpubsub.matching_positions(p_topic_key, v_part.position - 1, v_part.position, p_path, 1);
+                unreadable := take_share.unreadable || v_match.unreadable;
+                if v_match.positions is null then
+                    filtered := take_share.filtered + 1;
+                    continue;
+                end if;
+            end if;
+            routed := take_share.routed + 1;
+            if v_part.is_expired then
+                expired := take_share.expired || v_part.position;
+                continue;
+            end if;
+            positions := take_share.positions || v_part.position;
+            size := take_share.size + v_part.size;
+        end loop;
+    end loop;
+end;
+$$;
+
 -- functions/take_turns.sql
 drop function fastpubsub.take_turns;
 -- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
@@ -3786,6 +4107,133 @@ begin
     elsif v_passed is not null then
         perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_passed, p_now + interval '1 microsecond');
     end if;
+end;
+$$;
+
+-- functions/trim_messages.sql
+-- Deletes up to p_limit messages from the front of a topic: older than the retention (of the topic, else p_retention_seconds) and below
+-- every cursor, every leased and every waiting position, but never the newest. Returns how many it deleted.
+create or replace function fastpubsub.trim_messages(
+    p_topic_key bigint,
+    p_retention_seconds bigint,
+    p_limit integer default 5000,
+    p_wait boolean default false,
+    p_now timestamptz default null
+) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_retention bigint;
+    v_last bigint;
+    v_first bigint;
+    v_end bigint;
+    v_pin bigint;
+    v_subscription record;
+    v_bundle record;
+    v_cursor fastpubsub.claims;
+    v_trimmed integer;
+begin
+    perform fastpubsub.begin_call(false);
+    if not fastpubsub.lock_job('trim_messages', p_wait) then
+        return 0;
+    end if;
+    select coalesce(h.retention_seconds, p_retention_seconds) into v_retention from fastpubsub.heads as h where h.topic_key = p_topic_key;
+    if not found then
+        return 0;
+    end if;
+    v_last := fastpubsub.last_position(p_topic_key);
+    v_first := fastpubsub.first_position(p_topic_key, v_last);
+    -- Exclusive: the first position that stays.
+    v_end := least(
+        v_last, v_first + p_limit, fastpubsub.position_before(p_topic_key, v_now - make_interval(secs => v_retention)) + 1
+    );
+    -- A cursor is read with its lock held, so that no claim can lease, and no seek can go, below v_end in the meantime.
+    for v_subscription in
+        select c.subscription_key from fastpubsub.cursors as c
+        where c.topic_key = p_topic_key
+        order by c.subscription_key
+        for no key update
+    loop
+        exit when v_end <= v_first;
+        select c.* into v_cursor from fastpubsub.claims as c
+        where c.topic_key = p_topic_key and c.subscription_key = v_subscription.subscription_key
+        order by c.sequence desc limit 1;
+        v_end := least(v_end, v_cursor.position + 1);
+        -- A row of leases may begin with reprocessed dead letters below v_first, and is at most a hundred positions long.
+        select min(greatest(l.position, v_first)) into v_pin from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = v_subscription.subscription_key
+            and l.position > v_first - 100 and l.position < v_end and l.last_position >= v_first;
+        v_end := least(v_end, v_pin);
+        -- A message that waits below v_first is a reprocessed dead letter with a copy of its own.
+        select min(r.position) into v_pin from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = v_subscription.subscription_key
+            and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position)
+            and r.position >= v_first and r.position < v_end;
+        v_end := least(v_end, v_pin);
+    end loop;
+    if v_end <= v_first then
+        return 0;
+    end if;
+    for v_subscription in
+        select c.subscription_key, c.fair_by from fastpubsub.cursors as c where c.topic_key = p_topic_key and c.fair_by is not null
+    loop
+        -- Each is found by its last message. A join would be planned by wrong statistics.
+        for v_bundle in
+            select b.key_hash, b.position from fastpubsub.messages as m
+            cross join lateral (
+                select b.key_hash, b.position from fastpubsub.bundles as b
+                where
+                    b.topic_key = p_topic_key and b.subscription_key = v_subscription.subscription_key
+                    and b.key_hash = fastpubsub.fair_key(v_subscription.fair_by, m.ordering_key, m.attributes)
+                    and b.position = m.position
+                limit 1
+            ) as b
+            where m.topic_key = p_topic_key and m.position >= v_first and m.position < v_end
+        loop
+            delete from fastpubsub.bundles as b
+            where
+                b.topic_key = p_topic_key and b.subscription_key = v_subscription.subscription_key
+                and b.key_hash = v_bundle.key_hash and b.position = v_bundle.position;
+        end loop;
+    end loop;
+    with trimmed as (
+        delete from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position >= v_first and m.position < v_end
+        returning m.position, m.ordering_key
+    ),
+    keys as (
+        delete from fastpubsub.message_keys as k
+        using trimmed as t
+        where
+            t.ordering_key is not null
+            and k.topic_key = p_topic_key and k.key_hash = hashtextextended(t.ordering_key, 0) and k.position = t.position
+    )
+    select count(*) into v_trimmed from trimmed as t;
+    -- A dead letter keeps how it failed. A message whose copy waits or is leased was not trimmed just now.
+    for v_subscription in select c.subscription_key from fastpubsub.cursors as c where c.topic_key = p_topic_key loop
+        delete from fastpubsub.failures as f
+        where
+            f.topic_key = p_topic_key and f.subscription_key = v_subscription.subscription_key
+            and f.position >= v_first and f.position < v_end
+            and not exists (
+                select from fastpubsub.dead_letters as d
+                where
+                    d.topic_key = p_topic_key and d.subscription_key = v_subscription.subscription_key
+                    and d.position = f.position
+                offset 0
+            );
+    end loop;
+    return v_trimmed;
 end;
 $$;
 

@@ -30,6 +30,9 @@ PLAIN = ['{"a": 1, "b": "x"}', '{"a": 1, "b": true}']
 """What most filters let pass."""
 
 KEYS = st.sampled_from([None, "a", "a", "b"])
+ATTRIBUTES = st.sampled_from([None, '{"a": "x"}    ', '{"a": "x"}    ', '{"a": "y"}    ', '{"b": "x"}    '])
+"""As long as PostgreSQL counts them."""
+
 TTLS = st.sampled_from([None, None, 1, 6, 20])
 NAMES = st.sampled_from(["tick", "tock"])
 CATCH_UP: st.SearchStrategy[CatchUp] = st.sampled_from(["once", "all", "none"])

@@ -722,7 +722,18 @@ class Store:
 
 
 OF_SUBSCRIPTIONS = (
-    *("claims", "leases", "retries", "parked", "busy_keys", "failures", "dead_letters", "revived", "filter_history"),
+    *(
+        "claims",
+        "leases",
+        "retries",
+        "parked",
+        "busy_keys",
+        "bundles",
+        "failures",
+        "dead_letters",
+        "revived",
+        "filter_history",
+    ),
     "subscription_uses",
 )
 

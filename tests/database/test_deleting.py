@@ -31,6 +31,7 @@ def in_every_table(store: Store) -> Keys:
     store.reprocess(keys, ids[2:3])
     store.execute("insert into fastpubsub.idempotency_keys values (%s, 'client', 'key', '', 1, 1, %s)", keys.topic, NOW)
     store.execute("insert into fastpubsub.busy_keys values (%s, %s, 10)", *keys)
+    store.execute("insert into fastpubsub.bundles values (%s, %s, 1, 10, '{9, 10}')", *keys)
     store.execute("insert into fastpubsub.subscription_uses values (%s, %s, %s)", *keys, NOW)
     store.execute("insert into fastpubsub.parked values (%s, %s, 10, 9, %s, 1, 'nacked')", *keys, NOW)
     assert rows_left(store, keys).keys() == set(TABLES)

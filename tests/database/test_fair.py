@@ -1,5 +1,6 @@
 """Fair subscriptions: keys that wait get equally many messages, whatever else of a key waits."""
 
+import json
 import random
 from datetime import timedelta
 
@@ -12,15 +13,16 @@ from tests.database.usage import HOT, keep_autovacuum_away, measure
 MOMENT = timedelta(milliseconds=1)
 
 
-@pytest.fixture
-def keys(store: Store) -> Keys:
-    return store.create(fair_by="ordering_key", max_attempts=3)
+@pytest.fixture(params=["ordering_key", "attributes.tenant"])
+def keys(request: pytest.FixtureRequest, store: Store) -> Keys:
+    return store.create(fair_by=request.param, max_attempts=3)
 
 
 def publish(store: Store, keys: Keys, letters: str) -> None:
-    """A message for each letter, which is its key; without one for a space."""
+    """A message for each letter, which is its key and its tenant; without either for a space."""
     names = [None if letter == " " else letter for letter in letters]
-    store.publish(keys.topic, ["{}"] * len(letters), ordering_keys=names)
+    attributes = [json.dumps({"tenant": name} if name else {}) for name in names]
+    store.publish(keys.topic, ["{}"] * len(letters), attributes, ordering_keys=names)
 
 
 def claims(store: Store, keys: Keys, *limits: int, start: int = 1) -> list[list[int]]:
@@ -28,9 +30,9 @@ def claims(store: Store, keys: Keys, *limits: int, start: int = 1) -> list[list[
     return [store.claim(keys, limit, now=NOW + n * MOMENT).positions for n, limit in enumerate(limits, start)]
 
 
-def rows(store: Store) -> list[int]:
+def rows(store: Store, *tables: str) -> list[int]:
     """Of keys in line, and of those that are busy."""
-    tables = ("retries", "busy_keys")
+    tables = tables or ("retries", "busy_keys")
     return [store.value(f"select count(*) from fastpubsub.{table}") for table in tables]
 
 
@@ -77,6 +79,44 @@ def test_messages_without_a_key_are_keys_of_their_own(store: Store, keys: Keys) 
     publish(store, keys, "aaaa    ")
     assert sorted(store.claim(keys, 5).positions) == [1, 5, 6, 7, 8]
     assert claims(store, keys, 5) == [[2, 3, 4]]
+
+
+def test_an_attribute_is_another_than_the_ordering_key(store: Store) -> None:
+    keys = store.create(fair_by="attributes.tenant")
+    attributes = ['{"tenant": "x"}'] * 4 + ['{"tenant": "y", "region": "z"}'] * 2 + ['{"region": "x"}', None, None]
+    store.publish(keys.topic, ["{}"] * 9, attributes, ordering_keys=list("abcdabaaa"))
+    assert store.claim(keys, 5).positions == [1, 5, 7, 8, 9]
+    assert claims(store, keys, 2, 2) == [[2, 6], [3, 4]]
+
+
+@pytest.mark.parametrize("tenant", ["", "ä" * 50_000, "'\"\\ ordering_key", "null"])
+def test_any_value_of_an_attribute_is_a_key(store: Store, tenant: str) -> None:
+    keys = store.create(fair_by="attributes.a.b $c")
+    names = [tenant, tenant, tenant, tenant + "x"]
+    store.publish(keys.topic, ["{}"] * 4, [json.dumps({"a.b $c": name}) for name in names])
+    assert store.claim(keys, 2).positions == [1, 4]
+    assert claims(store, keys, 9) == [[2, 3]]
+
+
+def test_a_backlog_is_shared_by_a_fork(store: Store) -> None:
+    """Whoever publishes need not know."""
+    keys = store.create()
+    publish(store, keys, "a" * 3000 + "b" * 5)
+    store.ack(keys, store.claim(keys, 10).ids)
+    fork = store.fork_subscription("fork", fair_by="attributes.tenant")
+    assert [sum(position > 3000 for position in one) for one in claims(store, fork, 10)] == [5]
+    assert store.metrics(fork).ahead == 2985
+
+
+def test_what_was_put_aside_leaves_with_its_messages(store: Store, keys: Keys) -> None:
+    publish(store, keys, "ab" * 3000 + "c")
+    for number in range(13):
+        store.ack(keys, store.claim(keys, 500, now=NOW + number * MOMENT).ids)
+    assert rows(store) == [0, 0]
+    assert rows(store, "bundles") > [2]
+    while store.trim(keys.topic, 0, now=NOW + 9 * SECOND):
+        pass
+    assert rows(store, "messages", "bundles") == [1, 0]
 
 
 def test_one_at_a_time_comes_from_those_in_line_and_from_new_keys(store: Store, keys: Keys) -> None:
@@ -155,14 +195,17 @@ def test_what_was_put_aside_goes(store: Store, keys: Keys, what: str) -> None:
     assert rows(store) == [2, 2]
     if what == "seek":
         store.seek(keys, "earliest")
+        assert rows(store, "bundles") == [0]
         assert sorted(store.claim(keys, now=NOW + SECOND).positions) == [1, 2, 3, 4, 5, 6]
     elif what == "purge":
         assert store.purge_all(keys) == (6, False)
         assert store.claim(keys, now=NOW + SECOND).positions == []
+        assert rows(store, "bundles") == [0]
     else:
         store.delete_subscription()
         while store.empty_purges() is not None:
             pass
+        assert rows(store, "bundles") == [0]
     assert rows(store) == [0, 0]
 
 
@@ -175,9 +218,8 @@ def test_trimming_a_fork_and_an_explanation_know_what_was_put_aside(store: Store
     assert [store.explain(keys, position).is_put_aside for position in (3, 6)] == [True, True]
     fork = store.fork_subscription("fork")
     assert sorted(store.claim(fork).positions) == [3, 4, 5, 6]
-    assert store.row("select fair_by from fastpubsub.cursors where subscription_key = %s", fork.subscription) == (
-        "ordering_key",
-    )
+    query = "select count(distinct fair_by) from fastpubsub.cursors"
+    assert store.value(query) == 1
     store.reject(keys, store.claim(keys, 1, now=NOW + SECOND).ids, ["broken"])
     assert store.reprocess(keys, [Id(3, None, NOW)], now=NOW + SECOND) == [3]
     assert sorted(store.claim(keys, now=NOW + 2 * SECOND).positions) == [3, 4, 5, 6]

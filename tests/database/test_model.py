@@ -34,7 +34,7 @@ from fastpubsub.testing.store.records import Stored
 from fastpubsub.testing.store.settings import LIMITS
 from fastpubsub.testing.store.settling import SETTLED
 from tests.database import delayed, schedules
-from tests.database.model_rules import KEYS, PAYLOADS, TTLS, Scheduling, Transacting, targets
+from tests.database.model_rules import ATTRIBUTES, KEYS, PAYLOADS, TTLS, Scheduling, Transacting, targets
 from tests.database.store import (
     EVERYTHING,
     EXAMPLES,
@@ -58,7 +58,7 @@ from tests.database.store import (
 FILTERS = st.sampled_from([None, "null", "{}", '{"a": [1]}', '{"a": [1, 2], "b": ["x", true]}', '{"b": ["x"]}'])
 NAMES = st.sampled_from(["first", "second"])
 ON_FULL = st.sampled_from(["reject", "reject", "drop_oldest", "dead_letter"])
-FAIR_BY = st.sampled_from(["", "ordering_key"])
+FAIR_BY = st.sampled_from(["", "ordering_key", "attributes.a"])
 SETTINGS = st.builds(
     Settings,
     filter=FILTERS,
@@ -235,21 +235,29 @@ class Machine(Scheduling, Transacting):
         late=st.integers(0, 3),
         keys=st.lists(KEYS, min_size=6, max_size=6),
         ttls=st.lists(TTLS, min_size=6, max_size=6),
+        attributes=st.lists(ATTRIBUTES, min_size=6, max_size=6),
     )
     def publish(
-        self, payloads: list[str], late: int, keys: Sequence[str | None], ttls: Sequence[int | None] | None = None
+        self,
+        payloads: list[str],
+        late: int,
+        keys: Sequence[str | None],
+        ttls: Sequence[int | None] | None = None,
+        attributes: Sequence[str | None] | None = None,
     ) -> None:
         """Sometimes by a clock that is behind."""
         now = self.now - timedelta(milliseconds=late)
         keys = keys[: len(payloads)]
         ttls = (ttls or [None] * 8)[: len(payloads)]
+        attributes = (attributes or [None] * 8)[: len(payloads)]
         if (refusal := self.refusal(len(payloads))) is not None:
             with self.store.refused(refusal):
-                self.store.publish(self.topic, payloads, ordering_keys=keys, ttls=ttls, now=now)
+                self.store.publish(self.topic, payloads, attributes, ordering_keys=keys, ttls=ttls, now=now)
             return
-        published = self.store.publish(self.topic, payloads, ordering_keys=keys, ttls=ttls, now=now)
+        published = self.store.publish(self.topic, payloads, attributes, ordering_keys=keys, ttls=ttls, now=now)
         expiries = [Expiry(None, ttl) for ttl in ttls]
-        ids = self.log.publish([one.encode() for one in payloads], [None] * len(payloads), now, keys, expiries)
+        beside = [None if one is None else one.encode() for one in attributes]
+        ids = self.log.publish([one.encode() for one in payloads], beside, now, keys, expiries)
         assert [one and one[1:] for one in map(parse, ids)] == [
             (published.first_position + index, published.created_at) for index in range(len(payloads))
         ]

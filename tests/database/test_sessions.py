@@ -329,10 +329,12 @@ INTERNAL = {
     "read_log_in_order",
     "store_keys",
     "take_turns",
-    "leap_busy_keys",
-    "line_up",
+    "fair_key",
+    "pass_fairly",
     "read_log_fairly",
     "take_fairly",
+    "take_in_line",
+    "take_share",
 }
 
 

@@ -26,6 +26,7 @@ GROWING = (
     "failures",
     "parked",
     "busy_keys",
+    "bundles",
     "idempotency_keys",
     "outbox",
     "settlements",
@@ -74,6 +75,8 @@ FILL = """
     insert into fastpubsub.parked
     select %(topic)s, %(subscription)s, i, i + 1, %(hour_ago)s, 1, 'nacked' from generate_series(1, %(rows)s) as i;
     insert into fastpubsub.busy_keys select %(topic)s, %(subscription)s, i from generate_series(1, %(rows)s) as i;
+    insert into fastpubsub.bundles
+    select %(topic)s, %(subscription)s, i, i, array[i] from generate_series(1, %(rows)s) as i;
     insert into fastpubsub.idempotency_keys
     select %(topic)s, 'client', i::text, '', i, 1, %(hour_ago)s + i * interval '1 s', null
     from generate_series(1, %(rows)s) as i;
@@ -518,6 +521,7 @@ PROCEDURES = """
 """
 ELSEWHERE = {
     # Of the hot statements, in test_plans.
+    *("continue_turn", "pass_busy_keys"),
     *("cut_leases", "forget_old_failures", "name_turns"),
     # They read the log between two positions, as those do that were called.
     *("pass_expired", "read_matching_log"),

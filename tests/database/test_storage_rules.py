@@ -19,6 +19,7 @@ INDEXES = {
     "revived": {"topic_key, subscription_key, position"},
     "message_keys": {"topic_key, key_hash, position"},
     "busy_keys": {"topic_key, subscription_key, position"},
+    "bundles": {"topic_key, subscription_key, key_hash, position"},
     "parked": {"topic_key, subscription_key, turn, position"},
     "failures": {"topic_key, subscription_key, position, failure_key"},
     "idempotency_keys": {"topic_key, client, key", "topic_key, created_at"},
@@ -111,6 +112,7 @@ def test_orphans_would_be_found(store: Store, table: str) -> None:
         "payload": "'1'",
         "body_hash": "''",
         "revived": "false",
+        "positions": "'{1}'",
     }
     times = dict.fromkeys(
         ("created_at", "died_at", "failed_at", "due_at", "retry_due_at", "expires_at", "leased_at"), "'2026-01-01'"

@@ -20,6 +20,7 @@ HOT = (
     "idempotency_keys",
     "message_keys",
     "busy_keys",
+    "bundles",
     "parked",
     "failures",
 )

@@ -45,7 +45,7 @@ def create_subscription(
     on_dead_letter: Literal["continue", "hold"] | None = None,
     max_backlog: int | None = None,
     on_full: Literal["reject", "drop_oldest", "dead_letter"] | None = None,
-    fair_by: Literal["ordering_key", ""] | None = None,
+    fair_by: str | None = None,
     exist_ok: bool = False,
 ) -> Request[Subscription]:
     """Creates a subscription. None is the default of the server; with `fork_of`, the value of that subscription.
@@ -58,7 +58,7 @@ def create_subscription(
     until somebody reprocesses or purges it. With `max_backlog` at most so many messages of the topic come after its
     cursor: `on_full` refuses what is published (`TooManyRequests`), or drops the oldest or makes dead letters of them.
     With `fair_by="ordering_key"` the ordering keys of which messages wait get equally many, so that a key with many
-    does not hold up the others.
+    does not hold up the others; with `fair_by="attributes.tenant"` the values of that attribute do.
 
     With `fork_of` it begins before the oldest message that the other has not settled, instead of at `start_from`. With
     `exist_ok` it returns an existing one, and raises `AlreadyExists` when that differs from the given settings, except
@@ -113,7 +113,7 @@ def ensure_subscription(
     on_dead_letter: Literal["continue", "hold"] | None = None,
     max_backlog: int | None = None,
     on_full: Literal["reject", "drop_oldest", "dead_letter"] | None = None,
-    fair_by: Literal["ordering_key", ""] | None = None,
+    fair_by: str | None = None,
 ) -> Request[Subscription]:
     """Creates it, or changes the given settings that differ, which is logged. `{}` means no filter.
 

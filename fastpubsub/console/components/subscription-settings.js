@@ -50,7 +50,7 @@ export function SubscriptionSettings({subscription, onDone}) {
         <option value="continue">continue</option><option value="hold">hold until it is reprocessed or purged</option>
       </select>
     <//>` : null}
-    ${subscription.fair_by ? html`<${Field} label="Shared by" hint="Ordering keys that wait get equally many messages; chosen when the subscription is created">
+    ${subscription.fair_by ? html`<${Field} label="Shared by" hint="Keys of which messages wait get equally many; chosen when the subscription is created">
       <input name="fair_by" readonly value=${subscription.fair_by} />
     <//>` : null}
     <${Field} label="Full backlog" hint="What happens to more messages than Backlog">

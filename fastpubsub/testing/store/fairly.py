@@ -3,10 +3,13 @@
 from datetime import datetime
 
 from fastpubsub.testing.store.records import PUT_ASIDE, Passed, WaitingMessage
-from fastpubsub.testing.store.turns import LOOKED_AT, STEP, Turns
+from fastpubsub.testing.store.turns import LOOKED_AT, Turns
 
 LOOK_AHEAD = 64
 """Messages at which a claim of a fair subscription looks at least, to see who waits."""
+
+BUNDLE = 1024
+"""The most messages that it puts aside at once."""
 
 
 class Fairly(Turns):
@@ -44,7 +47,7 @@ class Fairly(Turns):
                     self.due.append(WaitingMessage(soon, after[0], 0, PUT_ASIDE, turn))
             if self.position < end or len(taken) >= limit or len(expired) >= LOOKED_AT:
                 break
-            step = min(step * 2, STEP)
+            step = min(step * 2, BUNDLE)
         return [(position, 1, None) for position in taken]
 
     def _read_stretch(
@@ -59,16 +62,15 @@ class Fairly(Turns):
         """Returns which of its messages each key had."""
         turns: dict[str, int] = {}
         for position in range(self.position + 1, end + 1):
-            message = self.log.messages[position]
-            passes = self._passes(position)
-            if message.ordering_key not in self.turns and message.ordering_key not in turns:
+            key, passes = self._key(position), self._passes(position)
+            if key not in self.turns and key not in turns:
                 if passes and not self.is_too_late(position, now):
                     size = sum(self.message(one).size for one in [*taken, position])
                     if len(taken) >= limit or (taken and size > max_bytes):
                         break
                     taken.append(position)
-                    if message.ordering_key is not None:
-                        turns[message.ordering_key] = position
+                    if key is not None:
+                        turns[key] = position
                 elif passes:
                     expired.append((position, 0))
                 self.routed += passes

@@ -26,6 +26,11 @@ def matches(
     return filters.matches(wanted, filters.read(payload), beside)
 
 
+def attribute_of(message: Stored, name: str) -> str | None:
+    value: str | None = filters.read(message.attributes or b"{}").get(name)
+    return value
+
+
 def passes(wanted: Filter | None, message: Stored) -> bool:
     return matches(wanted, message.payload, message.attributes, message.ordering_key)
 

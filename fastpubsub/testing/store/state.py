@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from fastpubsub.models import Subscription
-from fastpubsub.testing.store.judging import Filter, passes
+from fastpubsub.testing.store.judging import Filter, attribute_of, passes
 from fastpubsub.testing.store.log import Log
 from fastpubsub.testing.store.records import FOREVER, PUT_ASIDE, Dead, Failed, Lease, Passed, Stored, WaitingMessage
 
@@ -37,7 +37,7 @@ class CursorState:
     waiting: list[WaitingMessage] = field(default_factory=list)
     dead: dict[int, Dead] = field(default_factory=dict)
     revived: dict[int, Stored] = field(default_factory=dict)
-    turns: dict[str, int] = field(default_factory=dict)
+    turns: dict[str | None, int] = field(default_factory=dict)
     parked: list[WaitingMessage] = field(default_factory=list)
     due: list[WaitingMessage] = field(default_factory=list)
     failures: dict[int, list[Failed]] = field(default_factory=dict)
@@ -54,8 +54,11 @@ class CursorState:
     def message(self, position: int) -> Stored:
         return self.log.messages.get(position) or self.revived[position]
 
-    def _key(self, position: int) -> str:
-        return self.log.messages[position].ordering_key or ""
+    def _key(self, position: int) -> str | None:
+        """By what messages take turns."""
+        message = self.log.messages[position]
+        _, _, attribute = (self.subscription.fair_by or "").partition("attributes.")
+        return attribute_of(message, attribute) if attribute else message.ordering_key
 
     def _passes(self, position: int) -> bool:
         return passes(self.wanted, self.log.messages[position])
@@ -77,9 +80,9 @@ class CursorState:
         """What was put aside, whether it passes the filter or not."""
         return sorted(position for key, turn in self.turns.items() for position in self._after(key, turn))
 
-    def _after(self, key: str, turn: int) -> list[int]:
+    def _after(self, key: str | None, turn: int) -> list[int]:
         after = range(max(turn + 1, self.log.first), self.position + 1)
-        return [one for one in after if self.log.messages[one].ordering_key == key]
+        return [one for one in after if self._key(one) == key]
 
     @property
     def all_waiting(self) -> list[WaitingMessage]:

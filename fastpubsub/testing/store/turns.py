@@ -43,7 +43,12 @@ class Turns(Failing):
                     taken.append((one.position, one.attempts + 1, None))
                 continue
             key = self._key(one.position)
-            part = self._continue(one, max(limit // len(due), 1), max_bytes - self._size(taken), now, expired)
+            share, left = max(limit // len(due), 1), max_bytes - self._size(taken)
+            if self.subscription.fair_by:
+                part: list[tuple[int, int]] = []
+                self._take_aside(self._after(key, self.turns[key]), share, left, part, expired, now)
+            else:
+                part = self._continue(one, share, left, now, expired)
             taken += [(position, attempts, self.turns[key]) for position, attempts in part]
             if not part or self.subscription.fair_by:
                 passed.append(self.turns[key])
@@ -67,25 +72,25 @@ class Turns(Failing):
                 size += self._give(one.position, one.attempts, taken, expired, now)
         while True:
             turn = self.turns[key]
-            self._take_aside(key, limit, max_bytes - size, taken, expired, now)
+            most = limit - len(taken) if self.wanted is None else LOOKED_AT
+            self._take_aside(self._after(key, turn)[:most], limit, max_bytes - size, taken, expired, now)
             if self.turns[key] == turn or taken or self.wanted is not None:
                 return taken
 
     def _take_aside(
         self,
-        key: str,
+        aside: Iterable[int],
         limit: int,
         max_bytes: int,
         taken: list[tuple[int, int]],
         expired: list[tuple[int, int]],
         now: datetime,
     ) -> None:
-        """The next of what was put aside."""
-        most = limit - len(taken) if self.wanted is None else LOOKED_AT
-        for position in self._after(key, self.turns[key])[:most]:
+        """The next of what was put aside of a key."""
+        for position in aside:
             if len(taken) >= limit or (taken and self.message(position).size > max_bytes):
                 break
-            self.turns[key] = position
+            self.turns[self._key(position)] = position
             if self._passes(position):
                 self.routed += 1
                 max_bytes -= self._give(position, 0, taken, expired, now)
