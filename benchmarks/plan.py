@@ -24,6 +24,8 @@ class Plan:
     run_in_megabytes: int = 0
     """What PostgreSQL writes before anything is measured."""
     held_warm_up_seconds: int = 3
+    endpoints: int = 1000
+    """Of as many subscriptions, which are pushed at once."""
     reuse: bool = False
     """One server for all rows, which costs less time and is no measurement."""
 
@@ -35,4 +37,4 @@ class Plan:
 NORMAL = Plan("bench", 5, 3.0, 1.0, 5, 15, 60, 60, 1_000_000, 20.0, 800)
 QUICK = Plan("bench-quick", 3, 0.5, 0.3, 1, 3, 10, 5, 200_000, 3.0)
 LONG = Plan("bench-long", 15, 10.0, 2.0, 5, 20, 600, 60, 10_000_000, 120.0, 800)
-SMOKE = Plan("smoke", 1, 0.12, 0.05, 1, 1, 1, 1, 30_000, 0.3, held_warm_up_seconds=1, reuse=True)
+SMOKE = Plan("smoke", 1, 0.12, 0.05, 1, 1, 1, 1, 30_000, 0.3, held_warm_up_seconds=1, endpoints=50, reuse=True)

@@ -20,7 +20,6 @@ from benchmarks.results import Measure
 from benchmarks.service import Service
 from benchmarks.stack import HOST, free_port
 
-ENDPOINTS = 1000
 BATCH = 100
 PER_SECOND = 3000.0
 """Deliveries to one endpoint that count as enough."""
@@ -45,15 +44,16 @@ _NUMBER = re.compile(rb'"n":(\d{9})')
 def pushing(bench: Bench) -> list[Measure]:
     """The server that pushes serves the API as well, and all is on this machine."""
     with bench.service(**SETTINGS) as service, Endpoint() as endpoint:
-        one, many = (Pushed(service, endpoint, count) for count in (1, ENDPOINTS))
+        endpoints = bench.plan.endpoints
+        one, many = (Pushed(service, endpoint, count) for count in (1, endpoints))
         to_one, to_many = bench.rounds(one.per_second, many.per_second)
-        for name, arm in (("push to one endpoint", one), ("push to 1,000 endpoints", many)):
+        for name, arm in (("push to one endpoint", one), (f"push to {endpoints:,} endpoints", many)):
             bench.account(name, service.server, arm.run, lambda done: done.requests)
         arrival = _arrival(bench, service, endpoint)
         bench.check_totals("push to one endpoint", one.subscriptions[0])
     return [
         _enough("pushed to one endpoint", to_one, PER_SECOND),
-        _enough("pushed to 1,000 endpoints", to_many, PER_SECOND / 2),
+        _enough(f"pushed to {endpoints:,} endpoints", to_many, PER_SECOND / 2),
         arrival,
     ]
 

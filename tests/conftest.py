@@ -71,6 +71,9 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("tests")
 
 POSTGRES = pytest.StashKey[harness.Postgres]()
+HASHING = pytest.StashKey[tuple[int, int]]()
+"""What hashing a secret costs outside of the tests."""
+
 FOLDER = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 
@@ -86,6 +89,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # httpx gives up after five seconds, in which a busy machine may not answer.
     patience: httpx.Timeout = inspect.signature(httpx.get).parameters["timeout"].default
     patience.connect = patience.read = patience.write = patience.pool = harness.START_SECONDS
+    config.stash[HASHING] = warm.hash_cheaply()
     config.stash[POSTGRES] = harness.Postgres()
     config.stash[FOLDER] = tempfile.TemporaryDirectory(prefix="fastpubsub-")
     if given := getattr(config, "workerinput", {}):

@@ -1,6 +1,7 @@
 """The benchmark runs and counts right. How fast anything is, no test says."""
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.__main__ import measure
+from benchmarks.bench import Bench
 from benchmarks.pairs import Spread, interleave, ratio
 from benchmarks.payloads import LARGE, SMALL, payload, payload_sql
 from benchmarks.plan import SMOKE
@@ -17,21 +19,44 @@ from benchmarks.results import Delivery, Measure, Results, Verdict
 from benchmarks.rows import ROWS
 from benchmarks.verify import compare
 
+Row = Callable[[Bench], list[Measure]]
+
+
+def patient(row: Row) -> Row:
+    """A busy machine may do nothing at all in a short time, also where no round is played: that row has more of it."""
+
+    def measured(bench: Bench) -> list[Measure]:
+        plan, costs = bench.plan, len(bench.results.costs)
+        for seconds in (plan.seconds, 1.0):
+            bench.plan = replace(plan, seconds=seconds)
+            with suppress(ZeroDivisionError):
+                found = row(bench)
+                if all(value > 0 for one in found if one.spread for value in one.spread.values):
+                    break
+            del bench.results.costs[costs:]
+        else:
+            bench.plan = replace(plan, seconds=4.0)
+            found = row(bench)
+        bench.plan = plan
+        return found
+
+    return measured
+
 
 def measure_all(folder: Path) -> Results:
-    """A busy machine may do nothing at all in a short time, also where no round is played."""
+    """What is measured before and after the rows may find that nothing was done, too."""
     for seconds in (SMOKE.seconds, 1.0):
         with suppress(ZeroDivisionError):
-            results = measure(replace(SMOKE, seconds=seconds), list(ROWS), folder, None)
-            if all(value > 0 for one in results.measures if one.spread for value in one.spread.values):
-                return results
+            return measure(replace(SMOKE, seconds=seconds), list(ROWS), folder, None)
     return measure(replace(SMOKE, seconds=4.0), list(ROWS), folder, None)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_every_row_finds_its_figures_and_no_message_is_lost(tmp_path: Path) -> None:
+def test_every_row_finds_its_figures_and_no_message_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shutil.which("wrk"), "this test needs the load generator wrk: apt-get install wrk"
+    for name, row in ROWS.items():
+        monkeypatch.setitem(ROWS, name, patient(row))
     results = measure_all(tmp_path)
     assert results.failures == []
     found = [one for one in results.measures if one.verdict is not Verdict.MISSING]
@@ -57,6 +82,23 @@ async def test_payloads_are_alike_wherever_they_are_made(connection: psycopg.Asy
     row = await cursor.fetchone()
     assert row == (payload(105, size),)
     assert len(payload(105, size)) == size
+
+
+@pytest.mark.parametrize("idle", [0, 1, 2])
+def test_a_row_in_which_nothing_was_done_is_measured_again(tmp_path: Path, idle: int) -> None:
+    seconds: list[float] = []
+
+    def row(bench: Bench) -> list[Measure]:
+        seconds.append(bench.plan.seconds)
+        rate = 1.0 / 0 if len(seconds) == idle == 1 else float(len(seconds) > idle)
+        return [Measure("one", 1, 1, Spread([rate]))]
+
+    results = Results("")
+    bench = Bench(SMOKE, tmp_path, None, None, results)  # type: ignore[arg-type]
+    (found,) = patient(row)(bench)
+    assert found.spread == Spread([1.0])
+    assert seconds == [SMOKE.seconds, 1.0, 4.0][: idle + 1]
+    assert bench.plan == SMOKE
 
 
 def test_rounds_take_turns() -> None:

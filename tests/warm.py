@@ -267,6 +267,7 @@ def serve(orders: socket.socket, listener: socket.socket | None = None) -> None:
     for name in MODULES:
         importlib.import_module(name)
     decide_late()
+    hash_cheaply()
     make_commands()
     gc.collect()
     gc.freeze()
@@ -312,6 +313,15 @@ def make_commands() -> None:
     typer_main: Any = importlib.import_module("typer.main")
     typer_main.get_command = functools.cache(typer_main.get_command)
     typer_main.get_command(app)
+
+
+def hash_cheaply() -> tuple[int, int]:
+    """Secrets of clients, of which tests make hundreds; tests/services/test_tokens.py has the cost that it returns."""
+    from fastpubsub.services import hashing
+
+    cost = hashing.TIME_COST, hashing.MEMORY_COST
+    hashing.TIME_COST, hashing.MEMORY_COST = 1, 8
+    return cost
 
 
 def decide_late() -> None:

@@ -10,6 +10,10 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from fastpubsub.exceptions import Overloaded
 
+TIME_COST = 2
+MEMORY_COST = 19456
+"""KiB, as OWASP recommends it with two passes."""
+
 AT_ONCE = 2
 """Each takes 19 MiB and about 20 ms of a core."""
 
@@ -24,7 +28,7 @@ class SecretHasher:
     """Hashes with argon2id and the parameters that OWASP recommends, few at once."""
 
     def __init__(self, at_once: int = AT_ONCE, places: int = MAX_PLACES) -> None:
-        self._argon2 = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
+        self._argon2 = PasswordHasher(time_cost=TIME_COST, memory_cost=MEMORY_COST, parallelism=1)
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="secret-hasher")
         self._free_places = places
 

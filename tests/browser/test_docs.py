@@ -96,8 +96,15 @@ def test_a_stream_says_that_it_has_no_end(browser: Browser, lasting_server: Last
 
 
 def execute(browser: Browser, operation: str) -> str:
-    """Opens an operation, presses Execute, and returns the status, as the page shows it."""
+    """Opens an operation, presses Execute, and returns the status, as the page shows it.
+
+    Alone with those of its tag: with each change the page renders all operations that are open to sight.
+    """
+    tag = operation.partition("-")[0]
     block = f"document.getElementById('operations-{operation}')"
+    browser.wait_for(f"return document.getElementById('operations-tag-{tag}')")
+    for wanted in (f":not(#operations-tag-{tag})[data-is-open=true]", f"#operations-tag-{tag}[data-is-open=false]"):
+        browser.run(f"document.querySelectorAll('.opblock-tag{wanted}').forEach((one) => one.click())")
     browser.wait_for(f"return {block}")
     browser.run(f"{block}.querySelector('.opblock-summary-control').click()")
     browser.wait_for(f"return {block}.querySelector('button.execute')")

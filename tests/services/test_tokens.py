@@ -17,14 +17,14 @@ from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import InvalidRequest, Overloaded, PermissionDenied, Unauthenticated, Unavailable
 from fastpubsub.models import ChangedClient, ClientCredentials, NewClient, TokenRequest
 from fastpubsub.scopes import ADMINISTRATOR
-from fastpubsub.services import clients
+from fastpubsub.services import clients, hashing
 from fastpubsub.services.authenticator import STATE_SECONDS, Authenticator
 from fastpubsub.services.hashing import NO_HASH, SecretHasher
 from fastpubsub.services.recent import Recent
 from fastpubsub.services.tokens import MAX_TOKEN_BYTES, Signer, issue_token, make_signer
 from fastpubsub.signing_keys import signing_key
 from tests.attacks import ATTACKS, CLIENT_ID, KEY, now, sign
-from tests.conftest import MakeSettings
+from tests.conftest import HASHING, MakeSettings
 from tests.harness import free_port
 
 HALF_AN_HOUR = timedelta(minutes=30)
@@ -96,6 +96,13 @@ def test_what_was_used_last_is_kept() -> None:
 
 
 # hashing
+
+
+@pytest.fixture(autouse=True)
+def _cost(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of production, which other tests do without."""
+    monkeypatch.setattr(hashing, "TIME_COST", pytestconfig.stash[HASHING][0])
+    monkeypatch.setattr(hashing, "MEMORY_COST", pytestconfig.stash[HASHING][1])
 
 
 async def test_hashes() -> None:
