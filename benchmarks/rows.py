@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from benchmarks import features, held, latency, load, ordering, pushing, python_client, raw, wal, worker
+from benchmarks import features, held, latency, load, ordering, pushing, python_client, raw, sharing, wal, worker
 from benchmarks.bench import Bench, Run, messages_per_second, replay, requests_per_second
 from benchmarks.consume import Consumer
 from benchmarks.filters import FILTER, FIRST_FILL, looked_at
@@ -222,6 +222,7 @@ ROWS: dict[str, Row] = {
     "consume-batches": consume_batches,
     "consume-singly": consume_singly,
     "ordered": ordering.ordered,
+    "fair": sharing.fair,
     "held-snapshot": held.held_snapshot,
     "filter": filtered,
     "topics": many_topics,

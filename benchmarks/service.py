@@ -102,13 +102,23 @@ class Topic:
         query = "select coalesce(min(position) - 1, 0) from fastpubsub.messages where topic_key = %s"
         return int(self.service.one(query, self.key)[0])
 
-    def fill(self, messages: int, size: int = SMALL, keys: str | None = None, ttl_seconds: int = 0) -> None:
-        """Publishes at least so many from within the database; `keys` is an expression of `n`."""
+    def fill(
+        self,
+        messages: int,
+        size: int = SMALL,
+        keys: str | None = None,
+        ttl_seconds: int = 0,
+        tenants: str | None = None,
+    ) -> None:
+        """Publishes at least so many from within the database; `keys` and `tenants` are expressions of `n`."""
         for start in range(0, messages, _FILL_ROWS):
             calls = -(-min(_FILL_ROWS, messages - start) // _CALL_ROWS)
             first = f"{start} + call * {_CALL_ROWS}"
             numbers = f"generate_series({first}, {first} + {_CALL_ROWS - 1}) as n"
             given = "" if keys is None else f", p_ordering_keys => array(select {keys} from {numbers})"  # noqa: S608
+            if tenants is not None:
+                made = f"jsonb_build_object('tenant', ({tenants})::text)"
+                given += f", p_attributes => array(select {made} from {numbers})"  # noqa: S608
             if ttl_seconds:
                 given += f", p_ttl_seconds => array_fill({ttl_seconds}, array[{_CALL_ROWS}])"
             payloads = payload_sql("n", size)
