@@ -45,6 +45,7 @@ PAGES = {
     "#/topics/orders?tab=publish": "Payload",
     "#/topics/orders?tab=subscriptions": "billing",
     "#/topics/orders?tab=schedules": "This topic has no schedules",
+    "#/topics/orders?tab=refused": "No message is refused",
     "#/topics/orders?tab=settings": "JSON Schema",
     "#/subscriptions": "billing",
     "#/subscriptions/billing": "Not done",
@@ -376,6 +377,54 @@ def test_schedules_of_a_topic(pilot: Pilot) -> None:
     pilot.browser.wait_for("return !document.body.innerText.includes('America/Sao_Paulo')")
     (left,) = httpx.get(path).json()["data"]
     assert left["id"] == "tick"
+
+
+def refused(shop: Lasting) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{shop.base_url}/topics/orders/refused").json()["data"]
+    return found
+
+
+def test_refused_messages_of_a_topic(pilot: Pilot, shop: Lasting) -> None:
+    with psycopg.connect(harness.libpq(shop.database_url), autocommit=True) as connection:
+        for payload in ({"order": "seven", "html": EVIL}, {"order": "eight"}, {"total": 1}):
+            connection.execute("select fastpubsub.publish('orders', %s)", [json.dumps(payload)])
+    pilot.open("#/topics/orders?tab=refused")
+    pilot.browser.wait_for("return document.querySelectorAll('tbody tr').length === 3")
+    pilot.sees("refused-", "seven", "eight", *(one["reason"] for one in refused(shop)), EVIL)
+    pilot.browser.wait_for("return document.querySelector('a.number')?.textContent === '3'")
+    assert pilot.faults() == []
+    schema = SCHEMA | {"properties": {}}
+    httpx.patch(f"{pilot.base_url}/topics/orders", json={"schema": schema}).raise_for_status()
+    pilot.press("Select all on this page")
+    pilot.sees("3 selected")
+    pilot.press("Publish selected")
+    pilot.sees("Published 2 of 3 messages. The others do not match the schema yet.")
+    pilot.browser.wait_for("return document.querySelectorAll('tbody tr').length === 1")
+    (left,) = refused(shop)
+    pilot.press(f"Select {left['id']}")
+    pilot.press("Purge selected")
+    pilot.fill("Type orders to confirm", "orders")
+    pilot.press("Purge selected", "dialog button.danger")
+    pilot.sees("No message is refused")
+    assert refused(shop) == []
+    pilot.go("#/topics/orders")
+    pilot.sees("seven", "eight")
+
+
+def test_by_what_a_subscription_is_shared(pilot: Pilot) -> None:
+    fair = {"id": "fair", "topic_id": "orders", "fair_by": "attributes.tenant"}
+    httpx.post(f"{pilot.base_url}/subscriptions", json=fair).raise_for_status()
+    pilot.open("#/subscriptions/fair?tab=settings")
+    pilot.sees("Shared by", "Keys of which messages wait get equally many")
+    shown = "const one = document.querySelector('[name=fair_by]'); return [one.value, one.readOnly]"
+    assert pilot.browser.run(shown) == ["attributes.tenant", True]
+    assert pilot.faults() == []
+    pilot.fill("Attempts", "9")
+    pilot.press("Save settings")
+    pilot.sees("Saved.")
+    pilot.go("#/subscriptions/billing?tab=settings")
+    pilot.sees("Ack deadline")
+    assert pilot.browser.run("return document.querySelector('[name=fair_by]')") is None
 
 
 SHIFTS = """

@@ -10,6 +10,7 @@ import {HistoryPlots, Ranges} from "../components/history.js";
 import {oneOf} from "../components/lists.js";
 import {LiveTail} from "../components/live-tail.js";
 import {Publish} from "../components/publish.js";
+import {RefusedMessages} from "../components/refused-messages.js";
 import {Schedules} from "../components/schedules.js";
 import {TopicMessages} from "../components/topic-messages.js";
 import {TopicSettings} from "../components/topic-settings.js";
@@ -23,6 +24,7 @@ const TABS = [
   ["publish", "Publish", (id) => can("topics:publish", id), ({topic, query}) => html`<${Publish} topic=${topic} template=${query.template} />`],
   ["subscriptions", "Subscriptions", () => can("subscriptions:read"), ({topic, query}) => html`<${OfTopic} topic=${topic} query=${query} />`],
   ["schedules", "Schedules", () => true, ({topic, query}) => html`<${Schedules} id=${topic.id} query=${query} />`],
+  ["refused", "Refused", () => true, ({topic, query}) => html`<${RefusedMessages} topic=${topic} query=${query} />`],
   ["settings", "Settings", () => true, ({topic, reload}) => html`<${TopicSettings} topic=${topic} onDone=${reload} />`],
 ];
 
@@ -48,6 +50,7 @@ export default function Topic({id, query}) {
 const Figures = ({topic: {metrics, created_at, retention_seconds, schema}}) => html`<${Facts} facts=${[
   ["Published", metrics && html`<span class="number">${count(metrics.published)}</span> <span class="muted">· ${rate(metrics.rates?.published)}</span>`],
   ["Kept", metrics && html`<span class="number">${count(metrics.kept)}</span>`],
+  ...(metrics?.refused ? [["Refused", html`<a class="number" href=${here({tab: "refused"})}>${count(metrics.refused)}</a>`]] : []),
   ["Retention", retention_seconds === null ? "the server's setting" : duration(retention_seconds)],
   ["Schema", schema === null ? "none" : html`<a href=${here({tab: "settings"})}>yes</a>`],
   ["Created", html`<${Time} at=${created_at} />`],
