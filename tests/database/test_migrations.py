@@ -336,6 +336,7 @@ INTERNAL_CHANGES: dict[str, set[str]] = {
     "0002": {
         "cut_leases",
         "filter_condition",
+        "lock_subscription",
         "read_log",
         "read_matching_log",
         "take_due_retries",
@@ -345,7 +346,7 @@ INTERNAL_CHANGES: dict[str, set[str]] = {
         "publish",
         "were_created_at",
     },
-    "0005": {"were_created_at"},
+    "0005": {"lock_subscription", "were_created_at"},
 }
 """That are gone, or whose columns have changed, since a revision that landed, and whose servers do not call them."""
 
@@ -370,6 +371,8 @@ def test_servers_of_a_landed_revision_go_on_calling(empty_database_url: str, rev
                 assert result.status == ExecStatus.COMMAND_OK, result.error_message
                 prepared[statement] = name
         migrations.upgrade(empty_database_url)
+        # As a session does of itself that has missed too much news. Else some plans are what they were.
+        server.execute("discard plans")
         refused = {
             name: described.error_message
             for statement, name in prepared.items()
