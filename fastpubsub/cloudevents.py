@@ -14,8 +14,9 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from fastpubsub.exceptions import InvalidRequest, UnsupportedMediaType
+from fastpubsub.json_text import check_json, strings
 from fastpubsub.models import MAX_ATTRIBUTES
-from fastpubsub.payloads import Batch, Expiry, check_json, count_messages, make_batch, strings
+from fastpubsub.payloads import Batch, Expiry, count_messages, make_batch
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"

@@ -1,12 +1,7 @@
 """Settings: every variable of the environment that fastpubsub reads."""
 
-import logging
-import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from importlib.util import find_spec
-from ipaddress import ip_network
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -14,128 +9,30 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fastpubsub.addresses import Network, parse_networks
-from fastpubsub.log_lines import LineFormatter
 from fastpubsub.models import MAX_DELAY_SECONDS
-from fastpubsub.sealing import MIN_KEY_CHARACTERS
+from fastpubsub.setting_checks import (
+    LONGEST_ECHO,
+    can_trace,
+    check_addresses,
+    check_database_url,
+    check_folder,
+    check_hosts,
+    check_issuer,
+    check_log_formatter,
+    check_networks,
+    check_ports,
+    check_push_key,
+    check_token,
+)
 from fastpubsub.signing_keys import Key, signing_key, verification_keys
 
 PREFIX = "FASTPUBSUB_"
-DATABASE_SCHEMES = ("postgresql://", "postgresql+psycopg://", "postgres://")
-ISSUER = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9.-]+)(:[0-9]{1,5})?(/[a-zA-Z0-9._~-]+)*")
-"""RFC 8414, section 2: without user, query and fragment; and without a slash at its end, which paths are added to."""
-
-HOST = re.compile(r"([a-zA-Z0-9_-][a-zA-Z0-9._-]*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?")
-TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,512}=*")
-"""RFC 6750, section 2.1."""
-
-LONGEST_ISSUER = 255
-"""It is in every token."""
-
-LONGEST_ECHO = 80
-MAX_PORT = 65535
 ALIKE = 0.9
 """Of 1; Kubernetes sets names such as FASTPUBSUB_PORT, which mean nothing to us."""
 
 
 class ConfigurationError(Exception):
     """Wrong settings; each line of the text is a sentence about one of them, without any secret."""
-
-
-def _check_database_url(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith(DATABASE_SCHEMES):
-        raise ValueError("the address does not start with postgresql:// or postgresql+psycopg://")
-    return url
-
-
-def _check_issuer(issuer: str) -> str:
-    if not ISSUER.fullmatch(issuer) or len(issuer) > LONGEST_ISSUER:
-        raise ValueError(
-            "this is not the address of a server, such as https://bus.example or https://example.com/bus, without a "
-            f"slash at its end and of up to {LONGEST_ISSUER} characters"
-        )
-    return issuer
-
-
-def _check_log_formatter(formatter: str) -> str:
-    record = logging.makeLogRecord({"msg": "m", "levelname": "INFO", "pathname": "p", "lineno": 1})
-    try:
-        LineFormatter(formatter).format(record)
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"this is not a format of Python's logging such as 'message=%(message)s': {error}") from None
-    return formatter
-
-
-def _check_hosts(hosts: str) -> str:
-    for host in hosts.split(",") if hosts else ():
-        if not HOST.fullmatch(host.strip()):
-            raise ValueError(
-                f"{host.strip()[:LONGEST_ECHO]!r} is neither a name such as bus.example nor one with a port such as "
-                "localhost:3000; write them separated by commas, without http://"
-            )
-    return hosts
-
-
-def _check_token(token: SecretStr) -> SecretStr:
-    if not TOKEN.fullmatch(token.get_secret_value()):
-        raise ValueError(
-            "this is not a token of 16 to 512 letters, digits and '-', '.', '_', '~', '+', '/'; make one with: "
-            "fastpubsub generate_secret_key"
-        )
-    return token
-
-
-def _check_addresses(addresses: str) -> str:
-    for address in [] if addresses.strip() in ("", "*") else addresses.split(","):
-        try:
-            ip_network(address.strip())
-        except ValueError:
-            raise ValueError(
-                f"{address.strip()[:LONGEST_ECHO]!r} is neither an address such as 10.0.0.7 nor a network such as "
-                "10.0.0.0/8; write the proxies separated by commas, or * alone to trust every address"
-            ) from None
-    return addresses.strip()
-
-
-def _check_networks(networks: str) -> str:
-    try:
-        parse_networks(networks)
-    except ValueError as error:
-        raise ValueError(
-            "this is not a list of networks such as 10.0.0.0/8,fd00::/8, separated by commas: "
-            f"{str(error)[:LONGEST_ECHO]}"
-        ) from None
-    return networks
-
-
-def _check_ports(ports: str) -> str:
-    for port in [] if ports == "*" else ports.split(","):
-        if not (port.strip().isascii() and port.strip().isdigit() and 0 < int(port) <= MAX_PORT):
-            raise ValueError(
-                f"{port.strip()[:LONGEST_ECHO]!r} is not a port between 1 and {MAX_PORT}; write them separated by "
-                "commas, or * alone for all"
-            )
-    return ports
-
-
-def _check_folder(folder: str) -> str:
-    if folder and not Path(folder).is_dir():
-        raise ValueError(f"there is no folder {folder[:LONGEST_ECHO]!r} that this process may see")
-    return folder
-
-
-def _check_push_key(keys: SecretStr) -> SecretStr:
-    if not all(len(key.strip()) >= MIN_KEY_CHARACTERS for key in keys.get_secret_value().split(",")):
-        raise ValueError(
-            f"a key has at least {MIN_KEY_CHARACTERS} characters; make one with: fastpubsub generate_secret_key"
-        )
-    return keys
-
-
-def _can_trace() -> bool:
-    try:
-        return bool(find_spec("opentelemetry.sdk.trace") and find_spec("opentelemetry.exporter.otlp.proto.http"))
-    except ModuleNotFoundError:
-        return False
 
 
 def _text(secret: SecretStr | None) -> str:
@@ -163,7 +60,7 @@ class Settings(BaseSettings):
         validate_default=False,
     )
 
-    database_url: Annotated[SecretStr, AfterValidator(_check_database_url)] | None = None
+    database_url: Annotated[SecretStr, AfterValidator(check_database_url)] | None = None
     """The address of PostgreSQL, for every command but `dev`, `generate_secret_key` and `healthcheck`; see [the
     database URL](../configuration.md#the-database-url).
     """
@@ -212,7 +109,7 @@ class Settings(BaseSettings):
     for people; see [logs](../configuration.md#logs).
     """
 
-    log_formatter: Annotated[str, AfterValidator(_check_log_formatter)] = (
+    log_formatter: Annotated[str, AfterValidator(check_log_formatter)] = (
         "asctime=%(asctime)s level=%(levelname)s pathname=%(pathname)s line=%(lineno)s message=%(message)s"
     )
     """The format of a line, as that of Python's `logging`; the message itself is `key=value` for requests. The default
@@ -313,12 +210,12 @@ class Settings(BaseSettings):
     api_shutdown_grace_seconds: int = Field(20, ge=1, le=3600)
     """How long requests in flight may take after the delay."""
 
-    api_forwarded_allow_ips: Annotated[str, AfterValidator(_check_addresses)] = ""
+    api_forwarded_allow_ips: Annotated[str, AfterValidator(check_addresses)] = ""
     """Proxies whose `X-Forwarded-Proto` and `X-Forwarded-For` are trusted: addresses or networks, separated by commas,
     or `*` for all.
     """
 
-    api_allowed_hosts: Annotated[str, AfterValidator(_check_hosts)] = ""
+    api_allowed_hosts: Annotated[str, AfterValidator(check_hosts)] = ""
     """Without authentication: names other than `localhost` that requests may have in `Host`, and hosts of pages whose
     requests are answered; names with or without a port, separated by commas. See
     [authentication](../authentication.md#without-authentication).
@@ -348,7 +245,7 @@ class Settings(BaseSettings):
     auth_algorithm: Literal["HS256", "HS384", "HS512", "ES256", "EdDSA"] = "HS256"
     """The algorithm of the signature; that of `EdDSA` is Ed25519."""
 
-    auth_issuer: Annotated[str, AfterValidator(_check_issuer)] | None = None
+    auth_issuer: Annotated[str, AfterValidator(check_issuer)] | None = None
     """The address at which clients reach the server, the same on all servers: `https://` or `http://`, up to 255
     characters, no `/` at its end. With it, the server serves [metadata](../authentication.md#finding-the-endpoints),
     and tokens name it.
@@ -389,7 +286,7 @@ class Settings(BaseSettings):
     push_enabled: bool = True
     """Whether `fastpubsub server` pushes; turn it off where `fastpubsub push` does it."""
 
-    push_secret_key: Annotated[SecretStr, AfterValidator(_check_push_key)] | None = None
+    push_secret_key: Annotated[SecretStr, AfterValidator(check_push_key)] | None = None
     """Seals the secrets and the headers of endpoints: 32 characters or more. Separate several keys by commas: the first
     one seals, and all of them open. Without a key nothing is pushed; see [push](../push.md#turning-it-on).
     """
@@ -397,13 +294,13 @@ class Settings(BaseSettings):
     push_allow_http: bool = False
     """Whether endpoints may begin with `http://`."""
 
-    push_allow_networks: Annotated[str, AfterValidator(_check_networks)] = ""
+    push_allow_networks: Annotated[str, AfterValidator(check_networks)] = ""
     """Networks that are not public and may be pushed to, such as `10.0.0.0/8`, separated by commas."""
 
-    push_allow_ports: Annotated[str, AfterValidator(_check_ports)] = "443,8443"
+    push_allow_ports: Annotated[str, AfterValidator(check_ports)] = "443,8443"
     """Ports that may be pushed to, separated by commas, or `*` for all."""
 
-    push_certificates_folder: Annotated[str, AfterValidator(_check_folder)] = ""
+    push_certificates_folder: Annotated[str, AfterValidator(check_folder)] = ""
     """A folder with certificates that are shown to endpoints: see [push](../push.md#mutual-tls)."""
 
     push_attempts_retention_seconds: int = Field(86400, ge=0, le=31536000)
@@ -423,7 +320,7 @@ class Settings(BaseSettings):
     audit_retention_seconds: int = Field(7776000, ge=0, le=315360000)
     """How long `GET /audit` remembers who changed what; 90 days by default."""
 
-    metrics_token: Annotated[SecretStr, AfterValidator(_check_token)] | None = None
+    metrics_token: Annotated[SecretStr, AfterValidator(check_token)] | None = None
     """A token of 16 to 512 letters, digits and `-._~+/` that may read `/metrics` and nothing else. Without it, with
     authentication on, only programs on this machine and access tokens with `metrics:read` may; see
     [authentication](../authentication.md#metrics).
@@ -446,7 +343,7 @@ class Settings(BaseSettings):
             )
         if self.auth_enabled:
             self.auth_keys()
-        if self.traces_enabled and not _can_trace():
+        if self.traces_enabled and not can_trace():
             raise ValueError(
                 f"{PREFIX}TRACES_ENABLED: the OpenTelemetry SDK is not installed; install the extra `otel`, as with: "
                 "pip install 'fastpubsub-server[otel]'"

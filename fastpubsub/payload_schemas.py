@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jsonschema_rs
 
 from fastpubsub.exceptions import InvalidRequest
-from fastpubsub.payloads import far_numbers
+from fastpubsub.json_text import far_numbers
 from fastpubsub.schema_shapes import Shape
 
 # Parts times bytes, and comparisons of numbers, in units of some nanoseconds: what is refused, what is worth a thread,

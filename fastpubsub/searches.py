@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from fastpubsub import message_ids
 from fastpubsub.exceptions import FastpubsubError, InvalidRequest
+from fastpubsub.json_text import check_json
 from fastpubsub.models import Time
-from fastpubsub.payloads import check_json
 
 _TIME: TypeAdapter[datetime] = TypeAdapter(Time)
 _SEARCH = re.compile(r"(payload|attributes)\.([^=]*)=(.*)", re.DOTALL)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from fastpubsub.database.arrays import Array, ArrayDumper
 from fastpubsub.exceptions import FastpubsubError, InvalidRequest, TooLarge
-from fastpubsub.payloads import Batch, check_json, member, parse_batch, parse_ids
+from fastpubsub.json_text import check_json, member
+from fastpubsub.payloads import Batch, parse_batch, parse_ids
 from tests.harness import libpq
 
 MEBIBYTE = 1 << 20

@@ -8,6 +8,7 @@ from pydantic import Discriminator, TypeAdapter, ValidationError
 
 from fastpubsub.api.render import delivery_json
 from fastpubsub.exceptions import FastpubsubError, InvalidRequest, TooLarge
+from fastpubsub.json_text import check_object
 from fastpubsub.models import (
     UNDELIVERED_AND_DELAYED,
     UNDELIVERED_WITH_REASON,
@@ -17,7 +18,6 @@ from fastpubsub.models import (
     RejectFrame,
     sentence,
 )
-from fastpubsub.payloads import check_object
 from fastpubsub.services.claiming import Claim
 from fastpubsub.services.settling import (
     ACK,

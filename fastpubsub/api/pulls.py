@@ -16,9 +16,9 @@ from fastpubsub.api.requests import MAX_CONSUMER_ID, int_parameter, text_paramet
 from fastpubsub.api.security import lasting_token
 from fastpubsub.cloudevents import BATCH
 from fastpubsub.exceptions import TooLarge
+from fastpubsub.json_text import check_object
 from fastpubsub.message_ids import ACK_ID_CHARACTERS
 from fastpubsub.models import Settled, Settles
-from fastpubsub.payloads import check_object
 from fastpubsub.services.authenticator import SLOW_SECONDS
 from fastpubsub.services.claiming import Claim
 from fastpubsub.services.exchanging import Part

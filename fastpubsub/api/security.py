@@ -15,7 +15,7 @@ from fastpubsub.api.headers import every
 from fastpubsub.api.requests import check_query
 from fastpubsub.api.scrapes import scraper
 from fastpubsub.exceptions import Unauthenticated
-from fastpubsub.payloads import check_object
+from fastpubsub.json_text import check_object
 from fastpubsub.scopes import ANONYMOUS, NOBODY, SCOPES, Caller
 from fastpubsub.services.authenticator import SLOW_SECONDS, Authenticator
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from fastpubsub import models
 from fastpubsub.client.decimals import loads_exactly
 from fastpubsub.exceptions import InvalidRequest
-from fastpubsub.payloads import check_json
+from fastpubsub.json_text import check_json
 from fastpubsub.testing.store.store import Store
 
 Model = TypeVar("Model", bound=BaseModel)

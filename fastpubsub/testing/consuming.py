@@ -5,8 +5,9 @@ from functools import partial
 
 from fastpubsub import models
 from fastpubsub.exceptions import InvalidRequest, TooLarge
+from fastpubsub.json_text import is_object
 from fastpubsub.message_ids import Target, parse_targets
-from fastpubsub.payloads import is_object, parse_ids
+from fastpubsub.payloads import parse_ids
 from fastpubsub.testing.answers import delivery, listed
 from fastpubsub.testing.calls import Answer, Call, Part, route
 from fastpubsub.testing.store.cursor import Cursor

@@ -5,7 +5,8 @@ from typing import Any
 from fastpubsub import models
 from fastpubsub.client.decimals import loads_exactly
 from fastpubsub.exceptions import AlreadyExists, InvalidRequest, NotFound
-from fastpubsub.payloads import make_batch, member
+from fastpubsub.json_text import member
+from fastpubsub.payloads import make_batch
 from fastpubsub.testing.calls import Answer, Call, Part, route
 from fastpubsub.testing.store.log import Log
 from fastpubsub.testing.store.records import Repeated, Stored

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastpubsub import message_ids, models
 from fastpubsub.client.decimals import loads_exactly
 from fastpubsub.exceptions import InvalidRequest
-from fastpubsub.payloads import member
+from fastpubsub.json_text import member
 from fastpubsub.testing.calls import Answer, Call, Part, route
 from fastpubsub.testing.store.cursor import Cursor
 from fastpubsub.testing.store.judging import Filter, matches, passes, read_filter

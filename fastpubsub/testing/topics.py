@@ -4,8 +4,9 @@ import hashlib
 
 from fastpubsub import models
 from fastpubsub.exceptions import InvalidRequest
+from fastpubsub.json_text import member
 from fastpubsub.payload_schemas import PayloadSchema
-from fastpubsub.payloads import member, parse_batch
+from fastpubsub.payloads import parse_batch
 from fastpubsub.testing.calls import Answer, Call, Part, route
 from fastpubsub.testing.delayed import publish
 from fastpubsub.testing.store.log import Log

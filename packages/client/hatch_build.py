@@ -17,6 +17,7 @@ FILES = (
     "exceptions.py",
     "filters.py",
     "integrations",
+    "json_text.py",
     "message_ids.py",
     "models",
     "payload_schemas.py",

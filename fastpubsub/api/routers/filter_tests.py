@@ -6,8 +6,8 @@ from fastpubsub.api import bodies
 from fastpubsub.api.explanations import decision_members
 from fastpubsub.api.render import json_answer, json_object
 from fastpubsub.api.security import ScopedRoute, requires
+from fastpubsub.json_text import member
 from fastpubsub.models import FilterTest, FilterTested
-from fastpubsub.payloads import member
 from fastpubsub.services import previews, subscriptions, topics
 from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.previews import Backlog, Decision, Judged

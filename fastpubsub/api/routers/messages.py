@@ -30,6 +30,7 @@ from fastpubsub.api.security import ScopedRoute, lasting_token, requires
 from fastpubsub.database.calls import Database
 from fastpubsub.database.changes import Change
 from fastpubsub.exceptions import InvalidRequest, TooLarge
+from fastpubsub.json_text import is_object
 from fastpubsub.models import (
     MAX_DELAY_SECONDS,
     UNDELIVERED_AND_DELAYED,
@@ -44,7 +45,7 @@ from fastpubsub.models import (
     SettledAndPulled,
     Time,
 )
-from fastpubsub.payloads import is_object, parse_ids
+from fastpubsub.payloads import parse_ids
 from fastpubsub.services import dead_letters
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.settling import (

@@ -15,8 +15,8 @@ from fastpubsub.api.middleware import API_POLICY, UNCACHED
 from fastpubsub.api.oauth_forms import CREDENTIALS, OAuthError, answer_form, is_basic, parse_form, read_credentials
 from fastpubsub.api.security import ScopedRoute, public
 from fastpubsub.exceptions import InvalidRequest, NotFound
+from fastpubsub.json_text import check_json, check_object, member
 from fastpubsub.models import AuthorizationServer, Introspection, PublicKeys, Token, TokenRequest
-from fastpubsub.payloads import check_json, check_object, member
 from fastpubsub.scopes import SCOPES, parse
 from fastpubsub.services import subscriptions
 from fastpubsub.services.introspection import introspect_token

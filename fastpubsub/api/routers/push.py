@@ -11,6 +11,7 @@ from fastpubsub.api import bodies
 from fastpubsub.api.recording import change_by
 from fastpubsub.api.requests import Limit, PageToken, after_page, is_position, page_token
 from fastpubsub.api.security import ScopedRoute, requires
+from fastpubsub.json_text import member
 from fastpubsub.models import (
     NewPushSecret,
     NewPushTest,
@@ -20,7 +21,6 @@ from fastpubsub.models import (
     PushTested,
     Resend,
 )
-from fastpubsub.payloads import member
 from fastpubsub.push.signing import made_secret
 from fastpubsub.services import breakers, push_attempts, pushing
 

@@ -8,8 +8,8 @@ from fastpubsub.api import bodies
 from fastpubsub.api.recording import change_by
 from fastpubsub.api.render import NO_CONTENT, json_answer, list_json, redrive_json
 from fastpubsub.api.security import ScopedRoute, requires
+from fastpubsub.json_text import member
 from fastpubsub.models import DeadLetterReasonList, NewRedrive, Redrive, RedriveList
-from fastpubsub.payloads import member
 from fastpubsub.services import redrives, subscriptions
 
 router = APIRouter(prefix="/subscriptions/{subscription_id}", tags=["messages"], route_class=ScopedRoute)

@@ -11,8 +11,9 @@ from fastpubsub.api.recording import change_by
 from fastpubsub.api.render import NO_CONTENT, json_answer, list_json, schedule_json
 from fastpubsub.api.requests import Limit, PageToken, after_page, page_token
 from fastpubsub.api.security import ScopedRoute, requires
+from fastpubsub.json_text import member
 from fastpubsub.models import ChangedSchedule, NewSchedule, Schedule, ScheduleList
-from fastpubsub.payloads import make_batch, member
+from fastpubsub.payloads import make_batch
 from fastpubsub.services.schedules import Content, StoredSchedule
 
 router = APIRouter(prefix="/topics/{topic_id}/schedules", tags=["messages"], route_class=ScopedRoute)

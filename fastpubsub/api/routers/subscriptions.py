@@ -10,6 +10,7 @@ from fastpubsub.api.recording import change_by
 from fastpubsub.api.render import NO_CONTENT, NO_FIGURES, Figures, json_answer, list_json, subscription_json
 from fastpubsub.api.requests import Include, Limit, Offset, PageToken, Part, after_page, page_token
 from fastpubsub.api.security import ScopedRoute, requires
+from fastpubsub.json_text import member
 from fastpubsub.models import (
     ChangedSubscription,
     NewSubscription,
@@ -20,7 +21,6 @@ from fastpubsub.models import (
     SubscriptionList,
     SubscriptionMetrics,
 )
-from fastpubsub.payloads import member
 from fastpubsub.services import figures, previews, subscriptions
 
 router = APIRouter(prefix="/subscriptions", tags=["subscriptions"], route_class=ScopedRoute)

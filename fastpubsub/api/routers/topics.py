@@ -29,8 +29,9 @@ from fastpubsub.api.requests import (
 )
 from fastpubsub.api.security import ScopedRoute, lasting_token, requires
 from fastpubsub.config import Settings
+from fastpubsub.json_text import member
 from fastpubsub.models import ChangedTopic, NewTopic, PublishedIds, Topic, TopicList
-from fastpubsub.payloads import Batch, member, parse_batch
+from fastpubsub.payloads import Batch, parse_batch
 from fastpubsub.services import figures, subscriptions, topics
 from fastpubsub.services.publishing import Idempotency
 from fastpubsub.services.sifting import Sieve
