@@ -44,7 +44,8 @@ def main() -> int:
 
 def measure(plan: Plan, rows: list[str], parent: Path | None = None, profiles: Path | None = None) -> Results:
     now = datetime.now(UTC)
-    title = f"{plan.name}, {now:%Y-%m-%d %H:%M} UTC, {plan.pairs} pairs, rounds of {plan.seconds:g} s"
+    pairs = f"{plan.pairs} to {plan.most_pairs}" if plan.most_pairs else f"{plan.pairs}"
+    title = f"{plan.name}, {now:%Y-%m-%d %H:%M} UTC, {pairs} pairs, rounds of {plan.seconds:g} s"
     results = Results(title if plan.is_enough else f"{title}: for a look, too little for a verdict")
     code = machine.fingerprint()
     if profiles is not None:

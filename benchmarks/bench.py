@@ -55,7 +55,8 @@ class Bench:
             service.close()
 
     def rounds(self, *arms: Arm) -> list[Spread]:
-        return interleave(arms, self.plan.pairs, self.plan.seconds, self.plan.warm_up_seconds)
+        plan = self.plan
+        return interleave(arms, plan.pairs, plan.seconds, plan.warm_up_seconds, plan.most_pairs)
 
     def noop_run(self) -> Run:
         """The no-op route, with the body of a single publish."""

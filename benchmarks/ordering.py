@@ -89,7 +89,7 @@ def ordered(bench: Bench) -> list[Measure]:
     for name, (must, aim) in GOALS.items():
         with bench.service() as service:
             topic = service.create_topic(keep=True)
-            fill(topic, name, round(PER_SECOND * (bench.plan.pairs * bench.plan.seconds + bench.plan.warm_up_seconds)))
+            fill(topic, name, round(PER_SECOND * bench.plan.all_seconds))
             topic.settle_statistics()
             subscriptions = [topic.subscribe(ordered=is_ordered) for is_ordered in (True, False)]
             if "stuck" in name:

@@ -1,11 +1,15 @@
 """Rounds of several arms in turns, and the ratio of two of them."""
 
+import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Arm = Callable[[float], float]
 """Runs for so many seconds; a rate."""
+
+STEADY = 0.05
+"""From quartile to quartile, of the median: then more rounds would say the same."""
 
 LONGEST_SECONDS = 10.0
 """From there on a rate of nothing is believed."""
@@ -29,16 +33,30 @@ class Spread:
         return lower, upper
 
 
-def interleave(arms: Sequence[Arm], rounds: int, seconds: float, warm_up_seconds: float) -> list[Spread]:
-    """The rates of each arm; every second round goes through them backwards."""
+def interleave(
+    arms: Sequence[Arm], rounds: int, seconds: float, warm_up_seconds: float, most_rounds: int = 0
+) -> list[Spread]:
+    """The rates of each arm; every second round goes through them backwards.
+
+    Up to `most_rounds` as long as the ratio of any two arms is not `STEADY`.
+    """
     for arm in arms:
         _play(arm, warm_up_seconds)
     rates: list[list[float]] = [[] for _ in arms]
-    for number in range(rounds):
+    for number in range(max(rounds, most_rounds)):
+        if number >= rounds and _are_steady(rates):
+            break
         places = range(len(arms))
         for place in places if number % 2 == 0 else reversed(places):
             rates[place].append(_play(arms[place], seconds))
     return [Spread(values) for values in rates]
+
+
+def _are_steady(rates: Sequence[Sequence[float]]) -> bool:
+    if any(0 in values for values in rates):
+        return False
+    spreads = (ratio(Spread(one), Spread(other)) for one, other in itertools.combinations(rates, 2))
+    return all(spread.quartiles[1] - spread.quartiles[0] <= STEADY * spread.median for spread in spreads)
 
 
 def _play(arm: Arm, seconds: float) -> float:

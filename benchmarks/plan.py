@@ -9,7 +9,7 @@ VERDICT_PAIRS = 5
 class Plan:
     name: str
     pairs: int
-    """Of interleaved rounds."""
+    """Of interleaved rounds, at least."""
     seconds: float
     """Of a round."""
     warm_up_seconds: float
@@ -26,15 +26,22 @@ class Plan:
     held_warm_up_seconds: int = 3
     endpoints: int = 1000
     """Of as many subscriptions, which are pushed at once."""
+    most_pairs: int = 0
+    """As long as their ratios differ; 0: not more."""
     reuse: bool = False
     """One server for all rows, which costs less time and is no measurement."""
+
+    @property
+    def all_seconds(self) -> float:
+        """That an arm may run for."""
+        return max(self.pairs, self.most_pairs) * self.seconds + self.warm_up_seconds
 
     @property
     def is_enough(self) -> bool:
         return min(self.pairs, self.held_pairs) >= VERDICT_PAIRS
 
 
-NORMAL = Plan("bench", 5, 3.0, 1.0, 5, 15, 60, 60, 1_000_000, 20.0, 800)
+NORMAL = Plan("bench", 5, 0.7, 0.5, 5, 6, 20, 60, 1_000_000, 15.0, 800, most_pairs=15)
 QUICK = Plan("bench-quick", 3, 0.5, 0.3, 1, 3, 10, 5, 200_000, 3.0)
 LONG = Plan("bench-long", 15, 10.0, 2.0, 5, 20, 600, 60, 10_000_000, 120.0, 800)
 SMOKE = Plan("smoke", 1, 0.12, 0.05, 1, 1, 1, 1, 30_000, 0.3, held_warm_up_seconds=1, endpoints=50, reuse=True)

@@ -12,6 +12,8 @@ NOISE = (0.9, 1.1)
 class Verdict(StrEnum):
     MISSING = "not measurable yet"
     MISSED = "NOT REACHED"
+    UNCLEAR = "NOT JUDGED"
+    """The median reaches what the worse quartile does not: the machine was too restless, so measure again."""
     REACHED = "reached"
     AIM = "aim reached"
 
@@ -37,7 +39,9 @@ class Measure:
         worse = sign * (upper if self.smaller_is_better else lower)
         if worse >= sign * self.aim:
             return Verdict.AIM
-        return Verdict.REACHED if worse >= sign * self.must else Verdict.MISSED
+        if worse >= sign * self.must:
+            return Verdict.REACHED
+        return Verdict.UNCLEAR if sign * self.spread.median >= sign * self.must else Verdict.MISSED
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The benchmark runs and counts right. How fast anything is, no test says."""
 
+import itertools
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -124,6 +125,19 @@ def test_a_round_in_which_nothing_was_done_is_played_again() -> None:
     assert played == [1, 2, 4, 3, 6]
 
 
+@pytest.mark.parametrize(("differences", "rounds"), [([0.0], 5), ([0.02, -0.02], 5), ([0.2, -0.2], 15)])
+def test_rounds_that_differ_are_more(differences: list[float], rounds: int) -> None:
+    rates = itertools.cycle(differences)
+    spreads = interleave([lambda _: 1.0, lambda _: 1 + next(rates), lambda _: 2.0], 5, 1, 1, most_rounds=15)
+    assert [len(spread.values) for spread in spreads] == [rounds] * 3
+
+
+def test_rounds_become_no_more_once_they_agree() -> None:
+    rates = iter([1.0, 1.0, 2.0, 1.0, 2.0, *[1.0] * 20])
+    _, other = interleave([lambda _: 1.0, lambda _: next(rates)], 5, 1, 1, most_rounds=15)
+    assert 5 < len(other.values) < 15
+
+
 def test_a_rate_of_nothing_is_believed_in_the_end() -> None:
     assert interleave([lambda _: 0.0], 1, seconds=8, warm_up_seconds=10) == [Spread([0.0])]
 
@@ -132,10 +146,12 @@ def test_a_rate_of_nothing_is_believed_in_the_end() -> None:
     ("values", "smaller_is_better", "verdict"),
     [
         ([0.8, 0.95, 1.1, 1.2, 1.3], False, Verdict.REACHED),
-        ([0.8, 0.85, 1.1, 1.2, 1.3], False, Verdict.MISSED),
+        ([0.8, 0.85, 1.1, 1.2, 1.3], False, Verdict.UNCLEAR),
+        ([0.8, 0.85, 0.89, 1.2, 1.3], False, Verdict.MISSED),
         ([0.8, 1.0, 1.1, 1.2, 1.3], False, Verdict.AIM),
         ([0.7, 0.7, 0.8, 0.85, 1.3], True, Verdict.REACHED),
-        ([0.7, 0.7, 0.8, 0.95, 1.3], True, Verdict.MISSED),
+        ([0.7, 0.7, 0.8, 0.95, 1.3], True, Verdict.UNCLEAR),
+        ([0.7, 0.7, 0.91, 0.95, 1.3], True, Verdict.MISSED),
         ([0.7, 0.7, 0.7, 0.75, 1.3], True, Verdict.AIM),
     ],
 )
