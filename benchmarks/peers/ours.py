@@ -1,5 +1,6 @@
 """fastpubsub by its Python client: `AsyncClient.publish` or `publisher()`, and a `Worker`."""
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -62,6 +63,8 @@ class Direct:
 
         worker = Worker(self._url, concurrency=concurrency)
         worker.subscriber(self._queue)(handle)
+        gc.collect()
+        gc.freeze()  # as `Worker.run()` does, and `fastpubsub worker`
         await worker.serve()
 
     async def unsettled(self) -> int:

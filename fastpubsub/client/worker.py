@@ -1,6 +1,7 @@
 """Processes messages: pulls no more than it has hands free, keeps leases, settles, and drains when it stops."""
 
 import asyncio
+import gc
 import itertools
 import logging
 import signal
@@ -227,6 +228,9 @@ async def run_until_signal(workers: list[Worker]) -> None:
 
     for number in SIGNALS:
         loop.add_signal_handler(number, signalled)
+    # Messages come and go by the hundred, and each full collection would walk over all that was loaded.
+    gc.collect()
+    gc.freeze()
     try:
         await _all([serve(worker) for worker in workers])
     finally:

@@ -1,6 +1,7 @@
 """`fastpubsub worker` as people run it, through signals and servers that die."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastpubsub.client import AsyncClient, Client, Worker, pulling
+from fastpubsub.client.worker import run_until_signal
 from fastpubsub.stopping import BURST_SECONDS
 from tests import harness, warm
 from tests.client.conftest import QUICK
@@ -75,6 +77,21 @@ def audit(order: Order) -> None:
     if order.order_id < 0:
         time.sleep(-order.order_id)
 """
+
+
+async def test_what_was_loaded_is_no_work_for_the_garbage_collector() -> None:
+    kept: list[int] = []
+
+    class Looking(Worker):
+        async def serve(self, client: AsyncClient | None = None) -> None:
+            kept.append(gc.get_freeze_count())
+
+    gc.unfreeze()
+    try:
+        await run_until_signal([Looking()])
+    finally:
+        gc.unfreeze()
+    assert kept[0] > len(sys.modules)
 
 
 @pytest.fixture
