@@ -37,7 +37,8 @@ def build(folder: Path) -> None:
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
         copy(ROOT / source, folder / source)
     (arguments,) = (found[1] for _, rest in instructions() if (found := BUILD.search(rest)))
-    command = [sys.executable, "-m", "sphinx", *arguments.replace("/tmp/guide", str(folder / "doctrees")).split()]
+    words = [str(folder / "doctrees") if word == "/tmp/guide" else word for word in arguments.split()]
+    command = [sys.executable, "-m", "sphinx", *words]
     done = subprocess.run([*command, str(folder / "guide")], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
