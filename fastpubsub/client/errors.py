@@ -28,23 +28,26 @@ from pydantic_core import from_json
 
 
 class BusError(Exception):
-    pass
+    """The base of everything that a call of the client raises because of the server or the network."""
 
 
 class ConnectionFailed(BusError):
-    pass
+    """The server gave no answer in time. What was asked for may have been done, or not."""
 
 
 class UnexpectedAnswer(BusError):
-    pass
+    """The answer is none that fastpubsub gives: the address may be that of another server."""
 
 
 class Closed(BusError):
-    pass
+    """The publisher was closed before the message was published."""
 
 
 class Refused(BusError):
-    """`detail` is a sentence for people: what, why and the next step. Decide by the class or the status."""
+    """The server refused the request.
+
+    `detail` is a sentence for people: what, why and the next step. Decide by the class or the status.
+    """
 
     def __init__(
         self,
@@ -66,47 +69,47 @@ class Refused(BusError):
 
 
 class BadRequest(Refused):
-    pass
+    """400: the request cannot be read."""
 
 
 class Unauthenticated(Refused):
-    pass
+    """401: the credentials are missing, wrong or revoked."""
 
 
 class PermissionDenied(Refused):
-    pass
+    """403: the client lacks a scope."""
 
 
 class NotFound(Refused):
-    pass
+    """404: the object does not exist."""
 
 
 class AlreadyExists(Refused):
-    pass
+    """409: an object with this id exists, or something else that is there forbids it."""
 
 
 class NoLongerHeld(Refused):
-    pass
+    """410: a transaction settles messages that are not held any more. Nothing was done."""
 
 
 class TooLarge(Refused):
-    pass
+    """413: the request is larger than the server takes."""
 
 
 class InvalidRequest(Refused):
-    pass
+    """422: something in the request is not allowed. Nothing was stored."""
 
 
 class TooManyRequests(Refused):
-    pass
+    """429: there were too many requests. `retry_after` is the number of seconds to wait."""
 
 
 class ServerError(Refused):
-    pass
+    """500: the server failed. Its log has the `request_id`."""
 
 
 class Unavailable(Refused):
-    pass
+    """502, 503 or 504: the server, or its database, cannot answer now."""
 
 
 BY_STATUS: Mapping[int, type[Refused]] = {

@@ -53,7 +53,7 @@ class Policy:
     is_aloud: bool = True
 
     def pause(self, attempt: int, retry_after: float | None) -> float:
-        """Full jitter, so that a thousand clients do not come back at once."""
+        """Returns the seconds to wait, with full jitter, so that a thousand clients do not come back at once."""
         longest = min(self.max_backoff, self.backoff * 2 ** min(attempt, 30))
         return (retry_after or 0.0) + random.uniform(0, longest)  # noqa: S311 - no secret
 

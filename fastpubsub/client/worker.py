@@ -99,7 +99,7 @@ class Worker(Router):
         return (one for one in super().registrations() if self._chosen is None or one.subscription_id in self._chosen)
 
     def choose(self, subscriptions: Collection[str]) -> None:
-        """Leaves out the subscribers of all others."""
+        """Keeps only the subscribers of these subscriptions."""
         self._chosen = subscriptions
 
     def limit(self, concurrency: int) -> None:

@@ -76,7 +76,7 @@ class BusResults(AsyncResultBackend[ReturnType]):
         self._written = uuid.UUID(int=0)
 
     async def startup(self) -> None:
-        """Once: its broker does so, too."""
+        """Opens the client. A second call does nothing, because the broker makes one, too."""
         if self._client is not None:
             return
         self._client = client = AsyncClient(*self._address, transport=self._transport)

@@ -68,7 +68,8 @@ async def expire_subscriptions(database: Database) -> int:
         except (AlreadyExists, NotFound):
             continue
         logger.warning(
-            "a subscription expired and was deleted, for nobody pulled it: subscription_id=%s expire_after_seconds=%s",
+            "a subscription expired and was deleted, because nobody pulled it: "
+            "subscription_id=%s expire_after_seconds=%s",
             subscription_id,
             seconds,
         )

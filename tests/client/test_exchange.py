@@ -236,3 +236,12 @@ def test_a_server_that_is_not_up_yet_is_waited_for_aloud(
         "still waiting for an answer to GET /topics/t, for up to 58 seconds more: ConnectError",
         "the server has answered GET /topics/t",
     ]
+
+
+def test_every_error_says_what_it_means() -> None:
+    """Where an editor shows it: what Python says of the base class helps nobody."""
+    classes = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.BusError)]
+    assert len(classes) == 16
+    for one in classes:
+        assert (vars(one)["__doc__"] or "").strip().endswith("."), one
+    assert all(str(status) in (kind.__doc__ or "") for status, kind in errors.BY_STATUS.items())

@@ -20,19 +20,19 @@ class Settlement:
         self.repeatable = True
 
     def ack(self, ids: Ids) -> Self:
-        """The messages are done and do not come again."""
+        """Marks messages as done: they do not come again."""
         self.body["acks"] += list_ids(ids)
         return self
 
     def nack(
         self, ids: Ids, *, delay_seconds: int | None = None, undelivered: bool = False, reason: object = None
     ) -> Self:
-        """The messages failed and come again, as after `nack` of the client."""
+        """Gives back messages that failed: they come again, as after `nack` of the client."""
         options = only_given(delay_seconds=delay_seconds, undelivered=undelivered or None, reason=nack_reason(reason))
         return self._add("nacks", ids, options)
 
     def reject(self, ids: Ids, *, reason: object = NO_REASON) -> Self:
-        """The messages will never succeed: dead letters at once. The reason is cut after 1,024 characters."""
+        """Makes messages dead letters, because they will never succeed. The reason is cut after 1,024 characters."""
         return self._add("rejects", ids, {"reason": as_reason(reason)})
 
     def extend(self, ids: Ids, *, seconds: int) -> Self:
@@ -48,7 +48,7 @@ class Settlement:
 
 
 def ack(subscription_id: str, ids: Ids) -> Request[Settled]:
-    """The messages are done and do not come again."""
+    """Marks messages as done: they do not come again."""
     return _settle(subscription_id, "acks", write_json(list_ids(ids)))
 
 
@@ -60,7 +60,7 @@ def nack(
     undelivered: bool = False,
     reason: object = None,
 ) -> Request[Settled]:
-    """The messages failed and come again, after the backoff of the subscription or after `delay_seconds`.
+    """Gives back messages that failed: they come again after the backoff of the subscription, or after `delay_seconds`.
 
     `undelivered`: they were not looked at, so they come again at once, and the attempt does not count.
     `reason`: why, such as the exception; cut after 1,024 characters, and shown while they wait and when they die.
@@ -77,7 +77,7 @@ def nack(
 
 
 def reject(subscription_id: str, ids: Ids, *, reason: object = "rejected") -> Request[Settled]:
-    """The messages will never succeed: dead letters at once. The reason is cut after 1,024 characters."""
+    """Makes messages dead letters, because they will never succeed. The reason is cut after 1,024 characters."""
     given = list_ids(ids)
     body = write_json({"ids": given, "reason": as_reason(reason)})
     return _settle(subscription_id, "rejects", body, repeatable=are_ack_ids(given))

@@ -21,18 +21,18 @@ class Transaction:
         self._publishes: list[bytes] = []
 
     def ack(self, subscription_id: str, ids: Ids) -> Self:
-        """The messages are done and do not come again."""
+        """Marks messages as done: they do not come again."""
         self._of(subscription_id)["acks"] += _ack_ids(ids)
         return self
 
     def nack(self, subscription_id: str, ids: Ids, *, delay_seconds: int | None = None, reason: object = None) -> Self:
-        """The messages failed and come again, after the backoff of the subscription or after `delay_seconds`."""
+        """Gives back messages that failed, which come again after the backoff or `delay_seconds`."""
         nack = {"ids": _ack_ids(ids), **only_given(delay_seconds=delay_seconds, reason=nack_reason(reason))}
         self._of(subscription_id)["nacks"].append(nack)
         return self
 
     def reject(self, subscription_id: str, ids: Ids, *, reason: object = NO_REASON) -> Self:
-        """The messages will never succeed: dead letters at once. The reason is cut after 1,024 characters."""
+        """Makes messages dead letters, because they will never succeed. The reason is cut after 1,024 characters."""
         self._of(subscription_id)["rejects"].append({"ids": _ack_ids(ids), "reason": as_reason(reason)})
         return self
 
