@@ -17,7 +17,7 @@ set enable_seqscan = off
 as $$
 declare
     v_ordered boolean;
-    v_taken record;
+    v_ended record;
 begin
     perform fastpubsub.begin_call(true);
     select c.ordered into v_ordered from fastpubsub.cursors as c
@@ -27,24 +27,10 @@ begin
     elsif v_ordered then
         perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
     end if;
-    v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
-    if true = any(v_taken.revived) then
-        for i in 1..cardinality(v_taken.positions) loop
-            if v_taken.revived[i] then
-                delete from fastpubsub.revived as v
-                where
-                    v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
-                    and v.position >= v_taken.positions[i] and v.position <= v_taken.last_positions[i];
-                perform fastpubsub.forget_failures(
-                    p_topic_key, p_subscription_key, v_taken.positions[i], v_taken.last_positions[i]
-                );
-            end if;
-        end loop;
-    end if;
-    outcomes := v_taken.outcomes;
-    freed := v_ordered
-    and fastpubsub.free_keys(
-        p_topic_key, p_subscription_key, v_taken.turns, coalesce(p_now, clock_timestamp()), v_taken.positions, v_taken.last_positions
+    v_ended := fastpubsub.end_acked(
+        p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths, p_now, v_ordered
     );
+    outcomes := v_ended.outcomes;
+    freed := v_ended.freed;
 end;
 $$;

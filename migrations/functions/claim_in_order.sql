@@ -52,6 +52,7 @@ declare
     v_positions bigint [];
     v_attempts integer [];
     v_turns bigint [];
+    v_first bigint;
     v_retried integer;
     v_expired bigint [] := '{}';
     v_expired_attempts integer [] := '{}';
@@ -68,6 +69,7 @@ begin
         v_positions := '{}';
         v_attempts := '{}';
         v_turns := '{}';
+        v_retried := 0;
         loop
             v_left := least(p_limits[v_consumer], p_room - cardinality(claim_in_order.positions)) - cardinality(v_positions);
             exit when v_left = 0 or v_bytes >= p_max_bytes or not v_is_due or cardinality(v_expired) >= 1000;
@@ -75,8 +77,8 @@ begin
                 v_topic_key, v_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.position,
                 p_settings.filter_path, v_left, p_max_bytes - v_bytes, p_now
             );
-            v_is_due := v_part.retry_position is not null;
-            exit when not v_is_due;
+            v_is_due := v_part.is_more;
+            exit when v_part.retry_position is null;
             v_cursor.retry_due_at := v_part.due_at;
             v_cursor.retry_position := v_part.retry_position;
             v_positions := v_positions || v_part.positions;
@@ -84,19 +86,30 @@ begin
             v_turns := v_turns || v_part.turns;
             v_bytes := v_bytes + v_part.size;
             v_cursor.routed := v_cursor.routed + v_part.routed;
+            created_at := claim_in_order.created_at || v_part.created_at;
+            payloads := claim_in_order.payloads || v_part.payloads;
+            attributes := claim_in_order.attributes || v_part.attributes;
+            ordering_keys := claim_in_order.ordering_keys || v_part.ordering_keys;
+            if not v_part.are_new then
+                v_retried := cardinality(v_positions);
+            end if;
             v_expired := v_expired || v_part.expired;
             v_expired_attempts := v_expired_attempts || v_part.expired_attempts;
             filtered := claim_in_order.filtered + v_part.filtered;
             unreadable := claim_in_order.unreadable || v_part.unreadable;
         end loop;
-        v_retried := cardinality(v_positions);
         if
             v_left > 0 and v_bytes < p_max_bytes and v_cursor.position < v_last and (v_consumer = 1 or clock_timestamp() < v_until)
         then
+            v_first := coalesce(v_first, fastpubsub.first_position(v_topic_key, v_last));
             v_part := fastpubsub.read_log_in_order(
                 v_topic_key, v_subscription_key, v_cursor.position, v_last, p_settings.filter_path, v_left, p_max_bytes - v_bytes,
-                v_bytes = 0, v_until, p_now
+                v_bytes = 0, v_until, p_now, v_first
             );
+            created_at := claim_in_order.created_at || v_part.created_at;
+            payloads := claim_in_order.payloads || v_part.payloads;
+            attributes := claim_in_order.attributes || v_part.attributes;
+            ordering_keys := claim_in_order.ordering_keys || v_part.ordering_keys;
             v_cursor.position := v_part.scanned;
             v_positions := v_positions || v_part.positions;
             v_attempts := v_attempts || array_fill(1, array[cardinality(v_part.positions)]);
@@ -113,57 +126,24 @@ begin
             shares := claim_in_order.shares || 0;
             continue;
         end if;
-        insert into fastpubsub.leases (
-            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
-        )
-        select
-            v_topic_key, v_subscription_key, min(r.position), max(r.position), claim_in_order.token, p_now, claim_in_order.expires_at,
-            r.attempts, r.revived, p_consumer_ids[v_consumer], r.turn
-        from (
-            select
-                m.*, m.position - row_number() over (partition by m.turn, m.attempts, m.revived order by m.position) as island
-            from (
-                select
-                    u.position, u.attempts, u.turn,
-                    u.ordinal <= v_retried and exists (
-                        select from fastpubsub.revived as v
-                        where
-                            v.topic_key = v_topic_key and v.subscription_key = v_subscription_key and v.position = u.position
-                        -- Or it would read all copies, to look each one up.
-                        offset 0
-                    ) as revived
-                from unnest(v_positions, v_attempts, v_turns) with ordinality as u (position, attempts, turn, ordinal)
-            ) as m
-        ) as r
-        group by r.turn, r.attempts, r.revived, r.island, r.position / 100;
+        perform fastpubsub.lease_turns(
+            v_topic_key, v_subscription_key, v_positions, v_attempts, v_turns, v_retried, claim_in_order.token, p_now,
+            claim_in_order.expires_at, p_consumer_ids[v_consumer]
+        );
         positions := claim_in_order.positions || v_positions;
         attempts := claim_in_order.attempts || v_attempts;
         shares := claim_in_order.shares || cardinality(v_positions);
     end loop;
-    select
-        array_agg(coalesce(m.created_at, v.created_at) order by u.ordinal), array_agg(coalesce(m.payload, v.payload) order by u.ordinal),
-        array_agg(coalesce(m.attributes, v.attributes) order by u.ordinal),
-        array_agg(coalesce(m.ordering_key, v.ordering_key) order by u.ordinal)
-    into claim_in_order.created_at, claim_in_order.payloads, claim_in_order.attributes, claim_in_order.ordering_keys
-    from unnest(claim_in_order.positions) with ordinality as u (position, ordinal)
-    left join lateral (
-        select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
-        where m.topic_key = v_topic_key and m.position = u.position
-        limit 1
-    ) as m on true
-    left join lateral (
-        select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
-        where v.topic_key = v_topic_key and v.subscription_key = v_subscription_key and v.position = u.position and m.payload is null
-        limit 1
-    ) as v on true;
-    select array_agg(m.position), array_agg(m.created_at)
-    into claim_in_order.unreadable, claim_in_order.unreadable_created_at
-    from unnest(claim_in_order.unreadable) as u (position)
-    cross join lateral (
-        select m.position, m.created_at from fastpubsub.messages as m
-        where m.topic_key = v_topic_key and m.position = u.position
-        limit 1
-    ) as m;
+    if claim_in_order.unreadable is not null then
+        select array_agg(m.position), array_agg(m.created_at)
+        into claim_in_order.unreadable, claim_in_order.unreadable_created_at
+        from unnest(claim_in_order.unreadable) as u (position)
+        cross join lateral (
+            select m.position, m.created_at from fastpubsub.messages as m
+            where m.topic_key = v_topic_key and m.position = u.position
+            limit 1
+        ) as m;
+    end if;
     scanned := v_cursor.position;
     v_cursor.leased_from := case
         when p_settings.max_in_flight is not null

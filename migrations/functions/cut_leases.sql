@@ -18,6 +18,7 @@ create or replace function fastpubsub.cut_leases(
     out turns bigint []
 )
 language plpgsql volatile
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off

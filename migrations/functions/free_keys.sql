@@ -1,6 +1,7 @@
 -- For a caller that holds the cursor and ended deliveries of these turns of an ordered subscription. A turn of which nothing is leased any
 -- more goes on: its first parked message waits, or the first one that was put aside is due, or the key is no longer busy. Returns whether
 -- there is something new to claim. A turn of 0 stands for all messages from p_positions to p_last_positions, of which each is a turn.
+-- One of -1 does, too, but behind none of them something was put aside, so they are not looked at.
 create or replace function fastpubsub.free_keys(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -15,6 +16,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_memoize = off
 set enable_sort = off
 set jit = off
 as $$

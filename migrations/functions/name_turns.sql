@@ -1,5 +1,5 @@
--- For a caller that holds the cursor and requeues messages of an ordered subscription: a turn of 0 becomes the message's own position, and
--- its key gets its row in busy_keys, unless more of it was put aside. Without a key there is no turn.
+-- For a caller that holds the cursor and requeues messages of an ordered subscription: a turn of 0 or -1 becomes the message's own
+-- position, and its key gets its row in busy_keys, unless more of it was put aside. Without a key there is no turn.
 create or replace function fastpubsub.name_turns(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -21,13 +21,13 @@ declare
     v_last bigint [];
 begin
     select
-        array_agg(case when u.turn = 0 then m.position else u.turn end order by u.ordinal),
+        array_agg(case when u.turn <= 0 then m.position else u.turn end order by u.ordinal),
         array_agg(m.position) filter (where k.position is null and m.position is not null)
     into v_turns, v_last
     from unnest(p_positions, p_turns) with ordinality as u (position, turn, ordinal)
     left join lateral (
         select m.position, hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
-        where m.topic_key = p_topic_key and m.position = u.position and u.turn = 0 and m.ordering_key is not null
+        where m.topic_key = p_topic_key and m.position = u.position and u.turn <= 0 and m.ordering_key is not null
         limit 1
     ) as m on true
     left join lateral (

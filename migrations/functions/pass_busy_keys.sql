@@ -38,7 +38,7 @@ begin
                         limit 1
                     ) is not null
                     or (
-                        select l.last_position >= k.position and l.turn = 0 from fastpubsub.leases as l
+                        select l.last_position >= k.position and l.turn <= 0 from fastpubsub.leases as l
                         where
                             l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
                             and l.position > k.position - 100 and l.position <= k.position
@@ -59,8 +59,7 @@ begin
     end if;
     -- A join with the array would be planned by wrong statistics.
     foreach v_position in array v_before loop
-        delete from fastpubsub.busy_keys as b
-        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = v_position;
+        perform fastpubsub.follow_busy(p_topic_key, p_subscription_key, v_position);
     end loop;
     insert into fastpubsub.busy_keys (topic_key, subscription_key, position)
     select p_topic_key, p_subscription_key, u.position from unnest(v_last) as u (position);

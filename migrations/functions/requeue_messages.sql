@@ -71,7 +71,7 @@ begin
             perform fastpubsub.forget_old_failures(p_topic_key, p_subscription_key, v_position);
         end loop;
     end if;
-    if 0 = any(v_turns) then
+    if 0 >= any(v_turns) then
         v_turns := fastpubsub.name_turns(p_topic_key, p_subscription_key, v_positions, v_turns, v_cursor.position);
     end if;
     with waiting as materialized (

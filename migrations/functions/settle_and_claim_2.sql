@@ -54,6 +54,7 @@ as $$
 #variable_conflict use_column
 declare
     v_durable text;
+    v_settings fastpubsub.cursors;
     v_first integer := 1;
     v_end integer;
     v_acked record;
@@ -62,7 +63,7 @@ declare
 begin
     perform fastpubsub.begin_call(true);
     v_durable := current_setting('synchronous_commit');
-    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
     -- Kind by kind, leases would be locked in another order than by an ack of the same ones that holds no cursor.
     if cardinality(array_remove(p_counts, 0)) > 1 then
         perform from (
@@ -82,9 +83,9 @@ begin
     died := 0;
     v_end := p_counts[1];
     if v_end >= v_first then
-        v_acked := fastpubsub.ack_messages_2(
+        v_acked := fastpubsub.end_acked(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
-            p_lengths[v_first:v_end], p_now
+            p_lengths[v_first:v_end], p_now, v_settings.ordered
         );
         outcomes := v_acked.outcomes;
         freed := v_acked.freed;

@@ -1,7 +1,7 @@
 -- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
 -- it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor. What has expired is
--- in `expired` instead, with the attempts that it had. In a fair one, with p_is_fair, up to p_limit retries, and the keys stand in line
--- again.
+-- in `expired` instead, with the attempts that it had. `are_new` says that nobody had any of the messages before, `is_more` that something
+-- else may be due.
 create or replace function fastpubsub.take_turns(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -12,7 +12,6 @@ create or replace function fastpubsub.take_turns(
     p_limit integer,
     p_max_bytes bigint,
     p_now timestamptz,
-    p_is_fair boolean default false,
     out positions bigint [],
     out attempts integer [],
     out turns bigint [],
@@ -23,7 +22,13 @@ create or replace function fastpubsub.take_turns(
     out filtered integer,
     out unreadable bigint [],
     out expired bigint [],
-    out expired_attempts integer []
+    out expired_attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out ordering_keys text [],
+    out are_new boolean,
+    out is_more boolean
 )
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
@@ -31,13 +36,12 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_memoize = off
 set jit = off
 as $$
 #variable_conflict use_column
 declare
     c_turns constant integer := 4;
-    -- Of what was put aside behind a filter.
-    c_looked_at constant integer := 1000;
     v_due_at timestamptz [];
     v_positions bigint [];
     v_attempts integer [];
@@ -48,6 +52,7 @@ declare
     v_share integer;
     v_part record;
     v_passed bigint [];
+    v_retry_position bigint;
 begin
     positions := '{}';
     attempts := '{}';
@@ -57,6 +62,7 @@ begin
     filtered := 0;
     expired := '{}';
     expired_attempts := '{}';
+    are_new := false;
     select
         array_agg(r.due_at), array_agg(r.position), array_agg(r.attempts), array_agg(r.turn), array_agg(r.reason = 'put aside'),
         array_agg(r.size), array_agg(r.is_expired)
@@ -84,13 +90,33 @@ begin
             r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
             and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
         order by r.due_at, r.position
-        limit case when p_is_fair then p_limit else least(p_limit, c_turns) end
+        limit least(p_limit, c_turns)
     ) as r;
+    v_retry_position := v_positions[cardinality(v_positions)];
+    is_more := cardinality(v_positions) >= least(p_limit, c_turns);
     v_share := greatest(p_limit / cardinality(v_positions), 1);
+    if p_path is null and true = all(v_put_aside) then
+        v_part := fastpubsub.take_put_aside(
+            p_topic_key, p_subscription_key, v_positions, v_turns, p_cursor, v_share, p_max_bytes, p_now
+        );
+        if v_part.positions is not null then
+            positions := v_part.positions;
+            attempts := array_fill(1, array[cardinality(v_part.positions)]);
+            turns := v_part.turns;
+            size := v_part.size;
+            routed := cardinality(v_part.positions);
+            created_at := v_part.created_at;
+            payloads := v_part.payloads;
+            attributes := v_part.attributes;
+            ordering_keys := v_part.ordering_keys;
+            due_at := v_due_at[cardinality(v_due_at)];
+            retry_position := v_positions[cardinality(v_positions)];
+            are_new := true;
+            v_positions := '{}';
+        end if;
+    end if;
     for i in 1..coalesce(cardinality(v_positions), 0) loop
-        exit when
-            (cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes)
-            or (p_is_fair and take_turns.filtered >= c_looked_at);
+        exit when cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes;
         due_at := v_due_at[i];
         retry_position := v_positions[i];
         if v_turns[i] is null and v_are_expired[i] then
@@ -108,10 +134,9 @@ begin
             p_topic_key, p_subscription_key, v_turns[i], v_positions[i], v_attempts[i], v_put_aside[i], p_cursor, p_path, v_share,
             p_max_bytes - take_turns.size, p_now
         );
-        if p_is_fair or v_part.positions = '{}' then
+        if v_part.positions = '{}' then
             v_passed := v_passed || v_part.turn;
-        end if;
-        if v_part.positions <> '{}' then
+        else
             positions := take_turns.positions || v_part.positions;
             attempts := take_turns.attempts || v_part.attempts;
             turns := take_turns.turns || array_fill(v_part.turn, array[cardinality(v_part.positions)]);
@@ -123,17 +148,21 @@ begin
         filtered := take_turns.filtered + v_part.filtered;
         unreadable := take_turns.unreadable || v_part.unreadable;
     end loop;
+    is_more := coalesce(take_turns.is_more or take_turns.retry_position <> v_retry_position, false);
     delete from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
         and (r.due_at, r.position) <= (take_turns.due_at, take_turns.retry_position);
-    if p_is_fair then
-        perform fastpubsub.line_up(
-            p_topic_key, p_subscription_key, v_passed, p_cursor, greatest(p_now, take_turns.due_at + interval '1 microsecond')
-        );
-    elsif v_passed is not null then
+    if v_passed is not null then
         perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_passed, p_now + interval '1 microsecond');
+    end if;
+    if not take_turns.are_new then
+        v_part := fastpubsub.read_claimed(p_topic_key, p_subscription_key, take_turns.positions);
+        created_at := v_part.created_at;
+        payloads := v_part.payloads;
+        attributes := v_part.attributes;
+        ordering_keys := v_part.ordering_keys;
     end if;
 end;
 $$;

@@ -1,3 +1,5 @@
+-- Leases of lonely messages, of which the servers of before know one kind.
+update fastpubsub.leases set turn = 0 where turn = -1;
 -- What was put aside comes again, with what is leased or waits: the servers of before know no line.
 do $$
 declare

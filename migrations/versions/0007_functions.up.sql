@@ -1,3 +1,41 @@
+-- functions/ack_messages_2.sql
+-- Settles deliveries for good. The ids come in runs; the result for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases).
+-- `freed` says whether a key of an ordered subscription can go on, which is locked; others are not.
+create or replace function fastpubsub.ack_messages_2(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [] default null,
+    p_now timestamptz default null,
+    out outcomes smallint [],
+    out freed boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    v_ordered boolean;
+    v_ended record;
+begin
+    perform fastpubsub.begin_call(true);
+    select c.ordered into v_ordered from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    elsif v_ordered then
+        perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    end if;
+    v_ended := fastpubsub.end_acked(
+        p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths, p_now, v_ordered
+    );
+    outcomes := v_ended.outcomes;
+    freed := v_ended.freed;
+end;
+$$;
+
 -- functions/check_on_dead_letter.sql
 -- Only an ordered subscription has keys that a dead letter can hold.
 create or replace function fastpubsub.check_on_dead_letter(p_ordered boolean, p_on_dead_letter text) returns void
@@ -32,6 +70,185 @@ begin
         raise exception using
             errcode = 'FP422',
             message = 'fair_by: an ordered subscription lets its keys take turns already: leave fair_by out, or ordered';
+    end if;
+end;
+$$;
+
+-- functions/claim_in_order.sql
+-- claim_messages_2 for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
+-- The consumers are served one after the other, `shares` says how many messages each has, at most
+-- p_room together. What is due comes first, then the log. Messages that have expired are
+-- passed as in claim_messages_2. `is_cut`: a consumer has less than it could have, because of p_max_bytes.
+create or replace function fastpubsub.claim_in_order(
+    p_settings fastpubsub.cursors,
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_scan_milliseconds integer,
+    p_now timestamptz,
+    p_room integer default null,
+    p_first_leased bigint default null,
+    out token bigint,
+    out expires_at timestamptz,
+    out scanned bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out filtered bigint,
+    out ordering_keys text [],
+    out shares integer [],
+    out ttl_expired integer,
+    out dead_lettered integer,
+    out is_cut boolean
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_topic_key bigint := p_settings.topic_key;
+    v_subscription_key bigint := p_settings.subscription_key;
+    -- Consumers without a key look at the log while others want to settle, who need the lock.
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_scan_milliseconds / 4000.0);
+    v_last bigint := fastpubsub.last_position(v_topic_key);
+    v_cursor fastpubsub.claims;
+    v_random text := gen_random_uuid()::text;
+    v_left integer;
+    v_is_due boolean := true;
+    v_bytes bigint := 0;
+    v_part record;
+    v_positions bigint [];
+    v_attempts integer [];
+    v_turns bigint [];
+    v_first bigint;
+    v_retried integer;
+    v_expired bigint [] := '{}';
+    v_expired_attempts integer [] := '{}';
+begin
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = v_topic_key and c.subscription_key = v_subscription_key
+    order by c.sequence desc limit 1;
+    filtered := 0;
+    positions := '{}';
+    is_cut := false;
+    token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
+    expires_at := p_now + make_interval(secs => p_settings.ack_deadline_seconds);
+    for v_consumer in 1..cardinality(p_limits) loop
+        v_positions := '{}';
+        v_attempts := '{}';
+        v_turns := '{}';
+        v_retried := 0;
+        loop
+            v_left := least(p_limits[v_consumer], p_room - cardinality(claim_in_order.positions)) - cardinality(v_positions);
+            exit when v_left = 0 or v_bytes >= p_max_bytes or not v_is_due or cardinality(v_expired) >= 1000;
+            v_part := fastpubsub.take_turns(
+                v_topic_key, v_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.position,
+                p_settings.filter_path, v_left, p_max_bytes - v_bytes, p_now
+            );
+            v_is_due := v_part.is_more;
+            exit when v_part.retry_position is null;
+            v_cursor.retry_due_at := v_part.due_at;
+            v_cursor.retry_position := v_part.retry_position;
+            v_positions := v_positions || v_part.positions;
+            v_attempts := v_attempts || v_part.attempts;
+            v_turns := v_turns || v_part.turns;
+            v_bytes := v_bytes + v_part.size;
+            v_cursor.routed := v_cursor.routed + v_part.routed;
+            created_at := claim_in_order.created_at || v_part.created_at;
+            payloads := claim_in_order.payloads || v_part.payloads;
+            attributes := claim_in_order.attributes || v_part.attributes;
+            ordering_keys := claim_in_order.ordering_keys || v_part.ordering_keys;
+            if not v_part.are_new then
+                v_retried := cardinality(v_positions);
+            end if;
+            v_expired := v_expired || v_part.expired;
+            v_expired_attempts := v_expired_attempts || v_part.expired_attempts;
+            filtered := claim_in_order.filtered + v_part.filtered;
+            unreadable := claim_in_order.unreadable || v_part.unreadable;
+        end loop;
+        if
+            v_left > 0 and v_bytes < p_max_bytes and v_cursor.position < v_last and (v_consumer = 1 or clock_timestamp() < v_until)
+        then
+            v_first := coalesce(v_first, fastpubsub.first_position(v_topic_key, v_last));
+            v_part := fastpubsub.read_log_in_order(
+                v_topic_key, v_subscription_key, v_cursor.position, v_last, p_settings.filter_path, v_left, p_max_bytes - v_bytes,
+                v_bytes = 0, v_until, p_now, v_first
+            );
+            created_at := claim_in_order.created_at || v_part.created_at;
+            payloads := claim_in_order.payloads || v_part.payloads;
+            attributes := claim_in_order.attributes || v_part.attributes;
+            ordering_keys := claim_in_order.ordering_keys || v_part.ordering_keys;
+            v_cursor.position := v_part.scanned;
+            v_positions := v_positions || v_part.positions;
+            v_attempts := v_attempts || array_fill(1, array[cardinality(v_part.positions)]);
+            v_turns := v_turns || v_part.turns;
+            v_bytes := v_bytes + v_part.size;
+            v_cursor.routed := v_cursor.routed + cardinality(v_part.positions) + cardinality(v_part.expired);
+            v_expired := v_expired || v_part.expired;
+            v_expired_attempts := v_expired_attempts || array_fill(0, array[cardinality(v_part.expired)]);
+            filtered := claim_in_order.filtered + v_part.filtered;
+            unreadable := claim_in_order.unreadable || v_part.unreadable;
+        end if;
+        is_cut := claim_in_order.is_cut or (v_left > 0 and v_is_due);
+        if v_positions = '{}' then
+            shares := claim_in_order.shares || 0;
+            continue;
+        end if;
+        perform fastpubsub.lease_turns(
+            v_topic_key, v_subscription_key, v_positions, v_attempts, v_turns, v_retried, claim_in_order.token, p_now,
+            claim_in_order.expires_at, p_consumer_ids[v_consumer]
+        );
+        positions := claim_in_order.positions || v_positions;
+        attempts := claim_in_order.attempts || v_attempts;
+        shares := claim_in_order.shares || cardinality(v_positions);
+    end loop;
+    if claim_in_order.unreadable is not null then
+        select array_agg(m.position), array_agg(m.created_at)
+        into claim_in_order.unreadable, claim_in_order.unreadable_created_at
+        from unnest(claim_in_order.unreadable) as u (position)
+        cross join lateral (
+            select m.position, m.created_at from fastpubsub.messages as m
+            where m.topic_key = v_topic_key and m.position = u.position
+            limit 1
+        ) as m;
+    end if;
+    scanned := v_cursor.position;
+    v_cursor.leased_from := case
+        when p_settings.max_in_flight is not null
+            then coalesce(
+                least(p_first_leased, (select min(u.position) from unnest(claim_in_order.positions) as u (position))), v_cursor.leased_from
+            )
+    end;
+    if p_settings.rate_limit is not null and cardinality(claim_in_order.positions) > 0 then
+        v_cursor.full_at := fastpubsub.bucket_refills_at(
+            p_settings.rate_limit, v_cursor.full_at, p_now, cardinality(claim_in_order.positions)
+        );
+    end if;
+    ttl_expired := case when p_settings.on_expired = 'drop' then cardinality(v_expired) else 0 end;
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from,
+        full_at,
+        ttl_expired
+    ) values (
+        v_topic_key, v_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
+        v_cursor.routed, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_in_order.filtered,
+        v_cursor.leased_from, v_cursor.full_at,
+        case
+            when claim_in_order.ttl_expired > 0 then coalesce(v_cursor.ttl_expired, 0) + claim_in_order.ttl_expired
+            else v_cursor.ttl_expired
+        end
+    );
+    if cardinality(v_expired) > 0 then
+        dead_lettered := fastpubsub.expire_messages(p_settings, v_expired, v_expired_attempts, p_now);
     end if;
 end;
 $$;
@@ -655,6 +872,124 @@ begin
 end;
 $$;
 
+-- functions/cut_leases.sql
+-- Takes single positions out of leases for take_leases, in whatever runs they come; the caller holds the cursor. The rest of a lease stays,
+-- as leases with the same token and deadline.
+create or replace function fastpubsub.cut_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [],
+    out positions bigint [],
+    out tokens bigint [],
+    out leased_at timestamptz [],
+    out attempts integer [],
+    out revived boolean [],
+    out consumer_ids text [],
+    out ordinals integer [],
+    out outcomes smallint [],
+    out turns bigint []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_wanted bigint [];
+    v_ordinals integer [];
+    v_firsts bigint [];
+    v_part record;
+    v_lease fastpubsub.leases;
+begin
+    -- No lease is longer than 100 positions: a position belongs to the nearest lease that begins at or before it.
+    select
+        array_agg(i.position order by i.position) filter (where i.outcome = 1 and i.is_first),
+        array_agg(i.ordinal order by i.position) filter (where i.outcome = 1 and i.is_first),
+        array_agg(i.first_position order by i.position) filter (where i.outcome = 1 and i.is_first),
+        array_agg(i.outcome order by i.ordinal, i.step)
+    into v_wanted, v_ordinals, v_firsts, cut_leases.outcomes
+    from (
+        select
+            i.position, i.ordinal, i.step, i.first_position, i.outcome,
+            row_number() over (partition by i.position, i.outcome order by i.ordinal, i.step) = 1 as is_first
+        from (
+            select
+                i.position, i.ordinal, i.step, l.position as first_position,
+                case
+                    when l.position is null or l.last_position < i.position then 0
+                    when i.token is not null then case when l.token = i.token then 1 else 2 end
+                    when
+                        i.created_at = (
+                            select m.created_at from fastpubsub.messages as m
+                            where m.topic_key = p_topic_key and m.position = i.position
+                        )
+                        or i.created_at = (
+                            select v.created_at from fastpubsub.revived as v
+                            where
+                                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = i.position
+                        )
+                        then 1
+                    else 2
+                end::smallint as outcome
+            from (
+                select r.position + s as position, r.token, r.created_at, r.ordinal, s as step
+                from unnest(p_positions, p_lengths, p_tokens, p_created_at)
+                    with ordinality as r (position, length, token, created_at, ordinal)
+                cross join lateral generate_series(0, coalesce(r.length, 1) - 1) as s
+            ) as i
+            left join lateral (
+                select l.position, l.last_position, l.token from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                    and l.position <= i.position and l.position > i.position - 100
+                order by l.position desc
+                limit 1
+            ) as l on true
+        ) as i
+    ) as i;
+    for v_part in
+        select w.first_position, array_agg(w.position order by w.position) as positions
+        from unnest(v_wanted, v_firsts) as w (position, first_position)
+        group by w.first_position
+        order by w.first_position
+    loop
+        delete from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = v_part.first_position
+        returning l.* into v_lease;
+        if not found then
+            raise exception using errcode = '40001', message = 'another call settled a delivery at the same moment';
+        end if;
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
+        )
+        select
+            p_topic_key, p_subscription_key, r.position, r.last_position, v_lease.token, v_lease.leased_at, v_lease.expires_at,
+            v_lease.attempts, v_lease.revived, v_lease.consumer_id, v_lease.turn
+        from (
+            select lag(p, 1, v_lease.position - 1) over (order by p) + 1 as position, p - 1 as last_position
+            from unnest(v_part.positions || v_lease.last_position + 1) as p
+        ) as r
+        where r.position <= r.last_position;
+        positions := cut_leases.positions || v_part.positions;
+        tokens := cut_leases.tokens || array_fill(v_lease.token, array[cardinality(v_part.positions)]);
+        leased_at := cut_leases.leased_at || array_fill(v_lease.leased_at, array[cardinality(v_part.positions)]);
+        attempts := cut_leases.attempts || array_fill(v_lease.attempts, array[cardinality(v_part.positions)]);
+        revived := cut_leases.revived || array_fill(v_lease.revived, array[cardinality(v_part.positions)]);
+        consumer_ids := cut_leases.consumer_ids || array_fill(v_lease.consumer_id, array[cardinality(v_part.positions)]);
+        turns := cut_leases.turns || array_fill(v_lease.turn, array[cardinality(v_part.positions)]);
+    end loop;
+    ordinals := v_ordinals;
+end;
+$$;
+
 -- functions/empty_purges.sql
 -- Deletes up to p_limit rows per table of one deleted topic or subscription. Returns how many rows it deleted, or null
 -- when there was nothing left to delete.
@@ -702,6 +1037,52 @@ begin
 end;
 $$;
 
+-- functions/end_acked.sql
+-- ack_messages_2 for a caller that has begun the call, and holds the cursor of an ordered subscription (p_ordered).
+create or replace function fastpubsub.end_acked(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [],
+    p_now timestamptz,
+    p_ordered boolean,
+    out outcomes smallint [],
+    out freed boolean
+)
+language plpgsql volatile
+set enable_seqscan = off
+as $$
+declare
+    v_taken record;
+begin
+    if p_ordered then
+        v_taken := fastpubsub.end_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    else
+        v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    end if;
+    if true = any(v_taken.revived) then
+        for i in 1..cardinality(v_taken.positions) loop
+            if v_taken.revived[i] then
+                delete from fastpubsub.revived as v
+                where
+                    v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
+                    and v.position >= v_taken.positions[i] and v.position <= v_taken.last_positions[i];
+                perform fastpubsub.forget_failures(
+                    p_topic_key, p_subscription_key, v_taken.positions[i], v_taken.last_positions[i]
+                );
+            end if;
+        end loop;
+    end if;
+    outcomes := v_taken.outcomes;
+    freed := p_ordered
+    and fastpubsub.free_keys(
+        p_topic_key, p_subscription_key, v_taken.turns, coalesce(p_now, clock_timestamp()), v_taken.positions, v_taken.last_positions
+    );
+end;
+$$;
+
 -- functions/end_deliveries.sql
 -- For a caller that holds the cursor: ends all leases and waiting retries of a subscription, and counts their messages. Old ack ids name
 -- nothing any more.
@@ -741,6 +1122,117 @@ begin
     delete from fastpubsub.busy_keys as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
     delete from fastpubsub.bundles as b where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key;
     return v_leased + v_waiting + v_parked;
+end;
+$$;
+
+-- functions/end_leases.sql
+-- For an ack of an ordered subscription, whose cursor the caller holds: ends deliveries as take_leases does, but without a look before at
+-- whether they are whole. What is left of them is cut.
+create or replace function fastpubsub.end_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [] default null,
+    out positions bigint [],
+    out last_positions bigint [],
+    out revived boolean [],
+    out turns bigint [],
+    out outcomes smallint []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    -- As in take_leases.
+    c_gap constant bigint := 64;
+    v_positions bigint [];
+    v_lasts bigint [];
+    v_tokens bigint [];
+    v_ends integer [];
+    v_count bigint;
+    v_left bigint;
+    v_are_apart boolean;
+    v_start integer := 1;
+    v_end integer;
+    v_taken record;
+begin
+    select
+        array_agg(r.position), array_agg(r.last_position), array_agg(r.token),
+        array_agg(r.place) filter (where r.distance > c_gap or r.distance is null), sum(r.last_position - r.position + 1),
+        bool_and(r.token is not null and coalesce(r.distance > 0, true))
+    into v_positions, v_lasts, v_tokens, v_ends, v_count, v_are_apart
+    from (
+        select
+            r.position, r.last_position, r.token, row_number() over (order by r.position) as place,
+            lead(r.position) over (order by r.position) - r.last_position as distance
+        from (
+            select r.position, r.position + coalesce(r.length, 1) - 1 as last_position, r.token
+            from unnest(p_positions, p_lengths, p_tokens) as r (position, length, token)
+        ) as r
+        order by r.position
+    ) as r;
+    if v_are_apart is not true then
+        v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+        positions := v_taken.positions;
+        last_positions := v_taken.last_positions;
+        revived := v_taken.revived;
+        turns := v_taken.turns;
+        outcomes := v_taken.outcomes;
+        return;
+    end if;
+    v_left := v_count;
+    foreach v_end in array v_ends loop
+        with ended as (
+            delete from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position >= v_positions[v_start] and l.position <= v_lasts[v_end]
+                and l.last_position <= v_lasts[width_bucket(l.position, (select v_positions))]
+                and l.token = v_tokens[width_bucket(l.position, (select v_positions))]
+            returning l.position, l.last_position, l.revived, l.turn
+        )
+        select
+            array_agg(e.position) as positions, array_agg(e.last_position) as last_positions, array_agg(e.revived) as revived,
+            array_agg(e.turn) as turns, sum(e.last_position - e.position + 1) as messages
+        into v_taken
+        from ended as e;
+        positions := end_leases.positions || v_taken.positions;
+        last_positions := end_leases.last_positions || v_taken.last_positions;
+        revived := end_leases.revived || v_taken.revived;
+        turns := end_leases.turns || v_taken.turns;
+        v_left := v_left - coalesce(v_taken.messages, 0);
+        v_start := v_end + 1;
+    end loop;
+    if v_left = 0 then
+        outcomes := array_fill(1::smallint, array[v_count::integer]);
+        return;
+    end if;
+    v_taken := fastpubsub.cut_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    select
+        array_agg(
+            case
+                when i.position <= end_leases.last_positions[width_bucket(i.position, end_leases.positions)] then 1
+                else v_taken.outcomes[i.ordinal]
+            end::smallint order by i.ordinal
+        )
+    into end_leases.outcomes
+    from (
+        select r.position + s as position, row_number() over (order by r.ordinal, s) as ordinal
+        from unnest(p_positions, p_lengths) with ordinality as r (position, length, ordinal)
+        cross join lateral generate_series(0, coalesce(r.length, 1) - 1) as s
+    ) as i;
+    positions := end_leases.positions || v_taken.positions;
+    last_positions := end_leases.last_positions || v_taken.positions;
+    revived := end_leases.revived || v_taken.revived;
+    turns := end_leases.turns || v_taken.turns;
 end;
 $$;
 
@@ -938,6 +1430,29 @@ as $$
     select hashtextextended(case when p_fair_by = 'ordering_key' then p_ordering_key else p_attributes ->> substr(p_fair_by, 12) end, 0)
 $$;
 
+-- functions/follow_busy.sql
+-- For a claim of an ordered subscription, whose cursor passes something of a key that is busy: p_position, until now the last message of
+-- the key that it has passed, no longer says so. The caller writes down which one does. Where a lease of lonely messages said it, there is
+-- something behind one of them from now on.
+create or replace function fastpubsub.follow_busy(p_topic_key bigint, p_subscription_key bigint, p_position bigint) returns void
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+begin
+    delete from fastpubsub.busy_keys as b
+    where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = p_position;
+    if not found then
+        update fastpubsub.leases as l set turn = 0
+        where
+            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+            and l.position > p_position - 100 and l.position <= p_position and l.last_position >= p_position and l.turn = -1;
+    end if;
+end;
+$$;
+
 -- functions/fork_subscription.sql
 -- Creates a subscription like another of the same topic, before the oldest message that the other has not settled. p_settings has those
 -- that differ, named as columns of `cursors`, and p_filter counts with p_change_filter. A pause and push stay with the other.
@@ -1011,6 +1526,135 @@ begin
 end;
 $$;
 
+-- functions/free_keys.sql
+-- For a caller that holds the cursor and ended deliveries of these turns of an ordered subscription. A turn of which nothing is leased any
+-- more goes on: its first parked message waits, or the first one that was put aside is due, or the key is no longer busy. Returns whether
+-- there is something new to claim. A turn of 0 stands for all messages from p_positions to p_last_positions, of which each is a turn.
+-- One of -1 does, too, but behind none of them something was put aside, so they are not looked at.
+create or replace function fastpubsub.free_keys(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_turns bigint [],
+    p_now timestamptz,
+    p_positions bigint [] default null,
+    p_last_positions bigint [] default null
+) returns boolean
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_memoize = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor fastpubsub.claims;
+    v_message fastpubsub.parked;
+    v_parked bigint [];
+    v_parked_turns bigint [];
+    v_next bigint [];
+    v_next_turns bigint [];
+    v_idle bigint [];
+begin
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    select
+        array_agg(t.turn) filter (where t.parked is not null),
+        array_agg(t.parked) filter (where t.parked is not null),
+        array_agg(t.turn) filter (where t.parked is null and t.next is not null),
+        array_agg(t.next) filter (where t.parked is null and t.next is not null),
+        array_agg(t.turn) filter (where t.parked is null and t.next is null)
+    into v_parked_turns, v_parked, v_next_turns, v_next, v_idle
+    from (
+        select t.turn, p.position as parked, n.position as next
+        from (select distinct u.turn from unnest(p_turns) as u (turn) where u.turn > 0) as t
+        left join lateral (
+            select p.position from fastpubsub.parked as p
+            where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = t.turn
+            order by p.position limit 1
+        ) as p on true
+        left join lateral (
+            select k.position
+            from (
+                select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+                where p.position is null and m.topic_key = p_topic_key and m.position = t.turn
+                limit 1
+            ) as m
+            cross join lateral (
+                select k.position from fastpubsub.message_keys as k
+                where
+                    k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > t.turn
+                    and k.position <= v_cursor.position
+                order by k.position limit 1
+            ) as k
+        ) as n on true
+        where
+            (
+                select l.turn from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn >= t.turn and l.turn <= t.turn
+                    and l.turn <> l.last_position
+                -- With sorting off, only the index by turn has this order.
+                order by l.turn
+                limit 1
+            ) is null
+            and (
+                select l.turn from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                    and l.position > t.turn - 100 and l.position <= t.turn and l.last_position = t.turn and l.turn = t.turn
+                limit 1
+            ) is null
+    ) as t;
+    if 0 = any(p_turns) then
+        select v_next || array_agg(k.position), v_next_turns || array_agg(m.position) into v_next, v_next_turns
+        from unnest(p_turns, p_positions, p_last_positions) as u (turn, position, last_position)
+        cross join lateral (
+            select m.position, hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position >= u.position and m.position <= u.last_position
+            order by m.position limit 100
+        ) as m
+        cross join lateral (
+            select k.position from fastpubsub.message_keys as k
+            where
+                k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > m.position
+                and k.position <= v_cursor.position
+            order by k.position limit 1
+        ) as k
+        where u.turn = 0;
+    end if;
+    -- Joins with the arrays would be planned by wrong statistics.
+    for i in 1..coalesce(cardinality(v_parked), 0) loop
+        delete from fastpubsub.parked as p
+        where
+            p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = v_parked_turns[i]
+            and p.position = v_parked[i]
+        returning p.* into v_message;
+        insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
+        values (
+            p_topic_key, p_subscription_key, greatest(v_message.due_at, v_cursor.retry_due_at + interval '1 microsecond'),
+            v_message.position, v_message.attempts, v_message.reason, v_message.turn
+        );
+    end loop;
+    if v_next is not null then
+        insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
+        select
+            p_topic_key, p_subscription_key, greatest(p_now, v_cursor.retry_due_at + interval '1 microsecond'), u.position, 0,
+            'put aside', u.turn
+        from unnest(v_next, v_next_turns) as u (position, turn);
+    end if;
+    for i in 1..coalesce(cardinality(v_idle), 0) loop
+        delete from fastpubsub.busy_keys as b
+        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = v_idle[i];
+    end loop;
+    return v_parked is not null or v_next is not null;
+end;
+$$;
+
 -- functions/inspect_delayed.sql
 -- Counts delayed messages of all topics: that wait (an estimate above p_limit), that are held (up to p_limit), and for how many seconds
 -- the first one is overdue that nobody has published. For metrics and `fastpubsub doctor`; writes nothing.
@@ -1071,6 +1715,143 @@ begin
 end;
 $$;
 
+-- functions/judge_stretch.sql
+-- For read_log_in_order: looks at each message in (p_after, p_to], of which p_matching pass the filter p_path, up to p_limit messages and
+-- p_max_bytes. `scanned` is how far it came, `is_full` says that there was more. `busy` has the message of each busy key that
+-- says so, in order, and `tails` the last one of the key up to there. p_taken are those that the same claim took before.
+create or replace function fastpubsub.judge_stretch(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_after bigint,
+    p_to bigint,
+    p_first bigint,
+    p_taken bigint [],
+    p_limit integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    p_at_least_one boolean,
+    p_path jsonpath,
+    p_matching bigint [],
+    out scanned bigint,
+    out is_full boolean,
+    out size bigint,
+    out positions bigint [],
+    out turns bigint [],
+    out filtered integer,
+    out busy bigint [],
+    out tails bigint [],
+    out expired bigint []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    with stretch as (
+        select
+            m.position, hashtextextended(m.ordering_key, 0) as key_hash,
+            pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size,
+            (m.expires_at <= p_now) is true as is_expired
+        from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+    ),
+    firsts as (
+        select s.*, s.position = min(s.position) over (partition by s.key_hash) and s.key_hash is not null as is_first
+        from stretch as s
+    ),
+    -- Whether a key is busy is asked once, for its first message: the message before that one is then the last that the cursor passed.
+    marked as (
+        select
+            f.*,
+            max(
+                case when f.is_first then (
+                    select k.position
+                    from (
+                        select k.position from fastpubsub.message_keys as k
+                        where
+                            k.topic_key = p_topic_key and k.key_hash = f.key_hash and k.position < f.position
+                            and k.position >= p_first
+                        order by k.position desc limit 1
+                    ) as k
+                    where
+                        (
+                            select b.position from fastpubsub.busy_keys as b
+                            where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = k.position
+                            limit 1
+                        ) is not null
+                        or (
+                            select l.last_position >= k.position and l.turn <= 0 from fastpubsub.leases as l
+                            where
+                                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                                and l.position > k.position - 100 and l.position <= k.position
+                            order by l.position desc limit 1
+                        )
+                        or k.position = any(p_taken)
+                ) end
+            ) over (partition by f.key_hash) as busy
+        from firsts as f
+    ),
+    open as (
+        select
+            m.*, m.busy is null and (p_path is null or m.position in (select f from unnest(p_matching) as f)) as is_open
+        from marked as m
+    ),
+    counted as (
+        select
+            o.*, count(*) filter (where o.is_open and not o.is_expired) over (order by o.position) as ordinal,
+            sum(o.size) filter (where o.is_open and not o.is_expired) over (order by o.position) as running
+        from open as o
+    ),
+    taken as materialized (
+        select
+            c.*,
+            c.is_open and not c.is_expired and c.ordinal <= p_limit
+            and (
+                c.running <= p_max_bytes
+                or (p_at_least_one and c.ordinal = 1)
+            ) as is_taken
+        from counted as c
+    ),
+    reach as materialized (
+        select
+            count(*) filter (where t.is_open and not t.is_expired) > count(*) filter (where t.is_taken) as is_full,
+            case
+                when
+                    count(*) filter (where t.is_open and not t.is_expired) > count(*) filter (where t.is_taken)
+                    or count(*) filter (where t.is_taken) = p_limit
+                    then coalesce(max(t.position) filter (where t.is_taken), p_after)
+                else p_to
+            end as position
+        from taken as t
+    )
+    select
+        (select r.position from reach as r) as scanned,
+        (select r.is_full from reach as r) as is_full,
+        sum(p.size) filter (where p.is_taken) as size,
+        array_agg(p.position order by p.position) filter (where p.is_taken) as positions,
+        array_agg(case when p.key_hash is null or p.is_single then -1 else p.tail end order by p.position)
+            filter (where p.is_taken) as turns,
+        count(*) filter (where p.busy is null and not p.is_taken and not (p.is_open and p.is_expired)) as filtered,
+        array_agg(p.position order by p.position) filter (where p.is_open and p.is_expired) as expired,
+        array_agg(p.busy order by p.busy) filter (where p.busy is not null and p.position = p.tail) as busy,
+        array_agg(p.tail order by p.busy) filter (where p.busy is not null and p.position = p.tail) as tails
+    into
+        judge_stretch.scanned, judge_stretch.is_full, judge_stretch.size, judge_stretch.positions, judge_stretch.turns,
+        judge_stretch.filtered, judge_stretch.expired, judge_stretch.busy, judge_stretch.tails
+    from (
+        select
+            t.*, max(t.position) over same_key as tail,
+            max(t.position) over same_key = t.position and count(*) filter (where t.is_taken) over same_key = 1 as is_single
+        from taken as t
+        where t.position <= (select r.position from reach as r)
+        window same_key as (partition by t.key_hash)
+    ) as p;
+end;
+$$;
+
 -- functions/lease_runs.sql
 -- Cuts claimed messages into leases: each has at most 100 consecutive positions, one consumer and one number of attempts. p_ends says how
 -- many messages the first consumer gets, the first two together, and so on.
@@ -1113,6 +1894,88 @@ begin
         ) as m
     ) as r
     group by r.consumer, r.attempts, r.revived, r.island, r.position / 100;
+end;
+$$;
+
+-- functions/lease_turns.sql
+-- For claim_in_order: leases these messages to a consumer, neighbors of one turn together. The first p_retried may be copies of dead
+-- letters.
+create or replace function fastpubsub.lease_turns(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_attempts integer [],
+    p_turns bigint [],
+    p_retried integer,
+    p_token bigint,
+    p_now timestamptz,
+    p_expires_at timestamptz,
+    p_consumer_id text
+) returns void
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_count integer := cardinality(p_positions);
+begin
+    -- A stretch of the log, of a single turn or of messages that are alone with their key.
+    if
+        p_retried = 0 and p_positions[v_count] - p_positions[1] = v_count - 1 and p_turns[1] = all(p_turns) and 1 = all(p_attempts)
+        and p_positions = array(select generate_series(p_positions[1], p_positions[v_count]))
+    then
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
+        )
+        select
+            p_topic_key, p_subscription_key, f, least(f + 99, p_positions[v_count]), p_token, p_now, p_expires_at, 1, false, p_consumer_id,
+            p_turns[1]
+        from generate_series(p_positions[1], p_positions[v_count], 100) as f;
+        return;
+    end if;
+    -- None has a neighbor, as where several keys alternate.
+    if
+        p_retried = 0
+        and not exists (
+            select from unnest(p_positions, p_positions[2:]) as u (position, next_position) where u.next_position = u.position + 1
+        )
+    then
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
+        )
+        select
+            p_topic_key, p_subscription_key, u.position, u.position, p_token, p_now, p_expires_at, u.attempts, false, p_consumer_id, u.turn
+        from unnest(p_positions, p_attempts, p_turns) as u (position, attempts, turn);
+        return;
+    end if;
+    insert into fastpubsub.leases (
+        topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
+    )
+    select
+        p_topic_key, p_subscription_key, min(r.position), max(r.position), p_token, p_now, p_expires_at,
+        r.attempts, r.revived, p_consumer_id, r.turn
+    from (
+        select
+            m.*, m.position - row_number() over (partition by m.turn, m.attempts, m.revived order by m.position) as island
+        from (
+            select
+                u.position, u.attempts, u.turn,
+                u.ordinal <= p_retried and exists (
+                    select from fastpubsub.revived as v
+                    where
+                        v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = u.position
+                    -- Or it would read all copies, to look each one up.
+                    offset 0
+                ) as revived
+            from unnest(p_positions, p_attempts, p_turns) with ordinality as u (position, attempts, turn, ordinal)
+        ) as m
+    ) as r
+    group by r.turn, r.attempts, r.revived, r.island, r.position / 100;
 end;
 $$;
 
@@ -1727,6 +2590,121 @@ begin
 end;
 $$;
 
+-- functions/name_turns.sql
+-- For a caller that holds the cursor and requeues messages of an ordered subscription: a turn of 0 or -1 becomes the message's own
+-- position, and its key gets its row in busy_keys, unless more of it was put aside. Without a key there is no turn.
+create or replace function fastpubsub.name_turns(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_turns bigint [],
+    p_cursor bigint
+) returns bigint []
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_turns bigint [];
+    v_last bigint [];
+begin
+    select
+        array_agg(case when u.turn <= 0 then m.position else u.turn end order by u.ordinal),
+        array_agg(m.position) filter (where k.position is null and m.position is not null)
+    into v_turns, v_last
+    from unnest(p_positions, p_turns) with ordinality as u (position, turn, ordinal)
+    left join lateral (
+        select m.position, hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = u.position and u.turn <= 0 and m.ordering_key is not null
+        limit 1
+    ) as m on true
+    left join lateral (
+        select k.position from fastpubsub.message_keys as k
+        where
+            k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > m.position and k.position <= p_cursor
+        order by k.position limit 1
+    ) as k on true;
+    insert into fastpubsub.busy_keys (topic_key, subscription_key, position)
+    select p_topic_key, p_subscription_key, u.position from unnest(v_last) as u (position);
+    return v_turns;
+end;
+$$;
+
+-- functions/pass_busy_keys.sql
+-- For a claim of an ordered subscription: puts the messages in (p_after, p_to] aside if all of them have a key that is busy, and returns
+-- whether it did. It costs a fifth of looking at each message, as read_log_in_order does. p_first is the first kept position.
+create or replace function fastpubsub.pass_busy_keys(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_after bigint,
+    p_to bigint,
+    p_first bigint
+) returns boolean
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_before bigint [];
+    v_last bigint [];
+    v_is_busy boolean;
+    v_position bigint;
+begin
+    select array_agg(k.before), array_agg(k.last_position), bool_and(k.before is not null) into v_before, v_last, v_is_busy
+    from (
+        select
+            s.last_position,
+            (
+                select k.position
+                from (
+                    select k.position from fastpubsub.message_keys as k
+                    where k.topic_key = p_topic_key and k.key_hash = s.key_hash and k.position < s.first_position and k.position >= p_first
+                    order by k.position desc limit 1
+                ) as k
+                where
+                    (
+                        select b.position from fastpubsub.busy_keys as b
+                        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = k.position
+                        limit 1
+                    ) is not null
+                    or (
+                        select l.last_position >= k.position and l.turn <= 0 from fastpubsub.leases as l
+                        where
+                            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                            and l.position > k.position - 100 and l.position <= k.position
+                        order by l.position desc limit 1
+                    )
+            ) as before
+        from (
+            select m.key_hash, min(m.position) as first_position, max(m.position) as last_position
+            from (
+                select m.position, hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+                where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+            ) as m
+            group by m.key_hash
+        ) as s
+    ) as k;
+    if v_is_busy is not true then
+        return false;
+    end if;
+    -- A join with the array would be planned by wrong statistics.
+    foreach v_position in array v_before loop
+        perform fastpubsub.follow_busy(p_topic_key, p_subscription_key, v_position);
+    end loop;
+    insert into fastpubsub.busy_keys (topic_key, subscription_key, position)
+    select p_topic_key, p_subscription_key, u.position from unnest(v_last) as u (position);
+    return true;
+end;
+$$;
+
 -- functions/pass_fairly.sql
 -- For a claim of a fair subscription: puts the messages in (p_after, p_to] aside if all of them have a key that is busy,
 -- and returns whether it did. It costs a fraction of looking at each message, as read_log_fairly does. p_first is the
@@ -2157,6 +3135,104 @@ as $$
     ) as b
 $$;
 
+-- functions/read_claimed.sql
+-- For a claim of an ordered subscription: what belongs to these messages, of which some may be copies of dead letters. With p_max_bytes
+-- there are none, and `created_at` is null where they do not fit, one is gone, or one has expired.
+create or replace function fastpubsub.read_claimed(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_max_bytes bigint default null,
+    p_now timestamptz default null,
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out ordering_keys text [],
+    out size bigint
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_memoize = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_count integer := cardinality(p_positions);
+begin
+    if v_count = 0 then
+        return;
+    end if;
+    -- A stretch of the log is read as one.
+    if
+        p_positions[v_count] - p_positions[1] = v_count - 1
+        and p_positions = array(select generate_series(p_positions[1], p_positions[v_count]))
+    then
+        select array_agg(m.created_at), array_agg(m.payload), array_agg(m.attributes), array_agg(m.ordering_key), min(m.total)
+        into
+            read_claimed.created_at, read_claimed.payloads, read_claimed.attributes, read_claimed.ordering_keys, read_claimed.size
+        from (
+            select
+                m.created_at, m.payload, m.attributes, m.ordering_key,
+                sum(pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0)) over () as total,
+                bool_or(m.expires_at <= p_now) over () as are_expired
+            from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position >= p_positions[1] and m.position <= p_positions[v_count]
+            order by m.position
+        ) as m
+        -- Before payloads that are stored out of line are read.
+        where p_max_bytes is null or (m.total <= p_max_bytes and m.are_expired is not true);
+        if cardinality(read_claimed.created_at) = v_count then
+            return;
+        end if;
+    end if;
+    if p_max_bytes is not null then
+        select array_agg(m.created_at), array_agg(m.payload), array_agg(m.attributes), array_agg(m.ordering_key), min(m.total)
+        into
+            read_claimed.created_at, read_claimed.payloads, read_claimed.attributes, read_claimed.ordering_keys, read_claimed.size
+        from (
+            select
+                m.created_at, m.payload, m.attributes, m.ordering_key, sum(m.size) over () as total,
+                bool_or(m.expires_at <= p_now) over () as are_expired
+            from unnest(p_positions) with ordinality as u (position, ordinal)
+            cross join lateral (
+                select
+                    m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at,
+                    pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size
+                from fastpubsub.messages as m
+                where m.topic_key = p_topic_key and m.position = u.position
+                limit 1
+            ) as m
+            order by u.ordinal
+        ) as m
+        where m.total <= p_max_bytes and m.are_expired is not true;
+        if cardinality(read_claimed.created_at) < v_count then
+            created_at := null;
+        end if;
+        return;
+    end if;
+    select
+        array_agg(coalesce(m.created_at, v.created_at) order by u.ordinal), array_agg(coalesce(m.payload, v.payload) order by u.ordinal),
+        array_agg(coalesce(m.attributes, v.attributes) order by u.ordinal),
+        array_agg(coalesce(m.ordering_key, v.ordering_key) order by u.ordinal)
+    into read_claimed.created_at, read_claimed.payloads, read_claimed.attributes, read_claimed.ordering_keys
+    from unnest(p_positions) with ordinality as u (position, ordinal)
+    left join lateral (
+        select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = u.position
+        limit 1
+    ) as m on true
+    left join lateral (
+        select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
+        where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = u.position and m.payload is null
+        limit 1
+    ) as v on true;
+end;
+$$;
+
 -- functions/read_log.sql
 -- Returns the messages of a topic in (p_after, p_to], in order, up to p_max_bytes together; with p_at_least_one, the first one comes
 -- whatever its size. `expires_at` is null when no message has one.
@@ -2401,6 +3477,129 @@ begin
         v_is_closed := v_read.positions is null and v_read.filtered = 0;
         v_step := least(v_step * 2, c_step);
     end loop;
+end;
+$$;
+
+-- functions/read_log_in_order.sql
+drop function fastpubsub.read_log_in_order;
+-- For a claim of an ordered subscription: reads the log after p_after, up to p_limit messages and p_max_bytes (with p_at_least_one, the
+-- first one whatever its size), and until p_until. The messages of a key that is busy are put aside. `turns` are those of the keys, which
+-- are busy from now on: -1 for a message that is all of its key, or has none, and 0 if something was put aside behind it already.
+-- `scanned` is how far the cursor can move, past those in `expired`, which had nothing of their key before them. p_first is the first kept
+-- position: before it, messages may have been trimmed, and be left for vacuum.
+create or replace function fastpubsub.read_log_in_order(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_after bigint,
+    p_last bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_at_least_one boolean,
+    p_until timestamptz,
+    p_now timestamptz,
+    p_first bigint default null,
+    out positions bigint [],
+    out turns bigint [],
+    out size bigint,
+    out scanned bigint,
+    out filtered integer,
+    out unreadable bigint [],
+    out expired bigint [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out ordering_keys text []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    c_step constant bigint := 4096;
+    c_expired constant integer := 1000;
+    v_first bigint := coalesce(p_first, fastpubsub.first_position(p_topic_key, p_last));
+    v_step bigint := p_limit;
+    v_to bigint;
+    v_matching bigint [];
+    v_unreadable bigint [];
+    v_read record;
+    v_is_read boolean := false;
+    v_busy bigint;
+    v_place integer;
+    v_is_closed boolean := false;
+begin
+    positions := '{}';
+    turns := '{}';
+    size := 0;
+    scanned := p_after;
+    filtered := 0;
+    expired := '{}';
+    loop
+        v_to := least(p_last, read_log_in_order.scanned + v_step);
+        -- Where the last stretch gave nothing, this one may not, either.
+        if
+            v_is_closed and fastpubsub.pass_busy_keys(p_topic_key, p_subscription_key, read_log_in_order.scanned, v_to, v_first)
+        then
+            scanned := v_to;
+            exit when v_to >= p_last or clock_timestamp() >= p_until;
+            v_step := least(greatest(v_step, 64) * 2, c_step);
+            continue;
+        end if;
+        if p_path is not null then
+            select f.positions, f.unreadable into v_matching, v_unreadable
+            from fastpubsub.matching_positions(p_topic_key, read_log_in_order.scanned, v_to, p_path, v_step::integer) as f;
+        end if;
+        if p_path is null then
+            v_read := fastpubsub.take_stretch(
+                p_topic_key, p_subscription_key, read_log_in_order.scanned, v_to, v_first, read_log_in_order.positions,
+                p_limit - cardinality(read_log_in_order.positions), p_max_bytes - read_log_in_order.size, p_now
+            );
+            v_is_read := v_read.scanned is not null;
+        end if;
+        if not v_is_read then
+            v_read := fastpubsub.judge_stretch(
+                p_topic_key, p_subscription_key, read_log_in_order.scanned, v_to, v_first, read_log_in_order.positions,
+                p_limit - cardinality(read_log_in_order.positions), p_max_bytes - read_log_in_order.size, p_now,
+                p_at_least_one and read_log_in_order.size = 0, p_path, v_matching
+            );
+        end if;
+        -- A join with the array would be planned by wrong statistics.
+        foreach v_busy in array coalesce(v_read.busy, '{}') loop
+            perform fastpubsub.follow_busy(p_topic_key, p_subscription_key, v_busy);
+            v_place := array_position(read_log_in_order.positions, v_busy);
+            if read_log_in_order.turns[v_place] = -1 then
+                turns[v_place] := 0;
+            end if;
+        end loop;
+        insert into fastpubsub.busy_keys (topic_key, subscription_key, position)
+        select p_topic_key, p_subscription_key, u.position
+        from (
+            select u.position from unnest(v_read.tails) as u (position)
+            union all
+            select distinct u.position from unnest(v_read.turns) as u (position) where u.position > 0
+        ) as u;
+        positions := read_log_in_order.positions || v_read.positions;
+        turns := read_log_in_order.turns || v_read.turns;
+        size := read_log_in_order.size + coalesce(v_read.size, 0);
+        filtered := read_log_in_order.filtered + v_read.filtered;
+        expired := read_log_in_order.expired || coalesce(v_read.expired, '{}');
+        unreadable := read_log_in_order.unreadable || array(select u from unnest(v_unreadable) as u where u <= v_read.scanned);
+        scanned := v_read.scanned;
+        exit when
+            v_read.is_full or cardinality(read_log_in_order.positions) >= p_limit or read_log_in_order.scanned >= p_last
+            or clock_timestamp() >= p_until or cardinality(read_log_in_order.expired) >= c_expired;
+        v_is_closed := v_read.positions is null and v_read.filtered = 0;
+        v_step := least(greatest(v_step, 64) * 2, c_step);
+    end loop;
+    v_read := fastpubsub.read_claimed(p_topic_key, p_subscription_key, read_log_in_order.positions);
+    created_at := v_read.created_at;
+    payloads := v_read.payloads;
+    attributes := v_read.attributes;
+    ordering_keys := v_read.ordering_keys;
 end;
 $$;
 
@@ -2920,7 +4119,7 @@ begin
             perform fastpubsub.forget_old_failures(p_topic_key, p_subscription_key, v_position);
         end loop;
     end if;
-    if 0 = any(v_turns) then
+    if 0 >= any(v_turns) then
         v_turns := fastpubsub.name_turns(p_topic_key, p_subscription_key, v_positions, v_turns, v_cursor.position);
     end if;
     with waiting as materialized (
@@ -3153,6 +4352,154 @@ begin
         with ordinality as u (topic, payload, attributes, ordering_key, ordinal)
     inner join fastpubsub.topics as t on u.topic = t.id
     order by u.ordinal;
+end;
+$$;
+
+-- functions/settle_and_claim_2.sql
+-- Settles, then claims, in one transaction: nothing is claimed when something cannot be settled, and messages that are given back
+-- without a delay may be claimed again at once. The runs of ids are those of p_counts[1] acks, p_counts[2] nacks, p_counts[3] returns,
+-- p_counts[4] rejects and p_counts[5] extensions, one after the other; p_seconds has the delays and extensions, p_reasons the reasons,
+-- by run. `outcomes` says of every id, in the order of the runs, what take_leases says; `died` counts what was nacked for the last time.
+--
+-- The rest is claim_messages_2; without p_limits nothing is claimed. The cursor is locked first, even for an ack of whole leases, because
+-- whoever holds leases may not wait for the cursor.
+create or replace function fastpubsub.settle_and_claim_2(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_counts integer [],
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_seconds integer [],
+    p_reasons text [],
+    p_lengths integer [],
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_scan_rows bigint default 50000,
+    p_scan_milliseconds integer default 20,
+    p_now timestamptz default null,
+    out outcomes smallint [],
+    out died integer,
+    out token bigint,
+    out expires_at timestamptz,
+    out scanned bigint,
+    out last bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out lease_seconds integer,
+    out filtered bigint,
+    out paused boolean,
+    out ordering_keys text [],
+    out shares integer [],
+    out limited_seconds double precision,
+    out freed boolean,
+    out ttl_expired integer,
+    out dead_lettered integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_durable text;
+    v_settings fastpubsub.cursors;
+    v_first integer := 1;
+    v_end integer;
+    v_acked record;
+    v_nacked record;
+    v_rejected record;
+begin
+    perform fastpubsub.begin_call(true);
+    v_durable := current_setting('synchronous_commit');
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    -- Kind by kind, leases would be locked in another order than by an ack of the same ones that holds no cursor.
+    if cardinality(array_remove(p_counts, 0)) > 1 then
+        perform from (
+            select r.position, r.position + r.length - 1 as last_position
+            from unnest(p_positions, p_lengths) as r (position, length)
+            order by r.position
+        ) as r
+        cross join lateral (
+            select from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position > r.position - 100 and l.position <= r.last_position and l.last_position >= r.position
+            order by l.position
+            for update
+        ) as l;
+    end if;
+    died := 0;
+    v_end := p_counts[1];
+    if v_end >= v_first then
+        v_acked := fastpubsub.end_acked(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_lengths[v_first:v_end], p_now, v_settings.ordered
+        );
+        outcomes := v_acked.outcomes;
+        freed := v_acked.freed;
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[2];
+    if v_end >= v_first then
+        v_nacked := fastpubsub.nack_messages(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now, p_reasons[v_first:v_end]
+        );
+        outcomes := settle_and_claim_2.outcomes || v_nacked.outcomes;
+        died := v_nacked.died;
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[3];
+    if v_end >= v_first then
+        outcomes := settle_and_claim_2.outcomes || fastpubsub.return_leases(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_lengths[v_first:v_end], p_now
+        );
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[4];
+    if v_end >= v_first then
+        v_rejected := fastpubsub.reject_messages_2(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_reasons[v_first:v_end], p_lengths[v_first:v_end], p_now
+        );
+        outcomes := settle_and_claim_2.outcomes || v_rejected.outcomes;
+        freed := coalesce(settle_and_claim_2.freed, false) or v_rejected.freed;
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[5];
+    if v_end >= v_first then
+        outcomes := settle_and_claim_2.outcomes || fastpubsub.extend_leases(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now
+        );
+    end if;
+
+    if cardinality(p_limits) > 0 then
+        select
+            c.token, c.expires_at, c.scanned, c.last, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
+            c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys, c.shares,
+            c.limited_seconds, c.ttl_expired, c.dead_lettered
+        into
+            token, expires_at, scanned, last, settle_and_claim_2.positions, attempts, created_at, payloads, attributes, unreadable,
+            unreadable_created_at, lease_seconds, filtered, paused, ordering_keys, shares,
+            limited_seconds, ttl_expired, dead_lettered
+        from fastpubsub.claim_messages_2(
+            p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, p_scan_rows, p_scan_milliseconds, p_now
+        ) as c;
+        -- A claim alone may be lost in a crash; what was settled may not.
+        perform set_config('synchronous_commit', v_durable, true);
+    end if;
 end;
 $$;
 
@@ -3816,6 +5163,76 @@ begin
 end;
 $$;
 
+-- functions/take_put_aside.sql
+-- For take_turns: what was put aside of some keys, each told by its turn and its first message, up to the cursor and p_share messages a
+-- key. `turns` are those from now on. `positions` is null where this is not all there is to it: a message has expired or is gone, or they
+-- do not fit into p_max_bytes.
+create or replace function fastpubsub.take_put_aside(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_turns bigint [],
+    p_cursor bigint,
+    p_share integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    out positions bigint [],
+    out turns bigint [],
+    out size bigint,
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out ordering_keys text []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_memoize = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_keys bigint;
+    v_read record;
+begin
+    select array_agg(k.position), array_agg(k.turn), count(distinct k.ordinal)
+    into take_put_aside.positions, take_put_aside.turns, v_keys
+    from (
+        select u.ordinal, k.position, k.turn
+        from unnest(p_positions, p_turns) with ordinality as u (position, turn, ordinal)
+        cross join lateral (
+            select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = u.position
+            limit 1
+        ) as m
+        cross join lateral (
+            select k.position, max(k.position) over () as turn
+            from (
+                select k.position from fastpubsub.message_keys as k
+                where
+                    k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > u.turn and k.position <= p_cursor
+                order by k.position limit p_share
+            ) as k
+        ) as k
+        order by u.ordinal, k.position
+    ) as k;
+    if v_keys = cardinality(p_turns) then
+        v_read := fastpubsub.read_claimed(p_topic_key, p_subscription_key, take_put_aside.positions, p_max_bytes, p_now);
+        size := v_read.size;
+        created_at := v_read.created_at;
+        payloads := v_read.payloads;
+        attributes := v_read.attributes;
+        ordering_keys := v_read.ordering_keys;
+    end if;
+    if take_put_aside.created_at is null then
+        positions := null;
+    end if;
+end;
+$$;
+
 -- functions/take_settled.sql
 -- Takes rows of topic 0 out of the outbox, in which transactions of applications say what they have settled, and adds
 -- them up by subscription: for the counters. Those of a subscription that was deleted since have no name.
@@ -3968,12 +5385,110 @@ begin
 end;
 $$;
 
+-- functions/take_stretch.sql
+-- For read_log_in_order without a filter: all messages in (p_after, p_to] whose key is not busy, and those keys that are, as there. p_taken
+-- are those that the same claim took before. `scanned` is null where this is not all there is to it: a message has
+-- expired, or they do not fit into p_limit and p_max_bytes.
+create or replace function fastpubsub.take_stretch(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_after bigint,
+    p_to bigint,
+    p_first bigint,
+    p_taken bigint [],
+    p_limit integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    out scanned bigint,
+    out is_full boolean,
+    out size bigint,
+    out positions bigint [],
+    out turns bigint [],
+    out filtered integer,
+    out busy bigint [],
+    out tails bigint [],
+    out expired bigint []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
+set enable_hashjoin = on
+-- The keys are joined to the messages of the stretch, however few of both the statistics expect.
+set enable_nestloop = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_is_all boolean;
+begin
+    with stretch as materialized (
+        select
+            m.position, hashtextextended(m.ordering_key, 0) as key_hash,
+            pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size, (m.expires_at <= p_now) is true as is_expired
+        from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+    ),
+    keys as materialized (
+        select
+            s.*,
+            (
+                select k.position
+                from (
+                    select k.position from fastpubsub.message_keys as k
+                    where k.topic_key = p_topic_key and k.key_hash = s.key_hash and k.position < s.first_position and k.position >= p_first
+                    order by k.position desc limit 1
+                ) as k
+                where
+                    (
+                        select b.position from fastpubsub.busy_keys as b
+                        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = k.position
+                        limit 1
+                    ) is not null
+                    or (
+                        select l.last_position >= k.position and l.turn <= 0 from fastpubsub.leases as l
+                        where
+                            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                            and l.position > k.position - 100 and l.position <= k.position
+                        order by l.position desc limit 1
+                    )
+                    or k.position = any(p_taken)
+            ) as busy
+        from (
+            select
+                s.key_hash, min(s.position) as first_position, max(s.position) as last_position, count(*) as messages
+            from stretch as s
+            where s.key_hash is not null
+            group by s.key_hash
+        ) as s
+    )
+    select
+        sum(s.size) filter (where k.busy is null),
+        array_agg(s.position order by s.position) filter (where k.busy is null),
+        array_agg(case when k.messages > 1 then k.last_position else -1 end order by s.position) filter (where k.busy is null),
+        (select array_agg(b.busy order by b.busy) from keys as b where b.busy is not null),
+        (select array_agg(b.last_position order by b.busy) from keys as b where b.busy is not null),
+        coalesce(not bool_or(s.is_expired), true)
+    into take_stretch.size, take_stretch.positions, take_stretch.turns, take_stretch.busy, take_stretch.tails, v_is_all
+    from stretch as s
+    left join keys as k on k.key_hash = s.key_hash;
+    scanned := case
+        when
+            v_is_all and coalesce(cardinality(take_stretch.positions), 0) <= p_limit and coalesce(take_stretch.size, 0) <= p_max_bytes
+            then p_to
+    end;
+    is_full := false;
+    filtered := 0;
+end;
+$$;
+
 -- functions/take_turns.sql
 drop function fastpubsub.take_turns;
 -- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
 -- it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor. What has expired is
--- in `expired` instead, with the attempts that it had. In a fair one, with p_is_fair, up to p_limit retries, and the keys stand in line
--- again.
+-- in `expired` instead, with the attempts that it had. `are_new` says that nobody had any of the messages before, `is_more` that something
+-- else may be due.
 create or replace function fastpubsub.take_turns(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -3984,7 +5499,6 @@ create or replace function fastpubsub.take_turns(
     p_limit integer,
     p_max_bytes bigint,
     p_now timestamptz,
-    p_is_fair boolean default false,
     out positions bigint [],
     out attempts integer [],
     out turns bigint [],
@@ -3995,7 +5509,13 @@ create or replace function fastpubsub.take_turns(
     out filtered integer,
     out unreadable bigint [],
     out expired bigint [],
-    out expired_attempts integer []
+    out expired_attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out ordering_keys text [],
+    out are_new boolean,
+    out is_more boolean
 )
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
@@ -4003,13 +5523,12 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_memoize = off
 set jit = off
 as $$
 #variable_conflict use_column
 declare
     c_turns constant integer := 4;
-    -- Of what was put aside behind a filter.
-    c_looked_at constant integer := 1000;
     v_due_at timestamptz [];
     v_positions bigint [];
     v_attempts integer [];
@@ -4020,6 +5539,7 @@ declare
     v_share integer;
     v_part record;
     v_passed bigint [];
+    v_retry_position bigint;
 begin
     positions := '{}';
     attempts := '{}';
@@ -4029,6 +5549,7 @@ begin
     filtered := 0;
     expired := '{}';
     expired_attempts := '{}';
+    are_new := false;
     select
         array_agg(r.due_at), array_agg(r.position), array_agg(r.attempts), array_agg(r.turn), array_agg(r.reason = 'put aside'),
         array_agg(r.size), array_agg(r.is_expired)
@@ -4056,13 +5577,33 @@ begin
             r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
             and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
         order by r.due_at, r.position
-        limit case when p_is_fair then p_limit else least(p_limit, c_turns) end
+        limit least(p_limit, c_turns)
     ) as r;
+    v_retry_position := v_positions[cardinality(v_positions)];
+    is_more := cardinality(v_positions) >= least(p_limit, c_turns);
     v_share := greatest(p_limit / cardinality(v_positions), 1);
+    if p_path is null and true = all(v_put_aside) then
+        v_part := fastpubsub.take_put_aside(
+            p_topic_key, p_subscription_key, v_positions, v_turns, p_cursor, v_share, p_max_bytes, p_now
+        );
+        if v_part.positions is not null then
+            positions := v_part.positions;
+            attempts := array_fill(1, array[cardinality(v_part.positions)]);
+            turns := v_part.turns;
+            size := v_part.size;
+            routed := cardinality(v_part.positions);
+            created_at := v_part.created_at;
+            payloads := v_part.payloads;
+            attributes := v_part.attributes;
+            ordering_keys := v_part.ordering_keys;
+            due_at := v_due_at[cardinality(v_due_at)];
+            retry_position := v_positions[cardinality(v_positions)];
+            are_new := true;
+            v_positions := '{}';
+        end if;
+    end if;
     for i in 1..coalesce(cardinality(v_positions), 0) loop
-        exit when
-            (cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes)
-            or (p_is_fair and take_turns.filtered >= c_looked_at);
+        exit when cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes;
         due_at := v_due_at[i];
         retry_position := v_positions[i];
         if v_turns[i] is null and v_are_expired[i] then
@@ -4080,10 +5621,9 @@ begin
             p_topic_key, p_subscription_key, v_turns[i], v_positions[i], v_attempts[i], v_put_aside[i], p_cursor, p_path, v_share,
             p_max_bytes - take_turns.size, p_now
         );
-        if p_is_fair or v_part.positions = '{}' then
+        if v_part.positions = '{}' then
             v_passed := v_passed || v_part.turn;
-        end if;
-        if v_part.positions <> '{}' then
+        else
             positions := take_turns.positions || v_part.positions;
             attempts := take_turns.attempts || v_part.attempts;
             turns := take_turns.turns || array_fill(v_part.turn, array[cardinality(v_part.positions)]);
@@ -4095,17 +5635,21 @@ begin
         filtered := take_turns.filtered + v_part.filtered;
         unreadable := take_turns.unreadable || v_part.unreadable;
     end loop;
+    is_more := coalesce(take_turns.is_more or take_turns.retry_position <> v_retry_position, false);
     delete from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
         and (r.due_at, r.position) <= (take_turns.due_at, take_turns.retry_position);
-    if p_is_fair then
-        perform fastpubsub.line_up(
-            p_topic_key, p_subscription_key, v_passed, p_cursor, greatest(p_now, take_turns.due_at + interval '1 microsecond')
-        );
-    elsif v_passed is not null then
+    if v_passed is not null then
         perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_passed, p_now + interval '1 microsecond');
+    end if;
+    if not take_turns.are_new then
+        v_part := fastpubsub.read_claimed(p_topic_key, p_subscription_key, take_turns.positions);
+        created_at := v_part.created_at;
+        payloads := v_part.payloads;
+        attributes := v_part.attributes;
+        ordering_keys := v_part.ordering_keys;
     end if;
 end;
 $$;

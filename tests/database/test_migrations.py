@@ -320,6 +320,26 @@ def test_an_upgrade_that_waits_for_a_table_holds_no_other(empty_database_url: st
     assert migrations.current(empty_database_url) == migrations.head()
 
 
+def test_leases_of_lonely_messages_after_a_downgrade(empty_database_url: str) -> None:
+    """The servers of before would hand out what comes after one of them, if they did not know it."""
+    migrations.upgrade(empty_database_url)
+    with psycopg.connect(libpq(empty_database_url), autocommit=True) as connection:
+        connection.execute("select fastpubsub.create_topic('orders')")
+        connection.execute(
+            "select fastpubsub.create_subscription('mail', 'orders', null, 60, 5, 0, 300, p_ordered => true)"
+        )
+        publish = "select fastpubsub.publish_messages(1, array['1', '2']::json[], p_ordering_keys => '{a,b}')"
+        claim = "select positions from fastpubsub.claim_messages_2(1, 1, '{10}', '{c}', 1000000)"
+        connection.execute(publish)
+        assert connection.execute(claim).fetchall() == [([1, 2],)]
+        migrations.downgrade(empty_database_url, "0005")
+        connection.execute(publish)
+        assert connection.execute(claim).fetchall() == [([],)]
+        migrations.upgrade(empty_database_url)
+        assert connection.execute(claim).fetchall() == [(None,)]
+        assert connection.execute("select turn from fastpubsub.leases").fetchall() == [(0,)]
+
+
 def test_an_interrupted_upgrade_goes_on(empty_database_url: str) -> None:
     migrations.upgrade(empty_database_url)
     complete = catalog(empty_database_url)
@@ -346,7 +366,7 @@ INTERNAL_CHANGES: dict[str, set[str]] = {
         "publish",
         "were_created_at",
     },
-    "0005": {"lock_subscription", "were_created_at"},
+    "0005": {"lock_subscription", "read_log_in_order", "take_turns", "were_created_at"},
 }
 """That are gone, or whose columns have changed, since a revision that landed, and whose servers do not call them."""
 

@@ -158,17 +158,108 @@ def turns(store: Store, keys: Keys) -> list[tuple[int, int, int | None]]:
 def test_messages_that_are_all_of_their_key_share_a_lease(store: Store, keys: Keys) -> None:
     publish(store, keys, "ab cdef")
     claimed = store.claim(keys)
-    assert turns(store, keys) == [(1, 7, 0)]
+    assert turns(store, keys) == [(1, 7, -1)]
     assert busy(store) == []
     publish(store, keys, "cg")
     assert store.claim(keys).positions == [9], "c is busy"
     assert busy(store) == [8]
+    assert turns(store, keys) == [(1, 7, 0), (9, 9, -1)], "something is behind one of them"
     store.ack(keys, claimed.ids)
     after = store.claim(keys)
     assert after.positions == [8]
     store.ack(keys, after.ids)
     assert busy(store) == []
-    assert turns(store, keys) == [(9, 9, 0)]
+    assert turns(store, keys) == [(9, 9, -1)]
+
+
+def test_what_is_behind_a_lonely_message_is_known_whoever_of_one_claim_has_it(store: Store, keys: Keys) -> None:
+    """The second consumer passes a message behind one of the first, and so does a later stretch of the same claim."""
+    publish(store, keys, "abca")
+    claimed = store.claim(keys, [3, 3], ["one", "two"])
+    assert (claimed.positions, claimed.shares) == ([1, 2, 3], [3, 0])
+    assert turns(store, keys) == [(1, 3, 0)]
+    store.ack(keys, claimed.ids)
+    assert store.claim(keys).positions == [4]
+    publish(store, keys, "xyxzxv")
+    store.claim(keys, 1)
+    after = store.claim(keys, 3)
+    assert after.positions == [6, 8, 10]
+    publish(store, keys, "qwqewr")
+    mixed = store.claim(keys, 4)
+    assert mixed.positions == [11, 12, 13, 14], "q is a turn of two"
+    assert turns(store, keys)[-4:] == [(11, 11, 13), (12, 12, -1), (13, 13, 13), (14, 14, -1)]
+    rest = store.claim(keys, 4)
+    assert rest.positions == [16]
+    store.ack(keys, [mixed.ids[1]])
+    assert store.claim(keys, now=NOW + SECOND).positions == [15]
+
+
+def test_a_stretch_that_comes_back_to_a_lonely_message(store: Store, keys: Keys) -> None:
+    """A claim that finds too little looks further, and meets the key of a message that it has taken."""
+    publish(store, keys, "a" * 3)
+    store.claim(keys, 1)
+    publish(store, keys, "b" + "a" * 3 + "cb" + "a" * 60)
+    claimed = store.claim(keys, 5)
+    assert claimed.positions == [4, 8]
+    assert [turn for first, _, turn in turns(store, keys) if first == 4] == [0]
+    store.ack(keys, claimed.ids)
+    assert store.claim(keys).positions == [9]
+
+
+def test_a_lease_from_before_is_asked_for_what_is_behind_it(store: Store, keys: Keys) -> None:
+    """Servers of the last release write 0 as the turn of lonely messages, whether something is behind them or not."""
+    publish(store, keys, "abc")
+    claimed = store.claim(keys)
+    publish(store, keys, "b")
+    assert store.claim(keys).positions == []
+    publish(store, keys, "de")
+    alone = store.claim(keys)
+    store.execute("update fastpubsub.leases set turn = 0 where subscription_key = %s", keys.subscription)
+    assert store.ack(keys, claimed.ids + alone.ids) == [1] * 5
+    assert store.claim(keys).positions == [4]
+    assert busy(store) == [4]
+
+
+def test_an_ack_of_whole_leases_and_of_parts(store: Store, keys: Keys) -> None:
+    """Also of what is gone, of what others hold, of bare ids, and twice."""
+    publish(store, keys, "abababcdef")
+    first = store.claim(keys, 6)
+    assert first.positions == [1, 2, 3, 4, 5, 6]
+    other = store.claim(keys)
+    assert other.positions == [7, 8, 9, 10]
+    stale = [one._replace(token=first.token) for one in other.ids[3:]]
+    assert store.ack(keys, first.ids[:2] + other.ids[1:3] + stale) == [1, 1, 1, 1, 2]
+    assert store.ack(keys, first.ids[:3] + other.ids[1:2]) == [0, 0, 1, 0]
+    assert turns(store, keys) == [(4, 4, 6), (5, 5, 5), (6, 6, 6), (7, 7, -1), (10, 10, -1)]
+    assert store.ack(keys, first.ids[3:4] * 2 + first.ids[4:]) == [1, 1, 1, 1]
+    bare = [one._replace(token=None, created_at=NOW) for one in other.ids]
+    assert store.ack(keys, bare) == [1, 0, 0, 1]
+    assert turns(store, keys) == []
+    assert busy(store) == []
+
+
+@pytest.mark.parametrize("max_bytes", [1, 250, 1_000_000])
+def test_what_was_put_aside_comes_in_order_whatever_fits(store: Store, keys: Keys, max_bytes: int) -> None:
+    """Of some keys at once, one after the other, with gaps and without, also when something has expired."""
+    publish(store, keys, "abcd")
+    claimed = store.claim(keys)
+    store.publish(
+        keys.topic,
+        ['{"text": "%s"}' % ("x" * 80)] * 12,
+        ordering_keys=list("abcdaabbccdd"),
+        ttls=[None] * 5 + [60] + [None] * 6,
+    )
+    assert store.claim(keys).positions == []
+    store.ack(keys, claimed.ids)
+    got: dict[str, list[int]] = {}
+    now = NOW + 120 * SECOND
+    while (after := store.claim(keys, max_bytes=max_bytes, now=now)).positions:
+        for position in after.positions:
+            got.setdefault("abcdabcdaabbccdd"[position - 1], []).append(position)
+        store.ack(keys, after.ids, now=now)
+        now += SECOND
+    assert got == {"a": [5, 9], "b": [6, 11, 12], "c": [7, 13, 14], "d": [8, 15, 16]}
+    assert busy(store) == []
 
 
 def test_a_part_of_a_lease_of_many_keys(store: Store, keys: Keys) -> None:
@@ -235,7 +326,7 @@ def test_returned_unseen(store: Store, keys: Keys) -> None:
     store.give_back(keys, [1], claimed.token)
     again = store.claim(keys, now=NOW + SECOND)
     assert (again.positions, again.attempts) == ([1], [1])
-    assert turns(store, keys) == [(1, 1, 1), (2, 2, 0)]
+    assert turns(store, keys) == [(1, 1, 1), (2, 2, -1)]
     store.ack(keys, again.ids + claimed.ids[1:])
     assert busy(store) == []
 

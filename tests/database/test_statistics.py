@@ -261,6 +261,18 @@ CALLS: dict[str, Call] = {
     "claim what waits": lambda grown: grown.store.claim(grown.keys, 10, now=LATER + 100 * SECOND),
     "claim up to a limit": lambda grown: grown.store.claim(grown.limited, 10),
     "claim in order": lambda grown: grown.store.claim(grown.other, 10),
+    "judge a stretch of an ordered log": lambda grown: grown.rows(
+        "judge_stretch(%s, %s, 1500, 1600, 1, '{}', 10, 1000000, %s, true, null, null)", *grown.other, NOW
+    ),
+    "take what was put aside": lambda grown: grown.rows(
+        "take_put_aside(%s, %s, '{1200,1300}', '{1199,1299}', 1500, 10, 1000000, %s)", *grown.other, NOW
+    ),
+    "read what was claimed in order": lambda grown: (
+        grown.rows("read_claimed(%s, %s, '{1200,1201,1202}')", *grown.other),
+        grown.rows("read_claimed(%s, %s, '{1200,1300,1500}')", *grown.other),
+        grown.rows("read_claimed(%s, %s, '{1200,1300,1500}', 1000000, %s)", *grown.other, NOW),
+    ),
+    "follow a busy key": lambda grown: grown.rows("follow_busy(%s, %s, 2100)", *grown.other),
     "claim in order what waits": lambda grown: grown.store.claim(grown.other, 10, now=LATER + 100 * SECOND),
     "ack": lambda grown: grown.store.ack(grown.keys, grown.held()),
     "nack": lambda grown: grown.store.nack(grown.keys, grown.held()),
