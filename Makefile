@@ -66,9 +66,9 @@ test-versions: install ## Run the tests on every available PostgreSQL from 14 to
 test-pythons: install ## Run the tests of the client and the server on every Python from 3.11 to 3.14 that is there (PYTHONS="oldest newest image 3.12")
 	$(BIN)/python -m tests.pythons $(or $(PYTHONS),all) -- $(IN_PARALLEL) $(PYTHON_TESTS) $(WALKS:%=--ignore=tests/%) $(ARGS)
 
-test-citus: install ## Run the promises of the contract on a cluster of Citus (URL=postgresql+psycopg://user@coordinator/fastpubsub_test)
+test-citus: install ## Run the promises of the contract, moves and a node away on a cluster of Citus (URL=postgresql+psycopg://user@coordinator/fastpubsub_test)
 	$(if $(URL),,$(error name a database on the coordinator that knows its nodes, as in: make $@ URL=postgresql+psycopg://user@coordinator/fastpubsub_test))
-	FASTPUBSUB_TEST_SPREAD=1 FASTPUBSUB_TEST_DATABASE_URL=$(URL) $(BIN)/pytest tests/test_contract.py $(ARGS)
+	FASTPUBSUB_TEST_SPREAD=1 FASTPUBSUB_TEST_DATABASE_URL=$(URL) $(BIN)/pytest tests/test_contract.py tests/nodes $(ARGS)
 
 torture: install ## Run every fault of docs/reliability.md, in up to an hour, and print one table (ARGS="F01 F04b --scale 0.1")
 	$(BIN)/python -m tests.faults $(ARGS)

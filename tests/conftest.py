@@ -19,7 +19,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from fastpubsub.config import Settings
-from tests import clusters, harness, warm
+from tests import clusters, harness, spread_databases, warm
 from tests.chromium import browser, lasting_browser
 from tests.lasting import lasting_server, lasting_servers, pytest_runtest_setup
 from tests.reports import pytest_report_to_serializable
@@ -63,6 +63,8 @@ def is_missing(tool: str) -> bool:
 
 MISSING = {name: [tool for tool in tools if is_missing(tool)] for name, tools in NEEDS.items()}
 collect_ignore = [name for name, tools in MISSING.items() if tools]
+if not spread_databases.are_wanted():
+    collect_ignore.append("nodes")
 
 # An example takes as long as the machine lets it, and all examples of a test share what its fixtures made.
 hypothesis_settings.register_profile(

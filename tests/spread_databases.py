@@ -42,8 +42,8 @@ def everywhere(url: str, database: str, *statements: sql.Composed | sql.SQL) -> 
                 connection.execute(statement)
 
 
-def create(maintenance: str, name: str) -> None:
-    """A migrated, spread database, which may be cloned."""
+def create(maintenance: str, name: str, *, is_spread: bool = True) -> None:
+    """A migrated database, which may be cloned."""
     everywhere(maintenance, "postgres", sql.SQL("create database {}").format(sql.Identifier(name)))
     everywhere(maintenance, name, sql.SQL("create extension citus"))
     (coordinator, port, _), *others = nodes()
@@ -53,7 +53,8 @@ def create(maintenance: str, name: str) -> None:
             connection.execute("select citus_add_node(%s, %s)", node[:2])
     url = normalise(maintenance).set(database=name).render_as_string(hide_password=False)
     migrations.upgrade(url)
-    migrations.spread(url, SHARDS)
+    if is_spread:
+        migrations.spread(url, SHARDS)
 
 
 def clone(template: str, name: str) -> None:

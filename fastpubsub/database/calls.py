@@ -3,6 +3,8 @@
 import asyncio
 import functools
 import logging
+import math
+import time
 from collections.abc import Sequence
 
 import psycopg
@@ -10,7 +12,7 @@ import psycopg
 from fastpubsub.config import Settings
 from fastpubsub.database.changes import Change
 from fastpubsub.database.connections import Connections, Row, cut_after
-from fastpubsub.database.spreading import was_moved
+from fastpubsub.database.spreading import TOPICS_BY_NODE, was_moved
 from fastpubsub.exceptions import (
     AlreadyExists,
     BacklogFull,
@@ -47,6 +49,7 @@ _TROUBLE = ("08", "53", "55P03", "25006", *_RETRIED, *_UNMIGRATED)
 # The server gave up the call or the session, for whatever timeout or shutdown.
 _UNKNOWN = ("57014", "57P", "25P")
 _ATTEMPTS = 4
+_ALONE_SECONDS = 30.0
 
 
 class Database:
@@ -61,6 +64,7 @@ class Database:
         self._timeout = settings.database_call_timeout_seconds
         self._prepare = settings.database_pooler != "transaction"
         self._echo = settings.database_echo
+        self._alone_until = -math.inf
 
     async def close(self) -> None:
         await self._connections.close()
@@ -75,6 +79,31 @@ class Database:
 
     async def fetch_all(self, procedure: str, *arguments: object) -> list[Row]:
         return await self._fetch(_query(procedure, len(arguments)), arguments)
+
+    async def fetch_by_node(self, procedure: str, *arguments: object) -> list[Row]:
+        """As `fetch_all`, of a procedure over every topic whose last parameter limits it to some of them.
+
+        Where topics are on several nodes, it is called for those of each, without those of a node that is away.
+        """
+        if not (parts := await self._topics_by_node()):
+            return await self.fetch_all(procedure, *arguments)
+        rows: list[Row] = []
+        for address, topic_keys in parts:
+            try:
+                rows += await self.fetch_all(procedure, *arguments, topic_keys)
+            except (Unavailable, OutcomeUnknown) as error:
+                logger.warning("%s leaves out the topics of the node %s: %s", procedure, address, error.detail)
+        return rows
+
+    async def _topics_by_node(self) -> list[Row]:
+        """Nothing where there is one node, of which this process asks again after a while: topics may be spread."""
+        if time.monotonic() < self._alone_until:
+            return []
+        is_possible, query = TOPICS_BY_NODE
+        if not (await self._fetch(is_possible, ()))[0][0]:
+            self._alone_until = time.monotonic() + _ALONE_SECONDS
+            return []
+        return await self._fetch(query, ())
 
     async def _fetch(self, query: bytes, arguments: Sequence[object]) -> list[Row]:
         if self._echo:

@@ -17,6 +17,7 @@ SHARDS = 32
 """Groups of topics that move between nodes as one. There can never be more nodes with topics than groups."""
 
 LEAST_VERSION = (12, 0)
+WHEN_AWAY = "start the node, or promote its standby and run citus_update_node"
 
 COPIED_MEGABYTES_A_SECOND = 10
 """On a slow machine."""
@@ -309,6 +310,31 @@ inner join pg_catalog.pg_dist_placement as p
     on p.shardid = pg_catalog.get_shard_id_for_distribution_column('{SCHEMA}.{BY_TOPIC[0]}', t.topic_key)
 group by p.groupid
 """  # noqa: S608
+TOPICS_BY_NODE = (
+    b"select exists (select from pg_catalog.pg_extension where extname = 'citus')",
+    f"""
+    select n.nodename || ':' || n.nodeport, array_agg(t.topic_key)
+    from pg_catalog.pg_dist_partition as d
+    cross join {SCHEMA}.topics as t
+    inner join pg_catalog.pg_dist_placement as p
+        on p.shardid = pg_catalog.get_shard_id_for_distribution_column(d.logicalrelid, t.topic_key)
+    inner join pg_catalog.pg_dist_node as n on n.groupid = p.groupid and n.noderole = 'primary'
+    where d.logicalrelid = pg_catalog.to_regclass('{SCHEMA}.{BY_TOPIC[0]}')
+    group by 1
+    """.encode(),  # noqa: S608
+)
+"""Whether there can be nodes at all, and if so, the address of each that has topics, with their keys."""
+
+CLOCKS = """
+select n.nodename || ':' || n.nodeport, case when r.success then r.result::double precision end
+from pg_catalog.run_command_on_all_nodes(
+    'select extract(epoch from clock_timestamp())', give_warning_for_connection_errors => true
+) as r
+inner join pg_catalog.pg_dist_node as n on n.nodeid = r.nodeid
+order by n.groupid
+"""
+"""Each node with its time, which all are asked for at once; null where nobody answers."""
+
 _PREPARED = "select pg_catalog.current_setting('max_prepared_transactions')::integer"
 
 

@@ -18,6 +18,7 @@ from fastpubsub.doctor.checks.messages import (
     examine_subscriptions,
     examine_tables,
 )
+from fastpubsub.doctor.checks.nodes import examine_nodes
 from fastpubsub.doctor.checks.pooler import find_pooler, judge_pooler
 from fastpubsub.doctor.checks.schema import examine_schema
 from fastpubsub.doctor.checks.server import examine_server
@@ -73,6 +74,7 @@ async def examine_database(database: DoctorConnection, patience: float, findings
     schema = await looked("schema", examine_schema(database))
     findings += schema
     if all(one.level == "ok" for one in schema):
+        findings += await looked("nodes", examine_nodes(database))
         findings += await looked("processes", examine_processes(database, is_pooled=pooler != "none"))
         findings += await looked("tables", examine_tables(database, patience))
         findings += await looked("leases", examine_leases(database, patience))

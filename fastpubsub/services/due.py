@@ -68,15 +68,15 @@ class DueMessages:
     async def step(self) -> float:
         """Publishes a part of what is due in each topic; answers the seconds until the next step."""
         look_back = self._look_back()
-        topics, due_seconds, schedule_seconds = await self._database.fetch_one(
-            "list_due_topics", _MARK_SECONDS, look_back
-        )
-        if schedule_seconds is not None and schedule_seconds <= 0:
+        looks = await self._database.fetch_by_node("list_due_topics", _MARK_SECONDS, look_back, None)
+        topics = [topic_key for found, *_ in looks for topic_key in found or ()]
+        coming = [seconds for _, *times in looks for seconds in times if seconds is not None]
+        if any(seconds is not None and seconds <= 0 for *_, seconds in looks):
             self._on_schedules(look_back)
-        is_more = [await self._publish(topic_key) for topic_key in topics or ()]
+        is_more = [await self._publish(topic_key) for topic_key in topics]
         if any(is_more):
             return 0.0
-        soon = [] if topics else [one for one in (due_seconds, schedule_seconds) if one is not None and one > 0]
+        soon = [] if topics else [one for one in coming if one > 0]
         return max(min([_LOOK_SECONDS, *map(float, soon)]), _LEAST_SECONDS)
 
     def _look_back(self) -> float | None:

@@ -79,7 +79,7 @@ class Schedulers:
 
     async def step(self) -> bool:
         """Fires a part of what is due; whether that has moved something, so that there may be more."""
-        rows = await self._database.fetch_all("list_due_schedules", _CHUNK_SCHEDULES, self._look_back)
+        rows = await self._database.fetch_by_node("list_due_schedules", _CHUNK_SCHEDULES, self._look_back, None)
         return any([await self._fire(Due(*row)) for row in rows])
 
     async def _fire(self, due: Due) -> bool:

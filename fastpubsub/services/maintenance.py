@@ -52,7 +52,7 @@ async def release_expired_leases(
     `look_back_seconds`: older deadlines were handled by an earlier pass. `wait`: for another process at the same job.
     """
     released = dead = 0
-    expired_leases = await database.fetch_all("list_expired_leases", look_back_seconds)
+    expired_leases = await database.fetch_by_node("list_expired_leases", look_back_seconds, None)
     for topic_key, subscription_key, subscription_id, expired in expired_leases:
         left = expired
         while left > 0:
@@ -78,7 +78,7 @@ async def drop_backlogs(database: Database, counters: Counters | None = None) ->
     Returns how many messages were dropped or became dead letters.
     """
     total = 0
-    left = await database.fetch_all("list_full_subscriptions")
+    left = await database.fetch_by_node("list_full_subscriptions")
     for _ in range(_DROP_ROUNDS):
         longer = []
         for topic_key, subscription_key, subscription_id in left:
@@ -108,7 +108,7 @@ async def _drop_backlog(
 async def lift_stranded_retries(database: Database) -> int:
     """A net: messages that wait where no claim looks any more. Expected to find none."""
     lifted = 0
-    for topic_key, subscription_key, subscription_id in await database.fetch_all("list_stranded_retries"):
+    for topic_key, subscription_key, subscription_id in await database.fetch_by_node("list_stranded_retries"):
         (rows,) = await database.fetch_one("lift_stranded_retries", topic_key, subscription_key)
         logger.error("stranded retries were lifted: subscription_id=%s lifted=%s", subscription_id, rows)
         lifted += rows
@@ -120,7 +120,7 @@ async def trim_messages(
 ) -> int:
     """Deletes what is settled everywhere and past the retention, and what deleting left; how many messages went."""
     trimmed = 0
-    for (topic_key,) in await database.fetch_all("list_trimmable", older_than_seconds, window_seconds):
+    for (topic_key,) in await database.fetch_by_node("list_trimmable", older_than_seconds, window_seconds, None):
         while chunk := (await database.fetch_one("trim_messages", topic_key, older_than_seconds, _TRIM_CHUNK, wait))[0]:
             trimmed += chunk
         while (await database.fetch_one("trim_claims", topic_key, window_seconds, _TRIM_CHUNK))[0] >= _TRIM_CHUNK:

@@ -145,7 +145,7 @@ class Redrives:
 
     async def _step_all(self) -> None:
         """One step of each in turn, until none runs."""
-        while running := await self._database.fetch_all("list_running_redrives"):
+        while running := await self._database.fetch_by_node("list_running_redrives"):
             pauses = [
                 await self._step(SubscriptionKey(topic_key, subscription_key), redrive_key)
                 for topic_key, subscription_key, redrive_key in running

@@ -1,4 +1,4 @@
-create or replace function fastpubsub.list_running_redrives() returns table (
+create or replace function fastpubsub.list_running_redrives(p_topic_keys bigint [] default null) returns table (
     topic_key bigint,
     subscription_key bigint,
     redrive_key bigint
@@ -13,7 +13,7 @@ begin
     select r.topic_key, r.subscription_key, r.redrive_key
     from fastpubsub.redrives as r
     inner join fastpubsub.subscriptions as s on s.subscription_key = r.subscription_key
-    where r.state = 'running'
+    where r.state = 'running' and (p_topic_keys is null or r.topic_key = any(p_topic_keys))
     order by r.redrive_key;
 end;
 $$;

@@ -1,5 +1,6 @@
 -- Lists the subscriptions with a waiting message at or below the floor of the retries, where no claim would find it. Expected: none.
-create or replace function fastpubsub.list_stranded_retries()
+-- p_topic_keys: of these topics only.
+create or replace function fastpubsub.list_stranded_retries(p_topic_keys bigint [] default null)
 returns table (topic_key bigint, subscription_key bigint, subscription_id text)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -12,7 +13,10 @@ declare
     v_subscription record;
     v_cursor fastpubsub.claims;
 begin
-    for v_subscription in select s.topic_key, s.subscription_key, s.id from fastpubsub.subscriptions as s loop
+    for v_subscription in
+        select s.topic_key, s.subscription_key, s.id from fastpubsub.subscriptions as s
+        where (p_topic_keys is null or s.topic_key = any(p_topic_keys))
+    loop
         select c.* into v_cursor from fastpubsub.claims as c
         where c.topic_key = v_subscription.topic_key and c.subscription_key = v_subscription.subscription_key
         order by c.sequence desc limit 1;

@@ -89,6 +89,8 @@ begin
             v_names.pushes, v_names.used_at
         ) as n (topic_key, subscription_key, id, topic_id, filter, created_at, push, used_at)
     inner join fastpubsub.cursors as c on n.topic_key = c.topic_key and n.subscription_key = c.subscription_key
+    -- Where topics are on several nodes, only those of these topics are asked.
+    where c.topic_key = any(v_names.topic_keys)
     order by n.id collate "C";
 end;
 $$;

@@ -36,25 +36,34 @@ declare
     v_position bigint;
     v_positions bigint [];
     v_attempts integer [];
-    v_delay_seconds integer [];
     v_reasons text [];
     v_causes text [];
     v_turns bigint [];
+    v_due_at timestamptz [];
     v_dead_turns bigint [];
     v_consumer_ids text [];
 begin
-    select
-        array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason), array_agg(': ' || r.cause),
-        array_agg(r.turn), array_agg(r.consumer_id)
-    into v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes, v_turns, v_consumer_ids
-    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes, p_turns, p_consumer_ids)
-        as r (position, last_position, attempts, delay_seconds, reason, cause, turn, consumer_id)
-    cross join lateral generate_series(r.position, r.last_position) as p;
     select c.* into v_settings from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
     select c.* into v_cursor from fastpubsub.claims as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
+    select
+        array_agg(p), array_agg(r.attempts), array_agg(r.reason), array_agg(': ' || r.cause),
+        array_agg(r.turn), array_agg(r.consumer_id),
+        array_agg(
+            greatest(
+                p_now + make_interval(secs => coalesce(
+                    r.delay_seconds,
+                    least(v_settings.backoff_max_seconds, v_settings.backoff_min_seconds * 2.0 ^ least(greatest(r.attempts, 1) - 1, 40))
+                )),
+                v_cursor.retry_due_at + interval '1 microsecond'
+            )
+        )
+    into v_positions, v_attempts, v_reasons, v_causes, v_turns, v_consumer_ids, v_due_at
+    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes, p_turns, p_consumer_ids)
+        as r (position, last_position, attempts, delay_seconds, reason, cause, turn, consumer_id)
+    cross join lateral generate_series(r.position, r.last_position) as p;
 
     if p_cause not in ('returned', 'expired', 'full') then
         insert into fastpubsub.failures (
@@ -74,29 +83,19 @@ begin
     if 0 >= any(v_turns) then
         v_turns := fastpubsub.name_turns(p_topic_key, p_subscription_key, v_positions, v_turns, v_cursor.position);
     end if;
-    with waiting as materialized (
-        select
-            greatest(
-                p_now + make_interval(secs => coalesce(
-                    u.delay_seconds,
-                    least(v_settings.backoff_max_seconds, v_settings.backoff_min_seconds * 2.0 ^ least(greatest(u.attempts, 1) - 1, 40))
-                )),
-                v_cursor.retry_due_at + interval '1 microsecond'
-            ) as due_at,
-            u.position, u.attempts, u.turn, concat(p_cause, u.cause) as reason
-        from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes, v_turns)
-            as u (position, attempts, delay_seconds, reason, cause, turn)
-        where u.attempts < v_settings.max_delivery_attempts and u.reason is null
-    ),
-    parked as (
+    if array_remove(v_turns, null) <> '{}' then
         insert into fastpubsub.parked (topic_key, subscription_key, turn, position, due_at, attempts, reason)
-        select p_topic_key, p_subscription_key, w.turn, w.position, w.due_at, w.attempts, w.reason
-        from waiting as w where w.turn is not null
-    )
+        select p_topic_key, p_subscription_key, u.turn, u.position, u.due_at, u.attempts, concat(p_cause, u.cause)
+        from unnest(v_positions, v_attempts, v_due_at, v_reasons, v_causes, v_turns)
+            as u (position, attempts, due_at, reason, cause, turn)
+        where u.attempts < v_settings.max_delivery_attempts and u.reason is null and u.turn is not null;
+    end if;
     insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
-    select p_topic_key, p_subscription_key, w.due_at, w.position, w.attempts, w.reason
-    from waiting as w where w.turn is null
-    order by w.position;
+    select p_topic_key, p_subscription_key, u.due_at, u.position, u.attempts, concat(p_cause, u.cause)
+    from unnest(v_positions, v_attempts, v_due_at, v_reasons, v_causes, v_turns)
+        as u (position, attempts, due_at, reason, cause, turn)
+    where u.attempts < v_settings.max_delivery_attempts and u.reason is null and u.turn is null
+    order by u.position;
     select array_agg(u.position), array_agg(case when v_settings.on_dead_letter = 'hold' then u.turn end) into v_dead, v_dead_turns
     from unnest(v_positions, v_attempts, v_reasons, v_turns) as u (position, attempts, reason, turn)
     where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null;

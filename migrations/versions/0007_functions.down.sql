@@ -1591,6 +1591,142 @@ begin
 end;
 $$;
 
+-- functions/list_due_schedules.sql
+drop function fastpubsub.list_due_schedules;
+-- Lists up to p_limit schedules that are due, the longest overdue first, with what is needed to reckon when they fire next. Looks back
+-- p_look_back_seconds, null for any time: a row that moves on leaves its old place in the index behind, as long as anybody may see it.
+create or replace function fastpubsub.list_due_schedules(
+    p_limit integer,
+    p_look_back_seconds double precision,
+    p_now timestamptz default null
+) returns table (
+    topic_key bigint,
+    topic_id text,
+    id text,
+    revision bigint,
+    payload json,
+    cron text,
+    time_zone text,
+    interval_seconds integer,
+    catch_up text,
+    next_at timestamptz,
+    looked_at timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_from timestamptz := coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity');
+begin
+    return query
+    select
+        s.topic_key, t.id, s.id, s.revision, s.payload, s.cron, s.time_zone, s.interval_seconds, s.catch_up, s.next_at, v_now
+    from fastpubsub.schedules as s
+    inner join fastpubsub.topics as t on t.topic_key = s.topic_key
+    where s.next_at >= v_from and s.next_at <= v_now
+    order by s.next_at
+    limit p_limit;
+end;
+$$;
+
+-- functions/list_due_topics.sql
+drop function fastpubsub.list_due_topics;
+-- Lists the topics that have due messages, or whose floor is older than p_mark_seconds, and says in how many seconds the next message
+-- of any topic is due, and the next schedule among those that were due p_look_back_seconds ago at most. Writes nothing.
+create or replace function fastpubsub.list_due_topics(
+    p_mark_seconds integer,
+    p_look_back_seconds double precision,
+    p_now timestamptz default null,
+    out topic_keys bigint [],
+    out due_seconds double precision,
+    out schedule_seconds double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+begin
+    select
+        array_agg(h.topic_key) filter (where d.due_at <= v_now or f.created_at <= v_now - make_interval(secs => p_mark_seconds)),
+        extract(epoch from min(d.due_at) - v_now)
+    into list_due_topics.topic_keys, list_due_topics.due_seconds
+    from fastpubsub.heads as h
+    cross join lateral (
+        select f.due_at, f.delayed_key, f.created_at from fastpubsub.fired_messages as f
+        where f.topic_key = h.topic_key
+        order by f.due_at desc, f.delayed_key desc
+        limit 1
+    ) as f
+    left join lateral (
+        select m.due_at from fastpubsub.delayed_messages as m
+        where m.topic_key = h.topic_key and (m.due_at, m.delayed_key) > (f.due_at, f.delayed_key)
+        order by m.due_at, m.delayed_key
+        limit 1
+    ) as d on true
+    where h.has_delayed;
+    select extract(epoch from s.next_at - v_now) into list_due_topics.schedule_seconds
+    from fastpubsub.schedules as s
+    where s.next_at >= coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity')
+    order by s.next_at
+    limit 1;
+end;
+$$;
+
+-- functions/list_expired_leases.sql
+drop function fastpubsub.list_expired_leases;
+-- Lists the subscriptions with leases past their deadline, and how many messages those leases hold. Deadlines more than p_look_back_seconds
+-- ago are left to earlier passes (null: none are), so that a pass does not walk over rows that others deleted.
+create or replace function fastpubsub.list_expired_leases(
+    p_look_back_seconds double precision default null,
+    p_now timestamptz default null
+) returns table (topic_key bigint, subscription_key bigint, subscription_id text, expired bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_floor timestamptz := coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity');
+begin
+    return query
+    select e.topic_key, e.subscription_key, s.id, e.expired
+    from (
+        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as expired
+        from (
+            select l.* from fastpubsub.leases as l
+            where l.expires_at > v_floor and l.expires_at <= v_now
+            -- With sorting off, only the index by time has this order.
+            order by l.expires_at
+            offset 0
+        ) as l
+        group by l.topic_key, l.subscription_key
+    ) as e
+    inner join fastpubsub.subscriptions as s on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key;
+end;
+$$;
+
 -- functions/list_expired_subscriptions.sql
 -- Lists up to p_limit subscriptions that nobody has used for as long as their setting says, for expire_subscription. One that is paused or
 -- pushed, or whose messages a consumer holds, counts as used; and the time in which no server called this does not count.
@@ -1640,6 +1776,35 @@ begin
     where fastpubsub.expires_at(u.used_at, c.expire_after_seconds) <= v_now
     order by u.used_at
     limit p_limit;
+end;
+$$;
+
+-- functions/list_full_subscriptions.sql
+drop function fastpubsub.list_full_subscriptions;
+-- Lists the subscriptions that have more messages before them than they may, and do not reject them, for drop_backlog.
+create or replace function fastpubsub.list_full_subscriptions()
+returns table (topic_key bigint, subscription_key bigint, subscription_id text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select c.topic_key, c.subscription_key, s.id
+    from fastpubsub.cursors as c
+    inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+    cross join lateral (
+        select k.position from fastpubsub.claims as k
+        where k.topic_key = c.topic_key and k.subscription_key = c.subscription_key
+        order by k.sequence desc limit 1
+    ) as k
+    cross join lateral (
+        select m.position from fastpubsub.messages as m where m.topic_key = c.topic_key order by m.position desc limit 1
+    ) as m
+    where c.max_backlog is not null and c.on_full <> 'reject' and m.position - k.position > c.max_backlog;
 end;
 $$;
 
@@ -1800,6 +1965,65 @@ begin
 end;
 $$;
 
+-- functions/list_running_redrives.sql
+drop function fastpubsub.list_running_redrives;
+create or replace function fastpubsub.list_running_redrives() returns table (
+    topic_key bigint,
+    subscription_key bigint,
+    redrive_key bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select r.topic_key, r.subscription_key, r.redrive_key
+    from fastpubsub.redrives as r
+    inner join fastpubsub.subscriptions as s on s.subscription_key = r.subscription_key
+    where r.state = 'running'
+    order by r.redrive_key;
+end;
+$$;
+
+-- functions/list_stranded_retries.sql
+drop function fastpubsub.list_stranded_retries;
+-- Lists the subscriptions with a waiting message at or below the floor of the retries, where no claim would find it. Expected: none.
+create or replace function fastpubsub.list_stranded_retries()
+returns table (topic_key bigint, subscription_key bigint, subscription_id text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_subscription record;
+    v_cursor fastpubsub.claims;
+begin
+    for v_subscription in select s.topic_key, s.subscription_key, s.id from fastpubsub.subscriptions as s loop
+        select c.* into v_cursor from fastpubsub.claims as c
+        where c.topic_key = v_subscription.topic_key and c.subscription_key = v_subscription.subscription_key
+        order by c.sequence desc limit 1;
+        if
+            exists (
+                select from fastpubsub.retries as r
+                where
+                    r.topic_key = v_subscription.topic_key and r.subscription_key = v_subscription.subscription_key
+                    and (r.due_at, r.position) <= (v_cursor.retry_due_at, v_cursor.retry_position)
+            )
+        then
+            topic_key := v_subscription.topic_key;
+            subscription_key := v_subscription.subscription_key;
+            subscription_id := v_subscription.id;
+            return next;
+        end if;
+    end loop;
+end;
+$$;
+
 -- functions/list_subscriptions_2.sql
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
 -- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
@@ -1881,6 +2105,7 @@ $$;
 drop function fastpubsub.list_subscriptions_3;
 
 -- functions/list_trimmable.sql
+drop function fastpubsub.list_trimmable;
 -- Lists the topics where trim_messages has work: messages past the retention, or claims, idempotency keys and places of delayed
 -- messages that are no longer needed.
 create or replace function fastpubsub.list_trimmable(

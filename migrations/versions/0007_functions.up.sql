@@ -2059,6 +2059,155 @@ begin
 end;
 $$;
 
+-- functions/list_due_schedules.sql
+drop function fastpubsub.list_due_schedules;
+-- Lists up to p_limit schedules that are due, the longest overdue first, with what is needed to reckon when they fire next. Looks back
+-- p_look_back_seconds, null for any time: a row that moves on leaves its old place in the index behind, as long as anybody may see it.
+-- p_topic_keys: of these topics only.
+create or replace function fastpubsub.list_due_schedules(
+    p_limit integer,
+    p_look_back_seconds double precision,
+    p_now timestamptz default null,
+    p_topic_keys bigint [] default null
+) returns table (
+    topic_key bigint,
+    topic_id text,
+    id text,
+    revision bigint,
+    payload json,
+    cron text,
+    time_zone text,
+    interval_seconds integer,
+    catch_up text,
+    next_at timestamptz,
+    looked_at timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_from timestamptz := coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity');
+begin
+    return query
+    select
+        s.topic_key, t.id, s.id, s.revision, s.payload, s.cron, s.time_zone, s.interval_seconds, s.catch_up, s.next_at, v_now
+    from fastpubsub.schedules as s
+    inner join fastpubsub.topics as t on t.topic_key = s.topic_key
+    where s.next_at >= v_from and s.next_at <= v_now and (p_topic_keys is null or s.topic_key = any(p_topic_keys))
+    order by s.next_at
+    limit p_limit;
+end;
+$$;
+
+-- functions/list_due_topics.sql
+drop function fastpubsub.list_due_topics;
+-- Lists the topics that have due messages, or whose floor is older than p_mark_seconds, and says in how many seconds the next message
+-- of any topic is due, and the next schedule among those that were due p_look_back_seconds ago at most. Writes nothing.
+-- p_topic_keys: of these topics only.
+create or replace function fastpubsub.list_due_topics(
+    p_mark_seconds integer,
+    p_look_back_seconds double precision,
+    p_now timestamptz default null,
+    p_topic_keys bigint [] default null,
+    out topic_keys bigint [],
+    out due_seconds double precision,
+    out schedule_seconds double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_topic_key bigint;
+    v_floor record;
+    v_due_at timestamptz;
+    v_next timestamptz;
+begin
+    for v_topic_key in
+        select h.topic_key from fastpubsub.heads as h
+        where h.has_delayed and (p_topic_keys is null or h.topic_key = any(p_topic_keys))
+    loop
+        select f.due_at, f.delayed_key, f.created_at into v_floor from fastpubsub.fired_messages as f
+        where f.topic_key = v_topic_key
+        order by f.due_at desc, f.delayed_key desc
+        limit 1;
+        continue when not found;
+        select m.due_at into v_due_at from fastpubsub.delayed_messages as m
+        where m.topic_key = v_topic_key and (m.due_at, m.delayed_key) > (v_floor.due_at, v_floor.delayed_key)
+        order by m.due_at, m.delayed_key
+        limit 1;
+        if v_due_at <= v_now or v_floor.created_at <= v_now - make_interval(secs => p_mark_seconds) then
+            topic_keys := list_due_topics.topic_keys || v_topic_key;
+        end if;
+        v_next := least(v_next, v_due_at);
+    end loop;
+    due_seconds := extract(epoch from v_next - v_now);
+    select extract(epoch from s.next_at - v_now) into list_due_topics.schedule_seconds
+    from fastpubsub.schedules as s
+    where
+        s.next_at >= coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity')
+        and (p_topic_keys is null or s.topic_key = any(p_topic_keys))
+    order by s.next_at
+    limit 1;
+end;
+$$;
+
+-- functions/list_expired_leases.sql
+drop function fastpubsub.list_expired_leases;
+-- Lists the subscriptions with leases past their deadline, and how many messages those leases hold. Deadlines more than p_look_back_seconds
+-- ago are left to earlier passes (null: none are), so that a pass does not walk over rows that others deleted.
+-- p_topic_keys: of these topics only.
+create or replace function fastpubsub.list_expired_leases(
+    p_look_back_seconds double precision default null,
+    p_now timestamptz default null,
+    p_topic_keys bigint [] default null
+) returns table (topic_key bigint, subscription_key bigint, subscription_id text, expired bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_floor timestamptz := coalesce(v_now - make_interval(secs => p_look_back_seconds), '-infinity');
+begin
+    return query
+    select e.topic_key, e.subscription_key, s.id, e.expired
+    from (
+        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as expired
+        from (
+            select l.* from fastpubsub.leases as l
+            where l.expires_at > v_floor and l.expires_at <= v_now and (p_topic_keys is null or l.topic_key = any(p_topic_keys))
+            -- With sorting off, only the index by time has this order.
+            order by l.expires_at
+            offset 0
+        ) as l
+        group by l.topic_key, l.subscription_key
+    ) as e
+    inner join fastpubsub.subscriptions as s on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key;
+end;
+$$;
+
 -- functions/list_expired_subscriptions.sql
 -- Lists up to p_limit subscriptions that nobody has used for as long as their setting says, for expire_subscription. One that is paused or
 -- pushed, or whose messages a consumer holds, counts as used; and the time in which no server called this does not count.
@@ -2121,6 +2270,46 @@ begin
         subscription_key := v_use.subscription_key;
         expire_after_seconds := v_cursor.expire_after_seconds;
         return next;
+    end loop;
+end;
+$$;
+
+-- functions/list_full_subscriptions.sql
+drop function fastpubsub.list_full_subscriptions;
+-- Lists the subscriptions that have more messages before them than they may, and do not reject them, for drop_backlog.
+-- p_topic_keys: of these topics only.
+create or replace function fastpubsub.list_full_subscriptions(p_topic_keys bigint [] default null)
+returns table (topic_key bigint, subscription_key bigint, subscription_id text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor record;
+    v_position bigint;
+    v_last bigint;
+begin
+    for v_cursor in
+        select c.topic_key, c.subscription_key, c.max_backlog from fastpubsub.cursors as c
+        where (p_topic_keys is null or c.topic_key = any(p_topic_keys)) and c.max_backlog is not null and c.on_full <> 'reject'
+    loop
+        select k.position into v_position from fastpubsub.claims as k
+        where k.topic_key = v_cursor.topic_key and k.subscription_key = v_cursor.subscription_key
+        order by k.sequence desc limit 1;
+        select m.position into v_last from fastpubsub.messages as m
+        where m.topic_key = v_cursor.topic_key
+        order by m.position desc limit 1;
+        continue when v_last - v_position > v_cursor.max_backlog is not true;
+        select s.topic_key, s.subscription_key, s.id
+        into list_full_subscriptions.topic_key, list_full_subscriptions.subscription_key, list_full_subscriptions.subscription_id
+        from fastpubsub.subscriptions as s
+        where s.subscription_key = v_cursor.subscription_key;
+        if found then
+            return next;
+        end if;
     end loop;
 end;
 $$;
@@ -2426,6 +2615,69 @@ begin
 end;
 $$;
 
+-- functions/list_running_redrives.sql
+drop function fastpubsub.list_running_redrives;
+create or replace function fastpubsub.list_running_redrives(p_topic_keys bigint [] default null) returns table (
+    topic_key bigint,
+    subscription_key bigint,
+    redrive_key bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select r.topic_key, r.subscription_key, r.redrive_key
+    from fastpubsub.redrives as r
+    inner join fastpubsub.subscriptions as s on s.subscription_key = r.subscription_key
+    where r.state = 'running' and (p_topic_keys is null or r.topic_key = any(p_topic_keys))
+    order by r.redrive_key;
+end;
+$$;
+
+-- functions/list_stranded_retries.sql
+drop function fastpubsub.list_stranded_retries;
+-- Lists the subscriptions with a waiting message at or below the floor of the retries, where no claim would find it. Expected: none.
+-- p_topic_keys: of these topics only.
+create or replace function fastpubsub.list_stranded_retries(p_topic_keys bigint [] default null)
+returns table (topic_key bigint, subscription_key bigint, subscription_id text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_subscription record;
+    v_cursor fastpubsub.claims;
+begin
+    for v_subscription in
+        select s.topic_key, s.subscription_key, s.id from fastpubsub.subscriptions as s
+        where (p_topic_keys is null or s.topic_key = any(p_topic_keys))
+    loop
+        select c.* into v_cursor from fastpubsub.claims as c
+        where c.topic_key = v_subscription.topic_key and c.subscription_key = v_subscription.subscription_key
+        order by c.sequence desc limit 1;
+        if
+            exists (
+                select from fastpubsub.retries as r
+                where
+                    r.topic_key = v_subscription.topic_key and r.subscription_key = v_subscription.subscription_key
+                    and (r.due_at, r.position) <= (v_cursor.retry_due_at, v_cursor.retry_position)
+            )
+        then
+            topic_key := v_subscription.topic_key;
+            subscription_key := v_subscription.subscription_key;
+            subscription_id := v_subscription.id;
+            return next;
+        end if;
+    end loop;
+end;
+$$;
+
 -- functions/list_subscriptions_3.sql
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
 -- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
@@ -2518,17 +2770,21 @@ begin
             v_names.pushes, v_names.used_at
         ) as n (topic_key, subscription_key, id, topic_id, filter, created_at, push, used_at)
     inner join fastpubsub.cursors as c on n.topic_key = c.topic_key and n.subscription_key = c.subscription_key
+    -- Where topics are on several nodes, only those of these topics are asked.
+    where c.topic_key = any(v_names.topic_keys)
     order by n.id collate "C";
 end;
 $$;
 
 -- functions/list_trimmable.sql
+drop function fastpubsub.list_trimmable;
 -- Lists the topics where trim_messages has work: messages past the retention, or claims, idempotency keys and places of delayed
--- messages that are no longer needed.
+-- messages that are no longer needed. p_topic_keys: of these topics only.
 create or replace function fastpubsub.list_trimmable(
     p_retention_seconds bigint,
     p_window_seconds integer,
-    p_now timestamptz default null
+    p_now timestamptz default null,
+    p_topic_keys bigint [] default null
 ) returns table (topic_key bigint)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -2542,47 +2798,51 @@ declare
     v_head record;
     v_last bigint;
     v_first bigint;
+    v_is_trimmable boolean;
     v_now timestamptz := coalesce(p_now, clock_timestamp());
 begin
-    for v_head in select h.topic_key, coalesce(h.retention_seconds, p_retention_seconds) as retention from fastpubsub.heads as h loop
+    for v_head in
+        select h.topic_key, coalesce(h.retention_seconds, p_retention_seconds) as retention from fastpubsub.heads as h
+        where (p_topic_keys is null or h.topic_key = any(p_topic_keys))
+    loop
         v_last := fastpubsub.last_position(v_head.topic_key);
         v_first := fastpubsub.first_position(v_head.topic_key, v_last);
-        if
-            exists (
-                select 1 from fastpubsub.messages as m
-                where
-                    m.topic_key = v_head.topic_key and m.position = v_first
-                    and m.position < v_last and m.created_at < v_now - make_interval(secs => v_head.retention)
-            )
-            or (
-                select k.created_at < v_now - make_interval(secs => p_window_seconds) from fastpubsub.idempotency_keys as k
-                where k.topic_key = v_head.topic_key
-                order by k.created_at
+        perform 1 from fastpubsub.messages as m
+        where
+            m.topic_key = v_head.topic_key and m.position = v_first and m.position < v_last
+            and m.created_at < v_now - make_interval(secs => v_head.retention);
+        v_is_trimmable := found;
+        if not v_is_trimmable then
+            select k.created_at < v_now - make_interval(secs => p_window_seconds) into v_is_trimmable from fastpubsub.idempotency_keys as k
+            where k.topic_key = v_head.topic_key
+            order by k.created_at
+            limit 1;
+        end if;
+        if v_is_trimmable is not true then
+            select f.created_at < v_now - make_interval(secs => p_window_seconds) into v_is_trimmable from fastpubsub.fired_messages as f
+            where
+                f.topic_key = v_head.topic_key and f.position is not null
+                and f.due_at < v_now - make_interval(secs => p_window_seconds)
+            order by f.due_at, f.delayed_key
+            limit 1;
+        end if;
+        if v_is_trimmable is not true then
+            perform 1 from fastpubsub.cursors as c
+            cross join lateral (
+                select n.sequence from fastpubsub.claims as n
+                where n.topic_key = v_head.topic_key and n.subscription_key = c.subscription_key
+                order by n.sequence desc limit 1
+            ) as n
+            cross join lateral (
+                select o.sequence from fastpubsub.claims as o
+                where o.topic_key = v_head.topic_key and o.subscription_key = c.subscription_key and o.sequence = n.sequence - 1
                 limit 1
-            )
-            or (
-                select f.created_at < v_now - make_interval(secs => p_window_seconds) from fastpubsub.fired_messages as f
-                where
-                    f.topic_key = v_head.topic_key and f.position is not null
-                    and f.due_at < v_now - make_interval(secs => p_window_seconds)
-                order by f.due_at, f.delayed_key
-                limit 1
-            )
-            or exists (
-                select 1 from fastpubsub.cursors as c
-                cross join lateral (
-                    select n.sequence from fastpubsub.claims as n
-                    where n.topic_key = c.topic_key and n.subscription_key = c.subscription_key
-                    order by n.sequence desc limit 1
-                ) as n
-                cross join lateral (
-                    select o.sequence from fastpubsub.claims as o
-                    where o.topic_key = c.topic_key and o.subscription_key = c.subscription_key and o.sequence = n.sequence - 1
-                    limit 1
-                ) as o
-                where c.topic_key = v_head.topic_key
-            )
-        then
+            ) as o
+            where c.topic_key = v_head.topic_key
+            limit 1;
+            v_is_trimmable := found;
+        end if;
+        if v_is_trimmable then
             topic_key := v_head.topic_key;
             return next;
         end if;
@@ -4084,25 +4344,34 @@ declare
     v_position bigint;
     v_positions bigint [];
     v_attempts integer [];
-    v_delay_seconds integer [];
     v_reasons text [];
     v_causes text [];
     v_turns bigint [];
+    v_due_at timestamptz [];
     v_dead_turns bigint [];
     v_consumer_ids text [];
 begin
-    select
-        array_agg(p), array_agg(r.attempts), array_agg(r.delay_seconds), array_agg(r.reason), array_agg(': ' || r.cause),
-        array_agg(r.turn), array_agg(r.consumer_id)
-    into v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes, v_turns, v_consumer_ids
-    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes, p_turns, p_consumer_ids)
-        as r (position, last_position, attempts, delay_seconds, reason, cause, turn, consumer_id)
-    cross join lateral generate_series(r.position, r.last_position) as p;
     select c.* into v_settings from fastpubsub.cursors as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
     select c.* into v_cursor from fastpubsub.claims as c
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
     order by c.sequence desc limit 1;
+    select
+        array_agg(p), array_agg(r.attempts), array_agg(r.reason), array_agg(': ' || r.cause),
+        array_agg(r.turn), array_agg(r.consumer_id),
+        array_agg(
+            greatest(
+                p_now + make_interval(secs => coalesce(
+                    r.delay_seconds,
+                    least(v_settings.backoff_max_seconds, v_settings.backoff_min_seconds * 2.0 ^ least(greatest(r.attempts, 1) - 1, 40))
+                )),
+                v_cursor.retry_due_at + interval '1 microsecond'
+            )
+        )
+    into v_positions, v_attempts, v_reasons, v_causes, v_turns, v_consumer_ids, v_due_at
+    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes, p_turns, p_consumer_ids)
+        as r (position, last_position, attempts, delay_seconds, reason, cause, turn, consumer_id)
+    cross join lateral generate_series(r.position, r.last_position) as p;
 
     if p_cause not in ('returned', 'expired', 'full') then
         insert into fastpubsub.failures (
@@ -4122,29 +4391,19 @@ begin
     if 0 >= any(v_turns) then
         v_turns := fastpubsub.name_turns(p_topic_key, p_subscription_key, v_positions, v_turns, v_cursor.position);
     end if;
-    with waiting as materialized (
-        select
-            greatest(
-                p_now + make_interval(secs => coalesce(
-                    u.delay_seconds,
-                    least(v_settings.backoff_max_seconds, v_settings.backoff_min_seconds * 2.0 ^ least(greatest(u.attempts, 1) - 1, 40))
-                )),
-                v_cursor.retry_due_at + interval '1 microsecond'
-            ) as due_at,
-            u.position, u.attempts, u.turn, concat(p_cause, u.cause) as reason
-        from unnest(v_positions, v_attempts, v_delay_seconds, v_reasons, v_causes, v_turns)
-            as u (position, attempts, delay_seconds, reason, cause, turn)
-        where u.attempts < v_settings.max_delivery_attempts and u.reason is null
-    ),
-    parked as (
+    if array_remove(v_turns, null) <> '{}' then
         insert into fastpubsub.parked (topic_key, subscription_key, turn, position, due_at, attempts, reason)
-        select p_topic_key, p_subscription_key, w.turn, w.position, w.due_at, w.attempts, w.reason
-        from waiting as w where w.turn is not null
-    )
+        select p_topic_key, p_subscription_key, u.turn, u.position, u.due_at, u.attempts, concat(p_cause, u.cause)
+        from unnest(v_positions, v_attempts, v_due_at, v_reasons, v_causes, v_turns)
+            as u (position, attempts, due_at, reason, cause, turn)
+        where u.attempts < v_settings.max_delivery_attempts and u.reason is null and u.turn is not null;
+    end if;
     insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
-    select p_topic_key, p_subscription_key, w.due_at, w.position, w.attempts, w.reason
-    from waiting as w where w.turn is null
-    order by w.position;
+    select p_topic_key, p_subscription_key, u.due_at, u.position, u.attempts, concat(p_cause, u.cause)
+    from unnest(v_positions, v_attempts, v_due_at, v_reasons, v_causes, v_turns)
+        as u (position, attempts, due_at, reason, cause, turn)
+    where u.attempts < v_settings.max_delivery_attempts and u.reason is null and u.turn is null
+    order by u.position;
     select array_agg(u.position), array_agg(case when v_settings.on_dead_letter = 'hold' then u.turn end) into v_dead, v_dead_turns
     from unnest(v_positions, v_attempts, v_reasons, v_turns) as u (position, attempts, reason, turn)
     where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null;

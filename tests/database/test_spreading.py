@@ -3,16 +3,28 @@
 `make test-citus` runs the promises on a cluster that somebody has.
 """
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from fastpubsub.database import migrations, spreading
+from fastpubsub.config import Settings
+from fastpubsub.database import calls, migrations, spreading
+from fastpubsub.database.arrays import Array
+from fastpubsub.database.calls import Database
+from fastpubsub.database.connections import Row
 from fastpubsub.database.spreading import Node, State, Step, Table
+from fastpubsub.doctor.checks.nodes import judge_nodes, judge_steps
 from fastpubsub.exceptions import Unavailable
+from fastpubsub.payloads import Batch
+from fastpubsub.services.appends import Appends
+from fastpubsub.services.directory import SubscriptionKey
+from fastpubsub.services.wakeups import Wakeups
 from tests import procedures
 from tests.conftest import Run
 from tests.database.store import Store
@@ -228,3 +240,99 @@ class Failed(psycopg.Error):
 )
 def test_errors_of_a_move(error: psycopg.Error, was_moved: bool) -> None:
     assert spreading.was_moved(error) is was_moved
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    opened = Database(settings)
+    yield opened
+    await opened.close()
+
+
+async def test_work_over_every_topic_leaves_out_a_node_that_is_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of three topics is on a node of its own, as far as anybody asks; the second node does not answer."""
+    keys = [(await database.fetch_one("create_topic", name))[0] for name in "abc"]
+    subscriptions = [(await database.fetch_one("create_subscription", n, n, None, 10, 5, 1, 1))[1] for n in "abc"]
+    for topic, subscription in zip(keys, subscriptions, strict=True):
+        await database.fetch_one("publish_messages", topic, Array("json", [b"{}"]), None)
+        await database.fetch_one(
+            "claim_messages_2", topic, subscription, Array("int4", [1]), Array("text", ["c"]), 1000
+        )
+    later = datetime.now(UTC) + timedelta(hours=1)
+    alone = await database.fetch_by_node("list_expired_leases", None, later)
+    assert [key for key, *_ in alone] == keys
+
+    by_node = b"select 'node ' || t.id, array[t.topic_key] from fastpubsub.topics as t order by t.id"
+    monkeypatch.setattr(calls, "TOPICS_BY_NODE", (b"select true", by_node))
+    monkeypatch.setattr(database, "_alone_until", 0.0)
+    fetch_all = database.fetch_all
+
+    async def partly_away(procedure: str, *arguments: object) -> list[Row]:
+        if arguments[-1] == [keys[1]]:
+            raise Unavailable("the node is away")
+        return await fetch_all(procedure, *arguments)
+
+    monkeypatch.setattr(database, "fetch_all", partly_away)
+    found = await database.fetch_by_node("list_expired_leases", None, later)
+    assert [key for key, *_ in found] == [keys[0], keys[2]]
+    assert "leaves out the topics of the node node b: the node is away" in caplog.text
+
+
+async def test_where_there_is_one_node_nobody_asks_again_at_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await database.fetch_by_node("list_stranded_retries") == []
+    monkeypatch.setattr(calls, "TOPICS_BY_NODE", (b"select nothing", b"select nothing"))
+    assert await database.fetch_by_node("list_stranded_retries") == []
+
+
+async def test_what_is_refused_for_several_topics_is_done_for_each(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [(await database.fetch_one("create_topic", name))[0] for name in "ab"]
+    called: list[str] = []
+    fetch_all = database.fetch_all
+
+    async def several_refused(procedure: str, *arguments: object) -> list[Row]:
+        called.append(procedure)
+        if procedure in ("publish_to_topics", "list_ready_subscriptions_2"):
+            raise psycopg.errors.FeatureNotSupported("of several nodes")
+        return await fetch_all(procedure, *arguments)
+
+    monkeypatch.setattr(database, "fetch_all", several_refused)
+    appends = Appends(database)
+    for _ in range(2):
+        appends._leaving = 2
+        batch = Batch([b"{}"], None, 2)
+        both = [asyncio.create_task(appends.append(key, [batch])) for key in keys]
+        await asyncio.sleep(0)
+        appends._go()
+        assert {one.position for one in await asyncio.gather(*both)} == {called.count("publish_messages") // 2}
+    assert called.count("publish_to_topics") == 1
+    wakeups = Wakeups(database, settings)
+    for _ in range(2):
+        wakeups._to_look = {SubscriptionKey(key, 1) for key in keys}
+        await wakeups._look_once()
+    assert called.count("list_ready_subscriptions_2") == 1
+    assert called.count("list_ready_of_topic") == 4
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([("a", 1.0), ("b", 1.5)], [("nodes", "ok")]),
+        ([("a", 1.0), ("b", 2.5)], [("clocks", "warning")]),
+        ([("a", 1.0), ("b", None)], [("nodes", "problem")]),
+        ([("a", 1.0), ("b", None), ("c", 9.0)], [("nodes", "problem"), ("clocks", "warning")]),
+    ],
+)
+def test_what_doctor_says_of_nodes(answers: list[tuple[str, float | None]], said: list[tuple[str, str]]) -> None:
+    assert [(one.check, one.level) for one in judge_nodes(answers)] == said
+
+
+def test_what_doctor_says_of_what_is_left() -> None:
+    assert [one.level for one in judge_steps(SPREAD, [])] == ["ok"]
+    (left,) = judge_steps(SPREAD, [Step("function copied", "is_jsonb")])
+    assert (left.level, left.next_step) == ("warning", "fastpubsub db-spread")

@@ -1,0 +1,154 @@
+"""Topics on several nodes: spread while they are used, moved while they are used, and with a node away.
+
+Only `make test-citus` runs these, on a cluster that somebody has.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from psycopg import sql
+
+from fastpubsub.database import migrations
+from fastpubsub.database.urls import normalise
+from tests import spread_databases
+from tests.conftest import StartServer
+from tests.nodes.load import SECONDS, Load
+
+TOPICS = [f"t{number}" for number in range(8)]
+CALM = {"database_pool_timeout_seconds": 30, "lease_expiry_interval_seconds": 0.2, "log_requests": False}
+NODE_OF = """
+    select s.id, p.groupid, p.shardid from fastpubsub.topics as s
+    inner join pg_dist_placement as p
+        on p.shardid = get_shard_id_for_distribution_column('fastpubsub.heads', s.topic_key)
+"""
+
+
+@pytest.fixture
+async def load(database_url: str, server: StartServer) -> AsyncIterator[Load]:
+    async with httpx.AsyncClient(base_url=server(**CALM).base_url, timeout=SECONDS) as client:
+        made = Load(client, TOPICS)
+        await made.create()
+        yield made
+
+
+def nodes_of(url: str) -> dict[str, tuple[int, int]]:
+    """Topics with the group of their node, and their shard."""
+    with psycopg.connect(spread_databases.of(url), autocommit=True) as connection:
+        return {topic: (group, shard) for topic, group, shard in connection.execute(NODE_OF)}
+
+
+async def test_topics_are_spread_while_they_are_used(
+    unspread_database_url: str, start_on: Callable[[str], str]
+) -> None:
+    url = unspread_database_url
+    async with httpx.AsyncClient(base_url=start_on(url), timeout=SECONDS) as client:
+        load = Load(client, TOPICS)
+        await load.create()
+
+        async def spread() -> None:
+            await asyncio.sleep(1)
+            await asyncio.to_thread(migrations.spread, url, spread_databases.SHARDS)
+            await asyncio.sleep(2)
+
+        await load.run(spread())
+        load.check()
+        listed = (await client.get("/subscriptions?limit=100")).raise_for_status().json()["data"]
+        assert {one["id"] for one in listed} == set(TOPICS)
+    state, left = migrations.spread_state(url)
+    assert (state.is_spread, left) == (True, [])
+    assert sum(state.topics.values()) == len(TOPICS)
+    print(f"spread: {load.told()}")
+
+
+async def test_topics_move_while_they_are_used(database_url: str, load: Load) -> None:
+    addresses = {group: (host, port) for host, port, group in spread_databases.nodes() if group}
+    moves = 0
+
+    async def move() -> None:
+        nonlocal moves
+        async with await psycopg.AsyncConnection.connect(
+            spread_databases.of(database_url), autocommit=True
+        ) as connection:
+            for topic in TOPICS[:3]:
+                group, shard = nodes_of(database_url)[topic]
+                other = next(one for one in addresses if one != group)
+                places = (*addresses[group], *addresses[other])
+                await connection.execute("select citus_move_shard_placement(%s, %s, %s, %s, %s)", [shard, *places])
+                moves += 1
+                assert nodes_of(database_url)[topic][0] == other
+
+    await load.run(move())
+    load.check()
+    assert moves == 3
+    print(f"{moves} moves: {load.told()}")
+
+
+async def test_a_node_that_is_away_stops_only_its_topics(database_url: str, load: Load) -> None:
+    placed = nodes_of(database_url)
+    away = placed[TOPICS[0]][0]
+    lost = {topic for topic, (group, _) in placed.items() if group == away}
+    assert set(TOPICS) - lost, "all topics are on one node"
+
+    async def be_away() -> None:
+        await asyncio.sleep(1)
+        with closed(database_url, away):
+            before = load.confirmed.total()
+            await load.until_refused(lost)
+            went_on = [one for one in load.confirmed if one[0] not in lost]
+            await expire_elsewhere(load, next(iter(set(TOPICS) - lost)))
+            assert len([one for one in load.confirmed if one[0] not in lost]) > len(went_on)
+            assert load.confirmed.total() > before
+            started = monotonic()
+            refused = await load.client.post(f"/topics/{TOPICS[0]}/messages", json=[{"n": 0}])
+            assert refused.status_code == 503
+            assert "Retry-After" in refused.headers
+            print(f"answered 503 after {monotonic() - started:.2f} s")
+        await asyncio.sleep(1)
+
+    await load.run(be_away())
+    load.check()
+    assert set(load.refused) == lost
+    print(f"a node away: {load.told()}")
+
+
+async def expire_elsewhere(load: Load, topic: str) -> None:
+    """A lease on a node that is there runs out, although another node is away."""
+    body = {"id": "expiring", "topic_id": topic, "ack_deadline_seconds": 1, "backoff_min_seconds": 0}
+    (await load.client.post("/subscriptions", json=body)).raise_for_status()
+    path = "/subscriptions/expiring/messages?consumer_id=dies&batch_size=1"
+    first = await some(load.client, path)
+    again = await some(load.client, path.replace("dies", "lives"), first["id"])
+    assert again["delivery_attempts"] == 2
+
+
+async def some(client: httpx.AsyncClient, path: str, message_id: str | None = None) -> dict[str, Any]:
+    deadline = monotonic() + SECONDS / 2
+    while monotonic() < deadline:
+        for one in (await client.get(path)).raise_for_status().json()["data"]:
+            if message_id in (None, one["id"]):
+                return dict(one)
+        await asyncio.sleep(0.1)
+    raise AssertionError("no message came")
+
+
+@contextmanager
+def closed(url: str, group: int) -> Iterator[None]:
+    """The node lets nobody into the database, as if it were away."""
+    ((host, port),) = [node[:2] for node in spread_databases.nodes() if node[2] == group]
+    name = sql.Identifier(normalise(url).database or "")
+    end = sql.SQL("select pg_terminate_backend(pid) from pg_stat_activity where datname = {}")
+    with psycopg.connect(
+        spread_databases.of(url, host=host, port=port, database="postgres"), autocommit=True
+    ) as connection:
+        connection.execute(sql.SQL("alter database {} allow_connections false").format(name))
+        connection.execute(end.format(sql.Literal(normalise(url).database)))
+        try:
+            yield
+        finally:
+            connection.execute(sql.SQL("alter database {} allow_connections true").format(name))
