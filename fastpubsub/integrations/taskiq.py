@@ -70,8 +70,8 @@ class BusBroker(AsyncBroker):
         self._open: dict[str, Delivery] = {}
 
     async def startup(self) -> None:
-        """Opens the client, in the process that sends tasks as in workers."""
-        self._client = client = AsyncClient(*self._address, transport=self._transport)
+        """Opens the client once, in the process that sends tasks as in workers."""
+        self._client = client = self._client or AsyncClient(*self._address, transport=self._transport)
         if self._declares:
             topic = Topic(self._topic)
             await declare(client, [topic], [Declaration(self._subscription, topic, self._settings)])

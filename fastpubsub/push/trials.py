@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -32,6 +33,9 @@ PER_MINUTE = 30
 MAX_AT_ONCE = 10
 """Requests of this process that may be on their way, to all endpoints."""
 
+MAX_TO_ONE = 2
+"""Of them to one endpoint: one that does not answer leaves places to the others."""
+
 LONGEST_SECONDS = 30.0
 """That somebody waits for an answer, however patient the subscription is."""
 
@@ -53,7 +57,7 @@ class Trials:
         self._settings = settings
         self._dispatcher = dispatcher
         self._allowance = Allowance(PER_MINUTE, clock)
-        self._sending = 0
+        self._sending: Counter[str] = Counter()
 
     async def test(self, subscription_id: str, payload: bytes, change: Change) -> PushTested:
         """Sends this payload, marked as a test, with an id that no message has."""
@@ -92,14 +96,20 @@ class Trials:
     @contextmanager
     def _place(self, subscription_id: str) -> Iterator[None]:
         seconds = self._allowance.wait_seconds(subscription_id)
-        if seconds > 0 or self._sending >= MAX_AT_ONCE:
+        if self._sending[subscription_id] >= MAX_TO_ONE:
+            raise TooManyRequests(
+                f"{MAX_TO_ONE} requests that were sent by hand wait for an answer of this endpoint; try again when it "
+                "has answered",
+                1,
+            )
+        if seconds > 0 or self._sending.total() >= MAX_AT_ONCE:
             raise TooManyRequests("too many requests were sent by hand; try again later", max(1, math.ceil(seconds)))
         self._allowance.spend(subscription_id)
-        self._sending += 1
+        self._sending[subscription_id] += 1
         try:
             yield
         finally:
-            self._sending -= 1
+            self._sending -= Counter([subscription_id])
 
     async def _endpoint(self, keys: SubscriptionKey, message: PushedMessage, change: Change) -> Endpoint:
         """Raises AlreadyExists when there is none, and InvalidRequest when this server would not push there."""

@@ -11,6 +11,7 @@ from fastpubsub.delayed_ids import delayed_id, parse
 from fastpubsub.exceptions import AlreadyExists, FastpubsubError, NotFound
 from fastpubsub.message_ids import MessageIds
 from fastpubsub.models import DelayedTime
+from fastpubsub.refused_ids import refused_id
 from fastpubsub.services.directory import Directory
 
 RELEASE_CHUNK = 1000
@@ -97,7 +98,7 @@ async def get_delayed(database: Database, directory: Directory, topic_id: str, i
 
     found = await directory.topics.use(topic_id, get)
     if found is None:
-        raise _unknown(topic_id, id_)
+        raise await _unknown(database, directory, topic_id, id_)
     return found
 
 
@@ -109,7 +110,7 @@ async def move_delayed(database: Database, directory: Directory, topic_id: str, 
 
     due_at, published = await directory.topics.use(topic_id, move)
     if due_at is None:
-        raise _too_late(topic_id, id_, published)
+        raise await _too_late(database, directory, topic_id, id_, published)
     return await get_delayed(database, directory, topic_id, id_)
 
 
@@ -121,7 +122,7 @@ async def cancel_delayed(database: Database, directory: Directory, topic_id: str
 
     cancelled, published = await directory.topics.use(topic_id, cancel)
     if not cancelled:
-        raise _too_late(topic_id, id_, published)
+        raise await _too_late(database, directory, topic_id, id_, published)
 
 
 async def release_delayed(database: Database, directory: Directory, topic_id: str, change: Change | None = None) -> int:
@@ -138,13 +139,24 @@ async def release_delayed(database: Database, directory: Directory, topic_id: st
     return await directory.topics.use(topic_id, release)
 
 
-def _too_late(topic_id: str, id_: str, published: bool) -> FastpubsubError:
+async def _too_late(
+    database: Database, directory: Directory, topic_id: str, id_: str, published: bool
+) -> FastpubsubError:
     if not published:
-        return _unknown(topic_id, id_)
+        return await _unknown(database, directory, topic_id, id_)
     return AlreadyExists(f'the delayed message "{id_}" is published already; its `message_id` says as what')
 
 
-def _unknown(topic_id: str, id_: str) -> NotFound:
+async def _unknown(database: Database, directory: Directory, topic_id: str, id_: str) -> NotFound:
+    async def find(topic_key: int) -> Row:
+        return await database.fetch_one("find_refused_message", topic_key, parse(id_))
+
+    (refused,) = await directory.topics.use(topic_id, find)
+    if refused is not None:
+        return NotFound(
+            f'the delayed message "{id_}" does not match the schema of topic "{topic_id}", and was refused: it is '
+            f'"{refused_id(refused)}" of its refused messages now, which says why'
+        )
     return NotFound(
         f'topic "{topic_id}" has no delayed message "{id_}"; it was cancelled, or published more than a day ago'
     )

@@ -16,5 +16,5 @@ $$;
 alter table fastpubsub.cursors drop column fair_by;
 drop table fastpubsub.bundles;
 drop table fastpubsub.refused_messages;
-drop index fastpubsub.changes_changed_at, fastpubsub.changes_client;
+drop index fastpubsub.changes_object_id, fastpubsub.changes_kind, fastpubsub.changes_changed_at, fastpubsub.changes_client;
 drop index fastpubsub.cursors_dead_letter_topic;

@@ -7,6 +7,8 @@ create index if not exists cursors_dead_letter_topic on fastpubsub.cursors (dead
 -- Committed before what follows.
 create index if not exists changes_client on fastpubsub.changes (client_id, change_key);
 create index if not exists changes_changed_at on fastpubsub.changes (changed_at, change_key);
+create index if not exists changes_kind on fastpubsub.changes (object, change_key);
+create index if not exists changes_object_id on fastpubsub.changes (object_id, change_key);
 -- Committed before what follows.
 -- Messages of a key that a fair subscription has put aside in one look at the log, under the last of them.
 create table if not exists fastpubsub.bundles (
@@ -35,5 +37,7 @@ create table if not exists fastpubsub.refused_messages (
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.5);
 
 create index if not exists refused_messages_refused_at on fastpubsub.refused_messages (refused_at);
+create index if not exists refused_messages_delayed_key on fastpubsub.refused_messages (topic_key, delayed_key)
+where delayed_key is not null;
 
 alter table fastpubsub.refused_messages alter column payload set storage external, alter column attributes set storage external;

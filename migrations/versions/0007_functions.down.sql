@@ -1208,6 +1208,9 @@ $$;
 -- functions/fair_key.sql
 drop function fastpubsub.fair_key;
 
+-- functions/find_refused_message.sql
+drop function fastpubsub.find_refused_message;
+
 -- functions/follow_busy.sql
 drop function fastpubsub.follow_busy;
 

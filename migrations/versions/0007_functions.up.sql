@@ -1430,6 +1430,22 @@ as $$
     select hashtextextended(case when p_fair_by = 'ordering_key' then p_ordering_key else p_attributes ->> substr(p_fair_by, 12) end, 0)
 $$;
 
+-- functions/find_refused_message.sql
+-- Returns the key of the refused message that was a delayed one, null when there is none.
+create or replace function fastpubsub.find_refused_message(p_topic_key bigint, p_delayed_key bigint) returns bigint
+language sql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set enable_incremental_sort = off
+as $$
+    select r.refused_key from fastpubsub.refused_messages as r
+    where r.topic_key = p_topic_key and (r.topic_key, r.delayed_key) >= (p_topic_key, p_delayed_key) and r.delayed_key <= p_delayed_key
+    -- With sorting off, only the index by these has this order.
+    order by r.topic_key, r.delayed_key limit 1
+$$;
+
 -- functions/follow_busy.sql
 -- For a claim of an ordered subscription, whose cursor passes something of a key that is busy: p_position, until now the last message of
 -- the key that it has passed, no longer says so. The caller writes down which one does. Where a lease of lonely messages said it, there is
@@ -1980,8 +1996,8 @@ end;
 $$;
 
 -- functions/list_changes.sql
--- Newest first: those of an object or of a client by their keys, others by their times. p_before_key is that of the last one of the page
--- before.
+-- Newest first: those of an object, of a client, of an id or of a kind of objects by their keys, others by their times.
+-- p_before_key is that of the last one of the page before.
 create or replace function fastpubsub.list_changes(
     p_object text,
     p_object_id text,
@@ -2008,6 +2024,7 @@ set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_sort = off
+set enable_incremental_sort = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -2042,6 +2059,30 @@ begin
         order by c.client_id desc, c.change_key desc
         limit p_limit;
         return;
+    elsif p_object_id is not null then
+        return query
+        select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
+        from fastpubsub.changes as c
+        where
+            c.object_id >= p_object_id
+            and (c.object_id, c.change_key) < (p_object_id, coalesce(p_before_key, 9223372036854775807))
+            and (p_after is null or c.changed_at >= p_after)
+            and (p_before is null or c.changed_at < p_before)
+        order by c.object_id desc, c.change_key desc
+        limit p_limit;
+        return;
+    elsif p_object is not null then
+        return query
+        select c.change_key, c.changed_at, c.client_id, c.request_id, c.action, c.object, c.object_id, c.body
+        from fastpubsub.changes as c
+        where
+            c.object >= p_object
+            and (c.object, c.change_key) < (p_object, coalesce(p_before_key, 9223372036854775807))
+            and (p_after is null or c.changed_at >= p_after)
+            and (p_before is null or c.changed_at < p_before)
+        order by c.object desc, c.change_key desc
+        limit p_limit;
+        return;
     elsif p_before_key is not null then
         select c.changed_at into v_before from fastpubsub.changes as c where c.change_key = p_before_key;
     end if;
@@ -2052,8 +2093,6 @@ begin
         (c.changed_at, c.change_key) < (v_before, coalesce(p_before_key, 9223372036854775807))
         and c.changed_at >= coalesce(p_after, '-infinity')
         and c.changed_at < coalesce(p_before, 'infinity')
-        and (p_object is null or c.object = p_object)
-        and (p_object_id is null or c.object_id = p_object_id)
     order by c.changed_at desc, c.change_key desc
     limit p_limit;
 end;

@@ -98,7 +98,17 @@ async def test_a_delayed_message_that_is_refused_has_the_id_that_sql_got(client:
     (delayed_id,) = await (await sql.execute(query)).fetchone()
     (one,) = await listed(client, 1)
     assert (one["delayed_id"], one["ttl_seconds"]) == (delayed_id, 5)
-    assert "already" not in problem(await client.get(f"/topics/t/delayed/{delayed_id}"), 404)
+    path = f"/topics/t/delayed/{delayed_id}"
+    for answer in (
+        await client.get(path),
+        await client.patch(path, json={"delay_seconds": 60}),
+        await client.delete(path),
+    ):
+        assert problem(answer, 404) == (
+            f'the delayed message "{delayed_id}" does not match the schema of topic "t", and was refused: it is '
+            f'"{one["id"]}" of its refused messages now, which says why'
+        )
+    assert "was cancelled, or published" in problem(await client.get("/topics/t/delayed/delayed-999"), 404)
     success(await client.patch("/topics/t", json={"schema": None}), 200)
     assert await move(client, "POST", f"{REFUSED}/publish", [one["id"]]) == [one["id"]]
     async with asyncio.timeout(PATIENCE):

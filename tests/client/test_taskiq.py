@@ -103,6 +103,18 @@ async def test_startup_creates_what_is_not_there(make_broker: MakeBroker, bus: A
     assert await bus.get_subscription("resizers") == subscription
 
 
+async def test_a_second_startup_changes_nothing(broker: BusBroker, bus: AsyncClient) -> None:
+    """Taskiq starts a broker that a program has started, too: a second client would never be closed."""
+    opened = broker._client
+    await broker.startup()
+    assert broker._client is opened
+    await broker.kick(sent(b"{}"))
+    await broker.shutdown()
+    await broker.startup()
+    assert broker._client is not opened
+    assert (await bus.metrics("taskiq")).available == 1
+
+
 async def test_startup_can_create_nothing(make_broker: MakeBroker) -> None:
     broker = make_broker(declare=False)
     await broker.startup()

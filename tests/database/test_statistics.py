@@ -374,6 +374,9 @@ CALLS: dict[str, Call] = {
     "list changes of an object": lambda grown: grown.rows(
         "list_changes('topic', 'topic7', null, null, null, null, 10)"
     ),
+    "find a refused message": lambda grown: grown.rows("find_refused_message(%s, 77)", grown.topic),
+    "list changes of a kind": lambda grown: grown.rows("list_changes('client', null, null, null, null, null, 10)"),
+    "list changes of an id": lambda grown: grown.rows("list_changes(null, 'topic7', null, null, null, null, 10)"),
     "flows": lambda grown: grown.rows("list_flows('{subscription, other}', 300, %s)", NOW),
     "lift stranded retries": lambda grown: grown.rows("lift_stranded_retries(%s, %s)", *grown.keys),
     "list stranded retries": lambda grown: grown.rows("list_stranded_retries()"),

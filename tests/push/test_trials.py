@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from fastpubsub.client.webhooks import verify
-from fastpubsub.push.trials import MAX_AT_ONCE, PER_MINUTE, Trials
+from fastpubsub.push.trials import MAX_AT_ONCE, MAX_TO_ONE, PER_MINUTE, Trials
 from tests.api.calls import JSON, Calls, Json, problem, success
 from tests.api.conftest import app_of
 from tests.api.good import MESSAGE
@@ -199,9 +199,16 @@ async def test_not_all_at_once(calls: Calls, endpoint: Endpoint, client: httpx.A
 
     endpoint.answers = answers
     await pushed(calls, endpoint)
-    waiting = [asyncio.create_task(client.post(TEST, json={})) for _ in range(MAX_AT_ONCE)]
+    names = ["s", *(f"s{number}" for number in range(MAX_AT_ONCE // MAX_TO_ONE))]
+    for name in names[1:]:
+        await calls.subscription(name, push={"endpoint": endpoint.url})
+    paths = [f"/subscriptions/{name}/push/test" for name in names]
+    waiting = [asyncio.create_task(client.post(path, json={})) for path in paths[:-1] for _ in range(MAX_TO_ONE)]
     await endpoint.until(MAX_AT_ONCE)
-    problem(await client.post(TEST, json={}), 429)
+    refused = await client.post(TEST, json={})
+    assert f"{MAX_TO_ONE} requests that were sent by hand wait for an answer of this endpoint" in problem(refused, 429)
+    assert refused.headers["retry-after"] == "1"
+    assert "too many requests were sent by hand" in problem(await client.post(paths[-1], json={}), 429)
     go_on.set()
     sent: list[Any] = [success(one, 200) for one in await asyncio.gather(*waiting)]
     assert {one["status"] for one in sent} == {204}
