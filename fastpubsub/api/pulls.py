@@ -50,13 +50,15 @@ class Asked(NamedTuple):
         )
 
 
-async def pull(request: Request, asked: Asked) -> Claim:
+async def pull(request: Request, asked: Asked, *, is_all_taken: bool = False) -> Claim:
     claiming = request.app.state.claiming
     started = time.monotonic()
     claim: Claim
     if asked.seconds:
         async with cancelled_by_leaving(request):
-            claim = await claiming.pull(asked.subscription_id, asked.limit, asked.consumer_id, asked.seconds)
+            claim = await claiming.pull(
+                asked.subscription_id, asked.limit, asked.consumer_id, asked.seconds, is_all_taken=is_all_taken
+            )
             await _look_again(request, claim)
     else:
         claim = await claiming.pull(asked.subscription_id, asked.limit, asked.consumer_id)

@@ -24,6 +24,7 @@ from fastpubsub.services.settling import (
     runs,
     split,
 )
+from fastpubsub.services.waiting_lines import WaitingLine
 from fastpubsub.services.wakeups import Wakeups
 
 
@@ -42,6 +43,8 @@ class Exchanged(NamedTuple):
 
     outcomes: list[Sequence[int]]
     claim: Claim
+    is_all_taken: bool = False
+    """There was nothing, and what comes is signaled to the line: to claim again before waiting would find nothing."""
 
 
 class _Request(NamedTuple):
@@ -97,18 +100,38 @@ class Exchanging:
             yields = waits and self._others_wait(keys)
             if yields and (line := self._wakeups.lines.find_ordered(keys)) is not None:
                 line.wake_for(sum(len(part.ids) for part in parts))
-            claim = ClaimRequest(0 if yields else limit, consumer_id)
+            request = _Request(settles, ClaimRequest(0 if yields else limit, consumer_id))
+            line = self._wakeups.lines.find(keys) if waits and not yields else None
             key = ClaimKey(keys, subscription_id)
-            outcomes, claimed = await self._exchanging.submit(key, _Request(settles, claim), rows=rows)
+            if line is None or line.is_ordered:
+                outcomes, claimed, is_all_taken = await self._exchanging.submit(key, request, rows=rows)
+            else:
+                outcomes, claimed, is_all_taken = await self._exchange_in(line, key, request, rows)
             of_all = [
                 of_each(settle.targets, outcome, len(part.ids))
                 for part, (_, settle), outcome in zip(parts, settles, outcomes, strict=True)
             ]
-            return Exchanged(of_all, claimed)
+            return Exchanged(of_all, claimed, is_all_taken)
 
         exchanged = await self._directory.subscriptions.use(subscription_id, exchange)
         self._counters.delivered(subscription_id, len(exchanged.claim.positions))
         return exchanged
+
+    async def _exchange_in(self, line: WaitingLine, key: ClaimKey, request: _Request, rows: int) -> Exchanged:
+        """For a consumer that will wait in the line, as `Claiming` claims for one."""
+        limit = request.claim.limit
+        line.begin_claim()
+        try:
+            exchanged = await self._exchanging.submit(key, request, rows=rows)
+        except BaseException:
+            line.wake(limit)
+            raise
+        claim = exchanged.claim
+        if claim.is_cut or len(claim.positions) >= limit:
+            line.wake(1)
+        is_empty = not (claim.positions or claim.more or claim.is_paused or claim.is_ordered)
+        is_known = self._wakeups.lines.find(key.keys) is line
+        return exchanged._replace(is_all_taken=is_empty and is_known and claim.limited_seconds is None)
 
     async def _claim(self, key: ClaimKey, claim: ClaimRequest) -> Claim:
         exchanged = await self._exchanging.submit(key, _Request([], claim), rows=claim.limit)

@@ -316,6 +316,59 @@ async def test_who_comes_while_others_wait_asks_nobody(
             assert claims.calls == 0
 
 
+async def exchange(client: httpx.AsyncClient, held: list[str]) -> httpx.Response:
+    return await client.post("/subscriptions/s/pulls?consumer_id=c&wait_seconds=20", json={"acks": held})
+
+
+async def test_who_settles_and_waits_claims_once_for_a_message(
+    client: httpx.AsyncClient,
+    calls: Calls,
+    start: Callable[..., Any],
+    line: Callable[[], Awaitable[WaitingLine]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not once more before it waits: what it settled with has found nothing."""
+    await calls.topic_and_subscription()
+    async with start():
+        opened = await line()
+    claims = Counted(client, "claim_messages_2", monkeypatch)
+    await calls.publish({"n": 0})
+    held = ids_of(await calls.pull(1), "ack_id")
+    first = claims.calls
+    async with asyncio.timeout(PATIENCE):
+        for n in range(1, 6):
+            waiting = asyncio.create_task(exchange(client, held))
+            await until_waiting(opened)
+            await calls.publish({"n": n})
+            answer = success(await waiting, 200)
+            assert payloads(answer["data"]) == [{"n": n}]
+            held = ids_of(answer["data"], "ack_id")
+            # The look soon after the line was opened may cause one more.
+            assert n <= claims.calls - first <= n + 1
+
+
+async def test_what_comes_after_a_settle_and_before_the_wait_is_not_missed(
+    client: httpx.AsyncClient, calls: Calls, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await calls.topic_and_subscription()
+    async with start():
+        pass
+    await calls.publish({"n": 1})
+    held = ids_of(await calls.pull(1), "ack_id")
+    database = app_of(client).state.database
+    fetch = database.fetch_one
+
+    async def fetch_and_publish(name: str, *arguments: object) -> Any:
+        row = await fetch(name, *arguments)
+        if name == "settle_and_claim_2":
+            await calls.publish({"n": 2})
+        return row
+
+    monkeypatch.setattr(database, "fetch_one", fetch_and_publish)
+    async with asyncio.timeout(PATIENCE):
+        assert payloads(success(await exchange(client, held), 200)["data"]) == [{"n": 2}]
+
+
 async def test_a_stream_claims_once_for_a_message(
     client: httpx.AsyncClient, calls: Calls, line: Callable[[], Awaitable[WaitingLine]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

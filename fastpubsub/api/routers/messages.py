@@ -103,13 +103,13 @@ async def settle_and_pull(request: Request) -> Response:
         claim, outcomes = await pull(request, asked), [()] * len(parts)
     else:
         started = time.monotonic()
-        outcomes, claim = await request.app.state.exchanging.exchange(
+        outcomes, claim, is_all_taken = await request.app.state.exchanging.exchange(
             asked.subscription_id, parts, asked.limit, asked.consumer_id, waits=asked.seconds > 0
         )
         if claim.positions:
             await check_slow(request, claim, started)
         elif asked.seconds or claim.more:
-            claim = await pull(request, asked)
+            claim = await pull(request, asked, is_all_taken=is_all_taken)
     if not prefers_representation(request) or wants_events(request):
         return messages(request, claim)
     return representation(exchanged_json(parts, outcomes, claim, asked.subscription_id))
