@@ -1,6 +1,7 @@
 """Spans of servers, which a collector in a process of its own gets; and what a server without them does not load."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from websockets.sync.client import connect
 
-from fastpubsub import config
+from fastpubsub import setting_checks
 from fastpubsub.client import Client, NotFound
 from fastpubsub.client.requests import publishing
 from fastpubsub.config import ConfigurationError, load_settings
@@ -50,7 +51,7 @@ def collector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backg
     port = harness.free_port()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-    with Shell(tmp_path, {}).start(f"exec {sys.executable} {COLLECTOR} {port}") as started:
+    with Shell(tmp_path, {}).start(shlex.join(["exec", sys.executable, str(COLLECTOR), str(port)])) as started:
         started.wait_until(lambda: answers(port))
         yield started
 
@@ -187,7 +188,7 @@ def test_the_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def find_nothing(name: str) -> None:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(config, "find_spec", find_nothing)
+    monkeypatch.setattr(setting_checks, "find_spec", find_nothing)
     monkeypatch.setenv("FASTPUBSUB_TRACES_ENABLED", "true")
     with pytest.raises(ConfigurationError, match=r"FASTPUBSUB_TRACES_ENABLED: .* 'fastpubsub-server\[otel\]'"):
         load_settings()

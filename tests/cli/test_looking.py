@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import termios
@@ -183,7 +184,7 @@ def test_top_leaves_the_terminal_as_it_was(start: Start, number: signal.Signals)
 @pytest.mark.parametrize("command", ["status", "top", "subscriptions list", "ack billing -", "context list"])
 def test_a_closed_stream_is_an_empty_one(bus: Client, tmp_path: Path, command: str, closed: str) -> None:
     environment = harness.environment({"url": bus.url})
-    script = f"{harness.COMMAND} {command} {closed}"
+    script = f"{shlex.quote(str(harness.COMMAND))} {command} {closed}"
     done = subprocess.run(["bash", "-c", script], env=environment, cwd=tmp_path, capture_output=True, timeout=200)
     assert (done.returncode in (0, 2), b"Traceback" in done.stderr) == (True, False), done.stderr
 

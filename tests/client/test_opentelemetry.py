@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_publisher_and_worker_are_one_trace(lasting_server: Last, tmp_path: Path
     (page,) = (block.text for block in blocks(DOCS / "tracing.md") if FILE.match(block.text))
     shell.write("traced.py", page)
     shell.write("publisher.py", PUBLISHER)
-    with Client(url) as bus, shell.start(f"exec {sys.executable} {COLLECTOR} {port}") as collector:
+    with Client(url) as bus, shell.start(shlex.join(["exec", sys.executable, str(COLLECTOR), str(port)])) as collector:
         collector.wait_until(lambda: answers(port))
         bus.create_topic("traced")
         bus.create_subscription("traced-billing", "traced", max_delivery_attempts=1)
