@@ -28,7 +28,7 @@ YAMLLINT := {extends: default, rules: {line-length: {max: 140}, document-start: 
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-role test-faults test-versions test-pythons test-citus torture soak bench bench-quick bench-long bench-peers check $(CHECKS) audit sbom screenshots format lint lock migration create-migration schema \
+.PHONY: help install run test test-long test-role test-faults test-versions test-pythons test-citus torture soak bench bench-quick bench-long bench-peers check $(CHECKS) audit sbom screenshots format lint lock migration create-migration schema \
 	docker-build start-postgresql remove-postgresql run-server run-db-migrate
 
 help: ## This list
@@ -50,9 +50,12 @@ $(INSTALLED): requirements/dev.txt pyproject.toml
 run: install ## Serve on this machine with an embedded PostgreSQL: fastpubsub dev (ARGS="--port 8001")
 	$(BIN)/fastpubsub dev $(ARGS)
 
-test: install ## Run the tests in parallel, in random order, then those of test-faults; only the former with arguments (ARGS="-k publish")
-	$(PYTEST) $(FAULT_TESTS:%=--ignore=%) $(ARGS)
+test: install ## Run the tests in parallel, in random order, then those of test-faults; with arguments, those that they name (ARGS="-k publish")
+	$(PYTEST) $(FAULT_TESTS:%=--ignore=%) $(or $(strip $(ARGS)),-m "not long")
 	$(if $(strip $(ARGS)),,$(PYTEST_FAULTS))
+
+test-long: install ## Run the tests that test leaves out, which take long: upgrades, wheels, the benchmark, browsers, long walks over the API
+	$(PYTEST) -m long $(FAULT_TESTS:%=--ignore=%) $(ARGS)
 
 test-faults: install ## Run the fast faults, in most of a minute: a torture of 8 seconds, three rows, and the controls of its checker
 	$(PYTEST_FAULTS) $(ARGS)
