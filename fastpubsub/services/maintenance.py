@@ -145,21 +145,12 @@ class Maintenance:
         self._last_full_pass: float | None = None
 
     async def run(self) -> None:
-        """Runs until it is cancelled.
-
-        Each job begins when the one before has been done once: at its start a server needs one connection for them.
-        """
-        interval = self._settings.lease_expiry_interval_seconds
+        """Runs until it is cancelled."""
         async with asyncio.TaskGroup() as group:
-            for job, seconds in (
-                (self._expire, interval),
-                (self._drop, interval),
-                (self._expire_subscriptions, _UNUSED_PASS_SECONDS),
-                (self._trim, self._settings.trim_interval_seconds),
-            ):
-                was_done = asyncio.Event()
-                group.create_task(_repeat(job, seconds, self._turn, was_done))
-                await was_done.wait()
+            group.create_task(_repeat(self._expire, self._settings.lease_expiry_interval_seconds, self._turn))
+            group.create_task(_repeat(self._drop, self._settings.lease_expiry_interval_seconds, self._turn))
+            group.create_task(_repeat(self._trim, self._settings.trim_interval_seconds, self._turn))
+            group.create_task(_repeat(self._expire_subscriptions, _UNUSED_PASS_SECONDS, self._turn))
 
     async def _expire(self) -> None:
         started = time.monotonic()
@@ -197,11 +188,10 @@ class Maintenance:
         await trim_push_attempts(self._database, self._settings.push_attempts_retention_seconds)
 
 
-async def _repeat(job: Callable[[], Awaitable[None]], seconds: float, turn: Turn, was_done: asyncio.Event) -> None:
+async def _repeat(job: Callable[[], Awaitable[None]], seconds: float, turn: Turn) -> None:
     """A failure is logged and never ends the loop."""
     while True:
         await turn.held()
         with Surviving(logger, "a background job"):
             await job()
-        was_done.set()
         await asyncio.sleep(seconds)

@@ -13,10 +13,10 @@ PATH = "/topics/t/messages"
 MESSAGE = [{"n": 1}]
 
 
-async def shorten(client: httpx.AsyncClient) -> int:
-    """As the process does whose turn it is, every second."""
+async def shorten(client: httpx.AsyncClient) -> None:
+    """As the process does whose turn it is, every second; maybe it has just done so."""
     state = app_of(client).state
-    return await drop_backlogs(state.database, state.counters)
+    await drop_backlogs(state.database, state.counters)
 
 
 async def test_the_settings(client: httpx.AsyncClient, calls: Calls) -> None:
@@ -102,8 +102,8 @@ async def test_what_is_dropped_is_counted(client: httpx.AsyncClient, calls: Call
     await calls.topic_and_subscription(max_backlog=2, on_full="drop_oldest")
     published = await client.post(PATH, json=[{"n": n} for n in range(5)], headers=REPRESENTATION)
     ids = success(published, 201)["ids"]
-    assert await shorten(client) == 3
-    assert await shorten(client) == 0
+    await shorten(client)
+    await shorten(client)
     metrics = success(await client.get("/subscriptions/s/metrics"), 200)
     assert (metrics["available"], metrics["acked"], metrics["dropped"]) == (2, 0, 3)
     assert success(await client.get("/subscriptions/s?include=metrics"), 200)["metrics"]["dropped"] == 3
@@ -116,7 +116,7 @@ async def test_what_is_dropped_is_counted(client: httpx.AsyncClient, calls: Call
 async def test_what_dies_is_a_dead_letter(client: httpx.AsyncClient, calls: Calls) -> None:
     await calls.topic_and_subscription(max_backlog=1, on_full="dead_letter")
     await calls.publish({"n": 1}, {"n": 2}, {"n": 3})
-    assert await shorten(client) == 2
+    await shorten(client)
     assert await calls.counts() == (1, 0, 0, 2)
     letters = success(await client.get("/subscriptions/s/dlq"), 200)["data"]
     assert [(one["payload"], one["reason"]) for one in letters] == [({"n": n}, "backlog full") for n in (1, 2)]

@@ -61,6 +61,14 @@ class Endpoint:
                 await self._changed.wait()
         return self.received
 
+    async def until_posted(self) -> Received:
+        """The first message. Before it an endpoint may be asked several times whether it takes events."""
+        async with asyncio.timeout(PATIENCE):
+            while not (posted := [one for one in self.received if one.method == "POST"]):
+                self._changed.clear()
+                await self._changed.wait()
+        return posted[0]
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         task = asyncio.current_task()

@@ -79,7 +79,7 @@ async def test_an_endpoint_that_takes_no_events_is_named(
 ) -> None:
     endpoint.answers = lambda _: answer(405, b"POST only")
     await pushed(calls, endpoint, format="cloudevents")
-    status = await until_status(client, failures=5)
+    status = await until_status(client, breaker="open")
     assert "it answered 405 to OPTIONS, and not 2xx" in status["last_failure"]
     push = {"endpoint": f"http://127.0.0.1:{harness.free_port()}/", "format": "cloudevents"}
     success(await client.patch("/subscriptions/s", json={"push": push}), 200)

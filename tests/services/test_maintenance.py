@@ -12,7 +12,6 @@ from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
 from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
-from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import Unavailable
 from fastpubsub.services import maintenance
 from fastpubsub.services.maintenance import Maintenance, release_expired_leases, trim_messages
@@ -160,39 +159,6 @@ async def test_a_consumer_that_dies_again_and_again(
     assert await cursor.fetchall() == [(3, "lease expired on delivery attempt 3 of 3")]
 
 
-class Watched(Database):
-    """How many calls were on their way at once, and the names of all."""
-
-    now = most = 0
-
-    async def fetch_all(self, procedure: str, *arguments: object) -> list[Row]:
-        self.now += 1
-        self.most = max(self.most, self.now)
-        try:
-            return await super().fetch_all(procedure, *arguments)
-        finally:
-            self.now -= 1
-            if procedure == "trim_push_attempts":
-                self.ended.set()
-
-    ended: asyncio.Event
-
-
-async def test_the_jobs_begin_one_after_another(settings: Settings, turn: Turn, counters: Counters) -> None:
-    """So a server that starts, or takes over, opens one connection for them."""
-    watched = Watched(settings)
-    watched.ended = asyncio.Event()
-    background = asyncio.create_task(Maintenance(watched, settings, counters, Wakeups(watched, settings), turn).run())
-    try:
-        async with asyncio.timeout(SECONDS):
-            await watched.ended.wait()
-    finally:
-        background.cancel()
-        await asyncio.wait({background})
-        await watched.close()
-    assert watched.most == 1
-
-
 async def test_an_unavailable_database_is_no_traceback(turn: Turn, caplog: pytest.LogCaptureFixture) -> None:
     tried = asyncio.Event()
 
@@ -200,7 +166,7 @@ async def test_an_unavailable_database_is_no_traceback(turn: Turn, caplog: pytes
         tried.set()
         raise Unavailable("it is away")
 
-    task = asyncio.create_task(maintenance._repeat(job, 3600, turn, asyncio.Event()))
+    task = asyncio.create_task(maintenance._repeat(job, 3600, turn))
     await tried.wait()
     await asyncio.sleep(0)
     task.cancel()
@@ -216,7 +182,7 @@ async def test_a_defect_is_logged_and_does_not_end_the_job(turn: Turn, caplog: p
         tried.release()
         raise RuntimeError("a defect")
 
-    task = asyncio.create_task(maintenance._repeat(job, 0.001, turn, asyncio.Event()))
+    task = asyncio.create_task(maintenance._repeat(job, 0.001, turn))
     async with asyncio.timeout(SECONDS):
         for _ in range(3):
             await tried.acquire()
