@@ -1,5 +1,6 @@
 -- Notes what the application's transaction settles when it commits (see settle_at_commit), if all of it is held now. Ack ids are the
--- rights: only who has pulled a delivery knows its token, so bare message ids are refused.
+-- rights: only who has pulled a delivery knows its token, so bare message ids are refused. FP422: a nack, a reject, or an ack of an
+-- ordered subscription, at another isolation level than read committed.
 create or replace function fastpubsub.add_settlement(
     p_subscription text,
     p_action text,
@@ -17,6 +18,8 @@ declare
     v_positions bigint [];
     v_tokens bigint [];
     v_held integer;
+    v_level text := current_setting('transaction_isolation');
+    v_ordered boolean := false;
 begin
     select s.topic_key, s.subscription_key into v_topic_key, v_subscription_key
     from fastpubsub.subscriptions as s where s.id = p_subscription;
@@ -25,11 +28,20 @@ begin
             errcode = 'FP404',
             message = format('subscription "%s" does not exist', left(p_subscription, 128)),
             hint = 'Create it first, or correct its name.';
-    elsif p_action <> 'ack' and current_setting('transaction_isolation') <> 'read committed' then
+    elsif v_level <> 'read committed' then
+        select c.ordered into v_ordered from fastpubsub.cursors as c
+        where c.topic_key = v_topic_key and c.subscription_key = v_subscription_key;
+    end if;
+    -- Where a nack puts its message, and what goes on of a key, depends on the newest claim: else it would wait for ever.
+    if v_level <> 'read committed' and (p_action <> 'ack' or v_ordered) then
         raise exception using
             errcode = 'FP422',
-            message = format('a %s needs the isolation level read committed, not %s', p_action, current_setting('transaction_isolation')),
-            hint = 'Do it in a transaction of its own, or over HTTP.';
+            message = format(
+                '%s needs the isolation level read committed, not %s',
+                case when p_action = 'ack' then 'an ack of an ordered subscription' else 'a ' || p_action end, v_level
+            ),
+            detail = 'What others have committed since decides what comes after the delivery, and an older snapshot does not show it.',
+            hint = 'Use read committed for this transaction, or roll back and settle over HTTP after the work has committed.';
     end if;
     select i.positions, i.tokens into v_positions, v_tokens from fastpubsub.read_ack_ids(v_topic_key, p_ack_ids) as i;
     perform pg_advisory_xact_lock_shared(fastpubsub.transaction_lock(t.token))

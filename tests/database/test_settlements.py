@@ -1,7 +1,7 @@
 """ack, nack and reject in an application's own transaction: both its work and the settle, or neither."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import psycopg
@@ -14,6 +14,8 @@ from tests.database.store import NOW, SECOND, Claimed, Id, Keys, Settings, Store
 
 SOME = "019c13cb-6d29-7000-8000-040000000001.0000000000000000"
 DEADLINE = timedelta(seconds=61)
+CENTURY = timedelta(days=36_500)
+"""A commit settles by the clock of the database, whatever the tests say the time is."""
 LEVELS = ["read committed", "repeatable read", "serializable"]
 
 
@@ -294,15 +296,101 @@ def test_immediate_constraints_do_not_settle_at_once(open_store: OpenStore) -> N
     assert leased(store, keys) == [2, 3]
 
 
-@pytest.mark.parametrize("how", ["nack", "reject"])
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize(("how", "what"), [("nack", "a nack"), ("reject", "a reject"), ("ack", "an ack of an ordered")])
 @pytest.mark.parametrize("level", LEVELS[1:])
-def test_only_an_ack_can_do_with_an_old_snapshot(open_store: OpenStore, how: str, level: str) -> None:
+def test_only_an_ack_that_needs_no_order_can_do_with_an_old_snapshot(
+    open_store: OpenStore, ordered: bool, how: str, what: str, level: str
+) -> None:
     store = open_store()
-    keys, claim = claimed(store)
+    keys = store.create(ordered=ordered)
+    store.fill(keys.topic, 3, now=NOW)
+    claim = store.claim(keys, 3)
     with store.undone():
         store.execute(f"set transaction isolation level {level}")
-        with pytest.raises(psycopg.Error, match=f"a {how} needs the isolation level read committed, not {level}"):
+        if how == "ack" and not ordered:
             settle(store, keys, claim.ids[:1], how)
+            return
+        with pytest.raises(
+            psycopg.Error, match=f"{what}.* needs the isolation level read committed, not {level}"
+        ) as it:
+            settle(store, keys, claim.ids[:1], how)
+        assert it.value.sqlstate == "FP422"
+        assert "over HTTP" in str(it.value.diag.message_hint)
+    assert leased(store, keys) == [1, 2, 3]
+
+
+def settle_late(store: Store, keys: Keys, ids: Sequence[Id], level: str, meanwhile: Callable[[], object]) -> None:
+    """In a transaction that has taken its snapshot before something happens; over HTTP where that is refused."""
+    refused = None
+    try:
+        with store.transaction():
+            store.execute(f"set transaction isolation level {level}")
+            store.value("select count(*) from fastpubsub.leases")
+            meanwhile()
+            settle(store, keys, ids)
+    except psycopg.Error as error:
+        refused = error.sqlstate
+    if refused is not None:
+        assert (refused, level in LEVELS[1:]) == ("FP422", True)
+        store.ack(keys, ids, now=NOW)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_was_put_aside_since_the_snapshot_comes(open_store: OpenStore, level: str) -> None:
+    store, other = open_store(), open_store()
+    keys = store.create(ordered=True)
+    store.publish(keys.topic, ["{}"] * 2, ordering_keys=["a", "b"], now=NOW)
+    claim = store.claim(keys)
+    store.publish(keys.topic, ["{}"], ordering_keys=["a"], now=NOW)
+    assert store.claim(keys).positions == []
+
+    def put_aside() -> None:
+        other.publish(keys.topic, ["{}"], ordering_keys=["b"], now=NOW)
+        assert other.claim(keys).positions == []
+
+    settle_late(store, keys, claim.ids, level, put_aside)
+    last = store.claim(keys, now=NOW + CENTURY)
+    assert last.positions == [3, 4]
+    store.ack(keys, last.ids, now=NOW + CENTURY)
+    assert store.value("select count(*) from fastpubsub.busy_keys") == 0
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_was_parked_since_the_snapshot_comes(open_store: OpenStore, level: str) -> None:
+    store, other = open_store(), open_store()
+    keys = store.create(ordered=True)
+    store.publish(keys.topic, ["{}"] * 2, ordering_keys=["a", "a"], now=NOW)
+    claim = store.claim(keys)
+    settle_late(store, keys, claim.ids[:1], level, lambda: other.nack(keys, claim.ids[1:]))
+    assert store.claim(keys, now=NOW + CENTURY).positions == [2]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_an_ack_with_an_old_snapshot_leaves_the_limits_of_a_fair_subscription(
+    open_store: OpenStore, level: str
+) -> None:
+    """What was put aside since, what is leased and how many more may be are read by claims, which see everything."""
+    store, other = open_store(), open_store()
+    keys = store.create(fair_by="ordering_key", max_in_flight=2)
+    store.publish(keys.topic, ["{}"] * 4, ordering_keys=[*"aaab"], now=NOW)
+    claim = store.claim(keys)
+    left = sorted({1, 2, 3, 4} - set(claim.positions))
+    assert len(left) == 2
+
+    def put_aside() -> None:
+        other.publish(keys.topic, ["{}"] * 2, ordering_keys=[*"ab"], now=NOW)
+        assert other.claim(keys).positions == []
+
+    settle_late(store, keys, claim.ids[:1], level, put_aside)
+    given = store.claim(keys, now=NOW + SECOND)
+    assert len(given.positions) == 1
+    store.ack(keys, [*claim.ids[1:], *given.ids], now=NOW + SECOND)
+    rest = [store.claim(keys, now=NOW + 2 * SECOND)]
+    while rest[-1].positions:
+        store.ack(keys, rest[-1].ids, now=NOW + 2 * SECOND)
+        rest.append(store.claim(keys, now=NOW + 2 * SECOND))
+    assert sorted(given.positions + [place for one in rest for place in one.positions]) == [*left, 5, 6]
 
 
 def test_a_prepared_transaction_is_refused(open_store: OpenStore) -> None:
