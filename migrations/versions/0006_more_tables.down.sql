@@ -1,3 +1,5 @@
+-- Every claim locks its row of this table first: so those that write what follows have ended, and no other one begins.
+lock table fastpubsub.cursors in access exclusive mode;
 -- Leases of lonely messages, of which the servers of before know one kind.
 update fastpubsub.leases set turn = 0 where turn = -1;
 -- What was put aside comes again, with what is leased or waits: the servers of before know no line.

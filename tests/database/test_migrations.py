@@ -340,6 +340,31 @@ def test_leases_of_lonely_messages_after_a_downgrade(empty_database_url: str) ->
         assert connection.execute("select turn from fastpubsub.leases").fetchall() == [(0,)]
 
 
+def test_a_claim_that_runs_during_a_downgrade_leaves_no_new_lease(empty_database_url: str) -> None:
+    """Nobody would mend one that is committed between what the downgrade mends and what it locks."""
+    migrations.upgrade(empty_database_url)
+    with (
+        psycopg.connect(libpq(empty_database_url)) as call,
+        psycopg.connect(libpq(empty_database_url), autocommit=True) as watcher,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        watcher.execute("select fastpubsub.create_topic('orders')")
+        watcher.execute(
+            "select fastpubsub.create_subscription('mail', 'orders', null, 60, 5, 0, 300, p_ordered => true)"
+        )
+        watcher.execute("select fastpubsub.publish_messages(1, array['1']::json[], p_ordering_keys => '{a}')")
+        call.execute("select fastpubsub.claim_messages_2(1, 1, '{10}', '{c}', 1000000)")
+        assert call.execute("select turn from fastpubsub.leases").fetchall() == [(-1,)]
+        downgrade = pool.submit(migrations.downgrade, empty_database_url, "0005")
+        deadline = time.monotonic() + START_SECONDS
+        while watcher.execute(WAITER).fetchone() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        call.commit()
+        downgrade.result()
+        assert watcher.execute("select turn from fastpubsub.leases").fetchall() == [(0,)]
+
+
 def test_an_interrupted_upgrade_goes_on(empty_database_url: str) -> None:
     migrations.upgrade(empty_database_url)
     complete = catalog(empty_database_url)
