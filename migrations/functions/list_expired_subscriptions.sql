@@ -33,7 +33,8 @@ begin
         order by u.used_at
     loop
         if v_unserved is not null then
-            update fastpubsub.subscription_uses as u set used_at = v_use.used_at
+            -- Unless it was used or changed since the loop began.
+            update fastpubsub.subscription_uses as u set used_at = greatest(u.used_at, v_use.used_at)
             where u.topic_key = v_use.topic_key and u.subscription_key = v_use.subscription_key;
         end if;
         select c.* into v_cursor from fastpubsub.cursors as c
@@ -47,7 +48,7 @@ begin
             v_is_used := found;
         end if;
         if v_is_used then
-            update fastpubsub.subscription_uses as u set used_at = v_now
+            update fastpubsub.subscription_uses as u set used_at = greatest(u.used_at, v_now)
             where u.topic_key = v_use.topic_key and u.subscription_key = v_use.subscription_key;
             continue;
         end if;

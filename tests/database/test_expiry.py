@@ -123,6 +123,20 @@ def test_the_time_without_a_server_does_not_count(store: Store) -> None:
     assert max(uses(store)) == away + 5 * HOUR
 
 
+def test_a_change_during_a_look_counts(open_store: OpenStore, background: Background) -> None:
+    """The look has read when the subscription was used, and waits for the row that the change writes."""
+    first, second, watcher = open_store(), open_store(), open_store()
+    watcher.create(expire_after=3600)
+    assert found(watcher, now=NOW + MINUTE) == []
+    away = NOW + MINUTE + 10 * HOUR
+    with first.transaction():
+        first.update_subscription("subscription", expire_after_seconds=1800, now=away)
+        looking = background(found, second, now=away)
+        wait_until_blocked(watcher, second, by=first)
+    assert looking.result() == []
+    assert uses(watcher) == [away]
+
+
 def test_the_setting_can_be_changed_and_removed(store: Store) -> None:
     keys = store.create()
     store.update_subscription("subscription", expire_after_seconds=60, now=NOW + HOUR)
