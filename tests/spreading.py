@@ -72,7 +72,6 @@ EXCEPTIONS = {
     ("refuse_messages", "ctid"): SAME_STATEMENT,
     ("relay_messages_2", "ctid"): SAME_STATEMENT,
     ("release_delayed_messages", "ctid"): SAME_STATEMENT,
-    ("reprocess_dead_letters", "call"): FOR_EACH_ROW,
     ("run_transaction", "topics"): "one transaction over several topics, as its caller asks",
     ("trim_changes", "ctid"): SAME_STATEMENT,
     ("trim_changes", "turn"): "of no topic: the table stays on one node",

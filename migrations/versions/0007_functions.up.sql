@@ -4291,9 +4291,9 @@ $$;
 
 -- functions/reprocess_dead_letters.sql
 -- Moves dead letters back: their copy goes to `revived` and is due at once, and attempts start again at 1. Where a seek made the message
--- come again anyway (it is ahead of the cursor, leased or waiting), only the dead letter is deleted, and counts as purged; a message ahead
--- that the filter would skip stays dead. One that holds its key goes back to its place, before what was put aside.
--- Returns the positions that are no longer dead.
+-- come again anyway (it is ahead of the cursor, put aside, leased or waiting), only the dead letter is deleted, and counts as purged; a
+-- message ahead or put aside that the filter would skip stays dead. One that holds its key goes back to its place, before what was put
+-- aside. Returns the positions that are no longer dead.
 create or replace function fastpubsub.reprocess_dead_letters(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -4319,6 +4319,7 @@ declare
     v_due_at timestamptz;
     v_letter record;
     v_held bigint [] := '{}';
+    v_aside bigint [] := '{}';
 begin
     perform fastpubsub.begin_call(true);
     v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
@@ -4337,16 +4338,6 @@ begin
         where d.created_at = i.created_at
         order by d.position
     ) as t;
-    if v_settings.filter_path is not null and v_positions[cardinality(v_positions)] > v_cursor.position then
-        select array_agg(p order by p) into v_positions
-        from unnest(v_positions) as p
-        where
-            p <= v_cursor.position
-            or (
-                select f.positions is not null
-                from fastpubsub.matching_positions(p_topic_key, p - 1, p, v_settings.filter_path, 1) as f
-            );
-    end if;
     if v_positions is null then
         return '{}';
     end if;
@@ -4366,6 +4357,22 @@ begin
             v_held := v_held || v_letter.position;
         end if;
     end loop;
+    -- Those that held their keys are where they belong, and what was put aside may be long.
+    if (v_settings.ordered or v_settings.fair_by is not null) and cardinality(v_positions) > cardinality(v_held) then
+        select coalesce(array_agg(p), '{}') into v_aside
+        from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p
+        where p = any(v_positions) and p <> all(v_held);
+    end if;
+    if v_settings.filter_path is not null and (v_positions[cardinality(v_positions)] > v_cursor.position or cardinality(v_aside) > 0) then
+        select coalesce(array_agg(p order by p), '{}') into v_positions
+        from unnest(v_positions) as p
+        where
+            (p <= v_cursor.position and p <> all(v_aside))
+            or (
+                select f.positions is not null
+                from fastpubsub.matching_positions(p_topic_key, p - 1, p, v_settings.filter_path, 1) as f
+            );
+    end if;
     select coalesce(array_agg(t.position), '{}') into v_coming
     from (
         select p as position from unnest(v_positions) as p where p > v_cursor.position
@@ -4391,10 +4398,7 @@ begin
             v_settings.ordered and p.topic_key = p_topic_key and p.subscription_key = p_subscription_key
             and p.position = any(v_positions)
         union
-        -- Those that held their keys are where they belong, and what was put aside may be long.
-        select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p
-        where
-            (v_settings.ordered or v_settings.fair_by is not null) and cardinality(v_positions) > cardinality(v_held) and p = any(v_positions)
+        select p from unnest(v_aside) as p where p = any(v_positions)
     ) as t
     where t.position <> all(v_held);
     insert into fastpubsub.revived (topic_key, subscription_key, position, created_at, payload, attributes, ordering_key)

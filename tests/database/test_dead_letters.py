@@ -3,6 +3,7 @@
 import json
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -227,6 +228,28 @@ def test_one_ahead_that_the_filter_would_skip_stays_dead(store: Store) -> None:
     store.seek(keys, "earliest")
     assert store.reprocess(keys, ids) == [2]
     assert [dead.position for dead in store.dead_letters(keys)] == [1]
+
+
+@pytest.mark.parametrize("settings", [{"ordered": True}, {"fair_by": "ordering_key"}])
+def test_one_put_aside_that_the_filter_would_skip_stays_dead(store: Store, settings: dict[str, Any]) -> None:
+    keys = store.create(**settings)
+    store.publish(keys.topic, ['{"a": 1}', '{"a": 2}', '{"a": 1}'], ordering_keys=["x"] * 3)
+    ids = die(store, keys, 3)
+    store.update_subscription("subscription", change_filter=True, filter='{"a": [1]}')
+    store.seek(keys, "earliest")
+    first = store.claim(keys, 1)
+    assert first.positions == [1]
+    assert store.claim(keys, 1, now=NOW - SECOND).positions == []
+    assert store.rows("select * from fastpubsub.put_aside(%s, %s)", *keys) == [(2,), (3,)]
+    assert store.reprocess(keys, ids[1:]) == [3]
+    assert store.reprocess(keys, ids[1:2]) == []
+    assert [dead.position for dead in store.dead_letters(keys)] == [1, 2]
+    store.ack(keys, first.ids)
+    assert store.claim(keys, now=LATER).positions == [3]
+    assert store.claim(keys, now=LATER).positions == []
+    store.update_subscription("subscription", change_filter=True, filter="{}")
+    assert store.reprocess(keys, ids[1:2], now=LATER) == [2]
+    assert store.claim(keys, now=LATER + SECOND).positions == [2]
 
 
 def test_one_ahead_that_no_filter_can_read_fails_nobody(store: Store) -> None:
