@@ -35,6 +35,7 @@ declare
     v_part record;
     v_match record;
     v_is_full boolean := false;
+    v_before bigint;
 begin
     positions := '{}';
     turn := p_turn;
@@ -50,6 +51,7 @@ begin
             and b.position > take_share.turn
         order by b.position limit 1;
         exit when not found;
+        v_before := take_share.turn;
         for v_part in
             select
                 u.position, pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size,
@@ -91,6 +93,14 @@ begin
             positions := take_share.positions || v_part.position;
             size := take_share.size + v_part.size;
         end loop;
+        if take_share.turn = v_before then
+            raise exception using
+                errcode = 'FP500',
+                message = format(
+                    'position %s of topic_key %s is put aside for subscription_key %s and is not there',
+                    v_bundle.positions[cardinality(v_bundle.positions)], p_topic_key, p_subscription_key
+                );
+        end if;
     end loop;
 end;
 $$;

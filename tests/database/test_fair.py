@@ -188,6 +188,18 @@ def test_messages_that_expire_in_line(store: Store, keys: Keys) -> None:
     assert (metrics.ahead, metrics.leased, metrics.ttl_expired) == (0, 2, 2)
 
 
+@pytest.mark.parametrize("condition", [None, '{"a": [{"exists": false}]}'])
+def test_a_message_in_line_that_is_gone_is_an_error(store: Store, condition: str | None) -> None:
+    """Nothing deletes one; a claim must not look for it for ever."""
+    keys = store.create(fair_by="ordering_key", filter=condition)
+    publish(store, keys, "aaa")
+    assert store.claim(keys, 1).positions == [1]
+    store.execute("delete from fastpubsub.messages where topic_key = %s and position = 3", keys.topic)
+    store.execute("set local statement_timeout = '60s'")
+    with store.refused("FP500"):
+        store.claim(keys, 9, now=NOW + SECOND)
+
+
 @pytest.mark.parametrize("what", ["seek", "purge", "delete"])
 def test_what_was_put_aside_goes(store: Store, keys: Keys, what: str) -> None:
     publish(store, keys, "aaabbb")
