@@ -95,6 +95,10 @@ class Database:
                 logger.warning("%s leaves out the topics of the node %s: %s", procedure, address, error.detail)
         return rows
 
+    async def is_spread(self) -> bool:
+        """Whether topics are on several nodes, where procedures over every topic take one after the other."""
+        return bool(await self._topics_by_node())
+
     async def _topics_by_node(self) -> list[Row]:
         """Nothing where there is one node, of which this process asks again after a while: topics may be spread."""
         if time.monotonic() < self._alone_until:

@@ -195,7 +195,11 @@ async def silent(
     """Consumers, although messages are ahead, and publishers, each against the day before they fell silent."""
     idle = [load for load in loads if load.paused_at is None and is_before(load.next_created_at, now - SILENT)]
     most = {load.subscription_id: load for load in sorted(idle, key=lambda load: -load.behind)[:MAX_RHYTHMS]}
-    rows = await database.fetch_all("list_rhythms", topic_ids, list(most), int(QUIET.total_seconds()), MAX_RHYTHMS)
+    seconds, consumer_seconds = int(QUIET.total_seconds()), int(SILENT.total_seconds())
+    by_topic = await database.is_spread()
+    rows = await database.fetch_all(
+        "list_rhythms", topic_ids, list(most), seconds, MAX_RHYTHMS, consumer_seconds, None, by_topic
+    )
     return [rhythm.finding(now) for rhythm in (Rhythm(*row) for row in rows) if rhythm.has_stopped(now)]
 
 

@@ -96,7 +96,8 @@ class Gauges:
 
 
 async def delayed_gauges(database: Database) -> DelayedGauges:
-    return DelayedGauges(*await database.fetch_one("inspect_delayed", COUNTED_DELAYED))
+    by_topic = await database.is_spread()
+    return DelayedGauges(*await database.fetch_one("inspect_delayed", COUNTED_DELAYED, None, by_topic))
 
 
 async def push_gauges(database: Database, limit: int) -> list[PushGauges]:

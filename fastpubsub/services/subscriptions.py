@@ -137,8 +137,9 @@ async def list_subscriptions(
     of their ids; `after` an id.
     """
     visible = None if only is None else list(only)
+    by_topic = has_dead_letters and await database.is_spread()
     rows = await database.fetch_all(
-        "list_subscriptions_3", offset, limit, visible, topic_id, part, after, has_dead_letters
+        "list_subscriptions_3", offset, limit, visible, topic_id, part, after, has_dead_letters, by_topic
     )
     return [_subscription(row) for row in rows]
 

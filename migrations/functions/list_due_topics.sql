@@ -1,6 +1,6 @@
 -- Lists the topics that have due messages, or whose floor is older than p_mark_seconds, and says in how many seconds the next message
 -- of any topic is due, and the next schedule among those that were due p_look_back_seconds ago at most. Writes nothing.
--- p_topic_keys: of these topics only.
+-- p_topic_keys: of these topics only, one after the other, for topics on several nodes.
 create or replace function fastpubsub.list_due_topics(
     p_mark_seconds integer,
     p_look_back_seconds double precision,
@@ -27,24 +27,45 @@ declare
     v_due_at timestamptz;
     v_next timestamptz;
 begin
-    for v_topic_key in
-        select h.topic_key from fastpubsub.heads as h
-        where h.has_delayed and (p_topic_keys is null or h.topic_key = any(p_topic_keys))
-    loop
-        select f.due_at, f.delayed_key, f.created_at into v_floor from fastpubsub.fired_messages as f
-        where f.topic_key = v_topic_key
-        order by f.due_at desc, f.delayed_key desc
-        limit 1;
-        continue when not found;
-        select m.due_at into v_due_at from fastpubsub.delayed_messages as m
-        where m.topic_key = v_topic_key and (m.due_at, m.delayed_key) > (v_floor.due_at, v_floor.delayed_key)
-        order by m.due_at, m.delayed_key
-        limit 1;
-        if v_due_at <= v_now or v_floor.created_at <= v_now - make_interval(secs => p_mark_seconds) then
-            topic_keys := list_due_topics.topic_keys || v_topic_key;
-        end if;
-        v_next := least(v_next, v_due_at);
-    end loop;
+    if p_topic_keys is null then
+        select
+            array_agg(h.topic_key) filter (where d.due_at <= v_now or f.created_at <= v_now - make_interval(secs => p_mark_seconds)),
+            min(d.due_at)
+        into list_due_topics.topic_keys, v_next
+        from fastpubsub.heads as h
+        cross join lateral (
+            select f.due_at, f.delayed_key, f.created_at from fastpubsub.fired_messages as f
+            where f.topic_key = h.topic_key
+            order by f.due_at desc, f.delayed_key desc
+            limit 1
+        ) as f
+        left join lateral (
+            select m.due_at from fastpubsub.delayed_messages as m
+            where m.topic_key = h.topic_key and (m.due_at, m.delayed_key) > (f.due_at, f.delayed_key)
+            order by m.due_at, m.delayed_key
+            limit 1
+        ) as d on true
+        where h.has_delayed;
+    else
+        for v_topic_key in
+            select h.topic_key from fastpubsub.heads as h
+            where h.has_delayed and h.topic_key = any(p_topic_keys)
+        loop
+            select f.due_at, f.delayed_key, f.created_at into v_floor from fastpubsub.fired_messages as f
+            where f.topic_key = v_topic_key
+            order by f.due_at desc, f.delayed_key desc
+            limit 1;
+            continue when not found;
+            select m.due_at into v_due_at from fastpubsub.delayed_messages as m
+            where m.topic_key = v_topic_key and (m.due_at, m.delayed_key) > (v_floor.due_at, v_floor.delayed_key)
+            order by m.due_at, m.delayed_key
+            limit 1;
+            if v_due_at <= v_now or v_floor.created_at <= v_now - make_interval(secs => p_mark_seconds) then
+                topic_keys := list_due_topics.topic_keys || v_topic_key;
+            end if;
+            v_next := least(v_next, v_due_at);
+        end loop;
+    end if;
     due_seconds := extract(epoch from v_next - v_now);
     select extract(epoch from s.next_at - v_now) into list_due_topics.schedule_seconds
     from fastpubsub.schedules as s

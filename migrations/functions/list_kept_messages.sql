@@ -14,51 +14,76 @@ as $$
 #variable_conflict use_column
 declare
     v_subscription record;
-    v_times timestamptz [] := '{}';
-    v_retentions bigint [] := '{}';
-    v_topic_ids text [] := '{}';
-    v_ids text [] := '{}';
+    v_topic_keys bigint [] := '{}';
+    v_keys bigint [] := '{}';
+    v_positions bigint [] := '{}';
     v_kept bigint [] := '{}';
     v_first bigint;
     v_last bigint;
     v_position bigint;
-    v_created_at timestamptz;
-    v_retention bigint;
 begin
     for v_subscription in
-        select t.id as topic_id, s.id, s.topic_key, s.subscription_key
-        from fastpubsub.subscriptions as s
-        cross join lateral (select t.id from fastpubsub.topics as t where t.topic_key = s.topic_key limit 1) as t
+        select s.topic_key, s.subscription_key from fastpubsub.subscriptions as s
     loop
-        v_last := fastpubsub.last_position(v_subscription.topic_key);
+        -- As last_position does, without a call.
+        select m.position into v_last from fastpubsub.messages as m
+        where m.topic_key = v_subscription.topic_key
+        order by m.position desc
+        limit 1;
+        continue when not found;
         -- A leased or waiting message below it is a reprocessed dead letter with a copy of its own.
         v_first := fastpubsub.first_position(v_subscription.topic_key, v_last);
-        select c.position + 1 into v_position from fastpubsub.claims as c
+        select
+            least(
+                c.position + 1,
+                (
+                    select min(l.position) from fastpubsub.leases as l
+                    where
+                        l.topic_key = v_subscription.topic_key and l.subscription_key = v_subscription.subscription_key
+                        and l.position >= v_first
+                ),
+                (
+                    select min(r.position) from fastpubsub.retries as r
+                    where
+                        r.topic_key = v_subscription.topic_key and r.subscription_key = v_subscription.subscription_key
+                        and r.position >= v_first
+                )
+            )
+        into v_position
+        from fastpubsub.claims as c
         where c.topic_key = v_subscription.topic_key and c.subscription_key = v_subscription.subscription_key
-        order by c.sequence desc limit 1;
-        select least(v_position, min(l.position)) into v_position from fastpubsub.leases as l
-        where
-            l.topic_key = v_subscription.topic_key and l.subscription_key = v_subscription.subscription_key
-            and l.position >= v_first;
-        select least(v_position, min(r.position)) into v_position from fastpubsub.retries as r
-        where
-            r.topic_key = v_subscription.topic_key and r.subscription_key = v_subscription.subscription_key
-            and r.position >= v_first;
-        select m.created_at into v_created_at from fastpubsub.messages as m
-        where m.topic_key = v_subscription.topic_key and m.position = v_position;
-        continue when not found;
-        select h.retention_seconds into v_retention from fastpubsub.heads as h where h.topic_key = v_subscription.topic_key;
-        continue when not found;
-        v_topic_ids := v_topic_ids || v_subscription.topic_id;
-        v_ids := v_ids || v_subscription.id;
+        order by c.sequence desc
+        limit 1;
+        -- Positions are dense.
+        continue when v_position between v_first and v_last is not true;
+        v_topic_keys := v_topic_keys || v_subscription.topic_key;
+        v_keys := v_keys || v_subscription.subscription_key;
+        v_positions := v_positions || v_position;
         v_kept := v_kept || (v_last - v_position + 1);
-        v_times := v_times || v_created_at;
-        v_retentions := v_retentions || v_retention;
     end loop;
-    return query
-    select u.topic_id, u.id, u.kept, u.since, u.retention
-    from unnest(v_topic_ids, v_ids, v_kept, v_times, v_retentions) as u (topic_id, id, kept, since, retention)
-    order by u.kept desc
-    limit p_limit;
+    for v_subscription in
+        select u.topic_key, u.position, u.kept, s.id, t.id as topic_id
+        from (
+            select u.topic_key, u.subscription_key, u.position, u.kept
+            from unnest(v_topic_keys, v_keys, v_positions, v_kept) as u (topic_key, subscription_key, position, kept)
+            order by u.kept desc
+            limit p_limit
+        ) as u
+        inner join fastpubsub.subscriptions as s on u.subscription_key = s.subscription_key
+        inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+        order by u.kept desc
+    loop
+        select m.created_at, h.retention_seconds into list_kept_messages.since, list_kept_messages.retention_seconds
+        from fastpubsub.messages as m
+        inner join fastpubsub.heads as h on m.topic_key = h.topic_key
+        where
+            m.topic_key = v_subscription.topic_key and m.position = v_subscription.position
+            and h.topic_key = v_subscription.topic_key;
+        continue when not found;
+        topic_id := v_subscription.topic_id;
+        subscription_id := v_subscription.id;
+        kept := v_subscription.kept;
+        return next;
+    end loop;
 end;
 $$;

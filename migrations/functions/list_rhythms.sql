@@ -1,13 +1,15 @@
 -- Returns of topics that were silent for p_seconds, but published within the last day, and of the named subscriptions that were silent for
 -- p_consumer_seconds, in how many minutes of that day something was published, or delivered; the time from the first to the last of them,
 -- and the longest pause in it; and since when nothing was. At most p_limit topics, those that fell silent last.
+-- p_by_topic: reads one topic after the other, as topics on several nodes need it; without, all in one statement, with less work.
 create or replace function fastpubsub.list_rhythms(
     p_topic_ids text [],
     p_subscription_ids text [],
     p_seconds integer default 600,
     p_limit integer default 100,
     p_consumer_seconds integer default 300,
-    p_now timestamptz default null
+    p_now timestamptz default null,
+    p_by_topic boolean default true
 ) returns table (
     topic_id text,
     subscription_id text,
@@ -35,16 +37,32 @@ declare
     v_keys bigint [];
     v_times timestamptz [];
 begin
-    for v_topic in select t.id, t.topic_key from fastpubsub.topics as t where p_topic_ids is null or t.id = any(p_topic_ids) loop
-        select m.created_at into v_created_at from fastpubsub.messages as m
-        where m.topic_key = v_topic.topic_key
-        order by m.position desc limit 1;
-        if v_created_at < v_now - make_interval(secs => p_seconds) and v_created_at > v_now - interval '1 day' then
-            v_ids := v_ids || v_topic.id;
-            v_keys := v_keys || v_topic.topic_key;
-            v_times := v_times || v_created_at;
-        end if;
-    end loop;
+    if p_by_topic then
+        for v_topic in select t.id, t.topic_key from fastpubsub.topics as t where p_topic_ids is null or t.id = any(p_topic_ids) loop
+            select m.created_at into v_created_at from fastpubsub.messages as m
+            where m.topic_key = v_topic.topic_key
+            order by m.position desc limit 1;
+            if v_created_at < v_now - make_interval(secs => p_seconds) and v_created_at > v_now - interval '1 day' then
+                v_ids := v_ids || v_topic.id;
+                v_keys := v_keys || v_topic.topic_key;
+                v_times := v_times || v_created_at;
+            end if;
+        end loop;
+    else
+        select array_agg(n.id), array_agg(n.topic_key), array_agg(n.created_at) into v_ids, v_keys, v_times
+        from (
+            select t.id, t.topic_key, m.created_at
+            from fastpubsub.topics as t
+            cross join lateral (
+                select m.created_at from fastpubsub.messages as m where m.topic_key = t.topic_key order by m.position desc limit 1
+            ) as m
+            where
+                (p_topic_ids is null or t.id = any(p_topic_ids))
+                and m.created_at < v_now - make_interval(secs => p_seconds) and m.created_at > v_now - interval '1 day'
+            order by m.created_at desc
+            limit p_limit
+        ) as n;
+    end if;
     return query
     with
     quiet as (

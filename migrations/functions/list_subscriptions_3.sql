@@ -1,5 +1,6 @@
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
--- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
+-- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter;
+-- p_by_topic looks for them in one topic after the other, as topics on several nodes need it; without, in one statement, with less work.
 create or replace function fastpubsub.list_subscriptions_3(
     p_offset bigint,
     p_limit integer,
@@ -7,7 +8,8 @@ create or replace function fastpubsub.list_subscriptions_3(
     p_topic_id text default null,
     p_part text default null,
     p_after text default null,
-    p_has_dead_letters boolean default false
+    p_has_dead_letters boolean default false,
+    p_by_topic boolean default true
 )
 returns table (
     id text,
@@ -39,40 +41,61 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    v_with_dead_letters bigint [];
-    v_keys record;
+    v_topic_keys bigint [];
+    v_keys bigint [];
+    v_found bigint [] := '{}';
+    v_one record;
     v_names record;
 begin
-    if p_has_dead_letters then
-        for v_keys in select s.topic_key, s.subscription_key from fastpubsub.subscriptions as s loop
-            perform 1 from fastpubsub.dead_letters as d
-            where d.topic_key = v_keys.topic_key and d.subscription_key = v_keys.subscription_key
-            limit 1;
-            if found then
-                v_with_dead_letters := v_with_dead_letters || v_keys.subscription_key;
-            end if;
-        end loop;
-    end if;
-    select
-        array_agg(n.topic_key) as topic_keys, array_agg(n.subscription_key) as subscription_keys, array_agg(n.id) as ids,
-        array_agg(n.topic_id) as topic_ids, array_agg(n.filter) as filters, array_agg(n.created_at) as times,
-        array_agg(n.push) as pushes, array_agg(n.used_at) as used_at
-    into v_names
+    select array_agg(n.topic_key), array_agg(n.subscription_key) into v_topic_keys, v_keys
     from (
-        select s.topic_key, s.subscription_key, s.id, t.id as topic_id, s.filter, s.created_at, e.settings as push, u.used_at
+        select s.topic_key, s.subscription_key
         from fastpubsub.subscriptions as s
         inner join fastpubsub.topics as t on s.topic_key = t.topic_key
-        left join fastpubsub.endpoints as e on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key
-        left join fastpubsub.subscription_uses as u on s.topic_key = u.topic_key and s.subscription_key = u.subscription_key
         where
             (p_ids is null or s.id = any(p_ids)) and (p_topic_id is null or t.id = p_topic_id)
             and (p_part is null or strpos(lower(s.id), lower(p_part)) > 0)
             and (p_after is null or s.id collate "C" > p_after)
-            and (not p_has_dead_letters or s.subscription_key = any(v_with_dead_letters))
         order by s.id collate "C"
-        offset p_offset
-        limit p_limit
+        offset case when p_has_dead_letters then 0 else p_offset end
+        limit case when not p_has_dead_letters then p_limit end
     ) as n;
+    if p_has_dead_letters and p_by_topic then
+        for v_one in select n.* from unnest(v_topic_keys, v_keys) as n (topic_key, subscription_key) loop
+            exit when cardinality(v_found) >= p_offset + p_limit;
+            perform 1 from fastpubsub.dead_letters as d
+            where d.topic_key = v_one.topic_key and d.subscription_key = v_one.subscription_key
+            limit 1;
+            if found then
+                v_found := v_found || v_one.subscription_key;
+            end if;
+        end loop;
+        v_keys := array(select n.key from unnest(v_found) with ordinality as n (key, place) where n.place > p_offset order by n.place);
+    elsif p_has_dead_letters then
+        select array_agg(n.subscription_key) into v_keys
+        from (
+            select n.subscription_key from unnest(v_topic_keys, v_keys) with ordinality as n (topic_key, subscription_key, place)
+            where exists (
+                select from fastpubsub.dead_letters as d
+                where d.topic_key = n.topic_key and d.subscription_key = n.subscription_key
+                -- Or it would read all dead letters, to join them.
+                offset 0
+            )
+            order by n.place
+            offset p_offset
+            limit p_limit
+        ) as n;
+    end if;
+    select
+        array_agg(s.topic_key) as topic_keys, array_agg(s.subscription_key) as subscription_keys, array_agg(s.id) as ids,
+        array_agg(t.id) as topic_ids, array_agg(s.filter) as filters, array_agg(s.created_at) as times,
+        array_agg(e.settings) as pushes, array_agg(u.used_at) as used_at
+    into v_names
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+    left join fastpubsub.endpoints as e on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key
+    left join fastpubsub.subscription_uses as u on s.topic_key = u.topic_key and s.subscription_key = u.subscription_key
+    where s.subscription_key = any(v_keys);
     return query
     select
         n.id, n.topic_id, n.filter, c.ack_deadline_seconds, c.max_delivery_attempts,

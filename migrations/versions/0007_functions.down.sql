@@ -1484,6 +1484,7 @@ end;
 $$;
 
 -- functions/inspect_delayed.sql
+drop function fastpubsub.inspect_delayed;
 -- Counts delayed messages of all topics: that wait (an estimate above p_limit), that are held (up to p_limit), and for how many seconds
 -- the first one is overdue that nobody has published. For metrics and `fastpubsub doctor`; writes nothing.
 create or replace function fastpubsub.inspect_delayed(
@@ -1939,6 +1940,7 @@ drop function fastpubsub.list_ready_of_topic;
 drop function fastpubsub.list_refused_messages;
 
 -- functions/list_rhythms.sql
+drop function fastpubsub.list_rhythms;
 -- Returns of topics that were silent for p_seconds, but published within the last day, and of the named subscriptions that were silent for
 -- p_consumer_seconds, in how many minutes of that day something was published, or delivered; the time from the first to the last of them,
 -- and the longest pause in it; and since when nothing was. At most p_limit topics, those that fell silent last.

@@ -1750,11 +1750,14 @@ end;
 $$;
 
 -- functions/inspect_delayed.sql
+drop function fastpubsub.inspect_delayed;
 -- Counts delayed messages of all topics: that wait (an estimate above p_limit), that are held (up to p_limit), and for how many seconds
 -- the first one is overdue that nobody has published. For metrics and `fastpubsub doctor`; writes nothing.
+-- p_by_topic: reads one topic after the other, as topics on several nodes need it; without, all in one statement, with less work.
 create or replace function fastpubsub.inspect_delayed(
     p_limit integer,
     p_now timestamptz default null,
+    p_by_topic boolean default true,
     out waiting bigint,
     out held bigint,
     out overdue_seconds double precision
@@ -1777,30 +1780,66 @@ declare
     v_due_at timestamptz;
     v_oldest timestamptz;
 begin
-    waiting := 0;
-    held := 0;
-    for v_head in select h.topic_key, h.held_after, h.held_until from fastpubsub.heads as h where h.has_delayed loop
-        select f.due_at, f.delayed_key into v_floor from fastpubsub.fired_messages as f
-        where f.topic_key = v_head.topic_key
-        order by f.due_at desc, f.delayed_key desc
-        limit 1;
-        continue when not found;
-        select count(*), min(m.due_at) into v_rows, v_due_at from (
-            select m.due_at from fastpubsub.delayed_messages as m
-            where m.topic_key = v_head.topic_key and (m.due_at, m.delayed_key) > (v_floor.due_at, v_floor.delayed_key)
-            order by m.due_at, m.delayed_key
-            limit p_limit + 1
-        ) as m;
-        waiting := inspect_delayed.waiting + v_rows;
-        v_oldest := least(v_oldest, v_due_at);
-        select count(*) into v_rows from (
-            select m.due_at from fastpubsub.delayed_messages as m
-            where m.topic_key = v_head.topic_key and m.due_at > v_head.held_after and m.due_at <= v_head.held_until
-            order by m.due_at, m.delayed_key
-            limit p_limit
-        ) as m;
-        held := inspect_delayed.held + v_rows;
-    end loop;
+    if p_by_topic then
+        waiting := 0;
+        held := 0;
+        for v_head in select h.topic_key, h.held_after, h.held_until from fastpubsub.heads as h where h.has_delayed loop
+            select f.due_at, f.delayed_key into v_floor from fastpubsub.fired_messages as f
+            where f.topic_key = v_head.topic_key
+            order by f.due_at desc, f.delayed_key desc
+            limit 1;
+            continue when not found;
+            select count(*), min(m.due_at) into v_rows, v_due_at from (
+                select m.due_at from fastpubsub.delayed_messages as m
+                where m.topic_key = v_head.topic_key and (m.due_at, m.delayed_key) > (v_floor.due_at, v_floor.delayed_key)
+                order by m.due_at, m.delayed_key
+                limit p_limit + 1
+            ) as m;
+            waiting := inspect_delayed.waiting + v_rows;
+            v_oldest := least(v_oldest, v_due_at);
+            select count(*) into v_rows from (
+                select m.due_at from fastpubsub.delayed_messages as m
+                where m.topic_key = v_head.topic_key and m.due_at > v_head.held_after and m.due_at <= v_head.held_until
+                order by m.due_at, m.delayed_key
+                limit p_limit
+            ) as m;
+            held := inspect_delayed.held + v_rows;
+        end loop;
+    else
+        select coalesce(sum(w.waiting), 0), coalesce(sum(w.held), 0), min(w.due_at)
+        into inspect_delayed.waiting, inspect_delayed.held, v_oldest
+        from fastpubsub.heads as h
+        cross join lateral (
+            select f.due_at, f.delayed_key from fastpubsub.fired_messages as f
+            where f.topic_key = h.topic_key
+            order by f.due_at desc, f.delayed_key desc
+            limit 1
+        ) as f
+        cross join lateral (
+            select
+                (
+                    select count(*) from (
+                        select from fastpubsub.delayed_messages as m
+                        where m.topic_key = h.topic_key and (m.due_at, m.delayed_key) > (f.due_at, f.delayed_key)
+                        order by m.due_at, m.delayed_key
+                        limit p_limit + 1
+                    ) as m
+                ) as waiting,
+                (
+                    select count(*) from (
+                        select from fastpubsub.delayed_messages as m
+                        where m.topic_key = h.topic_key and m.due_at > h.held_after and m.due_at <= h.held_until
+                        order by m.due_at, m.delayed_key
+                        limit p_limit
+                    ) as m
+                ) as held,
+                (
+                    select min(m.due_at) from fastpubsub.delayed_messages as m
+                    where m.topic_key = h.topic_key and (m.due_at, m.delayed_key) > (f.due_at, f.delayed_key)
+                ) as due_at
+        ) as w
+        where h.has_delayed;
+    end if;
     overdue_seconds := greatest(coalesce(extract(epoch from v_now - v_oldest), 0), 0);
     if waiting > p_limit then
         select greatest(c.reltuples::bigint - inspect_delayed.held, inspect_delayed.waiting) into inspect_delayed.waiting
@@ -2228,7 +2267,7 @@ $$;
 drop function fastpubsub.list_due_topics;
 -- Lists the topics that have due messages, or whose floor is older than p_mark_seconds, and says in how many seconds the next message
 -- of any topic is due, and the next schedule among those that were due p_look_back_seconds ago at most. Writes nothing.
--- p_topic_keys: of these topics only.
+-- p_topic_keys: of these topics only, one after the other, for topics on several nodes.
 create or replace function fastpubsub.list_due_topics(
     p_mark_seconds integer,
     p_look_back_seconds double precision,
@@ -2255,24 +2294,45 @@ declare
     v_due_at timestamptz;
     v_next timestamptz;
 begin
-    for v_topic_key in
-        select h.topic_key from fastpubsub.heads as h
-        where h.has_delayed and (p_topic_keys is null or h.topic_key = any(p_topic_keys))
-    loop
-        select f.due_at, f.delayed_key, f.created_at into v_floor from fastpubsub.fired_messages as f
-        where f.topic_key = v_topic_key
-        order by f.due_at desc, f.delayed_key desc
-        limit 1;
-        continue when not found;
-        select m.due_at into v_due_at from fastpubsub.delayed_messages as m
-        where m.topic_key = v_topic_key and (m.due_at, m.delayed_key) > (v_floor.due_at, v_floor.delayed_key)
-        order by m.due_at, m.delayed_key
-        limit 1;
-        if v_due_at <= v_now or v_floor.created_at <= v_now - make_interval(secs => p_mark_seconds) then
-            topic_keys := list_due_topics.topic_keys || v_topic_key;
-        end if;
-        v_next := least(v_next, v_due_at);
-    end loop;
+    if p_topic_keys is null then
+        select
+            array_agg(h.topic_key) filter (where d.due_at <= v_now or f.created_at <= v_now - make_interval(secs => p_mark_seconds)),
+            min(d.due_at)
+        into list_due_topics.topic_keys, v_next
+        from fastpubsub.heads as h
+        cross join lateral (
+            select f.due_at, f.delayed_key, f.created_at from fastpubsub.fired_messages as f
+            where f.topic_key = h.topic_key
+            order by f.due_at desc, f.delayed_key desc
+            limit 1
+        ) as f
+        left join lateral (
+            select m.due_at from fastpubsub.delayed_messages as m
+            where m.topic_key = h.topic_key and (m.due_at, m.delayed_key) > (f.due_at, f.delayed_key)
+            order by m.due_at, m.delayed_key
+            limit 1
+        ) as d on true
+        where h.has_delayed;
+    else
+        for v_topic_key in
+            select h.topic_key from fastpubsub.heads as h
+            where h.has_delayed and h.topic_key = any(p_topic_keys)
+        loop
+            select f.due_at, f.delayed_key, f.created_at into v_floor from fastpubsub.fired_messages as f
+            where f.topic_key = v_topic_key
+            order by f.due_at desc, f.delayed_key desc
+            limit 1;
+            continue when not found;
+            select m.due_at into v_due_at from fastpubsub.delayed_messages as m
+            where m.topic_key = v_topic_key and (m.due_at, m.delayed_key) > (v_floor.due_at, v_floor.delayed_key)
+            order by m.due_at, m.delayed_key
+            limit 1;
+            if v_due_at <= v_now or v_floor.created_at <= v_now - make_interval(secs => p_mark_seconds) then
+                topic_keys := list_due_topics.topic_keys || v_topic_key;
+            end if;
+            v_next := least(v_next, v_due_at);
+        end loop;
+    end if;
     due_seconds := extract(epoch from v_next - v_now);
     select extract(epoch from s.next_at - v_now) into list_due_topics.schedule_seconds
     from fastpubsub.schedules as s
@@ -2395,7 +2455,7 @@ $$;
 -- functions/list_full_subscriptions.sql
 drop function fastpubsub.list_full_subscriptions;
 -- Lists the subscriptions that have more messages before them than they may, and do not reject them, for drop_backlog.
--- p_topic_keys: of these topics only.
+-- p_topic_keys: of these topics only, one after the other, for topics on several nodes.
 create or replace function fastpubsub.list_full_subscriptions(p_topic_keys bigint [] default null)
 returns table (topic_key bigint, subscription_key bigint, subscription_id text)
 language plpgsql volatile
@@ -2410,9 +2470,25 @@ declare
     v_position bigint;
     v_last bigint;
 begin
+    if p_topic_keys is null then
+        return query
+        select c.topic_key, c.subscription_key, s.id
+        from fastpubsub.cursors as c
+        inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+        cross join lateral (
+            select k.position from fastpubsub.claims as k
+            where k.topic_key = c.topic_key and k.subscription_key = c.subscription_key
+            order by k.sequence desc limit 1
+        ) as k
+        cross join lateral (
+            select m.position from fastpubsub.messages as m where m.topic_key = c.topic_key order by m.position desc limit 1
+        ) as m
+        where c.max_backlog is not null and c.on_full <> 'reject' and m.position - k.position > c.max_backlog;
+        return;
+    end if;
     for v_cursor in
         select c.topic_key, c.subscription_key, c.max_backlog from fastpubsub.cursors as c
-        where (p_topic_keys is null or c.topic_key = any(p_topic_keys)) and c.max_backlog is not null and c.on_full <> 'reject'
+        where c.topic_key = any(p_topic_keys) and c.max_backlog is not null and c.on_full <> 'reject'
     loop
         select k.position into v_position from fastpubsub.claims as k
         where k.topic_key = v_cursor.topic_key and k.subscription_key = v_cursor.subscription_key
@@ -2449,52 +2525,77 @@ as $$
 #variable_conflict use_column
 declare
     v_subscription record;
-    v_times timestamptz [] := '{}';
-    v_retentions bigint [] := '{}';
-    v_topic_ids text [] := '{}';
-    v_ids text [] := '{}';
+    v_topic_keys bigint [] := '{}';
+    v_keys bigint [] := '{}';
+    v_positions bigint [] := '{}';
     v_kept bigint [] := '{}';
     v_first bigint;
     v_last bigint;
     v_position bigint;
-    v_created_at timestamptz;
-    v_retention bigint;
 begin
     for v_subscription in
-        select t.id as topic_id, s.id, s.topic_key, s.subscription_key
-        from fastpubsub.subscriptions as s
-        cross join lateral (select t.id from fastpubsub.topics as t where t.topic_key = s.topic_key limit 1) as t
+        select s.topic_key, s.subscription_key from fastpubsub.subscriptions as s
     loop
-        v_last := fastpubsub.last_position(v_subscription.topic_key);
+        -- As last_position does, without a call.
+        select m.position into v_last from fastpubsub.messages as m
+        where m.topic_key = v_subscription.topic_key
+        order by m.position desc
+        limit 1;
+        continue when not found;
         -- A leased or waiting message below it is a reprocessed dead letter with a copy of its own.
         v_first := fastpubsub.first_position(v_subscription.topic_key, v_last);
-        select c.position + 1 into v_position from fastpubsub.claims as c
+        select
+            least(
+                c.position + 1,
+                (
+                    select min(l.position) from fastpubsub.leases as l
+                    where
+                        l.topic_key = v_subscription.topic_key and l.subscription_key = v_subscription.subscription_key
+                        and l.position >= v_first
+                ),
+                (
+                    select min(r.position) from fastpubsub.retries as r
+                    where
+                        r.topic_key = v_subscription.topic_key and r.subscription_key = v_subscription.subscription_key
+                        and r.position >= v_first
+                )
+            )
+        into v_position
+        from fastpubsub.claims as c
         where c.topic_key = v_subscription.topic_key and c.subscription_key = v_subscription.subscription_key
-        order by c.sequence desc limit 1;
-        select least(v_position, min(l.position)) into v_position from fastpubsub.leases as l
-        where
-            l.topic_key = v_subscription.topic_key and l.subscription_key = v_subscription.subscription_key
-            and l.position >= v_first;
-        select least(v_position, min(r.position)) into v_position from fastpubsub.retries as r
-        where
-            r.topic_key = v_subscription.topic_key and r.subscription_key = v_subscription.subscription_key
-            and r.position >= v_first;
-        select m.created_at into v_created_at from fastpubsub.messages as m
-        where m.topic_key = v_subscription.topic_key and m.position = v_position;
-        continue when not found;
-        select h.retention_seconds into v_retention from fastpubsub.heads as h where h.topic_key = v_subscription.topic_key;
-        continue when not found;
-        v_topic_ids := v_topic_ids || v_subscription.topic_id;
-        v_ids := v_ids || v_subscription.id;
+        order by c.sequence desc
+        limit 1;
+        -- Positions are dense.
+        continue when v_position between v_first and v_last is not true;
+        v_topic_keys := v_topic_keys || v_subscription.topic_key;
+        v_keys := v_keys || v_subscription.subscription_key;
+        v_positions := v_positions || v_position;
         v_kept := v_kept || (v_last - v_position + 1);
-        v_times := v_times || v_created_at;
-        v_retentions := v_retentions || v_retention;
     end loop;
-    return query
-    select u.topic_id, u.id, u.kept, u.since, u.retention
-    from unnest(v_topic_ids, v_ids, v_kept, v_times, v_retentions) as u (topic_id, id, kept, since, retention)
-    order by u.kept desc
-    limit p_limit;
+    for v_subscription in
+        select u.topic_key, u.position, u.kept, s.id, t.id as topic_id
+        from (
+            select u.topic_key, u.subscription_key, u.position, u.kept
+            from unnest(v_topic_keys, v_keys, v_positions, v_kept) as u (topic_key, subscription_key, position, kept)
+            order by u.kept desc
+            limit p_limit
+        ) as u
+        inner join fastpubsub.subscriptions as s on u.subscription_key = s.subscription_key
+        inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+        order by u.kept desc
+    loop
+        select m.created_at, h.retention_seconds into list_kept_messages.since, list_kept_messages.retention_seconds
+        from fastpubsub.messages as m
+        inner join fastpubsub.heads as h on m.topic_key = h.topic_key
+        where
+            m.topic_key = v_subscription.topic_key and m.position = v_subscription.position
+            and h.topic_key = v_subscription.topic_key;
+        continue when not found;
+        topic_id := v_subscription.topic_id;
+        subscription_id := v_subscription.id;
+        kept := v_subscription.kept;
+        return next;
+    end loop;
 end;
 $$;
 
@@ -2630,16 +2731,19 @@ end;
 $$;
 
 -- functions/list_rhythms.sql
+drop function fastpubsub.list_rhythms;
 -- Returns of topics that were silent for p_seconds, but published within the last day, and of the named subscriptions that were silent for
 -- p_consumer_seconds, in how many minutes of that day something was published, or delivered; the time from the first to the last of them,
 -- and the longest pause in it; and since when nothing was. At most p_limit topics, those that fell silent last.
+-- p_by_topic: reads one topic after the other, as topics on several nodes need it; without, all in one statement, with less work.
 create or replace function fastpubsub.list_rhythms(
     p_topic_ids text [],
     p_subscription_ids text [],
     p_seconds integer default 600,
     p_limit integer default 100,
     p_consumer_seconds integer default 300,
-    p_now timestamptz default null
+    p_now timestamptz default null,
+    p_by_topic boolean default true
 ) returns table (
     topic_id text,
     subscription_id text,
@@ -2667,16 +2771,32 @@ declare
     v_keys bigint [];
     v_times timestamptz [];
 begin
-    for v_topic in select t.id, t.topic_key from fastpubsub.topics as t where p_topic_ids is null or t.id = any(p_topic_ids) loop
-        select m.created_at into v_created_at from fastpubsub.messages as m
-        where m.topic_key = v_topic.topic_key
-        order by m.position desc limit 1;
-        if v_created_at < v_now - make_interval(secs => p_seconds) and v_created_at > v_now - interval '1 day' then
-            v_ids := v_ids || v_topic.id;
-            v_keys := v_keys || v_topic.topic_key;
-            v_times := v_times || v_created_at;
-        end if;
-    end loop;
+    if p_by_topic then
+        for v_topic in select t.id, t.topic_key from fastpubsub.topics as t where p_topic_ids is null or t.id = any(p_topic_ids) loop
+            select m.created_at into v_created_at from fastpubsub.messages as m
+            where m.topic_key = v_topic.topic_key
+            order by m.position desc limit 1;
+            if v_created_at < v_now - make_interval(secs => p_seconds) and v_created_at > v_now - interval '1 day' then
+                v_ids := v_ids || v_topic.id;
+                v_keys := v_keys || v_topic.topic_key;
+                v_times := v_times || v_created_at;
+            end if;
+        end loop;
+    else
+        select array_agg(n.id), array_agg(n.topic_key), array_agg(n.created_at) into v_ids, v_keys, v_times
+        from (
+            select t.id, t.topic_key, m.created_at
+            from fastpubsub.topics as t
+            cross join lateral (
+                select m.created_at from fastpubsub.messages as m where m.topic_key = t.topic_key order by m.position desc limit 1
+            ) as m
+            where
+                (p_topic_ids is null or t.id = any(p_topic_ids))
+                and m.created_at < v_now - make_interval(secs => p_seconds) and m.created_at > v_now - interval '1 day'
+            order by m.created_at desc
+            limit p_limit
+        ) as n;
+    end if;
     return query
     with
     quiet as (
@@ -2798,7 +2918,8 @@ $$;
 
 -- functions/list_subscriptions_3.sql
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
--- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
+-- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter;
+-- p_by_topic looks for them in one topic after the other, as topics on several nodes need it; without, in one statement, with less work.
 create or replace function fastpubsub.list_subscriptions_3(
     p_offset bigint,
     p_limit integer,
@@ -2806,7 +2927,8 @@ create or replace function fastpubsub.list_subscriptions_3(
     p_topic_id text default null,
     p_part text default null,
     p_after text default null,
-    p_has_dead_letters boolean default false
+    p_has_dead_letters boolean default false,
+    p_by_topic boolean default true
 )
 returns table (
     id text,
@@ -2838,40 +2960,61 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    v_with_dead_letters bigint [];
-    v_keys record;
+    v_topic_keys bigint [];
+    v_keys bigint [];
+    v_found bigint [] := '{}';
+    v_one record;
     v_names record;
 begin
-    if p_has_dead_letters then
-        for v_keys in select s.topic_key, s.subscription_key from fastpubsub.subscriptions as s loop
-            perform 1 from fastpubsub.dead_letters as d
-            where d.topic_key = v_keys.topic_key and d.subscription_key = v_keys.subscription_key
-            limit 1;
-            if found then
-                v_with_dead_letters := v_with_dead_letters || v_keys.subscription_key;
-            end if;
-        end loop;
-    end if;
-    select
-        array_agg(n.topic_key) as topic_keys, array_agg(n.subscription_key) as subscription_keys, array_agg(n.id) as ids,
-        array_agg(n.topic_id) as topic_ids, array_agg(n.filter) as filters, array_agg(n.created_at) as times,
-        array_agg(n.push) as pushes, array_agg(n.used_at) as used_at
-    into v_names
+    select array_agg(n.topic_key), array_agg(n.subscription_key) into v_topic_keys, v_keys
     from (
-        select s.topic_key, s.subscription_key, s.id, t.id as topic_id, s.filter, s.created_at, e.settings as push, u.used_at
+        select s.topic_key, s.subscription_key
         from fastpubsub.subscriptions as s
         inner join fastpubsub.topics as t on s.topic_key = t.topic_key
-        left join fastpubsub.endpoints as e on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key
-        left join fastpubsub.subscription_uses as u on s.topic_key = u.topic_key and s.subscription_key = u.subscription_key
         where
             (p_ids is null or s.id = any(p_ids)) and (p_topic_id is null or t.id = p_topic_id)
             and (p_part is null or strpos(lower(s.id), lower(p_part)) > 0)
             and (p_after is null or s.id collate "C" > p_after)
-            and (not p_has_dead_letters or s.subscription_key = any(v_with_dead_letters))
         order by s.id collate "C"
-        offset p_offset
-        limit p_limit
+        offset case when p_has_dead_letters then 0 else p_offset end
+        limit case when not p_has_dead_letters then p_limit end
     ) as n;
+    if p_has_dead_letters and p_by_topic then
+        for v_one in select n.* from unnest(v_topic_keys, v_keys) as n (topic_key, subscription_key) loop
+            exit when cardinality(v_found) >= p_offset + p_limit;
+            perform 1 from fastpubsub.dead_letters as d
+            where d.topic_key = v_one.topic_key and d.subscription_key = v_one.subscription_key
+            limit 1;
+            if found then
+                v_found := v_found || v_one.subscription_key;
+            end if;
+        end loop;
+        v_keys := array(select n.key from unnest(v_found) with ordinality as n (key, place) where n.place > p_offset order by n.place);
+    elsif p_has_dead_letters then
+        select array_agg(n.subscription_key) into v_keys
+        from (
+            select n.subscription_key from unnest(v_topic_keys, v_keys) with ordinality as n (topic_key, subscription_key, place)
+            where exists (
+                select from fastpubsub.dead_letters as d
+                where d.topic_key = n.topic_key and d.subscription_key = n.subscription_key
+                -- Or it would read all dead letters, to join them.
+                offset 0
+            )
+            order by n.place
+            offset p_offset
+            limit p_limit
+        ) as n;
+    end if;
+    select
+        array_agg(s.topic_key) as topic_keys, array_agg(s.subscription_key) as subscription_keys, array_agg(s.id) as ids,
+        array_agg(t.id) as topic_ids, array_agg(s.filter) as filters, array_agg(s.created_at) as times,
+        array_agg(e.settings) as pushes, array_agg(u.used_at) as used_at
+    into v_names
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+    left join fastpubsub.endpoints as e on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key
+    left join fastpubsub.subscription_uses as u on s.topic_key = u.topic_key and s.subscription_key = u.subscription_key
+    where s.subscription_key = any(v_keys);
     return query
     select
         n.id, n.topic_id, n.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
@@ -2923,7 +3066,12 @@ begin
         select h.topic_key, coalesce(h.retention_seconds, p_retention_seconds) as retention from fastpubsub.heads as h
         where (p_topic_keys is null or h.topic_key = any(p_topic_keys))
     loop
-        v_last := fastpubsub.last_position(v_head.topic_key);
+        -- As last_position does, without a call.
+        select m.position into v_last from fastpubsub.messages as m
+        where m.topic_key = v_head.topic_key
+        order by m.position desc
+        limit 1;
+        v_last := coalesce(v_last, 0);
         v_first := fastpubsub.first_position(v_head.topic_key, v_last);
         perform 1 from fastpubsub.messages as m
         where

@@ -173,3 +173,28 @@ def test_the_count_of_published_messages_survives_trimming(store: Store) -> None
     store.fill(topic, 5)
     store.trim(topic)
     assert store.rows("select * from fastpubsub.list_topic_metrics(10)") == [("topic", 5)]
+
+
+def test_what_keeps_the_log_the_worst_first(store: Store) -> None:
+    """Unread, leased, waiting, and a lease below what the topic still has."""
+    query = "select topic_id, subscription_id, kept, since, retention_seconds from fastpubsub.list_kept_messages(%s)"
+    topic = store.create_topic(retention=60)
+    store.create_topic("empty")
+    store.create_subscription("nothing", "empty")
+    made = {name: store.create_subscription(name) for name in ("unread", "leased", "waiting", "done")}
+    for second in range(4):
+        store.fill(topic, 1, now=NOW + second * SECOND)
+    ids = store.claim(made["leased"], 4).ids
+    store.ack(made["leased"], [ids[0], ids[2], ids[3]])
+    ids = store.claim(made["waiting"], 4).ids
+    store.ack(made["waiting"], [ids[0], ids[1], ids[3]])
+    store.nack(made["waiting"], [ids[2]], [60])
+    store.ack(made["done"], store.claim(made["done"], 4).ids)
+    expected = [
+        ("topic", name, 4 - second, NOW + second * SECOND, 60)
+        for second, name in enumerate(("unread", "leased", "waiting"))
+    ]
+    assert store.rows(query, 10) == expected
+    assert store.rows(query, 2) == expected[:2]
+    store.execute("delete from fastpubsub.messages where position < 3")
+    assert store.rows(query, 10) == [expected[2]]

@@ -24,10 +24,14 @@ from fastpubsub.exceptions import Unavailable
 from fastpubsub.payloads import Batch
 from fastpubsub.services.appends import Appends
 from fastpubsub.services.directory import SubscriptionKey
+from fastpubsub.services.findings import silent
+from fastpubsub.services.metrics import delayed_gauges
+from fastpubsub.services.subscriptions import list_subscriptions
 from fastpubsub.services.wakeups import Wakeups
 from tests import procedures
 from tests.conftest import Run
-from tests.database.store import Store
+from tests.database import delayed
+from tests.database.store import NOW, SECOND, Store
 from tests.spreading import CALL, statements
 
 ROOT = Path(__file__).parents[2]
@@ -286,6 +290,82 @@ async def test_where_there_is_one_node_nobody_asks_again_at_once(
     assert await database.fetch_by_node("list_stranded_retries") == []
     monkeypatch.setattr(calls, "TOPICS_BY_NODE", (b"select nothing", b"select nothing"))
     assert await database.fetch_by_node("list_stranded_retries") == []
+
+
+BOTH_WAYS = (
+    ("list_due_topics(30, null, {now})", "list_due_topics(30, null, {now}, {topics})"),
+    ("list_full_subscriptions()", "list_full_subscriptions({topics})"),
+    ("list_trimmable(5, 5, {now})", "list_trimmable(5, 5, {now}, {topics})"),
+    ("inspect_delayed(10, {now}, false)", "inspect_delayed(10, {now}, true)"),
+    ("list_rhythms(null, '{{}}', 30, 10, 300, {now}, false)", "list_rhythms(null, '{{}}', 30, 10, 300, {now}, true)"),
+    ("list_rhythms('{{b}}', '{{}}', 30, 10, 300, {now}, false)", "list_rhythms('{{b}}', '{{}}', 30, 10, 300, {now})"),
+    *(
+        (
+            f"list_subscriptions_3({page}, p_has_dead_letters => true, p_by_topic => false)",
+            f"list_subscriptions_3({page}, p_has_dead_letters => true)",
+        )
+        for page in ("0, 10", "1, 1", "0, 10, '{{b}}'", "0, 10, null, 'c'", "0, 10, null, null, 'B'")
+    ),
+)
+NONE_LEFT = ("3, 1", "5000000000, 1", "0, 10, null, null, null, 'c'", "0, 10, '{{d}}'")
+
+
+def busy(store: Store, name: str) -> int:
+    """A topic with delayed messages that have come, are overdue and wait, a dead letter and a backlog too long."""
+    topic = store.create_topic(name)
+    keys = store.create_subscription(name, name)
+    delayed.delay(store, topic, 5, 60, 500)
+    delayed.publish_due(store, topic, now=NOW + 10 * SECOND)
+    store.fill(topic, 2)
+    assert store.reject(keys, store.claim(keys, 1).ids)
+    store.update_subscription(name, max_backlog=1, on_full="drop_oldest")
+    store.execute(
+        "insert into fastpubsub.history (topic_key, subscription_key, at, interval_seconds, published)"
+        " values (%s, 0, %s, 5, 1)",
+        *(topic, int(NOW.timestamp()) - 600),
+    )
+    return topic
+
+
+def test_one_topic_after_the_other_finds_what_one_statement_does(store: Store) -> None:
+    topics = [busy(store, name) for name in "cab"]
+    store.create_subscription("d", "a")
+    store.create_topic("empty")
+    given = {"now": f"'{NOW + 100 * SECOND}'::timestamptz", "topics": f"'{{{','.join(map(str, topics))}}}'::bigint[]"}
+    for at_once, by_topic in BOTH_WAYS:
+        found, same = (store.rows(f"select * from fastpubsub.{call.format(**given)}") for call in (at_once, by_topic))
+        assert sorted(map(repr, found)) == sorted(map(repr, same)), by_topic
+        assert found, by_topic
+        assert found[0][0], by_topic
+    for page in NONE_LEFT:
+        for by_topic in ("true", "false"):
+            call = f"list_subscriptions_3({page}, p_has_dead_letters => true, p_by_topic => {by_topic})"
+            assert store.rows(f"select * from fastpubsub.{call.format(**given)}") == []
+
+
+async def test_what_is_listed_is_asked_by_topic_only_where_topics_are_spread(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: dict[str, object] = {}
+    fetch_all = database.fetch_all
+
+    async def noted(procedure: str, *arguments: object) -> list[Row]:
+        called[procedure] = arguments[-1]
+        return await fetch_all(procedure, *arguments)
+
+    async def look() -> set[object]:
+        called.clear()
+        await list_subscriptions(database, 0, 10, has_dead_letters=True)
+        await delayed_gauges(database)
+        await silent(database, None, [], datetime.now(UTC))
+        assert set(called) == {"list_subscriptions_3", "inspect_delayed", "list_rhythms"}
+        return set(called.values())
+
+    monkeypatch.setattr(database, "fetch_all", noted)
+    assert await look() == {False}
+    monkeypatch.setattr(calls, "TOPICS_BY_NODE", (b"select true", b"select 'node', array[1::bigint]"))
+    monkeypatch.setattr(database, "_alone_until", 0.0)
+    assert await look() == {True}
 
 
 async def test_what_is_refused_for_several_topics_is_done_for_each(

@@ -218,6 +218,7 @@ def backlog(grown: Grown) -> None:
     grown.store.publish(grown.topic, ["{}"])
     grown.store.update_subscription("subscription", max_backlog=100, on_full="dead_letter")
     grown.rows("list_full_subscriptions()")
+    grown.rows("list_full_subscriptions(array[%s])", grown.topic)
     grown.store.drop_backlog(grown.keys, 3)
 
 
@@ -323,6 +324,7 @@ CALLS: dict[str, Call] = {
     "count what was refused of some": lambda grown: refused.count(grown.store, limit=10, topics=["topic"]),
     "trim what was refused": lambda grown: grown.rows("trim_refused_messages(60, 10, %s)", NOW),
     "list due topics": lambda grown: delayed.due_topics(grown.store),
+    "list due topics of a node": lambda grown: grown.rows("list_due_topics(30, null, %s, array[%s])", NOW, grown.topic),
     "delay": lambda grown: delayed.publish(grown.store, grown.topic, delayed.Request(["1", "2"], [None, 5], "key")),
     "publish what is due": lambda grown: delayed.publish_due(grown.store, grown.topic, now=LATER + SECOND, limit=10),
     "mark what is due": lambda grown: delayed.publish_due(grown.store, grown.topic),
@@ -339,6 +341,7 @@ CALLS: dict[str, Call] = {
         delayed.release(grown.store, grown.topic, 10, now=NOW + timedelta(days=9)),
     ),
     "inspect delayed messages": lambda grown: delayed.inspect(grown.store, limit=10),
+    "inspect delayed messages at once": lambda grown: grown.rows("inspect_delayed(10, %s, false)", NOW),
     "read messages": lambda grown: grown.rows("read_messages_2(%s, 1000, 10, 1000000)", grown.topic),
     "find a message": lambda grown: grown.rows("find_message_2(%s, 7)", grown.topic),
     "browse what is ahead": lambda grown: grown.store.browse(grown.keys, limit=10),
@@ -357,6 +360,9 @@ CALLS: dict[str, Call] = {
     "list topic metrics": lambda grown: grown.rows("list_topic_metrics(10)"),
     "list subscriptions with dead letters": lambda grown: grown.rows(
         "list_subscriptions_3(0, 10, p_has_dead_letters => true)"
+    ),
+    "list subscriptions with dead letters at once": lambda grown: grown.rows(
+        "list_subscriptions_3(0, 10, p_has_dead_letters => true, p_by_topic => false)"
     ),
     "explain a message that is leased": lambda grown: grown.store.explain(grown.keys, 1100, 10),
     "explain a message that is dead": lambda grown: grown.store.explain(grown.keys, 600, 10),
@@ -417,6 +423,9 @@ OF_ONE: dict[str, Call] = {
         "list_history('{topic}', '{subscription}', 60, %s, %s, %s)", *(AT - 86400, AT, NOW)
     ),
     "rhythms": lambda grown: grown.rows("list_rhythms('{topic}', '{subscription}', 600, 10, 300, %s)", NOW),
+    "rhythms at once": lambda grown: grown.rows(
+        "list_rhythms('{topic}', '{subscription}', 600, 10, 300, %s, false)", NOW
+    ),
     "scrape": lambda grown: grown.rows("list_subscription_metrics_2(10, 60, '{}', '{}', '{}', '{}', 1000, %s)", NOW),
 }
 """They look at all that one subscription has of something."""

@@ -60,6 +60,8 @@ async def test_topics_are_spread_while_they_are_used(
         load.check()
         listed = (await client.get("/subscriptions?limit=100")).raise_for_status().json()["data"]
         assert {one["id"] for one in listed} == set(TOPICS)
+        for path in ("/subscriptions?has_dead_letters=true", "/metrics"):
+            (await client.get(path)).raise_for_status()
     state, left = migrations.spread_state(url)
     assert (state.is_spread, left) == (True, [])
     assert sum(state.topics.values()) == len(TOPICS)
