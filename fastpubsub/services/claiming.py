@@ -267,12 +267,17 @@ class Claiming:
         line.begin_claim()
         try:
             claim = await self._claim(subscription_id, limit, consumer_id, is_push=is_push, waits=True)
-        except asyncio.CancelledError:
-            line.wake(limit)
-            raise
         except NotFound:
             line.wake(sys.maxsize)
             raise
+        except BaseException:
+            line.wake(limit)
+            raise
+        self.tell(line, claim, limit)
+        return claim
+
+    def tell(self, line: WaitingLine, claim: Claim, limit: int) -> None:
+        """What a claim of up to `limit` messages, for one of its consumers, has found."""
         line.learn(is_paused=claim.is_paused, is_ordered=claim.is_ordered)
         if claim.limited_seconds is not None:
             self._wakeups.limited(line, claim.limited_seconds)
@@ -281,7 +286,6 @@ class Claiming:
         elif claim.is_ordered and claim.more:
             # One consumer after the other, with a pause: those who settle need the lock that it takes.
             self._wakeups.look(line.keys)
-        return claim
 
     async def _call_claim(self, key: ClaimKey, requests: Sequence[ClaimRequest]) -> list[Claim]:
         arguments = (*key.keys, *self.arguments(key, requests))

@@ -1,5 +1,6 @@
 """Exchanging: what consumers have done for what they get next, settled and claimed in one call, coalesced."""
 
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
 from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
-from fastpubsub.exceptions import InvalidRequest
+from fastpubsub.exceptions import InvalidRequest, NotFound
 from fastpubsub.message_ids import parse_targets
 from fastpubsub.services.claiming import Claim, Claiming, ClaimKey, ClaimRequest, nothing
 from fastpubsub.services.coalescing import make_coalescer
@@ -123,12 +124,14 @@ class Exchanging:
         line.begin_claim()
         try:
             exchanged = await self._exchanging.submit(key, request, rows=rows)
+        except NotFound:
+            line.wake(sys.maxsize)
+            raise
         except BaseException:
             line.wake(limit)
             raise
         claim = exchanged.claim
-        if claim.is_cut or len(claim.positions) >= limit:
-            line.wake(1)
+        self._claiming.tell(line, claim, limit)
         is_empty = not (claim.positions or claim.more or claim.is_paused or claim.is_ordered)
         is_known = self._wakeups.lines.find(key.keys) is line
         return exchanged._replace(is_all_taken=is_empty and is_known and claim.limited_seconds is None)

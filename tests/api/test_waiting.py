@@ -369,6 +369,41 @@ async def test_what_comes_after_a_settle_and_before_the_wait_is_not_missed(
         assert payloads(success(await exchange(client, held), 200)["data"]) == [{"n": 2}]
 
 
+async def test_what_a_limit_keeps_back_is_there_for_the_next_one_after_an_exchange(
+    client: httpx.AsyncClient,
+    calls: Calls,
+    start: Callable[..., Any],
+    line: Callable[[], Awaitable[WaitingLine]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The exchange of another consumer gets what was published while a pull was finding nothing."""
+    monkeypatch.setattr(wakeups, "HEARD_SECONDS", 0.0)
+    await calls.topic_and_subscription(max_in_flight=2)
+    async with start():
+        opened = await line()
+    await calls.publish({"n": 0})
+    held = ids_of(await calls.pull(1), "ack_id")
+    database = app_of(client).state.database
+    fetch = database.fetch_one
+
+    async def fetch_and_exchange(name: str, *arguments: object) -> Any:
+        row = await fetch(name, *arguments)
+        if name == "claim_messages_2":
+            monkeypatch.setattr(database, "fetch_one", fetch)
+            await calls.publish({"n": 1}, {"n": 2}, {"n": 3})
+            answer = success(await exchange(client, held), 200)
+            assert payloads(answer["data"]) == [{"n": 1}, {"n": 2}]
+            held[:] = ids_of(answer["data"], "ack_id")
+        return row
+
+    monkeypatch.setattr(database, "fetch_one", fetch_and_exchange)
+    async with start() as (pulling,):
+        await until_waiting(opened)
+        settling = asyncio.create_task(exchange(client, held))
+        assert await answered(pulling) == [{"n": 3}]
+        settling.cancel()
+
+
 async def test_a_stream_claims_once_for_a_message(
     client: httpx.AsyncClient, calls: Calls, line: Callable[[], Awaitable[WaitingLine]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
