@@ -17,11 +17,12 @@ class DeadLetters(Turns):
 
     def reprocess(self, targets: Iterable[Target], now: datetime) -> list[int]:
         waiting = {one.position for one in self.all_waiting}
-        under_way = self.leases.keys() | waiting | set(self.ahead()) | set(self.aside())
-        moved = [p for p in self._dead_among(targets) if p <= self.position or p in under_way]
+        comes = self.leases.keys() | waiting | set(self.ahead())
+        put_aside = set(self.aside())
+        moved = [p for p in self._dead_among(targets) if p in comes or (p <= self.position and p not in put_aside)]
         for position in moved:
             message = self.dead.pop(position).message
-            if position in under_way:
+            if position in comes:
                 self.purged += 1
             else:
                 self.revived[position] = message
