@@ -77,7 +77,8 @@ def test_a_row_and_its_message_come_together_or_not_at_all(
             connection.execute("select fastpubsub.publish('t', json_build_object('n', %s::int))", [number])
             end()
         orders = [number for (number,) in connection.execute("select id from orders order by id")]
-    assert pull(started, 2) == orders == [0, 2]
+    # A server that has just begun looks at everything there is, and may move what is new before that.
+    assert sorted(pull(started, 2)) == orders == [0, 2]
     publish(10, 5)
     assert pull(started, 5) == [10, 11, 12, 13, 14]
 
