@@ -9,6 +9,7 @@ import psycopg
 
 from fastpubsub.database.calls import Database
 from fastpubsub.services.maintenance import Released, release_expired_leases
+from fastpubsub.services.waiting_lines import WaitingLine
 
 Json = dict[str, Any]
 
@@ -153,3 +154,11 @@ async def until_blocked(connection: psycopg.AsyncConnection, count: int = 1) -> 
     async with asyncio.timeout(PATIENCE):
         while (await (await connection.execute(query)).fetchall())[0][0] < count:
             pass
+
+
+async def until_waiting(line: WaitingLine, consumer: asyncio.Task[Any]) -> None:
+    """A consumer that was woken for nothing waits again soon; one that got something fails."""
+    async with asyncio.timeout(PATIENCE):
+        while not (line.is_waiting or consumer.done()):  # noqa: ASYNC110 - nobody tells it
+            await asyncio.sleep(0.001)
+    assert not consumer.done()

@@ -5,7 +5,7 @@ import contextlib
 
 import httpx
 
-from tests.api.calls import PATIENCE, Calls, payloads, problem, success
+from tests.api.calls import PATIENCE, Calls, payloads, problem, success, until_waiting
 from tests.api.conftest import app_of
 from tests.together import together
 
@@ -69,7 +69,7 @@ async def test_who_waits_looks_for_room_that_others_made(
         keys = await state.directory.subscriptions.key("s")
         assert state.wakeups.lines.find(keys).is_limited
         await calls.publish({"n": 3})
-        assert state.wakeups.lines.find(keys).is_waiting
+        await until_waiting(state.wakeups.lines.find(keys), waiting)
         await state.database.fetch_one("seek_subscription", *keys, "message", None, 2)
         assert payloads(success(await waiting, 200)["data"]) == [{"n": 2}]
 

@@ -8,7 +8,8 @@ import pytest
 
 from fastpubsub.config import Settings
 from fastpubsub.services.waiting_lines import WaitingLine
-from tests.api.calls import PATIENCE, Calls, Json, ids_of, payloads, problem, success
+from fastpubsub.services.wakeups import Wakeups
+from tests.api.calls import PATIENCE, Calls, Json, ids_of, payloads, problem, success, until_waiting
 from tests.api.conftest import Tokens, app_of
 from tests.attacks import KEY
 from tests.conftest import MakeSettings
@@ -56,6 +57,19 @@ async def test_settling_with_the_next_pull(client: httpx.AsyncClient, calls: Cal
     assert success(answer, 200).items() >= NOTHING.items()
 
 
+@pytest.fixture(autouse=True)
+def one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked before a pause is not told after it."""
+    lock = asyncio.Lock()
+    look_once = Wakeups._look_once
+
+    async def look(wakeups: Wakeups) -> None:
+        async with lock:
+            await look_once(wakeups)
+
+    monkeypatch.setattr(Wakeups, "_look_once", look)
+
+
 async def look(client: httpx.AsyncClient) -> WaitingLine:
     """Asks the database once what is ready, as `Wakeups` does; whom it wakes is out of the line when this returns."""
     state = app_of(client).state
@@ -78,7 +92,7 @@ async def test_who_waits_is_answered_once(client: httpx.AsyncClient, calls: Call
         later = asyncio.create_task(pull(client, 20))
         await waits.wait()
         await calls.publish({"n": 1})
-        assert (await look(client)).is_waiting
+        await until_waiting(await look(client), later)
         await post(client, "resume")
         assert payloads((await later)["data"]) == [{"n": 1}]
     await post(client, "pause")
@@ -113,7 +127,7 @@ async def test_a_stream_stays_and_gets_nothing(client: httpx.AsyncClient, calls:
         await post(client, "pause")
         assert (await look(client)).is_paused
         await calls.publish({"n": 2})
-        assert (await look(client)).is_waiting
+        await until_waiting(await look(client), coming)
         await post(client, "resume")
         assert (await coming).claim.payloads == [b'{"n":2}']
 

@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 
-from tests.api.calls import PATIENCE, Calls, payloads, problem, success
+from tests.api.calls import PATIENCE, Calls, payloads, problem, success, until_waiting
 from tests.api.conftest import app_of
 from tests.together import together
 
@@ -65,7 +65,7 @@ async def test_new_messages_wake_nobody_before(client: httpx.AsyncClient, calls:
         line = state.wakeups.lines.find(await state.directory.subscriptions.key("s"))
         assert line.is_limited
         await calls.publish({"n": 3})
-        assert line.is_waiting
+        await until_waiting(line, waiting)
         # A faster rate counts at once.
         success(await client.patch("/subscriptions/s", json={"rate_limit": 100}), 200)
         assert payloads(success(await waiting, 200)["data"]) == [{"n": 2}, {"n": 3}]
