@@ -4,7 +4,7 @@ In memory, where there is room: to copy one to a disk takes eight times as long.
 """
 
 import atexit
-import functools
+import fcntl
 import shutil
 import subprocess
 import tempfile
@@ -28,22 +28,58 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-@functools.cache
+class Shared:
+    """The folder of those that are copied: of this process, or of the one that started it and others."""
+
+    def __init__(self) -> None:
+        self.place: Path | None = None
+
+    def share(self) -> str:
+        """Makes it, until this process ends."""
+        if self.place is None:
+            stack = ExitStack()
+            atexit.register(stack.close)
+            self.place = stack.enter_context(folder())
+        return str(self.place)
+
+    def join(self, place: str) -> None:
+        self.place = Path(place)
+
+
+_shared = Shared()
+share, join = _shared.share, _shared.join
+
+
 def made(*, migrated: bool) -> Path:
-    """Its folder, for this process."""
-    stack = ExitStack()
-    atexit.register(stack.close)
-    data = stack.enter_context(folder()) / "data"
-    if migrated:
-        fill(data)
+    """Its folder. The first who needs it makes it, and the others wait."""
+    wanted = Path(share()) / ("migrated" if migrated else "empty")
+    if not wanted.exists():
+        empty = None if not migrated else made(migrated=False)
+        with wanted.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not wanted.exists():
+                make(wanted, empty)
+    return wanted / "cluster"
+
+
+def make(wanted: Path, empty: Path | None) -> None:
+    """It gets its name when it is whole. With an empty one, a copy of that is migrated."""
+    data = wanted.with_suffix(".new")
+    shutil.rmtree(data, ignore_errors=True)
+    if empty is not None:
+        copy(empty, data)
     with EmbeddedPostgres(data, settings={"fsync": "off"}) as postgres:
-        if migrated:
+        if empty is not None:
             migrations.upgrade(postgres.url())
-    return data / "cluster"
+    data.rename(wanted)
 
 
 def fill(data: Path, *, migrated: bool = False) -> Path:
     """What an embedded PostgreSQL of the newest version would make there by itself; `migrated`: with the schema."""
+    return copy(made(migrated=migrated), data)
+
+
+def copy(cluster: Path, data: Path) -> Path:
     data.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["cp", "-a", made(migrated=migrated), data / "cluster"], check=True)
+    subprocess.run(["cp", "-a", cluster, data / "cluster"], check=True)
     return data

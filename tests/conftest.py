@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[FOLDER] = tempfile.TemporaryDirectory(prefix="fastpubsub-")
     if given := getattr(config, "workerinput", {}):
         warm.join(given["warm"])
+        clusters.join(given["clusters"])
 
 
 def pytest_report_header() -> list[str]:
@@ -113,10 +114,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = begun_first(items, given.get("workercount", 1))
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
-    """What there is by now stays: to walk over it in each full collection of garbage takes half a second."""
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """What is made here stays: to walk over it, here and in each full collection of garbage later, takes seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def begun_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
@@ -135,6 +141,7 @@ def begun_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
 def pytest_configure_node(node: Any) -> None:
     """In the process that starts the workers of xdist, before each of them."""
     node.workerinput["template_url"] = node.config.stash[POSTGRES].start()
+    node.workerinput["clusters"] = clusters.share()
     node.workerinput["warm"] = warm.share(Path(node.config.stash[FOLDER].name))
 
 

@@ -1,5 +1,6 @@
 """The wheels alone are enough, and the pins are complete."""
 
+import ast
 import json
 import re
 import subprocess
@@ -20,7 +21,8 @@ from tests.lasting import Last
 from tests.wheels import Wheels
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = CONFIGURATION["project"]
 CLIENT = tomllib.loads((wheels.CLIENT / "pyproject.toml").read_text())["project"]
 OURS = "fastpubsub-client"
 MAX_CLIENT_BYTES = 30_000_000
@@ -36,6 +38,7 @@ with Client(sys.argv[1]) as bus:
 """
 
 
+@pytest.mark.long
 def test_no_file_is_in_both_and_none_is_in_neither(built: Wheels) -> None:
     client, server = (modules(one) for one in built)
     assert not client & server
@@ -48,12 +51,28 @@ def modules(wheel: Path) -> set[str]:
     return {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
 
 
+def test_the_server_leaves_out_what_the_client_has() -> None:
+    (listed,) = (
+        ast.literal_eval(node.value)
+        for node in ast.parse((wheels.CLIENT / "hatch_build.py").read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FILES"
+    )
+    excluded = CONFIGURATION["tool"]["hatch"]["build"]["targets"]["wheel"]["exclude"]
+    assert {f"/fastpubsub/{name}" for name in listed} <= set(excluded)
+    assert all((ROOT / "fastpubsub" / name).exists() for name in listed)
+
+
+def test_the_server_needs_the_client_of_its_version() -> None:
+    assert f"{OURS}=={__version__}" in PROJECT["dependencies"]
+
+
+@pytest.mark.long
 def test_both_are_of_one_version(built: Wheels) -> None:
     assert built.client.name == f"fastpubsub_client-{__version__}-py3-none-any.whl"
-    assert f"{OURS}=={__version__}" in PROJECT["dependencies"]
     assert "fastpubsub/py.typed" in zipfile.ZipFile(built.client).namelist()
 
 
+@pytest.mark.long
 def test_the_server_holds_what_it_needs_and_nothing_else(built: Wheels) -> None:
     names = set(zipfile.ZipFile(built.server).namelist())
     migrations = {f"fastpubsub/{file.relative_to(ROOT)}" for file in (ROOT / "migrations" / "versions").glob("*.*")}
@@ -87,6 +106,7 @@ def test_the_client_beside_the_oldest_fastapi(built: Wheels, tmp_path: Path) -> 
     works_in_an_application(python, tmp_path)
 
 
+@pytest.mark.long
 def test_the_client_beside_the_newest_fastapi(built: Wheels, tmp_path: Path) -> None:
     """The one that the server has."""
     python = wheels.environment(tmp_path)
@@ -100,6 +120,7 @@ def works_in_an_application(python: Path, folder: Path) -> None:
     assert done.stdout == "(7, 'of a dependency')\n", done.stderr
 
 
+@pytest.mark.long
 def test_the_server_in_an_empty_environment(built: Wheels, tmp_path: Path, empty_database_url: str) -> None:
     """With the pins of production, and with all of them."""
     python = wheels.environment(tmp_path)
@@ -110,6 +131,7 @@ def test_the_server_in_an_empty_environment(built: Wheels, tmp_path: Path, empty
     assert migrations.current(empty_database_url) == migrations.head()
 
 
+@pytest.mark.long
 def test_help_is_there_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     shown = run(installed, tmp_path, "--help").stdout
     assert "db-migrate" in shown
@@ -118,10 +140,12 @@ def test_help_is_there_in_an_empty_folder(installed: Path, tmp_path: Path) -> No
     assert Path(found).is_relative_to(installed.parent)
 
 
+@pytest.mark.long
 def test_a_key_needs_nothing(installed: Path, tmp_path: Path) -> None:
     assert re.fullmatch(r"new_secret=\S{32,}\n", run(installed, tmp_path, "generate_secret_key").stdout)
 
 
+@pytest.mark.long
 def test_migrating_in_an_empty_folder(installed: Path, tmp_path: Path, empty_database_url: str) -> None:
     run(installed, tmp_path, "db-migrate", database_url=empty_database_url)
     assert migrations.current(empty_database_url) == migrations.head()

@@ -29,6 +29,7 @@ class Wheels(NamedTuple):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Wheels:
+    """Building takes longer than most tests, so all that ask for them are marked as long."""
     folder = once_a_run(tmp_path_factory, "wheels", build)
     return Wheels(*(next(folder.glob(f"{name}/*.whl")) for name in ("client", "server")))
 

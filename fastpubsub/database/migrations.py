@@ -1,5 +1,6 @@
 """Migrates the schema: calls Alembic with a connection instead of a URL in a file."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,9 +65,16 @@ def _revision(connection: Connection) -> str | None:
 
 
 def head() -> str:
-    revision = ScriptDirectory(str(folder())).get_current_head()
+    """Returns the newest revision of this version."""
+    return _newest(folder())
+
+
+@functools.cache
+def _newest(scripts: Path) -> str:
+    """To read all migrations takes longer than to ask the database for its revision."""
+    revision = ScriptDirectory(str(scripts)).get_current_head()
     if revision is None:
-        raise RuntimeError(f"no migrations in {folder()}")
+        raise RuntimeError(f"no migrations in {scripts}")
     return revision
 
 

@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -27,6 +27,7 @@ BUILD = re.compile(r"python -m sphinx (.*) /guide$")
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """To build it takes as long as a hundred short tests, so all that ask for it are marked as long."""
     return once_a_run(tmp_path_factory, "image", build) / "guide"
 
 
@@ -44,11 +45,33 @@ def build(folder: Path) -> None:
 
 
 @pytest.fixture
-def installed(built: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(guide, "GUIDE", built)
+def small(tmp_path: Path) -> Path:
+    """One of a few files, for what the server does with whatever is there."""
+    folder = tmp_path / "guide"
+    (folder / "docs").mkdir(parents=True)
+    (folder / "docs/index.html").write_text("<h1>The guide</h1>")
+    (folder / "docs/http.md").write_text("# HTTP\n")
+    (folder / "searchindex.js").write_text("Search.setIndex({})")
+    (folder / "llms.txt").write_text("- [HTTP](docs/http.md)\n")
+    return folder
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
+    """Lets the server find a guide in a folder."""
+
+    def install(folder: Path) -> None:
+        monkeypatch.setattr(guide, "GUIDE", folder)
+        guide._files.cache_clear()
+
+    yield install
     guide._files.cache_clear()
-    yield built
-    guide._files.cache_clear()
+
+
+@pytest.fixture
+def installed(small: Path, serve: Callable[[Path], None]) -> Path:
+    serve(small)
+    return small
 
 
 @pytest.mark.long
@@ -63,6 +86,7 @@ def test_pages_load_nothing_from_elsewhere_and_run_one_known_script(built: Path)
         assert not re.search(r"\son\w+=\"", text), page
 
 
+@pytest.mark.long
 def test_every_picture_and_link_within_leads_somewhere(built: Path) -> None:
     for page in built.rglob("*.html"):
         for reference in re.findall(r'(?:src|srcset|href)="([^"#?]+)', page.read_text()):
@@ -70,6 +94,7 @@ def test_every_picture_and_link_within_leads_somewhere(built: Path) -> None:
                 assert (page.parent / reference).exists(), (page, reference)
 
 
+@pytest.mark.long
 def test_it_has_every_command_and_every_public_name(built: Path) -> None:
     commands, names = ((built / f"docs/reference/{page}.html").read_text() for page in ("commands", "python"))
     assert all(f'id="fastpubsub-{command}"' in commands for command in ("publish", "subscriptions-create", "doctor"))
@@ -79,6 +104,7 @@ def test_it_has_every_command_and_every_public_name(built: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_models_find_in_the_reference_what_is_generated(built: Path) -> None:
     commands, names, settings = (
         (built / f"docs/reference/{page}.md").read_text() for page in ("commands", "python", "settings")
@@ -95,21 +121,45 @@ def pages_as_they_are(folder: Path) -> set[Path]:
     return set(folder.rglob("*.md"))
 
 
-async def test_models_find_every_page_as_it_is(installed: Path, client: httpx.AsyncClient) -> None:
+@pytest.mark.long
+async def test_models_find_every_page_as_it_is(
+    built: Path, serve: Callable[[Path], None], client: httpx.AsyncClient
+) -> None:
+    serve(built)
     answer = await client.get("/guide/llms.txt")
-    assert answer.headers["content-type"].startswith("text/plain")
     pages = re.findall(r"\]\((\S+\.md)\)", answer.text)
-    assert {installed / page for page in pages} >= pages_as_they_are(installed) - {installed / "docs/index.md"}
-    page = await client.get(f"/guide/{pages[0]}")
-    assert page.headers["content-type"].startswith("text/markdown")
-    assert page.content == (ROOT / pages[0]).read_bytes()
+    assert {built / page for page in pages} >= pages_as_they_are(built) - {built / "docs/index.md"}
+    await markdown_is_served(client, pages[0], (ROOT / pages[0]).read_bytes())
+
+
+async def test_markdown_is_served_as_it_is(installed: Path, client: httpx.AsyncClient) -> None:
+    await markdown_is_served(client, "docs/http.md", (installed / "docs/http.md").read_bytes())
+
+
+async def markdown_is_served(client: httpx.AsyncClient, page: str, content: bytes) -> None:
+    listed = await client.get("/guide/llms.txt")
+    assert listed.headers["content-type"].startswith("text/plain")
+    assert f"]({page})" in listed.text
+    answer = await client.get(f"/guide/{page}")
+    assert answer.headers["content-type"].startswith("text/markdown")
+    assert answer.content == content
+
+
+@pytest.mark.long
+async def test_what_was_built_is_served(built: Path, serve: Callable[[Path], None], client: httpx.AsyncClient) -> None:
+    serve(built)
+    await is_served(built, client)
 
 
 async def test_it_is_served(installed: Path, client: httpx.AsyncClient) -> None:
+    await is_served(installed, client)
+
+
+async def is_served(folder: Path, client: httpx.AsyncClient) -> None:
     answer = await client.get("/guide")
     assert (answer.status_code, answer.headers["location"]) == (307, "/guide/docs/index.html")
     page = await client.get(answer.headers["location"])
-    assert page.text == (installed / "docs/index.html").read_text()
+    assert page.text == (folder / "docs/index.html").read_text()
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     policy = page.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; script-src 'self' 'sha256-")

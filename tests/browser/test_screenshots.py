@@ -35,6 +35,7 @@ def test_the_documentation_shows_all_of_them() -> None:
     assert all(file.exists() for file in shown)
 
 
+@pytest.mark.long
 def test_a_picture_is_taken(browser: Browser, tmp_path: Path) -> None:
     with open_shop(tmp_path, minutes=1) as shop:
         taken = list(pictures(Pilot(browser, shop.base_url), shop, ["message"]))
