@@ -107,6 +107,7 @@ class Probes:
                 await push_gauges(self._database, self._limit),
                 await schedule_gauges(self._database),
                 await count_refused(self._database, self._limit),
+                await self._database.count_missing_topics(),
             )
         except FastpubsubError as error:
             logger.warning("no gauges of the database in this scrape: %s", error.detail)

@@ -110,6 +110,7 @@ class Read(NamedTuple):
     pushed: Sequence[PushGauges]
     schedules: ScheduleGauges
     refused: Sequence[tuple[str, int]]
+    missing_topics: int
 
 
 def render(registry: CollectorRegistry, read: Read | None) -> bytes:
@@ -141,6 +142,7 @@ class _AtScrape:
             yield from push_gauges(self._read.pushed)
             yield from schedule_gauges(self._read.schedules)
             yield refused_gauge(self._read.refused)
+            yield missing_gauge(self._read.missing_topics)
 
 
 LABELS = ["topic", "subscription"]
@@ -265,6 +267,14 @@ def refused_gauge(refused: Sequence[tuple[str, int]]) -> Metric:
     for topic_id, count in refused:
         messages.add_metric([topic_id], count)
     return messages
+
+
+def missing_gauge(missing_topics: int) -> Metric:
+    return GaugeMetricFamily(
+        "fastpubsub_topics_missing",
+        "Topics whose node of PostgreSQL does not answer; their subscriptions have no series meanwhile",
+        value=missing_topics,
+    )
 
 
 def age(created_at: datetime | None, now: datetime) -> float:

@@ -233,8 +233,12 @@ def change_json(change: RecordedChange) -> bytes:
     )
 
 
-def list_json(objects: Iterable[bytes], next_page_token: str | None = None) -> bytes:
+def list_json(
+    objects: Iterable[bytes], next_page_token: str | None = None, missing_topics: Sequence[str] = ()
+) -> bytes:
     more = b"" if next_page_token is None else b',"next_page_token":' + json.dumps(next_page_token).encode()
+    if missing_topics:
+        more += b',"missing_topics":' + json.dumps(missing_topics).encode()
     return b'{"data":[' + b",".join(objects) + b"]" + more + b"}"
 
 

@@ -61,6 +61,10 @@ def summary(overview: "Overview", width: int, most: int = SHOWN) -> list[str]:
         "a second: " + ", ".join(f"{one.replace('_', ' ')} {rounded(rates.get(one, 0.0))}" for one in RATES),
     ]
     title = f"{printable(address())}  version {printable(overview.version)}  authentication {access}"
+    if overview.missing_topics:
+        lines.append(
+            f"a node of PostgreSQL does not answer, so topics are missing: {', '.join(overview.missing_topics)}"
+        )
     return [
         styled(cropped(title, width).rstrip(), "bold"),
         "",

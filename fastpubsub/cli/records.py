@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fastpubsub.cli.exits import FAILED, fail, note
+
 if TYPE_CHECKING:
     from fastpubsub.client.clients import Client
     from fastpubsub.client.requests import Request
@@ -63,15 +65,35 @@ def pages(
     limit: int | None,
     offset: int,
     member: str = "data",
+    *,
+    whole: bool = False,
 ) -> Iterator[list[Record]]:
-    """`build` gets the offset and the limit of each. A page may be shorter than asked for, because of its size."""
+    """`build` gets the offset and the limit of each. A page may be shorter than asked for, because of its size.
+
+    Topics may be missing: people are told so at the first page, and what needs all of them (`whole`) ends there.
+    """
+    told: list[str] = []
     while limit is None or limit > 0:
-        page = client.send(several(build(offset, PAGE if limit is None else min(limit, PAGE)), member))
+        answer = client.send(single(build(offset, PAGE if limit is None else min(limit, PAGE))))
+        page = items(answer, member)
+        told = told or _tell_of_missing(answer, whole=whole)
         if not page:
             return
         yield page
         offset += len(page)
         limit = None if limit is None else limit - len(page)
+
+
+def _tell_of_missing(answer: Record, *, whole: bool) -> list[str]:
+    if b'"missing_topics"' not in answer.text:
+        return []
+    missing: list[str] = answer.fields.get("missing_topics") or []
+    if missing:
+        told = f"a node of PostgreSQL does not answer, so these topics are missing: {', '.join(missing)}"
+        if whole:
+            fail(f"{told}\nall of them are needed for this: try again when the node answers", FAILED)
+        note(f"fastpubsub: {told}")
+    return missing
 
 
 def token_pages(client: "Client", build: "Callable[..., Request[Any]]") -> Iterator[Record]:

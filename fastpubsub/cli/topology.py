@@ -263,7 +263,7 @@ def _existing(client: "Client", kind: str) -> Objects | None:
     }
     found: Objects = {}
     try:
-        for page in pages(client, lambda offset, limit: build[kind](offset=offset, limit=limit), None, 0):
+        for page in pages(client, lambda offset, limit: build[kind](offset=offset, limit=limit), None, 0, whole=True):
             for record in page:
                 name = record.fields["name" if kind == "clients" else "id"]
                 found[name] = {} if name in found else record.fields

@@ -3,8 +3,6 @@
 import asyncio
 import functools
 import logging
-import math
-import time
 from collections.abc import Sequence
 
 import psycopg
@@ -12,7 +10,8 @@ import psycopg
 from fastpubsub.config import Settings
 from fastpubsub.database.changes import Change
 from fastpubsub.database.connections import Connections, Row, cut_after
-from fastpubsub.database.spreading import TOPICS_BY_NODE, was_moved
+from fastpubsub.database.nodes import Known, Nodes
+from fastpubsub.database.spreading import was_moved
 from fastpubsub.exceptions import (
     AlreadyExists,
     BacklogFull,
@@ -49,7 +48,6 @@ _TROUBLE = ("08", "53", "55P03", "25006", *_RETRIED, *_UNMIGRATED)
 # The server gave up the call or the session, for whatever timeout or shutdown.
 _UNKNOWN = ("57014", "57P", "25P")
 _ATTEMPTS = 4
-_ALONE_SECONDS = 30.0
 
 
 class Database:
@@ -64,9 +62,10 @@ class Database:
         self._timeout = settings.database_call_timeout_seconds
         self._prepare = settings.database_pooler != "transaction"
         self._echo = settings.database_echo
-        self._alone_until = -math.inf
+        self._nodes = Nodes(self._fetch)
 
     async def close(self) -> None:
+        await self._nodes.close()
         await self._connections.close()
 
     async def fetch_one(self, procedure: str, *arguments: object, change: Change | None = None) -> Row:
@@ -85,29 +84,49 @@ class Database:
 
         Where topics are on several nodes, it is called for those of each, without those of a node that is away.
         """
-        if not (parts := await self._topics_by_node()):
+        if not (parts := await self._nodes.with_topics()):
             return await self.fetch_all(procedure, *arguments)
         rows: list[Row] = []
-        for address, topic_keys in parts:
+        for address, topic_keys in self._nodes.there(parts):
             try:
                 rows += await self.fetch_all(procedure, *arguments, topic_keys)
             except (Unavailable, OutcomeUnknown) as error:
                 logger.warning("%s leaves out the topics of the node %s: %s", procedure, address, error.detail)
+                await self._nodes.look()
         return rows
+
+    async def fetch_known(self, procedure: str, *arguments: object) -> Known:
+        """As `fetch_all`, of a procedure over topics whose last parameter, beside these, limits it to some of them.
+
+        While a node is away, it is limited to the topics of the others. Where all answer, nothing else is asked.
+        """
+        try:
+            return await self._fetch_known(procedure, arguments)
+        except (Unavailable, OutcomeUnknown) as error:
+            if not (_is_answer(error) and await self.is_spread()):
+                raise
+        await self._nodes.look()
+        return await self._fetch_known(procedure, arguments)
+
+    async def _fetch_known(self, procedure: str, arguments: tuple[object, ...]) -> Known:
+        topic_keys = await self._nodes.known_topics()
+        if topic_keys is None:
+            return Known(await self.fetch_all(procedure, *arguments), None)
+        return Known(await self.fetch_all(procedure, *arguments, topic_keys), topic_keys)
+
+    async def missing_topics(
+        self, known: Known, topic_ids: list[str] | None, subscription_ids: list[str] | None
+    ) -> list[str]:
+        """Ids of topics that are not in it, 100 at most: of these, or with one of these subscriptions; None is all."""
+        return await self._nodes.missing(known.topic_keys, topic_ids, subscription_ids)
+
+    async def count_missing_topics(self) -> int:
+        """How many topics are on nodes that are away, as far as this process knows."""
+        return await self._nodes.count_missing()
 
     async def is_spread(self) -> bool:
         """Whether topics are on several nodes, where procedures over every topic take one after the other."""
-        return bool(await self._topics_by_node())
-
-    async def _topics_by_node(self) -> list[Row]:
-        """Nothing where there is one node, of which this process asks again after a while: topics may be spread."""
-        if time.monotonic() < self._alone_until:
-            return []
-        is_possible, query = TOPICS_BY_NODE
-        if not (await self._fetch(is_possible, ()))[0][0]:
-            self._alone_until = time.monotonic() + _ALONE_SECONDS
-            return []
-        return await self._fetch(query, ())
+        return bool(await self._nodes.with_topics())
 
     async def _fetch(self, query: bytes, arguments: Sequence[object]) -> list[Row]:
         if self._echo:
@@ -179,6 +198,11 @@ def is_for_several(error: BaseException) -> bool:
     Nothing was stored; it does the same for each topic.
     """
     return isinstance(error, psycopg.errors.FeatureNotSupported)
+
+
+def _is_answer(error: FastpubsubError) -> bool:
+    """Whether the database itself said so, and not the lack of a connection to it."""
+    return isinstance(error.__cause__, psycopg.Error) and error.__cause__.sqlstate is not None
 
 
 @functools.cache

@@ -325,6 +325,19 @@ TOPICS_BY_NODE = (
 )
 """Whether there can be nodes at all, and if so, the address of each that has topics, with their keys."""
 
+TOPIC_IDS = f"""
+select t.id from {SCHEMA}.topics as t
+where
+    t.topic_key <> all(%s) and (%s::text [] is null or t.id = any(%s))
+    and (
+        %s::text [] is null
+        or exists (select from {SCHEMA}.subscriptions as s where s.topic_key = t.topic_key and s.id = any(%s))
+    )
+order by t.id collate "C"
+limit %s
+""".encode()  # noqa: S608
+"""Of the topics beside some, of those that somebody may see."""
+
 CLOCKS = """
 select n.nodename || ':' || n.nodeport, case when r.success then r.result::double precision end
 from pg_catalog.run_command_on_all_nodes(

@@ -45,9 +45,9 @@ class TracedDatabase(Database):
 
 @functools.cache
 def _summary(query: bytes) -> str:
-    """By the semantic conventions for databases: what is done to what."""
-    (procedure,) = re.findall(rb"from (fastpubsub\.\w+)", query)
-    return f"SELECT {procedure.decode()}"
+    """By the semantic conventions for databases: what is done to what. What is no procedure asks about the nodes."""
+    called = re.match(rb"select (?:\w+\.)?\* from (fastpubsub\.\w+)", query)
+    return f"SELECT {called[1].decode() if called else 'pg_catalog'}"
 
 
 def _note(span: trace.Span, error: Exception) -> None:

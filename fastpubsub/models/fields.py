@@ -74,3 +74,9 @@ MAX_DELAY_SECONDS = 604_800
 def sentence(error: Mapping[str, Any]) -> str:
     """What is wrong, of an error of Pydantic, which puts words before those of our own."""
     return str(error["msg"]).removeprefix("Value error, ")
+
+
+MissingTopics = Annotated[
+    list[str] | None,
+    Field(description="topics that are left out, because their node of PostgreSQL does not answer; 100 at most"),
+]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from fastpubsub.models.fields import UtcTime
+from fastpubsub.models.fields import MissingTopics, UtcTime
 from fastpubsub.models.subscriptions import SubscriptionRates
 from fastpubsub.models.topics import TopicRates
 
@@ -55,3 +55,4 @@ class Overview(BaseModel):
     version: str = Field(description="the version of the server")
     server_time: UtcTime = Field(description="the time on the server's clock")
     findings: list[Finding] = Field(description="the worst first, at most 100")
+    missing_topics: MissingTopics = None

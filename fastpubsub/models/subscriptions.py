@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
 from fastpubsub import filters
-from fastpubsub.models.fields import MAX_DELAY_SECONDS, MAX_LEASE_SECONDS, NOT_BOOL, ObjectId, Time, UtcTime, explained
+from fastpubsub.models.fields import (
+    MAX_DELAY_SECONDS,
+    MAX_LEASE_SECONDS,
+    NOT_BOOL,
+    MissingTopics,
+    ObjectId,
+    Time,
+    UtcTime,
+    explained,
+)
 from fastpubsub.models.push import NewPush, Push
 
 Filter = Annotated[
@@ -272,3 +281,4 @@ class PurgedSubscription(BaseModel):
 class SubscriptionList(BaseModel):
     data: list[Subscription]
     next_page_token: str | None = Field(None, description="for the next page; left out on the last one")
+    missing_topics: MissingTopics = None

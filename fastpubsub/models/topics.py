@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fastpubsub.models.fields import NOT_BOOL, ObjectId, UtcTime, explained
+from fastpubsub.models.fields import NOT_BOOL, MissingTopics, ObjectId, UtcTime, explained
 
 Retention = Annotated[
     int | None,
@@ -75,3 +75,4 @@ class Topic(BaseModel):
 class TopicList(BaseModel):
     data: list[Topic]
     next_page_token: str | None = Field(None, description="for the next page; left out on the last one")
+    missing_topics: MissingTopics = None

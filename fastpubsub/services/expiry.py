@@ -22,6 +22,9 @@ WRITE_SECONDS = 60.0
 AGAIN_SECONDS = 5.0
 """After a failure; `expires_at` in SQL leaves time for both."""
 
+_MOST = 100
+"""In a pass."""
+
 
 class Uses:
     """Tells once a minute of which subscriptions somebody wanted messages here."""
@@ -60,7 +63,8 @@ class Uses:
 async def expire_subscriptions(database: Database) -> int:
     """How many were deleted. One that is used, changed or deleted meanwhile is left alone."""
     expired = 0
-    for topic_key, subscription_key, subscription_id, seconds in await database.fetch_all("list_expired_subscriptions"):
+    known = await database.fetch_known("list_expired_subscriptions", _MOST, None)
+    for topic_key, subscription_key, subscription_id, seconds in known.rows:
         body = json.dumps({"expire_after_seconds": seconds})
         change = Change(CLIENT_ID, None, "expire_subscription", "subscription", subscription_id, body)
         try:

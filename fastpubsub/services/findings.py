@@ -197,10 +197,10 @@ async def silent(
     most = {load.subscription_id: load for load in sorted(idle, key=lambda load: -load.behind)[:MAX_RHYTHMS]}
     seconds, consumer_seconds = int(QUIET.total_seconds()), int(SILENT.total_seconds())
     by_topic = await database.is_spread()
-    rows = await database.fetch_all(
+    known = await database.fetch_known(
         "list_rhythms", topic_ids, list(most), seconds, MAX_RHYTHMS, consumer_seconds, None, by_topic
     )
-    return [rhythm.finding(now) for rhythm in (Rhythm(*row) for row in rows) if rhythm.has_stopped(now)]
+    return [rhythm.finding(now) for rhythm in (Rhythm(*row) for row in known.rows) if rhythm.has_stopped(now)]
 
 
 class Rhythm(NamedTuple):

@@ -125,7 +125,7 @@ async def trim_messages(
             trimmed += chunk
         while (await database.fetch_one("trim_claims", topic_key, window_seconds, _TRIM_CHUNK))[0] >= _TRIM_CHUNK:
             pass
-    while (await database.fetch_one("empty_purges", _TRIM_CHUNK))[0] is not None:
+    while (await database.fetch_known("empty_purges", _TRIM_CHUNK)).rows[0][0] is not None:
         pass
     return trimmed
 

@@ -80,7 +80,7 @@ class Gauges:
 
     async def look(self) -> list[SubscriptionGauges]:
         judged = self._judged
-        rows = await self._database.fetch_all(
+        known = await self._database.fetch_known(
             "list_subscription_metrics_2",
             self._limit,
             self._retention,
@@ -89,15 +89,17 @@ class Gauges:
             Array("int8", [one.judged_from for one in judged]),
             Array("int8", [one.judged_to for one in judged]),
             SEARCH_MILLISECONDS,
+            None,
         )
-        found = gauges(rows)
+        found = gauges(known.rows)
         self._judged = [one for one in found if one.judged_filter is not None]
         return found
 
 
 async def delayed_gauges(database: Database) -> DelayedGauges:
     by_topic = await database.is_spread()
-    return DelayedGauges(*await database.fetch_one("inspect_delayed", COUNTED_DELAYED, None, by_topic))
+    known = await database.fetch_known("inspect_delayed", COUNTED_DELAYED, None, by_topic)
+    return DelayedGauges(*known.rows[0])
 
 
 async def push_gauges(database: Database, limit: int) -> list[PushGauges]:
@@ -105,7 +107,8 @@ async def push_gauges(database: Database, limit: int) -> list[PushGauges]:
 
 
 async def schedule_gauges(database: Database) -> ScheduleGauges:
-    return ScheduleGauges(*await database.fetch_one("inspect_schedules"))
+    known = await database.fetch_known("inspect_schedules", None)
+    return ScheduleGauges(*known.rows[0])
 
 
 def gauges(rows: list[Row]) -> list[SubscriptionGauges]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from fastpubsub import __version__
 from fastpubsub.config import Settings
 from fastpubsub.database.calls import Database
+from fastpubsub.database.nodes import MOST_MISSING, Known
 from fastpubsub.models import Overview, Rates
 from fastpubsub.services.findings import Load, findings, growing, held, silent, worst
 from fastpubsub.services.history import COLUMNS, read_history
@@ -20,9 +21,12 @@ async def look_at_all(
     """None is all."""
     topic_ids = None if visible_topics is None else list(visible_topics)
     subscription_ids = None if visible_subscriptions is None else list(visible_subscriptions)
-    topics, subscriptions, published = await database.fetch_one("sum_topics", topic_ids, subscription_ids)
+    sums = await database.fetch_known("sum_topics", topic_ids, subscription_ids)
+    ((topics, subscriptions, published),) = sums.rows
     retention = settings.cleanup_acked_messages_older_than_seconds
-    loads = [Load(*row) for row in await database.fetch_all("list_loads_2", subscription_ids, retention)]
+    by_topic = await database.is_spread()
+    known = await database.fetch_known("list_loads_2", subscription_ids, retention, by_topic)
+    loads = [Load(*row) for row in known.rows]
     now = datetime.now(UTC)
     minute = await read_history(database, topic_ids, subscription_ids, 5, int(now.timestamp()) - 65, None)
     return Overview(
@@ -46,4 +50,14 @@ async def look_at_all(
                 *(await held(database, now) if topic_ids is subscription_ids is None else ()),
             ]
         ),
+        missing_topics=await _missing(database, known, topic_ids, subscription_ids),
     )
+
+
+async def _missing(
+    database: Database, known: Known, topic_ids: list[str] | None, subscription_ids: list[str] | None
+) -> list[str] | None:
+    """Of the topics that a caller may see, and those of its subscriptions."""
+    of_topics = await database.missing_topics(known, topic_ids, None)
+    of_subscriptions = await database.missing_topics(known, None, subscription_ids)
+    return sorted({*of_topics, *of_subscriptions})[:MOST_MISSING] or None

@@ -14,6 +14,7 @@ from fastpubsub.database.connections import Row
 from fastpubsub.exceptions import InvalidRequest, NotFound
 from fastpubsub.models import ChangedSubscription, NewSubscription, PurgedSubscription, SubscriptionMetrics
 from fastpubsub.services.directory import Directory, SubscriptionKey
+from fastpubsub.services.listed import Listed
 
 NOT_FORKED = {"id", "topic_id", "filter", "fork_of", "push"}
 """Members of a new subscription that are no numbers and words beside its cursor."""
@@ -132,16 +133,18 @@ async def list_subscriptions(
     part: str | None = None,
     after: str | None = None,
     has_dead_letters: bool = False,
-) -> list[StoredSubscription]:
+) -> Listed[StoredSubscription]:
     """`only`: the subscriptions that the caller may see, None for all; `topic_id`: None for those of all topics; `part`
     of their ids; `after` an id.
     """
     visible = None if only is None else list(only)
     by_topic = has_dead_letters and await database.is_spread()
-    rows = await database.fetch_all(
+    known = await database.fetch_known(
         "list_subscriptions_3", offset, limit, visible, topic_id, part, after, has_dead_letters, by_topic
     )
-    return [_subscription(row) for row in rows]
+    topic_ids = None if topic_id is None else [topic_id]
+    missing = await database.missing_topics(known, topic_ids, visible)
+    return Listed([_subscription(row) for row in known.rows], missing)
 
 
 async def update_subscription(

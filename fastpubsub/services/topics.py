@@ -8,6 +8,7 @@ from fastpubsub.database.changes import Change
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.models import ChangedTopic, NewTopic
 from fastpubsub.payload_schemas import PayloadSchema
+from fastpubsub.services.listed import Listed
 
 
 class StoredTopic(NamedTuple):
@@ -43,11 +44,11 @@ async def list_topics(
     *,
     part: str | None = None,
     after: str | None = None,
-) -> list[StoredTopic]:
+) -> Listed[StoredTopic]:
     """`only`: the topics that the caller may see, None for all; `part` of their ids; `after` an id."""
     visible = None if only is None else list(only)
-    rows = await database.fetch_all("list_topics", offset, limit, visible, part, after)
-    return [_topic(*row) for row in rows]
+    known = await database.fetch_known("list_topics", offset, limit, visible, part, after)
+    return Listed([_topic(*row) for row in known.rows], await database.missing_topics(known, visible, None))
 
 
 async def update_topic(

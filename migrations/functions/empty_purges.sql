@@ -1,6 +1,6 @@
 -- Deletes up to p_limit rows per table of one deleted topic or subscription. Returns how many rows it deleted, or null
--- when there was nothing left to delete.
-create or replace function fastpubsub.empty_purges(p_limit integer default 5000) returns bigint
+-- when there was nothing left to delete. p_topic_keys, when not null, holds the only topics whose nodes answer.
+create or replace function fastpubsub.empty_purges(p_limit integer default 5000, p_topic_keys bigint [] default null) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -18,7 +18,9 @@ declare
     v_deleted bigint := 0;
 begin
     perform fastpubsub.begin_call(false);
-    select p.* into v_purge from fastpubsub.purges as p order by p.purge_key limit 1 for update skip locked;
+    select p.* into v_purge from fastpubsub.purges as p
+    where (p_topic_keys is null or p.topic_key = any(p_topic_keys))
+    order by p.purge_key limit 1 for update skip locked;
     if not found then
         return null;
     end if;

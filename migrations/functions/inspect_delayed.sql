@@ -5,6 +5,7 @@ create or replace function fastpubsub.inspect_delayed(
     p_limit integer,
     p_now timestamptz default null,
     p_by_topic boolean default true,
+    p_topic_keys bigint [] default null,
     out waiting bigint,
     out held bigint,
     out overdue_seconds double precision
@@ -30,7 +31,10 @@ begin
     if p_by_topic then
         waiting := 0;
         held := 0;
-        for v_head in select h.topic_key, h.held_after, h.held_until from fastpubsub.heads as h where h.has_delayed loop
+        for v_head in
+            select h.topic_key, h.held_after, h.held_until from fastpubsub.heads as h
+            where h.has_delayed and (p_topic_keys is null or h.topic_key = any(p_topic_keys))
+        loop
             select f.due_at, f.delayed_key into v_floor from fastpubsub.fired_messages as f
             where f.topic_key = v_head.topic_key
             order by f.due_at desc, f.delayed_key desc

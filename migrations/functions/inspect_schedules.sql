@@ -1,7 +1,9 @@
 -- Counts the schedules of all topics: that fire, that are paused, and whose last time could not be published; and for how many seconds the
--- first one is overdue. For metrics and `fastpubsub doctor`; writes nothing.
+-- first one is overdue. For metrics and `fastpubsub doctor`; writes nothing. p_topic_keys, when not null, holds the only
+-- topics whose nodes answer.
 create or replace function fastpubsub.inspect_schedules(
     p_now timestamptz default null,
+    p_topic_keys bigint [] default null,
     out active bigint,
     out paused bigint,
     out failing bigint,
@@ -17,6 +19,7 @@ begin
         greatest(coalesce(extract(epoch from coalesce(p_now, clock_timestamp()) - min(s.next_at)), 0), 0)
     into
         inspect_schedules.active, inspect_schedules.paused, inspect_schedules.failing, inspect_schedules.overdue_seconds
-    from fastpubsub.schedules as s;
+    from fastpubsub.schedules as s
+    where (p_topic_keys is null or s.topic_key = any(p_topic_keys));
 end;
 $$;

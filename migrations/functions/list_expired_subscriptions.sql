@@ -1,6 +1,11 @@
 -- Lists up to p_limit subscriptions that nobody has used for as long as their setting says, for expire_subscription. One that is paused or
 -- pushed, or whose messages a consumer holds, counts as used; and the time in which no server called this does not count.
-create or replace function fastpubsub.list_expired_subscriptions(p_limit integer default 100, p_now timestamptz default null)
+-- p_topic_keys, when not null, holds the only topics whose nodes answer: for the others, the time since the call before does not count.
+create or replace function fastpubsub.list_expired_subscriptions(
+    p_limit integer default 100,
+    p_now timestamptz default null,
+    p_topic_keys bigint [] default null
+)
 returns table (topic_key bigint, subscription_key bigint, subscription_id text, expire_after_seconds integer)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -36,6 +41,11 @@ begin
             -- Unless it was used or changed since the loop began.
             update fastpubsub.subscription_uses as u set used_at = greatest(u.used_at, v_use.used_at)
             where u.topic_key = v_use.topic_key and u.subscription_key = v_use.subscription_key;
+        end if;
+        if v_use.topic_key <> all(p_topic_keys) then
+            update fastpubsub.subscription_uses as u set used_at = least(u.used_at + (v_now - v_done_at), v_now)
+            where v_unserved is null and u.topic_key = v_use.topic_key and u.subscription_key = v_use.subscription_key;
+            continue;
         end if;
         select c.* into v_cursor from fastpubsub.cursors as c
         where c.topic_key = v_use.topic_key and c.subscription_key = v_use.subscription_key;

@@ -2,7 +2,14 @@
 -- for looking at the whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids
 -- holds the only ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has
 -- it, and of the first lease that expires; `retention_seconds` is how long the topic keeps what nobody needs.
-create or replace function fastpubsub.list_loads_2(p_ids text [], p_retention_seconds bigint)
+-- p_by_topic: reads one topic after the other, as topics on several nodes need it; p_topic_keys, when not null, holds the only topics
+-- whose nodes answer. Without, all in one statement, with less work.
+create or replace function fastpubsub.list_loads_2(
+    p_ids text [],
+    p_retention_seconds bigint,
+    p_by_topic boolean default true,
+    p_topic_keys bigint [] default null
+)
 returns table (
     topic_id text,
     subscription_id text,
@@ -26,7 +33,26 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 as $$
 #variable_conflict use_column
+declare
+    v_topic record;
 begin
+    if p_by_topic then
+        for v_topic in
+            select t.topic_key, t.id, array_agg(s.subscription_key) as subscription_keys, array_agg(s.id) as ids
+            from fastpubsub.subscriptions as s inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+            where (p_ids is null or s.id = any(p_ids)) and (p_topic_keys is null or t.topic_key = any(p_topic_keys))
+            group by t.topic_key, t.id
+        loop
+            return query
+            select
+                v_topic.id, n.id, l.is_filtered, l.behind, l.leased, l.waiting, l.dead, l.next_created_at, l.leased_created_at,
+                l.waiting_created_at, l.died_at, l.retention_seconds, l.paused_at, l.first_expires_at, l.max_in_flight, l.at_rate_limit
+            from fastpubsub.loads_of_topic(v_topic.topic_key, p_retention_seconds) as l
+            inner join unnest(v_topic.subscription_keys, v_topic.ids) as n (subscription_key, id)
+                on l.subscription_key = n.subscription_key;
+        end loop;
+        return;
+    end if;
     return query
     with
     leased as (

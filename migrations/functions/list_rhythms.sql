@@ -2,6 +2,7 @@
 -- p_consumer_seconds, in how many minutes of that day something was published, or delivered; the time from the first to the last of them,
 -- and the longest pause in it; and since when nothing was. At most p_limit topics, those that fell silent last.
 -- p_by_topic: reads one topic after the other, as topics on several nodes need it; without, all in one statement, with less work.
+-- p_topic_keys, when not null, holds the only topics whose nodes answer.
 create or replace function fastpubsub.list_rhythms(
     p_topic_ids text [],
     p_subscription_ids text [],
@@ -9,7 +10,8 @@ create or replace function fastpubsub.list_rhythms(
     p_limit integer default 100,
     p_consumer_seconds integer default 300,
     p_now timestamptz default null,
-    p_by_topic boolean default true
+    p_by_topic boolean default true,
+    p_topic_keys bigint [] default null
 ) returns table (
     topic_id text,
     subscription_id text,
@@ -38,7 +40,12 @@ declare
     v_times timestamptz [];
 begin
     if p_by_topic then
-        for v_topic in select t.id, t.topic_key from fastpubsub.topics as t where p_topic_ids is null or t.id = any(p_topic_ids) loop
+        for v_topic in
+            select t.id, t.topic_key from fastpubsub.topics as t
+            where
+                (p_topic_ids is null or t.id = any(p_topic_ids))
+                and (p_topic_keys is null or t.topic_key = any(p_topic_keys))
+        loop
             select m.created_at into v_created_at from fastpubsub.messages as m
             where m.topic_key = v_topic.topic_key
             order by m.position desc limit 1;

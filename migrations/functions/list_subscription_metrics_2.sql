@@ -1,6 +1,7 @@
 -- Returns the metrics of up to p_limit subscriptions for one scrape, and what each keeps of its topic beyond the retention. The caller
 -- passes back, in arrays, the `judged_…` values of the call before, so that no message is judged twice. All searches together take at most
--- p_milliseconds, each at most half of the time left.
+-- p_milliseconds, each at most half of the time left. p_topic_keys, when not null, holds the only topics whose nodes
+-- answer.
 create or replace function fastpubsub.list_subscription_metrics_2(
     p_limit integer,
     p_retention_seconds bigint,
@@ -9,7 +10,8 @@ create or replace function fastpubsub.list_subscription_metrics_2(
     p_judged_from bigint [] default '{}',
     p_judged_to bigint [] default '{}',
     p_milliseconds integer default 200,
-    p_now timestamptz default null
+    p_now timestamptz default null,
+    p_topic_keys bigint [] default null
 ) returns table (
     subscription_key bigint,
     subscription_id text,
@@ -42,6 +44,7 @@ begin
     for v_subscription in
         select s.id, t.id as topic_id, s.topic_key, s.subscription_key, array_position(p_subscription_keys, s.subscription_key) as place
         from fastpubsub.subscriptions as s inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+        where (p_topic_keys is null or s.topic_key = any(p_topic_keys))
         order by s.subscription_key
         limit p_limit
     loop

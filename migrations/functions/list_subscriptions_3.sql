@@ -1,6 +1,7 @@
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
 -- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter;
 -- p_by_topic looks for them in one topic after the other, as topics on several nodes need it; without, in one statement, with less work.
+-- p_topic_keys, when not null, holds the only topics whose nodes answer.
 create or replace function fastpubsub.list_subscriptions_3(
     p_offset bigint,
     p_limit integer,
@@ -9,7 +10,8 @@ create or replace function fastpubsub.list_subscriptions_3(
     p_part text default null,
     p_after text default null,
     p_has_dead_letters boolean default false,
-    p_by_topic boolean default true
+    p_by_topic boolean default true,
+    p_topic_keys bigint [] default null
 )
 returns table (
     id text,
@@ -56,6 +58,7 @@ begin
             (p_ids is null or s.id = any(p_ids)) and (p_topic_id is null or t.id = p_topic_id)
             and (p_part is null or strpos(lower(s.id), lower(p_part)) > 0)
             and (p_after is null or s.id collate "C" > p_after)
+            and (p_topic_keys is null or s.topic_key = any(p_topic_keys))
         order by s.id collate "C"
         offset case when p_has_dead_letters then 0 else p_offset end
         limit case when not p_has_dead_letters then p_limit end
@@ -96,6 +99,10 @@ begin
     left join fastpubsub.endpoints as e on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key
     left join fastpubsub.subscription_uses as u on s.topic_key = u.topic_key and s.subscription_key = u.subscription_key
     where s.subscription_key = any(v_keys);
+    -- Or where topics are on several nodes, all of them were asked.
+    if v_names.ids is null then
+        return;
+    end if;
     return query
     select
         n.id, n.topic_id, n.filter, c.ack_deadline_seconds, c.max_delivery_attempts,

@@ -1000,6 +1000,7 @@ end;
 $$;
 
 -- functions/empty_purges.sql
+drop function fastpubsub.empty_purges;
 -- Deletes up to p_limit rows per table of one deleted topic or subscription. Returns how many rows it deleted, or null when there was
 -- nothing left to delete.
 create or replace function fastpubsub.empty_purges(p_limit integer default 5000) returns bigint
@@ -1549,6 +1550,31 @@ begin
 end;
 $$;
 
+-- functions/inspect_schedules.sql
+drop function fastpubsub.inspect_schedules;
+-- Counts the schedules of all topics: that fire, that are paused, and whose last time could not be published; and for how many seconds the
+-- first one is overdue. For metrics and `fastpubsub doctor`; writes nothing.
+create or replace function fastpubsub.inspect_schedules(
+    p_now timestamptz default null,
+    out active bigint,
+    out paused bigint,
+    out failing bigint,
+    out overdue_seconds double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    select
+        count(*) filter (where s.next_at is not null), count(*) filter (where s.next_at is null), count(s.problem),
+        greatest(coalesce(extract(epoch from coalesce(p_now, clock_timestamp()) - min(s.next_at)), 0), 0)
+    into
+        inspect_schedules.active, inspect_schedules.paused, inspect_schedules.failing, inspect_schedules.overdue_seconds
+    from fastpubsub.schedules as s;
+end;
+$$;
+
 -- functions/judge_stretch.sql
 drop function fastpubsub.judge_stretch;
 
@@ -1798,6 +1824,7 @@ end;
 $$;
 
 -- functions/list_expired_subscriptions.sql
+drop function fastpubsub.list_expired_subscriptions;
 -- Lists up to p_limit subscriptions that nobody has used for as long as their setting says, for expire_subscription. One that is paused or
 -- pushed, or whose messages a consumer holds, counts as used; and the time in which no server called this does not count.
 create or replace function fastpubsub.list_expired_subscriptions(p_limit integer default 100, p_now timestamptz default null)
@@ -1930,6 +1957,86 @@ begin
     ) as m
     order by 3 desc
     limit p_limit;
+end;
+$$;
+
+-- functions/list_loads_2.sql
+drop function fastpubsub.list_loads_2;
+-- Returns the subscriptions in which something is ahead, leased, waiting or dead, or which are paused, all at once instead of one by one:
+-- for looking at the whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids
+-- holds the only ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has
+-- it, and of the first lease that expires; `retention_seconds` is how long the topic keeps what nobody needs.
+create or replace function fastpubsub.list_loads_2(p_ids text [], p_retention_seconds bigint)
+returns table (
+    topic_id text,
+    subscription_id text,
+    is_filtered boolean,
+    behind bigint,
+    leased bigint,
+    waiting bigint,
+    dead bigint,
+    next_created_at timestamptz,
+    leased_created_at timestamptz,
+    waiting_created_at timestamptz,
+    died_at timestamptz,
+    retention_seconds bigint,
+    paused_at timestamptz,
+    first_expires_at timestamptz,
+    max_in_flight integer,
+    at_rate_limit double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    with
+    leased as (
+        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as messages, min(l.position) as first,
+            min(l.expires_at) as expires_at
+        from fastpubsub.leases as l group by l.topic_key, l.subscription_key
+    ),
+    waiting as (
+        select r.topic_key, r.subscription_key, count(*) as messages, min(r.position) as first
+        from fastpubsub.retries as r where r.reason <> 'put aside' group by r.topic_key, r.subscription_key
+    ),
+    dead as (
+        select d.topic_key, d.subscription_key, count(*) as messages, min(d.position) as first
+        from fastpubsub.dead_letters as d group by d.topic_key, d.subscription_key
+    ),
+    tops as (
+        select t.topic_key, t.id, coalesce(h.retention_seconds, p_retention_seconds) as retention, l.position
+        from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
+        cross join lateral fastpubsub.last_position(t.topic_key) as l (position)
+    )
+    select
+        t.id, s.id, c.filter_path is not null, greatest(t.position - n.position, 0), coalesce(l.messages, 0), coalesce(w.messages, 0),
+        coalesce(d.messages, 0),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = n.position + 1),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = l.first),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = w.first),
+        (
+            select e.died_at from fastpubsub.dead_letters as e
+            where e.topic_key = s.topic_key and e.subscription_key = s.subscription_key and e.position = d.first
+        ),
+        t.retention, c.paused_at, l.expires_at, c.max_in_flight,
+        fastpubsub.rate_reached(c.rate_limit, n.full_at, clock_timestamp())
+    from fastpubsub.subscriptions as s
+    inner join tops as t on s.topic_key = t.topic_key
+    inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
+    cross join lateral (
+        select n.position, n.full_at from fastpubsub.claims as n
+        where n.topic_key = s.topic_key and n.subscription_key = s.subscription_key
+        order by n.sequence desc limit 1
+    ) as n
+    left join leased as l on s.topic_key = l.topic_key and s.subscription_key = l.subscription_key
+    left join waiting as w on s.topic_key = w.topic_key and s.subscription_key = w.subscription_key
+    left join dead as d on s.topic_key = d.topic_key and s.subscription_key = d.subscription_key
+    where
+        (p_ids is null or s.id = any(p_ids))
+        and (t.position > n.position or l.messages > 0 or w.messages > 0 or d.messages > 0 or c.paused_at is not null);
 end;
 $$;
 
@@ -2095,6 +2202,73 @@ begin
 end;
 $$;
 
+-- functions/list_subscription_metrics_2.sql
+drop function fastpubsub.list_subscription_metrics_2;
+-- Returns the metrics of up to p_limit subscriptions for one scrape, and what each keeps of its topic beyond the retention. The caller
+-- passes back, in arrays, the `judged_…` values of the call before, so that no message is judged twice. All searches together take at most
+-- p_milliseconds, each at most half of the time left.
+create or replace function fastpubsub.list_subscription_metrics_2(
+    p_limit integer,
+    p_retention_seconds bigint,
+    p_subscription_keys bigint [] default '{}',
+    p_judged_filters bigint [] default '{}',
+    p_judged_from bigint [] default '{}',
+    p_judged_to bigint [] default '{}',
+    p_milliseconds integer default 200,
+    p_now timestamptz default null
+) returns table (
+    subscription_key bigint,
+    subscription_id text,
+    topic_id text,
+    ahead bigint,
+    waiting bigint,
+    leased bigint,
+    dead bigint,
+    acked bigint,
+    oldest_created_at timestamptz,
+    oldest_leased_created_at timestamptz,
+    oldest_waiting_created_at timestamptz,
+    unjudged bigint,
+    judged_filter bigint,
+    judged_from bigint,
+    judged_to bigint,
+    kept_state text,
+    kept_bytes bigint,
+    paused boolean,
+    held_keys bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_subscription record;
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_milliseconds / 1000.0);
+begin
+    for v_subscription in
+        select s.id, t.id as topic_id, s.topic_key, s.subscription_key, array_position(p_subscription_keys, s.subscription_key) as place
+        from fastpubsub.subscriptions as s inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+        order by s.subscription_key
+        limit p_limit
+    loop
+        return query
+        select
+            v_subscription.subscription_key, v_subscription.id, v_subscription.topic_id, m.ahead, m.waiting, m.leased, m.dead, m.acked,
+            m.oldest_created_at, m.oldest_leased_created_at, m.oldest_waiting_created_at, m.unjudged, m.judged_filter, m.judged_from,
+            m.judged_to, k.state, k.bytes, m.paused, m.held_keys
+        from
+            fastpubsub.subscription_metrics_2(
+                v_subscription.topic_key, v_subscription.subscription_key, 1000,
+                (500 * extract(epoch from v_until - clock_timestamp()))::integer,
+                p_judged_filters[v_subscription.place], p_judged_from[v_subscription.place], p_judged_to[v_subscription.place]
+            ) as m
+        cross join lateral fastpubsub.kept_log(
+            v_subscription.topic_key, m.cursor_position + 1, m.leased_position, m.waiting_position, p_retention_seconds, p_now
+        ) as k;
+    end loop;
+end;
+$$;
+
 -- functions/list_subscriptions_2.sql
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
 -- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter.
@@ -2175,6 +2349,35 @@ $$;
 -- functions/list_subscriptions_3.sql
 drop function fastpubsub.list_subscriptions_3;
 
+-- functions/list_topics.sql
+drop function fastpubsub.list_topics;
+-- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_part is a part of the id,
+-- without case.
+create or replace function fastpubsub.list_topics(
+    p_offset bigint,
+    p_limit integer,
+    p_ids text[] default null,
+    p_part text default null,
+    p_after text default null
+)
+returns table (id text, retention_seconds bigint, created_at timestamptz, schema json)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select t.id, h.retention_seconds, t.created_at, h.schema
+    from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
+    where
+        (p_ids is null or t.id = any(p_ids)) and (p_part is null or strpos(lower(t.id), lower(p_part)) > 0)
+        and (p_after is null or t.id collate "C" > p_after)
+    order by t.id collate "C"
+    offset p_offset
+    limit p_limit;
+end;
+$$;
+
 -- functions/list_trimmable.sql
 drop function fastpubsub.list_trimmable;
 -- Lists the topics where trim_messages has work: messages past the retention, or claims, idempotency keys and places of delayed
@@ -2241,6 +2444,9 @@ begin
     end loop;
 end;
 $$;
+
+-- functions/loads_of_topic.sql
+drop function fastpubsub.loads_of_topic;
 
 -- functions/name_turns.sql
 -- For a caller that holds the cursor and requeues messages of an ordered subscription: a turn of 0 becomes the message's own position, and
@@ -3813,6 +4019,29 @@ begin
     acked := v_cursor.routed - waiting - leased - dead - v_cursor.purged - dropped - ttl_expired;
     oldest_leased_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_leased);
     oldest_waiting_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_waiting);
+end;
+$$;
+
+-- functions/sum_topics.sql
+drop function fastpubsub.sum_topics;
+-- Returns how many topics and subscriptions a caller may see, and how many messages were ever published to these topics. Null is all.
+create or replace function fastpubsub.sum_topics(
+    p_topic_ids text [],
+    p_subscription_ids text [],
+    out topics bigint,
+    out subscriptions bigint,
+    out published bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    select count(*), coalesce(sum(fastpubsub.last_position(t.topic_key)), 0)
+    into sum_topics.topics, sum_topics.published
+    from fastpubsub.topics as t where p_topic_ids is null or t.id = any(p_topic_ids);
+    select count(*) into sum_topics.subscriptions
+    from fastpubsub.subscriptions as s where p_subscription_ids is null or s.id = any(p_subscription_ids);
 end;
 $$;
 

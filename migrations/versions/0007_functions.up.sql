@@ -1069,9 +1069,10 @@ end;
 $$;
 
 -- functions/empty_purges.sql
+drop function fastpubsub.empty_purges;
 -- Deletes up to p_limit rows per table of one deleted topic or subscription. Returns how many rows it deleted, or null
--- when there was nothing left to delete.
-create or replace function fastpubsub.empty_purges(p_limit integer default 5000) returns bigint
+-- when there was nothing left to delete. p_topic_keys, when not null, holds the only topics whose nodes answer.
+create or replace function fastpubsub.empty_purges(p_limit integer default 5000, p_topic_keys bigint [] default null) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -1089,7 +1090,9 @@ declare
     v_deleted bigint := 0;
 begin
     perform fastpubsub.begin_call(false);
-    select p.* into v_purge from fastpubsub.purges as p order by p.purge_key limit 1 for update skip locked;
+    select p.* into v_purge from fastpubsub.purges as p
+    where (p_topic_keys is null or p.topic_key = any(p_topic_keys))
+    order by p.purge_key limit 1 for update skip locked;
     if not found then
         return null;
     end if;
@@ -1758,6 +1761,7 @@ create or replace function fastpubsub.inspect_delayed(
     p_limit integer,
     p_now timestamptz default null,
     p_by_topic boolean default true,
+    p_topic_keys bigint [] default null,
     out waiting bigint,
     out held bigint,
     out overdue_seconds double precision
@@ -1783,7 +1787,10 @@ begin
     if p_by_topic then
         waiting := 0;
         held := 0;
-        for v_head in select h.topic_key, h.held_after, h.held_until from fastpubsub.heads as h where h.has_delayed loop
+        for v_head in
+            select h.topic_key, h.held_after, h.held_until from fastpubsub.heads as h
+            where h.has_delayed and (p_topic_keys is null or h.topic_key = any(p_topic_keys))
+        loop
             select f.due_at, f.delayed_key into v_floor from fastpubsub.fired_messages as f
             where f.topic_key = v_head.topic_key
             order by f.due_at desc, f.delayed_key desc
@@ -1845,6 +1852,34 @@ begin
         select greatest(c.reltuples::bigint - inspect_delayed.held, inspect_delayed.waiting) into inspect_delayed.waiting
         from pg_class as c where c.oid = 'fastpubsub.delayed_messages'::regclass;
     end if;
+end;
+$$;
+
+-- functions/inspect_schedules.sql
+drop function fastpubsub.inspect_schedules;
+-- Counts the schedules of all topics: that fire, that are paused, and whose last time could not be published; and for how many seconds the
+-- first one is overdue. For metrics and `fastpubsub doctor`; writes nothing. p_topic_keys, when not null, holds the only
+-- topics whose nodes answer.
+create or replace function fastpubsub.inspect_schedules(
+    p_now timestamptz default null,
+    p_topic_keys bigint [] default null,
+    out active bigint,
+    out paused bigint,
+    out failing bigint,
+    out overdue_seconds double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    select
+        count(*) filter (where s.next_at is not null), count(*) filter (where s.next_at is null), count(s.problem),
+        greatest(coalesce(extract(epoch from coalesce(p_now, clock_timestamp()) - min(s.next_at)), 0), 0)
+    into
+        inspect_schedules.active, inspect_schedules.paused, inspect_schedules.failing, inspect_schedules.overdue_seconds
+    from fastpubsub.schedules as s
+    where (p_topic_keys is null or s.topic_key = any(p_topic_keys));
 end;
 $$;
 
@@ -2386,9 +2421,15 @@ end;
 $$;
 
 -- functions/list_expired_subscriptions.sql
+drop function fastpubsub.list_expired_subscriptions;
 -- Lists up to p_limit subscriptions that nobody has used for as long as their setting says, for expire_subscription. One that is paused or
 -- pushed, or whose messages a consumer holds, counts as used; and the time in which no server called this does not count.
-create or replace function fastpubsub.list_expired_subscriptions(p_limit integer default 100, p_now timestamptz default null)
+-- p_topic_keys, when not null, holds the only topics whose nodes answer: for the others, the time since the call before does not count.
+create or replace function fastpubsub.list_expired_subscriptions(
+    p_limit integer default 100,
+    p_now timestamptz default null,
+    p_topic_keys bigint [] default null
+)
 returns table (topic_key bigint, subscription_key bigint, subscription_id text, expire_after_seconds integer)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -2424,6 +2465,11 @@ begin
             -- Unless it was used or changed since the loop began.
             update fastpubsub.subscription_uses as u set used_at = greatest(u.used_at, v_use.used_at)
             where u.topic_key = v_use.topic_key and u.subscription_key = v_use.subscription_key;
+        end if;
+        if v_use.topic_key <> all(p_topic_keys) then
+            update fastpubsub.subscription_uses as u set used_at = least(u.used_at + (v_now - v_done_at), v_now)
+            where v_unserved is null and u.topic_key = v_use.topic_key and u.subscription_key = v_use.subscription_key;
+            continue;
         end if;
         select c.* into v_cursor from fastpubsub.cursors as c
         where c.topic_key = v_use.topic_key and c.subscription_key = v_use.subscription_key;
@@ -2599,6 +2645,112 @@ begin
 end;
 $$;
 
+-- functions/list_loads_2.sql
+drop function fastpubsub.list_loads_2;
+-- Returns the subscriptions in which something is ahead, leased, waiting or dead, or which are paused, all at once instead of one by one:
+-- for looking at the whole server. `behind` is what the log has after the cursor, which for a filter is more than what it passes. p_ids
+-- holds the only ids that the caller may see, null for all. The times are those of the oldest message of each state, as far as the log has
+-- it, and of the first lease that expires; `retention_seconds` is how long the topic keeps what nobody needs.
+-- p_by_topic: reads one topic after the other, as topics on several nodes need it; p_topic_keys, when not null, holds the only topics
+-- whose nodes answer. Without, all in one statement, with less work.
+create or replace function fastpubsub.list_loads_2(
+    p_ids text [],
+    p_retention_seconds bigint,
+    p_by_topic boolean default true,
+    p_topic_keys bigint [] default null
+)
+returns table (
+    topic_id text,
+    subscription_id text,
+    is_filtered boolean,
+    behind bigint,
+    leased bigint,
+    waiting bigint,
+    dead bigint,
+    next_created_at timestamptz,
+    leased_created_at timestamptz,
+    waiting_created_at timestamptz,
+    died_at timestamptz,
+    retention_seconds bigint,
+    paused_at timestamptz,
+    first_expires_at timestamptz,
+    max_in_flight integer,
+    at_rate_limit double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_topic record;
+begin
+    if p_by_topic then
+        for v_topic in
+            select t.topic_key, t.id, array_agg(s.subscription_key) as subscription_keys, array_agg(s.id) as ids
+            from fastpubsub.subscriptions as s inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+            where (p_ids is null or s.id = any(p_ids)) and (p_topic_keys is null or t.topic_key = any(p_topic_keys))
+            group by t.topic_key, t.id
+        loop
+            return query
+            select
+                v_topic.id, n.id, l.is_filtered, l.behind, l.leased, l.waiting, l.dead, l.next_created_at, l.leased_created_at,
+                l.waiting_created_at, l.died_at, l.retention_seconds, l.paused_at, l.first_expires_at, l.max_in_flight, l.at_rate_limit
+            from fastpubsub.loads_of_topic(v_topic.topic_key, p_retention_seconds) as l
+            inner join unnest(v_topic.subscription_keys, v_topic.ids) as n (subscription_key, id)
+                on l.subscription_key = n.subscription_key;
+        end loop;
+        return;
+    end if;
+    return query
+    with
+    leased as (
+        select l.topic_key, l.subscription_key, sum(l.last_position - l.position + 1)::bigint as messages, min(l.position) as first,
+            min(l.expires_at) as expires_at
+        from fastpubsub.leases as l group by l.topic_key, l.subscription_key
+    ),
+    waiting as (
+        select r.topic_key, r.subscription_key, count(*) as messages, min(r.position) as first
+        from fastpubsub.retries as r where r.reason <> 'put aside' group by r.topic_key, r.subscription_key
+    ),
+    dead as (
+        select d.topic_key, d.subscription_key, count(*) as messages, min(d.position) as first
+        from fastpubsub.dead_letters as d group by d.topic_key, d.subscription_key
+    ),
+    tops as (
+        select t.topic_key, t.id, coalesce(h.retention_seconds, p_retention_seconds) as retention, l.position
+        from fastpubsub.topics as t inner join fastpubsub.heads as h on t.topic_key = h.topic_key
+        cross join lateral fastpubsub.last_position(t.topic_key) as l (position)
+    )
+    select
+        t.id, s.id, c.filter_path is not null, greatest(t.position - n.position, 0), coalesce(l.messages, 0), coalesce(w.messages, 0),
+        coalesce(d.messages, 0),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = n.position + 1),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = l.first),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = s.topic_key and m.position = w.first),
+        (
+            select e.died_at from fastpubsub.dead_letters as e
+            where e.topic_key = s.topic_key and e.subscription_key = s.subscription_key and e.position = d.first
+        ),
+        t.retention, c.paused_at, l.expires_at, c.max_in_flight,
+        fastpubsub.rate_reached(c.rate_limit, n.full_at, clock_timestamp())
+    from fastpubsub.subscriptions as s
+    inner join tops as t on s.topic_key = t.topic_key
+    inner join fastpubsub.cursors as c on s.topic_key = c.topic_key and s.subscription_key = c.subscription_key
+    cross join lateral (
+        select n.position, n.full_at from fastpubsub.claims as n
+        where n.topic_key = s.topic_key and n.subscription_key = s.subscription_key
+        order by n.sequence desc limit 1
+    ) as n
+    left join leased as l on s.topic_key = l.topic_key and s.subscription_key = l.subscription_key
+    left join waiting as w on s.topic_key = w.topic_key and s.subscription_key = w.subscription_key
+    left join dead as d on s.topic_key = d.topic_key and s.subscription_key = d.subscription_key
+    where
+        (p_ids is null or s.id = any(p_ids))
+        and (t.position > n.position or l.messages > 0 or w.messages > 0 or d.messages > 0 or c.paused_at is not null);
+end;
+$$;
+
 -- functions/list_ready_of_topic.sql
 -- As list_ready_subscriptions_2, of subscriptions of one topic.
 create or replace function fastpubsub.list_ready_of_topic(
@@ -2736,6 +2888,7 @@ drop function fastpubsub.list_rhythms;
 -- p_consumer_seconds, in how many minutes of that day something was published, or delivered; the time from the first to the last of them,
 -- and the longest pause in it; and since when nothing was. At most p_limit topics, those that fell silent last.
 -- p_by_topic: reads one topic after the other, as topics on several nodes need it; without, all in one statement, with less work.
+-- p_topic_keys, when not null, holds the only topics whose nodes answer.
 create or replace function fastpubsub.list_rhythms(
     p_topic_ids text [],
     p_subscription_ids text [],
@@ -2743,7 +2896,8 @@ create or replace function fastpubsub.list_rhythms(
     p_limit integer default 100,
     p_consumer_seconds integer default 300,
     p_now timestamptz default null,
-    p_by_topic boolean default true
+    p_by_topic boolean default true,
+    p_topic_keys bigint [] default null
 ) returns table (
     topic_id text,
     subscription_id text,
@@ -2772,7 +2926,12 @@ declare
     v_times timestamptz [];
 begin
     if p_by_topic then
-        for v_topic in select t.id, t.topic_key from fastpubsub.topics as t where p_topic_ids is null or t.id = any(p_topic_ids) loop
+        for v_topic in
+            select t.id, t.topic_key from fastpubsub.topics as t
+            where
+                (p_topic_ids is null or t.id = any(p_topic_ids))
+                and (p_topic_keys is null or t.topic_key = any(p_topic_keys))
+        loop
             select m.created_at into v_created_at from fastpubsub.messages as m
             where m.topic_key = v_topic.topic_key
             order by m.position desc limit 1;
@@ -2916,10 +3075,81 @@ begin
 end;
 $$;
 
+-- functions/list_subscription_metrics_2.sql
+drop function fastpubsub.list_subscription_metrics_2;
+-- Returns the metrics of up to p_limit subscriptions for one scrape, and what each keeps of its topic beyond the retention. The caller
+-- passes back, in arrays, the `judged_…` values of the call before, so that no message is judged twice. All searches together take at most
+-- p_milliseconds, each at most half of the time left. p_topic_keys, when not null, holds the only topics whose nodes
+-- answer.
+create or replace function fastpubsub.list_subscription_metrics_2(
+    p_limit integer,
+    p_retention_seconds bigint,
+    p_subscription_keys bigint [] default '{}',
+    p_judged_filters bigint [] default '{}',
+    p_judged_from bigint [] default '{}',
+    p_judged_to bigint [] default '{}',
+    p_milliseconds integer default 200,
+    p_now timestamptz default null,
+    p_topic_keys bigint [] default null
+) returns table (
+    subscription_key bigint,
+    subscription_id text,
+    topic_id text,
+    ahead bigint,
+    waiting bigint,
+    leased bigint,
+    dead bigint,
+    acked bigint,
+    oldest_created_at timestamptz,
+    oldest_leased_created_at timestamptz,
+    oldest_waiting_created_at timestamptz,
+    unjudged bigint,
+    judged_filter bigint,
+    judged_from bigint,
+    judged_to bigint,
+    kept_state text,
+    kept_bytes bigint,
+    paused boolean,
+    held_keys bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_subscription record;
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_milliseconds / 1000.0);
+begin
+    for v_subscription in
+        select s.id, t.id as topic_id, s.topic_key, s.subscription_key, array_position(p_subscription_keys, s.subscription_key) as place
+        from fastpubsub.subscriptions as s inner join fastpubsub.topics as t on s.topic_key = t.topic_key
+        where (p_topic_keys is null or s.topic_key = any(p_topic_keys))
+        order by s.subscription_key
+        limit p_limit
+    loop
+        return query
+        select
+            v_subscription.subscription_key, v_subscription.id, v_subscription.topic_id, m.ahead, m.waiting, m.leased, m.dead, m.acked,
+            m.oldest_created_at, m.oldest_leased_created_at, m.oldest_waiting_created_at, m.unjudged, m.judged_filter, m.judged_from,
+            m.judged_to, k.state, k.bytes, m.paused, m.held_keys
+        from
+            fastpubsub.subscription_metrics_2(
+                v_subscription.topic_key, v_subscription.subscription_key, 1000,
+                (500 * extract(epoch from v_until - clock_timestamp()))::integer,
+                p_judged_filters[v_subscription.place], p_judged_from[v_subscription.place], p_judged_to[v_subscription.place]
+            ) as m
+        cross join lateral fastpubsub.kept_log(
+            v_subscription.topic_key, m.cursor_position + 1, m.leased_position, m.waiting_position, p_retention_seconds, p_now
+        ) as k;
+    end loop;
+end;
+$$;
+
 -- functions/list_subscriptions_3.sql
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
 -- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter;
 -- p_by_topic looks for them in one topic after the other, as topics on several nodes need it; without, in one statement, with less work.
+-- p_topic_keys, when not null, holds the only topics whose nodes answer.
 create or replace function fastpubsub.list_subscriptions_3(
     p_offset bigint,
     p_limit integer,
@@ -2928,7 +3158,8 @@ create or replace function fastpubsub.list_subscriptions_3(
     p_part text default null,
     p_after text default null,
     p_has_dead_letters boolean default false,
-    p_by_topic boolean default true
+    p_by_topic boolean default true,
+    p_topic_keys bigint [] default null
 )
 returns table (
     id text,
@@ -2975,6 +3206,7 @@ begin
             (p_ids is null or s.id = any(p_ids)) and (p_topic_id is null or t.id = p_topic_id)
             and (p_part is null or strpos(lower(s.id), lower(p_part)) > 0)
             and (p_after is null or s.id collate "C" > p_after)
+            and (p_topic_keys is null or s.topic_key = any(p_topic_keys))
         order by s.id collate "C"
         offset case when p_has_dead_letters then 0 else p_offset end
         limit case when not p_has_dead_letters then p_limit end
@@ -3015,6 +3247,10 @@ begin
     left join fastpubsub.endpoints as e on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key
     left join fastpubsub.subscription_uses as u on s.topic_key = u.topic_key and s.subscription_key = u.subscription_key
     where s.subscription_key = any(v_keys);
+    -- Or where topics are on several nodes, all of them were asked.
+    if v_names.ids is null then
+        return;
+    end if;
     return query
     select
         n.id, n.topic_id, n.filter, c.ack_deadline_seconds, c.max_delivery_attempts,
@@ -3033,6 +3269,53 @@ begin
     inner join fastpubsub.cursors as c on n.topic_key = c.topic_key and n.subscription_key = c.subscription_key
     -- Where topics are on several nodes, only those of these topics are asked.
     where c.topic_key = any(v_names.topic_keys)
+    order by n.id collate "C";
+end;
+$$;
+
+-- functions/list_topics.sql
+drop function fastpubsub.list_topics;
+-- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_part is a part of the id,
+-- without case; p_topic_keys, when not null, holds the only topics whose nodes answer.
+create or replace function fastpubsub.list_topics(
+    p_offset bigint,
+    p_limit integer,
+    p_ids text[] default null,
+    p_part text default null,
+    p_after text default null,
+    p_topic_keys bigint [] default null
+)
+returns table (id text, retention_seconds bigint, created_at timestamptz, schema json)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_topic_keys bigint [];
+    v_ids text [];
+    v_times timestamptz [];
+begin
+    select array_agg(n.topic_key), array_agg(n.id), array_agg(n.created_at) into v_topic_keys, v_ids, v_times
+    from (
+        select t.topic_key, t.id, t.created_at from fastpubsub.topics as t
+        where
+            (p_ids is null or t.id = any(p_ids)) and (p_part is null or strpos(lower(t.id), lower(p_part)) > 0)
+            and (p_after is null or t.id collate "C" > p_after)
+            and (p_topic_keys is null or t.topic_key = any(p_topic_keys))
+        order by t.id collate "C"
+        offset p_offset
+        limit p_limit
+    ) as n;
+    -- Or where topics are on several nodes, all of them were asked.
+    if v_topic_keys is null then
+        return;
+    end if;
+    return query
+    select n.id, h.retention_seconds, n.created_at, h.schema
+    from unnest(v_topic_keys, v_ids, v_times) as n (topic_key, id, created_at)
+    inner join fastpubsub.heads as h on n.topic_key = h.topic_key
+    -- Where topics are on several nodes, only those of these topics are asked.
+    where h.topic_key = any(v_topic_keys)
     order by n.id collate "C";
 end;
 $$;
@@ -3113,6 +3396,78 @@ begin
             return next;
         end if;
     end loop;
+end;
+$$;
+
+-- functions/loads_of_topic.sql
+-- As list_loads_2, of all subscriptions of a topic, by their keys.
+create or replace function fastpubsub.loads_of_topic(p_topic_key bigint, p_retention_seconds bigint)
+returns table (
+    subscription_key bigint,
+    is_filtered boolean,
+    behind bigint,
+    leased bigint,
+    waiting bigint,
+    dead bigint,
+    next_created_at timestamptz,
+    leased_created_at timestamptz,
+    waiting_created_at timestamptz,
+    died_at timestamptz,
+    retention_seconds bigint,
+    paused_at timestamptz,
+    first_expires_at timestamptz,
+    max_in_flight integer,
+    at_rate_limit double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_last bigint := fastpubsub.last_position(p_topic_key);
+    v_now timestamptz := clock_timestamp();
+begin
+    return query
+    with
+    leased as (
+        select l.subscription_key, sum(l.last_position - l.position + 1)::bigint as messages, min(l.position) as first,
+            min(l.expires_at) as expires_at
+        from fastpubsub.leases as l where l.topic_key = p_topic_key group by l.subscription_key
+    ),
+    waiting as (
+        select r.subscription_key, count(*) as messages, min(r.position) as first
+        from fastpubsub.retries as r where r.topic_key = p_topic_key and r.reason <> 'put aside' group by r.subscription_key
+    ),
+    dead as (
+        select d.subscription_key, count(*) as messages, min(d.position) as first
+        from fastpubsub.dead_letters as d where d.topic_key = p_topic_key group by d.subscription_key
+    )
+    select
+        c.subscription_key, c.filter_path is not null, greatest(v_last - n.position, 0), coalesce(l.messages, 0),
+        coalesce(w.messages, 0), coalesce(d.messages, 0),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = n.position + 1),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = l.first),
+        (select m.created_at from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = w.first),
+        (
+            select e.died_at from fastpubsub.dead_letters as e
+            where e.topic_key = p_topic_key and e.subscription_key = c.subscription_key and e.position = d.first
+        ),
+        coalesce(h.retention_seconds, p_retention_seconds), c.paused_at, l.expires_at, c.max_in_flight,
+        fastpubsub.rate_reached(c.rate_limit, n.full_at, v_now)
+    from fastpubsub.cursors as c
+    inner join fastpubsub.heads as h on h.topic_key = p_topic_key
+    cross join lateral (
+        select n.position, n.full_at from fastpubsub.claims as n
+        where n.topic_key = p_topic_key and n.subscription_key = c.subscription_key
+        order by n.sequence desc limit 1
+    ) as n
+    left join leased as l on c.subscription_key = l.subscription_key
+    left join waiting as w on c.subscription_key = w.subscription_key
+    left join dead as d on c.subscription_key = d.subscription_key
+    where
+        c.topic_key = p_topic_key
+        and (v_last > n.position or l.messages > 0 or w.messages > 0 or d.messages > 0 or c.paused_at is not null);
 end;
 $$;
 
@@ -5259,6 +5614,33 @@ begin
     acked := v_cursor.routed - waiting - leased - dead - v_cursor.purged - dropped - ttl_expired;
     oldest_leased_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_leased);
     oldest_waiting_created_at := fastpubsub.message_created_at(p_topic_key, p_subscription_key, v_waiting);
+end;
+$$;
+
+-- functions/sum_topics.sql
+drop function fastpubsub.sum_topics;
+-- Returns how many topics and subscriptions a caller may see, and how many messages were ever published to these topics. Null is all.
+-- p_topic_keys, when not null, holds the only topics whose nodes answer.
+create or replace function fastpubsub.sum_topics(
+    p_topic_ids text [],
+    p_subscription_ids text [],
+    p_topic_keys bigint [] default null,
+    out topics bigint,
+    out subscriptions bigint,
+    out published bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    select count(*), coalesce(sum(
+        case when p_topic_keys is null or t.topic_key = any(p_topic_keys) then fastpubsub.last_position(t.topic_key) end
+    ), 0)
+    into sum_topics.topics, sum_topics.published
+    from fastpubsub.topics as t where p_topic_ids is null or t.id = any(p_topic_ids);
+    select count(*) into sum_topics.subscriptions
+    from fastpubsub.subscriptions as s where p_subscription_ids is null or s.id = any(p_subscription_ids);
 end;
 $$;
 

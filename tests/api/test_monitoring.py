@@ -262,6 +262,7 @@ async def test_counters_and_gauges_of_messages(client: httpx.AsyncClient) -> Non
         'fastpubsub_subscription_messages{state="waiting",subscription="billing",topic="orders"} 0.0',
         'fastpubsub_subscription_messages{state="dead",subscription="billing",topic="orders"} 0.0',
         "fastpubsub_database_up 1.0",
+        "fastpubsub_topics_missing 0.0",
     ):
         assert f"{line}\n" in scraped
     assert re.search(

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import yaml
 
-from fastpubsub.client import Client
+from fastpubsub.cli.records import pages
+from fastpubsub.client import Client, requests
+from fastpubsub.client.requests import Request
 from tests.cli.conftest import Cli
 
 FILE = """
@@ -122,3 +125,25 @@ def test_schedules_are_exported_applied_and_pruned(cli: Cli, bus: Client, tmp_pa
         ("new", "* * * * *", None),
     ]
     assert found[0].payload == {"n": 1}
+
+
+class Partly:
+    """A server that has a node which does not answer."""
+
+    def send(self, request: Request[Any]) -> Any:
+        return request.read(b'{"data":[{"id":"a"}],"missing_topics":["b","c"]}')
+
+
+def test_what_needs_all_topics_ends_when_some_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Or it would create or forget them."""
+    client, build = cast("Client", Partly()), lambda offset, limit: requests.list_topics(offset=offset, limit=limit)
+    found = [[one.fields["id"] for one in page] for page in pages(client, build, 2, 0)]
+    assert found == [["a"], ["a"]]
+    told = "a node of PostgreSQL does not answer, so these topics are missing: b, c\n"
+    assert capsys.readouterr().err == f"fastpubsub: {told}", "told once"
+    with pytest.raises(SystemExit) as ended:
+        list(pages(client, build, 2, 0, whole=True))
+    assert (ended.value.code, capsys.readouterr().err) == (
+        1,
+        f"fastpubsub: {told}fastpubsub: all of them are needed for this: try again when the node answers\n",
+    )

@@ -188,3 +188,16 @@ def test_nothing_is_written_when_nothing_expires(store: Store) -> None:
     use(store, keys, now=NOW)
     assert found(store, now=NOW) == []
     assert store.value("select done_at from fastpubsub.jobs where name = 'expire_subscriptions'") is None
+
+
+def test_the_time_in_which_the_node_of_a_topic_is_away_does_not_count(store: Store) -> None:
+    keys = store.create(expire_after=3600)
+    away = store.create_topic("away")
+    store.create_subscription("there", "away", Settings(expire_after=3600))
+    end = NOW + HOUR + NOTED
+    look_all_the_time(store, end)
+    query = "select subscription_id from fastpubsub.list_expired_subscriptions(100, %s, array[%s])"
+    assert store.rows(query, end, away) == [("there",)]
+    assert expires_at(store) == end + MINUTE
+    expire(store, keys, now=end + MINUTE)
+    assert names(store) == ["there"]

@@ -10,11 +10,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
 from fastpubsub.config import Settings
-from fastpubsub.database import calls, migrations, spreading
+from fastpubsub.database import calls, migrations, nodes, spreading, traced
 from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.database.connections import Row
@@ -29,6 +30,8 @@ from fastpubsub.services.metrics import delayed_gauges
 from fastpubsub.services.subscriptions import list_subscriptions
 from fastpubsub.services.wakeups import Wakeups
 from tests import procedures
+from tests.api.calls import success
+from tests.api.conftest import app_of
 from tests.conftest import Run
 from tests.database import delayed
 from tests.database.store import NOW, SECOND, Store
@@ -268,12 +271,12 @@ async def test_work_over_every_topic_leaves_out_a_node_that_is_away(
     alone = await database.fetch_by_node("list_expired_leases", None, later)
     assert [key for key, *_ in alone] == keys
 
-    by_node = b"select 'node ' || t.id, array[t.topic_key] from fastpubsub.topics as t order by t.id"
-    monkeypatch.setattr(calls, "TOPICS_BY_NODE", (b"select true", by_node))
-    monkeypatch.setattr(database, "_alone_until", 0.0)
+    spread(monkeypatch, database, away="b")
     fetch_all = database.fetch_all
+    asked = []
 
     async def partly_away(procedure: str, *arguments: object) -> list[Row]:
+        asked.append(arguments[-1])
         if arguments[-1] == [keys[1]]:
             raise Unavailable("the node is away")
         return await fetch_all(procedure, *arguments)
@@ -282,14 +285,77 @@ async def test_work_over_every_topic_leaves_out_a_node_that_is_away(
     found = await database.fetch_by_node("list_expired_leases", None, later)
     assert [key for key, *_ in found] == [keys[0], keys[2]]
     assert "leaves out the topics of the node node b: the node is away" in caplog.text
+    assert "the node node b is away" in caplog.text
+    asked.clear()
+    assert await database.fetch_by_node("list_expired_leases", None, later) == found
+    assert asked == [[keys[0]], [keys[2]]], "it was asked again before its pause was over"
+    spread(monkeypatch, database, away="none")
+    await database._nodes.look()
+    assert "the node node b is there again" in caplog.text
+    assert await database.count_missing_topics() == 0
+
+
+BY_NODE = b"select 'node ' || t.id, array[t.topic_key] from fastpubsub.topics as t order by t.id"
+
+
+def spread(monkeypatch: pytest.MonkeyPatch, database: Database, away: str) -> None:
+    """Each topic is on a node of its own, as far as anybody asks, and that of the topic `away` does not answer."""
+    clocks = f"select 'node ' || t.id, case when t.id <> '{away}' then 1.0::float8 end from fastpubsub.topics as t"
+    monkeypatch.setattr(nodes, "TOPICS_BY_NODE", (b"select true", BY_NODE))
+    monkeypatch.setattr(nodes, "CLOCKS", clocks)
+    monkeypatch.setattr(database._nodes, "_alone_until", 0.0)
+
+
+async def test_lists_say_which_topics_are_missing(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first list finds out, and the others know."""
+    for name in "abc":
+        success(await client.post("/topics", json={"id": name}), 201)
+        success(await client.post("/subscriptions", json={"id": f"s-{name}", "topic_id": name}), 201)
+        success(await client.post(f"/topics/{name}/messages", json=[{}]), 204)
+    database: Database = app_of(client).state.database
+    spread(monkeypatch, database, away="b")
+    fetch_all = database.fetch_all
+
+    async def partly_away(procedure: str, *arguments: object) -> list[Row]:
+        if procedure == "list_topics" and not isinstance(arguments[-1], list):
+            raise Unavailable("the node is away") from psycopg.errors.ConnectionFailure()
+        return await fetch_all(procedure, *arguments)
+
+    monkeypatch.setattr(database, "fetch_all", partly_away)
+    for path, ids in (
+        ("/topics?limit=1", ["a"]),
+        ("/topics?offset=1", ["c"]),
+        ("/topics?q=b", []),
+        ("/subscriptions", ["s-a", "s-c"]),
+        ("/subscriptions?topic_id=b", []),
+        ("/subscriptions?has_dead_letters=true", []),
+    ):
+        listed = success(await client.get(path), 200)
+        assert ([one["id"] for one in listed["data"]], listed["missing_topics"]) == (ids, ["b"])
+    assert "missing_topics" not in success(await client.get("/subscriptions?topic_id=a"), 200)
+    overview = success(await client.get("/overview"), 200)
+    sums = [overview[name] for name in ("topics", "subscriptions", "published", "ahead")]
+    assert (sums, overview["missing_topics"]) == ([3, 3, 2, 2], ["b"])
+    scraped = (await client.get("/metrics")).text
+    assert "fastpubsub_topics_missing 1.0" in scraped
+    assert 'subscription="s-b"' not in scraped
+    assert 'subscription="s-c"' in scraped
 
 
 async def test_where_there_is_one_node_nobody_asks_again_at_once(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await database.fetch_by_node("list_stranded_retries") == []
-    monkeypatch.setattr(calls, "TOPICS_BY_NODE", (b"select nothing", b"select nothing"))
+    monkeypatch.setattr(nodes, "TOPICS_BY_NODE", (b"select nothing", b"select nothing"))
     assert await database.fetch_by_node("list_stranded_retries") == []
+
+
+def test_spans_name_what_asks_about_the_nodes() -> None:
+    """They call no procedure."""
+    asking = (*spreading.TOPICS_BY_NODE, spreading.TOPIC_IDS, spreading.CLOCKS.encode())
+    assert {traced._summary(query) for query in asking} == {"SELECT pg_catalog"}
+    assert traced._summary(calls._query("list_topics", 1)) == "SELECT fastpubsub.list_topics"
+    assert traced._summary(calls._recorded_query("create_topic", 1)) == "SELECT fastpubsub.create_topic"
 
 
 BOTH_WAYS = (
@@ -297,6 +363,8 @@ BOTH_WAYS = (
     ("list_full_subscriptions()", "list_full_subscriptions({topics})"),
     ("list_trimmable(5, 5, {now})", "list_trimmable(5, 5, {now}, {topics})"),
     ("inspect_delayed(10, {now}, false)", "inspect_delayed(10, {now}, true)"),
+    ("list_loads_2(null, 60, false)", "list_loads_2(null, 60, true)"),
+    ("list_loads_2('{{b,d}}', 60, false)", "list_loads_2('{{b,d}}', 60)"),
     ("list_rhythms(null, '{{}}', 30, 10, 300, {now}, false)", "list_rhythms(null, '{{}}', 30, 10, 300, {now}, true)"),
     ("list_rhythms('{{b}}', '{{}}', 30, 10, 300, {now}, false)", "list_rhythms('{{b}}', '{{}}', 30, 10, 300, {now})"),
     *(
@@ -363,8 +431,8 @@ async def test_what_is_listed_is_asked_by_topic_only_where_topics_are_spread(
 
     monkeypatch.setattr(database, "fetch_all", noted)
     assert await look() == {False}
-    monkeypatch.setattr(calls, "TOPICS_BY_NODE", (b"select true", b"select 'node', array[1::bigint]"))
-    monkeypatch.setattr(database, "_alone_until", 0.0)
+    monkeypatch.setattr(nodes, "TOPICS_BY_NODE", (b"select true", b"select 'node', array[1::bigint]"))
+    monkeypatch.setattr(database._nodes, "_alone_until", 0.0)
     assert await look() == {True}
 
 

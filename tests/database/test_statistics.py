@@ -432,6 +432,7 @@ OF_ONE: dict[str, Call] = {
 
 OF_ALL: dict[str, Call] = {
     "loads": lambda grown: grown.rows("list_loads_2(null, 60)"),
+    "loads at once": lambda grown: grown.rows("list_loads_2(null, 60, false)"),
     "inspect schedules": lambda grown: grown.rows("inspect_schedules(%s)", NOW),
 }
 """They count what all subscriptions have."""

@@ -111,12 +111,51 @@ async def test_a_node_that_is_away_stops_only_its_topics(database_url: str, load
             assert refused.status_code == 503
             assert "Retry-After" in refused.headers
             print(f"answered 503 after {monotonic() - started:.2f} s")
+            await look_without(load.client, lost)
         await asyncio.sleep(1)
 
     await load.run(be_away())
     load.check()
     assert set(load.refused) == lost
     print(f"a node away: {load.told()}")
+
+
+LOOKS = (
+    ("/topics?limit=100&include=metrics", "id"),
+    ("/subscriptions?limit=100&include=metrics", "topic_id"),
+    ("/subscriptions?limit=100&has_dead_letters=true", ""),
+    ("/topics?q=nothing", ""),
+)
+
+
+async def look_without(client: httpx.AsyncClient, lost: set[str]) -> None:
+    """Lists, sums and gauges have what the nodes that are there have, and say what is missing."""
+    for path, named in LOOKS:
+        started = monotonic()
+        listed = (await client.get(path)).raise_for_status().json()
+        print(f"{path} answered after {monotonic() - started:.2f} s")
+        assert set(listed["missing_topics"]) == lost
+        assert {one[named] for one in listed["data"]} == (set(TOPICS) - lost if named else set())
+    started = monotonic()
+    overview = (await client.get("/overview")).raise_for_status().json()
+    print(f"/overview answered after {monotonic() - started:.2f} s")
+    assert (overview["topics"], set(overview["missing_topics"])) == (len(TOPICS), lost)
+    scraped = (await client.get("/metrics")).raise_for_status().text
+    assert f"fastpubsub_topics_missing {float(len(lost))}" in scraped
+    assert "fastpubsub_database_up 1.0" in scraped
+
+
+async def test_everything_is_shown(load: Load) -> None:
+    for topic in TOPICS:
+        (await load.client.post(f"/topics/{topic}/messages", json=[{"n": 1}])).raise_for_status()
+    for path, named in LOOKS:
+        listed = (await load.client.get(path)).raise_for_status().json()
+        assert "missing_topics" not in listed
+        assert {one[named] for one in listed["data"]} == (set(TOPICS) if named else set())
+    overview = (await load.client.get("/overview")).raise_for_status().json()
+    assert overview["missing_topics"] is None
+    sums = {name: overview[name] for name in ("topics", "subscriptions", "published", "ahead", "leased")}
+    assert sums == {"topics": 8, "subscriptions": 8, "published": 8, "ahead": 8, "leased": 0}
 
 
 async def expire_elsewhere(load: Load, topic: str) -> None:

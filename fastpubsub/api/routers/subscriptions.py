@@ -62,7 +62,7 @@ async def list_subscriptions(
     """List the subscriptions of all topics or of one, ordered by id."""
     visible = request.state.caller.objects("subscriptions:read")
     after = after_page(request, token)
-    found = await subscriptions.list_subscriptions(
+    found, missing = await subscriptions.list_subscriptions(
         request.app.state.database,
         offset,
         limit + 1,
@@ -74,7 +74,7 @@ async def list_subscriptions(
     )
     known = await _figures(request, [one.id for one in found[:limit]], include)
     more = page_token(found[limit - 1].id) if len(found) > limit else None
-    return json_answer(list_json([subscription_json(one, known) for one in found[:limit]], more))
+    return json_answer(list_json([subscription_json(one, known) for one in found[:limit]], more, missing))
 
 
 @router.get(

@@ -63,10 +63,12 @@ async def list_topics(
     """List topics, ordered by id."""
     visible = request.state.caller.objects("topics:read")
     after = after_page(request, token)
-    found = await topics.list_topics(request.app.state.database, offset, limit + 1, visible, part=part, after=after)
+    found, missing = await topics.list_topics(
+        request.app.state.database, offset, limit + 1, visible, part=part, after=after
+    )
     known = await _figures(request, [topic.id for topic in found[:limit]], include)
     more = page_token(found[limit - 1].id) if len(found) > limit else None
-    return json_answer(list_json([topic_json(topic, known) for topic in found[:limit]], more))
+    return json_answer(list_json([topic_json(topic, known) for topic in found[:limit]], more, missing))
 
 
 @router.get("/{topic_id}", response_model=Topic, dependencies=[requires("topics:read", "topic_id")])

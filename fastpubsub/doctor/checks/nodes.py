@@ -28,7 +28,7 @@ def judge_nodes(answers: list[tuple[str, float | None]]) -> list[Finding]:
         problem(
             "nodes",
             f"the node {address} does not answer",
-            "calls for its topics, and lists over all topics, are answered with 503",
+            "calls for its topics are answered with 503, and lists leave them out",
             spreading.WHEN_AWAY,
         )
         for address in away
