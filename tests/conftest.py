@@ -249,9 +249,7 @@ def make_settings(server_url: str) -> MakeSettings:
         fixed = {
             "_env_file": None,
             "database_url": server_url,
-            "database_require_durability": False,
-            # Tests hold locks until they have seen who waits for them, which takes a while on a busy machine.
-            "database_lock_timeout_seconds": 9.0,
+            **harness.PATIENT,
         }
         return Settings(**{**fixed, **overrides})
 

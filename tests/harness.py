@@ -280,12 +280,22 @@ async def opened(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+PATIENT: dict[str, object] = {
+    # The server of the tests may run without fsync, and readiness would refuse it.
+    "database_require_durability": False,
+    # Where many ask at once on a busy machine, the last of them waits longer than the two seconds of the default.
+    "database_pool_timeout_seconds": 20.0,
+    # Tests hold locks until they have seen who waits for them.
+    "database_lock_timeout_seconds": 9.0,
+}
+"""Settings of all servers and applications of the tests, unless they give others."""
+
+
 def environment(settings: Mapping[str, object]) -> dict[str, str]:
     """Ours without any FASTPUBSUB_ variable, and the given settings: `api_port=1` → FASTPUBSUB_API_PORT=1."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTPUBSUB_")}
     given = {f"FASTPUBSUB_{name.upper()}": text_of(value) for name, value in settings.items() if value is not None}
-    # The server of the tests may run without fsync, and readiness would refuse it.
-    return inherited | {"FASTPUBSUB_DATABASE_REQUIRE_DURABILITY": "false"} | given
+    return inherited | {f"FASTPUBSUB_{name.upper()}": text_of(value) for name, value in PATIENT.items()} | given
 
 
 def text_of(value: object) -> str:

@@ -39,8 +39,7 @@ def settings(make_settings: MakeSettings) -> Settings:
 
 @pytest.fixture
 async def two_workers(lasting_server: Last) -> AsyncIterator[httpx.AsyncClient]:
-    patient = {"database_pool_timeout_seconds": 30, "database_lock_timeout_seconds": 9}
-    started = lasting_server(api_num_workers=2, log_requests=False, **patient)
+    started = lasting_server(api_num_workers=2, log_requests=False)
     async with httpx.AsyncClient(base_url=started.base_url, timeout=SECONDS) as client:
         yield client
 

@@ -21,8 +21,6 @@ REQUESTS = 12
 """Of each publisher; `make torture` makes many more."""
 BATCH = 10
 SECONDS = 200.0
-PATIENT = {"database_pool_timeout_seconds": 30, "database_lock_timeout_seconds": 9}
-"""A server that fails nobody because its machine is busy."""
 
 REPRESENTATION = {"Prefer": "return=representation"}
 
@@ -160,7 +158,7 @@ def load_on(started: Server) -> Load:
 
 
 async def test_each_message_once_and_in_order_when_nobody_fails(server: StartServer) -> None:
-    load = load_on(server(api_num_workers=2, log_requests=False, **PATIENT))
+    load = load_on(server(api_num_workers=2, log_requests=False))
     async with load.client:
         await load.prepare(ack_deadline_seconds=600)
         await load.run()

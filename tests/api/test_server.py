@@ -62,7 +62,7 @@ def raw(server: harness.Server, *parts: bytes, seconds: float = SOON) -> bytes:
 
 
 def test_a_request_in_flight_is_finished(server: StartServer, database_url: str) -> None:
-    started = server(database_lock_timeout_seconds=9)
+    started = server()
     httpx.post(f"{started.base_url}/topics", json={"id": "t"}).raise_for_status()
     with psycopg.connect(harness.libpq(database_url)) as blocker, ThreadPoolExecutor() as pool:
         blocker.execute("select * from fastpubsub.heads for update")

@@ -373,7 +373,7 @@ TABLES = "topics, subscriptions, clients, heads, cursors, messages"
 
 
 def test_a_client_that_closes_its_half_gets_every_answer(server: StartServer, database_url: str) -> None:
-    started = server(database_lock_timeout_seconds=9)
+    started = server()
     for path, body in (("/topics", {"id": "t"}), ("/subscriptions", {"id": "s", "topic_id": "t"})):
         httpx.post(started.base_url + path, json=body).raise_for_status()
     with psycopg.connect(harness.libpq(database_url)) as blocker, ThreadPoolExecutor(len(GOOD)) as pool:
