@@ -31,14 +31,19 @@ def publish(server: Server, *messages: dict[str, object]) -> list[str]:
     return list(response.raise_for_status().json()["ids"])
 
 
+def is_cancelled(server: Server, id_: str) -> bool:
+    """Otherwise the machine is so busy that it was due before."""
+    response = httpx.delete(f"{server.base_url}/topics/t/delayed/{id_}")
+    assert response.status_code in (204, 409), response.text
+    return response.status_code == httpx.codes.NO_CONTENT
+
+
 def test_killing_servers_loses_and_doubles_nothing(server: StartServer, database_url: str) -> None:
     """They die while messages become due all the time, and two others publish as well."""
     first, second, third = server(), server(), server()
     create(first)
     ids = publish(first, *({"payload": {"n": n}, "delay_seconds": 1 + n % SECONDS} for n in range(COUNT)))
-    cancelled = ids[SECONDS - 1 :: 50 * SECONDS]
-    for id_ in cancelled:
-        httpx.delete(f"{second.base_url}/topics/t/delayed/{id_}").raise_for_status()
+    cancelled = [id_ for id_ in ids[SECONDS - 1 :: 50 * SECONDS] if is_cancelled(second, id_)]
     with psycopg.connect(libpq(database_url), autocommit=True) as watching:
         for dying, come in ((first, 1), (second, COUNT // 2)):
             wait_until(watching, come)

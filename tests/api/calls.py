@@ -145,6 +145,13 @@ async def expire_leases(connection: psycopg.AsyncConnection, database: Database)
     return await release_expired_leases(database)
 
 
+async def until_scraped(client: httpx.AsyncClient, *lines: str) -> None:
+    """Until the metrics have these lines: the background counts what it did a moment after others can see it."""
+    async with asyncio.timeout(PATIENCE):
+        while not set(lines) <= set((await client.get("/metrics")).text.splitlines()):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.05)
+
+
 async def until_blocked(connection: psycopg.AsyncConnection, count: int = 1) -> None:
     """Until that many sessions of this database wait for a lock."""
     query = """

@@ -21,6 +21,18 @@ def app_of(client: httpx.AsyncClient) -> FastAPI:
     return app
 
 
+def one_after_the_other(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    """A test that calls this method has seen the end of what the background began before."""
+    lock = asyncio.Lock()
+    method = getattr(owner, name)
+
+    async def call(self: object) -> None:
+        async with lock:
+            await method(self)
+
+    monkeypatch.setattr(owner, name, call)
+
+
 class Tokens:
     """Tokens of one client with any scopes."""
 

@@ -5,7 +5,7 @@ import asyncio
 import httpx
 
 from fastpubsub.services.maintenance import drop_backlogs
-from tests.api.calls import REPRESENTATION, Calls, payloads, problem, success
+from tests.api.calls import REPRESENTATION, Calls, payloads, problem, success, until_scraped
 from tests.api.conftest import app_of
 from tests.together import together
 
@@ -107,7 +107,7 @@ async def test_what_is_dropped_is_counted(client: httpx.AsyncClient, calls: Call
     metrics = success(await client.get("/subscriptions/s/metrics"), 200)
     assert (metrics["available"], metrics["acked"], metrics["dropped"]) == (2, 0, 3)
     assert success(await client.get("/subscriptions/s?include=metrics"), 200)["metrics"]["dropped"] == 3
-    assert 'fastpubsub_messages_dropped_total{subscription="s"} 3.0' in (await client.get("/metrics")).text
+    await until_scraped(client, 'fastpubsub_messages_dropped_total{subscription="s"} 3.0')
     explained = success(await client.get(f"/subscriptions/s/messages/{ids[0]}"), 200)
     assert (explained["state"], "dropped because the backlog" in explained["detail"]) == ("settled", True)
     assert payloads(await calls.pull()) == [{"n": 3}, {"n": 4}]

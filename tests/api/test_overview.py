@@ -11,7 +11,7 @@ from fastpubsub.services import findings as service
 from fastpubsub.services.findings import Load, findings, worst
 from fastpubsub.services.history import Recorder
 from tests.api.calls import Calls, Json, problem, success
-from tests.api.conftest import Tokens, app_of
+from tests.api.conftest import Tokens, app_of, one_after_the_other
 from tests.attacks import KEY
 from tests.conftest import MakeSettings
 
@@ -19,6 +19,12 @@ from tests.conftest import MakeSettings
 @pytest.fixture
 def settings(make_settings: MakeSettings) -> Settings:
     return make_settings(auth_enabled=True, auth_secret_key=KEY)
+
+
+@pytest.fixture(autouse=True)
+def writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the background counted a moment ago is stored when a test has written the rest."""
+    one_after_the_other(monkeypatch, Recorder, "write")
 
 
 async def get(client: httpx.AsyncClient, path: str, headers: dict[str, str]) -> Json:

@@ -10,7 +10,7 @@ from fastpubsub.config import Settings
 from fastpubsub.services.waiting_lines import WaitingLine
 from fastpubsub.services.wakeups import Wakeups
 from tests.api.calls import PATIENCE, Calls, Json, ids_of, payloads, problem, success, until_waiting
-from tests.api.conftest import Tokens, app_of
+from tests.api.conftest import Tokens, app_of, one_after_the_other
 from tests.attacks import KEY
 from tests.conftest import MakeSettings
 
@@ -58,16 +58,9 @@ async def test_settling_with_the_next_pull(client: httpx.AsyncClient, calls: Cal
 
 
 @pytest.fixture(autouse=True)
-def one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was asked before a pause is not told after it."""
-    lock = asyncio.Lock()
-    look_once = Wakeups._look_once
-
-    async def look(wakeups: Wakeups) -> None:
-        async with lock:
-            await look_once(wakeups)
-
-    monkeypatch.setattr(Wakeups, "_look_once", look)
+    one_after_the_other(monkeypatch, Wakeups, "_look_once")
 
 
 async def look(client: httpx.AsyncClient) -> WaitingLine:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from fastpubsub.config import Settings
-from tests.api.calls import PATIENCE, REPRESENTATION, Calls, Json, payloads, problem, success
+from tests.api.calls import PATIENCE, REPRESENTATION, Calls, Json, payloads, problem, success, until_scraped
 from tests.api.conftest import Tokens
 from tests.attacks import KEY
 from tests.conftest import Connect, MakeSettings
@@ -64,9 +64,8 @@ async def test_from_the_refusal_to_the_consumer(client: httpx.AsyncClient, sql: 
     success(await client.post("/subscriptions/s/acks", json=[one["ack_id"] for one in arrived]), 204)
     topic = success(await client.get("/topics/t?include=metrics"), 200)
     assert topic["metrics"]["refused"] == 2
-    text = (await client.get("/metrics")).text
-    assert 'fastpubsub_messages_refused_total{topic="t"} 2.0' in text
-    assert 'fastpubsub_topic_refused_messages{topic="t"} 2.0' in text
+    counted, stored = (f"fastpubsub_{name}" for name in ("messages_refused_total", "topic_refused_messages"))
+    await until_scraped(client, f'{counted}{{topic="t"}} 2.0', f'{stored}{{topic="t"}} 2.0')
     success(await client.patch("/topics/t", json={"schema": {"properties": {"n": {"maximum": 10}}}}), 200)
     ids = [second["id"], first["id"], "refused-999"]
     assert await move(client, "POST", f"{REFUSED}/publish", ids) == [first["id"]]

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.calls import PATIENCE, Calls, Json, ids_of, payloads, problem
+from tests.api.calls import PATIENCE, Calls, Json, ids_of, payloads, problem, until_scraped
 from tests.together import together
 
 LOST = "019c13cb-6d29-7000-8000-040000000001.5f0c1d9ae2b34c77"
@@ -163,9 +163,7 @@ async def test_a_topic_that_was_made_anew_has_its_own_schema(
 
 async def test_streams_get_places_and_figures_count(client: httpx.AsyncClient, calls: Calls, held: list[str]) -> None:
     assert (await transact(client, {"settles": settles(acks=held)})).status_code == 204
-    async with asyncio.timeout(PATIENCE):
-        while 'fastpubsub_messages_acked_total{subscription="s"} 4.0' not in (await client.get("/metrics")).text:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await until_scraped(client, 'fastpubsub_messages_acked_total{subscription="s"} 4.0')
 
 
 async def test_dead_letters_of_a_transaction_are_counted(
@@ -178,6 +176,4 @@ async def test_dead_letters_of_a_transaction_are_counted(
         f'fastpubsub_messages_{name}_total{{subscription="s"}} {count}.0'
         for name, count in (("nacked", 1), ("rejected", 2), ("dead_lettered", 3))
     }
-    async with asyncio.timeout(PATIENCE):
-        while not expected <= set((await client.get("/metrics")).text.splitlines()):  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(0.05)
+    await until_scraped(client, *expected)

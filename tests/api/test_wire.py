@@ -349,17 +349,18 @@ def test_what_comes_before_is_answered_however_late_the_rest_comes(server: Start
         connection.close()
         return statuses(received)
 
-    connections = [connected(started) for _ in asked]
-    for connection in connections:
-        connection.sendall(pull)
+    connections = []
+    for _ in asked:
+        connections.append(connected(started))
+        connections[-1].sendall(pull)
     while f"fastpubsub_waiting_consumers {len(asked)}.0\n" not in httpx.get(f"{started.base_url}/metrics").text:
         pass
     for connection, (start, _, _) in zip(connections, asked, strict=True):
         connection.sendall(start)
     time.sleep(seconds + 1)
-    httpx.post(f"{started.base_url}/topics/q/messages", json=[{}] * len(asked)).raise_for_status()
     with ThreadPoolExecutor(len(asked)) as pool:
         answered = pool.map(rest, connections, [rest for _, rest, _ in asked])
+        httpx.post(f"{started.base_url}/topics/q/messages", json=[{}] * len(asked)).raise_for_status()
     assert list(answered) == [expected for _, _, expected in asked]
 
 

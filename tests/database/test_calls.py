@@ -222,6 +222,8 @@ async def test_a_lock_is_waited_for_as_long_as_the_setting_says(
     make_database: MakeDatabase, admin: psycopg.AsyncConnection
 ) -> None:
     short, long = make_database(database_lock_timeout_seconds=0.2), make_database(database_lock_timeout_seconds=3)
+    for database in (short, long):  # to connect may take long
+        await database.fetch_one("own_pid")
     async with admin.transaction():
         await admin.execute("select from fastpubsub.pair where id = 1 for update")
         waiting = asyncio.create_task(seconds_until(Unavailable, long.fetch_one("lock_one")))

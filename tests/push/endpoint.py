@@ -9,7 +9,7 @@ from typing import Self
 from tests import harness
 
 KEY = "k" * 32
-PATIENCE = 18.0
+PATIENCE = 60.0
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 

@@ -17,7 +17,7 @@ from tests import harness
 from tests.api.calls import Calls, Json, success
 from tests.push.endpoint import Endpoint
 from tests.push.test_formats import welcoming
-from tests.push.test_pushing import attempts
+from tests.push.test_pushing import attempts, until_followed
 
 FORMATS = ("standard", "cloudevents", "cloudevents-structured", "pubsub")
 PAYLOAD = {"total": 1.10, "text": "gr\u00fc\u00dfe \U0001f389"}
@@ -75,6 +75,7 @@ async def test_javascript(calls: Calls, client: httpx.AsyncClient, receiver: Sta
     await calls.publish(PAYLOAD)
     assert (await newest(client, 2))["outcome"] == "ack"
     await rotate(client, 0)
+    await until_followed(client)
     await calls.publish(PAYLOAD)
     refused = await newest(client, 3)
     assert (refused["status"], refused["said"]) == (401, "WebhookVerificationError: No matching signature found")
@@ -84,6 +85,7 @@ async def test_javascript(calls: Calls, client: httpx.AsyncClient, receiver: Sta
 async def test_python(calls: Calls, client: httpx.AsyncClient, endpoint: Endpoint, form: str) -> None:
     endpoint.answers = welcoming
     secrets = [await pushed_to(calls, endpoint.url, form), await rotate(client, 60)]
+    await until_followed(client)
     await calls.publish(PAYLOAD)
     got = await endpoint.until_posted()
     for secret in secrets:

@@ -11,6 +11,7 @@ import pytest
 from fastpubsub.client.webhooks import InvalidWebhook, verify
 from fastpubsub.push.pacing import FIRST_CONCURRENCY
 from fastpubsub.push.signing import key_of, sign
+from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.push_attempts import trim_push_attempts
 from tests.api.calls import Calls, Json, problem, success
 from tests.api.conftest import app_of
@@ -26,6 +27,21 @@ async def pushed(calls: Calls, endpoint: Endpoint, name: str = "s", **push: Any)
         name, push={"endpoint": endpoint.url, **push}, backoff_min_seconds=0, backoff_max_seconds=0
     )
     return str(created["push"]["secret"])
+
+
+async def until_followed(client: httpx.AsyncClient) -> None:
+    """Until what is claimed from now on goes where the last change of an endpoint says, and as it says.
+
+    What was claimed before goes as it was said before, and a change is heard of beside the publish that follows it.
+    """
+    state = app_of(client).state
+    running = state.dispatcher._running
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            rows = await state.database.fetch_all("hold_endpoints", state.dispatcher._process)
+            wanted = {SubscriptionKey(topic, subscription): version for topic, subscription, version in rows}
+            if {keys: version for keys, (version, _) in running.items()} == wanted:
+                return
 
 
 async def until_counts(calls: Calls, wanted: tuple[int, int, int, int]) -> None:
@@ -211,6 +227,7 @@ async def test_a_change_keeps_the_secret(calls: Calls, endpoint: Endpoint, clien
     changed = success(await client.patch("/subscriptions/s", json={"push": push}), 200)["push"]
     assert "secret" not in changed
     assert changed["timeout_seconds"] == 5
+    await until_followed(client)
     (message_id,) = await calls.publish({"a": 1})
     (request,) = await endpoint.until(1)
     assert request.path == "/other?a=1"
@@ -222,6 +239,7 @@ async def test_two_secrets_while_they_are_rotated(calls: Calls, endpoint: Endpoi
     old = await pushed(calls, endpoint)
     path = "/subscriptions/s/push/secrets"
     new = success(await client.post(path, json={"old_secret_seconds": 60}), 201)["secret"]
+    await until_followed(client)
     (message_id,) = await calls.publish({"a": 1})
     (request,) = await endpoint.until(1)
     timestamp = int(request.headers["webhook-timestamp"])

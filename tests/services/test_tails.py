@@ -20,11 +20,11 @@ from fastpubsub.services.publishing import Publishing
 from fastpubsub.services.sifting import Documents, Sieve
 from fastpubsub.services.tails import Logged, Tail, Tails
 from fastpubsub.services.wakeups import Wakeups
-from tests.api.calls import PATIENCE
 from tests.conftest import MakeSettings
 
 MAX_BUFFER = 1024
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
+PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -163,6 +163,7 @@ async def test_each_listener_gets_what_passes_its_filter(here: Here) -> None:
 
 async def test_what_a_filter_keeps_out_wakes_nobody(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for now and then, to say how far the topic is."""
+    monkeypatch.setattr("fastpubsub.services.tails.QUIET_SECONDS", 3600)
     tail = await here.tails.open("t", None, sieve=n(1))
     async with aclosing(tail.parts()) as parts:
         first = asyncio.create_task(anext(parts))
