@@ -280,7 +280,7 @@ async def opened(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-PATIENT: dict[str, object] = {
+PATIENT: dict[str, Any] = {
     # The server of the tests may run without fsync, and readiness would refuse it.
     "database_require_durability": False,
     # Where many ask at once on a busy machine, the last of them waits longer than the two seconds of the default.

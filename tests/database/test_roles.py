@@ -1,5 +1,6 @@
 """The roles of docs/operations.md: each can do its task, and nothing else."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -95,9 +96,11 @@ def test_who_serves_changes_no_form(roles: Roles) -> None:
 
 async def test_who_serves_serves(roles: Roles) -> None:
     """A story in short; CI runs the tests of the services and the API with this role."""
-    settings = Settings(_env_file=None, database_url=roles.server, database_require_durability=False)
+    settings = Settings(_env_file=None, database_url=roles.server, **harness.PATIENT)
     async with harness.opened(settings) as client:
-        assert (await client.get("/readiness")).status_code == 200
+        async with asyncio.timeout(harness.START_SECONDS):
+            while (await client.get("/readiness")).status_code != 200:
+                pass
         (await client.post("/topics", json={"id": "t"})).raise_for_status()
         (await client.post("/subscriptions", json={"id": "s", "topic_id": "t"})).raise_for_status()
         (await client.post("/topics/t/messages", json=[{"n": 1}, {"n": 2}, {"n": 3}])).raise_for_status()
