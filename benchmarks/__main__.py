@@ -5,6 +5,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -71,23 +72,32 @@ def measure(plan: Plan, rows: list[str], parent: Path | None = None, profiles: P
 
 
 def _all(bench: Bench, rows: list[str]) -> None:
-    _compare_noop(bench)
+    _attempt(bench, "the no-op route", lambda: _compare_noop(bench))
     for row in rows:
         started = time.monotonic()
         _say(f"{row} …")
-        try:
-            found = ROWS[row](bench)
-        except BenchmarkError as error:  # the other rows are worth having
-            bench.results.failures.append(f"{row}: {error}")
-            _say(f"  no figure: {error}")
-            continue
-        bench.results.measures += found
-        for one in found:
-            _say(f"  {report.line(one)}")
+        _attempt(bench, row, lambda row=row: _measure(bench, row))  # type: ignore[misc]
         _say(f"  {time.monotonic() - started:.0f} s")
     _say("loss and duplicates …")
-    verify(bench)
-    _compare_noop(bench)
+    _attempt(bench, "loss and duplicates", lambda: verify(bench))
+    _attempt(bench, "the no-op route", lambda: _compare_noop(bench))
+
+
+def _attempt(bench: Bench, name: str, measure_it: Callable[[], None]) -> None:
+    """Whatever goes wrong says so in the place of its figures, and the others are worth having."""
+    try:
+        measure_it()
+    except Exception as error:  # noqa: BLE001 - the run fails in the end, and tells all that it has found
+        reason = str(error) if isinstance(error, BenchmarkError) else f"{type(error).__name__}: {error}"
+        bench.results.failures.append(f"{name}: {reason}")
+        _say(f"  no figure: {reason}")
+
+
+def _measure(bench: Bench, row: str) -> None:
+    found = ROWS[row](bench)
+    bench.results.measures += found
+    for one in found:
+        _say(f"  {report.line(one)}")
 
 
 def _compare_noop(bench: Bench) -> None:

@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from benchmarks.errors import BenchmarkError
+
 Arm = Callable[[float], float]
 """Runs for so many seconds; a rate."""
 
@@ -68,4 +70,10 @@ def _play(arm: Arm, seconds: float) -> float:
 
 def ratio(above: Spread, below: Spread) -> Spread:
     """Round by round: what both arms of a round suffered cancels out."""
+    if not all(below.values):
+        idle = sum(not value for value in below.values)
+        raise BenchmarkError(
+            f"one side did nothing in {idle} of {len(below.values)} rounds, of up to {LONGEST_SECONDS:g} s and more: "
+            "nothing can be divided by that; look what stood still"
+        )
     return Spread([one / other for one, other in zip(above.values, below.values, strict=True)])

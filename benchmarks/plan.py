@@ -32,11 +32,6 @@ class Plan:
     """One server for all rows, which costs less time and is no measurement."""
 
     @property
-    def all_seconds(self) -> float:
-        """That an arm may run for."""
-        return max(self.pairs, self.most_pairs) * self.seconds + self.warm_up_seconds
-
-    @property
     def is_enough(self) -> bool:
         return min(self.pairs, self.held_pairs) >= VERDICT_PAIRS
 

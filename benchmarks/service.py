@@ -110,9 +110,10 @@ class Topic:
         ttl_seconds: int = 0,
         tenants: str | None = None,
     ) -> None:
-        """Publishes at least so many from within the database; `keys` and `tenants` are expressions of `n`."""
-        for start in range(0, messages, _FILL_ROWS):
-            calls = -(-min(_FILL_ROWS, messages - start) // _CALL_ROWS)
+        """Publishes at least so many from within the database; `keys` and `tenants` are expressions of their number."""
+        before = self.last_position
+        for start in range(before, before + messages, _FILL_ROWS):
+            calls = -(-min(_FILL_ROWS, before + messages - start) // _CALL_ROWS)
             first = f"{start} + call * {_CALL_ROWS}"
             numbers = f"generate_series({first}, {first} + {_CALL_ROWS - 1}) as n"
             given = "" if keys is None else f", p_ordering_keys => array(select {keys} from {numbers})"  # noqa: S608

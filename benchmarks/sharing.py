@@ -3,7 +3,7 @@
 from benchmarks.bench import Bench
 from benchmarks.consume import Consumer
 from benchmarks.features import UNUSED, measure, publish_by_100
-from benchmarks.ordering import BATCH, PER_SECOND, InOrder
+from benchmarks.ordering import BATCH, FIRST_FILL, InOrder, refills
 from benchmarks.results import Measure
 
 FAIR_BY = "attributes.tenant"
@@ -20,10 +20,9 @@ def fair(bench: Bench) -> list[Measure]:
 def _used(bench: Bench, name: str) -> Measure:
     with bench.service() as service:
         topic = service.create_topic(keep=True)
-        messages = round(PER_SECOND * (bench.plan.pairs * bench.plan.seconds + bench.plan.warm_up_seconds))
-        topic.fill(messages, tenants=TENANTS[name])
-        topic.settle_statistics()
-        arms = [InOrder(topic.subscribe(fair_by=fair_by)) for fair_by in (FAIR_BY, "")]
+        refill = refills(topic, tenants=TENANTS[name])
+        refill(min(FIRST_FILL, bench.plan.backlog))
+        arms = [InOrder(topic.subscribe(fair_by=fair_by), refill) for fair_by in (FAIR_BY, "")]
         shared, plain = bench.rounds(*(arm.acked_per_second for arm in arms))
     return measure(f"pull + ack by 100, shared, {name} ÷ not shared", GOALS, shared, plain)
 

@@ -6,13 +6,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
+from benchmarks import __main__ as main
 from benchmarks import report
 from benchmarks.__main__ import measure
 from benchmarks.bench import Bench
+from benchmarks.errors import BenchmarkError
+from benchmarks.load import Load
+from benchmarks.ordering import InOrder
 from benchmarks.pairs import Spread, interleave, ratio
 from benchmarks.payloads import LARGE, SMALL, payload, payload_sql
 from benchmarks.plan import SMOKE
@@ -30,7 +35,7 @@ def patient(row: Row) -> Row:
         plan, costs = bench.plan, len(bench.results.costs)
         for seconds in (plan.seconds, 1.0):
             bench.plan = replace(plan, seconds=seconds)
-            with suppress(ZeroDivisionError):
+            with suppress(BenchmarkError, ZeroDivisionError):
                 found = row(bench)
                 if all(value > 0 for one in found if one.spread for value in one.spread.values):
                     break
@@ -47,8 +52,9 @@ def patient(row: Row) -> Row:
 def measure_all(folder: Path) -> Results:
     """What is measured before and after the rows may find that nothing was done, too."""
     for seconds in (SMOKE.seconds, 1.0):
-        with suppress(ZeroDivisionError):
-            return measure(replace(SMOKE, seconds=seconds), list(ROWS), folder, None)
+        results = measure(replace(SMOKE, seconds=seconds), list(ROWS), folder, None)
+        if not results.failures:
+            return results
     return measure(replace(SMOKE, seconds=4.0), list(ROWS), folder, None)
 
 
@@ -140,6 +146,93 @@ def test_rounds_become_no_more_once_they_agree() -> None:
 
 def test_a_rate_of_nothing_is_believed_in_the_end() -> None:
     assert interleave([lambda _: 0.0], 1, seconds=8, warm_up_seconds=10) == [Spread([0.0])]
+
+
+def test_a_row_without_a_figure_says_so_and_the_others_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def idle(bench: Bench) -> list[Measure]:
+        return [Measure("idle", 1, 1, ratio(*bench.rounds(lambda _: 1.0, lambda _: 0.0)))]
+
+    def failing(_bench: Bench) -> list[Measure]:
+        raise psycopg.OperationalError("the connection was closed")
+
+    monkeypatch.setattr(main, "ROWS", {"idle": idle, "failing": failing, "one": lambda _: [Measure("one", 1, 1)]})
+    monkeypatch.setattr(main, "_compare_noop", lambda bench: bench.rounds(lambda _: 1 / 0))
+    monkeypatch.setattr(main, "verify", lambda _: None)
+    results = Results("")
+    main._all(Bench(SMOKE, tmp_path, None, None, results), ["idle", "failing", "one"])  # type: ignore[arg-type]
+    assert [one.name for one in results.measures] == ["one"]
+    noop, nothing, closed, again = results.failures
+    assert noop == again == "the no-op route: ZeroDivisionError: division by zero"
+    assert nothing.startswith("idle: one side did nothing in 1 of 1 rounds")
+    assert closed == "failing: OperationalError: the connection was closed"
+    assert "NO FIGURE for idle: one side did nothing" in report.text(results)
+
+
+class Log:
+    """A subscription whose consumers ack so many messages in a round, if they are there."""
+
+    id = "orders"
+
+    def __init__(self, tmp_path: Path, available: int, rate: float) -> None:
+        self.topic = SimpleNamespace(
+            service=SimpleNamespace(server=SimpleNamespace(address=""), save=lambda _: tmp_path)
+        )
+        self.available = available
+        self.rate = rate
+        self.rounds: list[int] = []
+        self.refills: list[int] = []
+
+    def metrics(self) -> dict[str, int]:
+        return {"available": self.available}
+
+    def refill(self, messages: int) -> None:
+        self.refills.append(messages)
+        self.available += messages
+
+    def run(self, seconds: float) -> Load:
+        acked = min(round(self.rate * seconds), self.available)
+        self.available -= acked
+        self.rounds.append(acked)
+        return Load(acked, seconds, 0, {}, {"acked": acked}, {})
+
+
+@pytest.fixture
+def make_consumers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], tuple[Log, InOrder]]:
+    monkeypatch.setattr("benchmarks.ordering.give_back", lambda _: None)
+
+    def make(available: int, rate: float) -> tuple[Log, InOrder]:
+        log = Log(tmp_path, available, rate)
+        consumers = InOrder(log, log.refill)  # type: ignore[arg-type]
+        monkeypatch.setattr(consumers, "run", log.run)
+        return log, consumers
+
+    return make
+
+
+def test_a_round_that_came_to_the_end_of_its_log_is_played_again(
+    make_consumers: Callable[[int, float], tuple[Log, InOrder]],
+) -> None:
+    log, consumers = make_consumers(1000, 300_000)
+    assert [consumers.acked_per_second(1.0) for _ in range(5)] == [300_000.0] * 5
+    assert log.rounds == [1000] + [300_000] * 5
+
+
+def test_consumers_that_stand_still_before_a_full_log_are_believed(
+    make_consumers: Callable[[int, float], tuple[Log, InOrder]],
+) -> None:
+    log, consumers = make_consumers(1000, 0)
+    assert consumers.acked_per_second(1.0) == 0
+    assert (log.rounds, log.refills) == ([0], [])
+
+
+def test_consumers_that_empty_every_log_have_no_figure(
+    make_consumers: Callable[[int, float], tuple[Log, InOrder]],
+) -> None:
+    _, consumers = make_consumers(1000, 1e12)
+    with pytest.raises(BenchmarkError, match="ran empty again and again"):
+        consumers.acked_per_second(1.0)
 
 
 @pytest.mark.parametrize(
