@@ -14,7 +14,7 @@ def keys_of(messages: list[Json]) -> list[str | None]:
     return [message.get("ordering_key") for message in messages]
 
 
-async def publish(client: httpx.AsyncClient, body: Json = MESSAGES, **headers: str) -> list[str]:
+async def publish(client: httpx.AsyncClient, body: Json | list[Json] = MESSAGES, **headers: str) -> list[str]:
     response = await client.post(PATH, json=body, headers=REPRESENTATION | headers)
     return list(success(response, 201)["ids"])
 
@@ -70,3 +70,30 @@ async def test_it_is_the_partitionkey_of_cloudevents(client: httpx.AsyncClient, 
     assert [event.get("partitionkey") for event in events] == ["a", "b", 'é "', None]
     long = EVENT | {"partitionkey": "x" * 129}
     problem(await client.post(PATH, json=long, headers=structured), 422)
+
+
+async def test_events_of_a_partitionkey_keep_their_order(client: httpx.AsyncClient, calls: Calls) -> None:
+    """Whether an event came as JSON, in headers or in a batch."""
+    await calls.topic_and_subscription(ordered=True)
+    structured = {"Content-Type": "application/cloudevents+json"}
+    binary = {"ce-specversion": "1.0", "ce-id": "2", "ce-source": "/s", "ce-type": "t", "ce-partitionkey": "a"}
+    batch: list[Json] = [
+        EVENT | {"id": name, "partitionkey": key, "data": {"n": n}} for name, key, n in (("3", "a", 3), ("4", "b", 4))
+    ]
+    await publish(client, EVENT | {"partitionkey": "a", "data": {"n": 1}}, **structured)
+    await publish(client, {"n": 2}, **binary)
+    await publish(client, batch, **{"Content-Type": "application/cloudevents-batch+json"})
+    first = await calls.pull(batch_size=1)
+    others = await calls.pull()
+    assert [one["payload"]["n"] for one in first + others] == [1, 4]
+    await calls.settle("acks", [first[0]["ack_id"]])
+    assert [one["payload"]["n"] for one in await calls.pull()] == [2, 3]
+
+
+async def test_a_subscription_gets_what_its_filter_on_keys_wants(client: httpx.AsyncClient, calls: Calls) -> None:
+    await calls.topic_and_subscription(filter={"$message": [{"ordering_key": [{"prefix": "eu-"}]}]})
+    await publish(client, EVENT | {"partitionkey": "eu-1"}, **{"Content-Type": "application/cloudevents+json"})
+    keys = ("us-1", "eu-2", None)
+    body = {"messages": [{"payload": {"ordering_key": "eu-"}} | ({"ordering_key": key} if key else {}) for key in keys]}
+    await publish(client, body)
+    assert keys_of(await calls.pull()) == ["eu-1", "eu-2"]

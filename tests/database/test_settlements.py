@@ -62,6 +62,41 @@ def test_both_or_neither(open_store: OpenStore, level: str) -> None:
     assert store.metrics(keys).acked == 1
 
 
+@pytest.mark.parametrize(
+    ("how", "more", "left"),
+    [
+        ("nack", (None, "the disk is full"), ([(1, "nacked: the disk is full")], [])),
+        ("reject", ("bad",), ([], [(1, "bad")])),
+    ],
+)
+def test_a_failure_and_the_work_beside_it_or_neither(
+    open_store: OpenStore, how: str, more: tuple[object, ...], left: tuple[list[object], list[object]]
+) -> None:
+    store = open_store()
+    store.execute("create table work (n int)")
+    keys, claim = claimed(store)
+
+    def found() -> tuple[list[object], list[object]]:
+        return (
+            [(retry.position, retry.reason) for retry in store.retries(keys)],
+            [(letter.position, letter.reason) for letter in store.dead_letters(keys)],
+        )
+
+    with store.undone():
+        store.execute("insert into work values (1)")
+        settle(store, keys, claim.ids[:1], how, *more)
+    assert (leased(store, keys), found(), store.value("select count(*) from work")) == ([1, 2, 3], ([], []), 0)
+    with store.transaction():
+        store.execute("insert into work values (2)")
+        settle(store, keys, claim.ids[:1], how, *more)
+        assert (leased(store, keys), found()) == ([1, 2, 3], ([], [])), "it is so at the commit"
+    assert (leased(store, keys), found(), store.value("select n from work")) == ([2, 3], left, 2)
+    with store.refused("FP410"), store.transaction():
+        store.execute("insert into work values (3)")
+        settle(store, keys, claim.ids[:1], how, *more)
+    assert (found(), store.value("select count(*) from work")) == (left, 1)
+
+
 def test_all_kinds_of_several_subscriptions_at_once(open_store: OpenStore) -> None:
     store = open_store()
     keys, claim = claimed(store, 6)
