@@ -37,7 +37,8 @@ def patient(row: Row) -> Row:
             bench.plan = replace(plan, seconds=seconds)
             with suppress(BenchmarkError, ZeroDivisionError):
                 found = row(bench)
-                if all(value > 0 for one in found if one.spread for value in one.spread.values):
+                spent = [time for line in bench.results.costs[costs:] for time in (line.server, line.generator)]
+                if all(value > 0 for one in found if one.spread for value in (*one.spread.values, *spent)):
                     break
             del bench.results.costs[costs:]
         else:
