@@ -3,7 +3,20 @@
 import time
 from collections.abc import Callable
 
-from benchmarks import features, held, latency, load, ordering, pushing, python_client, raw, sharing, wal, worker
+from benchmarks import (
+    features,
+    held,
+    latency,
+    load,
+    ordering,
+    pushing,
+    python_client,
+    raw,
+    sharing,
+    unused,
+    wal,
+    worker,
+)
 from benchmarks.bench import Bench, Run, messages_per_second, replay, requests_per_second
 from benchmarks.consume import Consumer
 from benchmarks.filters import FILTER, FIRST_FILL, looked_at
@@ -243,6 +256,8 @@ ROWS: dict[str, Row] = {
     "limits": features.limits,
     "max-backlog": features.max_backlog,
     "transactions": features.transactions,
+    "unused": unused.unused,
+    "many-filters": unused.many_filters,
 }
 
 
