@@ -20,6 +20,7 @@ LITERAL_OR_COMMENT = re.compile(r"'[^']*'|--[^\n]*")
 TABLE = re.compile(
     r"\b(?P<verb>from|join|update|into|using|,)\s+fastpubsub\.(?P<table>\w+)\b(?!\s*\()(?:\s+as\s+(?P<alias>\w+))?"
 )
+IN_SQL = re.compile(r"^language sql\b", re.MULTILINE)
 CALL = re.compile(r"\bfastpubsub\.(\w+)\s*\(")
 LOCK = re.compile(r"\bfor (?:no key )?(?:update|share)\b(?P<skip>(?: of \w+)? skip locked)?")
 BEGINNINGS = "perform|return|update|insert|delete|select|with|raise|if|for"
@@ -100,6 +101,8 @@ class Reference:
 @dataclass(frozen=True)
 class Statement:
     text: str
+    is_in_sql: bool = False
+    """It is the body of a function in SQL, not in PL/pgSQL."""
 
     @cached_property
     def references(self) -> list[Reference]:
@@ -161,7 +164,8 @@ def statements(name: str, source: str) -> list[Statement]:
     """Of the body of a function, without texts and comments. A topic that it returns is a given one."""
     _, _, body = source.partition("$$")
     plain = LITERAL_OR_COMMENT.sub("''", body.rpartition("$$")[0]).replace(f"{name}.topic_key", "p_topic_key")
-    return [Statement(part) for part in PARTS.split(plain) if part.strip()]
+    is_in_sql = IN_SQL.search(source) is not None
+    return [Statement(part, is_in_sql) for part in PARTS.split(plain) if part.strip()]
 
 
 def reading(parsed: dict[str, list[Statement]]) -> set[str]:
@@ -201,6 +205,10 @@ def clocks(one: Statement, _: set[str]) -> set[str]:
     return one.of_topics if UPDATE_WITH_CLOCK.search(one.text) else set()
 
 
+def in_sql(one: Statement, _: set[str]) -> set[str]:
+    return one.of_topics if one.is_in_sql else set()
+
+
 def unlisted(one: Statement, _: set[str]) -> set[str]:
     return {found.table for found in one.references if found.table not in BY_TOPIC | ELSEWHERE}
 
@@ -219,6 +227,7 @@ RULES: dict[str, tuple[Callable[[Statement, set[str]], set[str]], str]] = {
     "turn": (skipped, "a lock is skipped in a table that is not kept by topic: key it by topic"),
     "hidden": (hidden, "a statement is made while it runs, so nobody can read what it does: write it out"),
     "table": (unlisted, "nothing says where the rows of this table are: add it to BY_TOPIC or ELSEWHERE"),
+    "sql": (in_sql, "a function in SQL becomes a part of its caller, and finds no rows: write it in PL/pgSQL"),
     "clock": (clocks, "an update calls the clock for each row: read it into a variable before"),
 }
 

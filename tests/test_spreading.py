@@ -102,6 +102,14 @@ def test_what_can(body: str) -> None:
     assert found(body, READER) == set()
 
 
+def test_a_function_in_sql() -> None:
+    head = HEAD.replace("plpgsql", "sql")
+    in_sql = Problem("one", "sql", "heads")
+    body = "select from fastpubsub.heads as h where h.topic_key = p_topic_key;"
+    assert problems({"one": f"{head}{body}\n$$;\n"}) == [in_sql]
+    assert problems({"one": f"{HEAD}begin {body} end;\n$$;\n"}) == []
+
+
 def test_the_procedures_and_their_exceptions() -> None:
     assert spreading.check(procedures.sources()) == []
     assert all(spreading.EXCEPTIONS.values())

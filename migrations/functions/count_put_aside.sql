@@ -31,8 +31,7 @@ begin
             v_path is null
             or (select f.positions is not null from fastpubsub.matching_positions(p_topic_key, a.position - 1, a.position, v_path, 1) as f)
             as passes
-        from fastpubsub.put_aside(p_topic_key, p_subscription_key) as a (position)
-        limit p_look
+        from fastpubsub.put_aside(p_topic_key, p_subscription_key, p_look) as a (position)
     ) as a;
     is_estimated := v_looked >= p_look;
     select m.created_at into count_put_aside.oldest_created_at

@@ -19,7 +19,6 @@ as $$
 #variable_conflict use_column
 declare
     v_original record;
-    v_settings record;
     v_cursor fastpubsub.cursors;
     v_filter json := p_filter;
     v_position bigint;
@@ -35,16 +34,15 @@ begin
     -- Trimming does not know the new cursor yet, and as long as it waits, the other needs no lock.
     perform fastpubsub.lock_job('trim_messages', true);
     v_position := fastpubsub.unsettled_position(v_original.topic_key, v_original.subscription_key);
-    select c as cursor, s.filter into v_settings
-    from fastpubsub.cursors as c inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+    select c.* into v_cursor from fastpubsub.cursors as c
     where c.topic_key = v_original.topic_key and c.subscription_key = v_original.subscription_key;
     if not found then
         raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_fork_of);
     end if;
     if not p_change_filter then
-        v_filter := v_settings.filter;
+        select s.filter into v_filter from fastpubsub.subscriptions as s where s.subscription_key = v_original.subscription_key;
     end if;
-    v_cursor := jsonb_populate_record(v_settings.cursor, p_settings);
+    v_cursor := jsonb_populate_record(v_cursor, p_settings);
     v_cursor.subscription_key := subscription_key;
     v_cursor.filter_path := fastpubsub.compile_filter(v_filter);
     v_cursor.paused_at := null;
@@ -65,7 +63,7 @@ begin
         v_filter := null;
     end if;
     update fastpubsub.subscriptions as s set filter = v_filter where s.subscription_key = fork_subscription.subscription_key;
-    insert into fastpubsub.cursors select (v_cursor).*;
+    insert into fastpubsub.cursors values ((v_cursor).*);
     perform fastpubsub.begin_subscription(topic_key, subscription_key, v_position, v_filter, p_push, p_now);
 end;
 $$;

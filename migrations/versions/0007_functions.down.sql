@@ -798,6 +798,49 @@ begin
 end;
 $$;
 
+-- functions/count_put_aside.sql
+-- Counts the messages that an ordered subscription has put aside: the cursor has passed them, and an earlier message of their key is leased
+-- or waits. At most p_look of them are looked at; a filter is asked for each.
+create or replace function fastpubsub.count_put_aside(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_look bigint,
+    out messages bigint,
+    out is_estimated boolean,
+    out oldest_created_at timestamptz
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_path jsonpath;
+    v_looked bigint;
+    v_oldest bigint;
+begin
+    select c.filter_path into v_path from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    select count(*), count(*) filter (where a.passes), min(a.position) filter (where a.passes)
+    into v_looked, count_put_aside.messages, v_oldest
+    from (
+        select
+            a.position,
+            v_path is null
+            or (select f.positions is not null from fastpubsub.matching_positions(p_topic_key, a.position - 1, a.position, v_path, 1) as f)
+            as passes
+        from fastpubsub.put_aside(p_topic_key, p_subscription_key) as a (position)
+        limit p_look
+    ) as a;
+    is_estimated := v_looked >= p_look;
+    select m.created_at into count_put_aside.oldest_created_at
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_oldest;
+end;
+$$;
+
 -- functions/count_refused_messages.sql
 drop function fastpubsub.count_refused_messages;
 
@@ -1573,6 +1616,31 @@ begin
         inspect_schedules.active, inspect_schedules.paused, inspect_schedules.failing, inspect_schedules.overdue_seconds
     from fastpubsub.schedules as s;
 end;
+$$;
+
+-- functions/is_holding.sql
+-- Whether the dead letter of a position, which says p_turn, holds its key: nothing of that key comes before somebody
+-- reprocesses or purges the dead letter.
+create or replace function fastpubsub.is_holding(p_topic_key bigint, p_subscription_key bigint, p_position bigint, p_turn bigint)
+returns boolean
+language sql stable
+as $$
+    select
+        p_turn is not null
+        and (
+            exists (
+                select from fastpubsub.retries as r
+                where
+                    r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.due_at = 'infinity'
+                    and r.position = p_position
+            )
+            or exists (
+                select from fastpubsub.parked as p
+                where
+                    p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = p_turn
+                    and p.position = p_position and p.due_at = 'infinity'
+            )
+        )
 $$;
 
 -- functions/judge_stretch.sql
@@ -2752,6 +2820,7 @@ end;
 $$;
 
 -- functions/put_aside.sql
+drop function fastpubsub.put_aside;
 -- The messages that an ordered subscription has put aside, turn by turn, whether they pass the filter or not.
 create or replace function fastpubsub.put_aside(p_topic_key bigint, p_subscription_key bigint) returns setof bigint
 language sql stable

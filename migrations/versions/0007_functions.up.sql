@@ -823,6 +823,48 @@ begin
 end;
 $$;
 
+-- functions/count_put_aside.sql
+-- Counts the messages that an ordered subscription has put aside: the cursor has passed them, and an earlier message of their key is leased
+-- or waits. At most p_look of them are looked at; a filter is asked for each.
+create or replace function fastpubsub.count_put_aside(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_look bigint,
+    out messages bigint,
+    out is_estimated boolean,
+    out oldest_created_at timestamptz
+)
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_path jsonpath;
+    v_looked bigint;
+    v_oldest bigint;
+begin
+    select c.filter_path into v_path from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    select count(*), count(*) filter (where a.passes), min(a.position) filter (where a.passes)
+    into v_looked, count_put_aside.messages, v_oldest
+    from (
+        select
+            a.position,
+            v_path is null
+            or (select f.positions is not null from fastpubsub.matching_positions(p_topic_key, a.position - 1, a.position, v_path, 1) as f)
+            as passes
+        from fastpubsub.put_aside(p_topic_key, p_subscription_key, p_look) as a (position)
+    ) as a;
+    is_estimated := v_looked >= p_look;
+    select m.created_at into count_put_aside.oldest_created_at
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_oldest;
+end;
+$$;
+
 -- functions/count_refused_messages.sql
 -- Counts what is refused, up to p_limit a topic: of the named topics, or else of up to p_topics topics that have any.
 -- Writes nothing.
@@ -1572,7 +1614,6 @@ as $$
 #variable_conflict use_column
 declare
     v_original record;
-    v_settings record;
     v_cursor fastpubsub.cursors;
     v_filter json := p_filter;
     v_position bigint;
@@ -1588,16 +1629,15 @@ begin
     -- Trimming does not know the new cursor yet, and as long as it waits, the other needs no lock.
     perform fastpubsub.lock_job('trim_messages', true);
     v_position := fastpubsub.unsettled_position(v_original.topic_key, v_original.subscription_key);
-    select c as cursor, s.filter into v_settings
-    from fastpubsub.cursors as c inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+    select c.* into v_cursor from fastpubsub.cursors as c
     where c.topic_key = v_original.topic_key and c.subscription_key = v_original.subscription_key;
     if not found then
         raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_fork_of);
     end if;
     if not p_change_filter then
-        v_filter := v_settings.filter;
+        select s.filter into v_filter from fastpubsub.subscriptions as s where s.subscription_key = v_original.subscription_key;
     end if;
-    v_cursor := jsonb_populate_record(v_settings.cursor, p_settings);
+    v_cursor := jsonb_populate_record(v_cursor, p_settings);
     v_cursor.subscription_key := subscription_key;
     v_cursor.filter_path := fastpubsub.compile_filter(v_filter);
     v_cursor.paused_at := null;
@@ -1618,7 +1658,7 @@ begin
         v_filter := null;
     end if;
     update fastpubsub.subscriptions as s set filter = v_filter where s.subscription_key = fork_subscription.subscription_key;
-    insert into fastpubsub.cursors select (v_cursor).*;
+    insert into fastpubsub.cursors values ((v_cursor).*);
     perform fastpubsub.begin_subscription(topic_key, subscription_key, v_position, v_filter, p_push, p_now);
 end;
 $$;
@@ -1880,6 +1920,34 @@ begin
         inspect_schedules.active, inspect_schedules.paused, inspect_schedules.failing, inspect_schedules.overdue_seconds
     from fastpubsub.schedules as s
     where (p_topic_keys is null or s.topic_key = any(p_topic_keys));
+end;
+$$;
+
+-- functions/is_holding.sql
+-- Whether the dead letter of a position, which says p_turn, holds its key: nothing of that key comes before somebody
+-- reprocesses or purges the dead letter.
+create or replace function fastpubsub.is_holding(p_topic_key bigint, p_subscription_key bigint, p_position bigint, p_turn bigint)
+returns boolean
+language plpgsql stable
+as $$
+begin
+    if p_turn is null then
+        return false;
+    end if;
+    if exists (
+        select from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.due_at = 'infinity'
+            and r.position = p_position
+    ) then
+        return true;
+    end if;
+    return exists (
+        select from fastpubsub.parked as p
+        where
+            p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = p_turn
+            and p.position = p_position and p.due_at = 'infinity'
+    );
 end;
 $$;
 
@@ -3938,57 +4006,61 @@ end;
 $$;
 
 -- functions/put_aside.sql
--- The messages that an ordered or fair subscription has put aside, turn by turn, whether they pass the filter or not.
-create or replace function fastpubsub.put_aside(p_topic_key bigint, p_subscription_key bigint) returns setof bigint
-language sql stable
+drop function fastpubsub.put_aside;
+-- The messages that an ordered or fair subscription has put aside, turn by turn, whether they pass the filter or not; p_limit of them, null
+-- for all. It is no SQL function: in one, topics on several nodes would look empty.
+create or replace function fastpubsub.put_aside(p_topic_key bigint, p_subscription_key bigint, p_limit bigint default null)
+returns setof bigint
+language plpgsql stable
 as $$
-    select k.position
-    from (
-        select c.position, c.retry_due_at, c.retry_position from fastpubsub.claims as c
-        where
-            c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
-            and (
-                select u.fair_by from fastpubsub.cursors as u
-                where u.topic_key = p_topic_key and u.subscription_key = p_subscription_key
-            ) is null
-        order by c.sequence desc limit 1
-    ) as c
-    cross join lateral (
-        select l.turn, min(l.position) as position from fastpubsub.leases as l
-        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn > 0
-        group by l.turn
-        union all
-        select p, p from fastpubsub.leases as l
-        cross join lateral generate_series(l.position, l.last_position) as p
-        where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn = 0
-        union all
-        select r.turn, r.position from fastpubsub.retries as r
-        where
-            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.turn is not null
-            and (r.due_at, r.position) > (c.retry_due_at, c.retry_position)
-    ) as t
-    -- Joins would be planned by wrong statistics.
-    cross join lateral (
-        select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
-        where m.topic_key = p_topic_key and m.position = t.position
-        limit 1
-    ) as m
-    cross join lateral (
-        select k.position from fastpubsub.message_keys as k
-        where k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > t.turn and k.position <= c.position
-        order by k.position
-        offset 0
-    ) as k
-    union all
-    select b.position
-    from (
-        select c.retry_due_at, c.retry_position, u.fair_by from fastpubsub.cursors as u
-        cross join lateral (
-            select c.retry_due_at, c.retry_position from fastpubsub.claims as c
+declare
+    v_fair_by text;
+begin
+    select u.fair_by into v_fair_by from fastpubsub.cursors as u
+    where u.topic_key = p_topic_key and u.subscription_key = p_subscription_key;
+    if v_fair_by is null then
+        return query
+        select k.position
+        from (
+            select c.position, c.retry_due_at, c.retry_position from fastpubsub.claims as c
             where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
             order by c.sequence desc limit 1
         ) as c
-        where u.topic_key = p_topic_key and u.subscription_key = p_subscription_key and u.fair_by is not null
+        cross join lateral (
+            select l.turn, min(l.position) as position from fastpubsub.leases as l
+            where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn > 0
+            group by l.turn
+            union all
+            select p, p from fastpubsub.leases as l
+            cross join lateral generate_series(l.position, l.last_position) as p
+            where l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn = 0
+            union all
+            select r.turn, r.position from fastpubsub.retries as r
+            where
+                r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.turn is not null
+                and (r.due_at, r.position) > (c.retry_due_at, c.retry_position)
+        ) as t
+        -- Joins would be planned by wrong statistics.
+        cross join lateral (
+            select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = t.position
+            limit 1
+        ) as m
+        cross join lateral (
+            select k.position from fastpubsub.message_keys as k
+            where k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > t.turn and k.position <= c.position
+            order by k.position
+            offset 0
+        ) as k
+        limit p_limit;
+        return;
+    end if;
+    return query
+    select b.position
+    from (
+        select c.retry_due_at, c.retry_position from fastpubsub.claims as c
+        where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+        order by c.sequence desc limit 1
     ) as c
     cross join lateral (
         select r.turn, r.position from fastpubsub.retries as r
@@ -3997,7 +4069,7 @@ as $$
             and (r.due_at, r.position) > (c.retry_due_at, c.retry_position)
     ) as t
     cross join lateral (
-        select fastpubsub.fair_key(c.fair_by, m.ordering_key, m.attributes) as key_hash from fastpubsub.messages as m
+        select fastpubsub.fair_key(v_fair_by, m.ordering_key, m.attributes) as key_hash from fastpubsub.messages as m
         where m.topic_key = p_topic_key and m.position = t.position
         limit 1
     ) as m
@@ -4014,6 +4086,8 @@ as $$
         cross join lateral unnest(b.positions) as u (position)
         where u.position > t.turn
     ) as b
+    limit p_limit;
+end;
 $$;
 
 -- functions/read_claimed.sql

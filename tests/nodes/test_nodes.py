@@ -158,6 +158,20 @@ async def test_everything_is_shown(load: Load) -> None:
     assert sums == {"topics": 8, "subscriptions": 8, "published": 8, "ahead": 8, "leased": 0}
 
 
+async def test_forks(load: Load) -> None:
+    """They begin where the other is, with its settings."""
+    topic = TOPICS[0]
+    (await load.client.post(f"/topics/{topic}/messages", json=[{"n": n} for n in (1, 2, 3)])).raise_for_status()
+    first = await some(load.client, f"/subscriptions/{topic}/messages?consumer_id=c&batch_size=1")
+    (await load.client.post(f"/subscriptions/{topic}/acks", json=[first["ack_id"]])).raise_for_status()
+    body = {"id": "forked", "topic_id": topic, "fork_of": topic, "max_delivery_attempts": 7, "filter": {"n": [2, 3]}}
+    forked = (await load.client.post("/subscriptions", json=body)).raise_for_status().json()
+    assert (forked["ack_deadline_seconds"], forked["max_delivery_attempts"]) == (600, 7)
+    path = "/subscriptions/forked/messages?consumer_id=c&batch_size=100"
+    pulled = (await load.client.get(path)).raise_for_status().json()["data"]
+    assert [one["payload"]["n"] for one in pulled] == [2, 3]
+
+
 async def expire_elsewhere(load: Load, topic: str) -> None:
     """A lease on a node that is there runs out, although another node is away."""
     body = {"id": "expiring", "topic_id": topic, "ack_deadline_seconds": 1, "backoff_min_seconds": 0}
