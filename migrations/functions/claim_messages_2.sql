@@ -129,6 +129,26 @@ begin
             limited_seconds := v_seconds;
         end if;
         return;
+    elsif v_room is null and not v_cursor.is_due and v_settings.filter_path is null and v_settings.fair_by is null then
+        v_log := fastpubsub.claim_stretch(
+            p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, v_now, v_settings.ack_deadline_seconds
+        );
+        if v_log.is_usual then
+            token := v_log.token;
+            expires_at := v_log.expires_at;
+            lease_seconds := v_log.lease_seconds;
+            scanned := v_log.scanned;
+            last := v_log.last;
+            positions := v_log.positions;
+            attempts := v_log.attempts;
+            created_at := v_log.created_at;
+            payloads := v_log.payloads;
+            attributes := v_log.attributes;
+            ordering_keys := v_log.ordering_keys;
+            filtered := 0;
+            ttl_expired := 0;
+            return;
+        end if;
     end if;
     select
         c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.leased_from, c.full_at,

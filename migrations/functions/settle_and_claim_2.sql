@@ -4,7 +4,8 @@
 -- by run. `outcomes` says of every id, in the order of the runs, what take_leases says; `died` counts what was nacked for the last time.
 --
 -- The rest is claim_messages_2; without p_limits nothing is claimed. The cursor is locked first, even for an ack of whole leases, because
--- whoever holds leases may not wait for the cursor.
+-- whoever holds leases may not wait for the cursor. The usual case, acks of whole leases and a claim of what comes next in the log, is done
+-- by end_whole_leases and claim_stretch.
 create or replace function fastpubsub.settle_and_claim_2(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -60,9 +61,10 @@ declare
     v_acked record;
     v_nacked record;
     v_rejected record;
+    v_claimed record;
+    v_now timestamptz;
 begin
     perform fastpubsub.begin_call(true);
-    v_durable := current_setting('synchronous_commit');
     v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
     -- Kind by kind, leases would be locked in another order than by an ack of the same ones that holds no cursor.
     if cardinality(array_remove(p_counts, 0)) > 1 then
@@ -82,12 +84,18 @@ begin
     end if;
     died := 0;
     v_end := p_counts[1];
+    if v_end = cardinality(p_positions) and not v_settings.ordered then
+        v_acked := fastpubsub.end_whole_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_lengths);
+        outcomes := v_acked.outcomes;
+        freed := false;
+        v_first := v_acked.runs + 1;
+    end if;
     if v_end >= v_first then
         v_acked := fastpubsub.end_acked(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
             p_lengths[v_first:v_end], p_now, v_settings.ordered
         );
-        outcomes := v_acked.outcomes;
+        outcomes := settle_and_claim_2.outcomes || v_acked.outcomes;
         freed := v_acked.freed;
     end if;
     v_first := v_end + 1;
@@ -128,6 +136,33 @@ begin
     end if;
 
     if cardinality(p_limits) > 0 then
+        if
+            v_settings.paused_at is null and v_settings.is_pushed is not true and not v_settings.ordered and v_settings.fair_by is null
+            and v_settings.filter_path is null and v_settings.max_in_flight is null and v_settings.rate_limit is null
+        then
+            v_now := coalesce(p_now, clock_timestamp());
+            v_claimed := fastpubsub.claim_stretch(
+                p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, v_now, v_settings.ack_deadline_seconds
+            );
+            if v_claimed.is_usual then
+                token := v_claimed.token;
+                expires_at := v_claimed.expires_at;
+                lease_seconds := v_claimed.lease_seconds;
+                scanned := v_claimed.scanned;
+                last := v_claimed.last;
+                positions := v_claimed.positions;
+                attempts := v_claimed.attempts;
+                created_at := v_claimed.created_at;
+                payloads := v_claimed.payloads;
+                attributes := v_claimed.attributes;
+                ordering_keys := v_claimed.ordering_keys;
+                filtered := 0;
+                paused := false;
+                ttl_expired := 0;
+                return;
+            end if;
+        end if;
+        v_durable := current_setting('synchronous_commit');
         select
             c.token, c.expires_at, c.scanned, c.last, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
             c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys, c.shares,

@@ -638,6 +638,9 @@ begin
 end;
 $$;
 
+-- functions/claim_stretch.sql
+drop function fastpubsub.claim_stretch;
+
 -- functions/continue_turn.sql
 -- For a claim of an ordered subscription, which has taken the retry of a turn away: up to p_limit messages of its key, in order. These are
 -- the one that waited (p_is_put_aside: nobody had it yet), then those that are parked and due, then those that were put aside and pass the
@@ -1129,6 +1132,9 @@ $$;
 
 -- functions/end_leases.sql
 drop function fastpubsub.end_leases;
+
+-- functions/end_whole_leases.sql
+drop function fastpubsub.end_whole_leases;
 
 -- functions/explain_message_2.sql
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,

@@ -463,6 +463,26 @@ begin
             limited_seconds := v_seconds;
         end if;
         return;
+    elsif v_room is null and not v_cursor.is_due and v_settings.filter_path is null and v_settings.fair_by is null then
+        v_log := fastpubsub.claim_stretch(
+            p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, v_now, v_settings.ack_deadline_seconds
+        );
+        if v_log.is_usual then
+            token := v_log.token;
+            expires_at := v_log.expires_at;
+            lease_seconds := v_log.lease_seconds;
+            scanned := v_log.scanned;
+            last := v_log.last;
+            positions := v_log.positions;
+            attempts := v_log.attempts;
+            created_at := v_log.created_at;
+            payloads := v_log.payloads;
+            attributes := v_log.attributes;
+            ordering_keys := v_log.ordering_keys;
+            filtered := 0;
+            ttl_expired := 0;
+            return;
+        end if;
     end if;
     select
         c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.leased_from, c.full_at,
@@ -658,6 +678,134 @@ begin
     if cardinality(v_expired) > 0 then
         dead_lettered := fastpubsub.expire_messages(v_settings, v_expired, v_expired_attempts, v_now);
     end if;
+end;
+$$;
+
+-- functions/claim_stretch.sql
+-- The usual case of claim_messages_2: no retry is due, and the stretch of the log after the cursor can be handed out as it is, because none
+-- of its messages has expired or is larger than its share of p_max_bytes. Else `is_usual` is not true, and nothing was done. The caller
+-- holds the cursor of a subscription without order, sharing, filter and limits. Few plain statements, since starting one costs more than
+-- what it does. Where nothing is after the cursor, nothing is written.
+create or replace function fastpubsub.claim_stretch(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_now timestamptz,
+    p_ack_deadline_seconds integer,
+    out is_usual boolean,
+    out token bigint,
+    out expires_at timestamptz,
+    out lease_seconds integer,
+    out scanned bigint,
+    out last bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out ordering_keys text []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor record;
+    v_random text;
+    v_limit integer := 0;
+    v_size integer;
+    v_found integer;
+    v_end integer := 0;
+    v_start integer;
+    v_firsts bigint [];
+    v_lasts bigint [];
+    v_consumer_ids text [];
+begin
+    select
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.full_at, c.ttl_expired,
+        (
+            select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
+        ) as last,
+        exists (
+            select from fastpubsub.retries as r
+            where
+                r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+                and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= p_now
+        ) as is_due
+    into v_cursor
+    from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    if v_cursor.is_due is not false then
+        return;
+    end if;
+    scanned := v_cursor.position;
+    last := greatest(v_cursor.last, v_cursor.position);
+    if claim_stretch.last = v_cursor.position then
+        is_usual := true;
+        return;
+    end if;
+
+    foreach v_size in array p_limits loop
+        v_limit := v_limit + v_size;
+    end loop;
+    select
+        count(*), array_agg(m.position), array_agg(m.created_at), array_agg(m.payload) filter (where m.fits),
+        array_agg(m.attributes) filter (where m.fits), case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) end,
+        bool_and(m.fits and (m.expires_at > p_now) is not false)
+        -- As everywhere: positions are dense.
+        and max(m.position) = v_cursor.position + count(*)
+    into v_found, positions, created_at, payloads, attributes, ordering_keys, is_usual
+    from (
+        select
+            m.position, m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at,
+            -- Sizes are known without reading what is stored out of line.
+            pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) <= p_max_bytes / v_limit as fits
+        from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > v_cursor.position and m.position <= v_cursor.position + v_limit
+        order by m.position
+    ) as m;
+    if claim_stretch.is_usual is not true then
+        return;
+    end if;
+
+    for i in 1..cardinality(p_limits) loop
+        v_start := v_end;
+        v_end := least(v_end + p_limits[i], v_found);
+        while v_start < v_end loop
+            v_firsts := v_firsts || v_cursor.position + v_start + 1;
+            v_start := least(v_start + 100, v_end);
+            v_lasts := v_lasts || v_cursor.position + v_start;
+            v_consumer_ids := v_consumer_ids || p_consumer_ids[i];
+        end loop;
+    end loop;
+    v_random := gen_random_uuid()::text;
+    token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
+    lease_seconds := p_ack_deadline_seconds;
+    expires_at := p_now + make_interval(secs => p_ack_deadline_seconds);
+    scanned := v_cursor.position + v_found;
+    attempts := array_fill(1, array[v_found]);
+    insert into fastpubsub.leases (
+        topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
+    )
+    select
+        p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_stretch.token, p_now,
+        claim_stretch.expires_at, 1, false, r.consumer_id
+    from unnest(v_firsts, v_lasts, v_consumer_ids) as r (first_position, last_position, consumer_id);
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, full_at,
+        ttl_expired
+    ) values (
+        p_topic_key, p_subscription_key, v_cursor.sequence + 1, claim_stretch.scanned, v_cursor.retry_due_at, v_cursor.retry_position,
+        v_cursor.routed + v_found, v_cursor.purged, v_cursor.dropped, v_cursor.filtered, v_cursor.full_at, v_cursor.ttl_expired
+    );
 end;
 $$;
 
@@ -1356,6 +1504,55 @@ begin
     last_positions := end_leases.last_positions || v_taken.positions;
     revived := end_leases.revived || v_taken.revived;
     turns := end_leases.turns || v_taken.turns;
+end;
+$$;
+
+-- functions/end_whole_leases.sql
+-- The usual case of an ack: few runs, of which each is one whole lease with its token. Ends these one after the other, up to the first run
+-- that is something else, such as a part of a lease; `runs` are ended, and `outcomes` are those of their ids. The caller holds the cursor,
+-- and leaves the other runs to take_leases. That locks leases by position, so this begins only when the runs are in order and apart.
+create or replace function fastpubsub.end_whole_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_lengths integer [],
+    out runs integer,
+    out outcomes smallint []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+declare
+    -- take_leases ends many in one statement.
+    c_runs constant integer := 8;
+    v_count integer := cardinality(p_positions);
+    v_length integer;
+    v_messages integer := 0;
+begin
+    runs := 0;
+    if v_count > c_runs then
+        return;
+    end if;
+    for i in 2..v_count loop
+        if p_positions[i] < p_positions[i - 1] + coalesce(p_lengths[i - 1], 1) then
+            return;
+        end if;
+    end loop;
+    for i in 1..v_count loop
+        v_length := coalesce(p_lengths[i], 1);
+        delete from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.position = p_positions[i]
+            and l.last_position = p_positions[i] + v_length - 1 and l.token = p_tokens[i] and not l.revived;
+        exit when not found;
+        runs := i;
+        v_messages := v_messages + v_length;
+    end loop;
+    outcomes := array_fill(1::smallint, array[v_messages]);
 end;
 $$;
 
@@ -5320,7 +5517,8 @@ $$;
 -- by run. `outcomes` says of every id, in the order of the runs, what take_leases says; `died` counts what was nacked for the last time.
 --
 -- The rest is claim_messages_2; without p_limits nothing is claimed. The cursor is locked first, even for an ack of whole leases, because
--- whoever holds leases may not wait for the cursor.
+-- whoever holds leases may not wait for the cursor. The usual case, acks of whole leases and a claim of what comes next in the log, is done
+-- by end_whole_leases and claim_stretch.
 create or replace function fastpubsub.settle_and_claim_2(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -5376,9 +5574,10 @@ declare
     v_acked record;
     v_nacked record;
     v_rejected record;
+    v_claimed record;
+    v_now timestamptz;
 begin
     perform fastpubsub.begin_call(true);
-    v_durable := current_setting('synchronous_commit');
     v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
     -- Kind by kind, leases would be locked in another order than by an ack of the same ones that holds no cursor.
     if cardinality(array_remove(p_counts, 0)) > 1 then
@@ -5398,12 +5597,18 @@ begin
     end if;
     died := 0;
     v_end := p_counts[1];
+    if v_end = cardinality(p_positions) and not v_settings.ordered then
+        v_acked := fastpubsub.end_whole_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_lengths);
+        outcomes := v_acked.outcomes;
+        freed := false;
+        v_first := v_acked.runs + 1;
+    end if;
     if v_end >= v_first then
         v_acked := fastpubsub.end_acked(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
             p_lengths[v_first:v_end], p_now, v_settings.ordered
         );
-        outcomes := v_acked.outcomes;
+        outcomes := settle_and_claim_2.outcomes || v_acked.outcomes;
         freed := v_acked.freed;
     end if;
     v_first := v_end + 1;
@@ -5444,6 +5649,33 @@ begin
     end if;
 
     if cardinality(p_limits) > 0 then
+        if
+            v_settings.paused_at is null and v_settings.is_pushed is not true and not v_settings.ordered and v_settings.fair_by is null
+            and v_settings.filter_path is null and v_settings.max_in_flight is null and v_settings.rate_limit is null
+        then
+            v_now := coalesce(p_now, clock_timestamp());
+            v_claimed := fastpubsub.claim_stretch(
+                p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, v_now, v_settings.ack_deadline_seconds
+            );
+            if v_claimed.is_usual then
+                token := v_claimed.token;
+                expires_at := v_claimed.expires_at;
+                lease_seconds := v_claimed.lease_seconds;
+                scanned := v_claimed.scanned;
+                last := v_claimed.last;
+                positions := v_claimed.positions;
+                attempts := v_claimed.attempts;
+                created_at := v_claimed.created_at;
+                payloads := v_claimed.payloads;
+                attributes := v_claimed.attributes;
+                ordering_keys := v_claimed.ordering_keys;
+                filtered := 0;
+                paused := false;
+                ttl_expired := 0;
+                return;
+            end if;
+        end if;
+        v_durable := current_setting('synchronous_commit');
         select
             c.token, c.expires_at, c.scanned, c.last, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
             c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys, c.shares,

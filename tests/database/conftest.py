@@ -20,7 +20,7 @@ FRESH = {
         *("arrays", "calls", "claim_messages", "clients", "dead_letter_topic", "dead_letters", "delayed_messages"),
         *("deleting", "failures", "figures", "history", "locks", "metrics", "model", "pause_subscription", "planning"),
         *("plans", "publish", "publish_messages", "relay_messages", "rhythms", "roles", "room_in_flight", "schedules"),
-        *("sessions", "settle_and_claim", "settlements", "storage_rules"),
+        *("sessions", "settle_and_claim", "settlements", "storage_rules", "usual_case"),
     )
 }
 """Files whose tests look at plans, at sessions, or at what statements read: they get a session of their own each."""
