@@ -19,6 +19,9 @@ PYTHON_TESTS := tests/api tests/cli tests/client tests/services tests/test_confi
 	tests/test_message_ids.py tests/test_packaging.py tests/test_payloads.py tests/test_signing_keys.py tests/test_sockets.py tests/test_streams.py tests/test_waiting.py
 WALKS := api/test_bodies.py api/test_hostile.py api/test_schemathesis.py api/test_wire.py cli/test_every_command.py client/test_docs.py \
 	client/test_lying_server.py client/test_many_workers.py
+# What the procedures decide, asked through HTTP: no interpreter changes it, and other tests of the API call every route.
+STORED := backlog browsing consumers dead_letter_topic dead_letters delayed expiry explaining fair filter_tests idempotency in_flight ordered \
+	ordering_keys pausing rate_limit refused seek settle settle_and_pull subscriptions topics transactions ttl
 IN_PARALLEL := --numprocesses=auto --maxprocesses=8 --dist=worksteal
 PYTEST := $(BIN)/pytest $(IN_PARALLEL)
 PYTEST_FAULTS := $(BIN)/pytest --numprocesses=2 --dist=loadfile $(FAULT_TESTS)
@@ -67,7 +70,8 @@ test-versions: install ## Run the tests on every available PostgreSQL from 14 to
 	$(BIN)/python -m tests.versions $(or $(VERSIONS),all) -- $(PYTEST) $(FAULT_TESTS:%=--ignore=%) $(ARGS)
 
 test-pythons: install ## Run the tests of the client and the server on every Python from 3.11 to 3.14 that is there (PYTHONS="oldest newest image 3.12")
-	$(BIN)/python -m tests.pythons $(or $(PYTHONS),all) -- $(IN_PARALLEL) $(PYTHON_TESTS) $(WALKS:%=--ignore=tests/%) $(ARGS)
+	$(BIN)/python -m tests.pythons $(or $(PYTHONS),all) -- $(IN_PARALLEL) -m "not long or interpreter" $(PYTHON_TESTS) \
+		$(WALKS:%=--ignore=tests/%) $(STORED:%=--ignore=tests/api/test_%.py) $(ARGS)
 
 test-citus: install ## Run the promises of the contract, moves and a node away on a cluster of Citus (URL=postgresql+psycopg://user@coordinator/fastpubsub_test)
 	$(if $(URL),,$(error name a database on the coordinator that knows its nodes, as in: make $@ URL=postgresql+psycopg://user@coordinator/fastpubsub_test))

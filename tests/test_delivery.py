@@ -157,6 +157,7 @@ def load_on(started: Server) -> Load:
     return Load(httpx.AsyncClient(base_url=started.base_url, timeout=SECONDS, limits=limits))
 
 
+@pytest.mark.long
 async def test_each_message_once_and_in_order_when_nobody_fails(server: StartServer) -> None:
     load = load_on(server(api_num_workers=2, log_requests=False))
     async with load.client:
@@ -205,6 +206,7 @@ async def test_workers_that_are_killed(server: StartServer) -> None:
     assert len(load.history.confirmed) > len(load.history.attempted) / 2
 
 
+@pytest.mark.long
 async def test_database_sessions_that_are_ended(server: StartServer, connect: Connect) -> None:
     started = server(api_num_workers=2, log_requests=False)
     load = load_on(started)

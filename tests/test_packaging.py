@@ -87,6 +87,7 @@ def test_the_server_holds_what_it_needs_and_nothing_else(built: Wheels) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.interpreter
 def test_the_client_alone(built: Wheels, lasting_server: Last, tmp_path: Path) -> None:
     python = wheels.environment(tmp_path)
     wheels.install_linked(python, built.client)
@@ -98,6 +99,7 @@ def test_the_client_alone(built: Wheels, lasting_server: Last, tmp_path: Path) -
 
 
 @pytest.mark.long
+@pytest.mark.interpreter
 def test_the_client_beside_the_oldest_fastapi(built: Wheels, tmp_path: Path) -> None:
     """With the oldest of all that old Pythons can have."""
     python = wheels.environment(tmp_path)
@@ -107,6 +109,7 @@ def test_the_client_beside_the_oldest_fastapi(built: Wheels, tmp_path: Path) -> 
 
 
 @pytest.mark.long
+@pytest.mark.interpreter
 def test_the_client_beside_the_newest_fastapi(built: Wheels, tmp_path: Path) -> None:
     """The one that the server has."""
     python = wheels.environment(tmp_path)
@@ -121,6 +124,7 @@ def works_in_an_application(python: Path, folder: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.interpreter
 def test_the_server_in_an_empty_environment(built: Wheels, tmp_path: Path, empty_database_url: str) -> None:
     """With the pins of production, and with all of them."""
     python = wheels.environment(tmp_path)

@@ -229,6 +229,7 @@ def tab_to(pilot: Pilot, text: str) -> None:
     raise AssertionError(f"no Tab leads to {text}")
 
 
+@pytest.mark.long
 def test_a_topic_is_made_and_published_to_with_keys_alone(pilot: Pilot) -> None:
     pilot.open("#/topics")
     tab_to(pilot, "New topic")
@@ -438,6 +439,7 @@ ASKED = "return performance.getEntriesByType('resource').length"
 LIVE = ("#/", "#/topics/orders", "#/topics/orders?tab=live", "#/subscriptions/billing")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("width", "places"), [(1280, LIVE), (360, LIVE[::3])])
 def test_nothing_moves_while_live(pilot: Pilot, width: int, places: Sequence[str]) -> None:
     pilot.look(width)
@@ -495,6 +497,7 @@ def test_what_is_wrong_with_a_form_is_told_and_not_copied(pilot: Pilot) -> None:
     assert pilot.faults() == []
 
 
+@pytest.mark.long
 def test_dialogs_are_there_for_everyone_and_ask_by_name(pilot: Pilot) -> None:
     faults: list[str] = []
     for place, label in (

@@ -52,6 +52,7 @@ def tracer() -> trace.Tracer:
 
 
 @pytest.mark.long
+@pytest.mark.interpreter
 def test_publisher_and_worker_are_one_trace(lasting_server: Last, tmp_path: Path) -> None:
     port, url = harness.free_port(), lasting_server().base_url
     shell = Shell(tmp_path, {"url": url}, {"http://localhost:8000": url})
