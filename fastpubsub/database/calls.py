@@ -124,9 +124,12 @@ class Database:
         """How many topics are on nodes that are away, as far as this process knows."""
         return await self._nodes.count_missing()
 
-    async def is_spread(self) -> bool:
-        """Whether topics are on several nodes, where procedures over every topic take one after the other."""
-        return bool(await self._nodes.with_topics())
+    async def is_spread(self, *, ask_again: bool = False) -> bool:
+        """Whether topics are on several nodes, where procedures over every topic take one after the other.
+
+        `ask_again`: the catalog, even if it has just said that there is one node.
+        """
+        return bool(await self._nodes.with_topics(ask_again=ask_again))
 
     async def _fetch(self, query: bytes, arguments: Sequence[object]) -> list[Row]:
         if self._echo:
@@ -153,8 +156,9 @@ class Database:
             with cut_after(self._timeout, connection):
                 cursor = await connection.execute(query, arguments, prepare=self._prepare, binary=True)
                 return await cursor.fetchall()
-        except psycopg.errors.ReadOnlySqlTransaction:
-            # After a failover this is the old primary; the next connection looks for the new one.
+        except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.FeatureNotSupported):
+            # After a failover this is the old primary; the next connection looks for the new one. And it prepares anew
+            # what had another result when this one did.
             usable = False
             raise
         finally:
@@ -192,10 +196,11 @@ def blames_arguments(error: BaseException) -> bool:
     )
 
 
-def is_for_several(error: BaseException) -> bool:
-    """Returns whether the database refused to do something for several topics in one call: they are on several nodes.
+def is_unsupported(error: BaseException) -> bool:
+    """Returns whether the database refused to do something in this way, and stored nothing.
 
-    Nothing was stored; it does the same for each topic.
+    So it is with something for several topics where they are on several nodes (`Database.is_spread`), and with what a
+    connection has prepared, once it has another result.
     """
     return isinstance(error, psycopg.errors.FeatureNotSupported)
 

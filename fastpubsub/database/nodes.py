@@ -53,12 +53,12 @@ class Nodes:
     async def close(self) -> None:
         await self._tasks.finish()
 
-    async def with_topics(self) -> list[Row]:
+    async def with_topics(self, *, ask_again: bool = False) -> list[Row]:
         """The address of each with its topic keys; nothing where there is one node.
 
-        Of that, this process asks again after a while: topics may be spread.
+        Of that, this process asks again after a while, or when it is to `ask_again`: topics may be spread.
         """
-        if time.monotonic() < self._alone_until:
+        if not ask_again and time.monotonic() < self._alone_until:
             return []
         is_possible, query = TOPICS_BY_NODE
         if not (await self._fetch(is_possible, ()))[0][0]:

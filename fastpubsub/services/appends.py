@@ -1,6 +1,7 @@
 """Appends to the logs of topics: what comes for several topics at once shares a call, and the wait for its commit."""
 
 import asyncio
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -8,11 +9,14 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from fastpubsub.database.arrays import Array
-from fastpubsub.database.calls import Database, blames_arguments, is_for_several
+from fastpubsub.database.calls import Database, blames_arguments, is_unsupported
 from fastpubsub.payloads import Batch, Expiry
 from fastpubsub.services.coalescer import CALL_BYTES, CALL_ROWS
+from fastpubsub.services.surviving import Surviving
 from fastpubsub.services.topic_schemas import StoreKey, split
 from fastpubsub.tasks import Tasks
+
+logger = logging.getLogger(__name__)
 
 _SMALL_BYTES = 1 << 14
 _PATIENCE_SECONDS = 0.005
@@ -97,16 +101,20 @@ class Appends:
     async def _answer(self, appends: Sequence[Append]) -> None:
         """Returns None for an append that needs its own call, to wait or to get its error."""
         answers: Sequence[Appended | None] = [None] * len(appends)
+        is_refused = False
         try:
             answers = await self._call_together(appends)
         except Exception as error:  # noqa: BLE001 - it belongs to those who wait
-            self._is_apart = self._is_apart or is_for_several(error)
-            if not (blames_arguments(error) or is_for_several(error)):
+            is_refused = is_unsupported(error)
+            if not (blames_arguments(error) or is_refused):
                 for append in appends:
                     append.answer.set_exception(error)
                 return
         for append, answer in zip(appends, answers, strict=True):
             append.answer.set_result(answer)
+        if is_refused:
+            with Surviving(logger, "asking where topics are"):
+                self._is_apart = await self._database.is_spread(ask_again=True)
 
     async def _call(self, key: StoreKey, batches: Sequence[Batch]) -> Appended:
         topic_key, *schema_version = split(key)

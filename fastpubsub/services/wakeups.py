@@ -7,7 +7,7 @@ from itertools import groupby
 
 from fastpubsub.config import Settings
 from fastpubsub.database.arrays import Array
-from fastpubsub.database.calls import Database, is_for_several
+from fastpubsub.database.calls import Database, is_unsupported
 from fastpubsub.database.connections import Row
 from fastpubsub.services.directory import SubscriptionKey
 from fastpubsub.services.notices import Notices
@@ -143,9 +143,9 @@ class Wakeups:
         try:
             return await self._database.fetch_all("list_ready_subscriptions_2", topics, subscriptions)
         except Exception as error:
-            if not is_for_several(error):
+            self._is_apart = is_unsupported(error) and await self._database.is_spread(ask_again=True)
+            if not self._is_apart:
                 raise
-            self._is_apart = True
             return []
 
     async def _look_at(self, topic_key: int, keys: Sequence[SubscriptionKey]) -> None:

@@ -32,7 +32,7 @@ from fastpubsub.services.wakeups import Wakeups
 from tests import procedures
 from tests.api.calls import success
 from tests.api.conftest import app_of
-from tests.conftest import Run
+from tests.conftest import Connect, Run
 from tests.database import delayed
 from tests.database.store import NOW, SECOND, Store
 from tests.spreading import CALL, statements
@@ -436,35 +436,79 @@ async def test_what_is_listed_is_asked_by_topic_only_where_topics_are_spread(
     assert await look() == {True}
 
 
+@pytest.mark.parametrize("is_spread", [True, False])
 async def test_what_is_refused_for_several_topics_is_done_for_each(
-    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, is_spread: bool
 ) -> None:
+    """From then on where the catalog says that topics are spread, and once where something else was refused."""
     keys = [(await database.fetch_one("create_topic", name))[0] for name in "ab"]
     called: list[str] = []
     fetch_all = database.fetch_all
 
-    async def several_refused(procedure: str, *arguments: object) -> list[Row]:
+    async def refused_once(procedure: str, *arguments: object) -> list[Row]:
         called.append(procedure)
-        if procedure in ("publish_to_topics", "list_ready_subscriptions_2"):
-            raise psycopg.errors.FeatureNotSupported("of several nodes")
+        if procedure in ("publish_to_topics", "list_ready_subscriptions_2") and called.count(procedure) == 1:
+            raise psycopg.errors.FeatureNotSupported("cached plan must not change result type")
         return await fetch_all(procedure, *arguments)
 
-    monkeypatch.setattr(database, "fetch_all", several_refused)
+    assert not await database.is_spread()
+    monkeypatch.setattr(database, "fetch_all", refused_once)
+    if is_spread:
+        monkeypatch.setattr(nodes, "TOPICS_BY_NODE", (b"select true", b"select 'node', array[1::bigint]"))
     appends = Appends(database)
-    for _ in range(2):
+    for turn in range(2):
         appends._leaving = 2
         batch = Batch([b"{}"], None, 2)
         both = [asyncio.create_task(appends.append(key, [batch])) for key in keys]
         await asyncio.sleep(0)
         appends._go()
-        assert {one.position for one in await asyncio.gather(*both)} == {called.count("publish_messages") // 2}
-    assert called.count("publish_to_topics") == 1
+        assert {one.position for one in await asyncio.gather(*both)} == {turn + 1}
+        await appends._answering.finish()
+    assert (called.count("publish_to_topics"), called.count("publish_messages")) == ((1, 4) if is_spread else (2, 2))
     wakeups = Wakeups(database, settings)
     for _ in range(2):
         wakeups._to_look = {SubscriptionKey(key, 1) for key in keys}
         await wakeups._look_once()
-    assert called.count("list_ready_subscriptions_2") == 1
-    assert called.count("list_ready_of_topic") == 4
+    asked = called.count("list_ready_subscriptions_2"), called.count("list_ready_of_topic")
+    assert asked == ((1, 4) if is_spread else (2, 0))
+
+
+async def test_a_catalog_that_cannot_be_asked_stops_no_append(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = [(await database.fetch_one("create_topic", name))[0] for name in "ab"]
+
+    async def refused(_appends: object) -> None:
+        raise psycopg.errors.FeatureNotSupported("of several nodes")
+
+    async def away(**_: bool) -> bool:
+        raise Unavailable("the database is away")
+
+    appends = Appends(database)
+    monkeypatch.setattr(appends, "_call_together", refused)
+    monkeypatch.setattr(database, "is_spread", away)
+    appends._leaving = 2
+    both = [asyncio.create_task(appends.append(key, [Batch([b"{}"], None, 2)])) for key in keys]
+    await asyncio.sleep(0)
+    appends._go()
+    assert [one.position for one in await asyncio.gather(*both)] == [1, 1]
+    await appends._answering.finish()
+    assert not appends._is_apart
+    assert "asking where topics are waits for the database" in caplog.text
+
+
+async def test_a_statement_whose_result_has_changed_is_prepared_anew(database: Database, connect: Connect) -> None:
+    """After one call that is refused: each connection of a process would refuse it until its end."""
+    make = "create function fastpubsub.shape({}) language sql as 'select 1{}'"
+    admin = await connect()
+    await admin.execute(make.format("out one integer", "").encode())
+    for _ in range(10):
+        assert await database.fetch_all("shape") == [(1,)]
+    await admin.execute(b"drop function fastpubsub.shape()")
+    await admin.execute(make.format("out one integer, out two integer", ", 2").encode())
+    with pytest.raises(psycopg.errors.FeatureNotSupported):
+        await database.fetch_all("shape")
+    assert await database.fetch_all("shape") == [(1, 2)]
 
 
 @pytest.mark.parametrize(
