@@ -86,10 +86,15 @@ class Nodes:
                 return
         async with self._looking:
             try:
-                for address, its_time in await self._fetch(CLOCKS.encode(), ()):
-                    self._note(address, is_there=its_time is not None)
+                rows = await self._fetch(CLOCKS.encode(), ())
             except FastpubsubError as error:
                 logger.warning("nobody could say which nodes are away: %s", error.detail)
+                return
+            for address, its_time in rows:
+                self._note(address, is_there=its_time is not None)
+            for address in self._away.keys() - {address for address, _ in rows}:
+                del self._away[address]
+                logger.warning("the node %s was replaced or removed", address)
 
     async def count_missing(self) -> int:
         """Topics on nodes that are away."""

@@ -198,7 +198,7 @@ begin
         v_expired_attempts := v_fair.expired_attempts;
         v_from_log := v_fair.routed;
         limited_seconds := case when v_fair.is_cut then 0 end;
-    elsif v_cursor.is_due then
+    elsif v_cursor.is_due and v_limit > 0 then
         select
             r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size, r.ordering_keys, r.expires_at
         into

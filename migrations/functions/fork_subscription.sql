@@ -36,11 +36,12 @@ begin
     v_position := fastpubsub.unsettled_position(v_original.topic_key, v_original.subscription_key);
     select c.* into v_cursor from fastpubsub.cursors as c
     where c.topic_key = v_original.topic_key and c.subscription_key = v_original.subscription_key;
+    -- Who deletes the other between two statements is no reason for a fork without its filter.
+    if found and not p_change_filter then
+        select s.filter into v_filter from fastpubsub.subscriptions as s where s.subscription_key = v_original.subscription_key;
+    end if;
     if not found then
         raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_fork_of);
-    end if;
-    if not p_change_filter then
-        select s.filter into v_filter from fastpubsub.subscriptions as s where s.subscription_key = v_original.subscription_key;
     end if;
     v_cursor := jsonb_populate_record(v_cursor, p_settings);
     v_cursor.subscription_key := subscription_key;

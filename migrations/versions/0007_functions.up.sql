@@ -532,7 +532,7 @@ begin
         v_expired_attempts := v_fair.expired_attempts;
         v_from_log := v_fair.routed;
         limited_seconds := case when v_fair.is_cut then 0 end;
-    elsif v_cursor.is_due then
+    elsif v_cursor.is_due and v_limit > 0 then
         select
             r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size, r.ordering_keys, r.expires_at
         into
@@ -1828,11 +1828,12 @@ begin
     v_position := fastpubsub.unsettled_position(v_original.topic_key, v_original.subscription_key);
     select c.* into v_cursor from fastpubsub.cursors as c
     where c.topic_key = v_original.topic_key and c.subscription_key = v_original.subscription_key;
+    -- Who deletes the other between two statements is no reason for a fork without its filter.
+    if found and not p_change_filter then
+        select s.filter into v_filter from fastpubsub.subscriptions as s where s.subscription_key = v_original.subscription_key;
+    end if;
     if not found then
         raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_fork_of);
-    end if;
-    if not p_change_filter then
-        select s.filter into v_filter from fastpubsub.subscriptions as s where s.subscription_key = v_original.subscription_key;
     end if;
     v_cursor := jsonb_populate_record(v_cursor, p_settings);
     v_cursor.subscription_key := subscription_key;

@@ -57,6 +57,7 @@ def test_retries_come_first_by_due_time_and_then_the_log(store: Store) -> None:
     store.publish(keys.topic, ["1", "2", "3", "4", "5"])
     claimed = store.claim(keys, 4)
     store.nack(keys, claimed.ids, [9, 5, 5, 100])
+    assert store.claim(keys, 0, now=NOW + 10 * SECOND).positions == []
     assert store.claim(keys, 1, now=NOW + 10 * SECOND).positions == [2]
     assert store.claim(keys, now=NOW + 10 * SECOND).positions == [3, 1, 5]
     assert store.claim(keys, now=NOW + 99 * SECOND).positions == []

@@ -306,6 +306,21 @@ def spread(monkeypatch: pytest.MonkeyPatch, database: Database, away: str) -> No
     monkeypatch.setattr(database._nodes, "_alone_until", 0.0)
 
 
+async def test_a_node_that_was_replaced_is_not_missed(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its address has left the catalog, so that it can never be there again."""
+    for name in "ab":
+        await database.fetch_one("create_topic", name)
+    spread(monkeypatch, database, away="b")
+    await database._nodes.look()
+    assert await database.count_missing_topics() == 1
+    monkeypatch.setattr(nodes, "CLOCKS", "select 'node a', 1.0::float8 union all select 'another', 1.0::float8")
+    await database._nodes.look()
+    assert "the node node b was replaced or removed" in caplog.text
+    assert await database._nodes.known_topics() is None
+
+
 async def test_lists_say_which_topics_are_missing(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first list finds out, and the others know."""
     for name in "abc":
