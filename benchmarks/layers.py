@@ -7,7 +7,7 @@ many short rounds, so that a busy machine hardly shows. A layer costs what is sa
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,9 @@ class Database:
         pass
 
 
-class Idle:
-    def __init__(self, *_arguments: object, **_options: object) -> None:
-        pass
-
-    async def run(self) -> None:
-        await asyncio.Event().wait()
+def idle(_state: object) -> list[Coroutine[Any, Any, bool]]:
+    """What runs in the background would ask the database."""
+    return [asyncio.Event().wait()]
 
 
 async def measure(app: FastAPI, path: str, seen: list[float]) -> None:
@@ -113,8 +110,8 @@ async def run() -> None:
     settings = Settings(_env_file=None, database_url="postgresql://nowhere/nothing")
     logs.configure(settings)
     with contextlib.ExitStack() as stack:
-        for name, stub in (("Database", Database), ("Maintenance", Idle), ("Relay", Idle)):
-            stack.enter_context(mock.patch.object(application, name, stub))
+        stack.enter_context(mock.patch.object(application, "open_database", Database))
+        stack.enter_context(mock.patch.object(application, "background", idle))
         app, yardstick = application.create_app(settings), noop.make_app()
         seen: dict[str, list[float]] = {name: [] for name in (WHOLE, *LAYERS, NOTHING)}
         async with app.router.lifespan_context(app):
@@ -129,6 +126,10 @@ async def run() -> None:
         print(f"{cost:6.1f}  {name}")
 
 
-if __name__ == "__main__":
+def main() -> None:
     with Path("/dev/null").open("w") as nowhere, contextlib.redirect_stderr(nowhere):
         uvloop.run(run())
+
+
+if __name__ == "__main__":
+    main()

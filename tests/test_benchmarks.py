@@ -2,6 +2,8 @@
 
 import itertools
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -81,6 +83,14 @@ def test_every_row_finds_its_figures_and_no_message_is_lost(tmp_path: Path, monk
     assert all(one.name in text for one in results.measures)
     report.save_json(results, tmp_path / "results.json")
     assert (tmp_path / "results.json").stat().st_size > len(text)
+
+
+@pytest.mark.long
+def test_layers_of_a_publish_have_their_figures() -> None:
+    script = "from benchmarks import layers; layers.ROUNDS, layers.REQUESTS = 1, 16; layers.main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 6, done.stdout
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE, 2048])
