@@ -47,6 +47,7 @@ MODULES = (
     "rich.syntax",
     "rich.table",
     "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.ext.asyncio",
     "typer._adapters",
     "websockets",
 )
@@ -65,6 +66,7 @@ class Process:
         stdin: int | IO[Any] = subprocess.DEVNULL,
         stdout: int | IO[Any] = subprocess.DEVNULL,
         stderr: int | IO[Any] = subprocess.DEVNULL,
+        command: str = "fastpubsub",
     ) -> None:
         self.args = list(arguments)
         self.returncode: int | None = None
@@ -76,7 +78,8 @@ class Process:
                 self.stdin = os.fdopen(writing, "wb")
             null = stack.enter_context(Path(os.devnull).open("r+b"))
             order = stack.enter_context(tempfile.TemporaryFile("w+"))
-            json.dump({"arguments": self.args, "folder": str(cwd), "environment": dict(env)}, order)
+            wanted = {"command": command, "arguments": self.args, "folder": str(cwd), "environment": dict(env)}
+            json.dump(wanted, order)
             order.flush()
             self._news, told = socket.socketpair()
             stack.enter_context(told)
@@ -348,7 +351,7 @@ def obey(order: int, streams: Sequence[int]) -> None:
     os.chdir(wanted["folder"])
     os.environ.clear()
     os.environ.update(wanted["environment"])
-    command = Path(sys.executable).with_name(wanted.get("command", "fastpubsub"))
+    command = Path(sys.executable).with_name(wanted["command"])
     sys.argv[:] = [str(command), *wanted["arguments"]]
     sys.path[0] = str(command.parent)
 

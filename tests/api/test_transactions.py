@@ -7,7 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import harness
 from tests.api.calls import PATIENCE, Calls, Json, ids_of, payloads, problem, until_scraped
+from tests.conftest import MakeSettings
+from tests.proxy import Proxy, Stage
 from tests.together import together
 
 LOST = "019c13cb-6d29-7000-8000-040000000001.5f0c1d9ae2b34c77"
@@ -177,3 +180,42 @@ async def test_dead_letters_of_a_transaction_are_counted(
         for name, count in (("nacked", 1), ("rejected", 2), ("dead_lettered", 3))
     }
     await until_scraped(client, *expected)
+
+
+async def settled_at_last(client: httpx.AsyncClient, body: Json) -> int:
+    """The status of a transaction that is asked for until it is known what became of it."""
+    while (answer := await transact(client, body)).status_code == 503:
+        assert int(answer.headers["Retry-After"]) >= 1
+    return answer.status_code
+
+
+@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("procedure", ["run_transaction", "relay_messages_2"])
+async def test_whenever_the_database_is_lost_all_of_it_happens_once(
+    server_url: str, make_settings: MakeSettings, procedure: str, stage: Stage
+) -> None:
+    """The call that settles and publishes, and the one that moves what it publishes to its topic."""
+    async with (
+        asyncio.timeout(4 * PATIENCE),
+        Proxy(server_url) as proxy,
+        harness.opened(make_settings(database_url=proxy.url)) as client,
+    ):
+        calls = Calls(client)
+        await calls.topic_and_subscription()
+        await calls.topic("next")
+        await calls.subscription("later", "next")
+        await calls.publish({"n": 1}, {"n": 2})
+        first, last = ids_of(await calls.pull(2), "ack_id")
+        cut = proxy.cut_call(procedure, stage)
+        status = await settled_at_last(client, {"settles": settles(acks=[first]), "publishes": published({"n": 1})})
+        await cut.wait()
+        was_done = procedure == "run_transaction" and stage is Stage.UNANSWERED
+        assert status == (410 if was_done else 204)
+        body = {"settles": settles(acks=[last]), "publishes": published({"n": 2})}
+        assert await settled_at_last(client, body) == 204
+        found: list[Json] = []
+        while {"n": 2} not in payloads(found):
+            answer = await client.get("/subscriptions/later/messages?consumer_id=c&wait_seconds=20")
+            found += answer.json().get("data", [])
+        assert payloads(found) == [{"n": 1}, {"n": 2}]
+        assert await calls.counts() == (0, 0, 2, 0)

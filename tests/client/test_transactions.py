@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
+import os
 import signal
-import subprocess
-import sys
+import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -21,8 +23,12 @@ from fastpubsub.client import AsyncClient, Client, Delivery, Worker
 from fastpubsub.database.urls import normalise
 from fastpubsub.testing import InMemoryBus
 from fastpubsub.testing.fixtures import memory_bus
+from tests import harness, warm
+from tests.client.settling_process import BATCH, SETTLED
 from tests.harness import libpq
 from tests.lasting import Last, Lasting
+from tests.pages import ROOT
+from tests.striking import Striker
 
 __all__ = ["memory_bus"]
 
@@ -169,62 +175,108 @@ def test_another_object_is_refused() -> None:
         delivery.ack_in(1)
 
 
-CONSUMER = """
-import os, signal, sys
-import psycopg
-from fastpubsub.client import Client, Delivery
-
-url, database, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
-steps = 0
-
-
-def step():
-    global steps
-    steps += 1
-    if steps == last:
-        os.kill(os.getpid(), signal.SIGKILL)
+WALKS = [
+    ("psycopg", "process"),
+    ("HTTP", "process"),
+    ("HTTP", "connection"),
+    pytest.param("psycopg", "connection", marks=pytest.mark.long),
+    pytest.param("asynchronous psycopg", "process", marks=pytest.mark.long),
+    pytest.param("SQLAlchemy", "process", marks=pytest.mark.long),
+    pytest.param("SQLAlchemy", "connection", marks=pytest.mark.long),
+    pytest.param("asynchronous SQLAlchemy", "process", marks=pytest.mark.long),
+]
+LONGEST_WALK = 200
 
 
-bus = Client(url)
-connection = psycopg.connect(database, autocommit=True)
-step()
-while messages := bus.pull("billing", batch_size=2):
-    for message in messages:
-        order = {"order_id": message.payload["n"]}
-        step()
-        connection.execute("begin")
-        step()
-        connection.execute("insert into bills values (%(order_id)s)", order)
-        step()
-        Delivery.model_validate(message.model_dump()).ack_in(connection)
-        step()
-        connection.execute("select fastpubsub.publish('billed', json_build_object('n', %(order_id)s::int))", order)
-        step()
-        connection.execute("commit")
-        step()
-"""
-STEPS = 8
-"""After the last one it works on the second message of a batch whose first is done."""
-
-
-def test_killed_between_every_two_statements(lasting: Lasting, bus: Client) -> None:
-    """Of every order there is one bill and one message, whoever was killed when."""
-    bus.publish("orders", *({"n": n} for n in range(ORDERS)))
-    consumer = [sys.executable, "-c", CONSUMER, lasting.base_url, libpq(lasting.database_url)]
-    root = Path(__file__).parents[2]
-    for last in range(1, STEPS + 1):
-        killed = subprocess.run([*consumer, str(last)], check=False, cwd=root, timeout=SECONDS)
-        assert killed.returncode == -signal.SIGKILL
-        expire_leases(lasting, bus)
-    subprocess.run([*consumer, "-1"], check=True, cwd=root, timeout=SECONDS)
-    assert bills(lasting) == list(range(ORDERS))
+@pytest.mark.parametrize(("way", "victim"), WALKS)
+def test_killed_between_every_two_statements(lasting: Lasting, bus: Client, way: str, victim: str) -> None:
+    """Before the other side hears a statement, and before the answer is heard, as long as there are any: what the
+    others and the last one do is in the end done once.
+    """
     with psycopg.connect(libpq(lasting.database_url)) as connection:
-        connection.execute("select fastpubsub.publish('billed', json_build_object('n', %s::int))", [ORDERS])
-    shipped: list[int] = []
-    while ORDERS not in shipped:  # which was published last
-        shipped += [message.payload["n"] for message in bus.pull("shipping", batch_size=100, wait_seconds=20)]
-    assert sorted(shipped) == list(range(ORDERS + 1))
-    assert bus.metrics("billing").acked == ORDERS
+        connection.execute("create table done (n int, how text)")
+    count = turn = kills = 0
+    has_struck = True
+    while has_struck:
+        turn += 1
+        assert turn < LONGEST_WALK
+        bus.publish("orders", *({"n": count + n} for n in range(BATCH)))
+        count += BATCH
+        has_struck, code = consume_until(lasting, way, victim, turn)
+        assert code in (0, -signal.SIGKILL if has_struck and victim == "process" else 0)
+        kills += code != 0
+    # Between begin and commit a batch has a row, a settle and a publish of each message; over HTTP there are two calls.
+    least = 4 if way == "HTTP" else 2 * (1 + 3 * BATCH + 1)
+    assert turn > least
+    assert kills >= (least if victim == "process" else 0)
+    expire_leases(lasting, bus)
+    database = normalise(lasting.database_url).render_as_string(hide_password=False)
+    assert start_consumer(way, "on", lasting.base_url, database).wait(SECONDS) == 0
+    assert shipped(lasting, bus, count) == list(range(count))
+    metrics, each = bus.metrics("billing"), count // BATCH
+    assert (metrics.available, metrics.delivered, metrics.acked, metrics.dlq) == (each, 0, each, each)
+    with psycopg.connect(libpq(lasting.database_url)) as connection:
+        reasons = connection.execute(
+            "select reason, count(*) from fastpubsub.failures where cause = 'nacked' group by 1"
+        )
+        assert reasons.fetchall() == [("not yet", each)]
+        if way != "HTTP":
+            rows = connection.execute("select n, how from done order by n, how").fetchall()
+            assert rows == [(n, SETTLED[n % BATCH]) for n in range(count)]
+
+
+def consume_until(lasting: Lasting, way: str, victim: str, turn: int) -> tuple[bool, int]:
+    """Of a consumer of one batch, that is ended at this turn of its conversation: whether it had one, and its code."""
+    pid: Future[int] = Future()
+
+    def strike() -> None:
+        if victim == "process":
+            with suppress(ProcessLookupError):  # it has just said goodbye
+                os.kill(pid.result(SECONDS), signal.SIGKILL)
+
+    url, database = lasting.base_url, normalise(lasting.database_url)
+    with Striker(partial(connect, url if way == "HTTP" else lasting.database_url), turn, strike) as striker:
+        if way == "HTTP":
+            url = f"http://127.0.0.1:{striker.port}"
+        else:
+            database = database.set(host="127.0.0.1", port=striker.port, query={"sslmode": "disable"})
+        process = start_consumer(way, "once", url, database.render_as_string(hide_password=False))
+        try:
+            pid.set_result(process.pid)
+            code = process.wait(SECONDS)
+        finally:
+            process.kill()
+        return striker.has_struck, code
+
+
+def start_consumer(*arguments: str) -> warm.Process:
+    command = ["-m", "tests.client.settling_process", *arguments]
+    return warm.Process(command, cwd=ROOT, env=harness.environment({}), command="python")
+
+
+def connect(url: str) -> socket.socket:
+    """To a server, or to PostgreSQL."""
+    target = make_url(url)
+    host, port = str(target.query.get("host") or target.host), int(str(target.query.get("port") or target.port or 5432))
+    if host.startswith("/"):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(f"{host}/.s.PGSQL.{port}")
+        return connection
+    return socket.create_connection((host, port))
+
+
+def shipped(lasting: Lasting, bus: Client, last: int) -> list[int]:
+    """What was published, but for the last one, which comes from here."""
+    with psycopg.connect(libpq(lasting.database_url)) as connection:
+        connection.execute("select fastpubsub.publish('billed', json_build_object('n', %s::int))", [last])
+    numbers: list[int] = []
+    while last not in numbers:
+        messages = bus.pull("shipping", batch_size=100, wait_seconds=20)
+        if messages:
+            bus.ack("shipping", messages)
+        numbers += [message.payload["n"] for message in messages]
+    numbers.remove(last)
+    return sorted(numbers)
 
 
 def expire_leases(lasting: Lasting, bus: Client) -> None:
