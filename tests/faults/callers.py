@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tests.faults.history import Kind, Number
-from tests.faults.plan import DEADLINE_SECONDS, TIMED, Subscription
+from tests.faults.plan import DEADLINE_SECONDS, SHARED, TIMED, Subscription
 from tests.faults.wire import Answer, NoAnswerError, NotSentError
 
 if TYPE_CHECKING:
@@ -111,11 +111,7 @@ class Publisher(Caller):
         numbers = [Number(self.name, request, place) for place in range(count)]
         sent = {"topic": self.topic, "publisher": self.name, "request": request, "count": count}
         key = f"{self.name}-{request}" if self.repeats else None
-        times = [one.times() if self.topic == TIMED else {} for one in numbers]
-        messages = [
-            {"payload": one.payload(), "ordering_key": self.name, **more}
-            for one, more in zip(numbers, times, strict=True)
-        ]
+        messages = [{"payload": one.payload(), "ordering_key": self.name, **self.beside(one)} for one in numbers]
         body = {"messages": messages}
         path = f"/topics/{self.topic}/messages"
         while True:
@@ -124,6 +120,12 @@ class Publisher(Caller):
                 self.load.confirmed[self.topic] += count
             if answer is not None or not self.repeats:
                 return
+
+    def beside(self, number: Number) -> dict[str, Any]:
+        """What a message of the topic has besides its payload."""
+        if self.topic == SHARED:
+            return {"attributes": {"tenant": number.tenant}}
+        return number.times() if self.topic == TIMED else {}
 
 
 class Consumer(Caller):
@@ -134,7 +136,7 @@ class Consumer(Caller):
 
     async def run(self) -> None:
         while True:
-            pulled = await self.pull(3 if self.is_slow else self.random.randint(1, 40))
+            pulled = await self.pull(3 if self.is_slow else self.random.randint(1, self.subscription.batch_size))
             if (self.is_slow or self.load.is_slow) and self.load.is_failing:
                 longest = 3.5 if self.load.is_slow else 1.6
                 await asyncio.sleep(DEADLINE_SECONDS * self.random.uniform(0.8, longest))

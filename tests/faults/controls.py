@@ -7,7 +7,7 @@ import sys
 from tests.faults import checker, promises
 from tests.faults.campaign import Fault
 from tests.faults.load import expect
-from tests.faults.plan import DEADLINE_SECONDS
+from tests.faults.plan import DEADLINE_SECONDS, SHARED
 from tests.faults.rig import Rig, Setup
 
 
@@ -66,16 +66,17 @@ CHANGES = {
     "fire_schedule": ("else p_next_at end", "else p_next_at + interval '1 second' end"),
     "publish_messages": ("p_ttl_seconds[u.ordinal])", "p_ttl_seconds[u.ordinal] + 3600)"),
     "room_to_claim": ("\nbegin\n", "\nbegin\n    return;\n"),
+    "take_in_line": ("limit p_limit\n", "limit 1\n"),
     "run_transaction": ("\n    order by u.ordinal;", "\n    where false order by u.ordinal;"),
     "ack": ("perform fastpubsub.add_settlement(", "return; perform fastpubsub.add_settlement("),
 }
 """Procedures that publish what is due twice, miss every second time of a schedule, let messages expire an hour late,
-have no limits, and commit one half of a transaction.
+have no limits, give the first key in line everything, and commit one half of a transaction.
 """
 
 
 async def break_promises(rig: Rig) -> None:
-    """For some seconds; that a dead letter holds its key is forgotten for good."""
+    """For some seconds and claims; that a dead letter holds its key is forgotten for good."""
     query = "select pg_get_functiondef(p.oid) from pg_proc as p where p.oid = %s::regproc"
     right = {name: (await rig.query(query, f"fastpubsub.{name}"))[0][0] for name in CHANGES}
     for name, (part, defect) in CHANGES.items():
@@ -84,6 +85,7 @@ async def break_promises(rig: Rig) -> None:
     await rig.query("update fastpubsub.cursors set on_dead_letter = 'continue'")
     await rig.load.progress()
     await asyncio.sleep(DEADLINE_SECONDS * 3)
+    await rig.load.progress(150, [SHARED])
     for definition in right.values():
         await rig.query(definition)
 

@@ -33,6 +33,11 @@ class Number(NamedTuple):
         return self.place % 2
 
     @property
+    def tenant(self) -> str:
+        """Of most messages the noisy one."""
+        return self.publisher if self.place == 0 else "noisy"
+
+    @property
     def is_poison(self) -> bool:
         return self.request % 40 == 0 and self.place == 0
 

@@ -38,6 +38,11 @@ class Delivery:
         return self.number.request, self.number.place
 
     @property
+    def claim(self) -> str:
+        """All that PostgreSQL hands out in one call has the same, whoever gets it."""
+        return self.ack_id.rpartition(".")[2]
+
+    @property
     def starts(self) -> float:
         """By the clock of the database, as its end."""
         return self.expires - DEADLINE_SECONDS
@@ -127,6 +132,7 @@ class Index:
         self.ids: dict[tuple[str, Number], str] = {}
         self.begun: dict[tuple[str, Number], float] = {}
         """When its publisher asked for the first time."""
+        self.confirmed_at: dict[tuple[str, Number], float] = {}
         self.seen = {one.name: Seen(one) for one in plan.subscriptions}
         for call in self.calls:
             {"publish": self._add_publish, "pull": self._add_pull, "purge": self._add_purge}.get(
@@ -151,6 +157,8 @@ class Index:
             before = self.attempted.get(key, Kind.REFUSED)
             self.attempted[key] = max(before, call.outcome, key=_CERTAINTY.index)
             self.begun.setdefault(key, call.begun)
+            if call.outcome is Kind.OK:
+                self.confirmed_at.setdefault(key, call.ended)
             if (ids := call.got.get("ids")) and not ids[place].startswith("delayed-"):
                 self.ids.setdefault(key, ids[place])
 

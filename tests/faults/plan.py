@@ -10,9 +10,9 @@ BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS = 1, 2
 PUSH_DEADLINE_SECONDS, PUSH_TIMEOUT_SECONDS = 10, 2
 MAX_IN_FLIGHT, RATE_LIMIT = 6, 20
 
-TIMED, LIMITED, MOVED, TICKS = "timed", "limited", "moved", "ticks"
+TIMED, LIMITED, SHARED, MOVED, TICKS = "timed", "limited", "shared", "moved", "ticks"
 """Topics: the messages of the first have times, the second has the subscriptions with limits, whose acks publish to the
-third, and a schedule publishes to the fourth."""
+fourth, the messages of the third have tenants, and a schedule publishes to the last one."""
 
 EVERY = "every"
 """The schedule, which fires once a second."""
@@ -34,6 +34,9 @@ class Subscription:
     on_expired: Literal["drop", "dead_letter"] = "drop"
     max_in_flight: int = 0
     rate_limit: int = 0
+    fair_by: str = ""
+    batch_size: int = 40
+    """Of pulls, at most."""
     holds: bool = False
     """A dead letter holds its key, until somebody of the load purges or reprocesses it."""
     acks: Literal["alone", "with publishes", "with rows"] = "alone"
@@ -65,7 +68,8 @@ class Subscription:
             "rate_limit": self.rate_limit,
             "on_dead_letter": "hold" if self.holds else "continue",
         }
-        return body if self.parity is None else {**body, "filter": {"parity": [self.parity]}}
+        more = {"fair_by": self.fair_by} if self.fair_by else {}
+        return {**body, **more} if self.parity is None else {**body, **more, "filter": {"parity": [self.parity]}}
 
 
 @dataclass(frozen=True)
@@ -74,16 +78,16 @@ class Plan:
     pushed: bool = False
     """Subscriptions of the first topic are."""
     featured: bool = False
-    """Beside plain topics there are those with times, limits and transactions."""
+    """Beside plain topics there are those with times, limits, tenants and transactions."""
 
     @property
     def topics(self) -> tuple[str, ...]:
         """Of publishers."""
-        return (*self.plain, TIMED, LIMITED) if self.featured else self.plain
+        return (*self.plain, TIMED, LIMITED, SHARED) if self.featured else self.plain
 
     def consumed(self, topic: str) -> float:
         """The least share of its messages that a subscription acks: others it filters, drops or purges."""
-        return 0.98 if topic == LIMITED else 0.5
+        return 0.98 if topic in (LIMITED, SHARED) else 0.5
 
     @property
     def subscriptions(self) -> list[Subscription]:
@@ -119,6 +123,7 @@ FEATURED = [
     Subscription(LIMITED, "held", max_attempts=2, refuses_poison=True, ordered=True, holds=True),
     Subscription(LIMITED, "moving", acks="with publishes"),
     Subscription(LIMITED, "booking", acks="with rows"),
+    Subscription(SHARED, "fair", fair_by="attributes.tenant", batch_size=10),
     Subscription(MOVED, "all"),
     Subscription(TICKS, "all"),
 ]

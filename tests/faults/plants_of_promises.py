@@ -1,9 +1,10 @@
-"""One mistake of each kind with times, limits and transactions, planted into a good history."""
+"""One mistake of each kind with times, limits, shares and transactions, planted into a good history."""
 
 import random
 
 from tests.faults.history import History, Kind, Number
 from tests.faults.plan import MAX_IN_FLIGHT, RATE_LIMIT
+from tests.faults.sharing import MORE
 from tests.faults.synthetic import Plant, change, pull_again, pulls
 
 
@@ -70,4 +71,14 @@ def booked(history: History, rng: random.Random) -> None:
     change(history, at, numbers=rng.choice([numbers[1:], [*numbers, numbers[0]]]))
 
 
-PLANTS: tuple[Plant, ...] = (held, delayed, times, expired, in_flight, rate, moved, booked)
+def fair(history: History, _: random.Random) -> None:
+    """The first claim of a tenant has as well what is last of the noisy one, which is behind all others."""
+    places = pulls(history, "shared.fair")
+    first = next(at for at in places if number_at(history, at).tenant != "noisy")
+    (message,) = history.events[first].value["messages"]
+    noisy = {number_at(history, at): history.events[at].value["messages"][0] for at in places}
+    last = [one for number, one in noisy.items() if number.tenant == "noisy"][-2 * MORE :]
+    change(history, first, messages=[message, *([*one[:2], *message[2:]] for one in last)])
+
+
+PLANTS: tuple[Plant, ...] = (held, delayed, times, expired, in_flight, rate, moved, booked, fair)

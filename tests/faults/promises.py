@@ -1,4 +1,4 @@
-"""What must hold of times, limits and transactions in every history."""
+"""What must hold of times, limits, shares and transactions in every history."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from fastpubsub.message_ids import parse
 from tests.faults.history import Number
 from tests.faults.index import Delivery, Index, Seen
 from tests.faults.plan import MOVED, TICKS, TIMED
+from tests.faults.sharing import fair
 
 MARGIN_SECONDS = 0.01
 """Times in answers are in milliseconds."""
@@ -105,4 +106,4 @@ def booked(index: Index) -> Iterator[str]:
             yield from (f"{name}: {rows[one]} rows of {one}" for one in rows | wanted if rows[one] != wanted[one])
 
 
-CHECKS: tuple[Check, ...] = (delayed, times, expired, in_flight, rate, moved, booked)
+CHECKS: tuple[Check, ...] = (delayed, times, expired, in_flight, rate, moved, booked, fair)
