@@ -26,6 +26,7 @@ class Plan:
     held_warm_up_seconds: int = 3
     endpoints: int = 1000
     """Of as many subscriptions, which are pushed at once."""
+    listeners: int = 1000
     most_pairs: int = 0
     """As long as their ratios differ; 0: not more."""
     reuse: bool = False
@@ -39,4 +40,6 @@ class Plan:
 NORMAL = Plan("bench", 5, 0.7, 0.5, 5, 6, 20, 60, 1_000_000, 15.0, 800, most_pairs=15)
 QUICK = Plan("bench-quick", 3, 0.5, 0.3, 1, 3, 10, 5, 200_000, 3.0)
 LONG = Plan("bench-long", 15, 10.0, 2.0, 5, 20, 600, 60, 10_000_000, 120.0, 800)
-SMOKE = Plan("smoke", 1, 0.12, 0.05, 1, 1, 1, 1, 30_000, 0.3, held_warm_up_seconds=1, endpoints=50, reuse=True)
+SMOKE = Plan(
+    "smoke", 1, 0.12, 0.05, 1, 1, 1, 1, 30_000, 0.3, held_warm_up_seconds=1, endpoints=50, listeners=50, reuse=True
+)

@@ -7,6 +7,7 @@ from benchmarks import (
     features,
     held,
     latency,
+    listening,
     load,
     ordering,
     pushing,
@@ -258,6 +259,7 @@ ROWS: dict[str, Row] = {
     "transactions": features.transactions,
     "unused": unused.unused,
     "many-filters": unused.many_filters,
+    "listeners": listening.listeners,
 }
 
 

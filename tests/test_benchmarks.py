@@ -71,7 +71,7 @@ def test_every_row_finds_its_figures_and_no_message_is_lost(tmp_path: Path, monk
     assert results.failures == []
     found = [one for one in results.measures if one.verdict is not Verdict.MISSING]
     assert found == results.measures
-    assert len(found) == 63
+    assert len(found) == 66
     assert all(value > 0 for one in found for value in one.spread.values)  # type: ignore[union-attr]
     # A row that was measured again has looked again.
     assert len({one.name for one in results.deliveries}) == 8
