@@ -54,6 +54,21 @@ async def test_batch(client: httpx.AsyncClient, calls: Calls) -> None:
     assert (await client.post(PATH, json=[], headers=BATCH)).status_code == 204
 
 
+async def test_a_subscription_gets_the_types_and_sources_that_its_filter_wants(
+    client: httpx.AsyncClient, calls: Calls
+) -> None:
+    """Whatever the data has by these names."""
+    wanted = {"type": [{"prefix": "com.example.order."}], "source": [EVENT["source"]]}
+    await calls.topic_and_subscription(filter={"$attributes": wanted})
+    others = [
+        {**EVENT, "type": "com.example.refund"},
+        {**EVENT, "source": "/other", "data": {"source": EVENT["source"]}},
+    ]
+    assert (await client.post(PATH, json=[*others, EVENT], headers=BATCH)).status_code == 204
+    await calls.publish({"type": EVENT["type"], "source": EVENT["source"]})
+    assert payloads(await calls.pull()) == [EVENT["data"]]
+
+
 def binary(**context: str) -> dict[str, str]:
     given = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", **context}
     return {"Content-Type": "application/json; charset=utf-8"} | {f"Ce-{name}": value for name, value in given.items()}

@@ -4,6 +4,8 @@ import asyncio
 
 import httpx
 
+from fastpubsub.config import Settings
+from tests import harness
 from tests.api.calls import PATIENCE, Calls, Json, ids_of, problem, success
 
 
@@ -105,6 +107,42 @@ async def test_a_dead_letter_that_holds_its_key(client: httpx.AsyncClient, calls
     assert numbers(success(answer, 200)["data"]) == [3], "a purge wakes who waits for the key"
     patched = success(await client.patch("/subscriptions/s", json={"on_dead_letter": "continue"}), 200)
     assert "on_dead_letter" not in patched
+
+
+async def begin_to_wait(client: httpx.AsyncClient) -> asyncio.Task[httpx.Response]:
+    """A pull that waits, of which its server knows."""
+    parameters: dict[str, str | int] = {"consumer_id": "waiting", "batch_size": 5, "wait_seconds": 20}
+    waiting = asyncio.create_task(client.get("/subscriptions/s/messages", params=parameters))
+    async with asyncio.timeout(PATIENCE):
+        while '"waiting"' not in (await client.get("/subscriptions/s/consumers")).text:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    return waiting
+
+
+async def test_a_key_that_is_held_at_two_servers(client: httpx.AsyncClient, calls: Calls, settings: Settings) -> None:
+    """What becomes of the dead letter at one of them, the other one and its consumer that waits hear of."""
+    await calls.topic_and_subscription(ordered=True, on_dead_letter="hold")
+    await publish(client, "a", "a", "b")
+    (first,) = await calls.pull(1)
+    async with harness.opened(settings) as other:
+        elsewhere = Calls(other)
+        (third,) = await elsewhere.pull()
+        await elsewhere.ack(third["ack_id"])
+        await calls.reject(first["ack_id"])
+        assert await elsewhere.pull() == []
+        assert success(await other.get("/subscriptions/s/metrics"), 200)["held_keys"] == 1
+        waiting = await begin_to_wait(other)
+        assert await calls.reprocess(first["id"]) == [first["id"]]
+        first, second = success(await asyncio.wait_for(waiting, PATIENCE), 200)["data"]
+        assert numbers([first, second]) == [1, 2]
+        await elsewhere.reject(first["ack_id"])
+        assert await calls.pull() == []
+        waiting = await begin_to_wait(client)
+        assert await elsewhere.purge(first["id"]) == [first["id"]]
+        (second,) = success(await asyncio.wait_for(waiting, PATIENCE), 200)["data"]
+        assert numbers([second]) == [2]
+        await calls.ack(second["ack_id"])
+        assert await elsewhere.counts() == (0, 0, 2, 0)
 
 
 async def test_why_a_message_does_not_come(client: httpx.AsyncClient, calls: Calls) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.database.store import EVERYTHING, NOW, Row, Store
 
@@ -19,6 +19,11 @@ class Request(NamedTuple):
     key: str | None = None
     body: bytes = b"body"
     ttls: Sequence[int | None] | None = None
+    ordering_keys: Sequence[str | None] | None = None
+    attributes: Sequence[str | None] | None = None
+
+    def column(self, given: Sequence[Any] | None) -> Sequence[Any]:
+        return given or [None] * len(self.payloads)
 
 
 class Answer(NamedTuple):
@@ -40,12 +45,14 @@ def publish(
     positions, times, keys = store.row(
         """
         select * from fastpubsub.publish_delayed_messages(
-            %s, %s::json[], null, null, %s::timestamptz[], %s::integer[], %s::integer[], %s::text[], %s::text[],
-            %s::bytea[], %s, %s, %s, %s::integer[]
+            %s, %s::json[], %s::jsonb[], %s::text[], %s::timestamptz[], %s::integer[], %s::integer[], %s::text[],
+            %s::text[], %s::bytea[], %s, %s, %s, %s::integer[]
         )
         """,
         topic,
         [payload for request in requests for payload in request.payloads],
+        [one for request in requests for one in request.column(request.attributes)],
+        [one for request in requests for one in request.column(request.ordering_keys)],
         [delay if isinstance(delay, datetime) else None for delay in delays],
         [delay if isinstance(delay, int) else None for delay in delays],
         [len(request.payloads) for request in requests],
@@ -55,7 +62,7 @@ def publish(
         WINDOW,
         schema_version,
         now,
-        [ttl for request in requests for ttl in request.ttls or [None] * len(request.payloads)],
+        [ttl for request in requests for ttl in request.column(request.ttls)],
     )
     answers = []
     for request, position, time in zip(requests, positions, times, strict=True):

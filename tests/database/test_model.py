@@ -55,7 +55,12 @@ from tests.database.store import (
     Store,
 )
 
-FILTERS = st.sampled_from([None, "null", "{}", '{"a": [1]}', '{"a": [1, 2], "b": ["x", true]}', '{"b": ["x"]}'])
+FILTERS = st.sampled_from(
+    [
+        *(None, "null", "{}", '{"a": [1]}', '{"a": [1, 2], "b": ["x", true]}', '{"b": ["x"]}'),
+        *('{"$attributes": {"a": ["x"]}}', '{"$message": [{"ordering_key": ["a"]}]}'),
+    ]
+)
 NAMES = st.sampled_from(["first", "second"])
 ON_FULL = st.sampled_from(["reject", "reject", "drop_oldest", "dead_letter"])
 FAIR_BY = st.sampled_from(["", "ordering_key", "attributes.a"])
@@ -370,24 +375,41 @@ class Machine(Scheduling, Transacting):
         payloads=st.lists(PAYLOADS, min_size=1, max_size=3),
         delays=st.lists(DELAYS, min_size=3, max_size=3),
         ttl=TTLS,
+        keys=st.lists(KEYS, min_size=3, max_size=3),
+        attributes=ATTRIBUTES,
     )
-    def publish_later(self, payloads: list[str], delays: list[int | None], ttl: int | None) -> None:
+    def publish_later(
+        self,
+        payloads: list[str],
+        delays: list[int | None],
+        ttl: int | None,
+        keys: list[str | None],
+        attributes: str | None,
+    ) -> None:
         delays = [None if delay is None else delay - 5 for delay in delays[: len(payloads)]]
         times = [None if delay is None else self.now + timedelta(seconds=delay) for delay in delays]
-        request = delayed.Request(payloads, times, ttls=[ttl] * len(payloads))
+        keys = keys[: len(payloads)]
+        request = delayed.Request(
+            payloads,
+            times,
+            ttls=[ttl] * len(payloads),
+            ordering_keys=keys,
+            attributes=[attributes] * len(payloads),
+        )
         if (refusal := self.refusal(times.count(None), of=len(times))) is not None:
             with self.store.refused(refusal):
                 delayed.publish(self.store, self.topic, request, now=self.now)
             return
         (answer,) = delayed.publish(self.store, self.topic, request, now=self.now)
         self.log.floor = self.log.floor or self.now
-        for payload, key, time in zip(payloads, answer.delayed_keys, times, strict=True):
-            if key is None:
-                self.log.publish([payload.encode()], [None], self.now, None, [Expiry(None, ttl)])
+        beside = None if attributes is None else attributes.encode()
+        for payload, key, handle, time in zip(payloads, keys, answer.delayed_keys, times, strict=True):
+            if handle is None:
+                self.log.publish([payload.encode()], [beside], self.now, [key], [Expiry(None, ttl)])
             elif time is not None:
-                message = Stored(payload.encode(), None, self.now, None, None, ttl)
-                self.log.delay(key, time, message, self.now)
-                self.later.append(key)
+                message = Stored(payload.encode(), beside, self.now, key, None, ttl)
+                self.log.delay(handle, time, message, self.now)
+                self.later.append(handle)
 
     @precondition(lambda self: self.later)
     @rule(limit=st.integers(1, 3))

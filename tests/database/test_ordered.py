@@ -1,9 +1,16 @@
 """Ordered subscriptions: who gets what of a key, and when."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import pytest
 
 from fastpubsub.message_ids import MessageIds
+from tests.database.conftest import OpenStore
 from tests.database.store import NOW, SECOND, Claimed, Id, Keys, Settings, Settles, Store
+from tests.database.usage import HOT, keep_autovacuum_away, measure
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -363,6 +370,7 @@ def test_what_has_no_room_in_an_answer_can_be_had_at_once(store: Store, keys: Ke
 
 
 LATER = NOW + 100 * SECOND
+TURNS = 60
 
 
 @pytest.fixture
@@ -536,3 +544,45 @@ def test_redrives_release_held_keys(store: Store, holding: Keys) -> None:
         store.rows("select * from fastpubsub.step_redrive(%s, %s, %s, 100, 100, %s)", *holding, redrive, LATER)
     assert held(store, holding) == 0
     assert sorted(store.claim(holding, now=LATER + SECOND).positions) == [1, 2, 4]
+
+
+def test_an_old_snapshot_makes_no_held_key_slower(open_store: OpenStore) -> None:
+    """All that a dead letter, its reprocessing and its purge delete stays, and none of it is looked at again."""
+    snapshot, store = open_store(), open_store()
+    keep_autovacuum_away(store, HOT)
+    keys = store.create(ordered=True, on_dead_letter="hold")
+
+    def turn(number: int) -> int:
+        """Of a key of which a message dies, with one behind it that waits for it and one that is put aside."""
+        now, looked_at = NOW + number * SECOND, 0
+
+        def call(made: Callable[[], T]) -> T:
+            nonlocal looked_at
+            with store.transaction():
+                answer, usage = measure(store, made)
+            assert usage.sequential == set()
+            looked_at += usage.entries
+            return answer
+
+        publish(store, keys, "aab")
+        claimed = call(lambda: store.claim(keys, now=now))
+        assert len(claimed.ids) == 3
+        call(lambda: store.reject(keys, claimed.ids[:1], now=now))
+        call(lambda: store.ack(keys, claimed.ids[2:], now=now))
+        publish(store, keys, "a")
+        assert call(lambda: store.claim(keys, now=now)).ids == []
+        assert held(store, keys) == 1
+        end = store.purge if number % 2 else store.reprocess
+        assert call(lambda: end(keys, bare(claimed, 0), now=now)) == [claimed.positions[0]]
+        again = call(lambda: store.claim(keys, now=now + SECOND / 2))
+        assert len(again.ids) == 2 + (number + 1) % 2
+        call(lambda: store.ack(keys, again.ids, now=now))
+        return looked_at
+
+    with snapshot.transaction():
+        snapshot.execute("set transaction isolation level repeatable read")
+        snapshot.rows("select count(*) from fastpubsub.topics")
+        assert store.value("select backend_xmin is not null from pg_stat_activity where pid = %s", snapshot.pid)
+        looked_at = [turn(number) for number in range(TURNS)]
+    # Until something is trimmed, no claim begins further on; then it stays as it is.
+    assert max(looked_at[-10:]) <= max(looked_at[-25:-15]) + 20
