@@ -62,7 +62,7 @@ EXCEPTIONS = {
     ("list_ready_subscriptions_2", "topics"): FROM_SEVERAL,
     ("list_rhythms", "topics"): ALONE,
     ("list_running_redrives", "topics"): EVERY_TOPIC,
-    ("list_subscriptions_3", "topics"): "shows what only the node of a topic has: to be kept beside the name",
+    ("list_subscriptions_4", "topics"): "shows what only the node of a topic has: to be kept beside the name",
     ("list_topics", "topics"): "shows what only the node of a topic has: to be kept beside the name",
     ("list_trimmable", "topics"): EVERY_TOPIC,
     ("lock_job", "turn"): ONE_LOCK,

@@ -98,6 +98,7 @@ MEMBERS = {
     "max_delivery_attempts": "deliveries until a message becomes a dead letter",
     "backoff_min_seconds": "seconds to wait after the first failed delivery; doubles with each further one",
     "backoff_max_seconds": "the longest wait after a failed delivery, in seconds",
+    "backoff_jitter": "the part of each wait, from 0 to 1, that is left to chance; 0 or null is none",
     "ack_deadline_seconds": "seconds that a consumer has to settle a message",
     "max_in_flight": "messages that all consumers together may hold; 0 or null is no limit",
     "rate_limit": "messages a second that all consumers together get; 0 or null is no limit",

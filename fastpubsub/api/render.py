@@ -116,7 +116,7 @@ def dead_letters_json(letters: Sequence[Letter], subscription_id: str, next_page
     return _data(parts, next_page_token)
 
 
-LIMITS = ("max_in_flight", "rate_limit", "expire_after_seconds", "max_backlog")
+LIMITS = ("max_in_flight", "rate_limit", "expire_after_seconds", "max_backlog", "backoff_jitter")
 OPTIONAL = (*LIMITS, "push", "dead_letter_topic", "expires_at", "fair_by")
 USUAL = {
     "ordered": False,

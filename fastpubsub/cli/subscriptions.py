@@ -79,6 +79,13 @@ Attempts = Annotated[
 ]
 BackoffMin = Annotated[int | None, typer.Option(help="The wait after the first failure, in seconds; new: 5.")]
 BackoffMax = Annotated[int | None, typer.Option(help="The longest wait after a failure, in seconds; new: 300.")]
+Jitter = Annotated[
+    float | None,
+    typer.Option(
+        "--backoff-jitter",
+        help="The part of each wait, from 0 to 1, that is left to chance: what failed together comes apart; new: 0.",
+    ),
+]
 AckDeadline = Annotated[int | None, typer.Option(help="How long a consumer may hold a message, in seconds; new: 60.")]
 InFlight = Annotated[
     int | None, typer.Option(help="How many messages all consumers together may hold; 0 is no limit; new: no limit.")
@@ -158,6 +165,7 @@ OPTIONS = {
     "max_delivery_attempts": Attempts,
     "backoff_min_seconds": BackoffMin,
     "backoff_max_seconds": BackoffMax,
+    "backoff_jitter": Jitter,
     "ack_deadline_seconds": AckDeadline,
     "max_in_flight": InFlight,
     "rate_limit": Rate,

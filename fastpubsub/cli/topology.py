@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from fastpubsub.client.requests import Request
 
 Objects = dict[str, dict[str, Any]]
-REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "max_backlog", "fair_by")
+REMOVABLE = (
+    *("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "max_backlog", "fair_by"),
+    "backoff_jitter",
+)
 SETTINGS = {
     "topics": ("retention_seconds", "schema"),
     "subscriptions": (

@@ -15,7 +15,10 @@ CONFLICT = 409
 KEPT = {"topic_id", "ordered", "fair_by"}
 """What a subscription keeps for life."""
 
-REMOVABLE = ("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "max_backlog", "fair_by")
+REMOVABLE = (
+    *("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "max_backlog", "fair_by"),
+    "backoff_jitter",
+)
 """Settings whose 0 or empty text is none."""
 
 OF_SCHEDULES = ("cron", "time_zone", "interval_seconds")

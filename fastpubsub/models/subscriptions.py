@@ -110,6 +110,27 @@ ON_FULL = (
 
 Backoff = Annotated[int, Field(ge=0, le=MAX_DELAY_SECONDS), NOT_BOOL]
 
+LEAST_JITTER = 0.01
+
+
+def _not_too_little(share: float) -> float:
+    if 0 < share < LEAST_JITTER:
+        raise ValueError(f"at least {LEAST_JITTER}, or 0 for none")
+    return share
+
+
+Jitter = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="the part of each wait that is left to chance, so that what failed together comes apart; 0 is none",
+    ),
+    AfterValidator(_not_too_little),
+    NOT_BOOL,
+]
+
 ORDERED = "whether messages with the same ordering key come one after the other"
 
 MAX_FAIR_ATTRIBUTE = 128
@@ -152,6 +173,7 @@ class NewSubscription(BaseModel):
     max_backlog: MaxBacklog | None = None
     on_full: OnFull | None = Field(None, description=ON_FULL)
     fair_by: FairBy | None = Field(None, description=f"{FAIR_BY}; empty is nothing")
+    backoff_jitter: Jitter | None = None
 
     @model_validator(mode="after")
     def _begin_once(self) -> Self:
@@ -179,6 +201,7 @@ class ChangedSubscription(BaseModel):
     on_dead_letter: OnDeadLetter | None = Field(None, description=ON_DEAD_LETTER)
     max_backlog: MaxBacklog | None = None
     on_full: OnFull | None = Field(None, description=ON_FULL)
+    backoff_jitter: Jitter | None = None
 
     def limit(self, name: str) -> float | None:
         """Returns 0 for one that is removed, None for one that stays."""
@@ -270,6 +293,9 @@ class Subscription(BaseModel):
     )
     on_full: OnFull = Field("reject", description=f"{ON_FULL}; left out when it is `reject`")
     fair_by: str | None = Field(None, description=f"{FAIR_BY}; left out when it is not set")
+    backoff_jitter: float | None = Field(
+        None, description="the part of each wait that is left to chance; left out without any"
+    )
     metrics: SubscriptionFigures | None = Field(None, description="with `include=metrics`")
 
 

@@ -44,6 +44,7 @@ class StoredSubscription(NamedTuple):
     max_backlog: int | None
     on_full: str
     fair_by: str | None
+    backoff_jitter: float | None
 
 
 async def create_subscription(
@@ -78,6 +79,7 @@ async def create_subscription(
         new.max_backlog,
         new.on_full,
         new.fair_by,
+        new.backoff_jitter,
         change=change,
     )
     return await get_subscription(database, new.id)
@@ -117,7 +119,7 @@ async def _fork_subscription(
 
 
 async def get_subscription(database: Database, subscription_id: str) -> StoredSubscription:
-    rows = await database.fetch_all("list_subscriptions_3", 0, 1, [subscription_id])
+    rows = await database.fetch_all("list_subscriptions_4", 0, 1, [subscription_id])
     if not rows:
         raise NotFound(f'subscription "{subscription_id}" does not exist')
     return _subscription(rows[0])
@@ -140,7 +142,7 @@ async def list_subscriptions(
     visible = None if only is None else list(only)
     by_topic = has_dead_letters and await database.is_spread()
     known = await database.fetch_known(
-        "list_subscriptions_3", offset, limit, visible, topic_id, part, after, has_dead_letters, by_topic
+        "list_subscriptions_4", offset, limit, visible, topic_id, part, after, has_dead_letters, by_topic
     )
     topic_ids = None if topic_id is None else [topic_id]
     missing = await database.missing_topics(known, topic_ids, visible)
@@ -178,6 +180,7 @@ async def update_subscription(
         None,
         changed.limit("max_backlog"),
         changed.on_full,
+        changed.limit("backoff_jitter"),
         change=change,
     )
     return await get_subscription(database, subscription_id), is_new_secret

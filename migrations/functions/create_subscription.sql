@@ -1,6 +1,6 @@
 -- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
--- p_max_in_flight, p_rate_limit, p_expire_after_seconds and p_max_backlog of 0 are no limit, p_dead_letter_topic of '' no topic, and
--- p_fair_by of '' nothing, as null is.
+-- p_max_in_flight, p_rate_limit, p_expire_after_seconds and p_max_backlog of 0 are no limit, p_dead_letter_topic of '' no topic,
+-- p_fair_by of '' nothing, and p_backoff_jitter of 0 none, as null is.
 create or replace function fastpubsub.create_subscription(
     p_id text,
     p_topic_id text,
@@ -23,6 +23,7 @@ create or replace function fastpubsub.create_subscription(
     p_max_backlog integer default null,
     p_on_full text default null,
     p_fair_by text default null,
+    p_backoff_jitter double precision default null,
     out topic_key bigint,
     out subscription_key bigint,
     out created_at timestamptz
@@ -61,13 +62,13 @@ begin
         topic_key, subscription_key, filter_path, ack_deadline_seconds,
         max_delivery_attempts, backoff_min_seconds, backoff_max_seconds, ordered, max_in_flight, rate_limit, dead_letter_topic,
         expire_after_seconds,
-        on_expired, on_dead_letter, max_backlog, on_full, fair_by
+        on_expired, on_dead_letter, max_backlog, on_full, fair_by, backoff_jitter
     ) values (
         create_subscription.topic_key, create_subscription.subscription_key, v_path, p_ack_deadline_seconds,
         p_max_delivery_attempts, p_backoff_min_seconds, p_backoff_max_seconds, p_ordered,
         nullif(p_max_in_flight, 0), nullif(p_rate_limit, 0), nullif(p_dead_letter_topic, ''), nullif(p_expire_after_seconds, 0),
         coalesce(p_on_expired, 'drop'), coalesce(p_on_dead_letter, 'continue'), nullif(p_max_backlog, 0), coalesce(p_on_full, 'reject'),
-        nullif(p_fair_by, '')
+        nullif(p_fair_by, ''), nullif(p_backoff_jitter, 0)
     );
     perform fastpubsub.begin_subscription(
         create_subscription.topic_key, create_subscription.subscription_key, v_position, v_filter, p_push, p_now

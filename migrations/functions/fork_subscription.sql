@@ -50,6 +50,7 @@ begin
     v_cursor.is_pushed := null;
     v_cursor.max_in_flight := nullif(v_cursor.max_in_flight, 0);
     v_cursor.rate_limit := nullif(v_cursor.rate_limit, 0);
+    v_cursor.backoff_jitter := nullif(v_cursor.backoff_jitter, 0);
     v_cursor.dead_letter_topic := nullif(v_cursor.dead_letter_topic, '');
     perform fastpubsub.require_dead_letter_topic(p_topic_id, v_cursor.dead_letter_topic);
     v_cursor.max_backlog := nullif(v_cursor.max_backlog, 0);

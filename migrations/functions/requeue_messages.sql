@@ -53,16 +53,24 @@ begin
         array_agg(r.turn), array_agg(r.consumer_id),
         array_agg(
             greatest(
-                p_now + make_interval(secs => coalesce(
-                    r.delay_seconds,
-                    least(v_settings.backoff_max_seconds, v_settings.backoff_min_seconds * 2.0 ^ least(greatest(r.attempts, 1) - 1, 40))
-                )),
+                case
+                    when r.delay_seconds is null and v_settings.backoff_jitter is not null and w.seconds > 0 then fastpubsub.draw_due_at(
+                        p_now + make_interval(secs => w.seconds), w.seconds * v_settings.backoff_jitter,
+                        case when r.turn > 0 then r.turn else p end, r.attempts
+                    )
+                    else p_now + make_interval(secs => coalesce(r.delay_seconds, w.seconds))
+                end,
                 v_cursor.retry_due_at + interval '1 microsecond'
             )
         )
     into v_positions, v_attempts, v_reasons, v_causes, v_turns, v_consumer_ids, v_due_at
     from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes, p_turns, p_consumer_ids)
         as r (position, last_position, attempts, delay_seconds, reason, cause, turn, consumer_id)
+    cross join lateral (
+        select least(
+            v_settings.backoff_max_seconds, v_settings.backoff_min_seconds * 2.0 ^ least(greatest(r.attempts, 1) - 1, 40)
+        )::double precision as seconds
+    ) as w
     cross join lateral generate_series(r.position, r.last_position) as p;
 
     if p_cause not in ('returned', 'expired', 'full') then

@@ -1,7 +1,8 @@
 -- A null parameter keeps the present value; p_change_filter tells a filter that is removed from one that stays. The new filter judges the
 -- messages ahead; messages that the old one skipped do not come back. p_push is that of set_push, whose answer is `is_new_secret`;
--- p_max_in_flight, p_rate_limit, p_expire_after_seconds or p_max_backlog of 0 removes the limit, p_dead_letter_topic of '' that topic.
--- With p_expire_after_seconds the time until it expires begins anew. p_on_dead_letter counts for dead letters from now on.
+-- p_max_in_flight, p_rate_limit, p_expire_after_seconds, p_max_backlog or p_backoff_jitter of 0 removes it,
+-- p_dead_letter_topic of '' that topic. With p_expire_after_seconds the time until it expires begins anew. p_on_dead_letter counts for
+-- dead letters from now on.
 create or replace function fastpubsub.update_subscription_2(
     p_id text,
     p_change_filter boolean default false,
@@ -21,6 +22,7 @@ create or replace function fastpubsub.update_subscription_2(
     p_now timestamptz default null,
     p_max_backlog integer default null,
     p_on_full text default null,
+    p_backoff_jitter double precision default null,
     out is_new_secret boolean
 )
 language plpgsql
@@ -62,7 +64,8 @@ begin
         on_expired = coalesce(p_on_expired, c.on_expired),
         on_dead_letter = coalesce(p_on_dead_letter, c.on_dead_letter),
         max_backlog = nullif(coalesce(p_max_backlog, c.max_backlog), 0),
-        on_full = coalesce(p_on_full, c.on_full)
+        on_full = coalesce(p_on_full, c.on_full),
+        backoff_jitter = nullif(coalesce(p_backoff_jitter, c.backoff_jitter), 0)
     where c.topic_key = v_cursor.topic_key and c.subscription_key = v_cursor.subscription_key;
     if p_change_filter then
         update fastpubsub.subscriptions as s set filter = case when v_path is not null then p_filter end

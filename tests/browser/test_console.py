@@ -421,8 +421,10 @@ def test_by_what_a_subscription_is_shared(pilot: Pilot) -> None:
     assert pilot.browser.run(shown) == ["attributes.tenant", True]
     assert pilot.faults() == []
     pilot.fill("Attempts", "9")
+    pilot.fill("Jitter of the backoff", "0.5")
     pilot.press("Save settings")
     pilot.sees("Saved.")
+    assert httpx.get(f"{pilot.base_url}/subscriptions/fair").json()["backoff_jitter"] == 0.5
     pilot.go("#/subscriptions/billing?tab=settings")
     pilot.sees("Ack deadline")
     assert pilot.browser.run("return document.querySelector('[name=fair_by]')") is None

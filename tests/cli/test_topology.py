@@ -89,6 +89,23 @@ def test_a_file_that_is_wrong_changes_nothing(cli: Cli, tmp_path: Path, text: st
     assert said in done.stderr
 
 
+def test_the_jitter_of_a_subscription(cli: Cli, bus: Client, tmp_path: Path) -> None:
+    file = tmp_path / "t.yaml"
+    for share, left in (("0.5", 0.5), ("1", 1), ("0", None)):
+        file.write_text(f"subscriptions: {{billing: {{topic_id: orders, backoff_jitter: {share}}}}}")
+        assert actions(cli("apply", "-f", "t.yaml").stdout) == [("update", "subscription", "billing")]
+        assert bus.get_subscription("billing").backoff_jitter == left
+        assert cli("apply", "-f", "t.yaml").stderr == "nothing to change\n"
+    update = ("subscriptions", "update", "billing", "--backoff-jitter")
+    assert cli(*update, "0.25").returncode == 0
+    file.write_text(exported := cli("export").stdout)
+    assert "backoff_jitter: 0.25\n" in exported
+    assert cli("apply", "-f", "t.yaml", "--prune").stderr == "nothing to change\n"
+    assert "--backoff-jitter" in cli(*update, "1.5").stderr
+    assert cli(*update, "0").returncode == 0
+    assert "backoff_jitter" not in cli("export").stdout
+
+
 def test_a_subscription_keeps_its_topic(cli: Cli, bus: Client, tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text("topics: {b: }\nsubscriptions: {billing: {topic_id: b}}")
     done = cli("apply", "-f", "t.yaml")

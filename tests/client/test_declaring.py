@@ -73,6 +73,7 @@ SETTINGS: dict[str, Any] = {
     "max_delivery_attempts": 3,
     "backoff_min_seconds": 4,
     "backoff_max_seconds": 40,
+    "backoff_jitter": 0.5,
     "ack_deadline_seconds": 7,
     "max_in_flight": 20,
     "rate_limit": 2.5,

@@ -636,6 +636,29 @@ def test_a_rate_limit(world: World) -> None:
         assert fork.rate_limit == has
 
 
+def test_jitter_of_the_backoff(world: World) -> None:
+    scene = Scene(world, backoff_min_seconds=10_000, backoff_max_seconds=10_000, backoff_jitter=0.5)
+    bus, name = scene.bus, scene.name
+    assert bus.get_subscription(name).backoff_jitter == 0.5
+    scene.publish(*range(100))
+    bus.nack(name, scene.pull(100))
+    due = [one.due_at for one in bus.browse(name, state="waiting", limit=100).data]
+    assert len(due) == 100
+    assert len(set(due)) > 2
+    with pytest.raises(AlreadyExists, match=r"backoff_jitter is 0\.5, not 1"):
+        bus.create_subscription(name, scene.topic, backoff_jitter=1, exist_ok=True)
+    assert bus.ensure_subscription(name, scene.topic, backoff_jitter=1).backoff_jitter == 1
+    assert bus.update_subscription(name, backoff_jitter=None).backoff_jitter is None
+    bus.create_subscription(name, scene.topic, backoff_jitter=0, exist_ok=True)
+    assert bus.ensure_subscription(name, scene.topic, backoff_jitter=0.25).backoff_jitter == 0.25
+    for given, has in ((None, 0.25), (0, None), (0.5, 0.5)):
+        fork = bus.create_subscription(f"s-{uuid.uuid4().hex}", scene.topic, fork_of=name, backoff_jitter=given)
+        assert fork.backoff_jitter == has
+    for wrong in (-1, 0.001, 2):
+        with pytest.raises(InvalidRequest, match="backoff_jitter"):
+            bus.update_subscription(name, backoff_jitter=wrong)
+
+
 def test_a_topic_of_dead_letters(world: World) -> None:
     scene = Scene(world, max_delivery_attempts=1)
     failed = Scene(world)

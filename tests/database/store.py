@@ -244,6 +244,7 @@ class Settings:
     max_backlog: int | None = None
     on_full: str | None = None
     fair_by: str | None = None
+    backoff_jitter: float | None = None
 
 
 @dataclass
@@ -298,7 +299,7 @@ class Store:
             "select * from fastpubsub.create_subscription(%s, %s, %s::json, %s, %s, %s, %s, %s, %s, %s,"
             " p_ordered => %s, p_max_in_flight => %s, p_rate_limit => %s, p_dead_letter_topic => %s,"
             " p_expire_after_seconds => %s, p_on_expired => %s, p_on_dead_letter => %s, p_max_backlog => %s,"
-            " p_on_full => %s, p_fair_by => %s)",
+            " p_on_full => %s, p_fair_by => %s, p_backoff_jitter => %s)",
             name,
             topic,
             given.filter,
@@ -319,6 +320,7 @@ class Store:
             given.max_backlog,
             given.on_full,
             given.fair_by,
+            given.backoff_jitter,
         )
         return Keys(topic_key, subscription_key)
 

@@ -182,7 +182,7 @@ async def test_json_is_bytes_and_arrays_have_types(database: Database) -> None:
     (topic_key, *_) = await database.fetch_one("create_topic", "t")
     await database.fetch_one("create_subscription", "s", "t", '{"a":[1]}', 60, 5, 5, 300, "earliest")
     await database.fetch_one("publish_messages", topic_key, Array("json", [text]), Array("jsonb", [b'{"k":"v"}']))
-    rows = await database.fetch_all("list_subscriptions_3", 0, 10, ["s"])
+    rows = await database.fetch_all("list_subscriptions_4", 0, 10, ["s"])
     assert rows[0][2] == b'{"a":[1]}'
 
 

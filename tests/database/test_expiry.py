@@ -32,12 +32,12 @@ def look_all_the_time(store: Store, until: datetime) -> None:
 
 
 def expires_at(store: Store, name: str = "subscription") -> datetime | None:
-    at: datetime | None = store.value("select expires_at from fastpubsub.list_subscriptions_3(0, 1, array[%s])", name)
+    at: datetime | None = store.value("select expires_at from fastpubsub.list_subscriptions_4(0, 1, array[%s])", name)
     return at
 
 
 def names(store: Store) -> list[str]:
-    return [name for (name,) in store.rows("select id from fastpubsub.list_subscriptions_3(0, 100)")]
+    return [name for (name,) in store.rows("select id from fastpubsub.list_subscriptions_4(0, 100)")]
 
 
 def uses(store: Store) -> Iterable[datetime]:

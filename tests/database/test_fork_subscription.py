@@ -72,7 +72,7 @@ def test_of_an_empty_topic(store: Store) -> None:
 
 SETTINGS = (
     "select filter::text, ack_deadline_seconds, max_delivery_attempts, backoff_min_seconds, backoff_max_seconds,"
-    " paused_at from fastpubsub.list_subscriptions_3(0, 1, array[%s])"
+    " paused_at from fastpubsub.list_subscriptions_4(0, 1, array[%s])"
 )
 
 

@@ -64,6 +64,7 @@ FILTERS = st.sampled_from(
 NAMES = st.sampled_from(["first", "second"])
 ON_FULL = st.sampled_from(["reject", "reject", "drop_oldest", "dead_letter"])
 FAIR_BY = st.sampled_from(["", "ordering_key", "attributes.a"])
+JITTER = st.sampled_from([None, None, 0, 0.3, 1])
 SETTINGS = st.builds(
     Settings,
     filter=FILTERS,
@@ -71,6 +72,7 @@ SETTINGS = st.builds(
     max_attempts=st.integers(1, 3),
     backoff_min=st.sampled_from([0, 1, 10]),
     backoff_max=st.sampled_from([10, 20]),
+    backoff_jitter=JITTER,
     start=st.sampled_from(["earliest", "latest", "time"]),
     ordered=st.booleans(),
     max_in_flight=st.sampled_from([None, None, 0, 2, 5]),
@@ -92,6 +94,7 @@ FORKED = {
     "max_backlog": st.sampled_from([0, 2, 5]),
     "on_full": ON_FULL,
     "fair_by": FAIR_BY,
+    "backoff_jitter": st.sampled_from([0, 0.5, 0.731]),
 }
 ROW_BYTES = 80
 """Of a message beside its payload and attributes, with its entry in the index."""
@@ -109,6 +112,7 @@ def settings_of(settings: Settings) -> dict[str, Any]:
         "max_delivery_attempts": settings.max_attempts,
         "backoff_min_seconds": settings.backoff_min,
         "backoff_max_seconds": settings.backoff_max,
+        "backoff_jitter": settings.backoff_jitter,
         "max_in_flight": settings.max_in_flight,
         "rate_limit": settings.rate_limit,
         "expire_after_seconds": settings.expire_after,

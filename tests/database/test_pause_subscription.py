@@ -41,7 +41,7 @@ def test_settling_goes_on(store: Store, keys: Keys) -> None:
 
 
 def test_twice_is_once(store: Store, keys: Keys) -> None:
-    query = "select paused_at from fastpubsub.list_subscriptions_3(0, 1)"
+    query = "select paused_at from fastpubsub.list_subscriptions_4(0, 1)"
     store.pause(now=NOW + SECOND)
     assert store.value(query) == NOW
     store.pause(is_paused=False)

@@ -312,6 +312,7 @@ INTERNAL = {
     "limit_reached",
     "sought_position",
     "deciding_field",
+    "draw_due_at",
     "delayed_floor",
     "due_time",
     "mark_floor",

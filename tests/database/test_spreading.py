@@ -384,8 +384,8 @@ BOTH_WAYS = (
     ("list_rhythms('{{b}}', '{{}}', 30, 10, 300, {now}, false)", "list_rhythms('{{b}}', '{{}}', 30, 10, 300, {now})"),
     *(
         (
-            f"list_subscriptions_3({page}, p_has_dead_letters => true, p_by_topic => false)",
-            f"list_subscriptions_3({page}, p_has_dead_letters => true)",
+            f"list_subscriptions_4({page}, p_has_dead_letters => true, p_by_topic => false)",
+            f"list_subscriptions_4({page}, p_has_dead_letters => true)",
         )
         for page in ("0, 10", "1, 1", "0, 10, '{{b}}'", "0, 10, null, 'c'", "0, 10, null, null, 'B'")
     ),
@@ -422,7 +422,7 @@ def test_one_topic_after_the_other_finds_what_one_statement_does(store: Store) -
         assert found[0][0], by_topic
     for page in NONE_LEFT:
         for by_topic in ("true", "false"):
-            call = f"list_subscriptions_3({page}, p_has_dead_letters => true, p_by_topic => {by_topic})"
+            call = f"list_subscriptions_4({page}, p_has_dead_letters => true, p_by_topic => {by_topic})"
             assert store.rows(f"select * from fastpubsub.{call.format(**given)}") == []
 
 
@@ -441,7 +441,7 @@ async def test_what_is_listed_is_asked_by_topic_only_where_topics_are_spread(
         await list_subscriptions(database, 0, 10, has_dead_letters=True)
         await delayed_gauges(database)
         await silent(database, None, [], datetime.now(UTC))
-        assert set(called) == {"list_subscriptions_3", "inspect_delayed", "list_rhythms"}
+        assert set(called) == {"list_subscriptions_4", "inspect_delayed", "list_rhythms"}
         return set(called.values())
 
     monkeypatch.setattr(database, "fetch_all", noted)

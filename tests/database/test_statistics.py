@@ -359,10 +359,10 @@ CALLS: dict[str, Call] = {
     "sum topics": lambda grown: grown.rows("sum_topics(null, null)"),
     "list topic metrics": lambda grown: grown.rows("list_topic_metrics(10)"),
     "list subscriptions with dead letters": lambda grown: grown.rows(
-        "list_subscriptions_3(0, 10, p_has_dead_letters => true)"
+        "list_subscriptions_4(0, 10, p_has_dead_letters => true)"
     ),
     "list subscriptions with dead letters at once": lambda grown: grown.rows(
-        "list_subscriptions_3(0, 10, p_has_dead_letters => true, p_by_topic => false)"
+        "list_subscriptions_4(0, 10, p_has_dead_letters => true, p_by_topic => false)"
     ),
     "explain a message that is leased": lambda grown: grown.store.explain(grown.keys, 1100, 10),
     "explain a message that is dead": lambda grown: grown.store.explain(grown.keys, 600, 10),

@@ -77,7 +77,7 @@ def test_the_subscriptions_of_a_topic(store: Store) -> None:
         store.create_topic(topic)
         for number in range(2):
             store.create_subscription(f"{topic}{number}", topic)
-    query = "select id from fastpubsub.list_subscriptions_3(0, %s, %s, %s)"
+    query = "select id from fastpubsub.list_subscriptions_4(0, %s, %s, %s)"
     assert store.rows(query, 10, None, "u") == [("u0",), ("u1",)]
     assert store.rows(query, 1, None, "u") == [("u0",)]
     assert store.rows(query, 10, ["t0", "u1"], "u") == [("u1",)]
@@ -99,6 +99,7 @@ def test_a_subscription_is_listed_as_it_was_made(store: Store) -> None:
         expire_after=60,
         max_backlog=70,
         on_full="dead_letter",
+        backoff_jitter=0.25,
     )
     keys = store.create_subscription(settings=settings, now=NOW + SECOND)
     listed = (
@@ -117,8 +118,8 @@ def test_a_subscription_is_listed_as_it_was_made(store: Store) -> None:
         0.25,
         "failed",
     )
-    assert store.rows("select * from fastpubsub.list_subscriptions_3(0, 10)") == [
-        (*listed, 60, NOW + 181 * SECOND, "drop", "continue", 70, "dead_letter", None)
+    assert store.rows("select * from fastpubsub.list_subscriptions_4(0, 10)") == [
+        (*listed, 60, NOW + 181 * SECOND, "drop", "continue", 70, "dead_letter", None, 0.25)
     ]
     assert store.row("select * from fastpubsub.resolve_subscription('subscription')") == keys
 
@@ -127,7 +128,7 @@ def test_an_update_changes_what_it_names(store: Store) -> None:
     store.create(filter='{"a": [1]}', ack_deadline=1, max_attempts=2, backoff_min=3, backoff_max=4)
     query = """
         select filter, ack_deadline_seconds, max_delivery_attempts, backoff_min_seconds, backoff_max_seconds
-        from fastpubsub.list_subscriptions_3(0, 10)
+        from fastpubsub.list_subscriptions_4(0, 10)
     """
     store.update_subscription("subscription", ack_deadline_seconds=10)
     assert store.row(query) == ('{"a": [1]}', 10, 2, 3, 4)

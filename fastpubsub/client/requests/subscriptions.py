@@ -32,6 +32,7 @@ def create_subscription(
     max_delivery_attempts: int | None = None,
     backoff_min_seconds: int | None = None,
     backoff_max_seconds: int | None = None,
+    backoff_jitter: float | None = None,
     ack_deadline_seconds: int | None = None,
     start_from: Literal["latest", "earliest"] | datetime | None = None,
     fork_of: str | None = None,
@@ -50,12 +51,13 @@ def create_subscription(
 ) -> Request[Subscription]:
     """Creates a subscription. None is the default of the server; with `fork_of`, the value of that subscription.
 
-    `ordered` keeps the order of messages with the same ordering key. All consumers together hold up to
-    `max_in_flight` messages, and get up to `rate_limit` a second; 0 is no limit. A copy of each dead letter is
-    published to `dead_letter_topic`, which needs the scope `topics:publish` for it. After `expire_after_seconds`
-    without a pull the server deletes the subscription; 0 is never. `on_expired` says what becomes of messages that
-    expire. In an ordered subscription `on_dead_letter="hold"` lets nothing of the ordering key of a dead letter come
-    until somebody reprocesses or purges it. With `max_backlog` at most so many messages of the topic come after its
+    Of each wait `backoff_jitter`, from 0 to 1, is left to chance, so that what failed together comes apart.
+    `ordered` keeps the order of messages with the same ordering key. All consumers together hold up to `max_in_flight`
+    messages, and get up to `rate_limit` a second; 0 is no limit. A copy of each dead letter is published to
+    `dead_letter_topic`, which needs the scope `topics:publish` for it. After `expire_after_seconds` without a pull the
+    server deletes the subscription; 0 is never. `on_expired` says what becomes of messages that expire. In an ordered
+    subscription `on_dead_letter="hold"` lets nothing of the ordering key of a dead letter come until somebody
+    reprocesses or purges it. With `max_backlog` at most so many messages of the topic come after its
     cursor: `on_full` refuses what is published (`TooManyRequests`), or drops the oldest or makes dead letters of them.
     With `fair_by="ordering_key"` the ordering keys of which messages wait get equally many, so that a key with many
     does not hold up the others; with `fair_by="attributes.tenant"` the values of that attribute do.
@@ -74,6 +76,7 @@ def create_subscription(
         max_delivery_attempts=max_delivery_attempts,
         backoff_min_seconds=backoff_min_seconds,
         backoff_max_seconds=backoff_max_seconds,
+        backoff_jitter=backoff_jitter,
         ack_deadline_seconds=ack_deadline_seconds,
         start_from=start_from,
         fork_of=fork_of,
@@ -101,6 +104,7 @@ def ensure_subscription(
     max_delivery_attempts: int | None = None,
     backoff_min_seconds: int | None = None,
     backoff_max_seconds: int | None = None,
+    backoff_jitter: float | None = None,
     ack_deadline_seconds: int | None = None,
     start_from: Literal["latest", "earliest"] | datetime | None = None,
     fork_of: str | None = None,
@@ -124,6 +128,7 @@ def ensure_subscription(
         max_delivery_attempts=max_delivery_attempts,
         backoff_min_seconds=backoff_min_seconds,
         backoff_max_seconds=backoff_max_seconds,
+        backoff_jitter=backoff_jitter,
         ack_deadline_seconds=ack_deadline_seconds,
         max_in_flight=max_in_flight,
         rate_limit=rate_limit,
@@ -185,6 +190,7 @@ def update_subscription(
     max_delivery_attempts: int | Unset = UNSET,
     backoff_min_seconds: int | Unset = UNSET,
     backoff_max_seconds: int | Unset = UNSET,
+    backoff_jitter: float | Unset | None = UNSET,
     ack_deadline_seconds: int | Unset = UNSET,
     push: Mapping[str, Any] | Unset | None = UNSET,
     max_in_flight: int | Unset | None = UNSET,
@@ -198,14 +204,15 @@ def update_subscription(
 ) -> Request[Subscription]:
     """A missing argument keeps the present value. `push` replaces all of its members; None lets messages be pulled.
 
-    None or 0 as `max_in_flight`, `rate_limit`, `expire_after_seconds` or `max_backlog` removes the limit, None or "" as
-    `dead_letter_topic` that topic.
+    None or 0 as `max_in_flight`, `rate_limit`, `expire_after_seconds`, `max_backlog` or `backoff_jitter` removes it,
+    None or "" as `dead_letter_topic` that topic.
     """
     body = {
         "filter": filter,
         "max_delivery_attempts": max_delivery_attempts,
         "backoff_min_seconds": backoff_min_seconds,
         "backoff_max_seconds": backoff_max_seconds,
+        "backoff_jitter": backoff_jitter,
         "ack_deadline_seconds": ack_deadline_seconds,
         "push": push,
         "max_in_flight": max_in_flight,

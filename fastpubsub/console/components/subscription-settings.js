@@ -10,6 +10,7 @@ const NUMBERS = [
   ["ack_deadline_seconds", "Ack deadline", "Seconds that a consumer has to settle a message"],
   ["backoff_min_seconds", "Shortest backoff", "Seconds before the second delivery"],
   ["backoff_max_seconds", "Longest backoff", "Seconds; the wait doubles up to this"],
+  ["backoff_jitter", "Jitter of the backoff", "The part of each wait, from 0 to 1, that is left to chance, so that what failed together comes apart; empty for none", numberOrNull],
   ["max_in_flight", "In flight", "Messages that all consumers together may hold; empty for no limit", wholeOrNull],
   ["rate_limit", "Rate limit", "Messages a second that all consumers together get; empty for no limit", numberOrNull],
   ["expire_after_seconds", "Expires after", "Seconds without a pull after which the subscription is deleted; empty for never", wholeOrNull],

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 from fastpubsub.testing.store.records import (
     FOREVER,
@@ -29,6 +30,22 @@ BACKLOG_FULL = "backlog full"
 """Why a message is a dead letter that was too many."""
 
 DROPPED_AT_ONCE = 1000
+
+INSTANTS = 16
+"""At which jitter lets messages come that failed together."""
+
+TOGETHER = 10
+"""Positions of which all come at one of them."""
+
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+def draw_due_at(due_at: datetime, seconds: float, position: int, attempts: int) -> datetime:
+    """Does what the procedure of this name does."""
+    step = timedelta(microseconds=round(seconds / INSTANTS * 1_000_000))
+    digest = sha256((position // TOGETHER).to_bytes(8) + attempts.to_bytes(4)).digest()
+    drawn = due_at - step * (digest[0] >> 4)
+    return drawn - (drawn - EPOCH) % step
 
 
 class Failing(CursorState):
@@ -60,10 +77,12 @@ class Failing(CursorState):
             reason = f"{cause} on delivery attempt {attempts} of {settings.max_delivery_attempts}{more}"
             self._die(position, attempts, reason, now, turn)
             return True
-        if delay is None:
-            doubled = settings.backoff_min_seconds * 2 ** max(attempts - 1, 0)
-            delay = min(settings.backoff_max_seconds, doubled)
-        self._wait(position, attempts, now + timedelta(seconds=delay), cause + more, turn)
+        doubled = settings.backoff_min_seconds * 2 ** max(attempts - 1, 0)
+        wait = min(settings.backoff_max_seconds, doubled) if delay is None else delay
+        due_at = now + timedelta(seconds=wait)
+        if delay is None and wait > 0 and settings.backoff_jitter is not None:
+            due_at = draw_due_at(due_at, wait * settings.backoff_jitter, turn or position, attempts)
+        self._wait(position, attempts, due_at, cause + more, turn)
         return False
 
     def _wait(self, position: int, attempts: int, due_at: datetime, reason: str, turn: int | None = None) -> None:

@@ -11,7 +11,7 @@ DEFAULTS = {
 }
 """Of the settings of a server."""
 
-LIMITS = ("max_in_flight", "rate_limit", "expire_after_seconds", "max_backlog")
+LIMITS = ("max_in_flight", "rate_limit", "expire_after_seconds", "max_backlog", "backoff_jitter")
 """Of which 0 is none."""
 
 REMOVABLE = (*LIMITS, "dead_letter_topic", "fair_by")

@@ -2,7 +2,7 @@
 -- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter;
 -- p_by_topic looks for them in one topic after the other, as topics on several nodes need it; without, in one statement, with less work.
 -- p_topic_keys, when not null, holds the only topics whose nodes answer.
-create or replace function fastpubsub.list_subscriptions_3(
+create or replace function fastpubsub.list_subscriptions_4(
     p_offset bigint,
     p_limit integer,
     p_ids text[] default null,
@@ -34,7 +34,8 @@ returns table (
     on_dead_letter text,
     max_backlog integer,
     on_full text,
-    fair_by text
+    fair_by text,
+    backoff_jitter double precision
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -112,7 +113,7 @@ begin
             when c.expire_after_seconds is not null and c.paused_at is null and c.is_pushed is not true
                 then fastpubsub.expires_at(n.used_at, c.expire_after_seconds)
         end,
-        c.on_expired, c.on_dead_letter, c.max_backlog, c.on_full, c.fair_by
+        c.on_expired, c.on_dead_letter, c.max_backlog, c.on_full, c.fair_by, c.backoff_jitter
     from
         unnest(
             v_names.topic_keys, v_names.subscription_keys, v_names.ids, v_names.topic_ids, v_names.filters, v_names.times,

@@ -1,0 +1,1 @@
+alter table fastpubsub.cursors drop column backoff_jitter;

@@ -1,0 +1,1 @@
+drop function fastpubsub.list_subscriptions_3;
