@@ -10,6 +10,9 @@ from fastpubsub.models.explaining import FAILURES, Failure
 from fastpubsub.models.fields import Time, UtcTime, WholeNumber
 from fastpubsub.models.subscriptions import Filter
 
+LONGEST_REASON = 1100
+"""That of the last nack, up to 1,024 characters, behind how it died, as `nacked on delivery attempt 5 of 5: `."""
+
 
 class DeadLetter(BaseModel):
     id: UUID
@@ -48,7 +51,11 @@ class NewRedrive(BaseModel):
 
     action: Literal["reprocess", "purge"] = "reprocess"
     reason: str | None = Field(
-        None, min_length=1, max_length=1024, pattern=r"^[^\x00]*$", description="exactly this reason; any by default"
+        None,
+        min_length=1,
+        max_length=LONGEST_REASON,
+        pattern=r"^[^\x00]*$",
+        description="exactly this reason; any by default",
     )
     filter: Filter = Field(None, description="only those that match, as of a subscription; all by default")
     died_after: Time | None = Field(None, description="only those that died at this time or later")

@@ -75,7 +75,7 @@ async def test_the_list_goes_on_and_chooses(client: httpx.AsyncClient, calls: Ca
     assert ids_of(between["data"]) == ids_of(whole["data"][1:2])
     for wrong in (
         {"reason": ""},
-        {"reason": "x" * 1025},
+        {"reason": "x" * 1101},
         {"died_after": "yesterday"},
         {"died_before": "2026-01-31T12:00:00"},
         {"page_token": "x"},
@@ -246,6 +246,24 @@ async def test_redrives_are_stepped_in_the_background(client: httpx.AsyncClient,
     assert success(await client.get(f"/subscriptions/s/redrives/{begun['id']}"), 200) == shown
 
 
+async def test_the_longest_reason_finds_its_dead_letters(client: httpx.AsyncClient, calls: Calls) -> None:
+    """How it died stands before what the last nack said, so it is longer than what may be said."""
+    await calls.topic_and_subscription(max_delivery_attempts=1)
+    await calls.publish({"n": 1}, {"n": 2})
+    first, second = await calls.pull()
+    for message, said in ((first, "x" * 1024), (second, "y" * 1024)):
+        body = {"ids": [message["ack_id"]], "reason": said}
+        success(await client.post("/subscriptions/s/nacks", json=body), 204)
+    found = success(await client.get("/subscriptions/s/dlq/reasons"), 200)["data"]
+    assert {one["reason"] for one in found} == {
+        f"nacked on delivery attempt 1 of 1: {said * 1024}" for said in ("x", "y")
+    }
+    for one in found:
+        assert len(await calls.dead_letters(reason=one["reason"])) == 1
+        body = {"reason": one["reason"], "action": "purge"}
+        assert success(await client.post("/subscriptions/s/redrives", json=body), 201)["matched"] == 1
+
+
 async def test_a_redrive_of_what_matches_a_filter(client: httpx.AsyncClient, calls: Calls) -> None:
     """Its numbers are shown as they were written."""
     await calls.topic_and_subscription()
@@ -269,7 +287,7 @@ async def test_a_redrive_of_what_matches_a_filter(client: httpx.AsyncClient, cal
         {"action": "delete"},
         {"reason": ""},
         {"reason": "\0"},
-        {"reason": "r" * 1025},
+        {"reason": "r" * 1101},
         {"per_second": 0},
         {"per_second": 10_001},
         {"per_second": True},

@@ -45,6 +45,7 @@ from fastpubsub.models import (
     SettledAndPulled,
     Time,
 )
+from fastpubsub.models.dead_letters import LONGEST_REASON
 from fastpubsub.payloads import parse_ids
 from fastpubsub.services import dead_letters
 from fastpubsub.services.directory import Directory
@@ -65,7 +66,6 @@ CONSUME_DIRECTLY = requires("subscriptions:consume", "subscription_id", direct=T
 SETTLE = requires("subscriptions:consume", "subscription_id", limit=bodies.ids)
 SETTLE_DIRECTLY = requires("subscriptions:consume", "subscription_id", limit=bodies.ids, direct=True)
 FAIL_DIRECTLY = requires("subscriptions:consume", "subscription_id", limit=bodies.reasons, direct=True)
-MAX_REASON = 1024
 Move = Callable[[Database, Directory, str, Sequence[str], Change], Awaitable[list[str]]]
 
 SETTLED_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -212,7 +212,7 @@ async def list_dead_letters(
     limit: Limit = 10,
     token: PageToken = None,
     reason: Annotated[
-        str | None, Query(min_length=1, max_length=MAX_REASON, description="only those with exactly this reason")
+        str | None, Query(min_length=1, max_length=LONGEST_REASON, description="only those with exactly this reason")
     ] = None,
     died_after: Annotated[Time | None, Query(description="only those that died then or later")] = None,
     died_before: Annotated[Time | None, Query(description="only those that died earlier")] = None,
