@@ -21,7 +21,7 @@ from hypothesis import settings as hypothesis_settings
 from fastpubsub.config import Settings
 from tests import clusters, harness, spread_databases, warm
 from tests.chromium import browser, lasting_browser
-from tests.lasting import lasting_server, lasting_servers, pytest_runtest_setup
+from tests.lasting import SharedApplication, lasting_server, lasting_servers, pytest_runtest_setup
 from tests.reports import pytest_report_to_serializable
 from tests.wheels import built, installed
 
@@ -165,9 +165,30 @@ def databases(template_url: str) -> Iterator[harness.Databases]:
     made.close()
 
 
+def shares(request: pytest.FixtureRequest) -> bool:
+    """Whether the test asks an application that others of its file use, too."""
+    item = request.node
+    return (
+        not {"client", "transport"}.isdisjoint(item.fixturenames)
+        and item.get_closest_marker("shared_application") is not None
+        and item.get_closest_marker("own_application") is None
+    )
+
+
+@pytest.fixture(scope="module")
+async def shared_application(databases: harness.Databases) -> AsyncIterator[SharedApplication]:
+    shared = SharedApplication(databases.take())
+    yield shared
+    await shared.close()
+    databases.drop(shared.database_url)
+
+
 @pytest.fixture
-def database_url(databases: harness.Databases) -> Iterator[str]:
-    """A fresh migrated database."""
+def database_url(request: pytest.FixtureRequest, databases: harness.Databases) -> Iterator[str]:
+    """A fresh migrated database, or the one of the shared application."""
+    if shares(request):
+        yield request.getfixturevalue("shared_application").database_url
+        return
     url = databases.take()
     yield url
     databases.drop(url)
@@ -262,8 +283,13 @@ def settings(make_settings: MakeSettings) -> Settings:
 
 
 @pytest.fixture
-async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def client(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """Speaks to the application in this process; override `settings` to change it."""
+    if shares(request):
+        shared: SharedApplication = request.getfixturevalue("shared_application")
+        async with harness.client_of(await shared.get(settings)) as opened:
+            yield opened
+        return
     async with harness.opened(settings) as opened:
         yield opened
 

@@ -269,14 +269,25 @@ async def ask(
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """Speaks to an application in this process."""
+async def running(settings: Settings) -> AsyncIterator[FastAPI]:
+    """An application in this process."""
     from fastpubsub.api.app import create_app
 
     app = create_app(settings)
+    async with lifespan(app):
+        yield app
+
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
     # From another machine: this one may read the metrics.
     transport = httpx.ASGITransport(app, client=("192.0.2.9", 1))
-    async with lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://fastpubsub") as client:
+    return httpx.AsyncClient(transport=transport, base_url="http://fastpubsub")
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """Speaks to an application in this process."""
+    async with running(settings) as app, client_of(app) as client:
         yield client
 
 

@@ -1,26 +1,75 @@
-"""Servers that outlive a test, one for all settings of a process; their databases are empty when a test begins.
+"""Servers and applications that outlive a test; their databases are empty when a test begins.
 
-Those that no test has used for a while end: to start one again takes less of the processor than to keep it waiting.
+A server is there for each settings of a process of the run. Those that no test has used for a while end: to start one
+again takes less of the processor than to keep it waiting. An application is that of a file of tests.
 """
 
+import asyncio
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
 import pytest
+from fastapi import FastAPI
 from psycopg import sql
 
+from fastpubsub.config import Settings
 from tests import harness, spread_databases
 
 KEPT = ("alembic_version", "jobs")
+IN_PUBLIC = """
+select 1 from pg_depend where refclassid = 'pg_namespace'::regclass and refobjid = 'public'::regnamespace limit 1
+"""
 PUBLIC = sql.SQL("drop schema public cascade; create schema public; grant usage on schema public to public")
 IDLE = {"outbox_poll_interval_seconds": 1.0}
 """Several of them live as long as the run, and by default each would look 20 times a second for what SQL published."""
+
+
+class Emptying:
+    """Of one database, on a connection of its own: a new one would have to learn of every table before it deletes."""
+
+    def __init__(self, database_url: str) -> None:
+        self._url = harness.libpq(database_url)
+        self._connection = self._connect()
+
+    def _connect(self) -> psycopg.Connection:
+        connection = psycopg.connect(self._url, autocommit=True)
+        found = connection.execute("select tablename from pg_tables where schemaname = 'fastpubsub'").fetchall()
+        names = [sql.Identifier("fastpubsub", name) for (name,) in found if name not in KEPT]
+        deletes = sql.SQL("begin {} end").format(sql.SQL(" ").join(map(sql.SQL("delete from {};").format, names)))
+        body = sql.Literal(deletes.as_string(connection))
+        connection.execute(sql.SQL("create function pg_temp.empty() returns void language plpgsql as ") + body)
+        return connection
+
+    def empty(self) -> None:
+        """Deletes all rows, and what is in the schema `public`."""
+        while not self._has_deleted():
+            pass
+        # Where topics are spread, the catalog of the extension would go with it.
+        if not spread_databases.are_wanted() and self._connection.execute(IN_PUBLIC).fetchone():
+            self._connection.execute(PUBLIC)
+
+    def _has_deleted(self) -> bool:
+        if self._connection.closed:
+            self._connection = self._connect()
+        try:
+            self._connection.execute("select pg_temp.empty()")
+        except psycopg.errors.DeadlockDetected:  # the server works on what is left
+            return False
+        except psycopg.OperationalError:
+            # A test may have ended all connections to the database.
+            if not self._connection.closed:
+                raise
+            return False
+        return True
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 @dataclass
@@ -28,6 +77,7 @@ class Lasting(harness.Server):
     """It must not be stopped, and nothing of the schema fastpubsub in its database be changed but rows."""
 
     database_url: str = ""
+    emptying: Emptying = field(kw_only=True)
     began: int = 0
     """Bytes of the log, when this test did."""
 
@@ -35,13 +85,7 @@ class Lasting(harness.Server):
     """When the last test that used it ended, of the monotonic clock; infinite while one does."""
 
     def empty(self) -> None:
-        with psycopg.connect(harness.libpq(self.database_url)) as connection:
-            found = connection.execute("select tablename from pg_tables where schemaname = 'fastpubsub'").fetchall()
-            names = [sql.Identifier("fastpubsub", name) for (name,) in found if name not in KEPT]
-            statements = [sql.SQL("delete from {}").format(name) for name in names]
-            # Where topics are spread, the catalog of the extension would go with it.
-            last = [] if spread_databases.are_wanted() else [PUBLIC]
-            connection.execute(sql.SQL("; ").join([*statements, *last]))
+        self.emptying.empty()
         self.began = self.log.stat().st_size
 
     def output(self) -> str:
@@ -76,7 +120,9 @@ class LastingServers:
         url = self._databases.take()
         given = {"database_url": harness.with_role(url, self._template), **IDLE, **settings}
         server = harness.start_server(["server"], folder, given)
-        started = Lasting(server.process, server.base_url, server.log, database_url=url, used=math.inf)
+        started = Lasting(
+            server.process, server.base_url, server.log, database_url=url, emptying=Emptying(url), used=math.inf
+        )
         try:
             started.wait_until_ready()
         except BaseException:
@@ -93,6 +139,7 @@ class LastingServers:
 
     def _end(self, server: Lasting) -> None:
         """Without waiting for it."""
+        server.emptying.close()
         server.process.send_signal(signal.SIGTERM)
         self._ending.append(server)
 
@@ -133,11 +180,39 @@ def lasting_server(lasting_servers: LastingServers) -> Iterator[Last]:
         server = lasting_servers.find(**settings)
         server.used = math.inf
         taken.append(server)
-        while True:
-            with suppress(psycopg.errors.DeadlockDetected):  # the server works on what is left
-                server.empty()
-                return server
+        server.empty()
+        return server
 
     yield take
     for server in taken:
         server.used = time.monotonic()
+
+
+class SharedApplication:
+    """One that tests of a file use one after the other; another one takes its place for those with other settings.
+
+    What they change in it, but for rows of the database, and what it counts, is there for the next test, too.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        self.database_url = database_url
+        self._emptying = Emptying(database_url)
+        self._running = AsyncExitStack()
+        self._settings: Settings | None = None
+        self._app: FastAPI | None = None
+
+    async def get(self, settings: Settings) -> FastAPI:
+        """With nothing in its database, and no key of what was there."""
+        if self._app is None or settings != self._settings:
+            self._app = None
+            await self._running.aclose()
+            self._app = await self._running.enter_async_context(harness.running(settings))
+            self._settings = settings
+        await asyncio.to_thread(self._emptying.empty)
+        for names in (self._app.state.directory.topics, self._app.state.directory.subscriptions):
+            names._keys._values.clear()
+        return self._app
+
+    async def close(self) -> None:
+        await self._running.aclose()
+        self._emptying.close()

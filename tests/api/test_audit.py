@@ -13,6 +13,8 @@ from tests.api.calls import JSON, Calls, Json, ids_of, problem, success
 from tests.api.conftest import app_of
 from tests.conftest import Connect, MakeSettings
 
+pytestmark = pytest.mark.shared_application
+
 STRANGER = "550e8400-e29b-41d4-a716-446655440000"
 NOT_CHANGES = {
     "publish_messages",

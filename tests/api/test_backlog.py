@@ -3,11 +3,14 @@
 import asyncio
 
 import httpx
+import pytest
 
 from fastpubsub.services.maintenance import drop_backlogs
 from tests.api.calls import REPRESENTATION, Calls, payloads, problem, success, until_scraped
 from tests.api.conftest import app_of
 from tests.together import together
+
+pytestmark = pytest.mark.shared_application
 
 PATH = "/topics/t/messages"
 MESSAGE = [{"n": 1}]
@@ -98,6 +101,7 @@ async def test_a_full_topic_is_alone(client: httpx.AsyncClient, calls: Calls) ->
         assert [answer.status_code for answer in answers] == [204, expected, 204]
 
 
+@pytest.mark.own_application
 async def test_what_is_dropped_is_counted(client: httpx.AsyncClient, calls: Calls) -> None:
     await calls.topic_and_subscription(max_backlog=2, on_full="drop_oldest")
     published = await client.post(PATH, json=[{"n": n} for n in range(5)], headers=REPRESENTATION)

@@ -12,6 +12,8 @@ from tests.attacks import KEY
 from tests.conftest import MakeSettings
 from tests.together import together
 
+pytestmark = pytest.mark.shared_application
+
 TOPIC = "/topics/t/messages"
 BROWSE = "/subscriptions/s/messages/browse"
 

@@ -13,6 +13,8 @@ from tests.attacks import KEY
 from tests.conftest import MakeSettings
 from tests.together import together
 
+pytestmark = pytest.mark.shared_application
+
 BODY = {"name": "My Application", "scopes": "topics:create topics:read subscriptions:consume", "is_active": True}
 UNKNOWN = "550e8400-e29b-41d4-a716-446655440000"
 

@@ -9,6 +9,8 @@ import pytest
 from tests.api.calls import REPRESENTATION, Calls, ids_of, payloads, problem, success
 from tests.together import together
 
+pytestmark = pytest.mark.shared_application
+
 PATH = "/topics/t/messages"
 STRUCTURED = {"Content-Type": "application/cloudevents+json"}
 BATCH = {"Content-Type": "application/cloudevents-batch+json"}

@@ -6,12 +6,15 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import httpx
+import pytest
 
 from fastpubsub.api.requests import page_token
 from fastpubsub.services.consumers import MAX_TOLD, Consumers
 from tests.api.calls import PATIENCE, Calls, Json, problem, success
 from tests.api.conftest import app_of
 from tests.together import together
+
+pytestmark = pytest.mark.shared_application
 
 PATH = "/subscriptions/s/consumers"
 

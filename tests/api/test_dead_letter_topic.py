@@ -9,6 +9,8 @@ from tests.api.conftest import Tokens
 from tests.attacks import KEY
 from tests.conftest import MakeSettings
 
+pytestmark = pytest.mark.shared_application
+
 SUBSCRIPTION = "/subscriptions/s"
 
 

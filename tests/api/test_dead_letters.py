@@ -15,6 +15,8 @@ from tests.api.conftest import app_of
 from tests.conftest import Connect, MakeSettings
 from tests.together import together
 
+pytestmark = pytest.mark.shared_application
+
 STRANGER = "550e8400-e29b-41d4-a716-446655440000"
 
 

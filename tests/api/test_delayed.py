@@ -15,6 +15,8 @@ from tests.attacks import KEY
 from tests.conftest import Connect, MakeSettings
 from tests.together import together
 
+pytestmark = pytest.mark.shared_application
+
 PATH = "/topics/t/messages"
 DELAYED = "/topics/t/delayed"
 AN_HOUR = timedelta(hours=1)

@@ -5,10 +5,13 @@ from typing import Any
 
 import httpx
 import msgspec
+import pytest
 
 from tests.api.calls import JSON, PATIENCE, Calls, success
 from tests.api.conftest import app_of
 from tests.conftest import Connect
+
+pytestmark = pytest.mark.shared_application
 
 NUMBERS = "[12345678901234567.89, 1e-400, 1e400, 1.10, -0.0, 100000000000000000001, 1E+2, 0.10000000000000000555]"
 FILTER = f'{{"n": {NUMBERS}}}'

@@ -13,6 +13,8 @@ from tests.api.conftest import app_of
 from tests.conftest import Connect
 from tests.together import together
 
+pytestmark = pytest.mark.shared_application
+
 EXPIRED = "a subscription expired and was deleted, because nobody pulled it: subscription_id=s"
 PAST = "update fastpubsub.subscription_uses set used_at = used_at - interval '{seconds} seconds'"
 

@@ -10,6 +10,8 @@ from tests.api.conftest import Tokens, app_of
 from tests.attacks import KEY
 from tests.conftest import Connect, MakeSettings
 
+pytestmark = pytest.mark.shared_application
+
 
 async def explain(client: httpx.AsyncClient, message_id: str, name: str = "s") -> Json:
     explained: Json = success(await client.get(f"/subscriptions/{name}/messages/{message_id}"), 200)

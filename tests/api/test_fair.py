@@ -5,6 +5,8 @@ import pytest
 
 from tests.api.calls import Calls, Json, problem, success
 
+pytestmark = pytest.mark.shared_application
+
 
 async def publish(client: httpx.AsyncClient, keys: str) -> None:
     messages = [

@@ -11,6 +11,8 @@ from tests.api.conftest import Tokens
 from tests.attacks import KEY
 from tests.conftest import Connect, MakeSettings
 
+pytestmark = pytest.mark.shared_application
+
 PATHS = ("/topics/t/filter/test", "/subscriptions/s/filter/test")
 
 

@@ -18,6 +18,8 @@ from tests.api.calls import JSON, Calls, Json, success
 from tests.api.good import GOOD, SECRET, UUID
 from tests.conftest import MakeSettings
 
+pytestmark = pytest.mark.shared_application
+
 MAX_BODY = 100_000
 SECONDS = 10.0
 """Of the processor, for one request: a busy machine fails nobody."""

@@ -14,6 +14,8 @@ from tests.conftest import Connect, MakeSettings
 from tests.harness import opened
 from tests.proxy import Proxy
 
+pytestmark = pytest.mark.shared_application
+
 PATH = "/topics/t/messages"
 
 

@@ -4,10 +4,13 @@ import asyncio
 import contextlib
 
 import httpx
+import pytest
 
 from tests.api.calls import PATIENCE, Calls, payloads, problem, success, until_waiting
 from tests.api.conftest import app_of
 from tests.together import together
+
+pytestmark = pytest.mark.shared_application
 
 
 async def test_the_setting(client: httpx.AsyncClient, calls: Calls) -> None:

@@ -13,6 +13,8 @@ from tests.attacks import CLIENT_ID, KEY, sign
 from tests.conftest import MakeSettings
 from tests.harness import opened
 
+pytestmark = pytest.mark.shared_application
+
 PATH = "/.well-known/oauth-authorization-server"
 ISSUER = "https://bus.example/prefix"
 

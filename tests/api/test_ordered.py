@@ -3,10 +3,13 @@
 import asyncio
 
 import httpx
+import pytest
 
 from fastpubsub.config import Settings
 from tests import harness
 from tests.api.calls import PATIENCE, Calls, Json, ids_of, problem, success
+
+pytestmark = pytest.mark.shared_application
 
 
 async def publish(client: httpx.AsyncClient, *keys: str) -> None:

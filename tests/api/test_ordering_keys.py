@@ -5,6 +5,8 @@ import pytest
 
 from tests.api.calls import REPRESENTATION, Calls, Json, problem, success
 
+pytestmark = pytest.mark.shared_application
+
 PATH = "/topics/t/messages"
 MESSAGES = {"messages": [{"payload": {"n": 1}, "ordering_key": 'é "'}, {"payload": {"n": 2}}]}
 EVENT = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": {"n": 1}}

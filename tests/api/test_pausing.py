@@ -14,6 +14,8 @@ from tests.api.conftest import Tokens, app_of, one_after_the_other
 from tests.attacks import KEY
 from tests.conftest import MakeSettings
 
+pytestmark = pytest.mark.shared_application
+
 PULL = "/subscriptions/s/messages"
 NOTHING = {"data": [], "paused": True}
 

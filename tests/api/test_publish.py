@@ -15,6 +15,8 @@ from fastpubsub.services.coalescer import Coalescer
 from tests.api.calls import JSON, REPRESENTATION, Calls, ids_of, payloads, problem, success, until_blocked
 from tests.conftest import Connect, MakeSettings
 
+pytestmark = pytest.mark.shared_application
+
 PATH = "/topics/t/messages"
 WITH_BYTES = [(b"Content-Type", b"application/json")]
 

@@ -17,6 +17,8 @@ from tests.api.calls import PATIENCE, Calls, ids_of, payloads, problem, success
 from tests.api.conftest import app_of
 from tests.conftest import Connect, MakeSettings
 
+pytestmark = pytest.mark.shared_application
+
 PATH = "/subscriptions/s/messages"
 
 

@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from fastpubsub.api import sockets
 from tests.api.calls import Calls, ids_of, problem, success
 from tests.api.conftest import app_of
+
+pytestmark = pytest.mark.shared_application
 
 OBJECT = "11111111-1111-4111-8111-111111111111"
 

@@ -3,10 +3,13 @@
 import asyncio
 
 import httpx
+import pytest
 
 from tests.api.calls import PATIENCE, Calls, payloads, problem, success, until_waiting
 from tests.api.conftest import app_of
 from tests.together import together
+
+pytestmark = pytest.mark.shared_application
 
 SLOWEST = 0.00001
 

@@ -13,6 +13,8 @@ from tests.attacks import KEY
 from tests.conftest import Connect, MakeSettings
 from tests.together import together
 
+pytestmark = pytest.mark.shared_application
+
 REFUSED = "/topics/t/refused"
 SCHEMA = {"properties": {"n": {"maximum": 9}}}
 REASON = 'does not match the schema of its topic at "/n": the value is greater than the maximum of 9'
@@ -54,6 +56,7 @@ async def move(client: httpx.AsyncClient, method: str, path: str, ids: list[str]
     return list(success(response, 200)["ids"])
 
 
+@pytest.mark.own_application
 @pytest.mark.usefixtures("topic")
 async def test_from_the_refusal_to_the_consumer(client: httpx.AsyncClient, sql: Any) -> None:
     await publish(sql, 1, 10, 2, 11, 3, key="k")

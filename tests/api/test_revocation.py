@@ -25,6 +25,8 @@ from tests.api.conftest import Tokens, app_of
 from tests.attacks import KEY
 from tests.conftest import Connect, MakeSettings
 
+pytestmark = pytest.mark.shared_application
+
 SECRET = "what-nobody-may-see-now"
 WEBSOCKET = "WEBSOCKET"
 PULL = "GET /subscriptions/{subscription_id}/messages"

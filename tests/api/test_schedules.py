@@ -13,6 +13,8 @@ from tests.api.conftest import Tokens, app_of
 from tests.attacks import KEY
 from tests.conftest import Connect, MakeSettings
 
+pytestmark = pytest.mark.shared_application
+
 PATH = "/topics/t/schedules"
 ONE = f"{PATH}/tick"
 DAILY: Json = {"id": "tick", "cron": "0 9 * * *", "time_zone": "Europe/Berlin", "payload": {"n": 1}}

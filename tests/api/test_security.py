@@ -17,6 +17,8 @@ from tests.api.conftest import Tokens, app_of
 from tests.attacks import ATTACKS, KEY
 from tests.conftest import MakeSettings
 
+pytestmark = pytest.mark.shared_application
+
 EXPECTED = {
     "POST /topics": "topics:create",
     "POST /transactions": "subscriptions:consume",

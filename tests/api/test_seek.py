@@ -5,10 +5,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
+import pytest
 
 from fastpubsub.services.maintenance import trim_messages
 from tests.api.calls import Calls, ids_of, payloads, problem
 from tests.api.conftest import app_of
+
+pytestmark = pytest.mark.shared_application
 
 
 async def numbers(calls: Calls, name: str = "s") -> list[int]:

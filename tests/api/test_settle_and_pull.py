@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from fastpubsub.api.pulls import only_acks
 from tests.api.calls import REPRESENTATION, Calls, Json, ids_of, payloads, problem, success
 
+pytestmark = pytest.mark.shared_application
+
 NOTHING: dict[str, list[str]] = {"settled": [], "gone": [], "stale": []}
 
 

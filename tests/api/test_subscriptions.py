@@ -13,6 +13,8 @@ from tests.api.conftest import Tokens
 from tests.attacks import KEY
 from tests.conftest import MakeSettings
 
+pytestmark = pytest.mark.shared_application
+
 DEFAULTS = {
     "filter": None,
     "max_delivery_attempts": 5,

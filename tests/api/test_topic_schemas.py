@@ -13,6 +13,8 @@ from tests import harness
 from tests.api.calls import JSON, REPRESENTATION, Calls, payloads, problem, success
 from tests.conftest import Connect
 
+pytestmark = pytest.mark.shared_application
+
 SCHEMA = {"type": "object", "required": ["order"], "properties": {"order": {"type": "integer"}}}
 STRICTER = {**SCHEMA, "properties": {"order": {"type": "integer", "minimum": 100}}}
 PATH = "/topics/t/messages"

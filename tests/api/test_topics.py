@@ -3,8 +3,11 @@
 from datetime import UTC, datetime, timedelta
 
 import httpx
+import pytest
 
 from tests.api.calls import Calls, problem, success
+
+pytestmark = pytest.mark.shared_application
 
 GOOD_IDS = ["a", "user-events", "a.b_c-D9", "...", "-", "0" * 128, "A"]
 BAD_IDS = [

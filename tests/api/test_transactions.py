@@ -13,6 +13,8 @@ from tests.conftest import MakeSettings
 from tests.proxy import Proxy, Stage
 from tests.together import together
 
+pytestmark = pytest.mark.shared_application
+
 LOST = "019c13cb-6d29-7000-8000-040000000001.5f0c1d9ae2b34c77"
 
 
@@ -164,11 +166,13 @@ async def test_a_topic_that_was_made_anew_has_its_own_schema(
     problem(await transact(client, {"settles": settles(acks=held[1:]), "publishes": published({"a": 1})}), 422)
 
 
+@pytest.mark.own_application
 async def test_streams_get_places_and_figures_count(client: httpx.AsyncClient, calls: Calls, held: list[str]) -> None:
     assert (await transact(client, {"settles": settles(acks=held)})).status_code == 204
     await until_scraped(client, 'fastpubsub_messages_acked_total{subscription="s"} 4.0')
 
 
+@pytest.mark.own_application
 async def test_dead_letters_of_a_transaction_are_counted(
     client: httpx.AsyncClient, calls: Calls, held: list[str]
 ) -> None:

@@ -21,6 +21,8 @@ from tests.conftest import Connect, MakeSettings
 from tests.pages import ROOT
 from tests.together import together
 
+pytestmark = pytest.mark.shared_application
+
 PATH = "/subscriptions/s/messages"
 
 Act = Callable[[Calls], Awaitable[object]]
@@ -247,6 +249,7 @@ async def test_a_deleted_subscription_ends_all(
                 problem(await pull, 404)
 
 
+@pytest.mark.own_application
 async def test_stopping_answers_at_once(client: httpx.AsyncClient, calls: Calls, start: Callable[..., Any]) -> None:
     await calls.topic_and_subscription()
     async with start(3) as pulls:
@@ -453,6 +456,7 @@ async def test_what_wakes_a_stream_that_did_not_wait_then(client: httpx.AsyncCli
         assert delivery.claim.payloads[-1] == b'{"n":1}'
 
 
+@pytest.mark.own_application
 async def test_everything_reaches_those_who_wait(client: httpx.AsyncClient, calls: Calls) -> None:
     """Publishers and consumers at once, without the net."""
     await calls.topic_and_subscription()

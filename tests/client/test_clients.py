@@ -29,6 +29,8 @@ from tests import harness
 from tests.client.conftest import QUICK
 from tests.conftest import MakeSettings, StartServer
 
+pytestmark = pytest.mark.shared_application
+
 HEAVY = ("fastapi", "starlette", "sqlalchemy", "psycopg", "alembic", "msgspec", "pydantic_settings", "typer", "uvicorn")
 KEY = "k" * 32
 

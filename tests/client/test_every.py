@@ -11,6 +11,8 @@ import pytest
 from fastpubsub.client import AlreadyExists, AsyncClient, Depends, Message, NotFound, Router, Worker
 from fastpubsub.testing import InMemoryBus
 
+pytestmark = pytest.mark.shared_application
+
 DAY = 86_400
 PATIENCE = 60
 

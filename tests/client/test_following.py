@@ -17,6 +17,8 @@ from tests.client.conftest import QUICK
 from tests.conftest import Run, StartServer
 from tests.lasting import Last, Lasting
 
+pytestmark = pytest.mark.shared_application
+
 SECONDS = 60.0
 
 

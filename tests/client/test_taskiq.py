@@ -21,6 +21,8 @@ from tests.client.test_docs import save
 from tests.lasting import Last
 from tests.pages import Shell
 
+pytestmark = pytest.mark.shared_application
+
 PATIENCE = 60.0
 MakeBroker = Callable[..., BusBroker]
 

@@ -30,6 +30,8 @@ from fastpubsub.client.deliveries import ACK, Outcome
 from fastpubsub.client.settling import Settler
 from tests.client.conftest import QUICK
 
+pytestmark = pytest.mark.shared_application
+
 SECONDS = 60.0
 
 
