@@ -17,6 +17,8 @@ from tests.api.calls import Calls, success
 from tests.push.endpoint import PATIENCE, Endpoint, Received, answer
 from tests.push.test_pushing import pushed, until_counts, until_status
 
+pytestmark = pytest.mark.shared_application
+
 PAYLOAD = {"a": "ä"}
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

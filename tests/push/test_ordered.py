@@ -11,6 +11,8 @@ import pytest
 from tests.api.calls import PATIENCE, Calls, success
 from tests.push.endpoint import OK, Endpoint, Received, Speak, answer
 
+pytestmark = pytest.mark.shared_application
+
 
 async def pushed(
     calls: Calls,

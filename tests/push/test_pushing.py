@@ -17,6 +17,8 @@ from tests.api.calls import Calls, Json, problem, success
 from tests.api.conftest import app_of
 from tests.push.endpoint import PATIENCE, Endpoint, answer
 
+pytestmark = pytest.mark.shared_application
+
 STRANGER = "550e8400-e29b-41d4-a716-446655440000"
 
 
