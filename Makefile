@@ -14,6 +14,7 @@ PIP_COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --all
 # They kill servers and databases, and want the machine for themselves: they run after the others, the rows beside the controls, which mostly wait.
 FAULT_TESTS := tests/faults/test_rows.py tests/faults/test_controls.py
 ROLE_TESTS := cloudevents clients dead_letters idempotency monitoring publish pull seek settle subscriptions topic_schemas topics waiting
+OF_THE_ROLE := tests/services $(ROLE_TESTS:%=tests/api/test_%.py)
 # What another interpreter could change, without the walks over every route and page, which would only repeat themselves.
 PYTHON_TESTS := tests/api tests/cli tests/client tests/services tests/test_config.py tests/test_logs.py tests/test_main.py \
 	tests/test_message_ids.py tests/test_packaging.py tests/test_payloads.py tests/test_signing_keys.py tests/test_sockets.py tests/test_streams.py tests/test_waiting.py
@@ -64,14 +65,14 @@ test-faults: install ## Run the fast faults, in most of a minute: a torture of 8
 	$(PYTEST_FAULTS) $(ARGS)
 
 test-role: install ## Run the tests of the services and the API with the rights of the serving role
-	FASTPUBSUB_TEST_ROLE=server $(PYTEST) tests/services $(ROLE_TESTS:%=tests/api/test_%.py) $(ARGS)
+	FASTPUBSUB_TEST_ROLE=server $(PYTEST) $(OF_THE_ROLE) $(ARGS)
 
 test-versions: install ## Run the tests on every available PostgreSQL from 14 to 18 (VERSIONS="15 oldest")
 	$(BIN)/python -m tests.versions $(or $(VERSIONS),all) -- $(PYTEST) $(FAULT_TESTS:%=--ignore=%) $(ARGS)
 
-test-pythons: install ## Run the tests of the client and the server on every Python from 3.11 to 3.14 that is there (PYTHONS="oldest newest image 3.12")
-	$(BIN)/python -m tests.pythons $(or $(PYTHONS),all) -- $(IN_PARALLEL) -m "not long or interpreter" $(PYTHON_TESTS) \
-		$(WALKS:%=--ignore=tests/%) $(STORED:%=--ignore=tests/api/test_%.py) $(ARGS)
+test-pythons: install ## Run the tests of the client and the server on every Python from 3.11 to 3.14 that is there (PYTHONS="oldest newest image 3.12"; WITHOUT_ROLE=yes leaves out what test-role has)
+	$(BIN)/python -m tests.pythons $(or $(PYTHONS),all) -- $(IN_PARALLEL) -m "not long or interpreter" $(filter-out $(if $(WITHOUT_ROLE),$(OF_THE_ROLE)),$(PYTHON_TESTS)) \
+		$(WALKS:%=--ignore=tests/%) $(STORED:%=--ignore=tests/api/test_%.py) $(if $(WITHOUT_ROLE),$(OF_THE_ROLE:%=--ignore=%)) $(ARGS)
 
 test-citus: install ## Run the promises of the contract, moves and a node away on a cluster of Citus (URL=postgresql+psycopg://user@coordinator/fastpubsub_test)
 	$(if $(URL),,$(error name a database on the coordinator that knows its nodes, as in: make $@ URL=postgresql+psycopg://user@coordinator/fastpubsub_test))
