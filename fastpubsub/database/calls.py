@@ -1,17 +1,20 @@
 """Calls procedures of PostgreSQL, and turns SQLSTATEs into exceptions."""
 
 import asyncio
+import contextlib
 import functools
 import logging
+import re
 from collections.abc import Sequence
+from typing import cast
 
 import psycopg
 
 from fastpubsub.config import Settings
 from fastpubsub.database.changes import Change
-from fastpubsub.database.connections import Connections, Row, cut_after
+from fastpubsub.database.connections import Connections, Connector, Row, cut_after
 from fastpubsub.database.nodes import Known, Nodes
-from fastpubsub.database.spreading import was_moved
+from fastpubsub.database.spreading import OF_A_TOPIC, was_moved
 from fastpubsub.exceptions import (
     AlreadyExists,
     BacklogFull,
@@ -48,6 +51,7 @@ _TROUBLE = ("08", "53", "55P03", "25006", *_RETRIED, *_UNMIGRATED)
 # The server gave up the call or the session, for whatever timeout or shutdown.
 _UNKNOWN = ("57014", "57P", "25P")
 _ATTEMPTS = 4
+_UNWATCHED = contextlib.nullcontext()
 
 
 class Database:
@@ -62,7 +66,7 @@ class Database:
         self._timeout = settings.database_call_timeout_seconds
         self._prepare = settings.database_pooler != "transaction"
         self._echo = settings.database_echo
-        self._nodes = Nodes(self._fetch)
+        self._nodes = Nodes(self._fetch, Connector(settings))
 
     async def close(self) -> None:
         await self._nodes.close()
@@ -134,6 +138,8 @@ class Database:
     async def _fetch(self, query: bytes, arguments: Sequence[object]) -> list[Row]:
         if self._echo:
             logger.info("%s", query.decode())
+        if self._nodes.silent and self._nodes.is_silent(_topic_of(query, arguments)):
+            raise Unavailable("the database node of this topic does not answer; try again")
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return await self._execute(query, arguments)
@@ -142,6 +148,8 @@ class Database:
                 if (error.sqlstate in _RETRIED or was_moved(error)) and attempt < _ATTEMPTS:
                     await asyncio.sleep(0.01 * attempt)
                     continue
+                if error.sqlstate is None:
+                    self._nodes.suspect(_topic_of(query, arguments))
                 refusal = translate(error)
                 if refusal is None:
                     raise
@@ -152,8 +160,10 @@ class Database:
         borrowed = await self._connections.borrow()
         connection = borrowed.connection
         usable = True
+        topic_key = _topic_of(query, arguments) if self._nodes.are_several else None
+        watched = _UNWATCHED if topic_key is None else self._nodes.watched(connection, topic_key)
         try:
-            with cut_after(self._timeout, connection):
+            with cut_after(self._timeout, connection), watched:
                 cursor = await connection.execute(query, arguments, prepare=self._prepare, binary=True)
                 return await cursor.fetchall()
         except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.FeatureNotSupported):
@@ -208,6 +218,17 @@ def is_unsupported(error: BaseException) -> bool:
 def _is_answer(error: FastpubsubError) -> bool:
     """Whether the database itself said so, and not the lack of a connection to it."""
     return isinstance(error.__cause__, psycopg.Error) and error.__cause__.sqlstate is not None
+
+
+def _topic_of(query: bytes, arguments: Sequence[object]) -> int | None:
+    """The key of the topic that a call is for, None for other calls."""
+    return cast("int", arguments[0]) if _is_of_a_topic(query) else None
+
+
+@functools.cache
+def _is_of_a_topic(query: bytes) -> bool:
+    called = re.search(rb" from fastpubsub\.(\w+)\(", query)
+    return called is not None and called[1].decode() in OF_A_TOPIC
 
 
 @functools.cache

@@ -117,6 +117,23 @@ ON_THE_NODE = frozenset(
 )
 """Procedures that run on the node of the topic that is their first argument, when a server calls them."""
 
+OF_A_TOPIC = ON_THE_NODE | {
+    "expire_subscription",
+    "find_message_2",
+    "get_push_status",
+    "is_paused",
+    "list_consumers",
+    "list_push_attempts",
+    "list_refused_messages",
+    "publish_refused_messages",
+    "purge_refused_messages",
+    "relay_messages_2",
+    "release_expired_leases",
+    "require_push",
+    "trim_messages",
+}
+"""These, and those that run on the coordinator and send statements there; the topic is their first argument."""
+
 _SHARD = re.compile(r"_[0-9]{6,}$")
 _MOVED = ("could not find valid entry for shard", "duplicate key value violates unique constraint")
 

@@ -6,6 +6,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from fastpubsub.database.calls import Database
 from fastpubsub.database.connections import Row
 from fastpubsub.database.spreading import Node, State, Step, Table
 from fastpubsub.doctor.checks.nodes import judge_nodes, judge_steps
-from fastpubsub.exceptions import Unavailable
+from fastpubsub.exceptions import OutcomeUnknown, Unavailable
 from fastpubsub.payloads import Batch
 from fastpubsub.services.appends import Appends
 from fastpubsub.services.directory import SubscriptionKey
@@ -32,10 +33,10 @@ from fastpubsub.services.wakeups import Wakeups
 from tests import procedures
 from tests.api.calls import success
 from tests.api.conftest import app_of
-from tests.conftest import Connect, Run
+from tests.conftest import Connect, MakeSettings, Run
 from tests.database import delayed
 from tests.database.store import NOW, SECOND, Store
-from tests.spreading import CALL, statements
+from tests.spreading import CALL, reading, statements
 
 ROOT = Path(__file__).parents[2]
 HEAD = "0008"
@@ -319,6 +320,85 @@ async def test_a_node_that_was_replaced_is_not_missed(
     await database._nodes.look()
     assert "the node node b was replaced or removed" in caplog.text
     assert await database._nodes.known_topics() is None
+
+
+async def test_a_node_that_lets_calls_wait_is_found_out(
+    make_settings: MakeSettings, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call that waits is cut, others for its topics are refused without waiting, and other topics go on."""
+    monkeypatch.setattr(nodes, "SLOW_SECONDS", 0.05)
+    database = Database(make_settings(database_lock_timeout_seconds=60, database_call_timeout_seconds=600))
+    keys = [(await database.fetch_one("create_topic", name))[0] for name in "ab"]
+
+    async def publish(key: int) -> int:
+        return int((await database.fetch_one("publish_messages", key, Array("json", [b"{}"]), None))[0])
+
+    spread(monkeypatch, database, away="b")
+    assert await database.is_spread()
+    holder = await connect()
+    await holder.execute("begin")
+    await holder.execute("select from fastpubsub.heads where topic_key = %s for update", [keys[1]])
+    with pytest.raises(OutcomeUnknown):
+        await publish(keys[1])
+    assert database._nodes.silent == {keys[1]}
+    with pytest.raises(Unavailable, match="does not answer"):
+        await publish(keys[1])
+    assert await publish(keys[0]) == 1
+    assert await database.count_missing_topics() == 1
+
+    await holder.execute("rollback")
+    spread(monkeypatch, database, away="none")
+    for absence in database._nodes._away.values():
+        absence.again_at = 0.0
+    while database._nodes.silent:
+        with suppress(Unavailable):
+            await publish(keys[1])
+        await asyncio.sleep(0.01)
+    assert await publish(keys[1]) in (1, 2)
+    await database.close()
+
+
+async def test_a_slow_call_on_a_node_that_is_there_goes_on(
+    database: Database, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "SLOW_SECONDS", 0.01)
+    (key, *_) = await database.fetch_one("create_topic", "a")
+    spread(monkeypatch, database, away="none")
+    assert await database.is_spread()
+    holder = await connect()
+    await holder.execute("begin")
+    await holder.execute("select from fastpubsub.heads where topic_key = %s for update", [key])
+    waiting = asyncio.create_task(database.fetch_one("publish_messages", key, Array("json", [b"{}"]), None))
+    while not (database._nodes._is_finding_out or waiting.done()):  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.001)
+    await database._nodes._tasks.finish()
+    await holder.execute("rollback")
+    assert (await waiting)[0] == 1
+    assert not database._nodes.silent
+
+
+async def test_where_there_is_one_node_a_lost_answer_is_looked_into_once(database: Database) -> None:
+    started = []
+    for _ in range(2):
+        database._nodes.suspect(1)
+        started.append(database._nodes._is_finding_out)
+        await database._nodes._tasks.finish()
+    assert started == [True, False]
+    assert not database._nodes.silent
+
+
+def test_every_procedure_of_a_topic_is_known(store: Store) -> None:
+    """Those that servers call, and that read rows of the topic that is their first argument."""
+    sources = procedures.sources()
+    readers = reading({name: statements(name, source) for name, source in sources.items()})
+    files = [file for file in (ROOT / "fastpubsub").rglob("*.py") if file.name != "spreading.py"]
+    called = set(re.findall(r'"(\w+)"', "\n".join(file.read_text(encoding="utf-8") for file in files)))
+    rows = store.rows(
+        "select proname from pg_proc where pronamespace = 'fastpubsub'::regnamespace and proargnames[1] = 'p_topic_key'"
+    )
+    of_a_topic = {name for (name,) in rows}
+    assert of_a_topic >= spreading.OF_A_TOPIC
+    assert (called & readers & of_a_topic) <= spreading.OF_A_TOPIC
 
 
 async def test_lists_say_which_topics_are_missing(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
