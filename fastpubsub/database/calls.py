@@ -5,7 +5,7 @@ import contextlib
 import functools
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import cast
 
 import psycopg
@@ -92,12 +92,35 @@ class Database:
             return await self.fetch_all(procedure, *arguments)
         rows: list[Row] = []
         for address, topic_keys in self._nodes.there(parts):
-            try:
-                rows += await self.fetch_all(procedure, *arguments, topic_keys)
-            except (Unavailable, OutcomeUnknown) as error:
-                logger.warning("%s leaves out the topics of the node %s: %s", procedure, address, error.detail)
-                await self._nodes.look()
+            rows += await self._ask_node(address, procedure, *arguments, topic_keys) or []
         return rows
+
+    async def fetch_from_nodes(self, procedure: str, wanted: Collection[int], *arguments: object) -> Known:
+        """Calls a procedure of several topics of one node for those that are wanted, on each node at once.
+
+        Its first two parameters are one of the topics and all of them. A node that is away is left out.
+        """
+        parts = await self._nodes.with_topics()
+        there = self._nodes.there(parts)
+        keys = [sorted(set(topic_keys).intersection(wanted)) for _, topic_keys in there]
+        asked = [(node, some) for node, some in zip(there, keys, strict=True) if some]
+        answers = await asyncio.gather(
+            *(self._ask_node(address, procedure, some[0], some, *arguments) for (address, _), some in asked)
+        )
+        silent = {address for ((address, _), _), answer in zip(asked, answers, strict=True) if answer is None}
+        rows = [row for answer in answers for row in answer or ()]
+        if len(there) == len(parts) and not silent:
+            return Known(rows, None)
+        return Known(rows, [key for address, topic_keys in there if address not in silent for key in topic_keys])
+
+    async def _ask_node(self, address: str, procedure: str, *arguments: object) -> list[Row] | None:
+        """None when it is away."""
+        try:
+            return await self.fetch_all(procedure, *arguments)
+        except (Unavailable, OutcomeUnknown) as error:
+            logger.warning("%s leaves out the topics of the node %s: %s", procedure, address, error.detail)
+            await self._nodes.look()
+            return None
 
     async def fetch_known(self, procedure: str, *arguments: object) -> Known:
         """As `fetch_all`, of a procedure over topics whose last parameter, beside these, limits it to some of them.

@@ -90,6 +90,7 @@ ON_THE_NODE = frozenset(
         "list_ready_of_topic",
         "list_redrives_2",
         "list_schedules",
+        "look_at_topics",
         "move_delayed_message",
         "nack_messages",
         "pause_schedule",

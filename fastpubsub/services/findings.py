@@ -1,9 +1,10 @@
 """What somebody should look at: in what the subscriptions have to do, and against what was usual before."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from fastpubsub.database.arrays import Array
 from fastpubsub.database.calls import Database
 from fastpubsub.models import Finding, FindingKind
 from fastpubsub.services.subscriptions import rate_text
@@ -190,17 +191,26 @@ class Flow(NamedTuple):
 
 
 async def silent(
-    database: Database, topic_ids: list[str] | None, loads: Iterable[Load], now: datetime
+    database: Database,
+    topic_ids: list[str] | None,
+    loads: Iterable[Load],
+    now: datetime,
+    published_at: Mapping[int, datetime] | None = None,
 ) -> list[Finding]:
-    """Consumers, although messages are ahead, and publishers, each against the day before they fell silent."""
+    """Consumers, although messages are ahead, and publishers, each against the day before they fell silent.
+
+    `published_at`: by the keys of topics, when it is known.
+    """
     idle = [load for load in loads if load.paused_at is None and is_before(load.next_created_at, now - SILENT)]
     most = {load.subscription_id: load for load in sorted(idle, key=lambda load: -load.behind)[:MAX_RHYTHMS]}
     seconds, consumer_seconds = int(QUIET.total_seconds()), int(SILENT.total_seconds())
-    by_topic = await database.is_spread()
-    known = await database.fetch_known(
-        "list_rhythms", topic_ids, list(most), seconds, MAX_RHYTHMS, consumer_seconds, None, by_topic
-    )
-    return [rhythm.finding(now) for rhythm in (Rhythm(*row) for row in known.rows) if rhythm.has_stopped(now)]
+    arguments = topic_ids, list(most), seconds, MAX_RHYTHMS, consumer_seconds, None, False
+    if published_at is None:
+        rows = await database.fetch_all("list_rhythms", *arguments)
+    else:
+        keys, times = list(published_at), list(published_at.values())
+        rows = await database.fetch_all("list_rhythms", *arguments, Array("int8", keys), Array("timestamptz", times))
+    return [rhythm.finding(now) for rhythm in (Rhythm(*row) for row in rows) if rhythm.has_stopped(now)]
 
 
 class Rhythm(NamedTuple):

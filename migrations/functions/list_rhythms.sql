@@ -2,7 +2,8 @@
 -- p_consumer_seconds, in how many minutes of that day something was published, or delivered; the time from the first to the last of them,
 -- and the longest pause in it; and since when nothing was. At most p_limit topics, those that fell silent last.
 -- p_by_topic: reads one topic after the other, as topics on several nodes need it; without, all in one statement, with less work.
--- p_topic_keys, when not null, holds the only topics whose nodes answer.
+-- p_topic_keys, when not null, holds the only topics whose nodes answer, and p_created_at when the newest message of each of them was
+-- published, so that nothing is read but the history.
 create or replace function fastpubsub.list_rhythms(
     p_topic_ids text [],
     p_subscription_ids text [],
@@ -11,7 +12,8 @@ create or replace function fastpubsub.list_rhythms(
     p_consumer_seconds integer default 300,
     p_now timestamptz default null,
     p_by_topic boolean default true,
-    p_topic_keys bigint [] default null
+    p_topic_keys bigint [] default null,
+    p_created_at timestamptz [] default null
 ) returns table (
     topic_id text,
     subscription_id text,
@@ -39,7 +41,14 @@ declare
     v_keys bigint [];
     v_times timestamptz [];
 begin
-    if p_by_topic then
+    if p_created_at is not null then
+        select array_agg(t.id), array_agg(t.topic_key), array_agg(u.created_at) into v_ids, v_keys, v_times
+        from unnest(p_topic_keys, p_created_at) as u (topic_key, created_at)
+        inner join fastpubsub.topics as t on u.topic_key = t.topic_key
+        where
+            (p_topic_ids is null or t.id = any(p_topic_ids))
+            and u.created_at < v_now - make_interval(secs => p_seconds) and u.created_at > v_now - interval '1 day';
+    elsif p_by_topic then
         for v_topic in
             select t.id, t.topic_key from fastpubsub.topics as t
             where

@@ -170,6 +170,165 @@ begin
 end;
 $$;
 
+-- functions/list_keys.sql
+-- Returns the keys and ids of the topics that a caller may see, and of those with a subscription that it may see, each with these
+-- subscriptions; a topic without has one row with nulls. p_topic_ids and p_subscription_ids are what it may see, null for all.
+create or replace function fastpubsub.list_keys(p_topic_ids text [], p_subscription_ids text [])
+returns table (topic_key bigint, topic_id text, is_visible boolean, subscription_key bigint, subscription_id text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select t.topic_key, t.id, p_topic_ids is null or t.id = any(p_topic_ids), s.subscription_key, s.id
+    from fastpubsub.topics as t
+    left join fastpubsub.subscriptions as s
+        on t.topic_key = s.topic_key and (p_subscription_ids is null or s.id = any(p_subscription_ids))
+    where p_topic_ids is null or t.id = any(p_topic_ids) or s.id is not null;
+end;
+$$;
+
+-- functions/list_rhythms.sql
+drop function fastpubsub.list_rhythms;
+-- Returns of topics that were silent for p_seconds, but published within the last day, and of the named subscriptions that were silent for
+-- p_consumer_seconds, in how many minutes of that day something was published, or delivered; the time from the first to the last of them,
+-- and the longest pause in it; and since when nothing was. At most p_limit topics, those that fell silent last.
+-- p_by_topic: reads one topic after the other, as topics on several nodes need it; without, all in one statement, with less work.
+-- p_topic_keys, when not null, holds the only topics whose nodes answer, and p_created_at when the newest message of each of them was
+-- published, so that nothing is read but the history.
+create or replace function fastpubsub.list_rhythms(
+    p_topic_ids text [],
+    p_subscription_ids text [],
+    p_seconds integer default 600,
+    p_limit integer default 100,
+    p_consumer_seconds integer default 300,
+    p_now timestamptz default null,
+    p_by_topic boolean default true,
+    p_topic_keys bigint [] default null,
+    p_created_at timestamptz [] default null
+) returns table (
+    topic_id text,
+    subscription_id text,
+    minutes bigint,
+    lasted_seconds bigint,
+    longest_pause_seconds bigint,
+    silent_since timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_from bigint := floor(extract(epoch from v_now))::bigint - 86400;
+    v_topic record;
+    v_created_at timestamptz;
+    v_ids text [];
+    v_keys bigint [];
+    v_times timestamptz [];
+begin
+    if p_created_at is not null then
+        select array_agg(t.id), array_agg(t.topic_key), array_agg(u.created_at) into v_ids, v_keys, v_times
+        from unnest(p_topic_keys, p_created_at) as u (topic_key, created_at)
+        inner join fastpubsub.topics as t on u.topic_key = t.topic_key
+        where
+            (p_topic_ids is null or t.id = any(p_topic_ids))
+            and u.created_at < v_now - make_interval(secs => p_seconds) and u.created_at > v_now - interval '1 day';
+    elsif p_by_topic then
+        for v_topic in
+            select t.id, t.topic_key from fastpubsub.topics as t
+            where
+                (p_topic_ids is null or t.id = any(p_topic_ids))
+                and (p_topic_keys is null or t.topic_key = any(p_topic_keys))
+        loop
+            select m.created_at into v_created_at from fastpubsub.messages as m
+            where m.topic_key = v_topic.topic_key
+            order by m.position desc limit 1;
+            if v_created_at < v_now - make_interval(secs => p_seconds) and v_created_at > v_now - interval '1 day' then
+                v_ids := v_ids || v_topic.id;
+                v_keys := v_keys || v_topic.topic_key;
+                v_times := v_times || v_created_at;
+            end if;
+        end loop;
+    else
+        select array_agg(n.id), array_agg(n.topic_key), array_agg(n.created_at) into v_ids, v_keys, v_times
+        from (
+            select t.id, t.topic_key, m.created_at
+            from fastpubsub.topics as t
+            cross join lateral (
+                select m.created_at from fastpubsub.messages as m where m.topic_key = t.topic_key order by m.position desc limit 1
+            ) as m
+            where
+                (p_topic_ids is null or t.id = any(p_topic_ids))
+                and m.created_at < v_now - make_interval(secs => p_seconds) and m.created_at > v_now - interval '1 day'
+            order by m.created_at desc
+            limit p_limit
+        ) as n;
+    end if;
+    return query
+    with
+    quiet as (
+        select m.id, m.topic_key, m.created_at from unnest(v_ids, v_keys, v_times) as m (id, topic_key, created_at)
+        order by m.created_at desc
+        limit p_limit
+    ),
+    objects as (
+        select t.id as topic_id, null::text as subscription_id, t.topic_key, 0::bigint as subscription_key, t.created_at as silent_since
+        from quiet as t
+        union all
+        select t.id, s.id, s.topic_key, s.subscription_key, null
+        from unnest(p_subscription_ids) as i (id)
+        inner join fastpubsub.subscriptions as s on s.id = i.id
+        inner join fastpubsub.topics as t on t.topic_key = s.topic_key
+        where not exists (
+            select from fastpubsub.history as h
+            where
+                h.topic_key = s.topic_key
+                and (h.subscription_key, h.interval_seconds, h.at)
+                >= (s.subscription_key, 5, floor(extract(epoch from v_now))::bigint - p_consumer_seconds)
+                and (h.subscription_key, h.interval_seconds) <= (s.subscription_key, 5) and h.delivered > 0
+            -- With sorting off, only the index by topic has this order.
+            order by h.subscription_key, h.interval_seconds, h.at
+            offset 0
+        )
+    )
+    select
+        o.topic_id, o.subscription_id, r.minutes, r.lasted_seconds, r.longest_pause_seconds, coalesce(o.silent_since, to_timestamp(r.ended))
+    from objects as o
+    cross join lateral (
+        select
+            count(*) as minutes, (max(a.minute) - min(a.minute)) * 60 as lasted_seconds,
+            coalesce(max(a.pause) * 60, 0) as longest_pause_seconds, max(a.ended) as ended
+        from (
+            select m.minute, m.minute - lag(m.minute) over (order by m.minute) as pause, m.ended
+            from (
+                select h.at / 60 as minute, max(h.at + h.interval_seconds) as ended
+                from (
+                    select h.* from fastpubsub.history as h
+                    where
+                        h.topic_key = o.topic_key
+                        and (h.subscription_key, h.interval_seconds, h.at) >= (o.subscription_key, 5, v_from)
+                        and (h.subscription_key, h.interval_seconds) <= (o.subscription_key, 60)
+                    order by h.subscription_key, h.interval_seconds, h.at
+                    offset 0
+                ) as h
+                where h.at >= v_from and case when o.subscription_key = 0 then h.published else h.delivered end > 0
+                group by h.at / 60
+            ) as m
+        ) as a
+    ) as r
+    where r.minutes > 0;
+end;
+$$;
+
 -- functions/list_subscriptions_4.sql
 -- Ordered by id, after the id p_after. p_ids, when not null, holds the only ids that the caller may see; p_topic_id, when not null, the
 -- only topic; p_part is a part of the id, without case; p_has_dead_letters leaves out those without a dead letter;
@@ -296,6 +455,51 @@ begin
     -- Where topics are on several nodes, only those of these topics are asked.
     where c.topic_key = any(v_names.topic_keys)
     order by n.id collate "C";
+end;
+$$;
+
+-- functions/look_at_topics.sql
+-- Returns of several topics on the node of p_topic_key, which is one of them, the position of the newest message and when it was
+-- published, and what loads_of_topic says of each subscription that has something to do; nulls where none has.
+create or replace function fastpubsub.look_at_topics(p_topic_key bigint, p_topic_keys bigint [], p_retention_seconds bigint)
+returns table (
+    topic_key bigint,
+    last_position bigint,
+    last_created_at timestamptz,
+    subscription_key bigint,
+    is_filtered boolean,
+    behind bigint,
+    leased bigint,
+    waiting bigint,
+    dead bigint,
+    next_created_at timestamptz,
+    leased_created_at timestamptz,
+    waiting_created_at timestamptz,
+    died_at timestamptz,
+    retention_seconds bigint,
+    paused_at timestamptz,
+    first_expires_at timestamptz,
+    max_in_flight integer,
+    at_rate_limit double precision
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_topic_key bigint;
+    v_last record;
+begin
+    foreach v_topic_key in array p_topic_keys loop
+        select m.position, m.created_at into v_last from fastpubsub.messages as m
+        where m.topic_key = v_topic_key
+        order by m.position desc limit 1;
+        return query
+        select v_topic_key, coalesce(v_last.position, 0), v_last.created_at, l.*
+        from (values (true)) as o (is_there)
+        left join fastpubsub.loads_of_topic(v_topic_key, p_retention_seconds) as l on o.is_there;
+    end loop;
 end;
 $$;
 

@@ -26,7 +26,6 @@ from fastpubsub.exceptions import OutcomeUnknown, Unavailable
 from fastpubsub.payloads import Batch
 from fastpubsub.services.appends import Appends
 from fastpubsub.services.directory import SubscriptionKey
-from fastpubsub.services.findings import silent
 from fastpubsub.services.metrics import delayed_gauges
 from fastpubsub.services.subscriptions import list_subscriptions
 from fastpubsub.services.wakeups import Wakeups
@@ -462,6 +461,10 @@ BOTH_WAYS = (
     ("list_loads_2('{{b,d}}', 60, false)", "list_loads_2('{{b,d}}', 60)"),
     ("list_rhythms(null, '{{}}', 30, 10, 300, {now}, false)", "list_rhythms(null, '{{}}', 30, 10, 300, {now}, true)"),
     ("list_rhythms('{{b}}', '{{}}', 30, 10, 300, {now}, false)", "list_rhythms('{{b}}', '{{}}', 30, 10, 300, {now})"),
+    (
+        "list_rhythms(null, '{{}}', 30, 10, 300, {now}, false)",
+        "list_rhythms(null, '{{}}', 30, 10, 300, {now}, false, {topics}, {times})",
+    ),
     *(
         (
             f"list_subscriptions_4({page}, p_has_dead_letters => true, p_by_topic => false)",
@@ -495,6 +498,8 @@ def test_one_topic_after_the_other_finds_what_one_statement_does(store: Store) -
     store.create_subscription("d", "a")
     store.create_topic("empty")
     given = {"now": f"'{NOW + 100 * SECOND}'::timestamptz", "topics": f"'{{{','.join(map(str, topics))}}}'::bigint[]"}
+    last = ", ".join(f"(select max(created_at) from fastpubsub.messages where topic_key = {topic})" for topic in topics)
+    given["times"] = f"array[{last}]"
     for at_once, by_topic in BOTH_WAYS:
         found, same = (store.rows(f"select * from fastpubsub.{call.format(**given)}") for call in (at_once, by_topic))
         assert sorted(map(repr, found)) == sorted(map(repr, same)), by_topic
@@ -504,6 +509,59 @@ def test_one_topic_after_the_other_finds_what_one_statement_does(store: Store) -
         for by_topic in ("true", "false"):
             call = f"list_subscriptions_4({page}, p_has_dead_letters => true, p_by_topic => {by_topic})"
             assert store.rows(f"select * from fastpubsub.{call.format(**given)}") == []
+
+
+def test_topics_of_a_node_are_seen_as_all_are(store: Store) -> None:
+    topics = [busy(store, name) for name in "cab"]
+    store.create_subscription("d", "a")
+    topics.append(store.create_topic("empty"))
+    seen = store.rows("select * from fastpubsub.look_at_topics(%s, %s::bigint[], 60)", topics[0], topics)
+    last = {topic: store.value("select fastpubsub.last_position(%s)", topic) for topic in topics}
+    assert {row[0]: row[1] for row in seen} == last
+    assert [row[0] for row in seen if row[3] is None] == [topics[-1]]
+    names = store.rows("select * from fastpubsub.list_keys(null, null)")
+    assert sorted(name for _, _, _, _, name in names if name is not None) == ["a", "b", "c", "d"]
+    by_key = {(topic_key, key): (topic, name) for topic_key, topic, _, key, name in names}
+    loads = [(*by_key[row[0], row[3]], *row[4:]) for row in seen if row[3] is not None]
+    assert sorted(map(repr, loads)) == sorted(map(repr, store.rows("select * from fastpubsub.list_loads_2(null, 60)")))
+
+
+def test_keys_of_what_is_visible(store: Store) -> None:
+    for name in "abc":
+        store.create_topic(name)
+        store.create_subscription(f"s-{name}", name)
+    query = "select topic_id, is_visible, subscription_id from fastpubsub.list_keys(%s, %s) order by 1"
+    assert store.rows(query, ["a"], ["s-b"]) == [("a", True, None), ("b", False, "s-b")]
+    assert store.rows(query, [], []) == []
+    assert [row[0] for row in store.rows(query, None, [])] == ["a", "b", "c"]
+
+
+async def test_the_overview_asks_each_node_once(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says what one statement over all topics does."""
+    for name in "abc":
+        success(await client.post("/topics", json={"id": name}), 201)
+        success(await client.post("/subscriptions", json={"id": f"s-{name}", "topic_id": name}), 201)
+        success(await client.post(f"/topics/{name}/messages", json=[{}, {}]), 204)
+    success(await client.get("/subscriptions/s-a/messages?consumer_id=c&batch_size=1"), 200)
+    database: Database = app_of(client).state.database
+    alone = success(await client.get("/overview"), 200)
+    spread(monkeypatch, database, away="none")
+    two = b"select 'node ' || (t.id = 'a'), array_agg(t.topic_key) from fastpubsub.topics as t group by 1"
+    monkeypatch.setattr(nodes, "TOPICS_BY_NODE", (b"select true", two))
+    called: list[str] = []
+    fetch_all = database.fetch_all
+
+    async def noted(procedure: str, *arguments: object) -> list[Row]:
+        called.append(procedure)
+        return await fetch_all(procedure, *arguments)
+
+    monkeypatch.setattr(database, "fetch_all", noted)
+    apart = success(await client.get("/overview"), 200)
+    assert called.count("look_at_topics") == 2
+    assert not {"sum_topics", "list_loads_2"}.intersection(called)
+    for name in ("topics", "subscriptions", "published", "ahead", "leased", "findings", "missing_topics"):
+        assert apart[name] == alone[name], name
+    assert (apart["published"], apart["leased"]) == (6, 1)
 
 
 async def test_what_is_listed_is_asked_by_topic_only_where_topics_are_spread(
@@ -520,8 +578,7 @@ async def test_what_is_listed_is_asked_by_topic_only_where_topics_are_spread(
         called.clear()
         await list_subscriptions(database, 0, 10, has_dead_letters=True)
         await delayed_gauges(database)
-        await silent(database, None, [], datetime.now(UTC))
-        assert set(called) == {"list_subscriptions_4", "inspect_delayed", "list_rhythms"}
+        assert set(called) == {"list_subscriptions_4", "inspect_delayed"}
         return set(called.values())
 
     monkeypatch.setattr(database, "fetch_all", noted)

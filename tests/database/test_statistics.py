@@ -426,12 +426,18 @@ OF_ONE: dict[str, Call] = {
     "rhythms at once": lambda grown: grown.rows(
         "list_rhythms('{topic}', '{subscription}', 600, 10, 300, %s, false)", NOW
     ),
+    "rhythms of known times": lambda grown: grown.rows(
+        "list_rhythms('{topic}', '{subscription}', 600, 10, 300, %s, false, array[%s::bigint], array[%s::timestamptz])",
+        *(NOW, grown.topic, DAY_AGO),
+    ),
+    "list keys": lambda grown: grown.rows("list_keys('{topic}', '{subscription}')"),
     "scrape": lambda grown: grown.rows("list_subscription_metrics_2(10, 60, '{}', '{}', '{}', '{}', 1000, %s)", NOW),
 }
 """They look at all that one subscription has of something."""
 
 OF_ALL: dict[str, Call] = {
     "loads": lambda grown: grown.rows("list_loads_2(null, 60)"),
+    "look at topics": lambda grown: grown.rows("look_at_topics(%s, array[%s::bigint], 60)", grown.topic, grown.topic),
     "loads at once": lambda grown: grown.rows("list_loads_2(null, 60, false)"),
     "inspect schedules": lambda grown: grown.rows("inspect_schedules(%s)", NOW),
 }
