@@ -74,9 +74,9 @@ test-pythons: install ## Run the tests of the client and the server on every Pyt
 	$(BIN)/python -m tests.pythons $(or $(PYTHONS),all) -- $(IN_PARALLEL) -m "not long or interpreter" $(filter-out $(if $(WITHOUT_ROLE),$(OF_THE_ROLE)),$(PYTHON_TESTS)) \
 		$(WALKS:%=--ignore=tests/%) $(STORED:%=--ignore=tests/api/test_%.py) $(if $(WITHOUT_ROLE),$(OF_THE_ROLE:%=--ignore=%)) $(ARGS)
 
-test-citus: install ## Run the promises of the contract, moves and a node away on a cluster of Citus (URL=postgresql+psycopg://user@coordinator/fastpubsub_test)
+test-citus: install ## Run the promises of the contract, moves and a node away on a cluster of Citus (URL=postgresql+psycopg://user@coordinator/fastpubsub_test FAULTS=1)
 	$(if $(URL),,$(error name a database on the coordinator that knows its nodes, as in: make $@ URL=postgresql+psycopg://user@coordinator/fastpubsub_test))
-	FASTPUBSUB_TEST_SPREAD=1 FASTPUBSUB_TEST_DATABASE_URL=$(URL) $(BIN)/pytest tests/test_contract.py tests/nodes $(ARGS)
+	FASTPUBSUB_TEST_SPREAD=1 FASTPUBSUB_TEST_FAULTS=$(FAULTS) FASTPUBSUB_TEST_DATABASE_URL=$(URL) $(BIN)/pytest tests/test_contract.py tests/nodes $(ARGS)
 
 torture: install ## Run every fault of docs/reliability.md, in up to an hour, and print one table (ARGS="F01 F04b --scale 0.1")
 	$(BIN)/python -m tests.faults $(ARGS)

@@ -15,6 +15,11 @@ from fastpubsub.database.urls import normalise
 
 SHARDS = 8
 NODES = "select nodename, nodeport, groupid from pg_dist_node where noderole = 'primary' order by groupid"
+NODE_OF = """
+    select s.id, p.groupid, p.shardid from fastpubsub.topics as s
+    inner join pg_dist_placement as p
+        on p.shardid = get_shard_id_for_distribution_column('fastpubsub.heads', s.topic_key)
+"""
 
 
 def are_wanted() -> bool:
@@ -26,6 +31,12 @@ def nodes() -> list[tuple[str, int, int]]:
     maintenance = os.environ["FASTPUBSUB_TEST_DATABASE_URL"]
     with psycopg.connect(of(maintenance), autocommit=True) as connection:
         return [(str(host), int(port), int(group)) for host, port, group in connection.execute(NODES)]
+
+
+def nodes_of(url: str) -> dict[str, tuple[int, int]]:
+    """Topics with the group of their node, and their shard."""
+    with psycopg.connect(of(url), autocommit=True) as connection:
+        return {topic: (group, shard) for topic, group, shard in connection.execute(NODE_OF)}
 
 
 def of(url: str, **changes: str | int) -> str:

@@ -47,6 +47,8 @@ EXCEPTIONS = {
     ("delete_topic", "topics"): "asks which subscriptions name the topic: to be kept beside their names",
     ("empty_purges", "hidden"): "deletes from many tables, the names of which it lists; to be keyed by topic",
     ("empty_purges", "turn"): ONE_LOCK,
+    ("finish_outbox", "ctid"): SAME_STATEMENT,
+    ("forget_outbox_keys", "ctid"): SAME_STATEMENT,
     ("hold_endpoints", "turn"): ONE_LOCK,
     ("inspect_delayed", "topics"): ALONE,
     ("inspect_leases", "topics"): EVERY_TOPIC,

@@ -154,9 +154,9 @@ class Database:
     async def is_spread(self, *, ask_again: bool = False) -> bool:
         """Whether topics are on several nodes, where procedures over every topic take one after the other.
 
-        `ask_again`: the catalog, even if it has just said that there is one node.
+        `ask_again`: the catalog, even if it has just said that there is one node. Once spread they stay so.
         """
-        return bool(await self._nodes.with_topics(ask_again=ask_again))
+        return self._nodes.are_several or bool(await self._nodes.with_topics(ask_again=ask_again))
 
     async def _fetch(self, query: bytes, arguments: Sequence[object]) -> list[Row]:
         if self._echo:

@@ -30,6 +30,9 @@ PROCEDURE = "relay_messages_2"
 SETTLED = 0
 """The topic of rows in which transactions of applications say what they have settled."""
 
+_COLUMNS = ("json", "jsonb", "text", "timestamptz", "int8", "int4", "timestamptz")
+"""What `copy_outbox` returns of a row, and `publish_outbox` takes."""
+
 _CHUNK_ROWS = 1000
 _CHUNK_BYTES = 4 << 20
 _TROUBLE_PAUSE_SECONDS = 1.0
@@ -180,6 +183,8 @@ class Relay:
 
     async def _append(self, topic_key: int, rows: _Rows, known: Known | None) -> _Moved:
         """Without a schema all of them, otherwise as many as can be checked while others wait."""
+        if await self._database.is_spread():
+            return await self._append_apart(topic_key, rows, known)
         if known is None:
             return _Moved(len(rows.ordinals), *await self._database.fetch_one(PROCEDURE, topic_key, *rows.keys()))
         (payloads,) = await self._database.fetch_one("read_outbox", topic_key, *rows.keys())
@@ -193,6 +198,39 @@ class Relay:
             Array("text", reasons) if any(reasons) else None,
         )
         return _Moved(len(found), *moved)
+
+    async def _append_apart(self, topic_key: int, rows: _Rows, known: Known | None) -> _Moved:
+        """Where the topic may be on another node than the outbox, no transaction covers both.
+
+        So rows are published with keys by which a repetition publishes none twice, then deleted, and then their keys.
+        """
+        topic_id, transactions, ordinals, *columns = await self._database.fetch_one(
+            "copy_outbox", topic_key, *rows.keys()
+        )
+        if not transactions:
+            return _Moved(len(rows.ordinals), topic_id, 0, 0, 0)
+        reasons: list[str | None] = [None] * len(transactions)
+        if known is not None:
+            found = await misfits(known.schema, columns[0])
+            reasons = [None if misfit is None else misfit.detail for misfit in found]
+        fits = [place for place, reason in enumerate(reasons) if reason is None]
+        keys = Array("text", [f"{transactions[place]}:{ordinals[place]}" for place in fits])
+        moved = await self._database.fetch_one(
+            "publish_outbox",
+            *(topic_key, keys),
+            *(Array(kind, [of[place] for place in fits]) for kind, of in zip(_COLUMNS, columns, strict=True)),
+            0 if known is None else known.version,
+        )
+        deleted, refused = await self._database.fetch_one(
+            "finish_outbox",
+            topic_key,
+            Array("int8", transactions[: len(reasons)]),
+            Array("int8", ordinals[: len(reasons)]),
+            Array("text", reasons) if any(reasons) else None,
+        )
+        await self._database.fetch_one("forget_outbox_keys", topic_key, keys)
+        checked = len(rows.ordinals) if len(reasons) == len(transactions) else len(reasons)
+        return _Moved(checked, topic_id, moved[0] or 0, deleted if moved[0] is None else 0, refused)
 
     def _count(self, topic_key: int, moved: _Moved) -> None:
         if moved.moved:

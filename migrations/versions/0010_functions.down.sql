@@ -1,3 +1,6 @@
+-- functions/copy_outbox.sql
+drop function fastpubsub.copy_outbox;
+
 -- functions/create_subscription.sql
 drop function fastpubsub.create_subscription;
 -- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
@@ -79,6 +82,12 @@ $$;
 
 -- functions/draw_due_at.sql
 drop function fastpubsub.draw_due_at;
+
+-- functions/finish_outbox.sql
+drop function fastpubsub.finish_outbox;
+
+-- functions/forget_outbox_keys.sql
+drop function fastpubsub.forget_outbox_keys;
 
 -- functions/fork_subscription.sql
 -- Creates a subscription like another of the same topic, before the oldest message that the other has not settled. p_settings has those
@@ -418,6 +427,9 @@ drop function fastpubsub.list_subscriptions_4;
 
 -- functions/look_at_topics.sql
 drop function fastpubsub.look_at_topics;
+
+-- functions/publish_outbox.sql
+drop function fastpubsub.publish_outbox;
 
 -- functions/requeue_messages.sql
 -- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted

@@ -1,3 +1,55 @@
+-- functions/copy_outbox.sql
+-- Returns rows of the outbox as they are, in the order of (transaction, ordinal), and the id of their topic, null for one that was deleted
+-- since: for a relay that publishes them on another node. Rows that are gone are left out.
+create or replace function fastpubsub.copy_outbox(
+    p_topic_key bigint,
+    p_transactions bigint [],
+    p_ordinals bigint [],
+    out topic_id text,
+    out transactions bigint [],
+    out ordinals bigint [],
+    out payloads json [],
+    out attributes jsonb [],
+    out ordering_keys text [],
+    out due_at timestamptz [],
+    out delayed_keys bigint [],
+    out ttl_seconds integer [],
+    out expires_at timestamptz []
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    select t.id into copy_outbox.topic_id from fastpubsub.topics as t where t.topic_key = p_topic_key;
+    select
+        array_agg(r.transaction_id::text::bigint order by r.transaction_id, r.ordinal),
+        array_agg(r.ordinal order by r.transaction_id, r.ordinal),
+        array_agg(r.payload order by r.transaction_id, r.ordinal),
+        array_agg(r.attributes order by r.transaction_id, r.ordinal),
+        array_agg(r.ordering_key order by r.transaction_id, r.ordinal),
+        array_agg(r.deliver_at order by r.transaction_id, r.ordinal),
+        array_agg(r.delayed_key order by r.transaction_id, r.ordinal),
+        array_agg(r.ttl_seconds order by r.transaction_id, r.ordinal),
+        array_agg(r.expires_at order by r.transaction_id, r.ordinal)
+    into
+        copy_outbox.transactions, copy_outbox.ordinals, copy_outbox.payloads, copy_outbox.attributes, copy_outbox.ordering_keys,
+        copy_outbox.due_at, copy_outbox.delayed_keys, copy_outbox.ttl_seconds, copy_outbox.expires_at
+    from unnest(p_transactions, p_ordinals) as u (transaction_id, ordinal)
+    cross join lateral (
+        select o.* from fastpubsub.outbox as o
+        where
+            o.transaction_id = u.transaction_id::text::xid8 and o.ordinal = u.ordinal and o.topic_key = p_topic_key
+        limit 1
+    ) as r;
+end;
+$$;
+
 -- functions/create_subscription.sql
 drop function fastpubsub.create_subscription;
 -- p_start_from is 'earliest', 'latest' or 'time'; 'time' starts at the first message created at or after p_start_time.
@@ -95,6 +147,76 @@ select date_bin(
     p_due_at - make_interval(secs => p_seconds / 16) * (get_byte(sha256(int8send(p_position / 10) || int4send(p_attempts)), 0) >> 4),
     timestamptz 'epoch'
 );
+$$;
+
+-- functions/finish_outbox.sql
+-- Deletes rows of the outbox that were published on another node, or whose topic was deleted. Those with one of p_reasons do not match the
+-- schema of the topic: they are kept apart, and counted in `refused`.
+create or replace function fastpubsub.finish_outbox(
+    p_topic_key bigint,
+    p_transactions bigint [],
+    p_ordinals bigint [],
+    p_reasons text [] default null,
+    p_now timestamptz default null,
+    out deleted integer,
+    out refused integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+begin
+    perform fastpubsub.begin_call(true);
+    refused := 0;
+    if p_reasons is not null then
+        refused := fastpubsub.refuse_messages(
+            p_topic_key, p_transactions, p_ordinals, p_reasons, coalesce(p_now, clock_timestamp())
+        );
+    end if;
+    delete from fastpubsub.outbox as o
+    using unnest(p_transactions, p_ordinals) as u (transaction_id, ordinal)
+    cross join lateral (
+        select p.ctid from fastpubsub.outbox as p
+        where
+            p.transaction_id = u.transaction_id::text::xid8 and p.ordinal = u.ordinal
+            and p.topic_key = p_topic_key
+        limit 1
+    ) as p
+    where o.ctid = p.ctid;
+    get diagnostics deleted = row_count;
+end;
+$$;
+
+-- functions/forget_outbox_keys.sql
+-- Deletes what publish_outbox has kept of rows of the outbox that are gone. A crash may undo it.
+create or replace function fastpubsub.forget_outbox_keys(p_topic_key bigint, p_keys text []) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+begin
+    perform fastpubsub.begin_call(false);
+    delete from fastpubsub.idempotency_keys as k
+    using unnest(p_keys) as u (key)
+    cross join lateral (
+        select o.ctid from fastpubsub.idempotency_keys as o
+        where
+            o.topic_key = p_topic_key
+            and (o.client, o.key) >= ('*outbox', u.key) and (o.client, o.key) <= ('*outbox', u.key)
+        order by o.client, o.key
+        limit 1
+    ) as o
+    where k.topic_key = p_topic_key and k.ctid = o.ctid;
+end;
 $$;
 
 -- functions/fork_subscription.sql
@@ -500,6 +622,88 @@ begin
         from (values (true)) as o (is_there)
         left join fastpubsub.loads_of_topic(v_topic_key, p_retention_seconds) as l on o.is_there;
     end loop;
+end;
+$$;
+
+-- functions/publish_outbox.sql
+-- Publishes rows of the outbox of another node, as copy_outbox returns them, each once: p_keys names them, and stays until
+-- forget_outbox_keys, for thirty days at least. Whoever repeats the call, because he does not know whether it was done, stores nothing
+-- twice. The payloads were checked by p_schema_version of the schema, 0 for none: FP428 when it is not the current one. Returns how many
+-- are in the log now that were not before, null for a topic that was deleted; those that are to come later are put aside, and not counted.
+create or replace function fastpubsub.publish_outbox(
+    p_topic_key bigint,
+    p_keys text [],
+    p_payloads json [],
+    p_attributes jsonb [],
+    p_ordering_keys text [],
+    p_due_at timestamptz [],
+    p_delayed_keys bigint [],
+    p_ttl_seconds integer [],
+    p_expires_at timestamptz [],
+    p_schema_version bigint default 0,
+    p_now timestamptz default null
+) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+as $$
+declare
+    v_schema_version bigint;
+    v_now timestamptz;
+    v_new integer [];
+begin
+    perform fastpubsub.begin_call(true);
+    select h.schema_version into v_schema_version from fastpubsub.heads as h where h.topic_key = p_topic_key for no key update;
+    if not found then
+        return null;
+    elsif v_schema_version <> p_schema_version then
+        raise exception using errcode = 'FP428', message = 'the schema of the topic has changed; try again';
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    v_new := array(
+        select u.place::integer from unnest(p_keys) with ordinality as u (key, place)
+        left join lateral (
+            select true as is_known from fastpubsub.idempotency_keys as k
+            where
+                k.topic_key = p_topic_key
+                and (k.client, k.key) >= ('*outbox', u.key) and (k.client, k.key) <= ('*outbox', u.key)
+            order by k.client, k.key
+            limit 1
+        ) as k on true
+        where k.is_known is null
+    );
+    if cardinality(v_new) = 0 then
+        return 0;
+    end if;
+    insert into fastpubsub.idempotency_keys (topic_key, client, key, body_hash, first_position, message_count, created_at)
+    select p_topic_key, '*outbox', p_keys[u.place], '', 0, 0, v_now + interval '30 days' from unnest(v_new) as u (place);
+    if cardinality(v_new) < cardinality(p_keys) then
+        p_payloads := array(select p_payloads[u.place] from unnest(v_new) as u (place));
+        p_attributes := array(select p_attributes[u.place] from unnest(v_new) as u (place));
+        p_ordering_keys := array(select p_ordering_keys[u.place] from unnest(v_new) as u (place));
+        p_due_at := array(select p_due_at[u.place] from unnest(v_new) as u (place));
+        p_delayed_keys := array(select p_delayed_keys[u.place] from unnest(v_new) as u (place));
+        p_ttl_seconds := array(select p_ttl_seconds[u.place] from unnest(v_new) as u (place));
+        p_expires_at := array(select p_expires_at[u.place] from unnest(v_new) as u (place));
+    end if;
+    if array_remove(p_ordering_keys, null) = '{}' then
+        p_ordering_keys := null;
+    end if;
+    if array_remove(p_due_at, null) <> '{}' then
+        perform fastpubsub.publish_and_delay(
+            p_topic_key, p_payloads, p_attributes, p_ordering_keys, p_due_at, p_delayed_keys, v_now, p_ttl_seconds, p_expires_at
+        );
+    else
+        perform fastpubsub.publish_messages(
+            p_topic_key, p_payloads, p_attributes, null, v_now, p_ordering_keys, p_ttl_seconds, p_expires_at
+        );
+    end if;
+    return cardinality(array_positions(p_due_at, null));
 end;
 $$;
 

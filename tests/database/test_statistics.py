@@ -205,6 +205,24 @@ def relay(grown: Grown) -> None:
     )
 
 
+def relay_to_another_node(grown: Grown) -> None:
+    """What the transaction has published itself, once and again."""
+    grown.rows("publish('topic', '{}', null, 'key')")
+    listed = Relay(grown.store, limit=5).look(after=(1, 0))
+    rows = listed.transactions[:3], listed.ordinals[:3]
+    _, transactions, ordinals, *_ = grown.store.row(
+        "select * from fastpubsub.copy_outbox(%s, %s::bigint[], %s::bigint[])", grown.topic, *rows
+    )
+    keys = [f"{transaction}:{ordinal}" for transaction, ordinal in zip(transactions, ordinals, strict=True)]
+    types = ("text", "json", "jsonb", "text", "timestamptz", "bigint", "integer", "timestamptz")
+    placeholders = ", ".join(f"%s::{one}[]" for one in types)
+    nothing = [[None] * len(keys)] * 6
+    for _ in range(2):
+        grown.rows(f"publish_outbox(%s, {placeholders})", grown.topic, keys, ["{}"] * len(keys), *nothing)
+    grown.rows("finish_outbox(%s, %s::bigint[], %s::bigint[])", grown.topic, *rows)
+    grown.rows("forget_outbox_keys(%s, %s::text[])", grown.topic, keys)
+
+
 def expire(grown: Grown) -> None:
     grown.store.update_subscription("subscription", expire_after_seconds=60, now=DAY_AGO)
     grown.rows("record_uses(array[%s::bigint], array[%s::bigint], %s)", *grown.keys, DAY_AGO)
@@ -302,6 +320,7 @@ CALLS: dict[str, Call] = {
     "empty the purge of a topic": lambda grown: empty_a_purge(grown, "topic"),
     "empty the purge of a subscription": lambda grown: empty_a_purge(grown, "subscription"),
     "relay": relay,
+    "relay to another node": relay_to_another_node,
     "record the history": lambda grown: grown.rows(
         "record_history('{topic}', '{1}', '{subscription}', '{1}', '{1}', '{1}', '{1}', '{1}', '{1}', '{1}', %s)", NOW
     ),

@@ -1,13 +1,16 @@
 """A database that is still to be spread, and servers on it."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests import harness, spread_databases
+from tests.conftest import StartServer
+from tests.nodes.load import CALM, SECONDS, TOPICS, Load
 
 
 @pytest.fixture
@@ -33,3 +36,11 @@ def start_on(tmp_path: Path) -> Iterator[Callable[[str], str]]:
             return started.base_url
 
         yield start
+
+
+@pytest.fixture
+async def load(database_url: str, server: StartServer) -> AsyncIterator[Load]:
+    async with httpx.AsyncClient(base_url=server(**CALM).base_url, timeout=SECONDS) as client:
+        made = Load(client, TOPICS)
+        await made.create()
+        yield made

@@ -12,6 +12,8 @@ import httpx
 SECONDS = 120.0
 PAUSE_SECONDS = 0.05
 RETRIED = (httpx.codes.SERVICE_UNAVAILABLE,)
+TOPICS = [f"t{number}" for number in range(8)]
+CALM = {"database_pool_timeout_seconds": 30, "lease_expiry_interval_seconds": 0.2, "log_requests": False}
 
 
 @dataclass
@@ -20,6 +22,7 @@ class Load:
 
     client: httpx.AsyncClient
     topics: list[str]
+    ack_deadline_seconds: int = 600
     confirmed: Counter[tuple[str, int]] = field(default_factory=Counter)
     received: Counter[tuple[str, int]] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
@@ -32,7 +35,7 @@ class Load:
     async def create(self) -> None:
         for topic in self.topics:
             (await self.client.post("/topics", json={"id": topic})).raise_for_status()
-            body = {"id": topic, "topic_id": topic, "ack_deadline_seconds": 600}
+            body = {"id": topic, "topic_id": topic, "ack_deadline_seconds": self.ack_deadline_seconds}
             (await self.client.post("/subscriptions", json=body)).raise_for_status()
 
     async def publish(self, topic: str) -> None:

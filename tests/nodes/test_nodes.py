@@ -4,43 +4,19 @@ Only `make test-citus` runs these, on a cluster that somebody has.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
 import httpx
 import psycopg
-import pytest
 from psycopg import sql
 
 from fastpubsub.database import migrations
 from fastpubsub.database.urls import normalise
 from tests import spread_databases
-from tests.conftest import StartServer
-from tests.nodes.load import SECONDS, Load
-
-TOPICS = [f"t{number}" for number in range(8)]
-CALM = {"database_pool_timeout_seconds": 30, "lease_expiry_interval_seconds": 0.2, "log_requests": False}
-NODE_OF = """
-    select s.id, p.groupid, p.shardid from fastpubsub.topics as s
-    inner join pg_dist_placement as p
-        on p.shardid = get_shard_id_for_distribution_column('fastpubsub.heads', s.topic_key)
-"""
-
-
-@pytest.fixture
-async def load(database_url: str, server: StartServer) -> AsyncIterator[Load]:
-    async with httpx.AsyncClient(base_url=server(**CALM).base_url, timeout=SECONDS) as client:
-        made = Load(client, TOPICS)
-        await made.create()
-        yield made
-
-
-def nodes_of(url: str) -> dict[str, tuple[int, int]]:
-    """Topics with the group of their node, and their shard."""
-    with psycopg.connect(spread_databases.of(url), autocommit=True) as connection:
-        return {topic: (group, shard) for topic, group, shard in connection.execute(NODE_OF)}
+from tests.nodes.load import SECONDS, TOPICS, Load
 
 
 async def test_topics_are_spread_while_they_are_used(
@@ -78,12 +54,12 @@ async def test_topics_move_while_they_are_used(database_url: str, load: Load) ->
             spread_databases.of(database_url), autocommit=True
         ) as connection:
             for topic in TOPICS[:3]:
-                group, shard = nodes_of(database_url)[topic]
+                group, shard = spread_databases.nodes_of(database_url)[topic]
                 other = next(one for one in addresses if one != group)
                 places = (*addresses[group], *addresses[other])
                 await connection.execute("select citus_move_shard_placement(%s, %s, %s, %s, %s)", [shard, *places])
                 moves += 1
-                assert nodes_of(database_url)[topic][0] == other
+                assert spread_databases.nodes_of(database_url)[topic][0] == other
 
     await load.run(move())
     load.check()
@@ -92,7 +68,7 @@ async def test_topics_move_while_they_are_used(database_url: str, load: Load) ->
 
 
 async def test_a_node_that_is_away_stops_only_its_topics(database_url: str, load: Load) -> None:
-    placed = nodes_of(database_url)
+    placed = spread_databases.nodes_of(database_url)
     away = placed[TOPICS[0]][0]
     lost = {topic for topic, (group, _) in placed.items() if group == away}
     assert set(TOPICS) - lost, "all topics are on one node"

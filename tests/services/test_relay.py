@@ -11,9 +11,10 @@ from prometheus_client import CollectorRegistry
 
 from fastpubsub.config import Settings
 from fastpubsub.counters import Counters
+from fastpubsub.database import nodes
 from fastpubsub.database.calls import Database
 from fastpubsub.database.connections import Row
-from fastpubsub.exceptions import Unavailable
+from fastpubsub.exceptions import OutcomeUnknown, Unavailable
 from fastpubsub.message_ids import MessageIds, ack_id
 from fastpubsub.payload_schemas import PayloadSchema
 from fastpubsub.services import relay as module
@@ -47,6 +48,21 @@ async def stored(connection: psycopg.AsyncConnection, topic: str = "t") -> list[
     return [number for (number,) in await cursor.fetchall()]
 
 
+ONE_NODE = b"select 'node', coalesce(array_agg(t.topic_key), '{}') from fastpubsub.topics as t"
+
+
+@pytest.fixture
+def several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Topics may be on other nodes than the outbox, as far as anybody asks."""
+    monkeypatch.setattr(nodes, "TOPICS_BY_NODE", (b"select true", ONE_NODE))
+
+
+@pytest.fixture(params=["one node", "several"])
+def wherever(request: pytest.FixtureRequest) -> None:
+    if request.param == "several":
+        request.getfixturevalue("several")
+
+
 class Failing(Database):
     """Fails the calls of a topic, as if it was locked for too long."""
 
@@ -68,6 +84,7 @@ async def failing(settings: Settings) -> AsyncIterator[Failing]:
     await opened.close()
 
 
+@pytest.mark.usefixtures("wherever")
 async def test_messages_are_moved_counted_and_announced(
     database: Database,
     settings: Settings,
@@ -87,6 +104,7 @@ async def test_messages_are_moved_counted_and_announced(
     assert registry.get_sample_value("fastpubsub_messages_published_total", {"topic": "t"}) == 3
 
 
+@pytest.mark.usefixtures("wherever")
 async def test_what_was_there_before_the_start_is_moved(
     database: Database, settings: Settings, counters: Counters, turn: Turn, application: Any
 ) -> None:
@@ -96,6 +114,7 @@ async def test_what_was_there_before_the_start_is_moved(
     assert await stored(application) == [0, 1, 2]
 
 
+@pytest.mark.usefixtures("wherever")
 async def test_what_was_published_to_a_deleted_topic_is_counted(
     database: Database,
     settings: Settings,
@@ -130,6 +149,7 @@ async def test_looking_while_another_moves_keeps_the_place(
     assert sorted(await stored(application)) == [0, 1, 2]
 
 
+@pytest.mark.usefixtures("wherever")
 async def test_new_messages_do_not_wait_behind_many(
     database: Database, settings: Settings, counters: Counters, turn: Turn, application: Any
 ) -> None:
@@ -183,6 +203,7 @@ async def test_a_topic_that_fails_does_not_stop_the_others_and_keeps_its_order(
     assert await stored(application, "bad") == list(range(2 * module._CHUNK_ROWS + 1))
 
 
+@pytest.mark.usefixtures("wherever")
 async def test_the_net_finds_what_was_listed_and_then_lost(
     database: Database, settings: Settings, counters: Counters, turn: Turn, application: Any
 ) -> None:
@@ -234,6 +255,81 @@ async def test_trouble_ends_nothing(
 
 
 SCHEMA = '{"properties": {"n": {"maximum": %s}}}'
+
+
+class Crashing(Database):
+    """The node of the outbox crashes after so many calls that move its rows."""
+
+    after = 100
+
+    async def fetch_all(self, procedure: str, *arguments: object) -> list[Row]:
+        if "outbox" in procedure and procedure != "list_outbox":
+            if self.after == 0:
+                raise OutcomeUnknown("the connection was lost")
+            self.after -= 1
+        return await super().fetch_all(procedure, *arguments)
+
+
+@pytest.mark.usefixtures("several")
+@pytest.mark.parametrize("after", range(4))
+async def test_a_crash_between_two_nodes_publishes_nothing_twice(
+    settings: Settings, counters: Counters, turn: Turn, application: Any, after: int
+) -> None:
+    """After copying, publishing, deleting, and before the keys are forgotten; then with more rows than before."""
+    database = Crashing(settings)
+    topic_key, _ = await database.fetch_one("create_topic", "t")
+    relay = Relay(database, settings, counters, turn)
+    await relay.step()
+    await publish(application, 3)
+    database.after = after
+    await relay.step()
+    left = await waiting(application)
+    assert left == (3 if after < 3 else 0)
+    assert await stored(application) == ([0, 1, 2] if after > 1 else [])
+    await publish(application, 2, first=3)
+    database.after = 100
+    relay._rescan_at = 0.0
+    await relay.step()
+    await relay.step()
+    assert (await stored(application), await waiting(application)) == ([0, 1, 2, 3, 4], 0)
+    cursor = await application.execute(
+        "select count(*) from fastpubsub.idempotency_keys where topic_key = %s", [topic_key]
+    )
+    assert await cursor.fetchone() == (3 if after == 3 else 0,)
+    await database.close()
+
+
+@pytest.mark.usefixtures("several")
+async def test_everything_of_a_message_reaches_the_other_node(
+    database: Database, settings: Settings, counters: Counters, turn: Turn, application: Any
+) -> None:
+    await database.fetch_one("create_topic", "t")
+    publishing = (
+        """select fastpubsub.publish('t', '{"n": 1}', '{"a": "b"}', 'key', null, 60)""",
+        """select fastpubsub.publish('t', '{"n": 2}', null, null, now() + '1 hour', null, now() + '2 hours')""",
+        """select fastpubsub.publish('t', '{"n": 3}')""",
+    )
+    for statement in publishing:
+        await application.execute(statement)
+    await Relay(database, settings, counters, turn).step()
+    cursor = await application.execute(
+        "select payload::text, attributes->>'a', ordering_key, extract(epoch from expires_at - created_at)::int"
+        " from fastpubsub.messages order by position"
+    )
+    assert await cursor.fetchall() == [('{"n": 1}', "b", "key", 60), ('{"n": 3}', None, None, None)]
+    cursor = await application.execute(
+        "select payload::text, expires_at - due_at = interval '1 hour' from fastpubsub.delayed_messages"
+    )
+    assert await cursor.fetchall() == [('{"n": 2}', True)]
+    cursor = await application.execute("select count(*) from fastpubsub.message_keys")
+    assert await cursor.fetchone() == (1,)
+
+
+async def waiting(connection: psycopg.AsyncConnection) -> int:
+    """Rows in the outbox."""
+    cursor = await connection.execute("select count(*) from fastpubsub.outbox")
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
 
 
 async def set_schema(database: Database, maximum: int | None, topic: str = "t") -> None:
@@ -289,6 +385,7 @@ async def test_what_does_not_match_is_refused_counted_and_told(
         await database.close()
 
 
+@pytest.mark.usefixtures("wherever")
 async def test_the_schema_of_the_moment_counts(
     database: Database, settings: Settings, counters: Counters, turn: Turn, application: Any
 ) -> None:
@@ -311,6 +408,7 @@ async def test_the_schema_of_the_moment_counts(
     assert await stored(application) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.usefixtures("wherever")
 async def test_what_takes_long_to_check_is_moved_in_parts_and_in_order(
     database: Database,
     settings: Settings,
