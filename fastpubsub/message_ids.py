@@ -123,8 +123,8 @@ class Targets:
 def parse_targets(ids: Sequence[str], topic_key: int) -> Targets:
     """Message ids and ack ids of one topic; ids of anything else name nothing that could be held, and are left out."""
     numbers = _ack_numbers(ids)
-    if numbers is not None and (run := _single_run(numbers, topic_key)):
-        return run
+    if numbers is not None and (delivery := _of_one_delivery(numbers, topic_key)):
+        return delivery
     indexes: list[int] = []
     targets = Targets(indexes=indexes)
     for index, (high, low, token) in enumerate(
@@ -138,22 +138,34 @@ def parse_targets(ids: Sequence[str], topic_key: int) -> Targets:
     return targets
 
 
-def _single_run(numbers: bytes, topic_key: int) -> Targets | None:
-    """Reads all ack ids of one delivery in order, as most consumers send them, without reading each."""
+def _of_one_delivery(numbers: bytes, topic_key: int) -> Targets | None:
+    """Reads ack ids of one claim, as most consumers send them, without looking at each for all that it could be."""
     count = len(numbers) // _ACK_ID_BYTES
     values = struct.unpack("!" + "QQq" * count, numbers)
     high, low, token = values[:3]
+    lows = values[1::3]
     place = _place(high, low)
     if (
         place is None
         or place[0] != topic_key
-        or place[1] + count > _POSITION_MASK
-        or values[1::3] != tuple(range(low, low + count))
         or values[2::3].count(token) != count
+        or not low >> _POSITION_BITS == min(lows) >> _POSITION_BITS == max(lows) >> _POSITION_BITS
         or any((one ^ high) & 0xFFFF or one >> 16 > _MAX_MILLISECONDS for one in set(values[::3]))
     ):
         return None
-    return Targets([place[1]], [count], [token], [None])
+    if lows == tuple(range(low, low + count)):
+        return Targets([place[1]], [count], [token], [None])
+    positions: list[int] = []
+    lengths: list[int] = []
+    following = -1
+    for one in lows:
+        if one == following:
+            lengths[-1] += 1
+        else:
+            positions.append(one & _POSITION_MASK)
+            lengths.append(1)
+        following = one + 1
+    return Targets(positions, lengths, [token] * len(positions), [None] * len(positions))
 
 
 def _ack_numbers(ids: Sequence[str]) -> bytes | None:

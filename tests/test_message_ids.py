@@ -169,3 +169,12 @@ def test_ack_ids_of_another_topic_or_shape_name_no_message() -> None:
     mine, other = ack_id(MessageIds(7, NOW).at(1), 5), ack_id(MessageIds(8, NOW).at(1), 5)
     targets = parse_targets([other, mine, "550e8400-e29b-41d4-a716-446655440000.0123456789abcdef"], 7)
     assert (targets.indexes, targets.positions, targets.tokens) == ([1], [1], [5])
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=40))
+def test_ids_of_one_delivery_in_any_order(positions: list[int]) -> None:
+    ids = MessageIds(7, NOW)
+    expected = Targets()
+    for position in positions:
+        expected.append(position, 5, None)
+    assert parse_targets([ack_id(ids.at(position), 5) for position in positions], 7) == expected

@@ -89,6 +89,8 @@ class ArrayDumper(Dumper):
             return struct.pack("!iiI", 0, 0, self.type.element_oid)
         has_null = None in obj.items
         header = _header(1, int(has_null), self.type.element_oid, len(obj.items), 1)
+        if has_null and obj.items.count(None) == len(obj.items):
+            return header + _NULL * len(obj.items)
         if obj.element == "int8" and not has_null:
             return header + _int8_items(obj.items)
         encode = self.type.encode

@@ -281,7 +281,7 @@ class Claiming:
         line.learn(is_paused=claim.is_paused, is_ordered=claim.is_ordered)
         if claim.limited_seconds is not None:
             self._wakeups.limited(line, claim.limited_seconds)
-        elif claim.is_cut or len(claim.positions) >= limit:
+        elif claim.is_cut or (len(claim.positions) >= limit and (claim.more or not claim.is_ordered)):
             line.wake(1)
         elif claim.is_ordered and claim.more:
             # One consumer after the other, with a pause: those who settle need the lock that it takes.

@@ -1,7 +1,10 @@
 -- claim_messages_2 for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
 -- The consumers are served one after the other, `shares` says how many messages each has, at most
 -- p_room together. What is due comes first, then the log. Messages that have expired are
--- passed as in claim_messages_2. `is_cut`: a consumer has less than it could have, because of p_max_bytes.
+-- passed as in claim_messages_2. `is_cut`: something else is due. Where there is nothing to claim, nothing is written, and `shares` is
+-- null.
+-- With p_ended_turns, the caller has ended deliveries of these turns before (free_keys). What goes on of them is due now, and is claimed
+-- without having waited in a table, as long as nothing else is due; `freed` says that some of it waits.
 create or replace function fastpubsub.claim_in_order(
     p_settings fastpubsub.cursors,
     p_limits integer [],
@@ -11,6 +14,9 @@ create or replace function fastpubsub.claim_in_order(
     p_now timestamptz,
     p_room integer default null,
     p_first_leased bigint default null,
+    p_ended_turns bigint [] default null,
+    p_ended_positions bigint [] default null,
+    p_ended_last_positions bigint [] default null,
     out token bigint,
     out expires_at timestamptz,
     out scanned bigint,
@@ -26,7 +32,9 @@ create or replace function fastpubsub.claim_in_order(
     out shares integer [],
     out ttl_expired integer,
     out dead_lettered integer,
-    out is_cut boolean
+    out is_cut boolean,
+    out last bigint,
+    out freed boolean
 )
 language plpgsql volatile
 set plan_cache_mode = force_generic_plan
@@ -38,15 +46,16 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
+    -- As in take_turns.
+    c_turns constant integer := 4;
     v_topic_key bigint := p_settings.topic_key;
     v_subscription_key bigint := p_settings.subscription_key;
     -- Consumers without a key look at the log while others want to settle, who need the lock.
     v_until timestamptz := clock_timestamp() + make_interval(secs => p_scan_milliseconds / 4000.0);
-    v_last bigint := fastpubsub.last_position(v_topic_key);
-    v_cursor fastpubsub.claims;
-    v_random text := gen_random_uuid()::text;
+    v_cursor record;
+    v_random text;
     v_left integer;
-    v_is_due boolean := true;
+    v_is_due boolean;
     v_bytes bigint := 0;
     v_part record;
     v_positions bigint [];
@@ -56,13 +65,68 @@ declare
     v_retried integer;
     v_expired bigint [] := '{}';
     v_expired_attempts integer [] := '{}';
+    v_next bigint [];
+    v_next_turns bigint [];
+    v_next_at integer := 0;
+    v_next_count integer := 0;
+    v_keys integer;
+    v_due_at timestamptz;
 begin
-    select c.* into v_cursor from fastpubsub.claims as c
+    select
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.leased_from, c.full_at,
+        c.ttl_expired,
+        (
+            select m.position from fastpubsub.messages as m where m.topic_key = v_topic_key order by m.position desc limit 1
+        ) as last,
+        exists (
+            select from fastpubsub.retries as r
+            where
+                r.topic_key = v_topic_key and r.subscription_key = v_subscription_key
+                and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= p_now
+        ) as is_due
+    into v_cursor
+    from fastpubsub.claims as c
     where c.topic_key = v_topic_key and c.subscription_key = v_subscription_key
     order by c.sequence desc limit 1;
+    last := greatest(v_cursor.last, v_cursor.position);
+    scanned := v_cursor.position;
+    v_is_due := v_cursor.is_due;
+    freed := false;
+    if p_ended_turns is not null then
+        v_part := fastpubsub.end_turns(
+            v_topic_key, v_subscription_key, p_ended_turns, v_cursor.position, v_cursor.retry_due_at, p_ended_positions,
+            p_ended_last_positions
+        );
+        v_next := v_part.next;
+        v_next_turns := v_part.next_turns;
+        v_next_count := coalesce(cardinality(v_next), 0);
+        v_due_at := greatest(p_now, v_cursor.retry_due_at + interval '1 microsecond');
+        freed := v_part.waits;
+        if v_part.waits and not v_is_due then
+            v_is_due := exists (
+                select from fastpubsub.retries as r
+                where
+                    r.topic_key = v_topic_key and r.subscription_key = v_subscription_key
+                    and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.due_at <= p_now
+            );
+        end if;
+        if v_next_count > 0 and (v_is_due or p_settings.filter_path is not null or p_room is not null or v_due_at > p_now) then
+            insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
+            select v_topic_key, v_subscription_key, v_due_at, u.position, 0, 'put aside', u.turn
+            from unnest(v_next, v_next_turns) as u (position, turn);
+            v_next_count := 0;
+            v_is_due := true;
+            freed := true;
+        end if;
+    end if;
+    if claim_in_order.last = v_cursor.position and not v_is_due and v_next_count = 0 then
+        return;
+    end if;
+
     filtered := 0;
     positions := '{}';
     is_cut := false;
+    v_random := gen_random_uuid()::text;
     token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
     expires_at := p_now + make_interval(secs => p_settings.ack_deadline_seconds);
     for v_consumer in 1..cardinality(p_limits) loop
@@ -70,6 +134,38 @@ begin
         v_attempts := '{}';
         v_turns := '{}';
         v_retried := 0;
+        loop
+            v_left := p_limits[v_consumer] - cardinality(v_positions);
+            exit when v_left = 0 or v_bytes >= p_max_bytes or v_next_at >= v_next_count;
+            -- As take_turns would.
+            v_keys := least(v_left, c_turns, v_next_count - v_next_at);
+            v_part := fastpubsub.take_put_aside(
+                v_topic_key, v_subscription_key, v_next[v_next_at + 1 : v_next_at + v_keys],
+                v_next_turns[v_next_at + 1 : v_next_at + v_keys], v_cursor.position, greatest(v_left / v_keys, 1),
+                p_max_bytes - v_bytes, p_now
+            );
+            exit when v_part.positions is null;
+            v_next_at := v_next_at + v_keys;
+            v_cursor.retry_due_at := v_due_at;
+            v_cursor.retry_position := v_next[v_next_at];
+            v_positions := v_positions || v_part.positions;
+            v_attempts := v_attempts || array_fill(1, array[cardinality(v_part.positions)]);
+            v_turns := v_turns || v_part.turns;
+            v_bytes := v_bytes + v_part.size;
+            v_cursor.routed := v_cursor.routed + cardinality(v_part.positions);
+            created_at := claim_in_order.created_at || v_part.created_at;
+            payloads := claim_in_order.payloads || v_part.payloads;
+            attributes := claim_in_order.attributes || v_part.attributes;
+            ordering_keys := claim_in_order.ordering_keys || v_part.ordering_keys;
+        end loop;
+        if v_next_at < v_next_count and (v_left > 0 or v_consumer = cardinality(p_limits)) then
+            insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
+            select v_topic_key, v_subscription_key, v_due_at, u.position, 0, 'put aside', u.turn
+            from unnest(v_next[v_next_at + 1 :], v_next_turns[v_next_at + 1 :]) as u (position, turn);
+            v_next_count := 0;
+            v_is_due := true;
+            freed := true;
+        end if;
         loop
             v_left := least(p_limits[v_consumer], p_room - cardinality(claim_in_order.positions)) - cardinality(v_positions);
             exit when v_left = 0 or v_bytes >= p_max_bytes or not v_is_due or cardinality(v_expired) >= 1000;
@@ -99,12 +195,13 @@ begin
             unreadable := claim_in_order.unreadable || v_part.unreadable;
         end loop;
         if
-            v_left > 0 and v_bytes < p_max_bytes and v_cursor.position < v_last and (v_consumer = 1 or clock_timestamp() < v_until)
+            v_left > 0 and v_bytes < p_max_bytes and v_cursor.position < claim_in_order.last
+            and (v_consumer = 1 or clock_timestamp() < v_until)
         then
-            v_first := coalesce(v_first, fastpubsub.first_position(v_topic_key, v_last));
+            v_first := coalesce(v_first, fastpubsub.first_position(v_topic_key, claim_in_order.last));
             v_part := fastpubsub.read_log_in_order(
-                v_topic_key, v_subscription_key, v_cursor.position, v_last, p_settings.filter_path, v_left, p_max_bytes - v_bytes,
-                v_bytes = 0, v_until, p_now, v_first
+                v_topic_key, v_subscription_key, v_cursor.position, claim_in_order.last, p_settings.filter_path, v_left,
+                p_max_bytes - v_bytes, v_bytes = 0, v_until, p_now, v_first
             );
             created_at := claim_in_order.created_at || v_part.created_at;
             payloads := claim_in_order.payloads || v_part.payloads;
@@ -121,7 +218,7 @@ begin
             filtered := claim_in_order.filtered + v_part.filtered;
             unreadable := claim_in_order.unreadable || v_part.unreadable;
         end if;
-        is_cut := claim_in_order.is_cut or (v_left > 0 and v_is_due);
+        is_cut := v_is_due;
         if v_positions = '{}' then
             shares := claim_in_order.shares || 0;
             continue;

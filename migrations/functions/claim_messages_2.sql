@@ -4,8 +4,8 @@
 -- hands out nothing. One that is pushed is claimed with p_is_push, and no other is. For an ordered subscription this is claim_in_order.
 -- Messages that have expired are passed and handed to nobody: `ttl_expired` counts those that are dropped, `dead_lettered` those that
 -- became dead letters.
--- `limited_seconds`: in how many seconds it is worth asking again, when a limit of the subscription kept messages back; 0 when p_max_bytes
--- did so in an ordered one.
+-- `limited_seconds`: in how many seconds it is worth asking again, when a limit of the subscription kept messages back; 0 when
+-- something else is due in an ordered one.
 create or replace function fastpubsub.claim_messages_2(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -114,17 +114,27 @@ begin
         end if;
     end if;
     if v_settings.ordered then
-        lease_seconds := v_settings.ack_deadline_seconds;
-        last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
-        select
-            c.token, c.expires_at, c.scanned, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
-            c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares, c.ttl_expired, c.dead_lettered, case when c.is_cut then 0 end
-        into
-            token, expires_at, scanned, claim_messages_2.positions, attempts, created_at, payloads, attributes, unreadable,
-            unreadable_created_at, filtered, ordering_keys, shares, ttl_expired, dead_lettered, limited_seconds
-        from fastpubsub.claim_in_order(
+        v_log := fastpubsub.claim_in_order(
             v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now, v_room, v_first_leased
-        ) as c;
+        );
+        token := v_log.token;
+        expires_at := v_log.expires_at;
+        lease_seconds := v_settings.ack_deadline_seconds;
+        scanned := v_log.scanned;
+        last := v_log.last;
+        positions := v_log.positions;
+        attempts := v_log.attempts;
+        created_at := v_log.created_at;
+        payloads := v_log.payloads;
+        attributes := v_log.attributes;
+        unreadable := v_log.unreadable;
+        unreadable_created_at := v_log.unreadable_created_at;
+        filtered := v_log.filtered;
+        ordering_keys := v_log.ordering_keys;
+        shares := v_log.shares;
+        limited_seconds := case when v_log.is_cut then 0 end;
+        ttl_expired := v_log.ttl_expired;
+        dead_lettered := v_log.dead_lettered;
         if cardinality(claim_messages_2.positions) = v_room then
             limited_seconds := v_seconds;
         end if;

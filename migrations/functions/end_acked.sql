@@ -1,4 +1,5 @@
--- ack_messages_2 for a caller that has begun the call, and holds the cursor of an ordered subscription (p_ordered).
+-- ack_messages_2 for a caller that has begun the call, and holds the cursor of an ordered subscription (p_ordered). One that passes the
+-- `turns` on to claim_in_order, with their positions, does not want their keys to go on before (p_frees).
 create or replace function fastpubsub.end_acked(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -8,8 +9,12 @@ create or replace function fastpubsub.end_acked(
     p_lengths integer [],
     p_now timestamptz,
     p_ordered boolean,
+    p_frees boolean default true,
     out outcomes smallint [],
-    out freed boolean
+    out freed boolean,
+    out turns bigint [],
+    out positions bigint [],
+    out last_positions bigint []
 )
 language plpgsql volatile
 set enable_seqscan = off
@@ -36,7 +41,10 @@ begin
         end loop;
     end if;
     outcomes := v_taken.outcomes;
-    freed := p_ordered
+    turns := v_taken.turns;
+    positions := v_taken.positions;
+    last_positions := v_taken.last_positions;
+    freed := p_ordered and p_frees
     and fastpubsub.free_keys(
         p_topic_key, p_subscription_key, v_taken.turns, coalesce(p_now, clock_timestamp()), v_taken.positions, v_taken.last_positions
     );

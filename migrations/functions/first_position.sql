@@ -10,6 +10,10 @@ declare
     v_high bigint := p_last;
     v_middle bigint;
 begin
+    -- As long as nothing was trimmed.
+    if exists (select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = 1) then
+        return 1;
+    end if;
     while v_low < v_high loop
         v_middle := (v_low + v_high) / 2;
         if exists (select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_middle) then

@@ -23,11 +23,14 @@ as $$
 #variable_conflict use_column
 declare
     v_count integer := cardinality(p_positions);
+    v_firsts bigint [];
+    v_lasts bigint [];
+    v_run_turns bigint [];
+    v_runs integer := 0;
 begin
-    -- A stretch of the log, of a single turn or of messages that are alone with their key.
+    -- Of a single turn, or of messages that are alone with their key: these come in the order of the log.
     if
         p_retried = 0 and p_positions[v_count] - p_positions[1] = v_count - 1 and p_turns[1] = all(p_turns) and 1 = all(p_attempts)
-        and p_positions = array(select generate_series(p_positions[1], p_positions[v_count]))
     then
         insert into fastpubsub.leases (
             topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
@@ -51,6 +54,25 @@ begin
         select
             p_topic_key, p_subscription_key, u.position, u.position, p_token, p_now, p_expires_at, u.attempts, false, p_consumer_id, u.turn
         from unnest(p_positions, p_attempts, p_turns) as u (position, attempts, turn);
+        return;
+    end if;
+    if p_retried = 0 and 1 = all(p_attempts) then
+        for i in 1..v_count loop
+            if p_positions[i] = v_lasts[v_runs] + 1 and p_turns[i] = v_run_turns[v_runs] and p_positions[i] - v_firsts[v_runs] < 100 then
+                v_lasts[v_runs] := p_positions[i];
+            else
+                v_firsts := v_firsts || p_positions[i];
+                v_lasts := v_lasts || p_positions[i];
+                v_run_turns := v_run_turns || p_turns[i];
+                v_runs := v_runs + 1;
+            end if;
+        end loop;
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
+        )
+        select
+            p_topic_key, p_subscription_key, r.position, r.last_position, p_token, p_now, p_expires_at, 1, false, p_consumer_id, r.turn
+        from unnest(v_firsts, v_lasts, v_run_turns) as r (position, last_position, turn);
         return;
     end if;
     insert into fastpubsub.leases (

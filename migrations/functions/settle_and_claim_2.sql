@@ -5,7 +5,7 @@
 --
 -- The rest is claim_messages_2; without p_limits nothing is claimed. The cursor is locked first, even for an ack of whole leases, because
 -- whoever holds leases may not wait for the cursor. The usual case, acks of whole leases and a claim of what comes next in the log, is done
--- by end_whole_leases and claim_stretch.
+-- by end_whole_leases and claim_stretch; in an ordered subscription by end_acked and claim_in_order.
 create or replace function fastpubsub.settle_and_claim_2(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -58,6 +58,7 @@ declare
     v_settings fastpubsub.cursors;
     v_first integer := 1;
     v_end integer;
+    v_at_once boolean;
     v_acked record;
     v_nacked record;
     v_rejected record;
@@ -84,6 +85,10 @@ begin
     end if;
     died := 0;
     v_end := p_counts[1];
+    -- What goes on of the keys of an ordered subscription is handed out without having waited in a table.
+    v_at_once := v_end > 0 and v_end = cardinality(p_positions) and cardinality(p_limits) > 0 and v_settings.ordered
+    and v_settings.paused_at is null and v_settings.is_pushed is not true and v_settings.max_in_flight is null
+    and v_settings.rate_limit is null;
     if v_end = cardinality(p_positions) and not v_settings.ordered then
         v_acked := fastpubsub.end_whole_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_lengths);
         outcomes := v_acked.outcomes;
@@ -93,7 +98,7 @@ begin
     if v_end >= v_first then
         v_acked := fastpubsub.end_acked(
             p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
-            p_lengths[v_first:v_end], p_now, v_settings.ordered
+            p_lengths[v_first:v_end], p_now, v_settings.ordered, not v_at_once
         );
         outcomes := settle_and_claim_2.outcomes || v_acked.outcomes;
         freed := v_acked.freed;
@@ -135,7 +140,32 @@ begin
         );
     end if;
 
-    if cardinality(p_limits) > 0 then
+    if v_at_once then
+        v_claimed := fastpubsub.claim_in_order(
+            v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, coalesce(p_now, clock_timestamp()), null, null,
+            v_acked.turns, v_acked.positions, v_acked.last_positions
+        );
+        token := v_claimed.token;
+        expires_at := v_claimed.expires_at;
+        lease_seconds := v_settings.ack_deadline_seconds;
+        scanned := v_claimed.scanned;
+        last := v_claimed.last;
+        positions := v_claimed.positions;
+        attempts := v_claimed.attempts;
+        created_at := v_claimed.created_at;
+        payloads := v_claimed.payloads;
+        attributes := v_claimed.attributes;
+        unreadable := v_claimed.unreadable;
+        unreadable_created_at := v_claimed.unreadable_created_at;
+        filtered := v_claimed.filtered;
+        paused := false;
+        ordering_keys := v_claimed.ordering_keys;
+        shares := v_claimed.shares;
+        limited_seconds := case when v_claimed.is_cut then 0 end;
+        freed := v_claimed.freed;
+        ttl_expired := v_claimed.ttl_expired;
+        dead_lettered := v_claimed.dead_lettered;
+    elsif cardinality(p_limits) > 0 then
         if
             v_settings.paused_at is null and v_settings.is_pushed is not true and not v_settings.ordered and v_settings.fair_by is null
             and v_settings.filter_path is null and v_settings.max_in_flight is null and v_settings.rate_limit is null

@@ -1,7 +1,7 @@
 -- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
 -- it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor. What has expired is
 -- in `expired` instead, with the attempts that it had. `are_new` says that nobody had any of the messages before, `is_more` that something
--- else may be due.
+-- else is due.
 create or replace function fastpubsub.take_turns(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -90,10 +90,16 @@ begin
             r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
             and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
         order by r.due_at, r.position
-        limit least(p_limit, c_turns)
+        limit least(p_limit, c_turns) + 1
     ) as r;
+    is_more := cardinality(v_positions) > least(p_limit, c_turns);
+    if take_turns.is_more then
+        v_positions := v_positions[: least(p_limit, c_turns)];
+        v_due_at := v_due_at[: least(p_limit, c_turns)];
+        v_turns := v_turns[: least(p_limit, c_turns)];
+        v_put_aside := v_put_aside[: least(p_limit, c_turns)];
+    end if;
     v_retry_position := v_positions[cardinality(v_positions)];
-    is_more := cardinality(v_positions) >= least(p_limit, c_turns);
     v_share := greatest(p_limit / cardinality(v_positions), 1);
     if p_path is null and true = all(v_put_aside) then
         v_part := fastpubsub.take_put_aside(
@@ -148,7 +154,8 @@ begin
         filtered := take_turns.filtered + v_part.filtered;
         unreadable := take_turns.unreadable || v_part.unreadable;
     end loop;
-    is_more := coalesce(take_turns.is_more or take_turns.retry_position <> v_retry_position, false);
+    -- What waits behind what has expired may be due, too.
+    is_more := coalesce(take_turns.is_more or take_turns.retry_position <> v_retry_position, false) or v_passed is not null;
     delete from fastpubsub.retries as r
     where
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key

@@ -1,3 +1,533 @@
+-- functions/claim_in_order.sql
+drop function fastpubsub.claim_in_order;
+-- claim_messages_2 for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
+-- The consumers are served one after the other, `shares` says how many messages each has, at most
+-- p_room together. What is due comes first, then the log. Messages that have expired are
+-- passed as in claim_messages_2. `is_cut`: a consumer has less than it could have, because of p_max_bytes.
+create or replace function fastpubsub.claim_in_order(
+    p_settings fastpubsub.cursors,
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_scan_milliseconds integer,
+    p_now timestamptz,
+    p_room integer default null,
+    p_first_leased bigint default null,
+    out token bigint,
+    out expires_at timestamptz,
+    out scanned bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out filtered bigint,
+    out ordering_keys text [],
+    out shares integer [],
+    out ttl_expired integer,
+    out dead_lettered integer,
+    out is_cut boolean
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_topic_key bigint := p_settings.topic_key;
+    v_subscription_key bigint := p_settings.subscription_key;
+    -- Consumers without a key look at the log while others want to settle, who need the lock.
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_scan_milliseconds / 4000.0);
+    v_last bigint := fastpubsub.last_position(v_topic_key);
+    v_cursor fastpubsub.claims;
+    v_random text := gen_random_uuid()::text;
+    v_left integer;
+    v_is_due boolean := true;
+    v_bytes bigint := 0;
+    v_part record;
+    v_positions bigint [];
+    v_attempts integer [];
+    v_turns bigint [];
+    v_first bigint;
+    v_retried integer;
+    v_expired bigint [] := '{}';
+    v_expired_attempts integer [] := '{}';
+begin
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = v_topic_key and c.subscription_key = v_subscription_key
+    order by c.sequence desc limit 1;
+    filtered := 0;
+    positions := '{}';
+    is_cut := false;
+    token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
+    expires_at := p_now + make_interval(secs => p_settings.ack_deadline_seconds);
+    for v_consumer in 1..cardinality(p_limits) loop
+        v_positions := '{}';
+        v_attempts := '{}';
+        v_turns := '{}';
+        v_retried := 0;
+        loop
+            v_left := least(p_limits[v_consumer], p_room - cardinality(claim_in_order.positions)) - cardinality(v_positions);
+            exit when v_left = 0 or v_bytes >= p_max_bytes or not v_is_due or cardinality(v_expired) >= 1000;
+            v_part := fastpubsub.take_turns(
+                v_topic_key, v_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.position,
+                p_settings.filter_path, v_left, p_max_bytes - v_bytes, p_now
+            );
+            v_is_due := v_part.is_more;
+            exit when v_part.retry_position is null;
+            v_cursor.retry_due_at := v_part.due_at;
+            v_cursor.retry_position := v_part.retry_position;
+            v_positions := v_positions || v_part.positions;
+            v_attempts := v_attempts || v_part.attempts;
+            v_turns := v_turns || v_part.turns;
+            v_bytes := v_bytes + v_part.size;
+            v_cursor.routed := v_cursor.routed + v_part.routed;
+            created_at := claim_in_order.created_at || v_part.created_at;
+            payloads := claim_in_order.payloads || v_part.payloads;
+            attributes := claim_in_order.attributes || v_part.attributes;
+            ordering_keys := claim_in_order.ordering_keys || v_part.ordering_keys;
+            if not v_part.are_new then
+                v_retried := cardinality(v_positions);
+            end if;
+            v_expired := v_expired || v_part.expired;
+            v_expired_attempts := v_expired_attempts || v_part.expired_attempts;
+            filtered := claim_in_order.filtered + v_part.filtered;
+            unreadable := claim_in_order.unreadable || v_part.unreadable;
+        end loop;
+        if
+            v_left > 0 and v_bytes < p_max_bytes and v_cursor.position < v_last and (v_consumer = 1 or clock_timestamp() < v_until)
+        then
+            v_first := coalesce(v_first, fastpubsub.first_position(v_topic_key, v_last));
+            v_part := fastpubsub.read_log_in_order(
+                v_topic_key, v_subscription_key, v_cursor.position, v_last, p_settings.filter_path, v_left, p_max_bytes - v_bytes,
+                v_bytes = 0, v_until, p_now, v_first
+            );
+            created_at := claim_in_order.created_at || v_part.created_at;
+            payloads := claim_in_order.payloads || v_part.payloads;
+            attributes := claim_in_order.attributes || v_part.attributes;
+            ordering_keys := claim_in_order.ordering_keys || v_part.ordering_keys;
+            v_cursor.position := v_part.scanned;
+            v_positions := v_positions || v_part.positions;
+            v_attempts := v_attempts || array_fill(1, array[cardinality(v_part.positions)]);
+            v_turns := v_turns || v_part.turns;
+            v_bytes := v_bytes + v_part.size;
+            v_cursor.routed := v_cursor.routed + cardinality(v_part.positions) + cardinality(v_part.expired);
+            v_expired := v_expired || v_part.expired;
+            v_expired_attempts := v_expired_attempts || array_fill(0, array[cardinality(v_part.expired)]);
+            filtered := claim_in_order.filtered + v_part.filtered;
+            unreadable := claim_in_order.unreadable || v_part.unreadable;
+        end if;
+        is_cut := claim_in_order.is_cut or (v_left > 0 and v_is_due);
+        if v_positions = '{}' then
+            shares := claim_in_order.shares || 0;
+            continue;
+        end if;
+        perform fastpubsub.lease_turns(
+            v_topic_key, v_subscription_key, v_positions, v_attempts, v_turns, v_retried, claim_in_order.token, p_now,
+            claim_in_order.expires_at, p_consumer_ids[v_consumer]
+        );
+        positions := claim_in_order.positions || v_positions;
+        attempts := claim_in_order.attempts || v_attempts;
+        shares := claim_in_order.shares || cardinality(v_positions);
+    end loop;
+    if claim_in_order.unreadable is not null then
+        select array_agg(m.position), array_agg(m.created_at)
+        into claim_in_order.unreadable, claim_in_order.unreadable_created_at
+        from unnest(claim_in_order.unreadable) as u (position)
+        cross join lateral (
+            select m.position, m.created_at from fastpubsub.messages as m
+            where m.topic_key = v_topic_key and m.position = u.position
+            limit 1
+        ) as m;
+    end if;
+    scanned := v_cursor.position;
+    v_cursor.leased_from := case
+        when p_settings.max_in_flight is not null
+            then coalesce(
+                least(p_first_leased, (select min(u.position) from unnest(claim_in_order.positions) as u (position))), v_cursor.leased_from
+            )
+    end;
+    if p_settings.rate_limit is not null and cardinality(claim_in_order.positions) > 0 then
+        v_cursor.full_at := fastpubsub.bucket_refills_at(
+            p_settings.rate_limit, v_cursor.full_at, p_now, cardinality(claim_in_order.positions)
+        );
+    end if;
+    ttl_expired := case when p_settings.on_expired = 'drop' then cardinality(v_expired) else 0 end;
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from,
+        full_at,
+        ttl_expired
+    ) values (
+        v_topic_key, v_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
+        v_cursor.routed, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_in_order.filtered,
+        v_cursor.leased_from, v_cursor.full_at,
+        case
+            when claim_in_order.ttl_expired > 0 then coalesce(v_cursor.ttl_expired, 0) + claim_in_order.ttl_expired
+            else v_cursor.ttl_expired
+        end
+    );
+    if cardinality(v_expired) > 0 then
+        dead_lettered := fastpubsub.expire_messages(p_settings, v_expired, v_expired_attempts, p_now);
+    end if;
+end;
+$$;
+
+-- functions/claim_messages_2.sql
+-- Leases up to sum(p_limits) messages to the waiting consumers: the first p_limits[1] to p_consumer_ids[1], and so on. Due retries come
+-- first, then the log after the cursor. A crash may lose a claim: then its messages are ahead again, and `token` makes the ack ids of the
+-- consumer stale. `scanned` and `last` tell an empty answer from one that ran out of its share of time. A subscription that is `paused`
+-- hands out nothing. One that is pushed is claimed with p_is_push, and no other is. For an ordered subscription this is claim_in_order.
+-- Messages that have expired are passed and handed to nobody: `ttl_expired` counts those that are dropped, `dead_lettered` those that
+-- became dead letters.
+-- `limited_seconds`: in how many seconds it is worth asking again, when a limit of the subscription kept messages back; 0 when p_max_bytes
+-- did so in an ordered one.
+create or replace function fastpubsub.claim_messages_2(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_scan_rows bigint default 50000,
+    p_scan_milliseconds integer default 20,
+    p_now timestamptz default null,
+    p_is_push boolean default false,
+    out token bigint,
+    out expires_at timestamptz,
+    out scanned bigint,
+    out last bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out lease_seconds integer,
+    out filtered bigint,
+    out paused boolean,
+    out ordering_keys text [],
+    out shares integer [],
+    out limited_seconds double precision,
+    out ttl_expired integer,
+    out dead_lettered integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_settings fastpubsub.cursors;
+    v_cursor record;
+    v_limit integer;
+    v_room integer;
+    v_first_leased bigint;
+    v_seconds double precision;
+    v_ends bigint [];
+    v_log record;
+    v_found integer;
+    v_from_log integer := 0;
+    v_before bigint;
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_scan_milliseconds / 1000.0);
+    v_expires_at timestamptz [];
+    v_passed record;
+    v_expired bigint [] := '{}';
+    v_expired_attempts integer [] := '{}';
+    v_expired_now bigint [];
+    v_expired_now_attempts integer [];
+    v_fair record;
+    v_revived boolean [] := '{}';
+    v_bytes bigint := 0;
+    v_random text;
+begin
+    -- An empty poll writes nothing, so first check for work without a lock.
+    select
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered,
+        (
+            select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
+        ) as last,
+        exists (
+            select from fastpubsub.retries as r
+            where
+                r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+                and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+        ) as is_due
+    into v_cursor
+    from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    scanned := v_cursor.position;
+    last := greatest(v_cursor.last, v_cursor.position);
+    if v_cursor.position is null or (claim_messages_2.last = v_cursor.position and not v_cursor.is_due) then
+        paused := fastpubsub.is_paused(p_topic_key, p_subscription_key, p_is_push);
+        return;
+    end if;
+
+    perform fastpubsub.begin_call(false);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key, true);
+    paused := v_settings.topic_key is null;
+    if claim_messages_2.paused then
+        return;
+    end if;
+    if coalesce(v_settings.is_pushed, false) <> p_is_push then
+        perform fastpubsub.refuse_claim(not p_is_push);
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    if v_settings.max_in_flight is not null or v_settings.rate_limit is not null then
+        select r.room, r.first_leased, r.seconds into v_room, v_first_leased, v_seconds
+        from fastpubsub.room_to_claim(
+            p_topic_key, p_subscription_key, v_settings.max_in_flight, v_settings.rate_limit, v_now
+        ) as r;
+        if v_room = 0 then
+            limited_seconds := v_seconds;
+            return;
+        end if;
+    end if;
+    if v_settings.ordered then
+        lease_seconds := v_settings.ack_deadline_seconds;
+        last := greatest(fastpubsub.last_position(p_topic_key), v_cursor.position);
+        select
+            c.token, c.expires_at, c.scanned, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
+            c.unreadable_created_at, c.filtered, c.ordering_keys, c.shares, c.ttl_expired, c.dead_lettered, case when c.is_cut then 0 end
+        into
+            token, expires_at, scanned, claim_messages_2.positions, attempts, created_at, payloads, attributes, unreadable,
+            unreadable_created_at, filtered, ordering_keys, shares, ttl_expired, dead_lettered, limited_seconds
+        from fastpubsub.claim_in_order(
+            v_settings, p_limits, p_consumer_ids, p_max_bytes, p_scan_milliseconds, v_now, v_room, v_first_leased
+        ) as c;
+        if cardinality(claim_messages_2.positions) = v_room then
+            limited_seconds := v_seconds;
+        end if;
+        return;
+    elsif v_room is null and not v_cursor.is_due and v_settings.filter_path is null and v_settings.fair_by is null then
+        v_log := fastpubsub.claim_stretch(
+            p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, v_now, v_settings.ack_deadline_seconds
+        );
+        if v_log.is_usual then
+            token := v_log.token;
+            expires_at := v_log.expires_at;
+            lease_seconds := v_log.lease_seconds;
+            scanned := v_log.scanned;
+            last := v_log.last;
+            positions := v_log.positions;
+            attempts := v_log.attempts;
+            created_at := v_log.created_at;
+            payloads := v_log.payloads;
+            attributes := v_log.attributes;
+            ordering_keys := v_log.ordering_keys;
+            filtered := 0;
+            ttl_expired := 0;
+            return;
+        end if;
+    end if;
+    select
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.leased_from, c.full_at,
+        c.ttl_expired,
+        (
+            select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
+        ) as last,
+        exists (
+            select from fastpubsub.retries as r
+            where
+                r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+                and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= v_now
+        ) as is_due
+    into v_cursor
+    from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    last := greatest(v_cursor.last, v_cursor.position);
+    v_before := v_cursor.position;
+    if cardinality(p_limits) = 1 then
+        v_ends := p_limits;
+    else
+        select array_agg(l.sum) into v_ends
+        from (select sum(u.size) over (order by u.ordinal) from unnest(p_limits) with ordinality as u (size, ordinal)) as l;
+    end if;
+    v_limit := least(v_ends[cardinality(v_ends)], v_room);
+
+    positions := '{}';
+    if v_settings.fair_by is not null then
+        v_fair := fastpubsub.take_fairly(
+            v_settings, v_cursor.position, last, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.sequence, v_limit, p_max_bytes,
+            v_until, v_now
+        );
+        v_cursor.position := v_fair.scanned;
+        v_cursor.retry_due_at := v_fair.due_at;
+        v_cursor.retry_position := v_fair.retry_position;
+        positions := v_fair.positions;
+        attempts := v_fair.attempts;
+        created_at := v_fair.created_at;
+        payloads := v_fair.payloads;
+        attributes := v_fair.attributes;
+        ordering_keys := v_fair.ordering_keys;
+        v_revived := v_fair.revived;
+        unreadable := v_fair.unreadable;
+        unreadable_created_at := v_fair.unreadable_created_at;
+        v_expired := v_fair.expired;
+        v_expired_attempts := v_fair.expired_attempts;
+        v_from_log := v_fair.routed;
+        limited_seconds := case when v_fair.is_cut then 0 end;
+    elsif v_cursor.is_due and v_limit > 0 then
+        select
+            r.positions, r.attempts, r.created_at, r.payloads, r.attributes, r.revived, r.due_at, r.size, r.ordering_keys, r.expires_at
+        into
+            claim_messages_2.positions, claim_messages_2.attempts, claim_messages_2.created_at, claim_messages_2.payloads,
+            claim_messages_2.attributes, v_revived, v_cursor.retry_due_at, v_bytes, claim_messages_2.ordering_keys, v_expires_at
+        from fastpubsub.take_due_retries(
+            p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_limit, p_max_bytes, v_now
+        ) as r;
+        v_cursor.retry_position := claim_messages_2.positions[cardinality(claim_messages_2.positions)];
+        v_limit := v_limit - cardinality(claim_messages_2.positions);
+        if v_expires_at is not null then
+            v_limit := v_limit + (select count(*) from unnest(v_expires_at) as u where u <= v_now);
+        end if;
+    end if;
+
+    if v_settings.fair_by is null and v_limit > 0 and v_bytes < p_max_bytes and v_cursor.position < last then
+        -- Once, unless all that was read has expired.
+        loop
+            if v_settings.filter_path is null then
+                v_log := fastpubsub.read_log(
+                    p_topic_key, v_cursor.position, v_cursor.position + v_limit, p_max_bytes - v_bytes, v_bytes = 0
+                );
+                v_cursor.position := coalesce(v_log.positions[cardinality(v_log.positions)], v_cursor.position);
+            else
+                v_log := fastpubsub.read_matching_log(
+                    p_topic_key, v_cursor.position, last, v_settings.filter_path, v_limit, p_scan_rows, p_scan_milliseconds,
+                    p_max_bytes - v_bytes, v_bytes = 0
+                );
+                v_cursor.position := v_log.scanned;
+                unreadable := claim_messages_2.unreadable || v_log.unreadable;
+                unreadable_created_at := claim_messages_2.unreadable_created_at || v_log.unreadable_created_at;
+            end if;
+            v_found := coalesce(cardinality(v_log.positions), 0);
+            v_from_log := v_from_log + v_found;
+            exit when v_log.expires_at is null;
+            exit when exists (select from unnest(v_log.expires_at) as u (expires_at) where (u.expires_at <= v_now) is not true);
+            v_expired := v_expired || v_log.positions;
+            v_found := 0;
+            exit when v_cursor.position >= last;
+            v_passed := fastpubsub.pass_expired(
+                p_topic_key, v_cursor.position, last, v_settings.filter_path, p_scan_rows, p_scan_milliseconds, v_now
+            );
+            v_cursor.position := v_passed.scanned;
+            v_from_log := v_from_log + cardinality(v_passed.expired);
+            v_expired := v_expired || v_passed.expired;
+            exit when
+                v_cursor.position >= last or clock_timestamp() >= v_until
+                or (v_settings.on_expired <> 'drop' and cardinality(v_expired) >= 1000);
+        end loop;
+        if v_from_log > v_found then
+            v_expired_attempts := array_fill(0, array[cardinality(v_expired)]);
+        end if;
+        if v_found > 0 then
+            if coalesce(claim_messages_2.ordering_keys, v_log.ordering_keys) is not null then
+                ordering_keys := coalesce(
+                    claim_messages_2.ordering_keys, array_fill(null::text, array[cardinality(claim_messages_2.positions)])
+                ) || coalesce(v_log.ordering_keys, array_fill(null::text, array[v_found]));
+            end if;
+            if coalesce(v_expires_at, v_log.expires_at) is not null then
+                v_expires_at := coalesce(v_expires_at, array_fill(null::timestamptz, array[cardinality(claim_messages_2.positions)]))
+                || coalesce(v_log.expires_at, array_fill(null::timestamptz, array[v_found]));
+            end if;
+            positions := claim_messages_2.positions || v_log.positions;
+            attempts := claim_messages_2.attempts || array_fill(1, array[v_found]);
+            created_at := claim_messages_2.created_at || v_log.created_at;
+            payloads := claim_messages_2.payloads || v_log.payloads;
+            attributes := claim_messages_2.attributes || v_log.attributes;
+            v_revived := v_revived || array_fill(false, array[v_found]);
+        end if;
+    end if;
+    if v_expires_at is not null then
+        select
+            array_agg(m.position) filter (where not m.is_live), array_agg(m.attempts - 1) filter (where not m.is_live),
+            array_agg(m.position) filter (where m.is_live), array_agg(m.attempts) filter (where m.is_live),
+            array_agg(m.created_at) filter (where m.is_live), array_agg(m.payload) filter (where m.is_live),
+            array_agg(m.attributes) filter (where m.is_live), array_agg(m.revived) filter (where m.is_live),
+            case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) filter (where m.is_live) end
+        into
+            v_expired_now, v_expired_now_attempts, claim_messages_2.positions, claim_messages_2.attempts, claim_messages_2.created_at,
+            claim_messages_2.payloads, claim_messages_2.attributes, v_revived, claim_messages_2.ordering_keys
+        from (
+            select u.*, (u.expires_at <= v_now) is not true as is_live
+            from unnest(
+                claim_messages_2.positions, claim_messages_2.attempts, claim_messages_2.created_at, claim_messages_2.payloads,
+                claim_messages_2.attributes, v_revived, claim_messages_2.ordering_keys, v_expires_at
+            ) with ordinality as u (position, attempts, created_at, payload, attributes, revived, ordering_key, expires_at, ordinal)
+            order by u.ordinal
+        ) as m;
+        positions := coalesce(claim_messages_2.positions, '{}');
+        v_expired := v_expired || coalesce(v_expired_now, '{}');
+        v_expired_attempts := v_expired_attempts || coalesce(v_expired_now_attempts, '{}');
+    end if;
+    scanned := v_cursor.position;
+    -- Positions are dense: what the cursor passed and nobody gets did not match, where nothing is put aside.
+    filtered := v_cursor.position - v_before - v_from_log;
+    if v_settings.fair_by is not null then
+        filtered := v_fair.filtered;
+    end if;
+
+    if cardinality(claim_messages_2.positions) > 0 then
+        v_random := gen_random_uuid()::text;
+        token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
+        lease_seconds := v_settings.ack_deadline_seconds;
+        expires_at := v_now + make_interval(secs => v_settings.ack_deadline_seconds);
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
+        )
+        select
+            p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_messages_2.token, v_now,
+            claim_messages_2.expires_at, r.attempts, r.revived, p_consumer_ids[r.consumer]
+        from fastpubsub.lease_runs(claim_messages_2.positions, claim_messages_2.attempts, v_revived, v_ends) as r;
+    end if;
+    if v_settings.max_in_flight is null then
+        v_cursor.leased_from := null;
+    else
+        v_cursor.leased_from := coalesce(
+            least(v_first_leased, (select min(u.position) from unnest(claim_messages_2.positions) as u (position))),
+            v_cursor.leased_from
+        );
+    end if;
+    if v_settings.rate_limit is not null and cardinality(claim_messages_2.positions) > 0 then
+        v_cursor.full_at := fastpubsub.bucket_refills_at(
+            v_settings.rate_limit, v_cursor.full_at, v_now, cardinality(claim_messages_2.positions)
+        );
+    end if;
+    if cardinality(claim_messages_2.positions) = v_room then
+        limited_seconds := v_seconds;
+    end if;
+    ttl_expired := case when v_settings.on_expired = 'drop' then cardinality(v_expired) else 0 end;
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from,
+        full_at,
+        ttl_expired
+    ) values (
+        p_topic_key, p_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
+        v_cursor.routed + v_from_log, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_messages_2.filtered,
+        v_cursor.leased_from, v_cursor.full_at,
+        case
+            when claim_messages_2.ttl_expired > 0 then coalesce(v_cursor.ttl_expired, 0) + claim_messages_2.ttl_expired
+            else v_cursor.ttl_expired
+        end
+    );
+    if cardinality(v_expired) > 0 then
+        dead_lettered := fastpubsub.expire_messages(v_settings, v_expired, v_expired_attempts, v_now);
+    end if;
+end;
+$$;
+
 -- functions/copy_outbox.sql
 drop function fastpubsub.copy_outbox;
 
@@ -83,8 +613,194 @@ $$;
 -- functions/draw_due_at.sql
 drop function fastpubsub.draw_due_at;
 
+-- functions/end_acked.sql
+drop function fastpubsub.end_acked;
+-- ack_messages_2 for a caller that has begun the call, and holds the cursor of an ordered subscription (p_ordered).
+create or replace function fastpubsub.end_acked(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [],
+    p_now timestamptz,
+    p_ordered boolean,
+    out outcomes smallint [],
+    out freed boolean
+)
+language plpgsql volatile
+set enable_seqscan = off
+as $$
+declare
+    v_taken record;
+begin
+    if p_ordered then
+        v_taken := fastpubsub.end_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    else
+        v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    end if;
+    if true = any(v_taken.revived) then
+        for i in 1..cardinality(v_taken.positions) loop
+            if v_taken.revived[i] then
+                delete from fastpubsub.revived as v
+                where
+                    v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
+                    and v.position >= v_taken.positions[i] and v.position <= v_taken.last_positions[i];
+                perform fastpubsub.forget_failures(
+                    p_topic_key, p_subscription_key, v_taken.positions[i], v_taken.last_positions[i]
+                );
+            end if;
+        end loop;
+    end if;
+    outcomes := v_taken.outcomes;
+    freed := p_ordered
+    and fastpubsub.free_keys(
+        p_topic_key, p_subscription_key, v_taken.turns, coalesce(p_now, clock_timestamp()), v_taken.positions, v_taken.last_positions
+    );
+end;
+$$;
+
+-- functions/end_leases.sql
+-- For an ack of an ordered subscription, whose cursor the caller holds: ends deliveries as take_leases does, but without a look before at
+-- whether they are whole. What is left of them is cut.
+create or replace function fastpubsub.end_leases(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [] default null,
+    out positions bigint [],
+    out last_positions bigint [],
+    out revived boolean [],
+    out turns bigint [],
+    out outcomes smallint []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    -- As in take_leases.
+    c_gap constant bigint := 64;
+    v_positions bigint [];
+    v_lasts bigint [];
+    v_tokens bigint [];
+    v_ends integer [];
+    v_count bigint;
+    v_left bigint;
+    v_are_apart boolean;
+    v_start integer := 1;
+    v_end integer;
+    v_taken record;
+begin
+    select
+        array_agg(r.position), array_agg(r.last_position), array_agg(r.token),
+        array_agg(r.place) filter (where r.distance > c_gap or r.distance is null), sum(r.last_position - r.position + 1),
+        bool_and(r.token is not null and coalesce(r.distance > 0, true))
+    into v_positions, v_lasts, v_tokens, v_ends, v_count, v_are_apart
+    from (
+        select
+            r.position, r.last_position, r.token, row_number() over (order by r.position) as place,
+            lead(r.position) over (order by r.position) - r.last_position as distance
+        from (
+            select r.position, r.position + coalesce(r.length, 1) - 1 as last_position, r.token
+            from unnest(p_positions, p_lengths, p_tokens) as r (position, length, token)
+        ) as r
+        order by r.position
+    ) as r;
+    if v_are_apart is not true then
+        v_taken := fastpubsub.take_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+        positions := v_taken.positions;
+        last_positions := v_taken.last_positions;
+        revived := v_taken.revived;
+        turns := v_taken.turns;
+        outcomes := v_taken.outcomes;
+        return;
+    end if;
+    v_left := v_count;
+    foreach v_end in array v_ends loop
+        with ended as (
+            delete from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position >= v_positions[v_start] and l.position <= v_lasts[v_end]
+                and l.last_position <= v_lasts[width_bucket(l.position, (select v_positions))]
+                and l.token = v_tokens[width_bucket(l.position, (select v_positions))]
+            returning l.position, l.last_position, l.revived, l.turn
+        )
+        select
+            array_agg(e.position) as positions, array_agg(e.last_position) as last_positions, array_agg(e.revived) as revived,
+            array_agg(e.turn) as turns, sum(e.last_position - e.position + 1) as messages
+        into v_taken
+        from ended as e;
+        positions := end_leases.positions || v_taken.positions;
+        last_positions := end_leases.last_positions || v_taken.last_positions;
+        revived := end_leases.revived || v_taken.revived;
+        turns := end_leases.turns || v_taken.turns;
+        v_left := v_left - coalesce(v_taken.messages, 0);
+        v_start := v_end + 1;
+    end loop;
+    if v_left = 0 then
+        outcomes := array_fill(1::smallint, array[v_count::integer]);
+        return;
+    end if;
+    v_taken := fastpubsub.cut_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths);
+    select
+        array_agg(
+            case
+                when i.position <= end_leases.last_positions[width_bucket(i.position, end_leases.positions)] then 1
+                else v_taken.outcomes[i.ordinal]
+            end::smallint order by i.ordinal
+        )
+    into end_leases.outcomes
+    from (
+        select r.position + s as position, row_number() over (order by r.ordinal, s) as ordinal
+        from unnest(p_positions, p_lengths) with ordinality as r (position, length, ordinal)
+        cross join lateral generate_series(0, coalesce(r.length, 1) - 1) as s
+    ) as i;
+    positions := end_leases.positions || v_taken.positions;
+    last_positions := end_leases.last_positions || v_taken.positions;
+    revived := end_leases.revived || v_taken.revived;
+    turns := end_leases.turns || v_taken.turns;
+end;
+$$;
+
+-- functions/end_turns.sql
+drop function fastpubsub.end_turns;
+
 -- functions/finish_outbox.sql
 drop function fastpubsub.finish_outbox;
+
+-- functions/first_position.sql
+-- Returns the lowest kept position of a topic whose newest is p_last. Positions are dense and trimmed from the front, so a binary search of
+-- point lookups finds it without walking over the rows that trimming left for vacuum.
+create or replace function fastpubsub.first_position(p_topic_key bigint, p_last bigint) returns bigint
+language plpgsql stable
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_low bigint := 1;
+    v_high bigint := p_last;
+    v_middle bigint;
+begin
+    while v_low < v_high loop
+        v_middle := (v_low + v_high) / 2;
+        if exists (select from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = v_middle) then
+            v_high := v_middle;
+        else
+            v_low := v_middle + 1;
+        end if;
+    end loop;
+    return v_low;
+end;
+$$;
 
 -- functions/forget_outbox_keys.sql
 drop function fastpubsub.forget_outbox_keys;
@@ -158,6 +874,217 @@ begin
     update fastpubsub.subscriptions as s set filter = v_filter where s.subscription_key = fork_subscription.subscription_key;
     insert into fastpubsub.cursors values ((v_cursor).*);
     perform fastpubsub.begin_subscription(topic_key, subscription_key, v_position, v_filter, p_push, p_now);
+end;
+$$;
+
+-- functions/free_keys.sql
+-- For a caller that holds the cursor and ended deliveries of these turns of an ordered subscription. A turn of which nothing is leased any
+-- more goes on: its first parked message waits, or the first one that was put aside is due, or the key is no longer busy. Returns whether
+-- there is something new to claim. A turn of 0 stands for all messages from p_positions to p_last_positions, of which each is a turn.
+-- One of -1 does, too, but behind none of them something was put aside, so they are not looked at.
+create or replace function fastpubsub.free_keys(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_turns bigint [],
+    p_now timestamptz,
+    p_positions bigint [] default null,
+    p_last_positions bigint [] default null
+) returns boolean
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_memoize = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor fastpubsub.claims;
+    v_message fastpubsub.parked;
+    v_parked bigint [];
+    v_parked_turns bigint [];
+    v_next bigint [];
+    v_next_turns bigint [];
+    v_idle bigint [];
+begin
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    select
+        array_agg(t.turn) filter (where t.parked is not null),
+        array_agg(t.parked) filter (where t.parked is not null),
+        array_agg(t.turn) filter (where t.parked is null and t.next is not null),
+        array_agg(t.next) filter (where t.parked is null and t.next is not null),
+        array_agg(t.turn) filter (where t.parked is null and t.next is null)
+    into v_parked_turns, v_parked, v_next_turns, v_next, v_idle
+    from (
+        select t.turn, p.position as parked, n.position as next
+        from (select distinct u.turn from unnest(p_turns) as u (turn) where u.turn > 0) as t
+        left join lateral (
+            select p.position from fastpubsub.parked as p
+            where p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = t.turn
+            order by p.position limit 1
+        ) as p on true
+        left join lateral (
+            select k.position
+            from (
+                select hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+                where p.position is null and m.topic_key = p_topic_key and m.position = t.turn
+                limit 1
+            ) as m
+            cross join lateral (
+                select k.position from fastpubsub.message_keys as k
+                where
+                    k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > t.turn
+                    and k.position <= v_cursor.position
+                order by k.position limit 1
+            ) as k
+        ) as n on true
+        where
+            (
+                select l.turn from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key and l.turn >= t.turn and l.turn <= t.turn
+                    and l.turn <> l.last_position
+                -- With sorting off, only the index by turn has this order.
+                order by l.turn
+                limit 1
+            ) is null
+            and (
+                select l.turn from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                    and l.position > t.turn - 100 and l.position <= t.turn and l.last_position = t.turn and l.turn = t.turn
+                limit 1
+            ) is null
+    ) as t;
+    if 0 = any(p_turns) then
+        select v_next || array_agg(k.position), v_next_turns || array_agg(m.position) into v_next, v_next_turns
+        from unnest(p_turns, p_positions, p_last_positions) as u (turn, position, last_position)
+        cross join lateral (
+            select m.position, hashtextextended(m.ordering_key, 0) as key_hash from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position >= u.position and m.position <= u.last_position
+            order by m.position limit 100
+        ) as m
+        cross join lateral (
+            select k.position from fastpubsub.message_keys as k
+            where
+                k.topic_key = p_topic_key and k.key_hash = m.key_hash and k.position > m.position
+                and k.position <= v_cursor.position
+            order by k.position limit 1
+        ) as k
+        where u.turn = 0;
+    end if;
+    -- Joins with the arrays would be planned by wrong statistics.
+    for i in 1..coalesce(cardinality(v_parked), 0) loop
+        delete from fastpubsub.parked as p
+        where
+            p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = v_parked_turns[i]
+            and p.position = v_parked[i]
+        returning p.* into v_message;
+        insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
+        values (
+            p_topic_key, p_subscription_key, greatest(v_message.due_at, v_cursor.retry_due_at + interval '1 microsecond'),
+            v_message.position, v_message.attempts, v_message.reason, v_message.turn
+        );
+    end loop;
+    if v_next is not null then
+        insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
+        select
+            p_topic_key, p_subscription_key, greatest(p_now, v_cursor.retry_due_at + interval '1 microsecond'), u.position, 0,
+            'put aside', u.turn
+        from unnest(v_next, v_next_turns) as u (position, turn);
+    end if;
+    for i in 1..coalesce(cardinality(v_idle), 0) loop
+        delete from fastpubsub.busy_keys as b
+        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = v_idle[i];
+    end loop;
+    return v_parked is not null or v_next is not null;
+end;
+$$;
+
+-- functions/lease_turns.sql
+-- For claim_in_order: leases these messages to a consumer, neighbors of one turn together. The first p_retried may be copies of dead
+-- letters.
+create or replace function fastpubsub.lease_turns(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_attempts integer [],
+    p_turns bigint [],
+    p_retried integer,
+    p_token bigint,
+    p_now timestamptz,
+    p_expires_at timestamptz,
+    p_consumer_id text
+) returns void
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_count integer := cardinality(p_positions);
+begin
+    -- A stretch of the log, of a single turn or of messages that are alone with their key.
+    if
+        p_retried = 0 and p_positions[v_count] - p_positions[1] = v_count - 1 and p_turns[1] = all(p_turns) and 1 = all(p_attempts)
+        and p_positions = array(select generate_series(p_positions[1], p_positions[v_count]))
+    then
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
+        )
+        select
+            p_topic_key, p_subscription_key, f, least(f + 99, p_positions[v_count]), p_token, p_now, p_expires_at, 1, false, p_consumer_id,
+            p_turns[1]
+        from generate_series(p_positions[1], p_positions[v_count], 100) as f;
+        return;
+    end if;
+    -- None has a neighbor, as where several keys alternate.
+    if
+        p_retried = 0
+        and not exists (
+            select from unnest(p_positions, p_positions[2:]) as u (position, next_position) where u.next_position = u.position + 1
+        )
+    then
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
+        )
+        select
+            p_topic_key, p_subscription_key, u.position, u.position, p_token, p_now, p_expires_at, u.attempts, false, p_consumer_id, u.turn
+        from unnest(p_positions, p_attempts, p_turns) as u (position, attempts, turn);
+        return;
+    end if;
+    insert into fastpubsub.leases (
+        topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id, turn
+    )
+    select
+        p_topic_key, p_subscription_key, min(r.position), max(r.position), p_token, p_now, p_expires_at,
+        r.attempts, r.revived, p_consumer_id, r.turn
+    from (
+        select
+            m.*, m.position - row_number() over (partition by m.turn, m.attempts, m.revived order by m.position) as island
+        from (
+            select
+                u.position, u.attempts, u.turn,
+                u.ordinal <= p_retried and exists (
+                    select from fastpubsub.revived as v
+                    where
+                        v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = u.position
+                    -- Or it would read all copies, to look each one up.
+                    offset 0
+                ) as revived
+            from unnest(p_positions, p_attempts, p_turns) with ordinality as u (position, attempts, turn, ordinal)
+        ) as m
+    ) as r
+    group by r.turn, r.attempts, r.revived, r.island, r.position / 100;
 end;
 $$;
 
@@ -431,6 +1358,128 @@ drop function fastpubsub.look_at_topics;
 -- functions/publish_outbox.sql
 drop function fastpubsub.publish_outbox;
 
+-- functions/read_log_in_order.sql
+-- For a claim of an ordered subscription: reads the log after p_after, up to p_limit messages and p_max_bytes (with p_at_least_one, the
+-- first one whatever its size), and until p_until. The messages of a key that is busy are put aside. `turns` are those of the keys, which
+-- are busy from now on: -1 for a message that is all of its key, or has none, and 0 if something was put aside behind it already.
+-- `scanned` is how far the cursor can move, past those in `expired`, which had nothing of their key before them. p_first is the first kept
+-- position: before it, messages may have been trimmed, and be left for vacuum.
+create or replace function fastpubsub.read_log_in_order(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_after bigint,
+    p_last bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_at_least_one boolean,
+    p_until timestamptz,
+    p_now timestamptz,
+    p_first bigint default null,
+    out positions bigint [],
+    out turns bigint [],
+    out size bigint,
+    out scanned bigint,
+    out filtered integer,
+    out unreadable bigint [],
+    out expired bigint [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out ordering_keys text []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    c_step constant bigint := 4096;
+    c_expired constant integer := 1000;
+    v_first bigint := coalesce(p_first, fastpubsub.first_position(p_topic_key, p_last));
+    v_step bigint := p_limit;
+    v_to bigint;
+    v_matching bigint [];
+    v_unreadable bigint [];
+    v_read record;
+    v_is_read boolean := false;
+    v_busy bigint;
+    v_place integer;
+    v_is_closed boolean := false;
+begin
+    positions := '{}';
+    turns := '{}';
+    size := 0;
+    scanned := p_after;
+    filtered := 0;
+    expired := '{}';
+    loop
+        v_to := least(p_last, read_log_in_order.scanned + v_step);
+        -- Where the last stretch gave nothing, this one may not, either.
+        if
+            v_is_closed and fastpubsub.pass_busy_keys(p_topic_key, p_subscription_key, read_log_in_order.scanned, v_to, v_first)
+        then
+            scanned := v_to;
+            exit when v_to >= p_last or clock_timestamp() >= p_until;
+            v_step := least(greatest(v_step, 64) * 2, c_step);
+            continue;
+        end if;
+        if p_path is not null then
+            select f.positions, f.unreadable into v_matching, v_unreadable
+            from fastpubsub.matching_positions(p_topic_key, read_log_in_order.scanned, v_to, p_path, v_step::integer) as f;
+        end if;
+        if p_path is null then
+            v_read := fastpubsub.take_stretch(
+                p_topic_key, p_subscription_key, read_log_in_order.scanned, v_to, v_first, read_log_in_order.positions,
+                p_limit - cardinality(read_log_in_order.positions), p_max_bytes - read_log_in_order.size, p_now
+            );
+            v_is_read := v_read.scanned is not null;
+        end if;
+        if not v_is_read then
+            v_read := fastpubsub.judge_stretch(
+                p_topic_key, p_subscription_key, read_log_in_order.scanned, v_to, v_first, read_log_in_order.positions,
+                p_limit - cardinality(read_log_in_order.positions), p_max_bytes - read_log_in_order.size, p_now,
+                p_at_least_one and read_log_in_order.size = 0, p_path, v_matching
+            );
+        end if;
+        -- A join with the array would be planned by wrong statistics.
+        foreach v_busy in array coalesce(v_read.busy, '{}') loop
+            perform fastpubsub.follow_busy(p_topic_key, p_subscription_key, v_busy);
+            v_place := array_position(read_log_in_order.positions, v_busy);
+            if read_log_in_order.turns[v_place] = -1 then
+                turns[v_place] := 0;
+            end if;
+        end loop;
+        insert into fastpubsub.busy_keys (topic_key, subscription_key, position)
+        select p_topic_key, p_subscription_key, u.position
+        from (
+            select u.position from unnest(v_read.tails) as u (position)
+            union all
+            select distinct u.position from unnest(v_read.turns) as u (position) where u.position > 0
+        ) as u;
+        positions := read_log_in_order.positions || v_read.positions;
+        turns := read_log_in_order.turns || v_read.turns;
+        size := read_log_in_order.size + coalesce(v_read.size, 0);
+        filtered := read_log_in_order.filtered + v_read.filtered;
+        expired := read_log_in_order.expired || coalesce(v_read.expired, '{}');
+        unreadable := read_log_in_order.unreadable || array(select u from unnest(v_unreadable) as u where u <= v_read.scanned);
+        scanned := v_read.scanned;
+        exit when
+            v_read.is_full or cardinality(read_log_in_order.positions) >= p_limit or read_log_in_order.scanned >= p_last
+            or clock_timestamp() >= p_until or cardinality(read_log_in_order.expired) >= c_expired;
+        v_is_closed := v_read.positions is null and v_read.filtered = 0;
+        v_step := least(greatest(v_step, 64) * 2, c_step);
+    end loop;
+    v_read := fastpubsub.read_claimed(p_topic_key, p_subscription_key, read_log_in_order.positions);
+    created_at := v_read.created_at;
+    payloads := v_read.payloads;
+    attributes := v_read.attributes;
+    ordering_keys := v_read.ordering_keys;
+end;
+$$;
+
 -- functions/requeue_messages.sql
 -- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted
 -- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. What has
@@ -603,6 +1652,458 @@ begin
         perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_cursor.position, v_cursor.routed, v_cursor.purged + v_replaced);
     end if;
     return v_died;
+end;
+$$;
+
+-- functions/settle_and_claim_2.sql
+-- Settles, then claims, in one transaction: nothing is claimed when something cannot be settled, and messages that are given back
+-- without a delay may be claimed again at once. The runs of ids are those of p_counts[1] acks, p_counts[2] nacks, p_counts[3] returns,
+-- p_counts[4] rejects and p_counts[5] extensions, one after the other; p_seconds has the delays and extensions, p_reasons the reasons,
+-- by run. `outcomes` says of every id, in the order of the runs, what take_leases says; `died` counts what was nacked for the last time.
+--
+-- The rest is claim_messages_2; without p_limits nothing is claimed. The cursor is locked first, even for an ack of whole leases, because
+-- whoever holds leases may not wait for the cursor. The usual case, acks of whole leases and a claim of what comes next in the log, is done
+-- by end_whole_leases and claim_stretch.
+create or replace function fastpubsub.settle_and_claim_2(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_counts integer [],
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_seconds integer [],
+    p_reasons text [],
+    p_lengths integer [],
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_scan_rows bigint default 50000,
+    p_scan_milliseconds integer default 20,
+    p_now timestamptz default null,
+    out outcomes smallint [],
+    out died integer,
+    out token bigint,
+    out expires_at timestamptz,
+    out scanned bigint,
+    out last bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out lease_seconds integer,
+    out filtered bigint,
+    out paused boolean,
+    out ordering_keys text [],
+    out shares integer [],
+    out limited_seconds double precision,
+    out freed boolean,
+    out ttl_expired integer,
+    out dead_lettered integer
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_durable text;
+    v_settings fastpubsub.cursors;
+    v_first integer := 1;
+    v_end integer;
+    v_acked record;
+    v_nacked record;
+    v_rejected record;
+    v_claimed record;
+    v_now timestamptz;
+begin
+    perform fastpubsub.begin_call(true);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    -- Kind by kind, leases would be locked in another order than by an ack of the same ones that holds no cursor.
+    if cardinality(array_remove(p_counts, 0)) > 1 then
+        perform from (
+            select r.position, r.position + r.length - 1 as last_position
+            from unnest(p_positions, p_lengths) as r (position, length)
+            order by r.position
+        ) as r
+        cross join lateral (
+            select from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position > r.position - 100 and l.position <= r.last_position and l.last_position >= r.position
+            order by l.position
+            for update
+        ) as l;
+    end if;
+    died := 0;
+    v_end := p_counts[1];
+    if v_end = cardinality(p_positions) and not v_settings.ordered then
+        v_acked := fastpubsub.end_whole_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_lengths);
+        outcomes := v_acked.outcomes;
+        freed := false;
+        v_first := v_acked.runs + 1;
+    end if;
+    if v_end >= v_first then
+        v_acked := fastpubsub.end_acked(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_lengths[v_first:v_end], p_now, v_settings.ordered
+        );
+        outcomes := settle_and_claim_2.outcomes || v_acked.outcomes;
+        freed := v_acked.freed;
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[2];
+    if v_end >= v_first then
+        v_nacked := fastpubsub.nack_messages(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now, p_reasons[v_first:v_end]
+        );
+        outcomes := settle_and_claim_2.outcomes || v_nacked.outcomes;
+        died := v_nacked.died;
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[3];
+    if v_end >= v_first then
+        outcomes := settle_and_claim_2.outcomes || fastpubsub.return_leases(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_lengths[v_first:v_end], p_now
+        );
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[4];
+    if v_end >= v_first then
+        v_rejected := fastpubsub.reject_messages_2(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_reasons[v_first:v_end], p_lengths[v_first:v_end], p_now
+        );
+        outcomes := settle_and_claim_2.outcomes || v_rejected.outcomes;
+        freed := coalesce(settle_and_claim_2.freed, false) or v_rejected.freed;
+    end if;
+    v_first := v_end + 1;
+    v_end := v_end + p_counts[5];
+    if v_end >= v_first then
+        outcomes := settle_and_claim_2.outcomes || fastpubsub.extend_leases(
+            p_topic_key, p_subscription_key, p_positions[v_first:v_end], p_tokens[v_first:v_end], p_created_at[v_first:v_end],
+            p_seconds[v_first:v_end], p_lengths[v_first:v_end], p_now
+        );
+    end if;
+
+    if cardinality(p_limits) > 0 then
+        if
+            v_settings.paused_at is null and v_settings.is_pushed is not true and not v_settings.ordered and v_settings.fair_by is null
+            and v_settings.filter_path is null and v_settings.max_in_flight is null and v_settings.rate_limit is null
+        then
+            v_now := coalesce(p_now, clock_timestamp());
+            v_claimed := fastpubsub.claim_stretch(
+                p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, v_now, v_settings.ack_deadline_seconds
+            );
+            if v_claimed.is_usual then
+                token := v_claimed.token;
+                expires_at := v_claimed.expires_at;
+                lease_seconds := v_claimed.lease_seconds;
+                scanned := v_claimed.scanned;
+                last := v_claimed.last;
+                positions := v_claimed.positions;
+                attempts := v_claimed.attempts;
+                created_at := v_claimed.created_at;
+                payloads := v_claimed.payloads;
+                attributes := v_claimed.attributes;
+                ordering_keys := v_claimed.ordering_keys;
+                filtered := 0;
+                paused := false;
+                ttl_expired := 0;
+                return;
+            end if;
+        end if;
+        v_durable := current_setting('synchronous_commit');
+        select
+            c.token, c.expires_at, c.scanned, c.last, c.positions, c.attempts, c.created_at, c.payloads, c.attributes, c.unreadable,
+            c.unreadable_created_at, c.lease_seconds, c.filtered, c.paused, c.ordering_keys, c.shares,
+            c.limited_seconds, c.ttl_expired, c.dead_lettered
+        into
+            token, expires_at, scanned, last, settle_and_claim_2.positions, attempts, created_at, payloads, attributes, unreadable,
+            unreadable_created_at, lease_seconds, filtered, paused, ordering_keys, shares,
+            limited_seconds, ttl_expired, dead_lettered
+        from fastpubsub.claim_messages_2(
+            p_topic_key, p_subscription_key, p_limits, p_consumer_ids, p_max_bytes, p_scan_rows, p_scan_milliseconds, p_now
+        ) as c;
+        -- A claim alone may be lost in a crash; what was settled may not.
+        perform set_config('synchronous_commit', v_durable, true);
+    end if;
+end;
+$$;
+
+-- functions/take_stretch.sql
+drop function fastpubsub.take_stretch;
+-- For read_log_in_order without a filter: all messages in (p_after, p_to] whose key is not busy, and those keys that are, as there. p_taken
+-- are those that the same claim took before. `scanned` is null where this is not all there is to it: a message has
+-- expired, or they do not fit into p_limit and p_max_bytes.
+create or replace function fastpubsub.take_stretch(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_after bigint,
+    p_to bigint,
+    p_first bigint,
+    p_taken bigint [],
+    p_limit integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    out scanned bigint,
+    out is_full boolean,
+    out size bigint,
+    out positions bigint [],
+    out turns bigint [],
+    out filtered integer,
+    out busy bigint [],
+    out tails bigint [],
+    out expired bigint []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
+set enable_hashjoin = on
+-- The keys are joined to the messages of the stretch, however few of both the statistics expect.
+set enable_nestloop = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_is_all boolean;
+begin
+    with stretch as materialized (
+        select
+            m.position, hashtextextended(m.ordering_key, 0) as key_hash,
+            pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size, (m.expires_at <= p_now) is true as is_expired
+        from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > p_after and m.position <= p_to
+    ),
+    keys as materialized (
+        select
+            s.*,
+            (
+                select k.position
+                from (
+                    select k.position from fastpubsub.message_keys as k
+                    where k.topic_key = p_topic_key and k.key_hash = s.key_hash and k.position < s.first_position and k.position >= p_first
+                    order by k.position desc limit 1
+                ) as k
+                where
+                    (
+                        select b.position from fastpubsub.busy_keys as b
+                        where b.topic_key = p_topic_key and b.subscription_key = p_subscription_key and b.position = k.position
+                        limit 1
+                    ) is not null
+                    or (
+                        select l.last_position >= k.position and l.turn <= 0 from fastpubsub.leases as l
+                        where
+                            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                            and l.position > k.position - 100 and l.position <= k.position
+                        order by l.position desc limit 1
+                    )
+                    or k.position = any(p_taken)
+            ) as busy
+        from (
+            select
+                s.key_hash, min(s.position) as first_position, max(s.position) as last_position, count(*) as messages
+            from stretch as s
+            where s.key_hash is not null
+            group by s.key_hash
+        ) as s
+    )
+    select
+        sum(s.size) filter (where k.busy is null),
+        array_agg(s.position order by s.position) filter (where k.busy is null),
+        array_agg(case when k.messages > 1 then k.last_position else -1 end order by s.position) filter (where k.busy is null),
+        (select array_agg(b.busy order by b.busy) from keys as b where b.busy is not null),
+        (select array_agg(b.last_position order by b.busy) from keys as b where b.busy is not null),
+        coalesce(not bool_or(s.is_expired), true)
+    into take_stretch.size, take_stretch.positions, take_stretch.turns, take_stretch.busy, take_stretch.tails, v_is_all
+    from stretch as s
+    left join keys as k on k.key_hash = s.key_hash;
+    scanned := case
+        when
+            v_is_all and coalesce(cardinality(take_stretch.positions), 0) <= p_limit and coalesce(take_stretch.size, 0) <= p_max_bytes
+            then p_to
+    end;
+    is_full := false;
+    filtered := 0;
+end;
+$$;
+
+-- functions/take_turns.sql
+-- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
+-- it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor. What has expired is
+-- in `expired` instead, with the attempts that it had. `are_new` says that nobody had any of the messages before, `is_more` that something
+-- else may be due.
+create or replace function fastpubsub.take_turns(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_floor_due_at timestamptz,
+    p_floor_position bigint,
+    p_cursor bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    out positions bigint [],
+    out attempts integer [],
+    out turns bigint [],
+    out due_at timestamptz,
+    out retry_position bigint,
+    out size bigint,
+    out routed integer,
+    out filtered integer,
+    out unreadable bigint [],
+    out expired bigint [],
+    out expired_attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out ordering_keys text [],
+    out are_new boolean,
+    out is_more boolean
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_memoize = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    c_turns constant integer := 4;
+    v_due_at timestamptz [];
+    v_positions bigint [];
+    v_attempts integer [];
+    v_turns bigint [];
+    v_put_aside boolean [];
+    v_sizes bigint [];
+    v_are_expired boolean [];
+    v_share integer;
+    v_part record;
+    v_passed bigint [];
+    v_retry_position bigint;
+begin
+    positions := '{}';
+    attempts := '{}';
+    turns := '{}';
+    size := 0;
+    routed := 0;
+    filtered := 0;
+    expired := '{}';
+    expired_attempts := '{}';
+    are_new := false;
+    select
+        array_agg(r.due_at), array_agg(r.position), array_agg(r.attempts), array_agg(r.turn), array_agg(r.reason = 'put aside'),
+        array_agg(r.size), array_agg(r.is_expired)
+    into v_due_at, v_positions, v_attempts, v_turns, v_put_aside, v_sizes, v_are_expired
+    from (
+        select
+            r.due_at, r.position, r.attempts, r.turn, r.reason,
+            coalesce(m.size, v.size) as size, (m.expires_at <= p_now) is true and v.size is null as is_expired
+        from fastpubsub.retries as r
+        left join lateral (
+            select pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size, m.expires_at
+            from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = r.position
+            limit 1
+        ) as m on true
+        -- A reprocessed dead letter does not expire.
+        left join lateral (
+            select pg_column_size(v.payload) + coalesce(pg_column_size(v.attributes), 0) as size from fastpubsub.revived as v
+            where
+                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
+                and (m.size is null or m.expires_at is not null)
+            limit 1
+        ) as v on true
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
+        order by r.due_at, r.position
+        limit least(p_limit, c_turns)
+    ) as r;
+    v_retry_position := v_positions[cardinality(v_positions)];
+    is_more := cardinality(v_positions) >= least(p_limit, c_turns);
+    v_share := greatest(p_limit / cardinality(v_positions), 1);
+    if p_path is null and true = all(v_put_aside) then
+        v_part := fastpubsub.take_put_aside(
+            p_topic_key, p_subscription_key, v_positions, v_turns, p_cursor, v_share, p_max_bytes, p_now
+        );
+        if v_part.positions is not null then
+            positions := v_part.positions;
+            attempts := array_fill(1, array[cardinality(v_part.positions)]);
+            turns := v_part.turns;
+            size := v_part.size;
+            routed := cardinality(v_part.positions);
+            created_at := v_part.created_at;
+            payloads := v_part.payloads;
+            attributes := v_part.attributes;
+            ordering_keys := v_part.ordering_keys;
+            due_at := v_due_at[cardinality(v_due_at)];
+            retry_position := v_positions[cardinality(v_positions)];
+            are_new := true;
+            v_positions := '{}';
+        end if;
+    end if;
+    for i in 1..coalesce(cardinality(v_positions), 0) loop
+        exit when cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes;
+        due_at := v_due_at[i];
+        retry_position := v_positions[i];
+        if v_turns[i] is null and v_are_expired[i] then
+            expired := take_turns.expired || v_positions[i];
+            expired_attempts := take_turns.expired_attempts || v_attempts[i];
+            continue;
+        elsif v_turns[i] is null then
+            positions := take_turns.positions || v_positions[i];
+            attempts := take_turns.attempts || v_attempts[i] + 1;
+            turns := take_turns.turns || null::bigint;
+            size := take_turns.size + v_sizes[i];
+            continue;
+        end if;
+        v_part := fastpubsub.continue_turn(
+            p_topic_key, p_subscription_key, v_turns[i], v_positions[i], v_attempts[i], v_put_aside[i], p_cursor, p_path, v_share,
+            p_max_bytes - take_turns.size, p_now
+        );
+        if v_part.positions = '{}' then
+            v_passed := v_passed || v_part.turn;
+        else
+            positions := take_turns.positions || v_part.positions;
+            attempts := take_turns.attempts || v_part.attempts;
+            turns := take_turns.turns || array_fill(v_part.turn, array[cardinality(v_part.positions)]);
+        end if;
+        size := take_turns.size + v_part.size;
+        routed := take_turns.routed + v_part.routed;
+        expired := take_turns.expired || v_part.expired;
+        expired_attempts := take_turns.expired_attempts || v_part.expired_attempts;
+        filtered := take_turns.filtered + v_part.filtered;
+        unreadable := take_turns.unreadable || v_part.unreadable;
+    end loop;
+    is_more := coalesce(take_turns.is_more or take_turns.retry_position <> v_retry_position, false);
+    delete from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
+        and (r.due_at, r.position) <= (take_turns.due_at, take_turns.retry_position);
+    if v_passed is not null then
+        perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_passed, p_now + interval '1 microsecond');
+    end if;
+    if not take_turns.are_new then
+        v_part := fastpubsub.read_claimed(p_topic_key, p_subscription_key, take_turns.positions);
+        created_at := v_part.created_at;
+        payloads := v_part.payloads;
+        attributes := v_part.attributes;
+        ordering_keys := v_part.ordering_keys;
+    end if;
 end;
 $$;
 

@@ -326,6 +326,7 @@ INTERNAL = {
     "continue_turn",
     "end_acked",
     "end_leases",
+    "end_turns",
     "end_whole_leases",
     "follow_busy",
     "judge_stretch",

@@ -301,3 +301,101 @@ def test_what_an_exchange_waits_for_counts(open_store: OpenStore, background: Ba
         [expected[change][0]] * 10,
         *expected[change][1:],
     )
+
+
+IN_ORDER = (
+    "settle_and_claim_2",
+    "begin_call",
+    "lock_subscription",
+    "end_acked",
+    "end_leases",
+    "claim_in_order",
+    "end_turns",
+)
+
+
+def publish_keys(store: Store, keys: Keys, names: Sequence[str]) -> None:
+    store.publish(keys.topic, ["{}"] * len(names), ordering_keys=names)
+
+
+@pytest.mark.parametrize("names", ["a" * 60, "abcd" * 15, "aabb" * 15])
+def test_keys_that_go_on_are_handed_over(store: Store, names: str) -> None:
+    """They wait in no table between the ack and the claim of one exchange."""
+    keys = store.create(start="earliest", ordered=True)
+    publish_keys(store, keys, names)
+    first = store.claim(keys, 4)
+    assert store.claim(keys).positions == []
+    with called(store) as calls:
+        (outcomes, *_), second = store.settle_and_claim(keys, Settles(acks=(first.ids, None)), [40])
+    assert (outcomes, len(second.positions), second.limited_seconds) == ([SETTLED] * 4, 40, None)
+    assert sorted(second.positions) == list(range(5, 45))
+    read = ("take_put_aside", "read_claimed", "lease_turns")
+    assert calls == dict.fromkeys((*IN_ORDER, *read), 1)
+
+
+def test_a_stretch_of_many_keys_is_read_once(store: Store) -> None:
+    keys = store.create(start="earliest", ordered=True)
+    publish_keys(store, keys, [str(number) for number in range(60)])
+    ids = store.claim(keys, 20).ids
+    with called(store) as calls:
+        (outcomes, *_), claimed = store.settle_and_claim(keys, Settles(acks=(ids, None)), [20])
+    assert (outcomes, claimed.positions) == ([SETTLED] * 20, list(range(21, 41)))
+    read = ("first_position", "read_log_in_order", "take_stretch", "lease_turns")
+    assert calls == dict.fromkeys((*IN_ORDER, *read), 1)
+
+
+def test_what_is_missing_for_a_batch_is_close(store: Store) -> None:
+    """A claim whose stretch has a message of a busy key does not look at a longer one instead."""
+    keys = store.create(start="earliest", ordered=True)
+    publish_keys(store, keys, "a")
+    store.claim(keys)
+    publish_keys(store, keys, ["a" if number == 7 else str(number) for number in range(60)])
+    with called(store) as calls:
+        claimed = store.claim(keys, 20)
+    assert claimed.positions == [*range(2, 9), *range(10, 23)]
+    assert claimed.scanned == 22
+    assert (calls["take_stretch"], "judge_stretch" in calls) == (2, False)
+
+
+def test_what_nobody_takes_in_the_same_call_waits(store: Store) -> None:
+    keys = store.create(start="earliest", ordered=True)
+    publish_keys(store, keys, "abcabcabc")
+    first = store.claim(keys, 3)
+    store.claim(keys)
+    _, second = store.settle_and_claim(keys, Settles(acks=(first.ids, None)), [1, 1], ["one", "two"])
+    assert (second.positions, second.shares, second.limited_seconds) == ([4, 5], [1, 1], 0)
+    assert [retry.position for retry in store.retries(keys)] == [6]
+    third = store.claim(keys)
+    assert (third.positions, third.limited_seconds) == ([6, 9], None)
+
+
+def test_what_waited_before_comes_first(store: Store) -> None:
+    keys = store.create(start="earliest", ordered=True)
+    publish_keys(store, keys, "ababab")
+    one, other = store.claim(keys, 1), store.claim(keys, 1)
+    store.claim(keys)
+    store.ack(keys, one.ids)
+    _, claimed = store.settle_and_claim(keys, Settles(acks=(other.ids, None)), [1, 1], ["one", "two"])
+    assert claimed.positions == [3, 4]
+    _, claimed = store.settle_and_claim(keys, Settles(acks=(claimed.ids, None)), [4], now=NOW + SECOND)
+    assert claimed.positions == [5, 6]
+
+
+def test_a_part_of_a_turn_frees_no_key(store: Store) -> None:
+    keys = store.create(start="earliest", ordered=True)
+    publish_keys(store, keys, "aaaab")
+    first = store.claim(keys, 2)
+    (outcomes, *_), claimed = store.settle_and_claim(keys, Settles(acks=(first.ids[:1], None)), [10])
+    assert (outcomes, claimed.positions) == ([SETTLED], [5])
+    (outcomes, *_), claimed = store.settle_and_claim(keys, Settles(acks=(first.ids[1:], None)), [10])
+    assert (outcomes, claimed.positions) == ([SETTLED], [3, 4])
+
+
+def test_what_has_no_room_is_not_handed_over(store: Store) -> None:
+    keys = store.create(start="earliest", ordered=True)
+    publish_keys(store, keys, "abcabc")
+    first = store.claim(keys, 3)
+    store.claim(keys)
+    _, claimed = store.settle_and_claim(keys, Settles(acks=(first.ids, None)), [10], max_bytes=3)
+    assert (claimed.positions, claimed.limited_seconds) == ([4], 0)
+    assert store.claim(keys).positions == [5, 6]

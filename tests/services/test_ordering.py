@@ -79,8 +79,8 @@ def called(database: Database, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def ids(claim: Claim) -> list[str]:
-    published = Published(claim.keys.topic_key, claim.positions[0], claim.created_at[0], 1)
-    return published.ids()
+    places = zip(claim.positions, claim.created_at, strict=True)
+    return [id_ for place in places for id_ in Published(claim.keys.topic_key, *place, 1).ids()]
 
 
 @pytest.mark.parametrize(("kind", "value"), [(ACK, None), (REJECT, "broken")])
@@ -106,6 +106,34 @@ async def test_those_who_wait_get_the_messages_of_a_key_one_after_the_other(serv
     assert second.positions == [2]
     await services.settling.settle(ACK, "s", ids(second))
     assert (await waiting[1]).positions == [3]
+
+
+async def test_a_full_claim_that_leaves_nothing_wakes_nobody_else(services: Services, called: list[str]) -> None:
+    await services.publish("1", "2", "3")
+    first = await services.pull("one")
+    waiting = [asyncio.create_task(services.pull(name)) for name in ("two", "three")]
+    await services.until_waiting(2)
+    called.clear()
+    assert await services.settling.settle(ACK, "s", ids(first)) == [SETTLED]
+    second = await waiting[0]
+    assert (second.positions, called) == ([2], ["settle_and_claim_2"])
+    assert [len(waits) for _, waits in services.wakeups.lines.pulls()] == [1]
+    await services.settling.settle(ACK, "s", ids(second))
+    assert (await waiting[1]).positions == [3]
+
+
+async def test_a_full_claim_that_leaves_something_wakes_the_next(services: Services) -> None:
+    for key in ("a", "b"):
+        await services.publish("1", "2", key=key)
+    first = await services.pull("one", 3)
+    assert first.positions == [1, 2, 3]
+    waiting = [asyncio.create_task(services.pull(name)) for name in ("two", "three")]
+    await services.until_waiting(2)
+    assert await services.settling.settle(ACK, "s", ids(first)) == [SETTLED] * 3
+    assert (await waiting[0]).positions == [4]
+    await services.publish("3")
+    await services.publish("3", key="c")
+    assert (await waiting[1]).positions == [5]
 
 
 async def test_a_pull_that_settles_makes_room_for_who_waits(services: Services, called: list[str]) -> None:

@@ -62,7 +62,7 @@ class InOrder(Turns):
             self.routed += len(fit) + len(late)
             if is_full or len(taken) >= limit or end >= self.log.last:
                 return taken
-            step = min(max(step, 64) * 2, STEP)
+            step = limit - len(taken) if 2 * len(fit) >= step else min(max(step, 64) * 2, STEP)
 
     def _fitting(self, found: Sequence[int], max_bytes: int, *, is_first: bool) -> list[int]:
         """As many as do not exceed the size, and one of any size when it is the first."""
