@@ -164,15 +164,20 @@ class Exchanging:
         answers = [Exchanged([()] * len(request.settles), nothing(key.keys)) for request in requests]
         self._settled(key, places, outcomes or [], died, answers)
         claimed_by = self._claiming.shares(key, claims, [*claimed, ttl_expired, dead_lettered]) if claims else []
-        if freed and all(
-            claim.more or len(claim.positions) >= asked.limit for claim, asked in zip(claimed_by, claims, strict=True)
-        ):
-            self._wakeups.freed(key.keys)
+        if freed:
+            self._tell_freed(key, claims, claimed_by)
         shares = iter(claimed_by)
         return [
             answer._replace(claim=next(shares)) if request.claim.limit else answer
             for request, answer in zip(requests, answers, strict=True)
         ]
+
+    def _tell_freed(self, key: ClaimKey, asked: Sequence[ClaimRequest], claims: Sequence[Claim]) -> None:
+        """Who has room left got nothing of the keys that go on: they go on later."""
+        if all(claim.more or len(claim.positions) >= one.limit for claim, one in zip(claims, asked, strict=True)):
+            self._wakeups.freed(key.keys)
+        else:
+            self._wakeups.changed(key.keys)
 
     def _settled(
         self, key: ClaimKey, places: Sequence[_Place], outcomes: Sequence[int], died: int, answers: Sequence[Exchanged]

@@ -86,7 +86,7 @@ begin
     died := 0;
     v_end := p_counts[1];
     -- What goes on of the keys of an ordered subscription is handed out without having waited in a table.
-    v_at_once := v_end > 0 and v_end = cardinality(p_positions) and cardinality(p_limits) > 0 and v_settings.ordered
+    v_at_once := v_end > 0 and v_end = cardinality(p_positions) and coalesce(cardinality(p_limits), 0) > 0 and v_settings.ordered
     and v_settings.paused_at is null and v_settings.is_pushed is not true and v_settings.max_in_flight is null
     and v_settings.rate_limit is null;
     if v_end = cardinality(p_positions) and not v_settings.ordered then

@@ -17,7 +17,7 @@ from fastpubsub.services.directory import Directory
 from fastpubsub.services.exchanging import Exchanging, Part
 from fastpubsub.services.publishing import Idempotency, Published, Publishing
 from fastpubsub.services.settling import ACK, NACK, REJECT, SETTLED, Kind, Settling
-from fastpubsub.services.wakeups import Wakeups
+from fastpubsub.services.wakeups import HEARD_SECONDS, Wakeups
 from tests.api.calls import PATIENCE, until_blocked
 from tests.conftest import Connect
 from tests.proxy import Proxy, Stage
@@ -47,6 +47,11 @@ class Services:
 
     async def pull(self, consumer: str, limit: int = 1, seconds: float = PATIENCE) -> Claim:
         return await self.claiming.pull("s", limit, consumer, seconds)
+
+    async def read_to_the_end(self) -> None:
+        """Of the log, which a slow machine reads in several claims: what is left of it would wake somebody."""
+        while (await self.pull("reader", seconds=0)).more:
+            pass
 
     async def until_waiting(self, pulls: int = 1) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -111,6 +116,7 @@ async def test_those_who_wait_get_the_messages_of_a_key_one_after_the_other(serv
 async def test_a_full_claim_that_leaves_nothing_wakes_nobody_else(services: Services, called: list[str]) -> None:
     await services.publish("1", "2", "3")
     first = await services.pull("one")
+    await services.read_to_the_end()
     waiting = [asyncio.create_task(services.pull(name)) for name in ("two", "three")]
     await services.until_waiting(2)
     called.clear()
@@ -120,6 +126,25 @@ async def test_a_full_claim_that_leaves_nothing_wakes_nobody_else(services: Serv
     assert [len(waits) for _, waits in services.wakeups.lines.pulls()] == [1]
     await services.settling.settle(ACK, "s", ids(second))
     assert (await waiting[1]).positions == [3]
+
+
+async def test_who_waits_learns_when_what_was_freed_is_due(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that an ack frees goes on with a message that waits for its time: nothing to claim now, but soon."""
+    await services.publish("1", "2")
+    held = await services.pull("one", 2)
+    first, second = ids(held)
+    monkeypatch.setattr(services.wakeups, "_poll_seconds", 10 * PATIENCE)
+    looking = asyncio.create_task(services.wakeups.run())
+    try:
+        assert await services.settling.settle(NACK, "s", [second], 1) == [SETTLED]
+        waiting = asyncio.create_task(services.pull("two"))
+        await services.until_waiting()
+        await asyncio.sleep(2 * HEARD_SECONDS)  # after which a new line has looked by itself
+        assert await services.settling.settle(ACK, "s", [first]) == [SETTLED]
+        assert (await waiting).positions == [2]
+    finally:
+        looking.cancel()
+        await asyncio.wait([looking])
 
 
 async def test_a_full_claim_that_leaves_something_wakes_the_next(services: Services) -> None:
