@@ -159,7 +159,9 @@ class Nodes:
             self._note_all(clocks)
             self._silence(parts)
         except (psycopg.Error, OSError) as error:
-            logger.warning("nobody could say which node gave no answer: %s", type(error).__name__)
+            # Where there is one node only, the calls themselves say that it is away.
+            level = logging.WARNING if self.are_several else logging.DEBUG
+            logger.log(level, "nobody could say which node gave no answer: %s", type(error).__name__)
         finally:
             self._suspected.clear()
             self._is_finding_out = False

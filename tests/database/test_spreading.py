@@ -357,6 +357,15 @@ async def test_a_node_that_lets_calls_wait_is_found_out(
     await database.close()
 
 
+async def test_nothing_is_said_of_nodes_when_the_only_database_is_away(
+    make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database(make_settings(database_url="postgresql+psycopg://nobody@127.0.0.1:1/nothing"))
+    database._nodes.suspect(1)  # as after a call whose connection broke
+    await database.close()
+    assert caplog.text == ""
+
+
 async def test_a_slow_call_on_a_node_that_is_there_goes_on(
     database: Database, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
