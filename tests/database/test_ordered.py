@@ -584,6 +584,8 @@ def test_an_old_snapshot_makes_no_held_key_slower(open_store: OpenStore) -> None
         snapshot.rows("select count(*) from fastpubsub.topics")
         assert store.value("select backend_xmin is not null from pg_stat_activity where pid = %s", snapshot.pid)
         looked_at = [turn(number) for number in range(TURNS)]
-    # Until something is trimmed, no claim begins further on, and a turn looks at some 25 entries more than the one
-    # before. Then it stays as it is, but for three more a turn before PostgreSQL 17.
-    assert max(looked_at[-10:]) <= max(looked_at[-25:-15]) + 15 * 4
+    # Until something is trimmed, no claim begins further on; then it stays as it is. But a reprocess looks for its
+    # message in all that was parked where PostgreSQL cannot skip in an index: three entries more a turn, seen on 14.
+    more = 20 if store.value("select current_setting('server_version_num')::integer") >= 180_000 else 60
+    for turns, allowed in ((looked_at[1::2], 20), (looked_at[::2], more)):
+        assert max(turns[-5:]) <= max(turns[-13:-8]) + allowed
