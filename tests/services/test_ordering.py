@@ -12,12 +12,13 @@ from fastpubsub.counters import Counters
 from fastpubsub.database.calls import Database
 from fastpubsub.exceptions import OutcomeUnknown
 from fastpubsub.payloads import Batch
+from fastpubsub.services import wakeups
 from fastpubsub.services.claiming import Claim, Claiming
 from fastpubsub.services.directory import Directory
 from fastpubsub.services.exchanging import Exchanging, Part
 from fastpubsub.services.publishing import Idempotency, Published, Publishing
 from fastpubsub.services.settling import ACK, NACK, REJECT, SETTLED, Kind, Settling
-from fastpubsub.services.wakeups import HEARD_SECONDS, Wakeups
+from fastpubsub.services.wakeups import Wakeups
 from tests.api.calls import PATIENCE, until_blocked
 from tests.conftest import Connect
 from tests.proxy import Proxy, Stage
@@ -134,12 +135,23 @@ async def test_who_waits_learns_when_what_was_freed_is_due(services: Services, m
     held = await services.pull("one", 2)
     first, second = ids(held)
     monkeypatch.setattr(services.wakeups, "_poll_seconds", 10 * PATIENCE)
+    monkeypatch.setattr(wakeups, "HEARD_SECONDS", 10 * PATIENCE)
+    has_looked = asyncio.Event()
+    tell_all = services.wakeups._tell_all
+
+    def tell(*arguments: Any) -> None:
+        tell_all(*arguments)
+        has_looked.set()
+
+    monkeypatch.setattr(services.wakeups, "_tell_all", tell)
     looking = asyncio.create_task(services.wakeups.run())
     try:
         assert await services.settling.settle(NACK, "s", [second], 1) == [SETTLED]
         waiting = asyncio.create_task(services.pull("two"))
         await services.until_waiting()
-        await asyncio.sleep(2 * HEARD_SECONDS)  # after which a new line has looked by itself
+        # What a new line finds by itself is over.
+        async with asyncio.timeout(PATIENCE):
+            await has_looked.wait()
         assert await services.settling.settle(ACK, "s", [first]) == [SETTLED]
         assert (await waiting).positions == [2]
     finally:
