@@ -8,13 +8,15 @@ from urllib.parse import quote
 
 from tests.faults.history import Kind, Number
 from tests.faults.plan import DEADLINE_SECONDS, SHARED, TIMED, Subscription
-from tests.faults.wire import Answer, NoAnswerError, NotSentError
+from tests.faults.wire import PAUSE_SECONDS, Answer, NoAnswerError, NotSentError
 
 if TYPE_CHECKING:
     from tests.faults.load import Load
 
 REPRESENTATION = {"Prefer": "return=representation"}
-PAUSE_SECONDS = 0.05
+COPIED = "dead_letter_message_id"
+"""The attribute of what is a copy of a dead letter."""
+
 RETURNING = 0.1
 """Of the batches of a consumer, of which half is given back unseen."""
 
@@ -38,12 +40,15 @@ class Caller:
         *,
         key: str | None = None,
         final: int = 0,
+        media: str = "",
     ) -> Answer | None:
         """None when it was refused, but with the status `final`, or nobody knows what became of it."""
         history = self.load.history
         history.add(self.name, Kind.INVOKE, op, **sent)
         try:
-            headers = REPRESENTATION if key is None else {**REPRESENTATION, "Idempotency-Key": key}
+            headers = dict(REPRESENTATION)
+            headers |= {} if key is None else {"Idempotency-Key": key}
+            headers |= {"Content-Type": media} if media else {}
             answer = await self.wire.ask(method, path, body, headers)
         except NotSentError:
             history.add(self.name, Kind.REFUSED, op)
@@ -54,7 +59,7 @@ class Caller:
             return None
         self.load.statuses[answer.status] += 1
         if answer.status >= 300:
-            kind = Kind.REFUSED if answer.status < 500 and answer.status != 429 else Kind.UNKNOWN
+            kind = Kind.REFUSED if answer.status < 500 else Kind.UNKNOWN
             history.add(self.name, kind, op, status=answer.status, retry_after=answer.retry_after)
             await asyncio.sleep(PAUSE_SECONDS)
             return answer if answer.status == final else None
@@ -68,7 +73,9 @@ def read(op: str, answer: Answer, sent: dict[str, Any]) -> dict[str, Any]:
     if op == "transaction":
         body = {"settled": sent["ids"], "gone": [], "stale": []}
     if op == "pull":
+        copies = {one["id"]: copied(one) for one in body["data"] if COPIED in one.get("attributes", {})}
         body = {
+            **({"copies": copies} if copies else {}),
             "messages": [
                 [
                     list(number_of(one)),
@@ -78,13 +85,24 @@ def read(op: str, answer: Answer, sent: dict[str, Any]) -> dict[str, Any]:
                     datetime.fromisoformat(one["lease_expires_at"]).timestamp(),
                 ]
                 for one in body["data"]
-            ]
+            ],
         }
     return {"status": answer.status, **body}
 
 
+def copied(message: dict[str, Any]) -> list[Any]:
+    """Of which dead letter it is a copy: its subscription, its number, its id, its reason and its attempts."""
+    told = message["attributes"]
+    names = (COPIED, "dead_letter_reason", "dead_letter_delivery_attempts")
+    return [told["dead_letter_subscription_id"], message["payload"]["number"], *(told[name] for name in names)]
+
+
 def number_of(message: dict[str, Any]) -> Number:
-    """Of what a schedule published, the time is a part."""
+    """Of what a schedule published, the time is a part. Of a copy of a dead letter, whose message may die more than
+    once, it is the id.
+    """
+    if COPIED in message.get("attributes", {}):
+        return Number(message["id"], 1, 0)
     number = Number(*message["payload"]["number"])
     if at := message.get("attributes", {}).get("scheduled_at"):
         return number._replace(request=int(datetime.fromisoformat(at).timestamp()))
@@ -93,6 +111,8 @@ def number_of(message: dict[str, Any]) -> Number:
 
 class Publisher(Caller):
     """Every second one repeats a request, with its key, until it knows what became of it."""
+
+    media = ""
 
     def __init__(self, load: "Load", name: str, topic: str, repeats: bool) -> None:
         super().__init__(load, name)
@@ -105,21 +125,25 @@ class Publisher(Caller):
             if self.load.has_room(self.topic):
                 await self.publish(request, self.random.choice([1, 2, 3, 5, 8]))
                 request += 1
-            await asyncio.sleep(self.random.uniform(0.005, 0.05) * self.load.pace)
+            await asyncio.sleep(self.random.uniform(0.005, 0.05) * self.load.pace * self.load.plan.slowness(self.topic))
 
     async def publish(self, request: int, count: int) -> None:
         numbers = [Number(self.name, request, place) for place in range(count)]
         sent = {"topic": self.topic, "publisher": self.name, "request": request, "count": count}
         key = f"{self.name}-{request}" if self.repeats else None
-        messages = [{"payload": one.payload(), "ordering_key": self.name, **self.beside(one)} for one in numbers]
-        body = {"messages": messages}
         path = f"/topics/{self.topic}/messages"
+        body = self.body(numbers)
         while True:
-            answer = await self.call("publish", "POST", path, sent, body, key=key)
+            answer = await self.call("publish", "POST", path, sent, body, key=key, media=self.media)
             if answer is not None:
                 self.load.confirmed[self.topic] += count
             if answer is not None or not self.repeats:
                 return
+
+    def body(self, numbers: list[Number]) -> object:
+        return {
+            "messages": [{"payload": one.payload(), "ordering_key": self.name, **self.beside(one)} for one in numbers]
+        }
 
     def beside(self, number: Number) -> dict[str, Any]:
         """What a message of the topic has besides its payload."""
@@ -178,12 +202,13 @@ class Consumer(Caller):
     async def ack(self, acks: dict[str, Number]) -> None:
         await self.tell("acks", list(acks))
 
-    async def tell(self, op: str, ids: list[str]) -> None:
+    async def tell(self, op: str, ids: list[str], **more: str) -> None:
         """Until it knows what became of it."""
-        sent = {"subscription": self.subscription.name, "ids": ids}
+        sent = {"subscription": self.subscription.name, "ids": ids, **more}
         route = "nacks?undelivered=true" if op == "returns" else op
+        body = {"ids": ids, **more} if more else ids
         while ids:
-            answer = await self.call(op, "POST", f"/subscriptions/{self.subscription.name}/{route}", sent, ids)
+            answer = await self.call(op, "POST", f"/subscriptions/{self.subscription.name}/{route}", sent, body)
             if answer is not None:
                 if op == "acks":
                     self.load.acked[self.subscription.name] += len(answer.json()["settled"])

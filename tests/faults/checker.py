@@ -4,12 +4,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tests.faults import promises
+from tests.faults import keeping, promises
 from tests.faults.features import NO_LONGER_HELD
 from tests.faults.history import History, Kind, Number
 from tests.faults.index import Delivery, Index, Seen
-from tests.faults.plan import Plan, backoff_seconds
+from tests.faults.plan import GRAVES, Plan, Subscription, backoff_seconds
 from tests.faults.promises import MARGIN_SECONDS, Check
+from tests.faults.tending import TAKEN
 
 
 class Violation(NamedTuple):
@@ -18,24 +19,36 @@ class Violation(NamedTuple):
 
 
 def lost(index: Index) -> Iterator[str]:
-    """Each confirmed message was acked, perhaps acked, or is a dead letter; one that expires may be dropped."""
+    """Each confirmed message was acked, perhaps acked, or is a dead letter; one that expires may be dropped.
+
+    Those that are dropped of a backlog, or purged with others, are counted elsewhere, as is what a fork begins with.
+    """
     for seen in index.seen.values():
         confirmed = index.confirmed(seen.subscription)
-        dead = set(seen.dead) | seen.purged.keys()
+        dead = set(seen.dead) | seen.purged.keys() | {copy.number for copy in index.copies_of(seen.subscription)}
         for order, number in enumerate(confirmed):
             if seen.subscription.drops and number.ttl_seconds:
                 continue
             deliveries = seen.by_number.get(number, ())
+            if may_miss(index, seen.subscription, deliveries):
+                continue
             if number not in dead and not any(seen.settled(one, "acks") for one in deliveries):
                 third = ("prefix", "middle", "postfix")[order * 3 // len(confirmed)]
                 what = "delivered and never settled" if deliveries else "never delivered"
                 yield f"{seen.subscription.name} {number}: {what}, in the {third}"
 
 
+def may_miss(index: Index, subscription: Subscription, deliveries: Sequence[Delivery]) -> bool:
+    """What no claim has that PostgreSQL remembers may be dropped, and what a fork does not get may be settled."""
+    if subscription.on_full == "drop_oldest":
+        return all(map(index.forgettable, deliveries))
+    return bool(subscription.original) and not deliveries
+
+
 def phantom(index: Index) -> Iterator[str]:
     """Nothing comes that nobody sent, or that was refused."""
     for seen in index.seen.values():
-        for number in seen.numbers:
+        for number in seen.numbers if seen.subscription.topic != GRAVES else ():
             if index.attempted.get((seen.subscription.topic, number), Kind.REFUSED) is Kind.REFUSED:
                 yield f"{seen.subscription.name} {number}"
 
@@ -165,7 +178,8 @@ def early(index: Index) -> Iterator[str]:
     for seen in index.seen.values():
         for first, second in seen.pairs():
             for nack in seen.settled(first, "nacks"):
-                due = nack.begun + backoff_seconds(first.attempt) - MARGIN_SECONDS
+                wait = backoff_seconds(first.attempt) * (1 - seen.subscription.jitter)
+                due = nack.begun + wait - MARGIN_SECONDS
                 is_early = nack.outcome == "settled" and nack.begun < second.starts < due
                 if is_early and not seen.is_revived(first, second):
                     yield f"{seen.subscription.name} {first.number}: {due - second.starts:.3f} s too early"
@@ -190,13 +204,16 @@ def counts(index: Index) -> Iterator[str]:
 
 
 def expected_metrics(index: Index, seen: Seen) -> dict[str, int]:
-    """What was dropped nobody has seen; another subscription of the topic has."""
-    dead, dropped = len(seen.dead), 0
-    acked = len(seen.done)
-    if seen.subscription.drops and seen.metrics is not None:
-        dropped = seen.metrics["ttl_expired"]
-        acked = len(index.stored(seen.subscription.topic)) - dead - dropped
-    return {"available": 0, "delivered": 0, "acked": acked, "dlq": dead, "ttl_expired": dropped}
+    """What was dropped or buried nobody has seen; another subscription of the topic has."""
+    dead, acked = len(seen.dead), len(seen.done)
+    told = seen.metrics or {}
+    expired = told["ttl_expired"] if seen.subscription.drops else 0
+    dropped = told["dropped"] if seen.subscription.on_full == "drop_oldest" else 0
+    if seen.subscription.drops or seen.subscription.redriven or seen.subscription.on_full == "drop_oldest":
+        stored = [one for one in index.stored(seen.subscription.topic) if seen.subscription.takes(one)]
+        acked = len(stored) - dead - expired - dropped - index.purges(seen.subscription.name)
+    counted = {"available": 0, "delivered": 0, "acked": acked, "dlq": dead}
+    return {**counted, "ttl_expired": expired, "dropped": dropped}
 
 
 def statuses(index: Index) -> Iterator[str]:
@@ -204,7 +221,7 @@ def statuses(index: Index) -> Iterator[str]:
     for call in index.calls:
         got: dict[str, Any] = call.got
         status = got.get("status", 503)
-        is_lost = call.op == "transaction" and status == NO_LONGER_HELD
+        is_lost = (call.op, status) in (("transaction", NO_LONGER_HELD), ("fork", TAKEN))
         if (status not in (200, 201, 204, 429, 503) and not is_lost) or (
             status in (429, 503) and not got.get("retry_after", 1)
         ):
@@ -228,6 +245,7 @@ CHECKS: tuple[Check, ...] = (
     statuses,
     held,
     *promises.CHECKS,
+    *keeping.CHECKS,
 )
 
 

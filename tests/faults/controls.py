@@ -3,11 +3,12 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Mapping
 
-from tests.faults import checker, promises
+from tests.faults import checker, keeping, promises
 from tests.faults.campaign import Fault
 from tests.faults.load import expect
-from tests.faults.plan import DEADLINE_SECONDS, SHARED
+from tests.faults.plan import DEADLINE_SECONDS, IDLE, IDLE_SECONDS, SHARED
 from tests.faults.rig import Rig, Setup
 
 
@@ -57,7 +58,8 @@ async def meddle(rig: Rig) -> None:
 
 
 PUBLISH_DUE = "v_appended := fastpubsub.publish_messages("
-CHANGES = {
+Changes = Mapping[str, tuple[str, str]]
+CHANGES: Changes = {
     "publish_due_messages": (
         PUBLISH_DUE,
         "perform fastpubsub.publish_messages(p_topic_key, v_payloads, v_attributes, null, v_now, v_ordering_keys,"
@@ -77,17 +79,60 @@ have no limits, give the first key in line everything, and commit one half of a 
 
 async def break_promises(rig: Rig) -> None:
     """For some seconds and claims; that a dead letter holds its key is forgotten for good."""
-    query = "select pg_get_functiondef(p.oid) from pg_proc as p where p.oid = %s::regproc"
-    right = {name: (await rig.query(query, f"fastpubsub.{name}"))[0][0] for name in CHANGES}
-    for name, (part, defect) in CHANGES.items():
-        assert right[name].count(part) == 1, f"{name} has changed: plant another defect"
-        await rig.query(right[name].replace(part, defect))
+    right = await replace(rig, CHANGES)
     await rig.query("update fastpubsub.cursors set on_dead_letter = 'continue'")
     await rig.load.progress()
     await asyncio.sleep(DEADLINE_SECONDS * 3)
     await rig.load.progress(150, [SHARED])
-    for definition in right.values():
+    await restore(rig, right)
+
+
+async def replace(rig: Rig, changes: Changes) -> list[str]:
+    """What the procedures were before."""
+    query = "select pg_get_functiondef(p.oid) from pg_proc as p where p.oid = %s::regproc"
+    right = {name: (await rig.query(query, f"fastpubsub.{name}"))[0][0] for name in changes}
+    for name, (part, defect) in changes.items():
+        assert right[name].count(part) == 1, f"{name} has changed: plant another defect"
+        await rig.query(right[name].replace(part, defect))
+    return list(right.values())
+
+
+async def restore(rig: Rig, right: list[str]) -> None:
+    for definition in right:
         await rig.query(definition)
+
+
+LOSSES: Changes = {
+    "fullest_subscription": ("\nbegin\n", "\nbegin\n    return;\n"),
+    "drop_backlog": ("- v_settings.max_backlog;", "- v_settings.max_backlog / 3;"),
+    "publish_dead_letters": ("order by p loop", "order by p offset 1 loop"),
+    "step_redrive": ("coalesce(v_last + 1,", "coalesce(v_last + 2,"),
+    "refuse_messages": ("from taken as t\n", "from taken as t where false\n"),
+    "unsettled_position": (
+        "return least(v_cursor.position, v_leased - 1, v_waiting - 1);",
+        "return v_cursor.position;",
+    ),
+    "expires_at": (
+        "p_expire_after_seconds + 120",
+        f"(p_expire_after_seconds + 120) * (p_expire_after_seconds <> {IDLE_SECONDS})::int",
+    ),
+}
+"""Procedures that have no limit for a backlog, drop more of it than is too much, publish no copy of the first dead
+letter of several, leave some to a redrive, lose what they refuse, let a fork begin with what its original has not
+seen, and let a subscription expire at once.
+"""
+
+
+async def break_what_is_kept(rig: Rig) -> None:
+    """Until there is a fork more, and the server that started last has looked for what has expired."""
+    forks = len(rig.load.plan.forks)
+    right = await replace(rig, LOSSES)
+    rig.servers.append(server := rig.start_server())
+    await rig.ready(server)
+    await rig.until_found("select count(*) from fastpubsub.subscriptions where id = %s", 0, arguments=[IDLE])
+    await rig.until(lambda: len(rig.load.plan.forks) > forks + 1, "nobody makes forks")
+    await rig.load.progress(40)
+    await restore(rig, right)
 
 
 FORGETFUL = {"synchronous_commit": "off", "wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"}
@@ -106,6 +151,10 @@ CONTROLS = [
     (
         Fault("C05", "times, limits and transactions are half kept", break_promises, 1, setup=Setup(featured=True)),
         {check.__name__ for check in (checker.held, *promises.CHECKS)},
+    ),
+    (
+        Fault("C06", "what is kept is lost, or there is too much of it", break_what_is_kept, 1, setup=Setup(kept=True)),
+        {check.__name__ for check in keeping.CHECKS},
     ),
 ]
 """With what the checker must say, at least."""

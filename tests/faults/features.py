@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.errors import OperationalError
 
-from tests.faults.callers import PAUSE_SECONDS, Caller, Consumer, number_of
+from tests.faults.callers import Caller, Consumer, number_of
 from tests.faults.history import Kind, Number
 from tests.faults.plan import EVERY, MOVED, TICKS
-from tests.faults.wire import NoAnswerError, NotSentError
+from tests.faults.wire import PAUSE_SECONDS, NoAnswerError, NotSentError, patiently
 
 if TYPE_CHECKING:
     from tests.faults.load import Load
@@ -61,29 +61,33 @@ class BookingConsumer(Consumer):
 
     async def book(self, acks: dict[str, Number]) -> Kind:
         steps: list[tuple[str, list[Any]]] = [
-            ("begin", []),
             ("insert into booked select * from unnest(%s::text[], %s::int[], %s::int[])", columns(acks)),
             ("select fastpubsub.ack(%s, %s)", [self.subscription.name, list(acks)]),
         ]
-        try:
-            connection = await psycopg.AsyncConnection.connect(self.load.database_url, autocommit=True)
-        except OperationalError:
-            return Kind.REFUSED
-        try:
-            for statement, arguments in steps:
-                await connection.execute(statement.encode(), arguments or None)
-                if self.load.is_failing and self.random.random() < DYING:
-                    return Kind.REFUSED
-        except psycopg.Error:
-            return Kind.REFUSED
-        else:
-            return await commit(connection)
-        finally:
-            await connection.close()
+        return await run_transaction(self, steps)
 
 
 def columns(acks: dict[str, Number]) -> list[Any]:
     return [list(column) for column in zip(*acks.values(), strict=True)]
+
+
+async def run_transaction(caller: Caller, steps: list[tuple[str, list[Any]]]) -> Kind:
+    """Of an application, which ends between two statements of it now and then."""
+    try:
+        connection = await psycopg.AsyncConnection.connect(caller.load.database_url, autocommit=True)
+    except OperationalError:
+        return Kind.REFUSED
+    try:
+        for statement, arguments in [("begin", []), *steps]:
+            await connection.execute(statement.encode(), arguments or None)
+            if caller.load.is_failing and caller.random.random() < DYING:
+                return Kind.REFUSED
+    except psycopg.Error:
+        return Kind.REFUSED
+    else:
+        return await commit(connection)
+    finally:
+        await connection.close()
 
 
 async def commit(connection: psycopg.AsyncConnection) -> Kind:
@@ -122,7 +126,7 @@ class Warden(Caller):
 CONSUMERS = {"alone": Consumer, "with publishes": MovingConsumer, "with rows": BookingConsumer}
 
 
-async def pause_schedule(load: "Load", patiently: Any) -> None:
+async def pause_schedule(load: "Load") -> None:
     """So that it is known which times it had."""
     wire = load.wire()
     await patiently(wire, "POST", f"{SCHEDULE}/pause")

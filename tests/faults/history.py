@@ -42,6 +42,11 @@ class Number(NamedTuple):
         return self.request % 40 == 0 and self.place == 0
 
     @property
+    def is_misfit(self) -> bool:
+        """In a topic with a schema, which it does not match."""
+        return (self.request + self.place) % 5 == 1
+
+    @property
     def delay_seconds(self) -> int | None:
         """In a topic whose messages have times."""
         return (None, 1, None, 2)[(self.request + self.place) % 4]

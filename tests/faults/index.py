@@ -4,13 +4,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastpubsub.exceptions import InvalidRequest
 from fastpubsub.message_ids import parse
 from tests.faults.history import Call, Event, History, Kind, Number
-from tests.faults.plan import DEADLINE_SECONDS, EVERY, MOVED, TICKS, Plan, Subscription
+from tests.faults.plan import DEADLINE_SECONDS, EVERY, MOVED, SHAPED, TICKS, Plan, Subscription
 
 DYING_SECONDS = 0.5
 """From a kill, which is noted before it is done, to the end of the last session, unless that is noted as well."""
@@ -32,10 +33,8 @@ class Delivery:
     @property
     def place(self) -> tuple[int, ...]:
         """In the log: the position in its id, or in a history that was made up its number."""
-        with suppress(InvalidRequest):
-            if parsed := parse(self.message_id):
-                return (parsed.position,)
-        return self.number.request, self.number.place
+        position = position_of(self.message_id)
+        return (self.number.request, self.number.place) if position is None else (position,)
 
     @property
     def claim(self) -> str:
@@ -54,6 +53,17 @@ class Settle(NamedTuple):
     """settled, gone, stale, or unknown."""
     begun: float
     ended: float
+    reason: str = ""
+
+
+class Copy(NamedTuple):
+    """Of a dead letter, as its attributes say."""
+
+    subscription: str
+    number: Number
+    message_id: str
+    reason: str
+    attempts: int
 
 
 @dataclass
@@ -96,7 +106,8 @@ class Seen:
 
     def is_revived(self, first: Delivery, second: Delivery) -> bool:
         """Whether somebody may have reprocessed it between them."""
-        return any(first.begun < time < second.ended for time in self.revived.get(first.number, ()))
+        is_redriven = self.subscription.redriven and bool(self.settled(first, "rejects"))
+        return is_redriven or any(first.begun < time < second.ended for time in self.revived.get(first.number, ()))
 
     def given_back(self, delivery: Delivery) -> list[Settle]:
         """How earlier messages of its key in the same answer were given back, in an ordered subscription."""
@@ -118,7 +129,7 @@ class Seen:
         return [
             one
             for one in found
-            if one.op in (ops or ("acks", "nacks", "returns")) and one.outcome in ("settled", "unknown")
+            if one.op in (ops or ("acks", "nacks", "returns", "rejects")) and one.outcome in ("settled", "unknown")
         ]
 
 
@@ -133,11 +144,25 @@ class Index:
         self.begun: dict[tuple[str, Number], float] = {}
         """When its publisher asked for the first time."""
         self.confirmed_at: dict[tuple[str, Number], float] = {}
+        self.copies: dict[str, Copy] = {}
+        """By their message ids."""
+        self.forked: dict[str, tuple[float, float]] = {}
+        """When somebody began to make a fork, and knew that it was there."""
         self.seen = {one.name: Seen(one) for one in plan.subscriptions}
+        adding = {
+            "publish": self._add_publish,
+            "pull": self._add_pull,
+            "purge": self._add_purge,
+            "fork": self._add_fork,
+        }
         for call in self.calls:
-            {"publish": self._add_publish, "pull": self._add_pull, "purge": self._add_purge}.get(
-                call.op, self._add_settle
-            )(call)
+            adding.get(call.op, self._add_settle)(call)
+        self._add_notes(history)
+        for seen in self.seen.values():
+            for deliveries in seen.by_number.values():
+                deliveries.sort(key=lambda one: one.expires)
+
+    def _add_notes(self, history: History) -> None:
         self.scheduled = [Number(EVERY, second, 0) for event in history.notes("fired") for second in seconds(event)]
         self.attempted |= {(TICKS, number): Kind.OK for number in self.scheduled}
         self.booked = Counter(Number(*one) for event in history.notes("booked") for one in event.value["numbers"])
@@ -145,9 +170,24 @@ class Index:
             seen = self.seen[event.value["subscription"]]
             seen.dead = [Number(*number) for number in event.value["dead"]]
             seen.metrics = event.value["metrics"]
-        for seen in self.seen.values():
-            for deliveries in seen.by_number.values():
-                deliveries.sort(key=lambda one: one.expires)
+        self.redrives: dict[str, list[dict[str, Any]]] = {}
+        """Of each subscription, at the end."""
+        for event in history.notes("redrives"):
+            self.redrives[event.value["subscription"]] = event.value["redrives"]
+        self.looks: dict[tuple[str, int], list[tuple[float, float, int]]] = defaultdict(list)
+        """At each redrive: from when to when, and how many it had moved."""
+        for event in history.notes("redrive"):
+            key = event.value["subscription"], event.value["id"]
+            self.looks[key].append((event.value["since"], event.time, event.value["done"]))
+        self.left = [
+            (event.value["subscription"], event.value["id"], event.value["left"]) for event in history.notes("left")
+        ]
+        self.idle = [
+            (event.value["created"], event.value["there"], event.value["gone"]) for event in history.notes("idle")
+        ]
+        self.refused: list[tuple[Number, str]] | None = None
+        for event in history.notes("refused"):
+            self.refused = [(Number(*number), reason) for number, reason in event.value["refused"]]
 
     def _add_publish(self, call: Call) -> None:
         topic, publisher, request = call.sent["topic"], call.sent["publisher"], call.sent["request"]
@@ -167,6 +207,12 @@ class Index:
         for number, message_id, ack_id, attempt, expires in call.got.get("messages", ()):
             delivery = Delivery(Number(*number), message_id, ack_id, attempt, expires, call.begun, call.ended)
             seen.by_number[delivery.number].append(delivery)
+        for id_, (subscription, number, original, reason, attempts) in call.got.get("copies", {}).items():
+            self.copies[id_] = Copy(subscription, Number(*number), original, reason, int(attempts))
+
+    def _add_fork(self, call: Call) -> None:
+        begun, _ = self.forked.get(call.sent["subscription"], (call.begun, call.ended))
+        self.forked[call.sent["subscription"]] = begun, call.ended
 
     def _add_settle(self, call: Call) -> None:
         seen = self.seen[call.sent["subscription"]]
@@ -176,7 +222,7 @@ class Index:
             outcomes = dict.fromkeys(call.sent["ids"], "unknown" if call.outcome is Kind.UNKNOWN else "refused")
         op = "acks" if call.op == "transaction" else call.op
         for ack_id, outcome in outcomes.items():
-            seen.settles[ack_id].append(Settle(op, outcome, call.begun, call.ended))
+            seen.settles[ack_id].append(Settle(op, outcome, call.begun, call.ended, call.sent.get("reason", "")))
         for number in call.sent.get("publishes", ()):
             key = MOVED, Number(*number)
             self.attempted[key] = max(self.attempted.get(key, Kind.REFUSED), call.outcome, key=_CERTAINTY.index)
@@ -199,7 +245,28 @@ class Index:
 
     def stored(self, topic: str) -> set[Number]:
         """As far as anybody saw."""
-        return {number for seen in self.seen.values() if seen.subscription.topic == topic for number in seen.numbers}
+        refused = {number for number, _ in self.refused or () if topic == SHAPED}
+        seen = {number for seen in self.seen.values() if seen.subscription.topic == topic for number in seen.numbers}
+        return seen | refused
+
+    @cached_property
+    def positions(self) -> dict[tuple[str, Number], int]:
+        """In the log of their topic, of all that anybody saw."""
+        ids = dict(self.ids)
+        for seen in self.seen.values():
+            for number, deliveries in seen.by_number.items():
+                ids.setdefault((seen.subscription.topic, number), deliveries[0].message_id)
+        for copy in self.copies.values():
+            if copy.subscription in self.seen:
+                ids.setdefault((self.seen[copy.subscription].subscription.topic, copy.number), copy.message_id)
+        return {key: position for key, id_ in ids.items() if (position := position_of(id_)) is not None}
+
+    def copies_of(self, subscription: Subscription) -> list[Copy]:
+        return [one for one in self.copies.values() if one.subscription == subscription.name]
+
+    def purges(self, subscription: str) -> int:
+        """How many messages redrives have purged."""
+        return sum(one["done"] for one in self.redrives.get(subscription, ()) if one["action"] == "purge")
 
     @property
     def repetitions(self) -> int:
@@ -216,6 +283,14 @@ class Index:
             first.begun < gone and first.ended > crash - FORGETTABLE_SECONDS and second.ended > crash
             for crash, gone in self.crashes
         )
+
+
+def position_of(message_id: str) -> int | None:
+    """None of one that was made up."""
+    with suppress(InvalidRequest):
+        if parsed := parse(message_id):
+            return parsed.position
+    return None
 
 
 def crashes(history: History) -> Iterator[tuple[float, float]]:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from tests.faults import features
-from tests.faults.callers import PAUSE_SECONDS, Consumer, Publisher
+from tests.faults import features, tending
+from tests.faults.callers import Consumer, Publisher, number_of
 from tests.faults.features import Warden
 from tests.faults.history import History, Number
-from tests.faults.plan import EVERY, PUSH_TIMEOUT_SECONDS, TICKS, Plan, Subscription
+from tests.faults.plan import EVERY, FAILING, PUSH_TIMEOUT_SECONDS, SCHEMA, SHAPED, TICKS, Plan, Subscription
 from tests.faults.receiver import Receiver
-from tests.faults.wire import Address, Answer, NoAnswerError, NotSentError, Wire
+from tests.faults.wire import PAUSE_SECONDS, Address, Answer, Wire, patiently
 
 PUBLISHERS = 3
 """For each topic."""
@@ -61,22 +61,38 @@ class Load:
     async def start(self) -> None:
         wire = self.wire()
         for topic in dict.fromkeys((*self.plan.topics, *(one.topic for one in self.plan.subscriptions))):
-            expect(await wire.ask("POST", "/topics", {"id": topic}), 201)
+            expect(await wire.ask("POST", "/topics", {"id": topic, "schema": SCHEMA if topic == SHAPED else None}), 201)
         for subscription in self.plan.subscriptions:
             await self._create(wire, subscription)
         if self.plan.featured:
             await features.query(self, features.BOOKED)
             await self._create_schedule(wire)
-        for number in range(PUBLISHERS * len(self.plan.topics)):
-            topic = self.plan.topics[number % len(self.plan.topics)]
-            self._publishers.append(asyncio.create_task(Publisher(self, f"p{number}", topic, number % 2 == 0).run()))
+        for topic in self.plan.topics:
+            self._start_publishers(topic)
         for subscription in self.plan.subscriptions:
-            self._start_consumers(subscription)
+            self.start_consumers(subscription)
+        if self.plan.kept:
+            redriven = [one for one in self.plan.subscriptions if one.redriven]
+            tenders: list[tending.Tender] = [tending.Forker(self), tending.Sitter(self)]
+            tenders += [tending.Redriver(self, one) for one in redriven]
+            self._publishers += [asyncio.create_task(one.run()) for one in tenders]
 
-    def _start_consumers(self, subscription: Subscription) -> None:
+    def _start_publishers(self, topic: str) -> None:
+        """Every second one repeats its requests."""
+        place = self.plan.topics.index(topic)
+        for number in range(PUBLISHERS):
+            make = Publisher
+            if topic == SHAPED:
+                make = tending.SqlPublisher
+            elif topic == FAILING and number == PUBLISHERS - 1:
+                make = tending.EventPublisher
+            publisher = make(self, f"{topic}.{number}", topic, (place + number) % 2 == 0)
+            self._publishers.append(asyncio.create_task(publisher.run()))
+
+    def start_consumers(self, subscription: Subscription) -> None:
         if not subscription.pushed:
             names = [f"{subscription.name}.c{number}" for number in range(CONSUMERS)]
-            make = features.CONSUMERS[subscription.acks]
+            make = tending.RejectingConsumer if subscription.rejects else features.CONSUMERS[subscription.acks]
             consumers: list[Consumer | Warden] = [make(self, name, subscription) for name in names]
             consumers.append(make(self, f"{subscription.name}.slow", subscription, is_slow=True))
             if subscription.holds:
@@ -125,13 +141,15 @@ class Load:
             await asyncio.gather(*self._publishers)
             wire = self.wire()
             if self.plan.featured:
-                await features.pause_schedule(self, patiently)
+                await features.pause_schedule(self)
             for subscription in self.plan.subscriptions:
-                if self.plan.featured:
+                if self.plan.featured or self.plan.kept:
                     await features.until_all_came(self)
                 await self._drained(wire, subscription)
             if self.plan.featured:
                 await features.note_booked(self)
+            if self.plan.kept:
+                await tending.note_refused(self)
         await self.stop()
 
     async def stop(self) -> None:
@@ -149,12 +167,12 @@ class Load:
             self.fail_early()
             await asyncio.sleep(PAUSE_SECONDS)
             answer = await patiently(wire, "GET", f"/subscriptions/{subscription.name}/metrics")
-            names = ("available", "delivered", "acked", "dlq", "ttl_expired")
+            names = ("available", "delivered", "acked", "dlq", "ttl_expired", "dropped")
             metrics = {name: answer.get(name, 0) for name in names}
         dead: list[Any] = []
         while len(dead) < metrics["dlq"]:
             page = await patiently(wire, "GET", f"/subscriptions/{subscription.name}/dlq?limit=100&offset={len(dead)}")
-            dead += [letter["payload"]["number"] for letter in page["data"]]
+            dead += [number_of(letter) for letter in page["data"]]
         self.history.note("end", subscription=subscription.name, metrics=metrics, dead=dead)
 
     @property
@@ -167,21 +185,9 @@ class Load:
 
     def has_room(self, topic: str) -> bool:
         """Whether publishers are not too far ahead of the slowest subscription, which may get every second message."""
-        slowest = min(self.acked[one.name] for one in self.plan.subscriptions if one.topic == topic)
+        slowest = min(self.acked[one.name] for one in self.plan.subscriptions if one.topic == topic and one.paces)
         most = MOST_AHEAD if topic in self.plan.plain else MOST_AHEAD_OF_LIMITS
         return self.confirmed[topic] - slowest / self.plan.consumed(topic) < most
-
-
-async def patiently(wire: Wire, method: str, path: str, body: object = None) -> Any:
-    """Until it is answered; whoever calls sets a time."""
-    while True:
-        try:
-            answer = await wire.ask(method, path, body)
-        except (NotSentError, NoAnswerError):
-            answer = None
-        if answer is not None and answer.status < 300:
-            return answer.json()
-        await asyncio.sleep(PAUSE_SECONDS)
 
 
 def expect(answer: Answer, *statuses: int) -> Answer:

@@ -3,7 +3,7 @@
 import random
 from dataclasses import replace
 
-from tests.faults import plants_of_promises
+from tests.faults import plants_of_keeping, plants_of_promises
 from tests.faults.history import Event, History, Kind
 from tests.faults.plan import DEADLINE_SECONDS
 from tests.faults.synthetic import CALL_SECONDS, Plant, acked, change, pull_again, pulls
@@ -127,4 +127,5 @@ PLANTS: tuple[Plant, ...] = (
     counts,
     statuses,
     *plants_of_promises.PLANTS,
+    *plants_of_keeping.PLANTS,
 )

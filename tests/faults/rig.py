@@ -49,6 +49,8 @@ class Setup:
     """Some subscriptions are pushed to a service of the load."""
     featured: bool = False
     """Instead of plain topics those with times, limits and transactions."""
+    kept: bool = False
+    """Instead of plain topics those with backlogs, dead letters, a schema and forks."""
     pushers: int = 0
     """Processes of `fastpubsub push`, instead of the servers."""
 

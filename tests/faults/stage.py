@@ -45,7 +45,8 @@ async def opened(setup: Setup, seed: int) -> AsyncIterator[Rig]:
         for server in rig.servers:
             await rig.ready(server)
         rig.pushers = [rig.start_pusher() for _ in range(setup.pushers)]
-        plan = Plan(plain=(), featured=True) if setup.featured else Plan(pushed=setup.pushed)
+        plain = () if setup.featured or setup.kept else Plan.plain
+        plan = Plan(plain, pushed=setup.pushed, featured=setup.featured, kept=setup.kept)
         addresses = addresses_of(server.base_url for server in rig.servers)
         rig.load = Load(plan, addresses, seed, setup.pace, harness.libpq(rig.database_url))
         stack.push_async_callback(rig.load.stop)

@@ -7,37 +7,45 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import plants_of_keeping
 from tests.faults.checker import CHECKS, check
 from tests.faults.history import Event, History, Kind, in_flight
+from tests.faults.plan import Plan
 from tests.faults.plants import PLANTS
-from tests.faults.synthetic import PLAN, Plant, Queue, acked, pull_again, pulls
+from tests.faults.synthetic import KEPT_PLAN, PLAN, Plant, Queue, acked, pull_again, pulls
 
 SEEDS = range(40)
 
 
 @functools.cache
-def pickled(seed: int) -> bytes:
+def pickled(seed: int, is_kept: bool) -> bytes:
     """To make a history takes as long as to check it."""
-    return pickle.dumps(Queue(seed).history())
+    return pickle.dumps(Queue(seed, plan_of(is_kept=is_kept)).history())
 
 
-def history_of(seed: int) -> History:
+def plan_of(*, is_kept: bool) -> Plan:
+    return KEPT_PLAN if is_kept else PLAN
+
+
+def history_of(seed: int, *, is_kept: bool = False) -> History:
     """One of its own for whoever plants something into it."""
-    made: History = pickle.loads(pickled(seed))
+    made: History = pickle.loads(pickled(seed, is_kept))
     return made
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_good_histories(seed: int) -> None:
-    assert check(PLAN, history_of(seed)) == []
+    for is_kept in (False, True):
+        assert check(plan_of(is_kept=is_kept), history_of(seed, is_kept=is_kept)) == []
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_what_is_planted_is_found(plant: Plant) -> None:
+    is_kept = plant in plants_of_keeping.PLANTS
     for seed in SEEDS[:12]:
-        history = history_of(seed)
+        history = history_of(seed, is_kept=is_kept)
         plant(history, random.Random(seed))
-        assert plant.__name__ in {violation.kind for violation in check(PLAN, history)}, seed
+        assert plant.__name__ in {violation.kind for violation in check(plan_of(is_kept=is_kept), history)}, seed
 
 
 def test_each_check_has_something_planted() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 ANSWER_SECONDS = 40.0
+PAUSE_SECONDS = 0.05
 Address = tuple[str, int]
 
 
@@ -37,9 +38,8 @@ class Answer:
 def request_bytes(method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> bytes:
     content = b"" if body is None else json.dumps(body).encode()
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(content)}"]
-    if body is not None:
-        lines.append("Content-Type: application/json")
-    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    given = {**({} if body is None else {"Content-Type": "application/json"}), **(headers or {})}
+    lines += [f"{name}: {value}" for name, value in given.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
 
 
@@ -93,3 +93,19 @@ class Wire:
             self._connected_to = None
             with suppress(OSError):
                 self._writer.transport.abort()
+
+
+async def attempt(wire: Wire, method: str, path: str, body: object = None) -> Answer | None:
+    """None without an answer."""
+    with suppress(NotSentError, NoAnswerError):
+        return await wire.ask(method, path, body)
+    return None
+
+
+async def patiently(wire: Wire, method: str, path: str, body: object = None) -> Any:
+    """Until it is answered; whoever calls sets a time."""
+    while True:
+        answer = await attempt(wire, method, path, body)
+        if answer is not None and answer.status < 300:
+            return answer.json()
+        await asyncio.sleep(PAUSE_SECONDS)

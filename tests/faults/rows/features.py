@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from tests.faults.campaign import Fault, Figures
@@ -13,8 +14,8 @@ from tests.faults.rows.databases import end_sessions, kill_session, restart_post
 PROCEDURES = ("publish_due_messages", "fire_schedule", "run_transaction", "relay_messages_2", "purge_dead_letters")
 
 
-async def kill_publisher_of_due(rig: Rig) -> Figures:
-    """The server that started last publishes what is due, and is killed; the other takes over before it is back."""
+async def kill_last_server(rig: Rig, goes_on: Callable[[Rig], Awaitable[float]]) -> Figures:
+    """The server that started last has the background work, and is killed; the other takes over before it is back."""
     victim = rig.servers.pop()
     (address,) = addresses_of([victim.base_url])
     workers = rig.workers(victim)
@@ -24,7 +25,7 @@ async def kill_publisher_of_due(rig: Rig) -> Figures:
         worker.kill()  # which would give its work to others, left alone
     victim.exit_code = await asyncio.to_thread(victim.process.wait)
     rig.load.addresses.remove(address)
-    taken_over = await due_goes_on(rig)
+    taken_over = await goes_on(rig)
     await rig.until(lambda: not accepts(address), "the port stays taken")
     rig.servers.append(server := rig.start_server(port=address[1]))
     await rig.ready(server)
@@ -42,9 +43,10 @@ async def due_goes_on(rig: Rig) -> float:
 
 FEATURED = Setup(servers=2, workers=1, featured=True)
 PROXY = Setup(servers=2, workers=1, featured=True, through="proxy")
+kill = partial(kill_last_server, goes_on=due_goes_on)
 
 FAULTS = [
-    Fault("F29", "times and limits: kill -9 of a server", kill_publisher_of_due, 30, 1, FEATURED),
+    Fault("F29", "times and limits: kill -9 of a server", kill, 30, 1, FEATURED),
     Fault("F29b", "times and limits: PostgreSQL crashes", restart_postgres, 20, 0, FEATURED),
     Fault("F29c", "times and limits: kill -9 of a session's process", kill_session, 20, 0, FEATURED),
     Fault("F29d", "times and limits: sessions ended", end_sessions, 50, 0, FEATURED),
