@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def main() -> int:
         load.find("wrk", load.WRK_COMES_FROM)
         if arguments.profile:
             load.find("py-spy", PROFILER_COMES_FROM)
-        results = measure(arguments.plan, arguments.rows, arguments.folder, RESULTS if arguments.profile else None)
+        plan = replace(arguments.plan, backlog=arguments.backlog or arguments.plan.backlog)
+        results = measure(plan, arguments.rows, arguments.folder, RESULTS if arguments.profile else None)
     except (BenchmarkError, EmbeddedError) as error:
         _say(f"no figures: {error}")
         return 1
@@ -131,6 +133,7 @@ def _parse() -> argparse.Namespace:
     plans.add_argument("--quick", dest="plan", action="store_const", const=QUICK, help="three minutes, for looking")
     plans.add_argument("--long", dest="plan", action="store_const", const=LONG, help="hours, the long way")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="only these rows of the table")
+    parser.add_argument("--backlog", type=int, help="messages that wait in the rows which need many, such as 10000000")
     parser.add_argument("--folder", type=Path, help="where the database stores; the figures depend on this disk")
     parser.add_argument("--profile", action="store_true", help="flame graphs of the worker (needs py-spy)")
     parser.add_argument("--write-readme", action="store_true", help="the newest result, into README.md")
