@@ -52,10 +52,11 @@ declare
     v_expired_at timestamptz;
     v_ordering_key text;
     v_turn bigint;
+    v_key_turn bigint;
     v_created_at timestamptz;
 begin
     select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at,
-        u.ordered or u.fair_by is not null as puts_aside, u.fair_by, u.max_in_flight, u.rate_limit, c.full_at, c.dropped
+        u.ordered, u.fair_by, u.max_in_flight, u.rate_limit, c.full_at, c.dropped
     into v_cursor
     from fastpubsub.claims as c
     inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
@@ -96,13 +97,14 @@ begin
         r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
         and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = p_position
         and r.reason <> 'put aside';
-    if v_cursor.puts_aside and explain_message_2.state is null then
+    if v_cursor.ordered and explain_message_2.state is null and p_position <= v_cursor.position then
+        select k.turns[1] into v_key_turn from fastpubsub.key_turns(p_topic_key, p_subscription_key, array[p_position]) as k;
         select 'waiting', p.attempts, p.due_at, p.reason
         into explain_message_2.state, explain_message_2.attempts, explain_message_2.until, explain_message_2.reason
         from fastpubsub.parked as p
         where
-            p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.position = p_position
-            and p.reason <> 'put aside';
+            p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = v_key_turn
+            and p.position = p_position and p.reason <> 'put aside';
     end if;
     if explain_message_2.state is not null then
         expired_at := v_expired_at;
@@ -125,8 +127,11 @@ begin
 
     select m.payload, m.attributes, m.ordering_key into v_payload, v_attributes, v_ordering_key
     from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
-    is_put_aside := v_cursor.puts_aside and p_position <= v_cursor.position
-    and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p);
+    is_put_aside := coalesce(v_key_turn < p_position, false)
+    or (
+        v_cursor.fair_by is not null and p_position <= v_cursor.position
+        and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p)
+    );
     if explain_message_2.is_put_aside then
         state := 'ahead';
         reason := v_cursor.fair_by;

@@ -47,6 +47,7 @@ begin
     v_cursor.subscription_key := subscription_key;
     v_cursor.filter_path := fastpubsub.compile_filter(v_filter);
     v_cursor.paused_at := null;
+    v_cursor.sought_sequence := null;
     v_cursor.is_pushed := null;
     v_cursor.max_in_flight := nullif(v_cursor.max_in_flight, 0);
     v_cursor.rate_limit := nullif(v_cursor.rate_limit, 0);

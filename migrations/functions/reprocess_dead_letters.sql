@@ -27,6 +27,10 @@ declare
     v_due_at timestamptz;
     v_letter record;
     v_held bigint [] := '{}';
+    v_again bigint [];
+    v_busy bigint [];
+    v_turns bigint [];
+    v_elsewhere bigint [] := '{}';
     v_aside bigint [] := '{}';
 begin
     perform fastpubsub.begin_call(true);
@@ -65,11 +69,36 @@ begin
             v_held := v_held || v_letter.position;
         end if;
     end loop;
-    -- Those that held their keys are where they belong, and what was put aside may be long.
-    if (v_settings.ordered or v_settings.fair_by is not null) and cardinality(v_positions) > cardinality(v_held) then
+    -- Only a seek makes a message come again, of which a dead letter remains. What died after the last one is nowhere else, and is looked
+    -- for nowhere, since a message that waits is not found by its position. Those that held their keys are where they belong.
+    select array_agg(d.position) into v_again
+    from unnest(v_positions) as p
+    cross join lateral (
+        select d.position, d.sequence from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p
+        limit 1
+    ) as d
+    where
+        p <= v_cursor.position and p <> all(v_held)
+        -- One that died before there was this column may be anywhere.
+        and (d.sequence is null or d.sequence < v_settings.sought_sequence);
+    if v_again is not null and v_settings.ordered then
+        select k.positions, k.turns into v_busy, v_turns from fastpubsub.key_turns(p_topic_key, p_subscription_key, v_again) as k;
+        select coalesce(array_agg(t.position), '{}') into v_aside
+        from unnest(v_busy, v_turns) as t (position, turn) where t.turn < t.position;
+        select coalesce(array_agg(p.position), '{}') into v_elsewhere
+        from unnest(v_busy, v_turns) as t (position, turn)
+        cross join lateral (
+            select p.position from fastpubsub.parked as p
+            where
+                p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.turn = t.turn
+                and p.position = t.position
+            limit 1
+        ) as p;
+    elsif v_again is not null and v_settings.fair_by is not null then
         select coalesce(array_agg(p), '{}') into v_aside
         from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p
-        where p = any(v_positions) and p <> all(v_held);
+        where p = any(v_again);
     end if;
     if v_settings.filter_path is not null and (v_positions[cardinality(v_positions)] > v_cursor.position or cardinality(v_aside) > 0) then
         select coalesce(array_agg(p order by p), '{}') into v_positions
@@ -81,34 +110,29 @@ begin
                 from fastpubsub.matching_positions(p_topic_key, p - 1, p, v_settings.filter_path, 1) as f
             );
     end if;
-    select coalesce(array_agg(t.position), '{}') into v_coming
-    from (
-        select p as position from unnest(v_positions) as p where p > v_cursor.position
-        union
-        select p from unnest(v_positions) as p
-        cross join lateral (
-            select l.last_position from fastpubsub.leases as l
+    if v_again is not null then
+        select v_elsewhere || coalesce(array_agg(t.position), '{}') into v_elsewhere
+        from (
+            select p as position from unnest(v_again) as p
+            cross join lateral (
+                select l.last_position from fastpubsub.leases as l
+                where
+                    l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                    and l.position <= p and l.position > p - 100
+                order by l.position desc
+                limit 1
+            ) as l
+            where l.last_position >= p
+            union all
+            select r.position from fastpubsub.retries as r
             where
-                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
-                and l.position <= p and l.position > p - 100
-            order by l.position desc
-            limit 1
-        ) as l
-        where l.last_position >= p
-        union
-        select r.position from fastpubsub.retries as r
-        where
-            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
-            and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = any(v_positions)
-        union
-        select p.position from fastpubsub.parked as p
-        where
-            v_settings.ordered and p.topic_key = p_topic_key and p.subscription_key = p_subscription_key
-            and p.position = any(v_positions)
-        union
-        select p from unnest(v_aside) as p where p = any(v_positions)
-    ) as t
-    where t.position <> all(v_held);
+                r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+                and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = any(v_again)
+        ) as t;
+    end if;
+    select coalesce(array_agg(p), '{}') into v_coming
+    from unnest(v_positions) as p
+    where p > v_cursor.position or p = any(v_elsewhere) or p = any(v_aside);
     insert into fastpubsub.revived (topic_key, subscription_key, position, created_at, payload, attributes, ordering_key)
     select d.topic_key, d.subscription_key, d.position, d.created_at, d.payload, d.attributes, d.ordering_key
     from unnest(v_positions) as p

@@ -131,7 +131,8 @@ begin
         limit 1
     ) as d;
     insert into fastpubsub.dead_letters as d (
-        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key, turn
+        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key, turn,
+        sequence
     )
     select
         p_topic_key, p_subscription_key, u.position, coalesce(m.created_at, v.created_at), p_now, u.attempts,
@@ -140,7 +141,7 @@ begin
             format('%s on delivery attempt %s of %s%s', p_cause, u.attempts, v_settings.max_delivery_attempts, u.cause)
         ),
         coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes), coalesce(m.ordering_key, v.ordering_key),
-        case when v_settings.on_dead_letter = 'hold' then u.turn end
+        case when v_settings.on_dead_letter = 'hold' then u.turn end, v_cursor.sequence
     from (
         select u.position, u.attempts, u.reason, u.cause, u.turn
         from unnest(v_positions, v_attempts, v_reasons, v_causes, v_turns) as u (position, attempts, reason, cause, turn)
@@ -158,7 +159,8 @@ begin
         limit 1
     ) as v on true
     on conflict (topic_key, subscription_key, position) do update set
-        died_at = excluded.died_at, attempts = excluded.attempts, reason = excluded.reason, turn = excluded.turn;
+        died_at = excluded.died_at, attempts = excluded.attempts, reason = excluded.reason, turn = excluded.turn,
+        sequence = excluded.sequence;
     get diagnostics v_died = row_count;
     if v_settings.dead_letter_topic is not null then
         perform fastpubsub.publish_dead_letters(p_topic_key, p_subscription_key, v_dead, v_settings.dead_letter_topic);

@@ -35,14 +35,20 @@ begin
         returning v.*
     )
     insert into fastpubsub.dead_letters (
-        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key
+        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key, sequence
     )
     select
         m.topic_key, m.subscription_key, m.position, m.created_at, coalesce(p_now, clock_timestamp()), 0,
-        'the subscription was sought elsewhere before the reprocessed message was settled', m.payload, m.attributes, m.ordering_key
+        'the subscription was sought elsewhere before the reprocessed message was settled', m.payload, m.attributes, m.ordering_key,
+        v_cursor.sequence
     from moved as m
     on conflict (topic_key, subscription_key, position) do nothing;
     get diagnostics v_revived = row_count;
+    -- What has died may come again.
+    if v_position < v_cursor.position then
+        update fastpubsub.cursors as c set sought_sequence = v_cursor.sequence + 1
+        where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    end if;
     perform fastpubsub.remember_seek(p_topic_key, p_subscription_key, v_cursor.position, v_position, 'skipped', p_now);
     perform fastpubsub.move_cursor(
         p_topic_key, p_subscription_key, v_position, v_cursor.routed - v_ended + v_revived, v_cursor.purged

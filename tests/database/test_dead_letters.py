@@ -220,6 +220,60 @@ def test_a_message_that_is_on_its_way_again_comes_once(store: Store, waits: bool
     assert store.claim(keys, now=LATER).positions == ([1, 2] if waits else [])
 
 
+@pytest.mark.parametrize("is_old", [False, True])
+def test_one_that_is_parked_again_comes_once(store: Store, is_old: bool) -> None:
+    """Behind another one of its key. `is_old`: it died before dead letters said at which claim they did."""
+    keys = store.create(ordered=True)
+    store.publish(keys.topic, ["{}"] * 6, ordering_keys=[*"aaabba"])
+    ids = die(store, keys, 6)
+    store.seek(keys, "earliest")
+    if is_old:
+        store.execute("update fastpubsub.dead_letters set sequence = null")
+    claimed = store.claim(keys, 5)
+    assert claimed.positions == [1, 2, 3, 4, 5]
+    store.nack(keys, claimed.ids[:2], [5, 5])
+    parked = "select position from fastpubsub.parked order by position"
+    assert store.rows(parked) == [(2,), (3,)], "4 and 5 are leased, 6 is ahead"
+    assert store.reprocess(keys, ids) == [1, 2, 3, 4, 5, 6]
+    assert counts(store.metrics(keys)) == (1, 3, 2, 0, 0)
+    store.ack(keys, claimed.ids[3:])
+    again = store.claim(keys, now=LATER)
+    assert again.positions == [1, 2, 3]
+    store.ack(keys, again.ids, now=LATER)
+    last = store.claim(keys, now=LATER + SECOND)
+    assert last.positions == [6]
+    store.ack(keys, last.ids, now=LATER + SECOND)
+    assert counts(store.metrics(keys)) == (0, 0, 0, 0, 6)
+
+
+@pytest.mark.parametrize("sought", ["", "latest", "earliest"])
+def test_reprocessing_looks_at_nothing_of_what_waits(store: Store, sought: str) -> None:
+    """However many messages wait, are parked or were put aside. Behind a seek back it looks at the retries."""
+    keys = store.create(ordered=True)
+    store.publish(keys.topic, ["{}"] * 2, ordering_keys=["a", "b"])
+    if sought == "latest":
+        store.seek(keys, "latest")
+        store.seek(keys, "earliest")
+    ids = die(store, keys, 2)
+
+    def blocks() -> int:
+        with store.undone():
+            moved, usage = measure(store, lambda: store.reprocess(keys, ids[:1]))
+        assert (moved, usage.sequential) == ([1], set())
+        return usage.blocks
+
+    few = blocks()
+    store.publish(keys.topic, ["{}"] * 1000, ordering_keys=["c"] * 1000)
+    store.claim(keys, 1)
+    store.claim(keys, 100)
+    for table, columns in (("parked", "i, i + 1, %s, 1, 'nacked'"), ("retries", "%s, i, 1, 'nacked'")):
+        made = f"select %s::bigint, %s::bigint, {columns} from generate_series(2001, 12000) as i"
+        store.execute(f"insert into fastpubsub.{table} {made}", *keys, LATER)
+    if sought == "earliest":
+        store.execute("update fastpubsub.cursors set sought_sequence = 1000")
+    assert blocks() <= few + (150 if sought == "earliest" else 15)
+
+
 def test_one_ahead_that_the_filter_would_skip_stays_dead(store: Store) -> None:
     keys = store.create()
     store.publish(keys.topic, ['{"a": 1}', '{"a": 2}'])

@@ -66,7 +66,7 @@ FILL = """
     insert into fastpubsub.revived
     select %(topic)s, %(subscription)s, i, %(hour_ago)s, '{}' from generate_series(1, 500) as i;
     insert into fastpubsub.dead_letters
-    select %(topic)s, %(subscription)s, i, %(day_ago)s, %(hour_ago)s, 1, 'rejected', '{}', null, null
+    select %(topic)s, %(subscription)s, i, %(day_ago)s, %(hour_ago)s, 1, 'rejected', '{}', null, null, null, 1
     from generate_series(501, 1000) as i;
     insert into fastpubsub.failures (
         topic_key, subscription_key, position, failed_at, attempt, cause, consumer_id
@@ -309,6 +309,7 @@ CALLS: dict[str, Call] = {
     "release": lambda grown: grown.store.release(grown.keys, limit=10, look_back=7200, now=LATER + 1100 * SECOND),
     "list expired": lambda grown: grown.store.expired(now=NOW, look_back=30),
     "list ready": lambda grown: grown.store.ready(grown.keys, grown.other, grown.limited),
+    "reprocess": lambda grown: grown.store.reprocess(grown.keys, grown.dead()),
     "purge": lambda grown: grown.store.purge(grown.keys, grown.dead()),
     "trim messages": lambda grown: grown.store.trim(grown.topic, limit=10),
     "trim claims": lambda grown: grown.store.trim_claims(grown.topic, 60, limit=10),
@@ -417,7 +418,11 @@ CALLS: dict[str, Call] = {
 
 OF_ONE: dict[str, Call] = {
     "claim fairly": lambda grown: [grown.store.claim(grown.fair, 10, now=NOW + n * SECOND) for n in range(3)],
-    "reprocess": lambda grown: grown.store.reprocess(grown.keys, grown.dead()),
+    "reprocess what may come again": lambda grown: (
+        grown.store.execute("update fastpubsub.cursors set sought_sequence = 10000"),
+        grown.store.reprocess(grown.other, grown.dead()),
+        grown.rows("key_turns(%s, %s, '{900}')", *grown.other),
+    ),
     "metrics": lambda grown: grown.store.judge(grown.keys, 10),
     "figures": lambda grown: grown.rows("list_subscription_figures_2('{subscription}', 10, %s)", NOW),
     "list ready of a topic": lambda grown: grown.rows(

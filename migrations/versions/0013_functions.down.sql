@@ -1,0 +1,635 @@
+-- functions/explain_message_2.sql
+-- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
+-- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at`
+-- is when the message expired, if it has, and `may_be_dropped` whether a settled one may be one that was too many. `before`: messages
+-- that come first, at most p_look of them judged by the filter; `before_is_estimated` beyond. `failures`: failures_of. `held_by`: the
+-- dead letter that holds the message's key, which may be itself. `reason` of one that was put aside: by what the subscription is shared.
+create or replace function fastpubsub.explain_message_2(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_position bigint,
+    p_look integer default 10000,
+    p_now timestamptz default null,
+    out state text,
+    out attempts integer,
+    out consumer_id text,
+    out until timestamptz,
+    out died_at timestamptz,
+    out reason text,
+    out before bigint,
+    out before_is_estimated boolean,
+    out filter json,
+    out field text,
+    out expected json,
+    out actual json,
+    out actual_bytes integer,
+    out similar_field text,
+    out is_readable boolean,
+    out sought_at timestamptz,
+    out paused_at timestamptz,
+    out leased_at timestamptz,
+    out is_put_aside boolean,
+    out at_limit integer,
+    out at_rate_limit double precision,
+    out failures json,
+    out expired_at timestamptz,
+    out held_by text,
+    out may_be_dropped boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor record;
+    v_past record;
+    v_payload json;
+    v_attributes jsonb;
+    v_expired_at timestamptz;
+    v_ordering_key text;
+    v_turn bigint;
+    v_created_at timestamptz;
+begin
+    select c.position, c.retry_due_at, c.retry_position, s.filter, u.filter_path, u.paused_at,
+        u.ordered or u.fair_by is not null as puts_aside, u.fair_by, u.max_in_flight, u.rate_limit, c.full_at, c.dropped
+    into v_cursor
+    from fastpubsub.claims as c
+    inner join fastpubsub.cursors as u on c.topic_key = u.topic_key and c.subscription_key = u.subscription_key
+    inner join fastpubsub.subscriptions as s on c.subscription_key = s.subscription_key
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    end if;
+    filter := v_cursor.filter;
+    failures := fastpubsub.failures_of(p_topic_key, p_subscription_key, p_position);
+    -- A reprocessed dead letter does not expire.
+    select m.expires_at into v_expired_at from fastpubsub.messages as m
+    where
+        m.topic_key = p_topic_key and m.position = p_position and m.expires_at <= coalesce(p_now, clock_timestamp())
+        and not exists (
+            select from fastpubsub.revived as v
+            where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = p_position
+        );
+
+    select 'leased', l.attempts, l.consumer_id, l.expires_at, l.leased_at
+    into explain_message_2.state, explain_message_2.attempts, explain_message_2.consumer_id, explain_message_2.until, explain_message_2.leased_at
+    from (
+        select l.* from fastpubsub.leases as l
+        where
+            l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+            and l.position <= p_position and l.position > p_position - 100
+        order by l.position desc limit 1
+    ) as l
+    where l.last_position >= p_position;
+    if explain_message_2.state is not null then
+        return;
+    end if;
+    select 'waiting', r.attempts, r.due_at, r.reason
+    into explain_message_2.state, explain_message_2.attempts, explain_message_2.until, explain_message_2.reason
+    from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = p_position
+        and r.reason <> 'put aside';
+    if v_cursor.puts_aside and explain_message_2.state is null then
+        select 'waiting', p.attempts, p.due_at, p.reason
+        into explain_message_2.state, explain_message_2.attempts, explain_message_2.until, explain_message_2.reason
+        from fastpubsub.parked as p
+        where
+            p.topic_key = p_topic_key and p.subscription_key = p_subscription_key and p.position = p_position
+            and p.reason <> 'put aside';
+    end if;
+    if explain_message_2.state is not null then
+        expired_at := v_expired_at;
+        paused_at := v_cursor.paused_at;
+        at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
+        at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
+        return;
+    end if;
+    select 'dead', d.attempts, d.died_at, d.reason, d.turn, d.created_at
+    into
+        explain_message_2.state, explain_message_2.attempts, explain_message_2.died_at, explain_message_2.reason, v_turn, v_created_at
+    from fastpubsub.dead_letters as d
+    where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p_position;
+    if explain_message_2.state is not null then
+        if fastpubsub.is_holding(p_topic_key, p_subscription_key, p_position, v_turn) then
+            held_by := fastpubsub.message_id(p_topic_key, p_position, v_created_at);
+        end if;
+        return;
+    end if;
+
+    select m.payload, m.attributes, m.ordering_key into v_payload, v_attributes, v_ordering_key
+    from fastpubsub.messages as m where m.topic_key = p_topic_key and m.position = p_position;
+    is_put_aside := v_cursor.puts_aside and p_position <= v_cursor.position
+    and p_position in (select p from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p);
+    if explain_message_2.is_put_aside then
+        state := 'ahead';
+        reason := v_cursor.fair_by;
+        select fastpubsub.message_id(p_topic_key, r.position, m.created_at) into explain_message_2.held_by
+        from fastpubsub.retries as r
+        cross join lateral (
+            select m.created_at, m.ordering_key from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = r.position
+            limit 1
+        ) as m
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key and r.due_at = 'infinity'
+            and r.position < p_position and m.ordering_key = v_ordering_key
+        limit 1;
+    elsif p_position <= v_cursor.position then
+        select h.* into v_past from fastpubsub.filter_history as h
+        where h.topic_key = p_topic_key and h.subscription_key = p_subscription_key and h.from_position <= p_position
+        order by h.from_position desc limit 1;
+        filter := v_past.filter;
+        sought_at := v_past.sought_at;
+        state := case
+            when v_past.state is null then 'before_subscription'
+            when v_past.state in ('skipped', 'purged') then v_past.state
+            when v_past.state = 'forgotten' then 'unknown'
+            when v_payload is null and v_past.filter is not null then 'trimmed'
+            else 'settled'
+        end;
+    else
+        state := 'ahead';
+    end if;
+    if explain_message_2.state not in ('ahead', 'settled') then
+        return;
+    end if;
+    select d.field, d.expected, d.actual, d.actual_bytes, d.similar_field, d.is_readable
+    into
+        explain_message_2.field, explain_message_2.expected, explain_message_2.actual, explain_message_2.actual_bytes,
+        explain_message_2.similar_field, explain_message_2.is_readable
+    from fastpubsub.deciding_field(v_payload, v_attributes, explain_message_2.filter, v_ordering_key) as d;
+    if explain_message_2.field is not null or not explain_message_2.is_readable then
+        state := 'filtered';
+        is_put_aside := false;
+        return;
+    end if;
+    expired_at := v_expired_at;
+    may_be_dropped := explain_message_2.state = 'settled' and v_cursor.dropped > 0;
+    if explain_message_2.state = 'ahead' then
+        paused_at := v_cursor.paused_at;
+        at_limit := fastpubsub.limit_reached(p_topic_key, p_subscription_key, v_cursor.max_in_flight);
+        at_rate_limit := fastpubsub.rate_reached(v_cursor.rate_limit, v_cursor.full_at, clock_timestamp());
+        select c.messages, c.is_estimated into explain_message_2.before, explain_message_2.before_is_estimated
+        from fastpubsub.count_ahead(p_topic_key, v_cursor.position, p_position - 1, v_cursor.filter_path, p_look) as c
+        where not explain_message_2.is_put_aside;
+    end if;
+end;
+$$;
+
+-- functions/fork_subscription.sql
+-- Creates a subscription like another of the same topic, before the oldest message that the other has not settled. p_settings has those
+-- that differ, named as columns of `cursors`, and p_filter counts with p_change_filter. A pause and push stay with the other.
+create or replace function fastpubsub.fork_subscription(
+    p_id text,
+    p_topic_id text,
+    p_fork_of text,
+    p_settings jsonb,
+    p_change_filter boolean,
+    p_filter json default null,
+    p_push json default null,
+    p_now timestamptz default null,
+    out topic_key bigint,
+    out subscription_key bigint,
+    out created_at timestamptz
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_original record;
+    v_cursor fastpubsub.cursors;
+    v_filter json := p_filter;
+    v_position bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    select n.* into topic_key, subscription_key, created_at from fastpubsub.name_subscription(p_id, p_topic_id, null, p_now) as n;
+    v_original := fastpubsub.resolve_subscription(p_fork_of);
+    if v_original.topic_key <> topic_key then
+        raise exception using
+            errcode = 'FP422', message = format('fork_of: subscription "%s" is not of the topic "%s"', p_fork_of, p_topic_id);
+    end if;
+    perform fastpubsub.limit_backlog(topic_key, (p_settings ->> 'max_backlog')::integer);
+    -- Trimming does not know the new cursor yet, and as long as it waits, the other needs no lock.
+    perform fastpubsub.lock_job('trim_messages', true);
+    v_position := fastpubsub.unsettled_position(v_original.topic_key, v_original.subscription_key);
+    select c.* into v_cursor from fastpubsub.cursors as c
+    where c.topic_key = v_original.topic_key and c.subscription_key = v_original.subscription_key;
+    -- Who deletes the other between two statements is no reason for a fork without its filter.
+    if found and not p_change_filter then
+        select s.filter into v_filter from fastpubsub.subscriptions as s where s.subscription_key = v_original.subscription_key;
+    end if;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('subscription "%s" does not exist', p_fork_of);
+    end if;
+    v_cursor := jsonb_populate_record(v_cursor, p_settings);
+    v_cursor.subscription_key := subscription_key;
+    v_cursor.filter_path := fastpubsub.compile_filter(v_filter);
+    v_cursor.paused_at := null;
+    v_cursor.is_pushed := null;
+    v_cursor.max_in_flight := nullif(v_cursor.max_in_flight, 0);
+    v_cursor.rate_limit := nullif(v_cursor.rate_limit, 0);
+    v_cursor.backoff_jitter := nullif(v_cursor.backoff_jitter, 0);
+    v_cursor.dead_letter_topic := nullif(v_cursor.dead_letter_topic, '');
+    perform fastpubsub.require_dead_letter_topic(p_topic_id, v_cursor.dead_letter_topic);
+    v_cursor.max_backlog := nullif(v_cursor.max_backlog, 0);
+    v_cursor.fair_by := nullif(v_cursor.fair_by, '');
+    perform fastpubsub.check_on_full(v_cursor.ordered, v_cursor.on_full, v_cursor.fair_by);
+    v_cursor.expire_after_seconds := nullif(v_cursor.expire_after_seconds, 0);
+    if v_cursor.backoff_max_seconds < v_cursor.backoff_min_seconds then
+        raise exception using errcode = 'FP422', message = 'backoff_max_seconds must not be below backoff_min_seconds';
+    end if;
+    perform fastpubsub.check_on_dead_letter(v_cursor.ordered, v_cursor.on_dead_letter);
+    if v_cursor.filter_path is null then
+        v_filter := null;
+    end if;
+    update fastpubsub.subscriptions as s set filter = v_filter where s.subscription_key = fork_subscription.subscription_key;
+    insert into fastpubsub.cursors values ((v_cursor).*);
+    perform fastpubsub.begin_subscription(topic_key, subscription_key, v_position, v_filter, p_push, p_now);
+end;
+$$;
+
+-- functions/key_turns.sql
+drop function fastpubsub.key_turns;
+
+-- functions/reprocess_dead_letters.sql
+-- Moves dead letters back: their copy goes to `revived` and is due at once, and attempts start again at 1. Where a seek made the message
+-- come again anyway (it is ahead of the cursor, put aside, leased or waiting), only the dead letter is deleted, and counts as purged; a
+-- message ahead or put aside that the filter would skip stays dead. One that holds its key goes back to its place, before what was put
+-- aside. Returns the positions that are no longer dead.
+create or replace function fastpubsub.reprocess_dead_letters(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_created_at timestamptz [],
+    p_now timestamptz default null
+) returns bigint []
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_settings fastpubsub.cursors;
+    v_cursor fastpubsub.claims;
+    v_positions bigint [];
+    v_position bigint;
+    v_coming bigint [];
+    v_now timestamptz;
+    v_due_at timestamptz;
+    v_letter record;
+    v_held bigint [] := '{}';
+    v_aside bigint [] := '{}';
+begin
+    perform fastpubsub.begin_call(true);
+    v_settings := fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    select array_agg(t.position) into v_positions
+    from (
+        select distinct d.position
+        from unnest(p_positions, p_created_at) as i (position, created_at)
+        cross join lateral (
+            select d.position, d.created_at, d.payload from fastpubsub.dead_letters as d
+            where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = i.position
+            limit 1
+        ) as d
+        where d.created_at = i.created_at
+        order by d.position
+    ) as t;
+    if v_positions is null then
+        return '{}';
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    v_due_at := greatest(v_now, v_cursor.retry_due_at + interval '1 microsecond');
+    for v_letter in
+        select d.position, d.turn
+        from unnest(v_positions) as p
+        cross join lateral (
+            select d.position, d.turn from fastpubsub.dead_letters as d
+            where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p
+            limit 1
+        ) as d
+        where d.turn is not null
+    loop
+        if fastpubsub.end_hold(p_topic_key, p_subscription_key, v_letter.position, v_letter.turn, v_due_at, v_now) then
+            v_held := v_held || v_letter.position;
+        end if;
+    end loop;
+    -- Those that held their keys are where they belong, and what was put aside may be long.
+    if (v_settings.ordered or v_settings.fair_by is not null) and cardinality(v_positions) > cardinality(v_held) then
+        select coalesce(array_agg(p), '{}') into v_aside
+        from fastpubsub.put_aside(p_topic_key, p_subscription_key) as p
+        where p = any(v_positions) and p <> all(v_held);
+    end if;
+    if v_settings.filter_path is not null and (v_positions[cardinality(v_positions)] > v_cursor.position or cardinality(v_aside) > 0) then
+        select coalesce(array_agg(p order by p), '{}') into v_positions
+        from unnest(v_positions) as p
+        where
+            (p <= v_cursor.position and p <> all(v_aside))
+            or (
+                select f.positions is not null
+                from fastpubsub.matching_positions(p_topic_key, p - 1, p, v_settings.filter_path, 1) as f
+            );
+    end if;
+    select coalesce(array_agg(t.position), '{}') into v_coming
+    from (
+        select p as position from unnest(v_positions) as p where p > v_cursor.position
+        union
+        select p from unnest(v_positions) as p
+        cross join lateral (
+            select l.last_position from fastpubsub.leases as l
+            where
+                l.topic_key = p_topic_key and l.subscription_key = p_subscription_key
+                and l.position <= p and l.position > p - 100
+            order by l.position desc
+            limit 1
+        ) as l
+        where l.last_position >= p
+        union
+        select r.position from fastpubsub.retries as r
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.position = any(v_positions)
+        union
+        select p.position from fastpubsub.parked as p
+        where
+            v_settings.ordered and p.topic_key = p_topic_key and p.subscription_key = p_subscription_key
+            and p.position = any(v_positions)
+        union
+        select p from unnest(v_aside) as p where p = any(v_positions)
+    ) as t
+    where t.position <> all(v_held);
+    insert into fastpubsub.revived (topic_key, subscription_key, position, created_at, payload, attributes, ordering_key)
+    select d.topic_key, d.subscription_key, d.position, d.created_at, d.payload, d.attributes, d.ordering_key
+    from unnest(v_positions) as p
+    cross join lateral (
+        select d.* from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p
+        limit 1
+    ) as d
+    where p <> all(v_coming);
+    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
+    select p_topic_key, p_subscription_key, v_due_at, p, 0, 'reprocessed'
+    from unnest(v_positions) as p
+    where p <> all(v_coming) and p <> all(v_held);
+    foreach v_position in array v_positions loop
+        delete from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = v_position;
+    end loop;
+    if cardinality(v_coming) > 0 then
+        perform fastpubsub.move_cursor(
+            p_topic_key, p_subscription_key, v_cursor.position, v_cursor.routed, v_cursor.purged + cardinality(v_coming)
+        );
+    end if;
+    return v_positions;
+end;
+$$;
+
+-- functions/requeue_messages.sql
+-- Requeues deliveries that ended without an ack, in runs from p_positions to p_last_positions; the caller holds the cursor and has deleted
+-- the leases. A message with attempts left waits for p_delay_seconds (null: the backoff); others, and those with p_reasons, die. What has
+-- ended them is p_cause, and more of it p_causes. Returns how many died. In an ordered subscription, with p_turns, a message that waits
+-- takes those with it that are leased after it in its turn: they come again after it, and their attempt does not count.
+-- So does one that dies and holds its key: it is parked without an end. What has failed is written down, with the
+-- consumers that had it.
+create or replace function fastpubsub.requeue_messages(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_last_positions bigint [],
+    p_attempts integer [],
+    p_delay_seconds integer [],
+    p_reasons text [],
+    p_cause text,
+    p_now timestamptz,
+    p_causes text [] default null,
+    p_turns bigint [] default null,
+    p_consumer_ids text [] default null
+) returns integer
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_settings fastpubsub.cursors;
+    v_cursor fastpubsub.claims;
+    v_died integer;
+    v_replaced integer;
+    v_dead bigint [];
+    v_position bigint;
+    v_positions bigint [];
+    v_attempts integer [];
+    v_reasons text [];
+    v_causes text [];
+    v_turns bigint [];
+    v_due_at timestamptz [];
+    v_dead_turns bigint [];
+    v_consumer_ids text [];
+begin
+    select c.* into v_settings from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    select
+        array_agg(p), array_agg(r.attempts), array_agg(r.reason), array_agg(': ' || r.cause),
+        array_agg(r.turn), array_agg(r.consumer_id),
+        array_agg(
+            greatest(
+                case
+                    when r.delay_seconds is null and v_settings.backoff_jitter is not null and w.seconds > 0 then fastpubsub.draw_due_at(
+                        p_now + make_interval(secs => w.seconds), w.seconds * v_settings.backoff_jitter,
+                        case when r.turn > 0 then r.turn else p end, r.attempts
+                    )
+                    else p_now + make_interval(secs => coalesce(r.delay_seconds, w.seconds))
+                end,
+                v_cursor.retry_due_at + interval '1 microsecond'
+            )
+        )
+    into v_positions, v_attempts, v_reasons, v_causes, v_turns, v_consumer_ids, v_due_at
+    from unnest(p_positions, p_last_positions, p_attempts, p_delay_seconds, p_reasons, p_causes, p_turns, p_consumer_ids)
+        as r (position, last_position, attempts, delay_seconds, reason, cause, turn, consumer_id)
+    cross join lateral (
+        select least(
+            v_settings.backoff_max_seconds, v_settings.backoff_min_seconds * 2.0 ^ least(greatest(r.attempts, 1) - 1, 40)
+        )::double precision as seconds
+    ) as w
+    cross join lateral generate_series(r.position, r.last_position) as p;
+
+    if p_cause not in ('returned', 'expired', 'full') then
+        insert into fastpubsub.failures (
+            topic_key, subscription_key, position, failed_at, attempt, cause, reason, consumer_id
+        )
+        select
+            p_topic_key, p_subscription_key, u.position, p_now, u.attempts, p_cause, coalesce(u.reason, substr(u.cause, 3)),
+            u.consumer_id
+        from unnest(v_positions, v_attempts, v_reasons, v_causes, v_consumer_ids) as u (position, attempts, reason, cause, consumer_id)
+        order by u.position;
+        for v_position in
+            select u.position from unnest(v_positions, v_attempts) as u (position, attempts) where u.attempts % 20 = 0
+        loop
+            perform fastpubsub.forget_old_failures(p_topic_key, p_subscription_key, v_position);
+        end loop;
+    end if;
+    if 0 >= any(v_turns) then
+        v_turns := fastpubsub.name_turns(p_topic_key, p_subscription_key, v_positions, v_turns, v_cursor.position);
+    end if;
+    if array_remove(v_turns, null) <> '{}' then
+        insert into fastpubsub.parked (topic_key, subscription_key, turn, position, due_at, attempts, reason)
+        select p_topic_key, p_subscription_key, u.turn, u.position, u.due_at, u.attempts, concat(p_cause, u.cause)
+        from unnest(v_positions, v_attempts, v_due_at, v_reasons, v_causes, v_turns)
+            as u (position, attempts, due_at, reason, cause, turn)
+        where u.attempts < v_settings.max_delivery_attempts and u.reason is null and u.turn is not null;
+    end if;
+    insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason)
+    select p_topic_key, p_subscription_key, u.due_at, u.position, u.attempts, concat(p_cause, u.cause)
+    from unnest(v_positions, v_attempts, v_due_at, v_reasons, v_causes, v_turns)
+        as u (position, attempts, due_at, reason, cause, turn)
+    where u.attempts < v_settings.max_delivery_attempts and u.reason is null and u.turn is null
+    order by u.position;
+    select array_agg(u.position), array_agg(case when v_settings.on_dead_letter = 'hold' then u.turn end) into v_dead, v_dead_turns
+    from unnest(v_positions, v_attempts, v_reasons, v_turns) as u (position, attempts, reason, turn)
+    where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null;
+    if v_settings.on_dead_letter = 'hold' then
+        insert into fastpubsub.parked (topic_key, subscription_key, turn, position, due_at, attempts, reason)
+        select p_topic_key, p_subscription_key, u.turn, u.position, 'infinity', 0, 'put aside'
+        from unnest(v_dead, v_dead_turns) as u (position, turn)
+        where u.turn is not null;
+    end if;
+    if v_settings.ordered then
+        perform fastpubsub.park_after(p_topic_key, p_subscription_key, v_turns, p_now);
+    end if;
+    if v_dead is null then
+        if v_settings.ordered then
+            perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_turns, p_now);
+        end if;
+        return 0;
+    end if;
+    -- After a seek a message can die again: that replaces its older dead letter, which counts as purged.
+    select count(*) into v_replaced
+    from unnest(v_dead) as p (position)
+    cross join lateral (
+        select from fastpubsub.dead_letters as d
+        where d.topic_key = p_topic_key and d.subscription_key = p_subscription_key and d.position = p.position
+        limit 1
+    ) as d;
+    insert into fastpubsub.dead_letters as d (
+        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key, turn
+    )
+    select
+        p_topic_key, p_subscription_key, u.position, coalesce(m.created_at, v.created_at), p_now, u.attempts,
+        coalesce(
+            u.reason,
+            format('%s on delivery attempt %s of %s%s', p_cause, u.attempts, v_settings.max_delivery_attempts, u.cause)
+        ),
+        coalesce(m.payload, v.payload), coalesce(m.attributes, v.attributes), coalesce(m.ordering_key, v.ordering_key),
+        case when v_settings.on_dead_letter = 'hold' then u.turn end
+    from (
+        select u.position, u.attempts, u.reason, u.cause, u.turn
+        from unnest(v_positions, v_attempts, v_reasons, v_causes, v_turns) as u (position, attempts, reason, cause, turn)
+        where u.attempts >= v_settings.max_delivery_attempts or u.reason is not null
+        order by u.position
+    ) as u
+    left join lateral (
+        select m.created_at, m.payload, m.attributes, m.ordering_key from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = u.position
+        limit 1
+    ) as m on true
+    left join lateral (
+        select v.created_at, v.payload, v.attributes, v.ordering_key from fastpubsub.revived as v
+        where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = u.position
+        limit 1
+    ) as v on true
+    on conflict (topic_key, subscription_key, position) do update set
+        died_at = excluded.died_at, attempts = excluded.attempts, reason = excluded.reason, turn = excluded.turn;
+    get diagnostics v_died = row_count;
+    if v_settings.dead_letter_topic is not null then
+        perform fastpubsub.publish_dead_letters(p_topic_key, p_subscription_key, v_dead, v_settings.dead_letter_topic);
+    end if;
+    foreach v_position in array v_dead loop
+        delete from fastpubsub.revived as v
+        where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = v_position;
+        if found or v_replaced > 0 then
+            perform fastpubsub.forget_old_failures(p_topic_key, p_subscription_key, v_position);
+        end if;
+    end loop;
+    if v_settings.ordered then
+        perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_turns, p_now);
+    end if;
+    if v_replaced > 0 then
+        perform fastpubsub.move_cursor(p_topic_key, p_subscription_key, v_cursor.position, v_cursor.routed, v_cursor.purged + v_replaced);
+    end if;
+    return v_died;
+end;
+$$;
+
+-- functions/seek_subscription.sql
+-- Moves the cursor: p_to is 'earliest', 'latest', 'time' (the first message created at or after p_time comes next) or 'message' (p_position
+-- comes next). Leases and waiting retries end, so old ack ids become stale. Dead letters stay; a reprocessed one that was not settled yet
+-- becomes a dead letter again, because its message may be trimmed. `acked` does not change.
+create or replace function fastpubsub.seek_subscription(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_to text,
+    p_time timestamptz default null,
+    p_position bigint default null,
+    p_now timestamptz default null
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor fastpubsub.claims;
+    v_position bigint;
+    v_ended bigint;
+    v_revived bigint;
+begin
+    perform fastpubsub.begin_call(true);
+    perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    select c.* into v_cursor from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    v_position := fastpubsub.sought_position(p_topic_key, p_to, p_time, p_position);
+    v_ended := fastpubsub.end_deliveries(p_topic_key, p_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position);
+    with moved as (
+        delete from fastpubsub.revived as v where v.topic_key = p_topic_key and v.subscription_key = p_subscription_key
+        returning v.*
+    )
+    insert into fastpubsub.dead_letters (
+        topic_key, subscription_key, position, created_at, died_at, attempts, reason, payload, attributes, ordering_key
+    )
+    select
+        m.topic_key, m.subscription_key, m.position, m.created_at, coalesce(p_now, clock_timestamp()), 0,
+        'the subscription was sought elsewhere before the reprocessed message was settled', m.payload, m.attributes, m.ordering_key
+    from moved as m
+    on conflict (topic_key, subscription_key, position) do nothing;
+    get diagnostics v_revived = row_count;
+    perform fastpubsub.remember_seek(p_topic_key, p_subscription_key, v_cursor.position, v_position, 'skipped', p_now);
+    perform fastpubsub.move_cursor(
+        p_topic_key, p_subscription_key, v_position, v_cursor.routed - v_ended + v_revived, v_cursor.purged
+    );
+end;
+$$;
