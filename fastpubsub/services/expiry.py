@@ -20,14 +20,17 @@ CLIENT_ID = "server"
 
 WRITE_SECONDS = 60.0
 AGAIN_SECONDS = 5.0
-"""After a failure; `expires_at` in SQL leaves time for both."""
+"""After the start, when nothing was told, and after a failure; `expires_at` in SQL leaves time for both."""
 
 _MOST = 100
 """In a pass."""
 
 
 class Uses:
-    """Tells once a minute of which subscriptions somebody wanted messages here."""
+    """Tells of which subscriptions somebody wanted messages here: soon after the start, and once a minute.
+
+    A process that is killed within every minute has told of them, too.
+    """
 
     def __init__(self, database: Database, claiming: Claiming, lines: WaitingLines) -> None:
         self._database = database
@@ -36,19 +39,20 @@ class Uses:
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
-        pause = WRITE_SECONDS
+        pause = AGAIN_SECONDS
         while True:
             await asyncio.sleep(pause)
             pause = AGAIN_SECONDS
             with Surviving(logger, "telling which subscriptions are used", logging.DEBUG):
-                await self.write()
-                pause = WRITE_SECONDS
+                if await self.write():
+                    pause = WRITE_SECONDS
 
-    async def write(self) -> None:
+    async def write(self) -> bool:
+        """Returns whether there was anything to tell."""
         claimed = self._claiming.take_claimed()
         used: list[SubscriptionKey] = sorted(claimed.union(self._lines.with_members()))
         if not used:
-            return
+            return False
         try:
             await self._database.fetch_one(
                 "record_uses",
@@ -58,6 +62,7 @@ class Uses:
         except FastpubsubError:
             self._claiming.put_back(claimed)
             raise
+        return True
 
 
 async def expire_subscriptions(database: Database) -> int:

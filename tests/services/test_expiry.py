@@ -59,6 +59,30 @@ async def test_what_could_not_be_told_is_told_soon_after(monkeypatch: pytest.Mon
     assert [call[0] for call in told.calls[:3]] == ["record_uses"] * 3
 
 
+async def test_a_process_that_does_not_live_long_has_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of whoever came when it had nothing to tell at first."""
+    monkeypatch.setattr(expiry, "WRITE_SECONDS", 10 * SECONDS)
+    monkeypatch.setattr(expiry, "AGAIN_SECONDS", 0.001)
+    told, claims = Told(failures=0), Claims()
+    claims.claimed.clear()
+    looked = asyncio.Event()
+    take_claimed = claims.take_claimed
+
+    def take() -> set[SubscriptionKey]:
+        looked.set()
+        return take_claimed()
+
+    monkeypatch.setattr(claims, "take_claimed", take)
+    lines = WaitingLines(10, lambda _: None)
+    running = asyncio.create_task(Uses(cast(Database, told), cast(Claiming, claims), lines).run())
+    async with asyncio.timeout(SECONDS):
+        await looked.wait()
+        claims.claimed.add(KEYS)
+        await told.has_told.wait()
+    running.cancel()
+    assert [call[0] for call in told.calls] == ["record_uses"]
+
+
 async def test_nobody_who_wants_nothing_is_told_of() -> None:
     told = Told(failures=0)
     claims = Claims()
