@@ -22,6 +22,7 @@ PULL = 10
 """Messages of a pull: small enough for the highest rate limit that there is."""
 
 CALL_ROWS = 1000
+FILL_ROWS = 100_000
 DAY_SECONDS = 86400
 YEAR_SECONDS = 365 * DAY_SECONDS
 FIRING = 100
@@ -41,7 +42,7 @@ def delayed(bench: Bench) -> list[Measure]:
         full, bare = service.create_topic(), service.create_topic()
         for topic in (full, bare):
             topic.subscribe()
-        delay(full, waiting, f"clock_timestamp() + interval '{DAY_SECONDS} seconds'")
+        fill(full, waiting)
         beside, alone = bench.rounds(*(publish_by_100(topic) for topic in (full, bare)))
         due, due_alone = bench.rounds(*(due_per_second(topic) for topic in (full, bare)))
         later, at_once = bench.rounds(publish_by_100(bare, delay_seconds=DAY_SECONDS), publish_by_100(bare))
@@ -56,6 +57,18 @@ def delayed(bench: Bench) -> list[Measure]:
         measure(f"messages that fall due in a held snapshot, {name}", USED, held_due, held_due_alone),
         measure("publish by 100, with a delay ÷ without", (0.5, 0.8), later, at_once),
     ]
+
+
+def fill(topic: Topic, messages: int) -> None:
+    """Puts so many where they wait for tomorrow, a millisecond apart: as publishing does it, in a tenth of the time."""
+    for start in range(0, messages, FILL_ROWS):
+        topic.service.one(
+            "with filled as (insert into fastpubsub.delayed_messages (topic_key, due_at, created_at, payload) "  # noqa: S608 - our own
+            f"select {topic.key}, clock_timestamp() + make_interval(secs => {DAY_SECONDS} + n / 1000.0), "
+            f"clock_timestamp(), {payload_sql('n', SMALL)} "
+            f"from generate_series({start}, {min(start + FILL_ROWS, messages) - 1}) as n returning 1) "
+            "select count(*) from filled"
+        )
 
 
 def delay(topic: Topic, messages: int, deliver_at: str) -> None:
