@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from tests.faults import checker, keeping, promises
 from tests.faults.campaign import Fault
 from tests.faults.load import expect
-from tests.faults.plan import DEADLINE_SECONDS, IDLE, IDLE_SECONDS, SHARED
+from tests.faults.plan import DEADLINE_SECONDS, FULL, IDLE, IDLE_SECONDS, MAX_BACKLOG, SHARED
 from tests.faults.rig import Rig, Setup
 
 
@@ -112,6 +112,10 @@ LOSSES: Changes = {
         "return least(v_cursor.position, v_leased - 1, v_waiting - 1);",
         "return v_cursor.position;",
     ),
+    "draw_due_at": (
+        "p_due_at - make_interval(secs => p_seconds / 16) *",
+        "p_due_at - make_interval(secs => p_seconds) *",
+    ),
     "expires_at": (
         "p_expire_after_seconds + 120",
         f"(p_expire_after_seconds + 120) * (p_expire_after_seconds <> {IDLE_SECONDS})::int",
@@ -119,14 +123,23 @@ LOSSES: Changes = {
 }
 """Procedures that have no limit for a backlog, drop more of it than is too much, publish no copy of the first dead
 letter of several, leave some to a redrive, lose what they refuse, let a fork begin with what its original has not
-seen, and let a subscription expire at once.
+seen, let jitter take more of a wait than it may, and let a subscription expire at once.
 """
 
 
+FULLEST = f"{FULL}.rejecting"
+
+
 async def break_what_is_kept(rig: Rig) -> None:
-    """Until there is a fork more, and the server that started last has looked for what has expired."""
+    """Until there is a fork more, a backlog is twice its limit, and the last server has looked for what has expired."""
     forks = len(rig.load.plan.forks)
     right = await replace(rig, LOSSES)
+    path = f"/subscriptions/{FULLEST}"
+    expect(await rig.load.wire().ask("POST", f"{path}/pause"), 200)
+    await rig.until(
+        lambda: rig.load.confirmed[FULL] - rig.load.acked[FULLEST] > 2 * MAX_BACKLOG, "publishers are too slow"
+    )
+    expect(await rig.load.wire().ask("POST", f"{path}/resume"), 200)
     rig.servers.append(server := rig.start_server())
     await rig.ready(server)
     await rig.until_found("select count(*) from fastpubsub.subscriptions where id = %s", 0, arguments=[IDLE])
@@ -154,7 +167,7 @@ CONTROLS = [
     ),
     (
         Fault("C06", "what is kept is lost, or there is too much of it", break_what_is_kept, 1, setup=Setup(kept=True)),
-        {check.__name__ for check in keeping.CHECKS},
+        {check.__name__ for check in (checker.early, *keeping.CHECKS)},
     ),
 ]
 """With what the checker must say, at least."""
