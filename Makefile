@@ -1,6 +1,7 @@
 # Everything that needs .venv makes it first. `make help` says what there is.
 
 PYTHON ?= python3
+SPACE := $(subst ,, )
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -23,6 +24,14 @@ WALKS := api/test_bodies.py api/test_hostile.py api/test_schemathesis.py api/tes
 # What the procedures decide, asked through HTTP: no interpreter changes it, and other tests of the API call every route.
 STORED := backlog browsing consumers dead_letter_topic dead_letters delayed expiry explaining fair filter_tests idempotency in_flight ordered \
 	ordering_keys pausing rate_limit refused seek settle settle_and_pull subscriptions topics transactions ttl
+# What a cluster could do otherwise than one PostgreSQL, beside tests/nodes, which is about the nodes themselves.
+OF_CITUS := dead_letters delayed idempotency ordered ordering_keys schedules seek subscriptions topics transactions
+# These change rows by statements of their own that no cluster takes, or cut connections.
+NOT_OF_CITUS := reprocessed_after_trimming died_at_and_reason overdue_for_long the_window unknown_outcome schema_judges missed_for_long \
+	whenever_the_database_is_lost
+CITUS_TESTS := tests/test_contract.py tests/nodes tests/database/test_model.py tests/push/test_pushing.py $(OF_CITUS:%=tests/api/test_%.py) \
+	-k "not ($(subst $(SPACE), or ,$(strip $(NOT_OF_CITUS))))"
+ON_CITUS = FASTPUBSUB_TEST_SPREAD=1 FASTPUBSUB_TEST_EXAMPLES=$(or $(EXAMPLES),2) FASTPUBSUB_TEST_DATABASE_URL=$(URL)
 IN_PARALLEL := --numprocesses=auto --maxprocesses=8 --dist=worksteal
 PYTEST := $(BIN)/pytest $(IN_PARALLEL)
 PYTEST_FAULTS := $(BIN)/pytest --numprocesses=2 --dist=loadfile $(FAULT_TESTS)
@@ -74,9 +83,10 @@ test-pythons: install ## Run the tests of the client and the server on every Pyt
 	$(BIN)/python -m tests.pythons $(or $(PYTHONS),all) -- $(IN_PARALLEL) -m "not long or interpreter" $(filter-out $(if $(WITHOUT_ROLE),$(OF_THE_ROLE)),$(PYTHON_TESTS)) \
 		$(WALKS:%=--ignore=tests/%) $(STORED:%=--ignore=tests/api/test_%.py) $(if $(WITHOUT_ROLE),$(OF_THE_ROLE:%=--ignore=%)) $(ARGS)
 
-test-citus: install ## Run the promises of the contract, moves and a node away on a cluster of Citus (URL=postgresql+psycopg://user@coordinator/fastpubsub_test FAULTS=1)
+test-citus: install ## Run the promises of the contract, the model, moves, a node away and the tests of CITUS_TESTS on a cluster of Citus (URL=postgresql+psycopg://user@coordinator/fastpubsub_test FAULTS=1 STANDBY=host:port)
 	$(if $(URL),,$(error name a database on the coordinator that knows its nodes, as in: make $@ URL=postgresql+psycopg://user@coordinator/fastpubsub_test))
-	FASTPUBSUB_TEST_SPREAD=1 FASTPUBSUB_TEST_FAULTS=$(FAULTS) FASTPUBSUB_TEST_DATABASE_URL=$(URL) $(BIN)/pytest tests/test_contract.py tests/nodes $(ARGS)
+	$(ON_CITUS) FASTPUBSUB_TEST_FAULTS=$(FAULTS) $(BIN)/pytest $(CITUS_TESTS) $(ARGS)
+	$(if $(STANDBY),$(ON_CITUS) FASTPUBSUB_TEST_STANDBY=$(STANDBY) $(BIN)/pytest tests/nodes/test_failover.py $(ARGS))
 
 torture: install ## Run every fault of docs/reliability.md, in up to an hour, and print one table (ARGS="F01 F04b --scale 0.1")
 	$(BIN)/python -m tests.faults $(ARGS)

@@ -65,8 +65,11 @@ MISSING = {name: [tool for tool in tools if is_missing(tool)] for name, tools in
 collect_ignore = [name for name, tools in MISSING.items() if tools]
 if not spread_databases.are_wanted():
     collect_ignore.append("nodes")
-elif os.environ.get("FASTPUBSUB_TEST_FAULTS") != "1":
-    collect_ignore.append("nodes/test_faults.py")
+else:
+    if os.environ.get("FASTPUBSUB_TEST_FAULTS") != "1":
+        collect_ignore.append("nodes/test_faults.py")
+    if not os.environ.get("FASTPUBSUB_TEST_STANDBY"):
+        collect_ignore.append("nodes/test_failover.py")
 
 # An example takes as long as the machine lets it, and all examples of a test share what its fixtures made.
 hypothesis_settings.register_profile(

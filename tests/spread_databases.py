@@ -6,6 +6,8 @@ and may create databases.
 
 import os
 from contextlib import suppress
+from time import monotonic, sleep
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -14,6 +16,7 @@ from fastpubsub.database import migrations
 from fastpubsub.database.urls import normalise
 
 SHARDS = 8
+CRASHED_SECONDS = 60.0
 NODES = "select nodename, nodeport, groupid from pg_dist_node where noderole = 'primary' order by groupid"
 NODE_OF = """
     select s.id, p.groupid, p.shardid from fastpubsub.topics as s
@@ -29,8 +32,7 @@ def are_wanted() -> bool:
 def nodes() -> list[tuple[str, int, int]]:
     """Addresses with groups; the coordinator, of group 0, is the first."""
     maintenance = os.environ["FASTPUBSUB_TEST_DATABASE_URL"]
-    with psycopg.connect(of(maintenance), autocommit=True) as connection:
-        return [(str(host), int(port), int(group)) for host, port, group in connection.execute(NODES)]
+    return [(str(host), int(port), int(group)) for host, port, group in patiently(of(maintenance), sql.SQL(NODES))]
 
 
 def nodes_of(url: str) -> dict[str, tuple[int, int]]:
@@ -48,22 +50,35 @@ def of(url: str, **changes: str | int) -> str:
 def everywhere(url: str, database: str, *statements: sql.Composed | sql.SQL) -> None:
     """Runs the statements on every node, each by itself."""
     for host, port, _ in nodes():
-        with psycopg.connect(of(url, host=host, port=port, database=database), autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement)
+        for statement in statements:
+            patiently(of(url, host=host, port=port, database=database), statement)
+
+
+def patiently(url: str, statement: sql.Composed | sql.SQL) -> list[tuple[Any, ...]]:
+    """On a node that a test may have crashed a moment ago."""
+    deadline = monotonic() + CRASHED_SECONDS
+    while True:
+        try:
+            with psycopg.connect(url, autocommit=True) as connection:
+                cursor = connection.execute(statement)
+                return cursor.fetchall() if cursor.description else []
+        except psycopg.OperationalError:
+            if monotonic() > deadline:
+                raise
+            sleep(0.5)
 
 
 def create(maintenance: str, name: str, *, is_spread: bool = True) -> None:
-    """A migrated database, which may be cloned."""
+    """Migrated before it has nodes, as existing ones are. It may be cloned."""
     everywhere(maintenance, "postgres", sql.SQL("create database {}").format(sql.Identifier(name)))
+    url = normalise(maintenance).set(database=name).render_as_string(hide_password=False)
+    migrations.upgrade(url)
     everywhere(maintenance, name, sql.SQL("create extension citus"))
     (coordinator, port, _), *others = nodes()
     with psycopg.connect(of(maintenance, database=name), autocommit=True) as connection:
         connection.execute("select citus_set_coordinator_host(%s, %s)", [coordinator, port])
         for node in others:
             connection.execute("select citus_add_node(%s, %s)", node[:2])
-    url = normalise(maintenance).set(database=name).render_as_string(hide_password=False)
-    migrations.upgrade(url)
     if is_spread:
         migrations.spread(url, SHARDS)
 

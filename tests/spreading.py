@@ -15,6 +15,7 @@ BY_TOPIC = frozenset(spreading.BY_TOPIC)
 """Tables whose rows are where their topic is."""
 
 ELSEWHERE = frozenset(spreading.AT_COORDINATOR)
+SHOWN = frozenset(spreading.SHOWN)
 
 LITERAL_OR_COMMENT = re.compile(r"'[^']*'|--[^\n]*")
 TABLE = re.compile(
@@ -26,7 +27,7 @@ LOCK = re.compile(r"\bfor (?:no key )?(?:update|share)\b(?P<skip>(?: of \w+)? sk
 BEGINNINGS = "perform|return|update|insert|delete|select|with|raise|if|for"
 PARTS = re.compile(rf";|\bloop\b|\bbegin\b|\bthen\b(?=\s*(?:{BEGINNINGS}|\w+\s*:=))")
 ONE_TOPIC = r"(?:p_topic_key|p_\w+\.topic_key|v_\w+(?:\.\w+)?|\$\d+)\b(?!\s*\[)"
-UPDATE_WITH_CLOCK = re.compile(r"^\s*update\b.*\b(?:clock_timestamp|gen_random_uuid)\s*\(", re.DOTALL)
+UPDATE_WITH_CLOCK = re.compile(r"^\s*update\b.*(?:\b(?:clock_timestamp|gen_random_uuid)\s*\(|= default\b)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -204,7 +205,7 @@ def hidden(one: Statement, _: set[str]) -> set[str]:
 
 
 def clocks(one: Statement, _: set[str]) -> set[str]:
-    return one.of_topics if UPDATE_WITH_CLOCK.search(one.text) else set()
+    return one.of_topics | (one.elsewhere & SHOWN) if UPDATE_WITH_CLOCK.search(one.text) else set()
 
 
 def in_sql(one: Statement, _: set[str]) -> set[str]:

@@ -69,6 +69,7 @@ READER = "perform from fastpubsub.messages as m where m.topic_key = p_topic_key;
             "clock",
             "cursors",
         ),
+        ("update fastpubsub.endpoints as e set version = default;", "clock", "endpoints"),
         (
             "perform from fastpubsub.leases as l where l.topic_key = p_topic_key and fastpubsub.reader(l.topic_key);",
             "call",

@@ -400,6 +400,9 @@ def take(connection: Connection, work: Iterable[Step], shards: int = SHARDS) -> 
         return
     connection.exec_driver_sql("set local client_min_messages = warning")
     connection.exec_driver_sql("set local citus.multi_shard_modify_mode = 'sequential'")
+    # On the nodes, too: a function in SQL may come before one that it calls.
+    connection.exec_driver_sql("set local citus.propagate_set_commands = 'local'")
+    connection.exec_driver_sql("set local check_function_bodies = off")
     if tables := [f"{SCHEMA}.{one.what}" for one in work if one.kind == "table by topic"]:
         connection.exec_driver_sql(f"lock table {', '.join(tables)} in access exclusive mode")
     for one in work:

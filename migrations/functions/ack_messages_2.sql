@@ -26,6 +26,14 @@ begin
         raise exception using errcode = 'FP404', message = 'the subscription does not exist';
     elsif v_ordered then
         perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    elsif cardinality(p_positions) = 1 then
+        -- When this is no whole lease, no lock was taken, and what follows may still wait for the cursor.
+        v_ended := fastpubsub.end_whole_leases(p_topic_key, p_subscription_key, p_positions, p_tokens, p_lengths);
+        if v_ended.runs = 1 then
+            outcomes := v_ended.outcomes;
+            freed := false;
+            return;
+        end if;
     end if;
     v_ended := fastpubsub.end_acked(
         p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths, p_now, v_ordered

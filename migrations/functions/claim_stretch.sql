@@ -108,13 +108,22 @@ begin
     expires_at := p_now + make_interval(secs => p_ack_deadline_seconds);
     scanned := v_cursor.position + v_found;
     attempts := array_fill(1, array[v_found]);
-    insert into fastpubsub.leases (
-        topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
-    )
-    select
-        p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_stretch.token, p_now,
-        claim_stretch.expires_at, 1, false, r.consumer_id
-    from unnest(v_firsts, v_lasts, v_consumer_ids) as r (first_position, last_position, consumer_id);
+    if cardinality(v_firsts) = 1 then
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
+        ) values (
+            p_topic_key, p_subscription_key, v_firsts[1], v_lasts[1], claim_stretch.token, p_now, claim_stretch.expires_at, 1, false,
+            v_consumer_ids[1]
+        );
+    else
+        insert into fastpubsub.leases (
+            topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
+        )
+        select
+            p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_stretch.token, p_now,
+            claim_stretch.expires_at, 1, false, r.consumer_id
+        from unnest(v_firsts, v_lasts, v_consumer_ids) as r (first_position, last_position, consumer_id);
+    end if;
     insert into fastpubsub.claims (
         topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, full_at,
         ttl_expired

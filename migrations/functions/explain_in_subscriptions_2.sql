@@ -37,17 +37,20 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+    v_ids text [];
+    v_keys bigint [];
 begin
-    return query
-    select s.id, e.*
+    select array_agg(s.id order by s.id collate "C"), array_agg(s.subscription_key order by s.id collate "C") into v_ids, v_keys
     from (
         select s.id, s.subscription_key from fastpubsub.subscriptions as s
         where s.topic_key = p_topic_key and (p_ids is null or s.id = any(p_ids))
         order by s.id collate "C"
         offset p_offset
         limit p_limit
-    ) as s
-    cross join lateral fastpubsub.explain_message_2(p_topic_key, s.subscription_key, p_position, 1000) as e
-    order by s.id collate "C";
+    ) as s;
+    for i in 1..coalesce(cardinality(v_ids), 0) loop
+        return query select v_ids[i], e.* from fastpubsub.explain_message_2(p_topic_key, v_keys[i], p_position, 1000) as e;
+    end loop;
 end;
 $$;

@@ -33,11 +33,9 @@ begin
         end if;
         rotate_push_secret.old_secret_expires_at := v_now + make_interval(secs => p_old_seconds);
     end if;
-    update fastpubsub.endpoints as e set
-        secret = p_secret,
-        old_secret = case when p_old_seconds > 0 then e.secret end,
-        old_secret_expires_at = rotate_push_secret.old_secret_expires_at,
-        version = default
-    where e.topic_key = v_endpoint.topic_key and e.subscription_key = v_endpoint.subscription_key;
+    perform fastpubsub.renew_endpoint(
+        v_endpoint.topic_key, v_endpoint.subscription_key, v_endpoint.settings, v_endpoint.headers, p_secret,
+        case when p_old_seconds > 0 then v_endpoint.secret end, rotate_push_secret.old_secret_expires_at
+    );
 end;
 $$;

@@ -6,7 +6,8 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_headers bytea := decode(p_push ->> 'headers', 'base64');
+    v_endpoint fastpubsub.endpoints;
+    v_is_new boolean;
 begin
     update fastpubsub.cursors as c set is_pushed = case when p_push is not null then true end
     where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
@@ -14,17 +15,20 @@ begin
         delete from fastpubsub.endpoints as e where e.topic_key = p_topic_key and e.subscription_key = p_subscription_key;
         return false;
     end if;
-    update fastpubsub.endpoints as e set
-        settings = p_push -> 'settings', headers = v_headers, version = default
-    where
-        e.topic_key = p_topic_key and e.subscription_key = p_subscription_key
-        and coalesce(e.settings ->> 'signature', 'hmac') = coalesce(p_push -> 'settings' ->> 'signature', 'hmac');
-    if found then
-        return false;
+    select e.* into v_endpoint from fastpubsub.endpoints as e
+    where e.topic_key = p_topic_key and e.subscription_key = p_subscription_key
+    for update;
+    v_is_new := not found
+    or coalesce(v_endpoint.settings ->> 'signature', 'hmac') <> coalesce(p_push -> 'settings' ->> 'signature', 'hmac');
+    if v_is_new then
+        delete from fastpubsub.endpoints as e where e.topic_key = p_topic_key and e.subscription_key = p_subscription_key;
+        v_endpoint := null;
+        v_endpoint.secret := decode(p_push ->> 'secret', 'base64');
     end if;
-    delete from fastpubsub.endpoints as e where e.topic_key = p_topic_key and e.subscription_key = p_subscription_key;
-    insert into fastpubsub.endpoints (topic_key, subscription_key, settings, headers, secret)
-    values (p_topic_key, p_subscription_key, p_push -> 'settings', v_headers, decode(p_push ->> 'secret', 'base64'));
-    return true;
+    perform fastpubsub.renew_endpoint(
+        p_topic_key, p_subscription_key, p_push -> 'settings', decode(p_push ->> 'headers', 'base64'), v_endpoint.secret,
+        v_endpoint.old_secret, v_endpoint.old_secret_expires_at
+    );
+    return v_is_new;
 end;
 $$;

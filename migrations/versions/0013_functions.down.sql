@@ -1,3 +1,224 @@
+-- functions/ack_messages_2.sql
+-- Settles deliveries for good. The ids come in runs; the result for each id is 1 (settled), 0 (gone) or 2 (stale; see take_leases).
+-- `freed` says whether a key of an ordered subscription can go on, which is locked; others are not.
+create or replace function fastpubsub.ack_messages_2(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_positions bigint [],
+    p_tokens bigint [],
+    p_created_at timestamptz [],
+    p_lengths integer [] default null,
+    p_now timestamptz default null,
+    out outcomes smallint [],
+    out freed boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    v_ordered boolean;
+    v_ended record;
+begin
+    perform fastpubsub.begin_call(true);
+    select c.ordered into v_ordered from fastpubsub.cursors as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    if not found then
+        raise exception using errcode = 'FP404', message = 'the subscription does not exist';
+    elsif v_ordered then
+        perform fastpubsub.lock_subscription(p_topic_key, p_subscription_key);
+    end if;
+    v_ended := fastpubsub.end_acked(
+        p_topic_key, p_subscription_key, p_positions, p_tokens, p_created_at, p_lengths, p_now, v_ordered
+    );
+    outcomes := v_ended.outcomes;
+    freed := v_ended.freed;
+end;
+$$;
+
+-- functions/claim_stretch.sql
+-- The usual case of claim_messages_2: no retry is due, and the stretch of the log after the cursor can be handed out as it is, because none
+-- of its messages has expired or is larger than its share of p_max_bytes. Else `is_usual` is not true, and nothing was done. The caller
+-- holds the cursor of a subscription without order, sharing, filter and limits. Few plain statements, since starting one costs more than
+-- what it does. Where nothing is after the cursor, nothing is written.
+create or replace function fastpubsub.claim_stretch(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_now timestamptz,
+    p_ack_deadline_seconds integer,
+    out is_usual boolean,
+    out token bigint,
+    out expires_at timestamptz,
+    out lease_seconds integer,
+    out scanned bigint,
+    out last bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out ordering_keys text []
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_cursor record;
+    v_random text;
+    v_limit integer := 0;
+    v_size integer;
+    v_found integer;
+    v_end integer := 0;
+    v_start integer;
+    v_firsts bigint [];
+    v_lasts bigint [];
+    v_consumer_ids text [];
+begin
+    select
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.full_at, c.ttl_expired,
+        (
+            select m.position from fastpubsub.messages as m where m.topic_key = p_topic_key order by m.position desc limit 1
+        ) as last,
+        exists (
+            select from fastpubsub.retries as r
+            where
+                r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+                and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= p_now
+        ) as is_due
+    into v_cursor
+    from fastpubsub.claims as c
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key
+    order by c.sequence desc limit 1;
+    if v_cursor.is_due is not false then
+        return;
+    end if;
+    scanned := v_cursor.position;
+    last := greatest(v_cursor.last, v_cursor.position);
+    if claim_stretch.last = v_cursor.position then
+        is_usual := true;
+        return;
+    end if;
+
+    foreach v_size in array p_limits loop
+        v_limit := v_limit + v_size;
+    end loop;
+    select
+        count(*), array_agg(m.position), array_agg(m.created_at), array_agg(m.payload) filter (where m.fits),
+        array_agg(m.attributes) filter (where m.fits), case when count(m.ordering_key) > 0 then array_agg(m.ordering_key) end,
+        bool_and(m.fits and (m.expires_at > p_now) is not false)
+        -- As everywhere: positions are dense.
+        and max(m.position) = v_cursor.position + count(*)
+    into v_found, positions, created_at, payloads, attributes, ordering_keys, is_usual
+    from (
+        select
+            m.position, m.created_at, m.payload, m.attributes, m.ordering_key, m.expires_at,
+            -- Sizes are known without reading what is stored out of line.
+            pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) <= p_max_bytes / v_limit as fits
+        from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position > v_cursor.position and m.position <= v_cursor.position + v_limit
+        order by m.position
+    ) as m;
+    if claim_stretch.is_usual is not true then
+        return;
+    end if;
+
+    for i in 1..cardinality(p_limits) loop
+        v_start := v_end;
+        v_end := least(v_end + p_limits[i], v_found);
+        while v_start < v_end loop
+            v_firsts := v_firsts || v_cursor.position + v_start + 1;
+            v_start := least(v_start + 100, v_end);
+            v_lasts := v_lasts || v_cursor.position + v_start;
+            v_consumer_ids := v_consumer_ids || p_consumer_ids[i];
+        end loop;
+    end loop;
+    v_random := gen_random_uuid()::text;
+    token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
+    lease_seconds := p_ack_deadline_seconds;
+    expires_at := p_now + make_interval(secs => p_ack_deadline_seconds);
+    scanned := v_cursor.position + v_found;
+    attempts := array_fill(1, array[v_found]);
+    insert into fastpubsub.leases (
+        topic_key, subscription_key, position, last_position, token, leased_at, expires_at, attempts, revived, consumer_id
+    )
+    select
+        p_topic_key, p_subscription_key, r.first_position, r.last_position, claim_stretch.token, p_now,
+        claim_stretch.expires_at, 1, false, r.consumer_id
+    from unnest(v_firsts, v_lasts, v_consumer_ids) as r (first_position, last_position, consumer_id);
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, full_at,
+        ttl_expired
+    ) values (
+        p_topic_key, p_subscription_key, v_cursor.sequence + 1, claim_stretch.scanned, v_cursor.retry_due_at, v_cursor.retry_position,
+        v_cursor.routed + v_found, v_cursor.purged, v_cursor.dropped, v_cursor.filtered, v_cursor.full_at, v_cursor.ttl_expired
+    );
+end;
+$$;
+
+-- functions/explain_in_subscriptions_2.sql
+-- explain_message_2 for the subscriptions of the topic, ordered by id; p_ids, when given, are the only ones that the caller may see.
+create or replace function fastpubsub.explain_in_subscriptions_2(
+    p_topic_key bigint,
+    p_position bigint,
+    p_ids text [],
+    p_offset bigint,
+    p_limit integer
+) returns table (
+    subscription_id text,
+    state text,
+    attempts integer,
+    consumer_id text,
+    until timestamptz,
+    died_at timestamptz,
+    reason text,
+    before bigint,
+    before_is_estimated boolean,
+    filter json,
+    field text,
+    expected json,
+    actual json,
+    actual_bytes integer,
+    similar_field text,
+    is_readable boolean,
+    sought_at timestamptz,
+    paused_at timestamptz,
+    leased_at timestamptz,
+    is_put_aside boolean,
+    at_limit integer,
+    at_rate_limit double precision,
+    failures json,
+    expired_at timestamptz,
+    held_by text,
+    may_be_dropped boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select s.id, e.*
+    from (
+        select s.id, s.subscription_key from fastpubsub.subscriptions as s
+        where s.topic_key = p_topic_key and (p_ids is null or s.id = any(p_ids))
+        order by s.id collate "C"
+        offset p_offset
+        limit p_limit
+    ) as s
+    cross join lateral fastpubsub.explain_message_2(p_topic_key, s.subscription_key, p_position, 1000) as e
+    order by s.id collate "C";
+end;
+$$;
+
 -- functions/explain_message_2.sql
 -- What became of one message in one subscription, and why: `state` is ahead, leased, waiting, dead, settled, filtered, skipped, purged,
 -- before_subscription, trimmed or unknown. Nothing is locked or written; stable, so that everything is seen at one moment. `expired_at`
@@ -259,6 +480,9 @@ $$;
 
 -- functions/key_turns.sql
 drop function fastpubsub.key_turns;
+
+-- functions/renew_endpoint.sql
+drop function fastpubsub.renew_endpoint;
 
 -- functions/reprocess_dead_letters.sql
 -- Moves dead letters back: their copy goes to `revived` and is due at once, and attempts start again at 1. Where a seek made the message
@@ -581,6 +805,51 @@ begin
 end;
 $$;
 
+-- functions/rotate_push_secret.sql
+-- Signs with another secret; the previous one signs as well for p_old_seconds. Raises FP409 while two secrets are good, unless
+-- p_old_seconds is 0: ending one of them unasked could end the one in use.
+create or replace function fastpubsub.rotate_push_secret(
+    p_id text,
+    p_secret bytea,
+    p_old_seconds integer,
+    p_now timestamptz default null,
+    out old_secret_expires_at timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_endpoint fastpubsub.endpoints;
+    v_now timestamptz;
+begin
+    perform fastpubsub.begin_call(true);
+    select e.* into v_endpoint
+    from fastpubsub.subscriptions as s
+    inner join fastpubsub.endpoints as e on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key
+    where s.id = p_id
+    for no key update of e;
+    if not found then
+        raise exception using errcode = 'FP404', message = format('there is no subscription "%s" that is pushed', p_id);
+    end if;
+    v_now := coalesce(p_now, clock_timestamp());
+    if p_old_seconds > 0 then
+        if v_endpoint.old_secret_expires_at > v_now then
+            raise exception using
+                errcode = 'FP409',
+                message = format('subscription "%s" already has two secrets; wait for the end of the old one, or end both with old_secret_seconds 0', p_id);
+        end if;
+        rotate_push_secret.old_secret_expires_at := v_now + make_interval(secs => p_old_seconds);
+    end if;
+    update fastpubsub.endpoints as e set
+        secret = p_secret,
+        old_secret = case when p_old_seconds > 0 then e.secret end,
+        old_secret_expires_at = rotate_push_secret.old_secret_expires_at,
+        version = default
+    where e.topic_key = v_endpoint.topic_key and e.subscription_key = v_endpoint.subscription_key;
+end;
+$$;
+
 -- functions/seek_subscription.sql
 -- Moves the cursor: p_to is 'earliest', 'latest', 'time' (the first message created at or after p_time comes next) or 'message' (p_position
 -- comes next). Leases and waiting retries end, so old ack ids become stale. Dead letters stay; a reprocessed one that was not settled yet
@@ -631,5 +900,37 @@ begin
     perform fastpubsub.move_cursor(
         p_topic_key, p_subscription_key, v_position, v_cursor.routed - v_ended + v_revived, v_cursor.purged
     );
+end;
+$$;
+
+-- functions/set_push.sql
+-- Turns push on, changes it, or turns it off; the caller holds the cursor. p_push has the settings as users see them and, in base64, the
+-- sealed headers and a sealed secret, which is for an endpoint that has none, or one for another kind of signature. Returns whether the
+-- secret was taken.
+create or replace function fastpubsub.set_push(p_topic_key bigint, p_subscription_key bigint, p_push json) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_headers bytea := decode(p_push ->> 'headers', 'base64');
+begin
+    update fastpubsub.cursors as c set is_pushed = case when p_push is not null then true end
+    where c.topic_key = p_topic_key and c.subscription_key = p_subscription_key;
+    if p_push is null then
+        delete from fastpubsub.endpoints as e where e.topic_key = p_topic_key and e.subscription_key = p_subscription_key;
+        return false;
+    end if;
+    update fastpubsub.endpoints as e set
+        settings = p_push -> 'settings', headers = v_headers, version = default
+    where
+        e.topic_key = p_topic_key and e.subscription_key = p_subscription_key
+        and coalesce(e.settings ->> 'signature', 'hmac') = coalesce(p_push -> 'settings' ->> 'signature', 'hmac');
+    if found then
+        return false;
+    end if;
+    delete from fastpubsub.endpoints as e where e.topic_key = p_topic_key and e.subscription_key = p_subscription_key;
+    insert into fastpubsub.endpoints (topic_key, subscription_key, settings, headers, secret)
+    values (p_topic_key, p_subscription_key, p_push -> 'settings', v_headers, decode(p_push ->> 'secret', 'base64'));
+    return true;
 end;
 $$;

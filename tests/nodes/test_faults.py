@@ -1,24 +1,23 @@
 """Processes of the cluster crash and stand still: `make test-citus FAULTS=1`, by a role that may run programs there."""
 
 import asyncio
-import functools
-import os
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, sleep
 
 import httpx
 import psycopg
 import pytest
-from psycopg import sql
 
-from fastpubsub.database.urls import normalise
 from tests import spread_databases
 from tests.conftest import StartServer
 from tests.nodes.load import CALM, SECONDS, TOPICS, Load
+from tests.nodes.there import run_there, slow_commits, urls
 
 CRASHES = 5
+WORKERS = 4
+EACH = 60
 FROZEN_SECONDS = 20
 CRASH = "kill -9 $PPID"
 FREEZE = f"""
@@ -26,23 +25,6 @@ p=$(head -n 1 postmaster.pid); all="$p $(ps -o pid= --ppid $p)"
 (sleep {FROZEN_SECONDS}; kill -CONT $all) >/dev/null 2>&1 &
 kill -STOP $all
 """
-
-
-@functools.cache
-def urls() -> dict[int, str]:
-    """Of the nodes, by their groups; the coordinator has 0. While it is away, nobody else could say."""
-    url = os.environ["FASTPUBSUB_TEST_DATABASE_URL"]
-    return {
-        group: spread_databases.of(url, host=host, port=port, database="postgres")
-        for host, port, group in spread_databases.nodes()
-    }
-
-
-def run_there(group: int, program: str) -> None:
-    """On the machine of the node, in the folder of its data; the connection may not survive it."""
-    url = urls()[group]
-    with suppress(psycopg.OperationalError), psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(sql.SQL("copy (select) to program {}").format(sql.Literal(program)))
 
 
 @dataclass
@@ -86,19 +68,10 @@ class Application:
             await asyncio.sleep(0.05)
 
 
-@pytest.fixture
-def slow_commits(database_url: str) -> str:
-    """A commit on the coordinator waits before it is on disk, so that a crash is likely to come in between."""
-    name = sql.Identifier(normalise(database_url).database or "")
-    with psycopg.connect(spread_databases.of(database_url), autocommit=True) as connection:
-        connection.execute(sql.SQL("alter database {} set commit_delay = 50000").format(name))
-        connection.execute(sql.SQL("alter database {} set commit_siblings = 0").format(name))
-    return database_url
-
-
-async def test_a_crash_of_the_coordinator_relays_everything_once(slow_commits: str, server: StartServer) -> None:
+async def test_a_crash_of_the_coordinator_relays_everything_once(database_url: str, server: StartServer) -> None:
     assert set(urls()) > {0}
-    application = Application(spread_databases.of(slow_commits))
+    slow_commits(database_url, 0)
+    application = Application(spread_databases.of(database_url))
     async with httpx.AsyncClient(base_url=server(**CALM).base_url, timeout=SECONDS) as client:
         load = Load(client, TOPICS)
         await load.create()
@@ -108,7 +81,7 @@ async def test_a_crash_of_the_coordinator_relays_everything_once(slow_commits: s
             await application.until_more(10)
             await application.until_relayed(2 * len(TOPICS))
             await asyncio.to_thread(run_there, 0, CRASH)
-            in_doubt += prepared()
+            in_doubt += await asyncio.to_thread(prepared)
         await application.until_more(10)
         application.stops.set()
         await running
@@ -122,13 +95,20 @@ async def test_a_crash_of_the_coordinator_relays_everything_once(slow_commits: s
 
 
 def prepared() -> int:
-    """Transactions on the nodes that wait for the coordinator."""
-    found = 0
-    for group, url in urls().items():
-        if group:
+    """Transactions on the nodes that wait for the coordinator; what crashed is there again."""
+    found = {group: waiting_there(url) for group, url in urls().items()}
+    return sum(count for group, count in found.items() if group)
+
+
+def waiting_there(url: str) -> int:
+    deadline = monotonic() + SECONDS
+    while True:
+        try:
             with psycopg.connect(url, autocommit=True) as connection:
-                found += connection.execute("select count(*) from pg_prepared_xacts").fetchall()[0][0]
-    return found
+                return int(connection.execute("select count(*) from pg_prepared_xacts").fetchall()[0][0])
+        except psycopg.OperationalError:
+            assert monotonic() < deadline
+            sleep(0.1)
 
 
 async def received_by(load: Load, application: Application) -> Counter[int]:
@@ -156,6 +136,100 @@ async def waiting(url: str) -> int:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         (row,) = await (await connection.execute("select count(*) from fastpubsub.outbox")).fetchall()
         return int(row[0])
+
+
+@dataclass
+class Worker:
+    """Notes each message in a table of the coordinator and acks it, in one transaction, one topic after the other."""
+
+    url: str
+    client: httpx.AsyncClient
+    topics: list[str]
+    committed: int = 0
+    unknown: int = 0
+    stops: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        while not self.stops.is_set():
+            with suppress(psycopg.Error):
+                async with await psycopg.AsyncConnection.connect(self.url, autocommit=True) as connection:
+                    while not self.stops.is_set():
+                        await self._work(connection)
+            await asyncio.sleep(0.1)
+
+    async def _work(self, connection: psycopg.AsyncConnection) -> None:
+        for topic in self.topics:
+            answer = await self.client.get(f"/subscriptions/{topic}/messages?consumer_id=c&batch_size=1")
+            if answer.status_code != httpx.codes.OK:
+                await asyncio.sleep(0.1)
+                continue
+            for one in answer.json()["data"]:
+                self.unknown += 1
+                async with connection.transaction():
+                    await connection.execute("insert into public.work values (%s, %s)", [topic, one["payload"]["n"]])
+                    await connection.execute("select fastpubsub.ack(%s, %s)", [topic, [one["ack_id"]]])
+                self.unknown -= 1
+                self.committed += 1
+
+
+@pytest.mark.parametrize("at_coordinator", [True, False], ids=["the coordinator", "a node"])
+async def test_a_crash_settles_exactly_what_was_worked(
+    database_url: str, server: StartServer, at_coordinator: bool
+) -> None:
+    """While transactions commit that write rows of an application on the coordinator and ack on a node."""
+    application = spread_databases.of(database_url)
+    with psycopg.connect(application, autocommit=True) as connection:
+        connection.execute("create table public.work (topic text, n integer)")
+    async with httpx.AsyncClient(base_url=server(**CALM).base_url, timeout=SECONDS) as client:
+        load = Load(client, TOPICS, ack_deadline_seconds=10)
+        await load.create()
+        crashing = 0 if at_coordinator else spread_databases.nodes_of(database_url)[TOPICS[0]][0]
+        slow_commits(database_url, crashing)
+        for topic in TOPICS:
+            body = [{"n": n} for n in range(EACH)]
+            (await client.post(f"/topics/{topic}/messages", json=body)).raise_for_status()
+        workers = [Worker(application, client, TOPICS[first::WORKERS]) for first in range(WORKERS)]
+        running = [asyncio.create_task(worker.run()) for worker in workers]
+        in_doubt = 0
+        for _ in range(2 * CRASHES):
+            await until_committed(workers, 2 * WORKERS)
+            await asyncio.to_thread(run_there, crashing, CRASH)
+            in_doubt += await asyncio.to_thread(prepared)
+        await until_settled(client)
+        for worker in workers:
+            worker.stops.set()
+        await asyncio.gather(*running)
+    with psycopg.connect(application, autocommit=True) as connection:
+        worked = Counter(connection.execute("select topic, n from public.work").fetchall())
+    lost = [(topic, n) for topic in TOPICS for n in range(EACH) if (topic, n) not in worked]
+    doubled = [one for one, times in worked.items() if times > 1]
+    print(
+        f"{2 * CRASHES} crashes: {worked.total()} rows for {EACH * len(TOPICS)} messages, {len(lost)} lost, "
+        f"{len(doubled)} doubled, {sum(one.unknown for one in workers)} commits without an answer, {in_doubt} in doubt"
+    )
+    assert (lost, doubled) == ([], [])
+
+
+async def until_committed(workers: list[Worker], count: int) -> None:
+    """Further transactions are committed."""
+    wanted = sum(one.committed for one in workers) + count
+    async with asyncio.timeout(SECONDS):
+        while sum(one.committed for one in workers) < wanted:  # noqa: ASYNC110 - of several crashes
+            await asyncio.sleep(0.02)
+
+
+async def until_settled(client: httpx.AsyncClient) -> None:
+    """Nothing is ahead or held. A transaction in doubt is ended within a minute, and holds its lease until then."""
+    async with asyncio.timeout(3 * SECONDS):
+        for topic in TOPICS:
+            while not await is_settled(client, topic):  # noqa: ASYNC110 - it is in another process
+                await asyncio.sleep(0.2)
+
+
+async def is_settled(client: httpx.AsyncClient, topic: str) -> bool:
+    answer = await client.get(f"/subscriptions/{topic}/metrics")
+    found = answer.json() if answer.status_code == httpx.codes.OK else {}
+    return (found.get("available"), found.get("delivered"), found.get("dlq")) == (0, 0, 0)
 
 
 async def test_a_node_that_stands_still_stops_only_its_topics(database_url: str, server: StartServer) -> None:
