@@ -60,7 +60,7 @@ def delayed(bench: Bench) -> list[Measure]:
 
 
 def fill(topic: Topic, messages: int) -> None:
-    """Puts so many where they wait for tomorrow, a millisecond apart: as publishing does it, in a tenth of the time."""
+    """Puts so many where they wait for tomorrow, a millisecond apart, as publishing does it, with one call for many."""
     for start in range(0, messages, FILL_ROWS):
         topic.service.one(
             "with filled as (insert into fastpubsub.delayed_messages (topic_key, due_at, created_at, payload) "  # noqa: S608 - our own
