@@ -30,10 +30,18 @@ as $$
 #variable_conflict use_column
 declare
     v_keys bigint;
+    v_fitting bigint;
     v_read record;
 begin
-    select array_agg(k.position), array_agg(k.turn), count(distinct k.ordinal)
-    into take_put_aside.positions, take_put_aside.turns, v_keys
+    -- What is read of several keys comes message by message, so each is looked up here, and is usually small enough to fit whatever the
+    -- others are.
+    select
+        array_agg(k.position), array_agg(k.turn), count(distinct k.ordinal), count(*) filter (where m.fits), sum(m.size),
+        array_agg(m.created_at), array_agg(m.payload) filter (where m.fits), array_agg(m.attributes) filter (where m.fits),
+        array_agg(m.ordering_key)
+    into
+        take_put_aside.positions, take_put_aside.turns, v_keys, v_fitting, take_put_aside.size, take_put_aside.created_at,
+        take_put_aside.payloads, take_put_aside.attributes, take_put_aside.ordering_keys
     from (
         select u.ordinal, k.position, k.turn
         from unnest(p_positions, p_turns) with ordinality as u (position, turn, ordinal)
@@ -52,7 +60,22 @@ begin
             ) as k
         ) as k
         order by u.ordinal, k.position
-    ) as k;
+    ) as k
+    left join lateral (
+        select
+            m.created_at, m.payload, m.attributes, m.ordering_key,
+            pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size,
+            pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) <= p_max_bytes / (p_share * cardinality(p_turns))
+            and (m.expires_at > p_now) is not false as fits
+        from fastpubsub.messages as m
+        where m.topic_key = p_topic_key and m.position = k.position and cardinality(p_turns) > 1
+        limit 1
+    ) as m on true;
+    if v_keys = cardinality(p_turns) and v_fitting = cardinality(take_put_aside.positions) then
+        return;
+    end if;
+    created_at := null;
+    -- What one key has may be a stretch of the log, which is read as one.
     if v_keys = cardinality(p_turns) then
         v_read := fastpubsub.read_claimed(p_topic_key, p_subscription_key, take_put_aside.positions, p_max_bytes, p_now);
         size := v_read.size;

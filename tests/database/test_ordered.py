@@ -245,27 +245,34 @@ def test_an_ack_of_whole_leases_and_of_parts(store: Store, keys: Keys) -> None:
     assert busy(store) == []
 
 
-@pytest.mark.parametrize("max_bytes", [1, 250, 1_000_000])
-def test_what_was_put_aside_comes_in_order_whatever_fits(store: Store, keys: Keys, max_bytes: int) -> None:
+@pytest.mark.parametrize(("max_bytes", "ttl"), [(1, 60), (250, 60), (1_000_000, 60), (1_000_000, None)])
+def test_what_was_put_aside_comes_in_order_whatever_fits(
+    store: Store, keys: Keys, max_bytes: int, ttl: int | None
+) -> None:
     """Of some keys at once, one after the other, with gaps and without, also when something has expired."""
-    publish(store, keys, "abcd")
+    letters = "abcdabcdaabbccdd"
+    payloads = [f'{{"number": {number}, "text": "{"x" * 80}"}}' for number in range(1, 17)]
+    publish(store, keys, letters[:4])
     claimed = store.claim(keys)
     store.publish(
         keys.topic,
-        ['{"text": "%s"}' % ("x" * 80)] * 12,
-        ordering_keys=list("abcdaabbccdd"),
-        ttls=[None] * 5 + [60] + [None] * 6,
+        payloads[4:],
+        ordering_keys=list(letters[4:]),
+        ttls=[None] * 5 + [ttl] + [None] * 6,
     )
     assert store.claim(keys).positions == []
     store.ack(keys, claimed.ids)
     got: dict[str, list[int]] = {}
     now = NOW + 120 * SECOND
     while (after := store.claim(keys, max_bytes=max_bytes, now=now)).positions:
+        assert after.payloads == [payloads[position - 1] for position in after.positions]
+        assert after.ordering_keys == [letters[position - 1] for position in after.positions]
+        assert sum(map(len, after.payloads[:-1])) <= max_bytes
         for position in after.positions:
-            got.setdefault("abcdabcdaabbccdd"[position - 1], []).append(position)
+            got.setdefault(letters[position - 1], []).append(position)
         store.ack(keys, after.ids, now=now)
         now += SECOND
-    assert got == {"a": [5, 9], "b": [6, 11, 12], "c": [7, 13, 14], "d": [8, 15, 16]}
+    assert got == {"a": [5, 9] if ttl else [5, 9, 10], "b": [6, 11, 12], "c": [7, 13, 14], "d": [8, 15, 16]}
     assert busy(store) == []
 
 
