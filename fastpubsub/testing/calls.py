@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
@@ -144,5 +144,4 @@ class Part:
         """How often a consumer has said that it leaves, by the path of the subscription."""
         self.waiting: list[tuple[str, str, datetime]] = []
         """The pulls that wait: the path of the subscription, the consumer, and since when."""
-        self.redrives: defaultdict[str, list[models.Redrive]] = defaultdict(list)
         self.changes: list[models.RecordedChange] = []

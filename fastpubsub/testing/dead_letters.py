@@ -6,14 +6,14 @@ from pydantic_core import to_json
 
 from fastpubsub import models
 from fastpubsub.exceptions import NotFound
-from fastpubsub.message_ids import Target, parse_targets
+from fastpubsub.message_ids import parse_targets
 from fastpubsub.payloads import parse_ids
 from fastpubsub.testing.answers import letter, listed
 from fastpubsub.testing.calls import Answer, Call, Part, route
 from fastpubsub.testing.consuming import MAX_IDS, Settle
 from fastpubsub.testing.store.cursor import Cursor
-from fastpubsub.testing.store.judging import Filter, passes
-from fastpubsub.testing.store.records import Dead
+from fastpubsub.testing.store.records import Redriven
+from fastpubsub.testing.store.redriving import fits
 from fastpubsub.testing.subscriptions import given_filter
 
 MAX_REASONS = 100
@@ -56,61 +56,45 @@ class DeadLetters(Part):
     def create_redrive(self, call: Call) -> Answer:
         """It is done at once, whatever its rate."""
         subscription_id, new = call.ids[0], call.read(models.NewRedrive)
-        cursor = self.store.cursor(subscription_id)
-        return 201, self._redrive(cursor, new, given_filter(call.body))
+        cursor, now = self.store.cursor(subscription_id), self.store.now
+        self.store.last_redrive += 1
+        redrive = cursor.begin_redrive(self.store.last_redrive, new, given_filter(call.body), now)
+        cursor.go_on_with(redrive, now)
+        return 201, shown(subscription_id, redrive)
 
     @route("GET", "/subscriptions/{id}/redrives")
     def list_redrives(self, call: Call) -> Answer:
-        self.store.cursor(*call.ids)
-        return 200, models.RedriveList(data=self.redrives[call.ids[0]][::-1])
+        redrives = self.store.cursor(*call.ids).redrives[::-1]
+        return 200, models.RedriveList(data=[shown(call.ids[0], one) for one in redrives])
 
     @route("GET", "/subscriptions/{id}/redrives/{id}")
     def get_redrive(self, call: Call) -> Answer:
-        return 200, self._find_redrive(*call.ids)
+        return 200, shown(call.ids[0], self._find_redrive(*call.ids))
 
     @route("DELETE", "/subscriptions/{id}/redrives/{id}", "cancel_redrive")
     def cancel_redrive(self, call: Call) -> Answer:
-        self._find_redrive(*call.ids)
+        self.store.cursor(call.ids[0]).cancel_redrive(self._find_redrive(*call.ids), self.store.now)
         return 204, None
 
-    def _redrive(self, cursor: Cursor, new: models.NewRedrive, wanted: Filter | None) -> models.Redrive:
-        now = self.store.now
-        before = min(new.died_before or now, now)
-        matched = [
-            Target(place, position, None, dead.message.created_at)
-            for place, (position, dead) in enumerate(sorted(cursor.dead.items()))
-            if fits(new, dead) and dead.died_at < before and passes(wanted, dead.message)
-        ]
-        moved = cursor.purge(matched, now) if new.action == "purge" else cursor.reprocess(matched, now)
-        made = self.redrives[cursor.subscription.id]
-        redrive = models.Redrive(
-            **new.model_dump(exclude={"died_before", "filter"}),
-            filter=new.filter or None,
-            id=sum(map(len, self.redrives.values())) + 1,
-            subscription_id=cursor.subscription.id,
-            state="done",
-            died_before=before,
-            matched=len(matched),
-            done=len(moved),
-            created_at=now,
-            ended_at=now,
-        )
-        made.append(redrive)
-        return redrive
-
-    def _find_redrive(self, subscription_id: str, redrive_id: str) -> models.Redrive:
-        self.store.cursor(subscription_id)
-        for redrive in self.redrives[subscription_id]:
-            if str(redrive.id) == redrive_id:
+    def _find_redrive(self, subscription_id: str, redrive_id: str) -> Redriven:
+        for redrive in self.store.cursor(subscription_id).redrives:
+            if str(redrive.key) == redrive_id:
                 return redrive
         raise NotFound(f'subscription "{subscription_id}" has no redrive {redrive_id}')
 
 
-def fits(wanted: models.NewRedrive, dead: Dead) -> bool:
-    return (
-        (wanted.reason is None or dead.reason == wanted.reason)
-        and (wanted.died_after is None or dead.died_at >= wanted.died_after)
-        and (wanted.died_before is None or dead.died_at < wanted.died_before)
+def shown(subscription_id: str, redrive: Redriven) -> models.Redrive:
+    wanted = redrive.wanted
+    return models.Redrive(
+        **wanted.model_dump(exclude={"filter"}),
+        filter=wanted.filter or None,
+        id=redrive.key,
+        subscription_id=subscription_id,
+        state=redrive.state,
+        matched=redrive.matched,
+        done=redrive.done,
+        created_at=redrive.created_at,
+        ended_at=redrive.ended_at,
     )
 
 

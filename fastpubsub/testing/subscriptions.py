@@ -48,7 +48,6 @@ class Subscriptions(Part):
     @route("DELETE", "/subscriptions/{id}", "delete_subscription")
     def delete_subscription(self, call: Call) -> Answer:
         self.store.delete_subscription(*call.ids)
-        self.redrives.pop(call.ids[0], None)
         return 204, None
 
     @route("GET", "/subscriptions/{id}/metrics")

@@ -52,6 +52,9 @@ class Rules(RuleBasedStateMachine):
     now: datetime
     keys: dict[str, Keys]
 
+    def subscription(self, data: st.DataObject) -> tuple[str, Cursor, Keys]:
+        raise NotImplementedError
+
     def ids(self, data: st.DataObject, name: str, cursor: Cursor) -> list[Id]:
         raise NotImplementedError
 
@@ -205,9 +208,12 @@ class Transacting(Rules):
         )
 
     def relay(self) -> None:
-        self.store.execute(
-            "select fastpubsub.relay_messages_2("
-            "%s, array_agg(transaction_id::text::bigint), array_agg(ordinal), p_now => %s) from fastpubsub.outbox",
-            self.topic,
-            self.now,
-        )
+        """Publishes what is in the outbox, in its order."""
+        query = """
+            select topic_key, array_agg(transaction_id::text::bigint order by transaction_id, ordinal),
+                array_agg(ordinal order by transaction_id, ordinal)
+            from fastpubsub.outbox where topic_key <> 0 group by topic_key
+        """
+        for topic, transactions, ordinals in self.store.rows(query):
+            relay = "select moved from fastpubsub.relay_messages_2(%s, %s::bigint[], %s::bigint[], p_now => %s)"
+            assert self.store.value(relay, topic, transactions, ordinals, self.now) == len(ordinals)

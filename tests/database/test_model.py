@@ -1,11 +1,13 @@
 """Everything together: random calls in virtual time do to the database what they do to the store of the bus in memory.
 
+There are two topics, each of which may get the dead letters of the other's subscriptions.
+
 FASTPUBSUB_TEST_EXAMPLES=2000 looks longer.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -22,19 +24,22 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from fastpubsub.exceptions import BacklogFull, InvalidRequest
+from fastpubsub.exceptions import BacklogFull, InvalidRequest, NotFound
 from fastpubsub.message_ids import parse
 from fastpubsub.models import ChangedSubscription, NewSubscription
 from fastpubsub.payloads import Expiry
 from fastpubsub.testing.store import store as memory
 from fastpubsub.testing.store.cursor import Cursor
+from fastpubsub.testing.store.failing import DEAD_LETTER_ID
 from fastpubsub.testing.store.judging import read_filter
+from fastpubsub.testing.store.log import Log
 from fastpubsub.testing.store.records import Claimed as ClaimedInMemory
 from fastpubsub.testing.store.records import Stored
 from fastpubsub.testing.store.settings import LIMITS
 from fastpubsub.testing.store.settling import SETTLED
 from tests.database import delayed, schedules
-from tests.database.model_rules import ATTRIBUTES, KEYS, PAYLOADS, TTLS, Scheduling, Transacting, targets
+from tests.database.model_redrives import Redrives, shown
+from tests.database.model_rules import ATTRIBUTES, KEYS, PAYLOADS, PLAIN, TTLS, Scheduling, Transacting, targets
 from tests.database.store import (
     EVERYTHING,
     EXAMPLES,
@@ -61,7 +66,13 @@ FILTERS = st.sampled_from(
         *('{"$attributes": {"a": ["x"]}}', '{"$message": [{"ordering_key": ["a"]}]}'),
     ]
 )
-NAMES = st.sampled_from(["first", "second"])
+NAMES = st.sampled_from(["first", "second", "failures"])
+TOPICS = {"topic": ("first", "second"), "failed": ("failures",)}
+"""With the names that their subscriptions have."""
+
+OTHER = {"topic": "failed", "failed": "topic"}
+DEAD_LETTER_TOPICS = st.sampled_from([None, "failed", "failed", "failed", "topic", "missing"])
+"""Those of the topic `failed` have the other one in its place."""
 ON_FULL = st.sampled_from(["reject", "reject", "drop_oldest", "dead_letter"])
 FAIR_BY = st.sampled_from(["", "ordering_key", "attributes.a"])
 JITTER = st.sampled_from([None, None, 0, 0.3, 1])
@@ -83,6 +94,7 @@ SETTINGS = st.builds(
     max_backlog=st.sampled_from([None, None, 0, 3, 8]),
     on_full=ON_FULL,
     fair_by=FAIR_BY,
+    dead_letter_topic=DEAD_LETTER_TOPICS,
 )
 FORKED = {
     "filter": FILTERS,
@@ -95,6 +107,7 @@ FORKED = {
     "on_full": ON_FULL,
     "fair_by": FAIR_BY,
     "backoff_jitter": st.sampled_from([0, 0.5, 0.731]),
+    "dead_letter_topic": st.sampled_from(["", "failed", "topic", "missing"]),
 }
 ROW_BYTES = 80
 """Of a message beside its payload and attributes, with its entry in the index."""
@@ -120,7 +133,16 @@ def settings_of(settings: Settings) -> dict[str, Any]:
         "on_dead_letter": settings.on_dead_letter,
         "max_backlog": settings.max_backlog,
         "on_full": settings.on_full,
+        "dead_letter_topic": settings.dead_letter_topic,
     }
+
+
+def topic_of(name: str) -> str:
+    return next(topic for topic, names in TOPICS.items() if name in names)
+
+
+def seen_from(topic: str, dead_letter_topic: str | None) -> str | None:
+    return OTHER.get(dead_letter_topic or "", dead_letter_topic) if topic == "failed" else dead_letter_topic
 
 
 def browsed(cursor: Cursor, state: str, position: int, more: dict[str, Any]) -> tuple[Any, ...]:
@@ -166,7 +188,7 @@ def kept_of(cursor: Cursor, retention: int, now: datetime) -> Kept:
     return Kept(position, kept[0].created_at, state, len(kept), sum(ROW_BYTES + one.size for one in kept))
 
 
-class Machine(Scheduling, Transacting):
+class Machine(Scheduling, Transacting, Redrives):
     def __init__(self, store: Store) -> None:
         super().__init__()
         self.store = store
@@ -177,6 +199,8 @@ class Machine(Scheduling, Transacting):
         self.judged: dict[str, Judged | None] = {}
         self.consumers: dict[int, dict[int, str]] = {}
         self.later: list[int] = []
+        self.topics: dict[str, int] = {}
+        self.copied: dict[str, int] = {}
 
     @initialize(
         settings=SETTINGS,
@@ -184,15 +208,25 @@ class Machine(Scheduling, Transacting):
         keys=st.lists(KEYS, min_size=8, max_size=8),
     )
     def begin(self, settings: Settings, payloads: list[str], keys: list[str | None]) -> None:
-        self.topic = self.store.create_topic(now=self.now)
-        self.model.create_topic("topic", None)
+        for name in TOPICS:
+            self.topics[name] = self.store.create_topic(name, now=self.now)
+            self.model.create_topic(name, None)
+            # For the ids in copies of dead letters.
+            self.model.log(name).key = self.topics[name]
+        self.topic = self.topics["topic"]
         self.log = self.model.log("topic")
         self.subscribe("first", settings)
         self.publish(payloads, 0, keys)
 
     def teardown(self) -> None:
         try:
-            self.store.delete_topic()
+            for name, cursor in self.model.cursors.items():
+                if (topic := cursor.subscription.dead_letter_topic) is not None:
+                    with self.store.refused("FP409"):
+                        self.store.delete_topic(topic)
+                    self.store.update_subscription(name, dead_letter_topic="")
+            for topic in TOPICS:
+                self.store.delete_topic(topic)
             while self.store.empty_purges(3) is not None:
                 pass
             for table in (
@@ -201,14 +235,15 @@ class Machine(Scheduling, Transacting):
                 "delayed_messages",
                 "fired_messages",
                 "schedules",
+                "redrives",
                 *OF_SUBSCRIPTIONS,
                 "heads",
                 "cursors",
                 "subscriptions",
                 "topics",
             ):
-                query = f"select count(*) from fastpubsub.{table} where topic_key = %s"
-                assert (table, self.store.value(query, self.topic)) == (table, 0)
+                query = f"select count(*) from fastpubsub.{table} where topic_key = any(%s)"
+                assert (table, self.store.value(query, list(self.topics.values()))) == (table, 0)
         finally:
             self.store.connection.rollback()
 
@@ -245,6 +280,7 @@ class Machine(Scheduling, Transacting):
         keys=st.lists(KEYS, min_size=6, max_size=6),
         ttls=st.lists(TTLS, min_size=6, max_size=6),
         attributes=st.lists(ATTRIBUTES, min_size=6, max_size=6),
+        to=st.sampled_from(["topic", "topic", "topic", "failed"]),
     )
     def publish(
         self,
@@ -253,32 +289,35 @@ class Machine(Scheduling, Transacting):
         keys: Sequence[str | None],
         ttls: Sequence[int | None] | None = None,
         attributes: Sequence[str | None] | None = None,
+        to: str = "topic",
     ) -> None:
         """Sometimes by a clock that is behind."""
         now = self.now - timedelta(milliseconds=late)
         keys = keys[: len(payloads)]
         ttls = (ttls or [None] * 8)[: len(payloads)]
         attributes = (attributes or [None] * 8)[: len(payloads)]
-        if (refusal := self.refusal(len(payloads))) is not None:
+        log, topic = self.model.log(to), self.topics[to]
+        if (refusal := self.refusal(len(payloads), log=log)) is not None:
             with self.store.refused(refusal):
-                self.store.publish(self.topic, payloads, attributes, ordering_keys=keys, ttls=ttls, now=now)
+                self.store.publish(topic, payloads, attributes, ordering_keys=keys, ttls=ttls, now=now)
             return
-        published = self.store.publish(self.topic, payloads, attributes, ordering_keys=keys, ttls=ttls, now=now)
+        published = self.store.publish(topic, payloads, attributes, ordering_keys=keys, ttls=ttls, now=now)
         expiries = [Expiry(None, ttl) for ttl in ttls]
         beside = [None if one is None else one.encode() for one in attributes]
-        ids = self.log.publish([one.encode() for one in payloads], beside, now, keys, expiries)
+        ids = log.publish([one.encode() for one in payloads], beside, now, keys, expiries)
         assert [one and one[1:] for one in map(parse, ids)] == [
             (published.first_position + index, published.created_at) for index in range(len(payloads))
         ]
 
-    def refusal(self, count: int, *, of: int | None = None) -> str | None:
+    def refusal(self, count: int, *, of: int | None = None, log: Log | None = None) -> str | None:
         """Of a publish of so many messages now, out of a number with those that come later."""
+        log = log or self.log
         try:
-            self.model.require_room(self.log, count)
+            self.model.require_room(log, count)
         except InvalidRequest:
             return "FP422"
         except BacklogFull:
-            full = self.model.fullest(self.log)
+            full = self.model.fullest(log)
             is_full = full is not None and (full.backlog_room or 0) <= 0 and count == (of or count)
             return "FP429" if is_full else "FP430"
         return None
@@ -300,21 +339,28 @@ class Machine(Scheduling, Transacting):
             with self.store.refused("FP422"):
                 self.store.create_subscription(name, settings=settings, now=self.now)
             settings.fair_by = ""
+        topic = topic_of(name)
+        create = partial(self.store.create_subscription, name, topic, settings, now=self.now)
         if name in self.keys:
             with self.store.refused("FP409"):
-                self.store.create_subscription(name, settings=settings, now=self.now)
+                create()
             return
+        settings.dead_letter_topic = seen_from(topic, settings.dead_letter_topic)
+        if settings.dead_letter_topic in (topic, "missing"):
+            with self.store.refused("FP422" if settings.dead_letter_topic == topic else "FP404"):
+                create()
+            settings.dead_letter_topic = None
         settings.start_time = self.now - timedelta(seconds=3) if settings.start == "time" else None
         new = NewSubscription(
             id=name,
-            topic_id="topic",
+            topic_id=topic,
             start_from=settings.start_time or settings.start,
             ordered=settings.ordered,
             fair_by=settings.fair_by,
             **settings_of(settings),
         )
         self.model.create_subscription(new, read_filter(settings.filter))
-        self.keys[name] = self.store.create_subscription(name, settings=settings, now=self.now)
+        self.keys[name] = create()
         self.handed_out[name] = []
 
     @rule(data=st.data(), name=NAMES, given=st.fixed_dictionaries({}, optional=FORKED))
@@ -322,22 +368,33 @@ class Machine(Scheduling, Transacting):
         of, _, _ = self.subscription(data)
         if name in self.keys:
             with self.store.refused("FP409"):
-                self.store.fork_subscription(name, of, now=self.now)
+                self.store.fork_subscription(name, of, topic_of(name), now=self.now)
             return
         written = given.get("filter")
         was = self.model.cursor(of).subscription
         if not given.get("ordered", was.ordered) and given.get("on_dead_letter", was.on_dead_letter) == "hold":
             given = given | {"on_dead_letter": "continue"}
+        if "dead_letter_topic" in given:
+            given = given | {"dead_letter_topic": seen_from(topic_of(name), given["dead_letter_topic"])}
         settings = given | ({"filter": json.loads(written or "null")} if "filter" in given else {})
-        new = NewSubscription(id=name, topic_id="topic", fork_of=of, **settings)
-        try:
+        new = NewSubscription(id=name, topic_id=topic_of(name), fork_of=of, **settings)
+        create = partial(self.store.fork_subscription, name, of, topic_of(name), now=self.now, **given)
+        with self.refused_alike(create) as is_refused:
             self.model.create_subscription(new, read_filter(written))
-        except InvalidRequest:
-            with self.store.refused("FP422"):
-                self.store.fork_subscription(name, of, now=self.now, **given)
-            return
-        self.keys[name] = self.store.fork_subscription(name, of, now=self.now, **given)
-        self.handed_out[name] = []
+        if not is_refused:
+            self.keys[name] = create()
+            self.handed_out[name] = []
+
+    @contextmanager
+    def refused_alike(self, call: Callable[[], object]) -> Iterator[list[str]]:
+        """What the model refuses inside is refused to the call, too; then there is something in the list."""
+        refused: list[str] = []
+        try:
+            yield refused
+        except (InvalidRequest, NotFound) as error:
+            refused.append("FP404" if isinstance(error, NotFound) else "FP422")
+            with self.store.refused(refused[0]):
+                call()
 
     @precondition(lambda self: len(self.keys) > 1)
     @rule(data=st.data())
@@ -358,6 +415,7 @@ class Machine(Scheduling, Transacting):
     @rule(data=st.data(), settings=SETTINGS, with_filter=st.booleans())
     def patch(self, data: st.DataObject, settings: Settings, with_filter: bool) -> None:
         name, cursor, _ = self.subscription(data)
+        settings.dead_letter_topic = seen_from(topic_of(name), settings.dead_letter_topic)
         changes = settings_of(settings)
         if not cursor.subscription.ordered:
             changes["on_dead_letter"] = "continue"
@@ -365,15 +423,14 @@ class Machine(Scheduling, Transacting):
             del changes["filter"]
         new = ChangedSubscription(**changes)
         changes |= {name: changes[name] or 0 for name in LIMITS}
+        changes["dead_letter_topic"] = changes["dead_letter_topic"] or ""
         if with_filter:
             changes |= {"change_filter": True, "filter": settings.filter}
-        try:
+        update = partial(self.store.update_subscription, name, **changes)
+        with self.refused_alike(update) as is_refused:
             self.model.update_subscription(name, new, read_filter(settings.filter))
-        except InvalidRequest:
-            with self.store.refused("FP422"):
-                self.store.update_subscription(name, **changes)
-        else:
-            self.store.update_subscription(name, **changes)
+        if not is_refused:
+            update()
 
     @rule(
         payloads=st.lists(PAYLOADS, min_size=1, max_size=3),
@@ -460,6 +517,8 @@ class Machine(Scheduling, Transacting):
     def go_on(self, name: str) -> None:
         """Keys of a fair subscription stand in line again a moment after a claim."""
         if self.model.cursor(name).subscription.fair_by:
+            # What died has its copy before.
+            self.relay()
             self.now += timedelta(milliseconds=1)
 
     def claim_of(self, name: str, limits: list[int], max_bytes: int, scan_rows: int) -> None:
@@ -492,7 +551,7 @@ class Machine(Scheduling, Transacting):
         assert claimed.created_at == [one.message.created_at for one in expected]
         assert claimed.scanned == cursor.position
         assert claimed.is_paused == cursor.is_paused
-        assert claimed.last == self.log.last or not expected
+        assert claimed.last == cursor.log.last or not expected
         assert (claimed.ttl_expired or 0) == cursor.ttl_expired - dropped
         assert (claimed.dead_lettered or 0) == cursor.counts["dead_lettered"] - died
         assert (claimed.limited_seconds is not None) >= (bool(expected) and cursor.room(self.now) == 0)
@@ -587,16 +646,38 @@ class Machine(Scheduling, Transacting):
     @precondition(lambda self: self.has_dead())
     @rule(data=st.data())
     def reprocess(self, data: st.DataObject) -> None:
-        _, cursor, keys = self.subscription(data)
+        _, cursor, keys = self.with_dead(data)
         ids = self.dead_ids(data, cursor)
         assert self.store.reprocess(keys, ids, now=self.now) == cursor.reprocess(targets(ids), self.now)
 
     @precondition(lambda self: self.has_dead())
     @rule(data=st.data())
     def purge(self, data: st.DataObject) -> None:
-        _, cursor, keys = self.subscription(data)
+        _, cursor, keys = self.with_dead(data)
         ids = self.dead_ids(data, cursor)
         assert self.store.purge(keys, ids, now=self.now) == cursor.purge(targets(ids), self.now)
+
+    def bury(self, name: str) -> None:
+        """Publishes for a subscription, and rejects what it gets."""
+        self.publish(PLAIN, 0, ["a", "a"], to=topic_of(name))
+        cursor = self.model.cursor(name)
+        ids = [one for one in self.claimed_now(name) if cursor.holds(*targets([one]))]
+        reasons = ["rejected"] * len(ids)
+        outcomes = self.store.reject(self.keys[name], ids, now=self.now)
+        assert outcomes == cursor.reject(targets(ids), reasons, self.now)
+
+    @rule(data=st.data(), delay=DELAYS, nacked=st.integers(0, 2))
+    def let_come_again(self, data: st.DataObject, delay: int | None, nacked: int) -> None:
+        """What is dead is claimed once more behind a seek, and some of it waits: a dead letter of it remains."""
+        name, cursor, keys = self.with_dead(data)
+        if not cursor.dead:
+            return
+        first = min(cursor.dead)
+        cursor.seek(first, self.now)
+        self.store.seek(keys, "message", position=first, now=self.now)
+        ids = [one for one in self.claimed_now(name) if cursor.holds(*targets([one]))][:nacked]
+        delays = [delay] * len(ids)
+        assert self.store.nack(keys, ids, delays, now=self.now) == cursor.nack(targets(ids), delays, self.now)
 
     def has_dead(self) -> bool:
         return any(cursor.dead for cursor in self.model.cursors.values())
@@ -624,22 +705,23 @@ class Machine(Scheduling, Transacting):
         _, cursor, keys = self.subscription(data)
         assert self.store.purge_all(keys, now=self.now) == (cursor.settle_all(), False)
 
-    @rule(retention=st.sampled_from([0, 0, 10]), limit=st.sampled_from([2, 5000]))
-    def trim(self, retention: int, limit: int) -> None:
-        trimmed = self.store.trim(self.topic, retention, limit=limit, now=self.now)
-        log = self.log
+    @rule(name=st.sampled_from(sorted(TOPICS)), retention=st.sampled_from([0, 0, 10]), limit=st.sampled_from([2, 5000]))
+    def trim(self, name: str, retention: int, limit: int) -> None:
+        trimmed = self.store.trim(self.topics[name], retention, limit=limit, now=self.now)
+        log = self.model.log(name)
+        cursors = [cursor for cursor in self.model.cursors.values() if cursor.log is log]
         end = min(log.last, log.first + limit, log.before(self.now - timedelta(seconds=retention)) + 1)
-        end = min([end, *(position for cursor in self.model.cursors.values() for position, _ in pins(cursor))])
+        end = min([end, *(position for cursor in cursors for position, _ in pins(cursor))])
         gone = [position for position in log.messages if position < end]
         for position in gone:
             del log.messages[position]
-            for cursor in self.model.cursors.values():
+            for cursor in cursors:
                 cursor.forget(position)
         assert trimmed == len(gone)
 
-    @rule(limit=st.integers(1, 3))
-    def trim_claims(self, limit: int) -> None:
-        self.store.trim_claims(self.topic, limit=limit, now=self.now)
+    @rule(name=st.sampled_from(sorted(TOPICS)), limit=st.integers(1, 3))
+    def trim_claims(self, name: str, limit: int) -> None:
+        self.store.trim_claims(self.topics[name], limit=limit, now=self.now)
 
     @rule(data=st.data())
     def lift_stranded_retries(self, data: st.DataObject) -> None:
@@ -649,7 +731,7 @@ class Machine(Scheduling, Transacting):
     @rule(data=st.data())
     def explain(self, data: st.DataObject) -> None:
         _, cursor, keys = self.subscription(data)
-        for position in range(1, self.log.last + 1):
+        for position in range(1, cursor.log.last + 1):
             explained = self.store.explain(keys, position, now=self.now)
             found = (explained.state, explained.sought_at is not None)
             if explained.state in ("ahead", "waiting"):
@@ -671,7 +753,7 @@ class Machine(Scheduling, Transacting):
     @rule(data=st.data())
     def browse(self, data: st.DataObject) -> None:
         _, cursor, keys = self.subscription(data)
-        assert self.store.browse(keys, "all").positions == list(self.log.messages)
+        assert self.store.browse(keys, "all").positions == list(cursor.log.messages)
         for state in ("ahead", "leased", "waiting", "dead"):
             found = [
                 (one.position, one.attempts, one.since, None if state == "leased" else one.note, one.payload.encode())
@@ -689,9 +771,38 @@ class Machine(Scheduling, Transacting):
         self.judged[name] = judged
         return metrics, kept
 
+    def relay(self) -> None:
+        """Publishes what is in the outbox, as a server does at once."""
+        super().relay()
+        for name, topic in self.topics.items():
+            self.compare_copies(self.model.log(name), topic)
+
+    def compare_copies(self, log: Log, topic: int) -> None:
+        """Copies of dead letters that came; and lets them be as long as PostgreSQL counts them."""
+        query = (
+            "select position, payload, attributes, ordering_key, created_at, pg_column_size(attributes)"
+            " from fastpubsub.messages where topic_key = %s and position > %s and attributes ? %s order by position"
+        )
+        after = self.copied.get(log.topic.id, 0)
+        came = [
+            one
+            for one in log.messages
+            if one > after and DEAD_LETTER_ID in json.loads(log.messages[one].attributes or b"{}")
+        ]
+        rows = self.store.rows(query, topic, after, DEAD_LETTER_ID)
+        assert [row[0] for row in rows] == came
+        for position, payload, attributes, key, created_at, size in rows:
+            copy = log.messages[position]
+            assert json.loads(copy.attributes or b"") == json.loads(attributes)
+            assert (copy.payload.decode(), copy.ordering_key, copy.created_at) == (payload, key, created_at)
+            log.messages[position] = copy._replace(attributes=attributes.encode().ljust(size - 1))
+        self.copied[log.topic.id] = log.last
+
     @invariant()
-    def the_log_is_the_same(self) -> None:
-        assert self.store.positions(self.topic) == list(self.log.messages)
+    def the_logs_are_the_same(self) -> None:
+        self.relay()
+        for name, topic in self.topics.items():
+            assert self.store.positions(topic) == list(self.model.log(name).messages)
         waiting = [
             delayed.Waiting(one.key, one.due_at, one.message.payload.decode()) for one in self.log.delayed.values()
         ]
@@ -707,6 +818,7 @@ class Machine(Scheduling, Transacting):
 
     @invariant()
     def each_subscription_is_the_same(self) -> None:
+        self.relay()
         for name, keys in self.keys.items():
             cursor = self.model.cursor(name)
             retention = self.now.second % 2 * 10
@@ -729,6 +841,7 @@ class Machine(Scheduling, Transacting):
                 Retry(waiting.position, waiting.due_at, waiting.attempts, waiting.reason)
                 for waiting in sorted(cursor.waiting + cursor.due, key=lambda one: one[:2])
             ]
+            assert self.redrives_of(keys) == shown(cursor.redrives)
             assert self.store.dead_letters(keys) == [
                 DeadLetter(
                     position,

@@ -3,15 +3,15 @@
 from datetime import datetime
 
 from fastpubsub.testing.store.claiming import Claiming
-from fastpubsub.testing.store.dead_letters import DeadLetters
 from fastpubsub.testing.store.looking import Looking
 from fastpubsub.testing.store.records import Dead, Passed
+from fastpubsub.testing.store.redriving import Redriving
 from fastpubsub.testing.store.settling import Settling
 
 SOUGHT = "the subscription was sought elsewhere before the reprocessed message was settled"
 
 
-class Cursor(Claiming, Settling, DeadLetters, Looking):
+class Cursor(Claiming, Settling, Redriving, Looking):
     __slots__ = ()
 
     def seek(self, to: str | datetime | int, now: datetime) -> None:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from fastpubsub.models import Schedule
+from fastpubsub.models import NewRedrive, Schedule
 from fastpubsub.timetables import Timetable
 
 PUT_ASIDE = "put aside"
@@ -100,6 +100,22 @@ class Repeated:
     schedule: Schedule
     message: Stored
     timetable: Timetable
+
+
+@dataclass(slots=True)
+class Redriven:
+    """A redrive: the dead letters before `next_position` it has looked at."""
+
+    key: int
+    wanted: NewRedrive
+    filter: dict[str, Any] | None
+    created_at: datetime
+    stepped_at: datetime
+    matched: int = 0
+    done: int = 0
+    state: Literal["running", "done", "cancelled"] = "running"
+    next_position: int = 0
+    ended_at: datetime | None = None
 
 
 class Passed(NamedTuple):

@@ -8,7 +8,17 @@ from datetime import datetime
 from fastpubsub.models import Subscription
 from fastpubsub.testing.store.judging import Filter, attribute_of, passes
 from fastpubsub.testing.store.log import Log
-from fastpubsub.testing.store.records import FOREVER, PUT_ASIDE, Dead, Failed, Lease, Passed, Stored, WaitingMessage
+from fastpubsub.testing.store.records import (
+    FOREVER,
+    PUT_ASIDE,
+    Dead,
+    Failed,
+    Lease,
+    Passed,
+    Redriven,
+    Stored,
+    WaitingMessage,
+)
 
 
 @dataclass(slots=True)
@@ -46,6 +56,7 @@ class CursorState:
     past: dict[int, Counter[str]] = field(default_factory=dict)
     full_at: datetime | None = None
     sequence: int = 0
+    redrives: list[Redriven] = field(default_factory=list)
 
     @property
     def is_paused(self) -> bool:

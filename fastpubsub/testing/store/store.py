@@ -28,6 +28,7 @@ class Store:
         self.cursors: dict[str, Cursor] = {}
         self.past: dict[int, Counter[str]] = {}
         self.last_delayed = 0
+        self.last_redrive = 0
         self._last_key = 0
 
     def advance(self, seconds: float, waited: Iterable[str] = ()) -> None:
@@ -157,9 +158,9 @@ class Store:
         chosen |= {name: chosen[name] or None for name in REMOVABLE if name in chosen}
         afresh = {"created_at": self.now, "is_paused": False, "paused_at": None}
         subscription = original.subscription.model_copy(update=afresh | chosen)
+        self._check_dead_letter_topic(subscription)
         check_backoff(subscription)
         check_order(subscription)
-        self._check_dead_letter_topic(subscription)
         judge = wanted if "filter" in given else original.wanted
         return self._begin(Cursor(original.log, subscription, original.unsettled - 1, self.logs, judge))
 
