@@ -10,6 +10,7 @@ from starlette.responses import Response
 from fastpubsub.api.requests import REPRESENTATION
 from fastpubsub.message_ids import MessageIds, hexadecimal
 from fastpubsub.models import Settled
+from fastpubsub.removable import REMOVABLE
 from fastpubsub.services.changes import RecordedChange
 from fastpubsub.services.claiming import Claim
 from fastpubsub.services.dead_letters import Letter
@@ -116,8 +117,7 @@ def dead_letters_json(letters: Sequence[Letter], subscription_id: str, next_page
     return _data(parts, next_page_token)
 
 
-LIMITS = ("max_in_flight", "rate_limit", "expire_after_seconds", "max_backlog", "backoff_jitter")
-OPTIONAL = (*LIMITS, "push", "dead_letter_topic", "expires_at", "fair_by")
+OPTIONAL = (*REMOVABLE, "push", "expires_at")
 USUAL = {
     "ordered": False,
     "on_expired": "drop",

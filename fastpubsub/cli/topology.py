@@ -18,16 +18,13 @@ from fastpubsub.cli.output import AsJson, Output, write_text
 from fastpubsub.cli.pushing import MEMBERS, keep_headers, merged, readable
 from fastpubsub.cli.records import Number, Record, pages, token_pages
 from fastpubsub.cli.tables import json_of
+from fastpubsub.removable import REMOVABLE
 
 if TYPE_CHECKING:
     from fastpubsub.client.clients import Client
     from fastpubsub.client.requests import Request
 
 Objects = dict[str, dict[str, Any]]
-REMOVABLE = (
-    *("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "max_backlog", "fair_by"),
-    "backoff_jitter",
-)
 SETTINGS = {
     "topics": ("retention_seconds", "schema"),
     "subscriptions": (

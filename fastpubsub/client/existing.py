@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from fastpubsub.client.errors import AlreadyExists
+from fastpubsub.removable import REMOVABLE
 
 logger = logging.getLogger("fastpubsub.client")
 
@@ -14,12 +15,6 @@ CONFLICT = 409
 
 KEPT = {"topic_id", "ordered", "fair_by"}
 """What a subscription keeps for life."""
-
-REMOVABLE = (
-    *("max_in_flight", "rate_limit", "dead_letter_topic", "expire_after_seconds", "max_backlog", "fair_by"),
-    "backoff_jitter",
-)
-"""Settings whose 0 or empty text is none."""
 
 OF_SCHEDULES = ("cron", "time_zone", "interval_seconds")
 LEFT_OUT = {

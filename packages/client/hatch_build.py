@@ -24,6 +24,7 @@ FILES = (
     "payloads.py",
     "py.typed",
     "refused_ids.py",
+    "removable.py",
     "schema_shapes.py",
     "searches.py",
     "stopping.py",

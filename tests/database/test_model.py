@@ -28,6 +28,7 @@ from fastpubsub.exceptions import BacklogFull, InvalidRequest, NotFound
 from fastpubsub.message_ids import parse
 from fastpubsub.models import ChangedSubscription, NewSubscription
 from fastpubsub.payloads import Expiry
+from fastpubsub.removable import LIMITS
 from fastpubsub.testing.store import store as memory
 from fastpubsub.testing.store.cursor import Cursor
 from fastpubsub.testing.store.failing import DEAD_LETTER_ID
@@ -35,7 +36,6 @@ from fastpubsub.testing.store.judging import read_filter
 from fastpubsub.testing.store.log import Log
 from fastpubsub.testing.store.records import Claimed as ClaimedInMemory
 from fastpubsub.testing.store.records import Stored
-from fastpubsub.testing.store.settings import LIMITS
 from fastpubsub.testing.store.settling import SETTLED
 from tests.database import delayed, schedules
 from tests.database.model_redrives import Redrives, shown

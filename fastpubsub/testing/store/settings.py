@@ -11,12 +11,6 @@ DEFAULTS = {
 }
 """Of the settings of a server."""
 
-LIMITS = ("max_in_flight", "rate_limit", "expire_after_seconds", "max_backlog", "backoff_jitter")
-"""Of which 0 is none."""
-
-REMOVABLE = (*LIMITS, "dead_letter_topic", "fair_by")
-"""Settings whose 0 or empty text is none."""
-
 CHOSEN = ("on_expired", "on_dead_letter", "on_full")
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from fastpubsub.exceptions import AlreadyExists, BacklogFull, InvalidRequest, NotFound
 from fastpubsub.models import ChangedSubscription, NewSubscription, Subscription, Topic
+from fastpubsub.removable import REMOVABLE
 from fastpubsub.testing.store.cursor import Cursor
 from fastpubsub.testing.store.history import INTERVAL_SECONDS
 from fastpubsub.testing.store.judging import Filter
@@ -13,7 +14,6 @@ from fastpubsub.testing.store.log import Log
 from fastpubsub.testing.store.settings import (
     CHOSEN,
     DEFAULTS,
-    REMOVABLE,
     check_backoff,
     check_order,
     or_default,
