@@ -14,16 +14,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now timestamptz := coalesce(p_now, clock_timestamp());
+    v_next_try_at timestamptz [] := array(
+        select v_now + make_interval(secs => u.seconds) from unnest(p_seconds) with ordinality as u (seconds, place) order by u.place
+    );
 begin
     perform fastpubsub.begin_call(false);
     update fastpubsub.endpoints as e set
         breaker_opened_at = case when u.failures > 0 then coalesce(e.breaker_opened_at, v_now) end,
         failures = nullif(u.failures, 0),
-        next_try_at = case when u.failures > 0 then v_now + make_interval(secs => u.seconds) end,
+        next_try_at = case when u.failures > 0 then u.next_try_at end,
         last_failure = case when u.failures > 0 then u.reason end
     from
-        unnest(p_topic_keys, p_subscription_keys, p_failures, p_seconds, p_reasons)
-        as u (topic_key, subscription_key, failures, seconds, reason)
+        unnest(p_topic_keys, p_subscription_keys, p_failures, v_next_try_at, p_reasons)
+        as u (topic_key, subscription_key, failures, next_try_at, reason)
     where
         e.topic_key = u.topic_key and e.subscription_key = u.subscription_key and e.holder = p_process
         and (u.failures > 0 or e.failures is not null);
