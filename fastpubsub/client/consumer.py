@@ -101,16 +101,19 @@ class Consumer:
                 await self._changed.wait()
             if deliveries := await self._puller.pull(batch_size):
                 self._take(deliveries)
-            if not self._puller.has_more:  # otherwise the next answer is on its way while these are handled
+            if self._puller.has_more:
+                self._loop.call_soon(self._begin_free)  # once the next request is sent, which is answered meanwhile
+            else:
+                self._begin_free()
                 await asyncio.sleep(0)  # in which what is done at once is done: the next pull settles it
 
     def _wanted(self) -> int:
         """For free hands, and for the line while the server is known to have more; nothing while much is to settle."""
         if self._settler.pending >= MAX_IDS:
             return 0
-        free = (self._slots - len(self._running)) * self._batch_size
+        ahead = len(self._line) - (self._slots - len(self._running)) * self._batch_size
         limit = self._prefetch.limit if self._puller.has_more else 0
-        return free + limit if free > 0 else limit - len(self._line) if len(self._line) * 2 <= limit else 0
+        return limit - ahead if ahead * 2 <= limit else 0
 
     def _take(self, deliveries: list[Delivery]) -> None:
         entrust(deliveries, self._holder)
@@ -118,6 +121,8 @@ class Consumer:
         now = self._loop.time()
         self._line.extend((now, delivery) for delivery in deliveries)
         self._prefetch.leased(deliveries[0].lease_seconds)
+
+    def _begin_free(self) -> None:
         while self._line and len(self._running) < self._slots:
             self._begin()
         if self._timer is None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -409,6 +410,34 @@ async def test_nothing_waits_without_time_for_it(transport: httpx.ASGITransport,
     async with AsyncClient(transport=spy, policy=QUICK) as spied, running(worker, spied):
         await until(done)
     assert {one.url.params["batch_size"] for one in spy.requests if "batch_size" in one.url.params} <= {"1", "2", "3"}
+
+
+@pytest.mark.usefixtures("orders")
+async def test_the_next_messages_are_asked_for_before_the_last_are_handled(
+    transport: httpx.ASGITransport, bus: AsyncClient
+) -> None:
+    """From the second answer on: until a handler has ended, nobody knows how many to pull ahead."""
+    seen: list[str] = []
+
+    class Notes(Spy):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            seen.append("asked")
+            response = await super().handle_async_request(request)
+            seen.append("answered")
+            return response
+
+    async def handle(order: Order) -> None:
+        seen.append("handled")
+
+    async def done() -> bool:
+        return (await counts(bus))["acked"] == 300
+
+    await bus.publish("orders", *({"order_id": n} for n in range(300)))
+    spy = Notes(transport)
+    async with AsyncClient(transport=spy, policy=QUICK) as spied, running(worker_of(handle, concurrency=10), spied):
+        await until(done)
+    handled = [place for place, (before, now) in enumerate(pairwise(seen), 1) if now == "handled" != before]
+    assert seen[handled[1] - 1] == "asked"
 
 
 @pytest.mark.usefixtures("orders")
