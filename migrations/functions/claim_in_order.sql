@@ -46,8 +46,8 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    -- As in take_turns.
-    c_turns constant integer := 4;
+    -- Keys that go on, taken together, at most.
+    c_at_once constant integer := 32;
     v_topic_key bigint := p_settings.topic_key;
     v_subscription_key bigint := p_settings.subscription_key;
     -- Consumers without a key look at the log while others want to settle, who need the lock.
@@ -69,6 +69,8 @@ declare
     v_next_turns bigint [];
     v_next_at integer := 0;
     v_next_count integer := 0;
+    -- How many now: a key that fills the batch leaves the others to other consumers; where keys have little, it is soon many.
+    v_at_once integer;
     v_keys integer;
     v_due_at timestamptz;
 begin
@@ -134,17 +136,19 @@ begin
         v_attempts := '{}';
         v_turns := '{}';
         v_retried := 0;
+        v_at_once := 1;
         loop
             v_left := p_limits[v_consumer] - cardinality(v_positions);
             exit when v_left = 0 or v_bytes >= p_max_bytes or v_next_at >= v_next_count;
             -- As take_turns would.
-            v_keys := least(v_left, c_turns, v_next_count - v_next_at);
+            v_keys := least(v_left, v_at_once, v_next_count - v_next_at);
             v_part := fastpubsub.take_put_aside(
                 v_topic_key, v_subscription_key, v_next[v_next_at + 1 : v_next_at + v_keys],
                 v_next_turns[v_next_at + 1 : v_next_at + v_keys], v_cursor.position, greatest(v_left / v_keys, 1),
                 p_max_bytes - v_bytes, p_now
             );
             exit when v_part.positions is null;
+            v_at_once := least(2 * v_at_once, c_at_once);
             v_next_at := v_next_at + v_keys;
             v_cursor.retry_due_at := v_due_at;
             v_cursor.retry_position := v_next[v_next_at];
@@ -171,8 +175,9 @@ begin
             exit when v_left = 0 or v_bytes >= p_max_bytes or not v_is_due or cardinality(v_expired) >= 1000;
             v_part := fastpubsub.take_turns(
                 v_topic_key, v_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.position,
-                p_settings.filter_path, v_left, p_max_bytes - v_bytes, p_now
+                p_settings.filter_path, v_left, p_max_bytes - v_bytes, p_now, v_at_once
             );
+            v_at_once := least(2 * v_at_once, c_at_once);
             v_is_due := v_part.is_more;
             exit when v_part.retry_position is null;
             v_cursor.retry_due_at := v_part.due_at;

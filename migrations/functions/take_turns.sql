@@ -1,7 +1,7 @@
--- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
--- it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor. What has expired is
--- in `expired` instead, with the attempts that it had. `are_new` says that nobody had any of the messages before, `is_more` that something
--- else is due.
+-- For a claim of an ordered subscription: takes due retries in their order after the floor, up to p_turns, and with each what its key has
+-- after it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor. What has
+-- expired is in `expired` instead, with the attempts that it had. `are_new` says that nobody had any of the messages before, `is_more` that
+-- something else is due.
 create or replace function fastpubsub.take_turns(
     p_topic_key bigint,
     p_subscription_key bigint,
@@ -12,6 +12,7 @@ create or replace function fastpubsub.take_turns(
     p_limit integer,
     p_max_bytes bigint,
     p_now timestamptz,
+    p_turns integer,
     out positions bigint [],
     out attempts integer [],
     out turns bigint [],
@@ -41,7 +42,6 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    c_turns constant integer := 4;
     v_due_at timestamptz [];
     v_positions bigint [];
     v_attempts integer [];
@@ -90,14 +90,14 @@ begin
             r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
             and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
         order by r.due_at, r.position
-        limit least(p_limit, c_turns) + 1
+        limit least(p_limit, p_turns) + 1
     ) as r;
-    is_more := cardinality(v_positions) > least(p_limit, c_turns);
+    is_more := cardinality(v_positions) > least(p_limit, p_turns);
     if take_turns.is_more then
-        v_positions := v_positions[: least(p_limit, c_turns)];
-        v_due_at := v_due_at[: least(p_limit, c_turns)];
-        v_turns := v_turns[: least(p_limit, c_turns)];
-        v_put_aside := v_put_aside[: least(p_limit, c_turns)];
+        v_positions := v_positions[: least(p_limit, p_turns)];
+        v_due_at := v_due_at[: least(p_limit, p_turns)];
+        v_turns := v_turns[: least(p_limit, p_turns)];
+        v_put_aside := v_put_aside[: least(p_limit, p_turns)];
     end if;
     v_retry_position := v_positions[cardinality(v_positions)];
     v_share := greatest(p_limit / cardinality(v_positions), 1);

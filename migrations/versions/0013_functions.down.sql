@@ -36,6 +36,282 @@ begin
 end;
 $$;
 
+-- functions/claim_in_order.sql
+-- claim_messages_2 for an ordered subscription that is locked: the messages of a key go to one consumer at a time, in the order of the log.
+-- The consumers are served one after the other, `shares` says how many messages each has, at most
+-- p_room together. What is due comes first, then the log. Messages that have expired are
+-- passed as in claim_messages_2. `is_cut`: something else is due. Where there is nothing to claim, nothing is written, and `shares` is
+-- null.
+-- With p_ended_turns, the caller has ended deliveries of these turns before (free_keys). What goes on of them is due now, and is claimed
+-- without having waited in a table, as long as nothing else is due; `freed` says that some of it waits.
+create or replace function fastpubsub.claim_in_order(
+    p_settings fastpubsub.cursors,
+    p_limits integer [],
+    p_consumer_ids text [],
+    p_max_bytes bigint,
+    p_scan_milliseconds integer,
+    p_now timestamptz,
+    p_room integer default null,
+    p_first_leased bigint default null,
+    p_ended_turns bigint [] default null,
+    p_ended_positions bigint [] default null,
+    p_ended_last_positions bigint [] default null,
+    out token bigint,
+    out expires_at timestamptz,
+    out scanned bigint,
+    out positions bigint [],
+    out attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out unreadable bigint [],
+    out unreadable_created_at timestamptz [],
+    out filtered bigint,
+    out ordering_keys text [],
+    out shares integer [],
+    out ttl_expired integer,
+    out dead_lettered integer,
+    out is_cut boolean,
+    out last bigint,
+    out freed boolean
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    -- As in take_turns.
+    c_turns constant integer := 4;
+    v_topic_key bigint := p_settings.topic_key;
+    v_subscription_key bigint := p_settings.subscription_key;
+    -- Consumers without a key look at the log while others want to settle, who need the lock.
+    v_until timestamptz := clock_timestamp() + make_interval(secs => p_scan_milliseconds / 4000.0);
+    v_cursor record;
+    v_random text;
+    v_left integer;
+    v_is_due boolean;
+    v_bytes bigint := 0;
+    v_part record;
+    v_positions bigint [];
+    v_attempts integer [];
+    v_turns bigint [];
+    v_first bigint;
+    v_retried integer;
+    v_expired bigint [] := '{}';
+    v_expired_attempts integer [] := '{}';
+    v_next bigint [];
+    v_next_turns bigint [];
+    v_next_at integer := 0;
+    v_next_count integer := 0;
+    v_keys integer;
+    v_due_at timestamptz;
+begin
+    select
+        c.sequence, c.position, c.retry_due_at, c.retry_position, c.routed, c.purged, c.dropped, c.filtered, c.leased_from, c.full_at,
+        c.ttl_expired,
+        (
+            select m.position from fastpubsub.messages as m where m.topic_key = v_topic_key order by m.position desc limit 1
+        ) as last,
+        exists (
+            select from fastpubsub.retries as r
+            where
+                r.topic_key = v_topic_key and r.subscription_key = v_subscription_key
+                and (r.due_at, r.position) > (c.retry_due_at, c.retry_position) and r.due_at <= p_now
+        ) as is_due
+    into v_cursor
+    from fastpubsub.claims as c
+    where c.topic_key = v_topic_key and c.subscription_key = v_subscription_key
+    order by c.sequence desc limit 1;
+    last := greatest(v_cursor.last, v_cursor.position);
+    scanned := v_cursor.position;
+    v_is_due := v_cursor.is_due;
+    freed := false;
+    if p_ended_turns is not null then
+        v_part := fastpubsub.end_turns(
+            v_topic_key, v_subscription_key, p_ended_turns, v_cursor.position, v_cursor.retry_due_at, p_ended_positions,
+            p_ended_last_positions
+        );
+        v_next := v_part.next;
+        v_next_turns := v_part.next_turns;
+        v_next_count := coalesce(cardinality(v_next), 0);
+        v_due_at := greatest(p_now, v_cursor.retry_due_at + interval '1 microsecond');
+        freed := v_part.waits;
+        if v_part.waits and not v_is_due then
+            v_is_due := exists (
+                select from fastpubsub.retries as r
+                where
+                    r.topic_key = v_topic_key and r.subscription_key = v_subscription_key
+                    and (r.due_at, r.position) > (v_cursor.retry_due_at, v_cursor.retry_position) and r.due_at <= p_now
+            );
+        end if;
+        if v_next_count > 0 and (v_is_due or p_settings.filter_path is not null or p_room is not null or v_due_at > p_now) then
+            insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
+            select v_topic_key, v_subscription_key, v_due_at, u.position, 0, 'put aside', u.turn
+            from unnest(v_next, v_next_turns) as u (position, turn);
+            v_next_count := 0;
+            v_is_due := true;
+            freed := true;
+        end if;
+    end if;
+    if claim_in_order.last = v_cursor.position and not v_is_due and v_next_count = 0 then
+        return;
+    end if;
+
+    filtered := 0;
+    positions := '{}';
+    is_cut := false;
+    v_random := gen_random_uuid()::text;
+    token := ('x' || left(v_random, 8) || right(v_random, 8))::bit(64)::bigint;
+    expires_at := p_now + make_interval(secs => p_settings.ack_deadline_seconds);
+    for v_consumer in 1..cardinality(p_limits) loop
+        v_positions := '{}';
+        v_attempts := '{}';
+        v_turns := '{}';
+        v_retried := 0;
+        loop
+            v_left := p_limits[v_consumer] - cardinality(v_positions);
+            exit when v_left = 0 or v_bytes >= p_max_bytes or v_next_at >= v_next_count;
+            -- As take_turns would.
+            v_keys := least(v_left, c_turns, v_next_count - v_next_at);
+            v_part := fastpubsub.take_put_aside(
+                v_topic_key, v_subscription_key, v_next[v_next_at + 1 : v_next_at + v_keys],
+                v_next_turns[v_next_at + 1 : v_next_at + v_keys], v_cursor.position, greatest(v_left / v_keys, 1),
+                p_max_bytes - v_bytes, p_now
+            );
+            exit when v_part.positions is null;
+            v_next_at := v_next_at + v_keys;
+            v_cursor.retry_due_at := v_due_at;
+            v_cursor.retry_position := v_next[v_next_at];
+            v_positions := v_positions || v_part.positions;
+            v_attempts := v_attempts || array_fill(1, array[cardinality(v_part.positions)]);
+            v_turns := v_turns || v_part.turns;
+            v_bytes := v_bytes + v_part.size;
+            v_cursor.routed := v_cursor.routed + cardinality(v_part.positions);
+            created_at := claim_in_order.created_at || v_part.created_at;
+            payloads := claim_in_order.payloads || v_part.payloads;
+            attributes := claim_in_order.attributes || v_part.attributes;
+            ordering_keys := claim_in_order.ordering_keys || v_part.ordering_keys;
+        end loop;
+        if v_next_at < v_next_count and (v_left > 0 or v_consumer = cardinality(p_limits)) then
+            insert into fastpubsub.retries (topic_key, subscription_key, due_at, position, attempts, reason, turn)
+            select v_topic_key, v_subscription_key, v_due_at, u.position, 0, 'put aside', u.turn
+            from unnest(v_next[v_next_at + 1 :], v_next_turns[v_next_at + 1 :]) as u (position, turn);
+            v_next_count := 0;
+            v_is_due := true;
+            freed := true;
+        end if;
+        loop
+            v_left := least(p_limits[v_consumer], p_room - cardinality(claim_in_order.positions)) - cardinality(v_positions);
+            exit when v_left = 0 or v_bytes >= p_max_bytes or not v_is_due or cardinality(v_expired) >= 1000;
+            v_part := fastpubsub.take_turns(
+                v_topic_key, v_subscription_key, v_cursor.retry_due_at, v_cursor.retry_position, v_cursor.position,
+                p_settings.filter_path, v_left, p_max_bytes - v_bytes, p_now
+            );
+            v_is_due := v_part.is_more;
+            exit when v_part.retry_position is null;
+            v_cursor.retry_due_at := v_part.due_at;
+            v_cursor.retry_position := v_part.retry_position;
+            v_positions := v_positions || v_part.positions;
+            v_attempts := v_attempts || v_part.attempts;
+            v_turns := v_turns || v_part.turns;
+            v_bytes := v_bytes + v_part.size;
+            v_cursor.routed := v_cursor.routed + v_part.routed;
+            created_at := claim_in_order.created_at || v_part.created_at;
+            payloads := claim_in_order.payloads || v_part.payloads;
+            attributes := claim_in_order.attributes || v_part.attributes;
+            ordering_keys := claim_in_order.ordering_keys || v_part.ordering_keys;
+            if not v_part.are_new then
+                v_retried := cardinality(v_positions);
+            end if;
+            v_expired := v_expired || v_part.expired;
+            v_expired_attempts := v_expired_attempts || v_part.expired_attempts;
+            filtered := claim_in_order.filtered + v_part.filtered;
+            unreadable := claim_in_order.unreadable || v_part.unreadable;
+        end loop;
+        if
+            v_left > 0 and v_bytes < p_max_bytes and v_cursor.position < claim_in_order.last
+            and (v_consumer = 1 or clock_timestamp() < v_until)
+        then
+            v_first := coalesce(v_first, fastpubsub.first_position(v_topic_key, claim_in_order.last));
+            v_part := fastpubsub.read_log_in_order(
+                v_topic_key, v_subscription_key, v_cursor.position, claim_in_order.last, p_settings.filter_path, v_left,
+                p_max_bytes - v_bytes, v_bytes = 0, v_until, p_now, v_first
+            );
+            created_at := claim_in_order.created_at || v_part.created_at;
+            payloads := claim_in_order.payloads || v_part.payloads;
+            attributes := claim_in_order.attributes || v_part.attributes;
+            ordering_keys := claim_in_order.ordering_keys || v_part.ordering_keys;
+            v_cursor.position := v_part.scanned;
+            v_positions := v_positions || v_part.positions;
+            v_attempts := v_attempts || array_fill(1, array[cardinality(v_part.positions)]);
+            v_turns := v_turns || v_part.turns;
+            v_bytes := v_bytes + v_part.size;
+            v_cursor.routed := v_cursor.routed + cardinality(v_part.positions) + cardinality(v_part.expired);
+            v_expired := v_expired || v_part.expired;
+            v_expired_attempts := v_expired_attempts || array_fill(0, array[cardinality(v_part.expired)]);
+            filtered := claim_in_order.filtered + v_part.filtered;
+            unreadable := claim_in_order.unreadable || v_part.unreadable;
+        end if;
+        is_cut := v_is_due;
+        if v_positions = '{}' then
+            shares := claim_in_order.shares || 0;
+            continue;
+        end if;
+        perform fastpubsub.lease_turns(
+            v_topic_key, v_subscription_key, v_positions, v_attempts, v_turns, v_retried, claim_in_order.token, p_now,
+            claim_in_order.expires_at, p_consumer_ids[v_consumer]
+        );
+        positions := claim_in_order.positions || v_positions;
+        attempts := claim_in_order.attempts || v_attempts;
+        shares := claim_in_order.shares || cardinality(v_positions);
+    end loop;
+    if claim_in_order.unreadable is not null then
+        select array_agg(m.position), array_agg(m.created_at)
+        into claim_in_order.unreadable, claim_in_order.unreadable_created_at
+        from unnest(claim_in_order.unreadable) as u (position)
+        cross join lateral (
+            select m.position, m.created_at from fastpubsub.messages as m
+            where m.topic_key = v_topic_key and m.position = u.position
+            limit 1
+        ) as m;
+    end if;
+    scanned := v_cursor.position;
+    v_cursor.leased_from := case
+        when p_settings.max_in_flight is not null
+            then coalesce(
+                least(p_first_leased, (select min(u.position) from unnest(claim_in_order.positions) as u (position))), v_cursor.leased_from
+            )
+    end;
+    if p_settings.rate_limit is not null and cardinality(claim_in_order.positions) > 0 then
+        v_cursor.full_at := fastpubsub.bucket_refills_at(
+            p_settings.rate_limit, v_cursor.full_at, p_now, cardinality(claim_in_order.positions)
+        );
+    end if;
+    ttl_expired := case when p_settings.on_expired = 'drop' then cardinality(v_expired) else 0 end;
+    insert into fastpubsub.claims (
+        topic_key, subscription_key, sequence, position, retry_due_at, retry_position, routed, purged, dropped, filtered, leased_from,
+        full_at,
+        ttl_expired
+    ) values (
+        v_topic_key, v_subscription_key, v_cursor.sequence + 1, v_cursor.position, v_cursor.retry_due_at, v_cursor.retry_position,
+        v_cursor.routed, v_cursor.purged, v_cursor.dropped, v_cursor.filtered + claim_in_order.filtered,
+        v_cursor.leased_from, v_cursor.full_at,
+        case
+            when claim_in_order.ttl_expired > 0 then coalesce(v_cursor.ttl_expired, 0) + claim_in_order.ttl_expired
+            else v_cursor.ttl_expired
+        end
+    );
+    if cardinality(v_expired) > 0 then
+        dead_lettered := fastpubsub.expire_messages(p_settings, v_expired, v_expired_attempts, p_now);
+    end if;
+end;
+$$;
+
 -- functions/claim_stretch.sql
 -- The usual case of claim_messages_2: no retry is due, and the stretch of the log after the cursor can be handed out as it is, because none
 -- of its messages has expired or is larger than its share of p_max_bytes. Else `is_usual` is not true, and nothing was done. The caller
@@ -1034,6 +1310,184 @@ begin
     end if;
     if take_put_aside.created_at is null then
         positions := null;
+    end if;
+end;
+$$;
+
+-- functions/take_turns.sql
+drop function fastpubsub.take_turns;
+-- For a claim of an ordered subscription: takes due retries in their order after the floor, up to 4, and with each what its key has after
+-- it, up to p_limit messages and p_max_bytes together (at least one). `due_at` and `retry_position` are the next floor. What has expired is
+-- in `expired` instead, with the attempts that it had. `are_new` says that nobody had any of the messages before, `is_more` that something
+-- else is due.
+create or replace function fastpubsub.take_turns(
+    p_topic_key bigint,
+    p_subscription_key bigint,
+    p_floor_due_at timestamptz,
+    p_floor_position bigint,
+    p_cursor bigint,
+    p_path jsonpath,
+    p_limit integer,
+    p_max_bytes bigint,
+    p_now timestamptz,
+    out positions bigint [],
+    out attempts integer [],
+    out turns bigint [],
+    out due_at timestamptz,
+    out retry_position bigint,
+    out size bigint,
+    out routed integer,
+    out filtered integer,
+    out unreadable bigint [],
+    out expired bigint [],
+    out expired_attempts integer [],
+    out created_at timestamptz [],
+    out payloads json [],
+    out attributes jsonb [],
+    out ordering_keys text [],
+    out are_new boolean,
+    out is_more boolean
+)
+language plpgsql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_memoize = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    c_turns constant integer := 4;
+    v_due_at timestamptz [];
+    v_positions bigint [];
+    v_attempts integer [];
+    v_turns bigint [];
+    v_put_aside boolean [];
+    v_sizes bigint [];
+    v_are_expired boolean [];
+    v_share integer;
+    v_part record;
+    v_passed bigint [];
+    v_retry_position bigint;
+begin
+    positions := '{}';
+    attempts := '{}';
+    turns := '{}';
+    size := 0;
+    routed := 0;
+    filtered := 0;
+    expired := '{}';
+    expired_attempts := '{}';
+    are_new := false;
+    select
+        array_agg(r.due_at), array_agg(r.position), array_agg(r.attempts), array_agg(r.turn), array_agg(r.reason = 'put aside'),
+        array_agg(r.size), array_agg(r.is_expired)
+    into v_due_at, v_positions, v_attempts, v_turns, v_put_aside, v_sizes, v_are_expired
+    from (
+        select
+            r.due_at, r.position, r.attempts, r.turn, r.reason,
+            coalesce(m.size, v.size) as size, (m.expires_at <= p_now) is true and v.size is null as is_expired
+        from fastpubsub.retries as r
+        left join lateral (
+            select pg_column_size(m.payload) + coalesce(pg_column_size(m.attributes), 0) as size, m.expires_at
+            from fastpubsub.messages as m
+            where m.topic_key = p_topic_key and m.position = r.position
+            limit 1
+        ) as m on true
+        -- A reprocessed dead letter does not expire.
+        left join lateral (
+            select pg_column_size(v.payload) + coalesce(pg_column_size(v.attributes), 0) as size from fastpubsub.revived as v
+            where
+                v.topic_key = p_topic_key and v.subscription_key = p_subscription_key and v.position = r.position
+                and (m.size is null or m.expires_at is not null)
+            limit 1
+        ) as v on true
+        where
+            r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+            and (r.due_at, r.position) > (p_floor_due_at, p_floor_position) and r.due_at <= p_now
+        order by r.due_at, r.position
+        limit least(p_limit, c_turns) + 1
+    ) as r;
+    is_more := cardinality(v_positions) > least(p_limit, c_turns);
+    if take_turns.is_more then
+        v_positions := v_positions[: least(p_limit, c_turns)];
+        v_due_at := v_due_at[: least(p_limit, c_turns)];
+        v_turns := v_turns[: least(p_limit, c_turns)];
+        v_put_aside := v_put_aside[: least(p_limit, c_turns)];
+    end if;
+    v_retry_position := v_positions[cardinality(v_positions)];
+    v_share := greatest(p_limit / cardinality(v_positions), 1);
+    if p_path is null and true = all(v_put_aside) then
+        v_part := fastpubsub.take_put_aside(
+            p_topic_key, p_subscription_key, v_positions, v_turns, p_cursor, v_share, p_max_bytes, p_now
+        );
+        if v_part.positions is not null then
+            positions := v_part.positions;
+            attempts := array_fill(1, array[cardinality(v_part.positions)]);
+            turns := v_part.turns;
+            size := v_part.size;
+            routed := cardinality(v_part.positions);
+            created_at := v_part.created_at;
+            payloads := v_part.payloads;
+            attributes := v_part.attributes;
+            ordering_keys := v_part.ordering_keys;
+            due_at := v_due_at[cardinality(v_due_at)];
+            retry_position := v_positions[cardinality(v_positions)];
+            are_new := true;
+            v_positions := '{}';
+        end if;
+    end if;
+    for i in 1..coalesce(cardinality(v_positions), 0) loop
+        exit when cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes;
+        due_at := v_due_at[i];
+        retry_position := v_positions[i];
+        if v_turns[i] is null and v_are_expired[i] then
+            expired := take_turns.expired || v_positions[i];
+            expired_attempts := take_turns.expired_attempts || v_attempts[i];
+            continue;
+        elsif v_turns[i] is null then
+            positions := take_turns.positions || v_positions[i];
+            attempts := take_turns.attempts || v_attempts[i] + 1;
+            turns := take_turns.turns || null::bigint;
+            size := take_turns.size + v_sizes[i];
+            continue;
+        end if;
+        v_part := fastpubsub.continue_turn(
+            p_topic_key, p_subscription_key, v_turns[i], v_positions[i], v_attempts[i], v_put_aside[i], p_cursor, p_path, v_share,
+            p_max_bytes - take_turns.size, p_now
+        );
+        if v_part.positions = '{}' then
+            v_passed := v_passed || v_part.turn;
+        else
+            positions := take_turns.positions || v_part.positions;
+            attempts := take_turns.attempts || v_part.attempts;
+            turns := take_turns.turns || array_fill(v_part.turn, array[cardinality(v_part.positions)]);
+        end if;
+        size := take_turns.size + v_part.size;
+        routed := take_turns.routed + v_part.routed;
+        expired := take_turns.expired || v_part.expired;
+        expired_attempts := take_turns.expired_attempts || v_part.expired_attempts;
+        filtered := take_turns.filtered + v_part.filtered;
+        unreadable := take_turns.unreadable || v_part.unreadable;
+    end loop;
+    -- What waits behind what has expired may be due, too.
+    is_more := coalesce(take_turns.is_more or take_turns.retry_position <> v_retry_position, false) or v_passed is not null;
+    delete from fastpubsub.retries as r
+    where
+        r.topic_key = p_topic_key and r.subscription_key = p_subscription_key
+        and (r.due_at, r.position) > (p_floor_due_at, p_floor_position)
+        and (r.due_at, r.position) <= (take_turns.due_at, take_turns.retry_position);
+    if v_passed is not null then
+        perform fastpubsub.free_keys(p_topic_key, p_subscription_key, v_passed, p_now + interval '1 microsecond');
+    end if;
+    if not take_turns.are_new then
+        v_part := fastpubsub.read_claimed(p_topic_key, p_subscription_key, take_turns.positions);
+        created_at := v_part.created_at;
+        payloads := v_part.payloads;
+        attributes := v_part.attributes;
+        ordering_keys := v_part.ordering_keys;
     end if;
 end;
 $$;

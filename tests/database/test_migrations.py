@@ -392,7 +392,8 @@ INTERNAL_CHANGES: dict[str, set[str]] = {
         "were_created_at",
     },
     "0005": {"claim_in_order", "lock_subscription", "read_log_in_order", "take_turns", "were_created_at"},
-    "0008": {"claim_in_order", "end_acked", "lock_subscription", "take_stretch"},
+    "0008": {"claim_in_order", "end_acked", "lock_subscription", "take_stretch", "take_turns"},
+    "0011": {"lock_subscription", "take_turns"},
 }
 """That are gone, or whose columns have changed, since a revision that landed, and whose servers do not call them."""
 

@@ -362,7 +362,26 @@ def test_a_long_log_of_busy_keys_is_passed(store: Store, keys: Keys) -> None:
     assert store.claim(keys).positions == [6001], "whose key is free, behind those that are busy"
     assert busy(store) == [5998, 5999, 6000]
     store.ack(keys, first.ids)
-    assert store.claim(keys, 3).positions == [7, 8, 9]
+    assert store.claim(keys, 3).positions == [7, 10, 13], "of one key, which leaves the others to other consumers"
+
+
+def test_consumers_share_keys_that_have_a_backlog(store: Store, keys: Keys) -> None:
+    publish(store, keys, "abc" * 10)
+    first = store.claim(keys, 3)
+    store.claim(keys)
+    store.ack(keys, first.ids)
+    shared = store.claim(keys, [5, 5, 5], ["one", "two", "three"])
+    assert shared.positions == [*range(4, 19, 3), *range(5, 20, 3), *range(6, 21, 3)]
+    assert shared.shares == [5, 5, 5]
+
+
+def test_keys_that_have_little_fill_a_claim_together(store: Store, keys: Keys) -> None:
+    names = [chr(ord("A") + n) for n in range(50)]
+    publish(store, keys, "".join(names * 2))
+    first = store.claim(keys, 50)
+    store.claim(keys)
+    store.ack(keys, first.ids)
+    assert store.claim(keys, 45).positions == list(range(51, 96))
 
 
 def test_what_has_no_room_in_an_answer_can_be_had_at_once(store: Store, keys: Keys) -> None:

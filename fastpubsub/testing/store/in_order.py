@@ -6,7 +6,8 @@ from datetime import datetime
 from fastpubsub.testing.store.records import Passed
 from fastpubsub.testing.store.turns import STEP, Turns
 
-TURNS = 4
+AT_ONCE = 32
+"""Keys that go on, taken together: one at first, then twice as many each time, up to so many."""
 
 
 class InOrder(Turns):
@@ -18,13 +19,15 @@ class InOrder(Turns):
         """Positions, attempts and turns, as the procedure of that name takes them for one consumer."""
         taken: list[tuple[int, int, int | None]] = []
         left = max_bytes
+        at_once = 1
         while len(taken) < limit and left > 0:
-            due = self._due(now)[: min(limit - len(taken), TURNS)]
+            due = self._due(now)[: min(limit - len(taken), at_once)]
             if not due:
                 break
             part = self._take_turns(due, limit - len(taken), left, now, expired)
             taken += part
             left -= self._size(part)
+            at_once = min(2 * at_once, AT_ONCE)
         if len(taken) < limit and left > 0 and self.position < self.log.last:
             taken += self._read_in_order(limit - len(taken), left, now, expired, is_first=is_first and not taken)
         return taken
