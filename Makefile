@@ -94,7 +94,7 @@ torture: install ## Run every fault of docs/reliability.md, in up to an hour, an
 soak: install ## Run an hour of load with occasional faults, and report growth (ARGS="--minutes 10")
 	$(BIN)/python -m tests.faults.soak $(ARGS)
 
-bench: install ## Measure everything that benchmarks/README.md lists, in a quarter of an hour; needs wrk (ARGS="--profile")
+bench: install ## Measure everything that benchmarks/README.md lists, in half an hour; needs wrk (ARGS="--profile")
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-quick: install ## Measure the same roughly, in three minutes (ARGS="--rows publish-singly")
