@@ -20,16 +20,16 @@ CLIENT_ID = "server"
 
 WRITE_SECONDS = 60.0
 AGAIN_SECONDS = 5.0
-"""After the start, when nothing was told, and after a failure; `expires_at` in SQL leaves time for both."""
+"""In the first minute, when nothing was told, and after a failure; `expires_at` in SQL leaves time for both."""
 
 _MOST = 100
 """In a pass."""
 
 
 class Uses:
-    """Tells of which subscriptions somebody wanted messages here: soon after the start, and once a minute.
+    """Tells of which subscriptions somebody wanted messages here: once a minute, and every 5 seconds in the first one.
 
-    A process that is killed within every minute has told of them, too.
+    So a process that is killed within every minute has told of them, too.
     """
 
     def __init__(self, database: Database, claiming: Claiming, lines: WaitingLines) -> None:
@@ -39,12 +39,14 @@ class Uses:
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
+        time = asyncio.get_running_loop().time
+        often_until = time() + WRITE_SECONDS
         pause = AGAIN_SECONDS
         while True:
             await asyncio.sleep(pause)
             pause = AGAIN_SECONDS
             with Surviving(logger, "telling which subscriptions are used", logging.DEBUG):
-                if await self.write():
+                if await self.write() and time() >= often_until:
                     pause = WRITE_SECONDS
 
     async def write(self) -> bool:

@@ -1,7 +1,7 @@
 """Telling which subscriptions are used."""
 
 import asyncio
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +14,7 @@ from fastpubsub.services.expiry import Uses
 from fastpubsub.services.waiting_lines import WaitingLines
 
 KEYS = SubscriptionKey(1, 2)
+OTHER = SubscriptionKey(3, 4)
 SECONDS = 60.0
 
 
@@ -36,7 +37,7 @@ class Told:
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
-        self.calls: list[tuple[object, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
         self.has_told = asyncio.Event()
 
     async def fetch_one(self, *call: object) -> tuple[object, ...]:
@@ -60,7 +61,7 @@ async def test_what_could_not_be_told_is_told_soon_after(monkeypatch: pytest.Mon
 
 
 async def test_a_process_that_does_not_live_long_has_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of whoever came when it had nothing to tell at first."""
+    """Of those who came when it had nothing to tell at first, and of those who came after it had told of others."""
     monkeypatch.setattr(expiry, "WRITE_SECONDS", 10 * SECONDS)
     monkeypatch.setattr(expiry, "AGAIN_SECONDS", 0.001)
     told, claims = Told(failures=0), Claims()
@@ -79,8 +80,11 @@ async def test_a_process_that_does_not_live_long_has_told(monkeypatch: pytest.Mo
         await looked.wait()
         claims.claimed.add(KEYS)
         await told.has_told.wait()
+        told.has_told.clear()
+        claims.claimed.add(OTHER)
+        await told.has_told.wait()
     running.cancel()
-    assert [call[0] for call in told.calls] == ["record_uses"]
+    assert [told_of.items for _, told_of, _ in told.calls] == [[KEYS.topic_key], [OTHER.topic_key]]
 
 
 async def test_nobody_who_wants_nothing_is_told_of() -> None:
