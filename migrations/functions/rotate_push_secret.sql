@@ -12,15 +12,20 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
+    v_topic_key bigint;
+    v_subscription_key bigint;
     v_endpoint fastpubsub.endpoints;
     v_now timestamptz;
 begin
     perform fastpubsub.begin_call(true);
-    select e.* into v_endpoint
-    from fastpubsub.subscriptions as s
-    inner join fastpubsub.endpoints as e on s.topic_key = e.topic_key and s.subscription_key = e.subscription_key
-    where s.id = p_id
-    for no key update of e;
+    select s.topic_key, s.subscription_key into v_topic_key, v_subscription_key from fastpubsub.subscriptions as s where s.id = p_id;
+    if found then
+        -- Whoever changes the endpoint puts a new row in its place, which is not seen by a statement that has waited for the old one.
+        perform fastpubsub.lock_subscription(v_topic_key, v_subscription_key);
+    end if;
+    select e.* into v_endpoint from fastpubsub.endpoints as e
+    where e.topic_key = v_topic_key and e.subscription_key = v_subscription_key
+    for no key update;
     if not found then
         raise exception using errcode = 'FP404', message = format('there is no subscription "%s" that is pushed', p_id);
     end if;

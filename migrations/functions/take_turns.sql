@@ -122,7 +122,9 @@ begin
         end if;
     end if;
     for i in 1..coalesce(cardinality(v_positions), 0) loop
-        exit when cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes;
+        exit when
+            (cardinality(take_turns.positions) > 0 and take_turns.size + v_sizes[i] > p_max_bytes)
+            or cardinality(take_turns.expired) >= 1000;
         due_at := v_due_at[i];
         retry_position := v_positions[i];
         if v_turns[i] is null and v_are_expired[i] then

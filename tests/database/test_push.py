@@ -132,6 +132,35 @@ def test_rotation(store: Store) -> None:
     assert store.row(query.format(*keys), NOW) == (b"newer", None)
 
 
+ROTATE = "select fastpubsub.rotate_push_secret('s0', 'rotated', %s, %s)"
+SECRETS = "select secret, old_secret from fastpubsub.endpoints"
+
+
+def test_a_change_that_waits_for_a_rotation_keeps_its_secret(open_store: OpenStore, background: Background) -> None:
+    one, other = open_store(), open_store()
+    subscriptions(one, 1)
+    with one.transaction():
+        one.value(ROTATE, 60, NOW)
+        change = background(other.value, CHANGE, json.dumps({**PUSH, "secret": "b3RoZXI="}))
+        wait_until_blocked(open_store(), other)
+    assert change.result() is False
+    assert one.rows(SECRETS) == [(b"rotated", b"secret")]
+
+
+@pytest.mark.parametrize("before", [CHANGE, ROTATE])
+def test_a_rotation_that_waits_for_another_change_finds_what_is_pushed(
+    open_store: OpenStore, background: Background, before: str
+) -> None:
+    one, other = open_store(), open_store()
+    subscriptions(one, 1)
+    with one.transaction():
+        one.value(before, *((0, NOW) if before == ROTATE else (json.dumps(PUSH),)))
+        rotation = background(other.value, ROTATE, 60, NOW)
+        wait_until_blocked(open_store(), other)
+    assert rotation.result() == NOW + 60 * SECOND
+    assert one.rows(SECRETS) == [(b"rotated", b"rotated" if before == ROTATE else b"secret")]
+
+
 def test_what_may_be_sent_by_hand(store: Store) -> None:
     (keys,) = subscriptions(store, 1)
     (pulled,) = [subscription(store, keys.topic, "pulled", None)]

@@ -142,6 +142,18 @@ def test_a_key_of_which_all_has_expired_is_free(store: Store) -> None:
     assert store.claim(keys, now=LATER + 10 * SECOND).positions == [6]
 
 
+def test_a_claim_does_not_pass_what_has_expired_of_many_keys(store: Store) -> None:
+    """It holds the lock of the cursor, and may make dead letters of all of it."""
+    keys = store.create(ordered=True)
+    publish(store, keys, "abcA" + "B" * 1100 + "C" * 1100)
+    first = store.claim(keys, 3)
+    assert store.claim(keys).positions == []
+    store.ack(keys, first.ids, now=LATER)
+    passed = [store.claim(keys, now=LATER + attempt * SECOND).ttl_expired or 0 for attempt in range(1, 6)]
+    assert sum(passed) == 2201
+    assert max(passed) < 1200
+
+
 def test_settling_with_the_next_pull_passes_them_too(store: Store) -> None:
     keys = store.create()
     publish(store, keys, " . ")
