@@ -10,6 +10,7 @@ out functions and no collectors, so we learn these from what it registers.
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from prometheus_client import (
@@ -117,10 +118,25 @@ def render(registry: CollectorRegistry, read: Read | None) -> bytes:
     """`read` is None when the database did not answer."""
     if is_multiprocess():
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        _OfWorkers(registry)  # type: ignore[no-untyped-call]
     at_scrape = CollectorRegistry()
     at_scrape.register(_AtScrape(read))
     return generate_latest(registry) + generate_latest(at_scrape)
+
+
+class _OfWorkers(MultiProcessCollector):
+    """Leaves out the file that a worker has just made and not filled yet, at which prometheus_client fails."""
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(file) for file in Path(self._path).glob("*.db") if _has_content(file)]
+        return self.merge(files, accumulate=True)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _has_content(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:
+        return False  # of a worker that has ended meanwhile
 
 
 class _AtScrape:
