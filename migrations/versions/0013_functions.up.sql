@@ -465,7 +465,8 @@ $$;
 -- functions/end_whole_leases.sql
 -- The usual case of an ack: few runs, of which each is one whole lease with its token. Ends these one after the other, up to the first run
 -- that is something else, such as a part of a lease; `runs` are ended, and `outcomes` are those of their ids. The caller holds the cursor,
--- or has a single run, and leaves the other runs to take_leases. That locks leases by position, so this begins only when the runs are in order and apart.
+-- or has a single run, and leaves the other runs to take_leases. That locks leases by position, so this begins only when the runs are in
+-- order and apart.
 create or replace function fastpubsub.end_whole_leases(
     p_topic_key bigint,
     p_subscription_key bigint,

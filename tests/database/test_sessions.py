@@ -267,6 +267,7 @@ INTERNAL = {
     "is_found",
     "is_jsonb",
     "kept_log",
+    "key_turns",
     "last_position",
     "lock_job",
     "lock_schedule",

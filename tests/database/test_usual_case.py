@@ -318,19 +318,28 @@ def publish_keys(store: Store, keys: Keys, names: Sequence[str]) -> None:
     store.publish(keys.topic, ["{}"] * len(names), ordering_keys=names)
 
 
-@pytest.mark.parametrize("names", ["a" * 60, "abcd" * 15, "aabb" * 15])
-def test_keys_that_go_on_are_handed_over(store: Store, names: str) -> None:
-    """They wait in no table between the ack and the claim of one exchange."""
+@pytest.mark.parametrize(
+    ("names", "taken", "looks", "reads", "waits"),
+    [
+        ("a" * 60, {"a": 40}, 1, 1, None),
+        ("aabb" * 15, {"a": 28, "b": 12}, 2, 2, None),
+        ("abcd" * 15, {"a": 14, "b": 13, "c": 13}, 2, 1, 0),
+    ],
+)
+def test_keys_that_go_on_are_handed_over(
+    store: Store, names: str, taken: dict[str, int], looks: int, reads: int, waits: int | None
+) -> None:
+    """They wait in no table between the ack and the claim of one exchange. A look at several keys reads them, too."""
     keys = store.create(start="earliest", ordered=True)
     publish_keys(store, keys, names)
     first = store.claim(keys, 4)
     assert store.claim(keys).positions == []
     with called(store) as calls:
         (outcomes, *_), second = store.settle_and_claim(keys, Settles(acks=(first.ids, None)), [40])
-    assert (outcomes, len(second.positions), second.limited_seconds) == ([SETTLED] * 4, 40, None)
-    assert sorted(second.positions) == list(range(5, 45))
-    read = ("take_put_aside", "read_claimed", "lease_turns")
-    assert calls == dict.fromkeys((*IN_ORDER, *read), 1)
+    assert (outcomes, second.limited_seconds) == ([SETTLED] * 4, waits)
+    of_keys = {key: [place for place, name in enumerate(names, 1) if name == key and place > 4] for key in taken}
+    assert second.positions == [place for key, count in taken.items() for place in of_keys[key][:count]]
+    assert calls == dict.fromkeys((*IN_ORDER, "lease_turns"), 1) | {"take_put_aside": looks, "read_claimed": reads}
 
 
 def test_a_stretch_of_many_keys_is_read_once(store: Store) -> None:
